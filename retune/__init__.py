@@ -1,0 +1,1 @@
+"""What all stages stand on: configuration, tracking, chat format, work folders, external tools."""

@@ -1,0 +1,365 @@
+"""The recipe: one tree of settings, one section per stage, every default written once.
+
+A deployment's `parameters:` in `prefect.yaml` is a recipe, and so is a YAML file given to the
+command line. Prefect builds its run form from the descriptions below.
+"""
+
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+QUANTIZATION_METHODS = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot run: one line per mistake, each with the value seen and the way out."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """The base model that is fine-tuned."""
+
+    base: str = Field(
+        description="Hub id or folder of the base model, e.g. unsloth/Meta-Llama-3.1-8B-bnb-4bit.",
+        min_length=1,
+    )
+    revision: str | None = Field(
+        None,
+        description="Branch, tag or commit of the base model on the Hub; empty: its main branch.",
+    )
+    max_length: int = Field(
+        2048,
+        ge=16,
+        description="Longest sequence that is trained on, in tokens; longer ones are cut.",
+    )
+    load_in_4bit: bool = Field(
+        True, description="QLoRA: hold the frozen weights in 4-bit NF4. Off: 16-bit LoRA."
+    )
+
+
+class Dataset(Section):
+    """Where the conversations come from."""
+
+    source: str = Field(
+        description="Hub dataset id, or a local .jsonl, .json, .parquet, .csv or .arrow file.",
+        min_length=1,
+    )
+    revision: str | None = Field(
+        None, description="Branch, tag or commit of the Hub dataset; empty: its main branch."
+    )
+    subset: str | None = Field(None, description="Subset (configuration name) of the Hub dataset.")
+    split: str = Field(
+        "train",
+        pattern=r"^[\w.]+(\[\d*%?:\d*%?\])?$",
+        description="Split to read, with an optional slice in rows or percent, e.g. train[:10000].",
+    )
+
+
+class Validation(Section):
+    """The data gate: what a dataset must fulfil before a GPU is touched."""
+
+    min_rows: int = Field(
+        100, ge=1, description="Fewest rows that must remain after quarantine, in rows."
+    )
+    max_message_chars: int = Field(
+        200_000,
+        ge=1,
+        description="Longest message that is believable, in characters; longer: quarantine.",
+    )
+    score_required: bool = Field(
+        True, description="Whether every row must carry a classifier score; without: quarantine."
+    )
+    score_min: float = Field(
+        0.0, description="Lowest score the classifier can give (its own scale); below: quarantine."
+    )
+    score_max: float = Field(
+        6.0, description="Highest score the classifier can give (its own scale); above: quarantine."
+    )
+    score_mean_min: float | None = Field(
+        None, description="Critical: the mean score must be at least this (classifier's scale)."
+    )
+    score_mean_max: float | None = Field(
+        None, description="Critical: the mean score must be at most this (classifier's scale)."
+    )
+    score_quantiles_min: dict[Annotated[float, Field(ge=0, le=1)], float] = Field(
+        default_factory=dict,
+        description="Critical: the least score at each quantile, e.g. {0.05: 2.5, 0.5: 3.0}.",
+    )
+    max_quarantined_share: Share = Field(
+        0.1, description="Critical: largest share of rows that may be flawed, 0 to 1."
+    )
+    max_duplicate_share: Share = Field(
+        0.05, description="Warning: share of exact duplicates above which the report warns, 0 to 1."
+    )
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> Self:
+        if self.score_min > self.score_max:
+            raise ValueError(
+                f"score_min ({self.score_min}) is above score_max ({self.score_max}); swap them"
+            )
+        low, high = self.score_mean_min, self.score_mean_max
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"score_mean_min ({low}) is above score_mean_max ({high}); swap them")
+        return self
+
+
+class Formatting(Section):
+    """From conversations to the text that the model sees."""
+
+    held_out_share: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="Share of conversations kept from training for evaluation, 0 to 1.",
+    )
+
+
+class Training(Section):
+    """QLoRA or LoRA training; the defaults are the article's."""
+
+    backend: Literal["unsloth"] = Field("unsloth", description="Library that trains.")
+    r: int = Field(16, ge=1, description="LoRA rank.")
+    alpha: int = Field(
+        16, ge=1, description="LoRA alpha; the update is scaled by alpha / r (rsLoRA: / √r)."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout, 0 to 1; 0 is the fast path.")
+    target_modules: tuple[str, ...] = Field(
+        PROJECTIONS, min_length=1, description="Projections that get an adapter."
+    )
+    use_rslora: bool = Field(True, description="Rank-stabilised LoRA: scale by alpha / √r.")
+    learning_rate: float = Field(3e-4, gt=0, lt=1, description="Peak learning rate.")
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="Course of the learning rate after warm-up."
+    )
+    warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises.")
+    batch_size: int = Field(8, ge=1, description="Sequences per device and forward pass.")
+    gradient_accumulation: int = Field(
+        2,
+        ge=1,
+        description="Forward passes per optimizer step; batch_size × this is the effective batch.",
+    )
+    epochs: float = Field(1.0, gt=0, description="Passes over the training rows.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Stop after this many optimizer steps; empty: after `epochs`."
+    )
+    optimizer: Literal["adamw_8bit", "paged_adamw_8bit", "adamw_torch", "adamw_torch_fused"] = (
+        Field("adamw_8bit", description="Optimizer; the 8-bit ones need a GPU.")
+    )
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay.")
+    packing: bool = Field(True, description="Fill each sequence with several conversations.")
+    gradient_checkpointing: Literal["unsloth", "on", "off"] = Field(
+        "unsloth", description="Recompute activations to save memory: Unsloth's, PyTorch's, or not."
+    )
+    seed: int = Field(0, ge=0, description="Seed of adapter initialisation and data order.")
+    logging_steps: int = Field(1, ge=1, description="Steps between two logged metrics.")
+    checkpoint_steps: int = Field(100, ge=1, description="Steps between two checkpoints.")
+
+
+class Evaluation(Section):
+    """Base and tuned model, side by side on the held-out conversations."""
+
+    loss_rows: int = Field(
+        500, ge=1, description="Held-out conversations for loss and perplexity, at most."
+    )
+    generation_rows: int = Field(
+        200, ge=0, description="Held-out conversations answered for exact match, at most."
+    )
+    max_new_tokens: int = Field(128, ge=1, description="Longest generated answer, in tokens.")
+    batch_size: int = Field(16, ge=1, description="Conversations per forward pass.")
+    samples: int = Field(24, ge=0, description="Generated answers kept in the sample table.")
+    prompts: tuple[str, ...] = Field(
+        ("Is 9.11 larger than 9.9?",), description="Further questions for the sample table."
+    )
+    max_loss_ratio: float = Field(
+        1.0,
+        gt=0,
+        description="Gate: held-out loss of the tuned model over that of the base, at most.",
+    )
+
+
+class Merging(Section):
+    """Adapter and base become one 16-bit checkpoint."""
+
+    max_kl: float = Field(
+        0.05,
+        gt=0,
+        description="Gate: mean KL divergence of merged from adapter model, at most (nats per token).",
+    )
+    check_rows: int = Field(
+        8, ge=1, description="Held-out conversations on which the two are compared."
+    )
+    max_shard_gb: float = Field(5.0, gt=0, description="Largest safetensors file, in GB.")
+
+
+class Quantization(Section):
+    """GGUF files for llama.cpp, one per method."""
+
+    methods: tuple[str, ...] = Field(
+        QUANTIZATION_METHODS,
+        min_length=1,
+        description="Quantization methods, by llama.cpp's names.",
+    )
+    parallel: int = Field(2, ge=1, description="Quantizations that run at the same time.")
+    threads: int = Field(2, ge=1, description="Threads per quantization.")
+    context: int = Field(
+        512, ge=32, description="Window over which perplexity is measured, in tokens."
+    )
+    perplexity_rows: int = Field(
+        200, ge=1, description="Held-out conversations for perplexity, at most."
+    )
+    answer_rows: int = Field(
+        60, ge=1, description="Held-out conversations answered through llama.cpp, at most."
+    )
+    answer_tokens: int = Field(
+        128, ge=1, description="Longest answer through llama.cpp, in tokens."
+    )
+    max_perplexity_ratio: float = Field(
+        2.0,
+        gt=1,
+        description="Gate: perplexity of a quant over that of the 16-bit GGUF, at most; above, it is "
+        "kept but not published.",
+    )
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_are_known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        from retune.llamacpp import METHODS
+
+        for method in methods:
+            if method not in METHODS:
+                raise ValueError(f"{method!r} is not a quantization method{_hint(method, METHODS)}")
+        if len(set(methods)) < len(methods):
+            raise ValueError(f"a method is named twice in {list(methods)}; name each once")
+        return methods
+
+
+class Publishing(Section):
+    """Upload to the Hugging Face Hub."""
+
+    enabled: bool = Field(False, description="Whether to upload at all.")
+    repo: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="Hub repository of the merged model, e.g. you/FineLlama-3.1-8B. The adapter goes "
+        "to <repo>-lora, the GGUF files to <repo>-GGUF.",
+    )
+    private: bool = Field(True, description="Whether the repositories are private.")
+    artifacts: tuple[Literal["adapter", "merged", "gguf"], ...] = Field(
+        ("adapter", "merged", "gguf"), min_length=1, description="What to upload."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_repo(self) -> Self:
+        if self.enabled and not self.repo:
+            raise ValueError(
+                "enabled is true but repo is empty; name one, e.g. you/FineLlama-3.1-8B"
+            )
+        return self
+
+
+class Tracking(Section):
+    """What MLflow keeps; the server is MLFLOW_TRACKING_URI, or a SQLite file in .retune."""
+
+    experiment: str | None = Field(None, description="MLflow experiment; empty: the recipe's name.")
+    upload_models: bool = Field(
+        False,
+        description="Copy adapter, merged model and GGUF files into MLflow. Off: their path, size and "
+        "sha256 are logged.",
+    )
+
+
+class Recipe(Section):
+    """Everything that determines a run. Sections stand in the order of the stages."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        description="Name of the recipe: a-z, 0-9, dot, dash, underscore.",
+    )
+    model: Model
+    dataset: Dataset
+    validation: Validation = Validation()
+    formatting: Formatting = Formatting()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    merging: Merging = Merging()
+    quantization: Quantization = Quantization()
+    publishing: Publishing = Publishing()
+    tracking: Tracking = Tracking()
+
+    @classmethod
+    def parse(cls, values: Any, origin: str = "recipe") -> Self:
+        """Check `values` (nested dicts) and return the recipe.
+
+        Raises RecipeError with one line per mistake; `origin` names where the values came from.
+        """
+        if not isinstance(values, dict):
+            raise RecipeError(
+                f"{origin}: expected sections such as `model:` and `dataset:`, got {values!r:.80}"
+            )
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [_explain(cls, problem) for problem in error.errors()]
+            raise RecipeError("\n".join(f"{origin}: {line}" for line in lines)) from None
+
+
+def set_value(values: dict[str, Any], assignment: str) -> dict[str, Any]:
+    """Return a copy of nested `values` with one `section.key=value` applied; the value is YAML."""
+    import yaml
+
+    path, equals, text = assignment.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(
+            f"--set {assignment}: expected section.key=value, e.g. training.learning_rate=1e-4"
+        )
+    *parents, last = keys
+    changed = node = dict(values)
+    for key in parents:
+        child = node.get(key) or {}
+        if not isinstance(child, dict):
+            raise RecipeError(f"--set {assignment}: {key} is {child!r}, not a section")
+        node[key] = node = dict(child)
+    node[last] = yaml.safe_load(text)
+    return changed
+
+
+def flat(section: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Return every setting below `section` by its dotted name, e.g. `training.learning_rate`."""
+    values: dict[str, Any] = {}
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, BaseModel):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = value
+    return values
+
+
+def _hint(word: str, known: Any) -> str:
+    close = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.7)
+    return (
+        f"; did you mean {close[0]!r}?" if close else f"; use one of: {', '.join(map(str, known))}"
+    )
+
+
+def _explain(recipe: type[BaseModel], problem: Any) -> str:
+    """One line for one pydantic error: where, what was wrong, the value seen, what to change."""
+    where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        section: Any = recipe
+        for part in problem["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown key {where!r}{_hint(problem['loc'][-1], section.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{where} is missing; add it"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{where}: {message} (got {problem['input']!r:.80})"

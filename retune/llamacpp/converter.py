@@ -1,0 +1,185 @@
+"""The child process of `conversion.py`: llama.cpp's own converter, on a completed folder.
+
+The converter itself is not changed. This is run as a script, with the packages of llama.cpp on its
+path, and imports nothing of retune.
+"""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+GPT2_SPLIT = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+LLAMA3_REGEX = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN2_REGEX = LLAMA3_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
+# All in Unicode's composed form (NFC): llama.cpp leaves out the normalizer of tokenizers that
+# compose text (Qwen's), and so reads an accent written apart from its letter as training did not.
+PROBES = (
+    "Hello, world! It's 7 o'clock; they've said \"we'LL see\".",
+    " leading and trailing spaces  ",
+    "runs of      spaces,\ttabs\t\t\tand\n\n\nlines\r\n  indented\n",
+    "0 1 12 123 1234 12345 3.14159 1,000,000 2026-11-23 v2.0.1 ½ ٣٤٥",
+    'def f(x: int) -> str:\n    return f"{x!r:>10}"  # café\n\n\nclass A(B): ...\n',
+    "<div class='a'>&amp;</div> https://example.org/a?b=c&d=%20#e me@example.org \\n \\\\ $x^2_i$",
+    "Füße, naïve, œuvre, ÅNGSTRÖM, ﬁ (ligature), İstanbul",
+    "Привет, мир. Γειά σου Κόσμε. שלום עולם. مرحبا بالعالم. नमस्ते दुनिया। สวัสดีชาวโลก",
+    "你好，世界！吾輩は猫である。名前はまだ無い。안녕하세요 세계",
+    "😀👍🏽👨‍👩‍👧‍👦🏳️‍🌈 ✓ → ∑ ￼ \u200b zero-width \u00a0 no-break",
+    "user\nassistant\nsystem <|not_a_token|> <s> </s> [INST] <0x0A> <unk>",
+)
+
+
+class Unsupported(Exception):
+    """This checkpoint can't be converted soundly; the message says why and what to do."""
+
+
+def main() -> None:
+    """Convert one checkpoint and leave `probes.json` in the scratch folder.
+
+    Arguments: llama.cpp's folder, the checkpoint, the scratch folder, the file to write, its dtype,
+    whether BOS is added (yes, no, auto).
+    """
+    root, model_dir, scratch, out = (Path(argument) for argument in sys.argv[1:5])
+    dtype, add_bos = sys.argv[5:7]
+    sys.path[:0] = [str(root), str(root / "gguf-py")]
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    structure = json.loads(tokenizer.backend_tokenizer.to_str())
+    refuse_lost_sentencepiece(structure, model_dir)
+    (scratch / "probes.json").write_text(json.dumps(probes(tokenizer)))
+    bos = adds_bos(tokenizer) if add_bos == "auto" else add_bos == "yes"
+    # The converter names the model after its folder.
+    overlay = scratch / "overlay" / model_dir.name
+    complete(model_dir, overlay, tokenizer_facts(tokenizer, bos))
+    name_pre_tokenizer_by_structure(structure)
+    script = str(root / "convert_hf_to_gguf.py")
+    sys.argv = [script, str(overlay), "--outfile", str(out), "--outtype", dtype]
+    runpy.run_path(script, run_name="__main__")
+
+
+def refuse_lost_sentencepiece(structure: dict[str, Any], model_dir: Path) -> None:
+    """Raise Unsupported for a SentencePiece vocabulary without its `tokenizer.model`.
+
+    Converted from `tokenizer.json` alone it would give a GGUF that reads text wrongly.
+    """
+    if structure["model"].get("byte_fallback") and not (model_dir / "tokenizer.model").exists():
+        raise Unsupported(
+            f"{model_dir} has a SentencePiece vocabulary but no tokenizer.model (transformers 5"
+            " does not save it): copy that file there from the base model"
+        )
+
+
+def probes(tokenizer: Any) -> list[dict[str, Any]]:
+    """Return texts with the ids `tokenizer` gives them: PROBES, and added tokens between words."""
+    added = [f"one{token}two {token}\n" for token in tokenizer.get_added_vocab()]
+    texts = [*PROBES, *added]
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [{"text": text, "ids": ids} for text, ids in zip(texts, encoded, strict=True)]
+
+
+def adds_bos(tokenizer: Any) -> bool:
+    """Return whether `tokenizer` puts BOS before a text."""
+    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == (
+        tokenizer.bos_token_id
+    )
+
+
+def tokenizer_facts(tokenizer: Any, add_bos: bool) -> dict[str, Any]:
+    """Return what the converter reads in `tokenizer_config.json` and transformers 5 leaves out."""
+    added = {
+        str(token_id): {"content": token.content, "special": token.special}
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+    }
+    starts_with_space = tokenizer.convert_ids_to_tokens(
+        tokenizer("a", add_special_tokens=False).input_ids
+    )[0].startswith("▁")
+    # Left unsaid, llama.cpp takes the default of the pre-tokenizer's name, whatever training did.
+    return {
+        "added_tokens_decoder": added,
+        "add_bos_token": add_bos,
+        "add_prefix_space": starts_with_space,
+    }
+
+
+def complete(model_dir: Path, overlay: Path, facts: dict[str, Any]) -> None:
+    """Make `overlay` a folder of links to the files of `model_dir`.
+
+    Its `tokenizer_config.json` is its own, with `facts` added.
+    """
+    overlay.mkdir(parents=True)
+    name = "tokenizer_config.json"
+    for path in model_dir.iterdir():
+        if path.name != name:
+            (overlay / path.name).symlink_to(path.absolute())
+    given = json.loads((model_dir / name).read_text())
+    (overlay / name).write_text(json.dumps({**given, **facts}))
+
+
+def name_pre_tokenizer_by_structure(structure: dict[str, Any]) -> None:
+    """Let the converter ask `pre_tokenizer_name` about a vocabulary that it does not know.
+
+    It knows published vocabularies by a hash of their ids; one trained by its user never matches.
+    """
+    from conversion.base import TextModel
+
+    by_hash = TextModel.get_vocab_base_pre
+
+    def by_hash_or_structure(self: Any, tokenizer: Any) -> str:
+        try:
+            return by_hash(self, tokenizer)
+        except NotImplementedError:
+            return pre_tokenizer_name(structure)
+
+    TextModel.get_vocab_base_pre = by_hash_or_structure
+
+
+def pre_tokenizer_name(structure: dict[str, Any]) -> str:
+    """Return llama.cpp's name for the way a byte-level BPE tokenizer splits text.
+
+    `structure` is a `tokenizer.json`. Raises Unsupported unless regex and flags are exactly those
+    that llama.cpp implements under a name.
+    """
+    model, normalizer = structure["model"], structure.get("normalizer")
+    splitter = structure.get("pre_tokenizer") or {}
+    ignore_merges = bool(model.get("ignore_merges"))
+    plain = model["type"] == "BPE" and not model.get("byte_fallback")
+    if plain and GPT2_SPLIT.items() <= splitter.items() and not normalizer and not ignore_merges:
+        return "gpt-2"
+    regex = split_regex(splitter)
+    if plain and regex == LLAMA3_REGEX and not normalizer and ignore_merges:
+        return "llama-bpe"
+    composed = normalizer in (None, {"type": "NFC"})
+    if plain and regex == QWEN2_REGEX and composed and not ignore_merges:
+        return "qwen2"
+    raise Unsupported(
+        "llama.cpp has no name for how this tokenizer splits text (model"
+        f" {model['type']}, ignore_merges {ignore_merges}, normalizer {normalizer}, pre-tokenizer"
+        f" {splitter}): train from a base model whose tokenizer llama.cpp supports"
+    )
+
+
+def split_regex(splitter: dict[str, Any]) -> str | None:
+    """Return the regex of a pre-tokenizer that cuts by it and maps bytes; None for any other."""
+    match splitter.get("pretokenizers"):
+        case [
+            {"type": "Split", "pattern": {"Regex": regex}} as cut,
+            {"type": "ByteLevel"} as bytes_,
+        ]:
+            isolated = cut["behavior"] == "Isolated" and not cut["invert"]
+            if isolated and not bytes_["add_prefix_space"] and not bytes_["use_regex"]:
+                return regex
+    return None
+
+
+if __name__ == "__main__":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPU may be busy, and converting has no use for it
+    try:
+        main()
+    except Unsupported as error:
+        sys.exit(str(error))

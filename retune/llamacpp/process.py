@@ -1,0 +1,96 @@
+"""Run one llama.cpp program quietly, and say in one message what went wrong."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from retune.workspace import no_space_left
+
+SHOWN_LINES = 8
+# The programs drop errno: a failed write of llama-quantize reads "iostream error".
+DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|iostream error")
+
+
+class LlamaCppFailed(RuntimeError):
+    """A llama.cpp program failed; the message carries its last lines."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a program that ended well has printed."""
+
+    stdout: str
+    stderr: str
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    stdin: bytes = b"",
+    writes_to: Path | None = None,
+    failure: type[LlamaCppFailed] = LlamaCppFailed,
+) -> Finished:
+    """Run `command` to its end and return what it printed.
+
+    Raises `failure` if it ends with a status other than 0, NoSpaceLeft if the disk of the folder
+    `writes_to` was full.
+    """
+    done = subprocess.run(command, input=stdin, capture_output=True, env=environment(), check=False)
+    finished = Finished(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    if done.returncode == 0:
+        return finished
+    if writes_to and DISK_FULL.search(finished.stderr + finished.stdout):
+        raise no_space_left(writes_to, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    how = f"failed with status {done.returncode}"
+    if done.returncode < 0:
+        how = f"was killed by {signal.Signals(-done.returncode).name}"
+        if done.returncode == -signal.SIGKILL:
+            how += " (was memory short?)"
+    raise failure(f"{program_name(command)} {how}: {last_lines(finished)}")
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for a child: ours, without what would change a result unseen."""
+    # llama.cpp reads LLAMA_ARG_CTX_SIZE and its like as if they were on the command line.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+    # Threads that spin while they wait took up to twice as long on cores shared with other work.
+    return {**kept, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+
+
+def program_name(command: Sequence[str | Path]) -> str:
+    """Return the name to call `command` by in a message."""
+    scripts = [Path(part).name for part in command if str(part).endswith(".py")]
+    return scripts[0] if scripts else Path(command[0]).name
+
+
+def last_lines(finished: Finished) -> str:
+    """Return the last lines with content of what a program printed, on stderr if it used that."""
+    lines = [line.rstrip() for line in (finished.stderr or finished.stdout).splitlines()]
+    return "\n".join([line for line in lines if line][-SHOWN_LINES:]) or "it printed nothing"
+
+
+@contextmanager
+def appearing_whole(out: Path) -> Iterator[Path]:
+    """Give a path beside `out` to write to: it becomes `out` if the block ends well."""
+    with NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
+        partial = Path(file.name)
+    partial.chmod(0o644)  # a temporary file is the owner's alone
+    try:
+        yield partial
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def existing(path: Path, what: str) -> Path:
+    """Return `path`, or raise FileNotFoundError that names it and `what` it should have been."""
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, f"{what} does not exist", str(path))
+    return path

@@ -1,0 +1,84 @@
+"""Inputs by name: what a recipe's dataset or base model refers to, and its exact version."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from retune.workspace import sha256
+
+DATA_FORMATS = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".arrow": "arrow",
+}
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+class SourceError(ValueError):
+    """A dataset or model that cannot be had, with the reason and what to change."""
+
+
+def local_path(name: str, setting: str) -> Path | None:
+    """Return the file or folder that `name` refers to, None if it is a Hub id.
+
+    `setting` is the recipe's key, for the error. Raises SourceError when `name` can only be a path
+    and nothing is there.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.absolute()
+    looks_like_file = path.suffix.lower() in DATA_FORMATS or name.startswith((".", "/", "~"))
+    if looks_like_file or not _HUB_ID.fullmatch(name):
+        raise SourceError(
+            f"{setting}: nothing is at {name!r} (looked in {Path.cwd()}); correct the path, or name a "
+            f"Hub id such as mlabonne/FineTome-100k"
+        )
+    return None
+
+
+def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], setting: str) -> str:
+    """Return the exact version of an input: a Hub commit, or `sha256:<digest>` of local files.
+
+    Raises SourceError when it does not exist or may not be read, ConnectionError when the Hub
+    cannot be reached (worth a retry).
+    """
+    path = local_path(name, setting)
+    if path:
+        return f"sha256:{sha256(path)}"
+
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return HfApi().repo_info(name, revision=revision, repo_type=kind).sha
+    except RevisionNotFoundError:
+        raise SourceError(
+            f"{setting}: {kind} {name} has no revision {revision!r}; use a branch, tag or commit of it"
+        ) from None
+    except GatedRepoError:
+        raise SourceError(
+            f"{setting}: {kind} {name} is gated; accept its terms on the Hub and set HF_TOKEN"
+        ) from None
+    except RepositoryNotFoundError:
+        raise SourceError(
+            f"{setting}: no {kind} {name!r} on the Hub, or no right to read it; correct the id, give a "
+            f"path, or set HF_TOKEN if it is private"
+        ) from None
+    except OfflineModeIsEnabled:
+        raise SourceError(
+            f"{setting}: {kind} {name} is on the Hub but HF_HUB_OFFLINE is set; unset it or give a path"
+        ) from None
+    except (HfHubHTTPError, httpx.HTTPError) as error:
+        raise ConnectionError(
+            f"{setting}: the Hub did not answer for {kind} {name} ({type(error).__name__}); check the "
+            f"network, or give a local path"
+        ) from error

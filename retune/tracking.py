@@ -1,0 +1,188 @@
+"""MLflow: one run per flow run, one child run per quantization, run ids always explicit.
+
+A process-wide active run is thread-local in MLflow and Prefect maps tasks onto threads, so nothing
+here relies on one.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from retune.config import Recipe, flat
+from retune.workspace import Output, SomeOutput, home, sha256, size
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
+BATCH = 100  # parameters per request; MLflow's limit
+
+
+def tracking_uri() -> str:
+    """Return $MLFLOW_TRACKING_URI, or the SQLite file in the home folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+class Run(BaseModel):
+    """An MLflow run, by id, so that it can be handed to any task, thread or process."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    experiment_id: str
+    started: datetime
+    upload_models: bool = False
+
+    def log(self, output: SomeOutput) -> SomeOutput:
+        """Log a finished stage (new or reused) and return it."""
+        stage = output.step.stage
+        self.log_metrics(
+            {f"{stage}/{name}": value for name, value in output.metrics.items()}
+            | {f"{stage}/seconds": output.seconds}
+        )
+        self.set_tags({f"retune.{stage}": "reused" if self.reused(output) else "ran"})
+        self._log_params({f"{stage}.{name}": value for name, value in output.params.items()})
+        self.log_files(output.folder, output.files, stage)
+        if output.history and self.reused(output):
+            self._log_history(output.folder / output.history)
+        if output.models:
+            self._log_models(output)
+        return output
+
+    def log_child(self, output: SomeOutput, name: str) -> SomeOutput:
+        """Log `output` in a child run of its own, which started and ended when it did."""
+        child = self._start_child(name, output.started)
+        child.log(output)
+        ended = output.started.timestamp() + output.seconds
+        client().set_terminated(child.id, "FINISHED", end_time=round(ended * 1000))
+        return output
+
+    def log_failed_child(self, name: str, error: BaseException) -> None:
+        """Leave a failed child run that says why there is no output."""
+        child = self._start_child(name, datetime.now(UTC))
+        child.set_tags({"retune.error": str(error)})
+        client().set_terminated(child.id, "FAILED")
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log `metrics` at `step` in one request."""
+        self._log_metric_rows([(step, metrics)])
+
+    def log_files(self, folder: Path, files: tuple[str, ...], stage: str) -> None:
+        """Store small files or folders, relative to `folder`, below the artifact path `stage`."""
+        for file in files:
+            path = folder / file
+            if path.is_dir():
+                client().log_artifacts(self.id, str(path), f"{stage}/{file}")
+            else:
+                client().log_artifact(self.id, str(path), stage)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags; values are text."""
+        for key, value in tags.items():
+            client().set_tag(self.id, key, value)
+
+    def reused(self, output: Output) -> bool:
+        """Tell whether `output` was finished before this run began."""
+        return output.started < self.started
+
+    def _start_child(self, name: str, started: datetime) -> Self:
+        run = client().create_run(
+            self.experiment_id,
+            start_time=round(started.timestamp() * 1000),
+            tags={"mlflow.parentRunId": self.id},
+            run_name=name,
+        )
+        return self.model_copy(update={"id": run.info.run_id})
+
+    def _log_params(self, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        rows = [Param(key, _text(value)[:PARAM_LIMIT]) for key, value in params.items()]
+        for first in range(0, len(rows), BATCH):
+            client().log_batch(self.id, params=rows[first : first + BATCH])
+
+    def _log_metric_rows(self, rows: list[tuple[int, Mapping[str, float]]]) -> None:
+        from mlflow.entities import Metric
+
+        now = round(time.time() * 1000)
+        metrics = [
+            Metric(key, value, now, step) for step, row in rows for key, value in row.items()
+        ]
+        for first in range(0, len(metrics), 1000):
+            client().log_batch(self.id, metrics=metrics[first : first + 1000])
+
+    def _log_history(self, path: Path) -> None:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        self._log_metric_rows([(row.pop("step"), row) for row in rows])
+
+    def _log_models(self, output: Output) -> None:
+        listing = []
+        for name in output.models:
+            path = output.folder / name
+            listing.append({"uri": path.as_uri(), "bytes": size(path), "sha256": sha256(path)})
+            if self.upload_models:
+                log = client().log_artifacts if path.is_dir() else client().log_artifact
+                log(self.id, str(path), f"{output.step.stage}/models")
+        client().log_dict(self.id, {"models": listing}, f"{output.step.stage}/models.json")
+
+
+@lru_cache(maxsize=1)
+def client() -> "MlflowClient":
+    """Return the client of the tracking server, quietened: a run's output is the pipeline's own."""
+    import logging
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    # The first use of a SQLite file narrates 40 schema migrations.
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    home().mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri())
+
+
+@contextmanager
+def start_run(recipe: Recipe, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    """Open the MLflow run of one flow run; it ends FINISHED, FAILED or KILLED as the block does.
+
+    Logs the whole recipe as flat parameters. `name` is the run's name, `tags` say where it ran.
+    """
+    experiment_id = _experiment(recipe.tracking.experiment or recipe.name)
+    info = client().create_run(experiment_id, run_name=name, tags=dict(tags)).info
+    run = Run(
+        id=info.run_id,
+        experiment_id=experiment_id,
+        started=datetime.fromtimestamp(info.start_time / 1000, UTC),
+        upload_models=recipe.tracking.upload_models,
+    )
+    status = "FINISHED"
+    try:
+        run._log_params(flat(recipe))
+        yield run
+    except BaseException as error:
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        run.set_tags({"retune.error": str(error)[:PARAM_LIMIT]})
+        raise
+    finally:
+        client().set_terminated(run.id, status)
+
+
+def _experiment(name: str) -> str:
+    found = client().get_experiment_by_name(name)
+    if found:
+        return found.experiment_id
+    # A server stores artifacts where it was told to; the embedded default needs a folder.
+    local = None if os.environ.get("MLFLOW_TRACKING_URI") else (home() / "mlartifacts").as_uri()
+    return client().create_experiment(name, artifact_location=local)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

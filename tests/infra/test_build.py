@@ -1,0 +1,101 @@
+"""The llama.cpp build: what decides its folder, and what a user reads when it can't be made."""
+
+import platform
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from infra.llamacpp import build
+from retune.llamacpp.installation import build_folder
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "retune"
+
+
+@pytest.fixture
+def wheel(tmp_path) -> Path:
+    """A wheel of the pinned name that is not the pinned one, and holds next to nothing."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    path = folder / f"{build.WHEEL.replace('-', '_')}-{build.VERSION}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(build.SOURCE_IN_WHEEL + "README.md", "no CMakeLists.txt here")
+        archive.writestr("llama_cpp/__init__.py", "raise SystemExit('never to be run')")
+    return path
+
+
+def test_the_key_is_stable_and_knows_the_machine(monkeypatch):
+    here = build.recipe_key()
+    assert build.recipe_key() == here
+    assert len(here) == 12
+    monkeypatch.setattr(platform, "machine", lambda: "pdp11")
+    assert build.recipe_key() != here
+
+
+def test_a_second_build_returns_at_once(monkeypatch, capsys):
+    folder = build_folder(build.recipe_key())
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("PATH", "")  # no compiler, no cmake: they are not asked for
+    assert build.build(jobs=1) == folder
+    assert str(folder) in capsys.readouterr().out
+
+
+def test_missing_tools_are_named_with_what_to_install(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(build.BuildFailed, match=r"no C\+\+ compiler.*apt-get install g\+\+"):
+        build.find_compiler()
+    monkeypatch.setenv("CXX", "my-c++")
+    with pytest.raises(build.BuildFailed, match=r"tried my-c\+\+"):
+        build.find_compiler()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(build.BuildFailed, match=r"ninja was not found: .*pip install ninja"):
+        build.find_tool("ninja")
+
+
+def test_another_wheel_than_the_pinned_one_is_refused(monkeypatch, wheel, tmp_path):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    log = tmp_path / "log"
+    with pytest.raises(
+        build.BuildFailed, match=r"(?s)step 'download' failed.*DO NOT MATCH THE HASH"
+    ):
+        build.download_wheel(tmp_path, log)
+
+
+def test_only_the_source_tree_is_unpacked(wheel, tmp_path):
+    source = tmp_path / "source"
+    build.unpack_source(wheel, source)
+    assert [path.name for path in source.iterdir()] == ["README.md"]
+
+
+def test_a_failed_build_leaves_its_log_and_no_folder(monkeypatch, wheel, cache):
+    name = build_folder(build.recipe_key()).name
+    (cache / f".{name}.killed.partial").mkdir(parents=True)
+    monkeypatch.setattr(build, "download_wheel", lambda folder, log: wheel)
+    with pytest.raises(build.BuildFailed, match="step 'configure' failed with status 1") as failure:
+        build.build(jobs=1)
+    log = cache / f"{name}.log"
+    assert str(log) in str(failure.value)
+    assert "does not appear to contain CMakeLists.txt" in str(failure.value)
+    assert {path.name for path in cache.iterdir()} == {log.name, f".{name}.lock"}
+
+
+def test_progress_is_the_last_step_that_ninja_printed(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("[1/115] Building CXX object a.o\nnote: [9/9]\n[15/115] Building C object b.o\n")
+    assert build.progress_line("compile", log, 20.4) == "llama.cpp: compile: 15 of 115 steps, 20 s"
+    log.write_text("")
+    assert build.progress_line("download", log, 20.4) == "llama.cpp: download: 20 s"
+
+
+def test_a_compiler_killed_for_memory_is_recognised(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("c++: fatal error: Killed signal terminated program cc1plus\nninja: stopped\n")
+    assert "try --jobs 1" in build.failure_message("compile", 1, log)

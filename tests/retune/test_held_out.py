@@ -1,0 +1,26 @@
+"""Everyone is asked the same questions."""
+
+import polars as pl
+
+from retune import held_out
+
+
+def test_questions_are_spread_over_the_families(tmp_path):
+    families = ["a"] * 6 + ["b"] * 2
+    pl.DataFrame(
+        {
+            "row": range(8),
+            "source": families,
+            "messages": [
+                [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]
+                for n in range(8)
+            ],
+            "text": [f"t{n}" for n in range(8)],
+        }
+    ).write_parquet(tmp_path / "h.parquet")
+    asked = held_out.questions(tmp_path / "h.parquet", 4)
+    assert [(q.family, q.row) for q in asked] == [("a", 0), ("b", 6), ("a", 1), ("b", 7)]
+    assert asked[0].prompt == [{"role": "user", "content": "q0"}]
+    assert asked[0].matches(" a0\n")
+    assert not asked[0].matches("a1")
+    assert held_out.text(tmp_path / "h.parquet", 3) == "t0t1t2"

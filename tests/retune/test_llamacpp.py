@@ -1,0 +1,393 @@
+"""A tiny random Llama goes through the real llama.cpp: it must read and weigh as trained."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from retune import llamacpp
+from retune.llamacpp import conversion, converter, process
+
+SIX = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
+# The type that most matrices of each method have; the rest get a larger one by llama.cpp's recipe.
+TYPES = {
+    "q2_k": {"Q2_K", "Q3_K", "Q6_K"},
+    "q3_k_m": {"Q3_K", "Q4_K", "Q5_K", "Q6_K"},
+    "q4_k_m": {"Q4_K", "Q6_K"},
+    "q5_k_m": {"Q5_K", "Q6_K"},
+    "q6_k": {"Q6_K"},
+    "q8_0": {"Q8_0"},
+}
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXT = "\n".join(
+    f"<|im_start|>user\nWhat is {n} times {n + 1}?<|im_end|>\n"
+    f"<|im_start|>assistant\nIt is {n * (n + 1)}, as anyone can work out.<|im_end|>"
+    for n in range(40)
+)
+
+try:
+    llamacpp.locate()
+except llamacpp.LlamaCppNotFound as missing:
+    pytestmark = pytest.mark.skip(reason=str(missing))
+
+
+def bpe_tokenizer(regex: str):
+    """Return a byte-level BPE tokenizer of 700 tokens that cuts text by `regex`."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    cut = pre_tokenizers.Split(Regex(regex), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, to_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([TEXT, *converter.PROBES], trainer)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A random two-layer Llama whose matrices have rows of 256, saved by transformers."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe_tokenizer(converter.LLAMA3_REGEX),
+        bos_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.chat_template = CHATML
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gguf(checkpoint, tmp_path_factory) -> Path:
+    """The checkpoint as a bf16 GGUF."""
+    out = tmp_path_factory.mktemp("gguf") / "tiny.bf16.gguf"
+    before = {path: path.stat().st_mtime_ns for path in checkpoint.iterdir()}
+    llamacpp.convert(checkpoint, out)
+    assert {path: path.stat().st_mtime_ns for path in checkpoint.iterdir()} == before
+    assert list(out.parent.iterdir()) == [out]
+    return out
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "held-out.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def test_the_gguf_holds_what_the_checkpoint_holds(gguf, checkpoint):
+    from gguf import GGUFReader, TokenType
+
+    fields = GGUFReader(gguf).fields
+    assert fields["tokenizer.chat_template"].contents() == CHATML
+    assert fields["tokenizer.ggml.add_bos_token"].contents() is False
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
+    types = fields["tokenizer.ggml.token_type"].contents()
+    assert types[:4] == [TokenType.CONTROL] * 3 + [TokenType.NORMAL]
+    assert fields["general.name"].contents() == "Tiny"
+
+    found = llamacpp.facts(gguf)
+    assert found.architecture == "llama"
+    assert found.parameters * found.bits_per_weight / 8 < found.size == gguf.stat().st_size
+    assert found.tensor_types == {"BF16": 16, "F32": 5}
+
+
+def test_llamacpp_reads_text_as_the_tokenizer_does(gguf, checkpoint):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    texts = [*converter.PROBES, TEXT, "", "\n", " ", "<|im_start|>user\nhi<|im_end|>\n", "a\0b"]
+    theirs = llamacpp.tokenize(gguf, texts)
+    assert theirs == [tokenizer(text).input_ids for text in texts]
+    assert tokenizer.convert_tokens_to_ids("<|im_start|>") in theirs[-2]
+
+    spelled_out = llamacpp.tokenize(gguf, ["<|im_start|>user"], parse_special=False)[0]
+    assert len(spelled_out) > 3
+    assert not {0, 1, 2} & set(spelled_out)
+
+
+def test_the_probes_are_composed():
+    assert all(unicodedata.is_normalized("NFC", probe) for probe in converter.PROBES)
+
+
+def test_our_tokenize_program_agrees_with_llamacpps(gguf):
+    program = llamacpp.locate().program("llama-tokenize")
+    command = [program, "-m", gguf, "--ids", "--no-escape", "--log-disable", "-p", TEXT]
+    theirs = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    assert json.loads(theirs) == llamacpp.tokenize(gguf, [TEXT])[0]
+
+
+@pytest.mark.parametrize("method", SIX)
+def test_a_quantization_applies_to_every_matrix(gguf, tmp_path, method, caplog):
+    out = tmp_path / f"tiny.{method}.gguf"
+    llamacpp.quantize(gguf, out, method, threads=1)
+    types = llamacpp.facts(out).tensor_types
+    assert types.pop("F32") == 5  # the norms
+    assert set(types) <= TYPES[method]
+    assert sum(types.values()) == 16
+    assert not caplog.records
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_matrix_that_a_method_cannot_divide_is_reported(tmp_path, caplog):
+    import gguf as format
+    import numpy as np
+
+    source = tmp_path / "odd.gguf"
+    writer = format.GGUFWriter(source, "llama")
+    for name in ("block_count", "context_length", "embedding_length", "feed_forward_length"):
+        getattr(writer, f"add_{name}")(96)
+    writer.add_head_count(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tensor("blk.0.attn_q.weight", np.ones((96, 96), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    llamacpp.quantize(source, tmp_path / "out.gguf", "q4_k_m", threads=1)
+    assert "1 of 1 tensors needed another type" in caplog.text
+
+
+def test_the_methods_are_those_that_llamacpp_lists():
+    program = llamacpp.locate().program("llama-quantize")
+    usage = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
+    listed = set(re.findall(r"^ +\d+  or  (\w+) *:", usage, re.MULTILINE))
+    refused = {f"IQ{name}" for name in ("1_S", "1_M", "2_XXS", "2_XS", "2_S", "2_M", "3_XXS")}
+    assert {method.upper() for method in llamacpp.METHODS} == listed - refused - {"Q2_K_S"}
+
+
+def test_perplexity_is_that_of_a_random_model(gguf, text):
+    found = llamacpp.perplexity(gguf, text, context=64, threads=1)
+    assert found.value == pytest.approx(700, rel=0.2)  # it guesses among 700 tokens
+    assert 0 < found.standard_error < found.value
+    assert found.tokens == found.chunks * 31
+    # Special tokens count as one token each: were they spelled out, there were more chunks.
+    assert found.chunks == len(llamacpp.tokenize(gguf, [TEXT])[0]) // 64
+
+
+def test_a_smaller_quant_diverges_more(gguf, text, tmp_path):
+    logits = tmp_path / "logits"
+    source = llamacpp.perplexity(gguf, text, 64, threads=1, keep_logits=logits)
+    divergences = []
+    for method in ("q8_0", "q2_k"):
+        quant = tmp_path / f"{method}.gguf"
+        llamacpp.quantize(gguf, quant, method, threads=1)
+        divergences.append(llamacpp.divergence(quant, logits, threads=1))
+    q8_0, q2_k = divergences
+    assert 0 < q8_0.mean < q2_k.mean <= q2_k.p99 <= q2_k.maximum
+    assert 1 >= q8_0.same_top > q2_k.same_top > 0
+    assert q8_0.standard_error < q8_0.mean
+    assert q8_0.perplexity == pytest.approx(source.value * q8_0.perplexity_ratio, rel=1e-3)
+
+    logits.write_bytes(b"no logits")
+    with pytest.raises(llamacpp.LlamaCppFailed, match="is not a file of logits"):
+        llamacpp.divergence(quant, logits, threads=1)
+
+
+def test_answers_come_in_order_and_end_where_they_were_told_to(gguf):
+    asked = ["one", "two " * 40, "three", "four", "five", "one"]
+    conversations = [[{"role": "user", "content": content}] for content in asked]
+    found = llamacpp.answers(gguf, conversations, max_tokens=8, threads=1)
+    assert len(found) == len(asked)
+    for answer in found:
+        assert answer.finish_reason == "length"
+        assert answer.tokens == 8
+        assert answer.text
+    assert found[0] == found[-1]
+    assert llamacpp.answers(gguf, [], max_tokens=8, threads=1) == []
+
+
+def test_bos_and_chat_template_are_as_the_checkpoint_and_its_user_say(checkpoint, tmp_path):
+    bare = shutil.copytree(checkpoint, tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    out = tmp_path / "bare.gguf"
+    llamacpp.convert(bare, out, "q8_0", add_bos=True)
+    assert llamacpp.facts(out).tensor_types == {"Q8_0": 16, "F32": 5}
+    assert llamacpp.tokenize(out, ["a"])[0][0] == 0
+    assert llamacpp.tokenize(out, ["a"], add_special=False)[0][0] != 0
+    with pytest.raises(llamacpp.AnsweringFailed, match="has no chat template"):
+        llamacpp.answers(out, [[{"role": "user", "content": "hi"}]], 4, 1)
+
+
+def test_an_unknown_method_or_dtype_is_answered_with_the_known_ones(gguf, checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"'q4_k_xl': choose from q2_k, .*q8_0"):
+        llamacpp.quantize(gguf, tmp_path / "out.gguf", "q4_k_xl", threads=1)
+    with pytest.raises(ValueError, match=r"'bfloat16': choose from f32, bf16"):
+        llamacpp.convert(checkpoint, tmp_path / "out.gguf", "bfloat16")
+
+
+def test_missing_files_are_named(tmp_path, gguf):
+    missing = tmp_path / "missing"
+    for call in (
+        lambda: llamacpp.convert(missing, tmp_path / "out"),
+        lambda: llamacpp.quantize(missing, tmp_path / "out", "q8_0", 1),
+        lambda: llamacpp.perplexity(gguf, missing, 64, 1),
+        lambda: llamacpp.divergence(gguf, missing, 1),
+        lambda: llamacpp.tokenize(missing, ["a"]),
+        lambda: llamacpp.answers(missing, [[{"role": "user", "content": "a"}]], 1, 1),
+        lambda: llamacpp.facts(missing),
+    ):
+        with pytest.raises(FileNotFoundError, match="missing"):
+            call()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_truncated_gguf_fails_everywhere_and_leaves_nothing(gguf, text, tmp_path):
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(gguf.read_bytes()[: gguf.stat().st_size // 2])
+    for call in (
+        lambda: llamacpp.quantize(cut, tmp_path / "out.gguf", "q8_0", 1),
+        lambda: llamacpp.perplexity(cut, text, 64, 1),
+        lambda: llamacpp.answers(cut, [[{"role": "user", "content": "a"}]], 1, 1),
+        lambda: llamacpp.facts(cut),
+    ):
+        with pytest.raises(llamacpp.LlamaCppFailed, match=r"cut\.gguf|not within"):
+            call()
+    assert list(tmp_path.iterdir()) == [cut]
+
+
+def test_too_short_a_text_says_how_many_tokens_are_needed(gguf, tmp_path):
+    short = tmp_path / "short.txt"
+    short.write_text("What is 2 times 3? " * 4)
+    with pytest.raises(llamacpp.TextTooShort, match=r"has \d+ tokens; 128 are needed"):
+        llamacpp.perplexity(gguf, short, 64, 1, keep_logits=tmp_path / "logits")
+    assert list(tmp_path.iterdir()) == [short]
+    short.write_text("What is 2 times 3? " * 20)
+    llamacpp.perplexity(gguf, short, 64, 1, keep_logits=tmp_path / "logits")
+    with pytest.raises(llamacpp.TextTooShort, match=r"only \d+ scored tokens, 100 are needed"):
+        llamacpp.divergence(gguf, tmp_path / "logits", 1)
+
+
+def test_a_tokenizer_that_llamacpp_has_no_name_for_is_refused(checkpoint, tmp_path):
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    bpe_tokenizer(r"\p{N}{1,2}|[^\p{N}]").save(str(other / "tokenizer.json"))
+    with pytest.raises(llamacpp.ConversionFailed, match="no name for how this tokenizer splits"):
+        llamacpp.convert(other, tmp_path / "out.gguf")
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_sentencepiece_vocabulary_without_its_model_is_refused():
+    with pytest.raises(converter.Unsupported, match=r"no tokenizer\.model"):
+        converter.refuse_lost_sentencepiece({"model": {"byte_fallback": True}}, Path("merged"))
+
+
+def test_token_ids_that_differ_stop_a_conversion(gguf):
+    ids = llamacpp.tokenize(gguf, ["Hello"])[0]
+    conversion.check_same_tokens(gguf, [{"text": "Hello", "ids": ids}])
+    with pytest.raises(llamacpp.ConversionFailed, match="would read 'Hello' as the tokens"):
+        conversion.check_same_tokens(gguf, [{"text": "Hello", "ids": [*ids, 7]}])
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({}, "llama-bpe"),
+        ({"model": {"type": "BPE", "ignore_merges": False}}, None),
+        ({"normalizer": {"type": "Lowercase"}}, None),
+        ({"model": {"type": "Unigram"}}, None),
+        ({"pre_tokenizer": None}, None),
+        ({"model": {"type": "BPE"}, "pre_tokenizer": converter.GPT2_SPLIT}, "gpt-2"),
+        ({"pre_tokenizer": {**converter.GPT2_SPLIT, "add_prefix_space": True}}, None),
+    ],
+)
+def test_a_pre_tokenizer_is_named_only_if_it_is_exactly_that(change, name):
+    to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    pattern = {"Regex": converter.LLAMA3_REGEX}
+    cut = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    llama3 = {
+        "model": {"type": "BPE", "ignore_merges": True},
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, to_bytes]},
+    }
+    if name:
+        assert converter.pre_tokenizer_name(llama3 | change) == name
+    else:
+        with pytest.raises(converter.Unsupported):
+            converter.pre_tokenizer_name(llama3 | change)
+
+
+def test_without_a_build_the_fix_is_named(monkeypatch, tmp_path, gguf):
+    monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(llamacpp.LlamaCppNotFound, match="run `make llamacpp`"):
+        llamacpp.quantize(gguf, tmp_path / "out.gguf", "q8_0", 1)
+    monkeypatch.setenv("RETUNE_LLAMACPP", str(tmp_path))
+    with pytest.raises(llamacpp.LlamaCppNotFound, match=r"holds no build\.json"):
+        llamacpp.locate()
+
+
+def test_the_newest_build_for_this_machine_is_taken(monkeypatch, tmp_path):
+    record = json.loads((llamacpp.locate().root / "build.json").read_text())
+    builds = {"old": record, "new": record, "elsewhere": {**record, "machine": "pdp11"}}
+    for age, (key, content) in enumerate(builds.items()):
+        root = tmp_path / "retune" / f"llama.cpp-{record['version']}-{key}"
+        root.mkdir(parents=True)
+        (root / "build.json").write_text(json.dumps(content))
+        os.utime(root / "build.json", (age, age))
+    monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert llamacpp.locate().root.name.endswith("-new")
+
+
+def test_a_full_disk_is_called_that(gguf, text, tmp_path):
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", tmp_path], check=False
+        ).returncode
+    ):
+        pytest.skip("only root can mount a small disk")
+    try:
+        for call in (
+            lambda: llamacpp.quantize(gguf, tmp_path / "out.gguf", "q8_0", 1),
+            lambda: llamacpp.perplexity(gguf, text, 64, 1, keep_logits=tmp_path / "logits"),
+        ):
+            with pytest.raises(OSError, match="no space left"):
+                call()
+        assert not any(tmp_path.iterdir())
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_killed_program_is_reported_with_its_signal():
+    with pytest.raises(process.LlamaCppFailed, match=r"sh was killed by SIGKILL .*memory short"):
+        process.run(["sh", "-c", "kill -9 $$"])
+
+
+def test_settings_of_llamacpp_in_the_environment_have_no_effect(monkeypatch, gguf):
+    monkeypatch.setenv("LLAMA_ARG_MODEL", str(gguf))
+    assert process.run(["sh", "-c", "echo model: $LLAMA_ARG_MODEL"]).stdout == "model:\n"

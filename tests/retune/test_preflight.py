@@ -1,0 +1,202 @@
+"""`retune doctor`'s checks: what is wrong is found, and comes with its fix."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retune import preflight
+from retune.llamacpp import LlamaCpp, LlamaCppNotFound
+from retune.preflight import check_disk, check_packages, checks
+
+Program = Callable[[str, str], None]
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """Put shell scripts, by name, on a PATH that holds nothing else."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CXX", raising=False)
+
+    def make(name: str, script: str) -> None:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    return make
+
+
+def test_every_check_is_there_and_each_problem_has_its_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    found = checks()
+    assert [check.name for check in found] == [
+        "Python",
+        "packages",
+        "GPU",
+        "memory",
+        "work folder",
+        "tool cache",
+        "llama.cpp",
+        "C++ compiler",
+        "Hub token",
+        "Prefect",
+        "MLflow",
+    ]
+    assert all(check.found for check in found)
+    assert all(check.fix for check in found if check.ok is False)
+
+
+def test_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "new" / "home"))
+    checks()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "ok"), [((3, 10), False), ((3, 11), True), ((3, 12), True), ((3, 13), False)]
+)
+def test_python(version: tuple[int, int], ok: bool) -> None:
+    check = preflight.check_python(version)
+    assert check.ok is ok
+    assert sys.executable in check.found
+
+
+class TestPackages:
+    def test_all_there(self) -> None:
+        assert check_packages(["prefect", "fastapi<0.151", 'nowhere; extra == "gpu"']).ok
+
+    def test_a_missing_one_is_named(self) -> None:
+        check = check_packages(["prefect", "nowhere-to-be-found>=2"])
+        assert (check.ok, check.found) == (False, "missing: nowhere-to-be-found")
+        assert "make env" in check.fix
+
+    def test_one_that_drifted_is_named_with_what_is_needed(self) -> None:
+        check = check_packages(["pytest<1"])
+        assert check.ok is False
+        assert check.found == f"pytest {pytest.__version__} where <1 is needed"
+
+    def test_the_project_itself_is_not_installed(self) -> None:
+        assert check_packages([]).found == "retune itself is not installed"
+
+
+class TestGpu:
+    ONE = 'echo "NVIDIA H200, 143771 MiB, 570.86.15"'
+
+    def test_none_is_a_note(self, program: Program) -> None:
+        check = preflight.check_gpu("2.13.0+cpu")
+        assert check.ok is None
+        assert "CPU" in check.found
+
+    def test_one(self, program: Program) -> None:
+        program("nvidia-smi", self.ONE)
+        check = preflight.check_gpu("2.13.0+cu130")
+        assert (check.ok, check.found) == (True, "NVIDIA H200, 143771 MiB, 570.86.15")
+
+    def test_a_torch_that_cannot_use_it(self, program: Program) -> None:
+        program("nvidia-smi", self.ONE)
+        check = preflight.check_gpu("2.13.0+cpu")
+        assert check.ok is False
+        assert "CUDA build" in check.fix
+
+    def test_a_broken_driver(self, program: Program) -> None:
+        program("nvidia-smi", "echo Driver/library version mismatch; exit 18")
+        check = preflight.check_gpu("2.13.0+cu130")
+        assert (check.ok, check.found) == (False, "Driver/library version mismatch")
+
+
+class TestDisk:
+    def test_plenty(self, tmp_path: Path) -> None:
+        assert check_disk("disk", tmp_path / "not" / "yet", "RETUNE_HOME", 0.001).ok
+
+    def test_too_little_for_a_large_model_is_a_note(self, tmp_path: Path) -> None:
+        check = check_disk("disk", tmp_path, "RETUNE_HOME", 1_000_000)
+        assert check.ok is None
+        assert "set RETUNE_HOME" in check.fix
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_not_writable(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        assert check_disk("disk", tmp_path / "home", "RETUNE_HOME", 1).ok is False
+
+
+def test_little_memory_is_a_note() -> None:
+    assert preflight.check_memory(64).ok is True
+    assert preflight.check_memory(8).ok is None
+
+
+class TestLlamaCpp:
+    def test_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(preflight, "locate", lambda: LlamaCpp(Path("/opt/llama"), "0.94.0"))
+        assert preflight.check_llamacpp().found == "0.94.0, /opt/llama"
+
+    def test_not_found(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        check = preflight.check_llamacpp()
+        assert check.ok is False
+        assert "is not built" in check.found
+        assert check.fix.startswith("Run `make llamacpp`")
+
+    def test_a_wrong_folder_was_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RETUNE_LLAMACPP", "/nowhere")
+        with pytest.raises(LlamaCppNotFound):
+            preflight.locate()
+        check = preflight.check_llamacpp()
+        assert "/nowhere" in check.found
+        assert "unset it" in check.fix
+
+
+def test_compiler(program: Program) -> None:
+    assert preflight.check_compiler().ok is None
+    program("g++", "true")
+    assert preflight.check_compiler().found.endswith("/g++")
+
+
+def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert preflight.check_token().ok is None
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    check = preflight.check_token()
+    assert check.ok
+    assert "canary" not in repr(check)
+
+
+class TestServers:
+    def test_without_servers_the_local_defaults_are_named(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.delenv("PREFECT_API_URL", raising=False)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+        assert preflight.check_prefect().ok
+        assert preflight.check_mlflow().found == f"sqlite:///{tmp_path}/mlflow.db"
+
+    def test_a_server_that_is_down(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{unused.getsockname()[1]}/api"
+            monkeypatch.setenv("PREFECT_API_URL", url)
+            check = preflight.check_prefect()
+        assert check.ok is False
+        assert f"{url} does not answer" in check.found
+        assert "unset PREFECT_API_URL" in check.fix
+
+    def test_a_server_that_hangs_does_not_hold_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+            began = time.monotonic()
+            assert preflight.check_mlflow().ok is False
+            assert time.monotonic() - began < 3 * preflight.PATIENCE
+
+    def test_passwords_are_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
+        assert preflight.check_mlflow().found == "postgresql://db/mlflow"
