@@ -1,0 +1,80 @@
+"""ChatML: the tokenizer that a model is trained, evaluated, merged and served with."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+START, END = "<|im_start|>", "<|im_end|>"
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+class ChatFormatError(ValueError):
+    """A tokenizer or dataset that cannot be brought into ChatML."""
+
+
+def chatml_tokenizer(base: str, revision: str | None) -> "PreTrainedTokenizerBase":
+    """Return the base model's tokenizer, ready for ChatML: template set, turns end with its EOS.
+
+    A tokenizer that has `<|im_end|>` as a token keeps its ids and its own template, if it has one.
+    Any other gets its EOS token renamed to `<|im_end|>` and no new token (as the article does:
+    Unsloth's `map_eos_token`), so that no embedding row is untrained; `<|im_start|>` is then plain
+    text to it. Raises ChatFormatError when there is neither.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    tokenizer = AutoTokenizer.from_pretrained(base, revision=revision)
+    if END in tokenizer.get_vocab():
+        tokenizer.eos_token = END
+        tokenizer.chat_template = tokenizer.chat_template or CHATML
+    else:
+        if not tokenizer.is_fast or tokenizer.eos_token is None:
+            raise ChatFormatError(
+                f"model.base: the tokenizer of {base} has neither {END} nor an EOS token that could "
+                f"stand for it; choose a base model with one"
+            )
+        tokenizer = _with_eos_renamed(tokenizer, PreTrainedTokenizerFast)
+        tokenizer.chat_template = CHATML
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _with_eos_renamed(
+    tokenizer: "PreTrainedTokenizerBase", kind: type["PreTrainedTokenizerBase"]
+) -> "PreTrainedTokenizerBase":
+    from tokenizers import Tokenizer
+
+    eos = tokenizer.eos_token
+    description = _renamed(json.loads(tokenizer.backend_tokenizer.to_str()), eos, END)
+    special = {
+        name: END if token == eos else token for name, token in tokenizer.special_tokens_map.items()
+    }
+    return kind(
+        tokenizer_object=Tokenizer.from_str(json.dumps(description)),
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        **special,
+    )
+
+
+def _renamed(node: Any, old: str, new: str) -> Any:
+    """Replace the text `old` by `new` wherever it stands whole, as a key or a value."""
+    if isinstance(node, dict):
+        return {_renamed(key, old, new): _renamed(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_renamed(value, old, new) for value in node]
+    return new if node == old else node
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+    """Return the token ids of ChatML texts, each with exactly one BOS if the model uses one."""
+    bos = tokenizer.bos_token
+    template_adds_bos = bool(bos) and bool(texts) and texts[0].startswith(bos)
+    return tokenizer(texts, add_special_tokens=not template_adds_bos)["input_ids"]

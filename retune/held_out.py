@@ -1,0 +1,52 @@
+"""The held-out conversations: the questions a model is asked, and the text it is measured on.
+
+Base model, tuned model and every quant are asked the same questions, chosen here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out conversation without its last turn; `expected` is that turn's text.
+
+    `prompt` is a list of messages (`role`, `content`), `family` the row's source.
+    """
+
+    row: int
+    family: str
+    prompt: list[dict[str, str]]
+    expected: str
+
+    def matches(self, answer: str) -> bool:
+        """Tell whether `answer` equals the expected text, white space at its ends aside."""
+        return answer.strip() == self.expected.strip()
+
+
+def questions(held_out: Path, most: int) -> list[Question]:
+    """Return up to `most` questions from `held_out.parquet`, spread evenly over the families.
+
+    The choice depends on the file alone: each family's first rows, in turns.
+    """
+    import polars as pl
+
+    rows = (
+        pl.scan_parquet(held_out)
+        .select("row", "source", "messages")
+        .with_columns(turn=pl.int_range(pl.len()).over("source"))
+        .sort("turn", "source", maintain_order=True)
+        .head(most)
+        .collect()
+    )
+    return [
+        Question(row, family, messages[:-1], messages[-1]["content"])
+        for row, family, messages, _ in rows.iter_rows()
+    ]
+
+
+def text(held_out: Path, most: int) -> str:
+    """Return the ChatML of the first `most` held-out conversations, one after another."""
+    import polars as pl
+
+    return "".join(pl.scan_parquet(held_out).select("text").head(most).collect()["text"])
