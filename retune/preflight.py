@@ -1,0 +1,209 @@
+"""What `retune doctor` looks at: each check says what was found and, if need be, how to mend it.
+
+Nothing heavy is imported and nothing is changed, so that it also works where the rest does not.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from retune.llamacpp import LlamaCppNotFound, locate
+from retune.tracking import tracking_uri
+from retune.workspace import cache_dir, home
+
+SHOWN = ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "prefect", "mlflow")
+COMPILERS = ("c++", "g++", "clang++")
+DISK_FOR_8B = 20  # GiB; the 16-bit checkpoint alone is 15
+DISK_FOR_TOOLS = 2  # GiB; a build of llama.cpp, and its source meanwhile
+MEMORY_FOR_8B = 20  # GiB; the merge holds the 16-bit checkpoint
+PATIENCE = 0.5  # seconds for a server to answer
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `ok` None is a note: worth knowing, in nobody's way.
+
+    `fix` is one sentence, for when `ok` is not True.
+    """
+
+    name: str
+    ok: bool | None
+    found: str
+    fix: str = ""
+
+
+def checks() -> list[Check]:
+    """Look at this machine and return one Check per question, in the order to mend them."""
+    return [
+        check_python(sys.version_info[:2]),
+        check_packages(requirements()),
+        check_gpu(torch_version=_version("torch") or ""),
+        check_memory(memory()),
+        check_disk("work folder", home(), "RETUNE_HOME", DISK_FOR_8B),
+        check_disk("tool cache", cache_dir(), "XDG_CACHE_HOME", DISK_FOR_TOOLS),
+        check_llamacpp(),
+        check_compiler(),
+        check_token(),
+        check_prefect(),
+        check_mlflow(),
+    ]
+
+
+def check_python(version: tuple[int, int]) -> Check:
+    ok = (3, 11) <= version < (3, 13)
+    fix = "Make the environment with Python 3.11 or 3.12: `make env PYTHON=python3.12`."
+    return Check("Python", ok, f"{platform.python_version()}, {sys.executable}", fix)
+
+
+def requirements() -> list[str]:
+    """Return what this project's metadata asks for, e.g. `fastapi<0.151`; [] if not installed."""
+    try:
+        return [*(metadata.requires("retune") or []), "unsloth"]
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def check_packages(wanted: list[str]) -> Check:
+    """Compare what is installed with the requirements `wanted`; optional ones are left out."""
+    from packaging.requirements import Requirement
+
+    fix = "Make the environment anew: `make env`."
+    if not wanted:
+        return Check("packages", False, "retune itself is not installed", fix)
+    parsed = [Requirement(text) for text in wanted]
+    needed = [need for need in parsed if not need.marker or need.marker.evaluate({"extra": ""})]
+    missing = [need.name for need in needed if not _version(need.name)]
+    wrong = [
+        f"{need.name} {found} where {need.specifier} is needed"
+        for need in needed
+        if (found := _version(need.name)) and not need.specifier.contains(found, prereleases=True)
+    ]
+    if missing or wrong:
+        problems = [*wrong, *([f"missing: {', '.join(missing)}"] if missing else [])]
+        return Check("packages", False, "; ".join(problems), fix)
+    shown = ", ".join(f"{name} {found}" for name in SHOWN if (found := _version(name)))
+    return Check("packages", True, shown)
+
+
+def check_gpu(torch_version: str) -> Check:
+    """Ask nvidia-smi; a GPU beside a CPU build of torch is a problem, no GPU is a note."""
+    if not shutil.which("nvidia-smi"):
+        return Check("GPU", None, "none: training runs on the CPU, fine for the demo only")
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        said = (getattr(error, "stdout", "") or str(error)).strip()
+        return Check(
+            "GPU", False, said, "Repair the NVIDIA driver: `nvidia-smi` must list the GPU."
+        )
+    found = "; ".join(answer.stdout.splitlines())
+    if torch_version.endswith("+cpu"):
+        fix = "Install the CUDA build of the same version, see https://pytorch.org/get-started."
+        return Check("GPU", False, f"{found}, but torch {torch_version} cannot use it", fix)
+    return Check("GPU", True, found)
+
+
+def memory() -> float:
+    """Return the memory that this process may use, in GiB: the machine's, or its container's."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # no container, or "max"
+        limit = installed
+    return min(installed, limit) / 2**30
+
+
+def check_memory(gib: float) -> Check:
+    ok = True if gib >= MEMORY_FOR_8B else None
+    fix = f"The demo fits; to merge an 8B model take a machine with {MEMORY_FOR_8B} GiB or more."
+    return Check("memory", ok, f"{gib:.1f} GiB", fix)
+
+
+def check_disk(name: str, folder: Path, variable: str, wanted: float) -> Check:
+    """Look at the disk of `folder`, which need not exist yet; `variable` moves it elsewhere.
+
+    Less than `wanted` GiB is a note, since small models need less; less than one is a problem.
+    """
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(parent, os.W_OK):
+        fix = f"Make it writable, or set {variable} to a folder that is."
+        return Check(name, False, f"{folder} cannot be written", fix)
+    gib = shutil.disk_usage(parent).free / 2**30
+    ok = (True if gib >= wanted else None) if gib >= 1 else False
+    fix = f"Free {wanted} GiB for large models, or set {variable} to a folder on a larger disk."
+    return Check(name, ok, f"{folder}, {gib:.1f} GiB free", fix)
+
+
+def check_llamacpp() -> Check:
+    try:
+        found = locate()
+    except LlamaCppNotFound as error:
+        problem, _, fix = str(error).partition(": ")
+        return Check("llama.cpp", False, problem, f"{fix[:1].upper()}{fix[1:]}.")
+    return Check("llama.cpp", True, f"{found.version}, {found.root}")
+
+
+def check_compiler() -> Check:
+    """Look for a C++ compiler; without one llama.cpp cannot be built, but a built one works."""
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
+    found = next((path for name in wanted if (path := shutil.which(name))), None)
+    if found:
+        return Check("C++ compiler", True, found)
+    fix = "To build llama.cpp install one, e.g. `apt install g++`, or set CXX."
+    return Check("C++ compiler", None, f"none (looked for {', '.join(wanted)})", fix)
+
+
+def check_token() -> Check:
+    from huggingface_hub import get_token
+
+    if get_token():
+        return Check("Hub token", True, "present")
+    fix = "To publish, or read private data, set HF_TOKEN or run `hf auth login`."
+    return Check("Hub token", None, "none", fix)
+
+
+def check_prefect() -> Check:
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return Check("Prefect", True, "no PREFECT_API_URL: `make ui`'s server, or one for each run")
+    fix = "Start that server, or unset PREFECT_API_URL."
+    return _check_server("Prefect", url, fix)
+
+
+def check_mlflow() -> Check:
+    uri = tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        return Check("MLflow", True, _without_password(uri))
+    return _check_server("MLflow", uri, "Start that server, or unset MLFLOW_TRACKING_URI.")
+
+
+def _check_server(name: str, url: str, fix: str) -> Check:
+    shown = _without_password(url)
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=PATIENCE):
+            return Check(name, True, shown)
+    except urllib.error.HTTPError as error:  # it is there, and wants a sign-in, say
+        return Check(name, None, f"{shown} answers with HTTP {error.code}", fix)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return Check(name, False, f"{shown} does not answer ({reason})", fix)
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"://[^/@]*@", "://", url)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,200 @@
+"""The way to the Hub: who may write where, what is worth a retry, errors that say what to do."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from retune.config import Publishing
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+SUFFIXES = {"adapter": "-lora", "merged": "", "gguf": "-GGUF"}
+ATTEMPTS = 5
+LONGEST_WAIT = 300  # seconds; the Hub's rate limits reset within this window
+
+Answer = TypeVar("Answer")
+_log = logging.getLogger(__name__)
+
+
+class PublishError(RuntimeError):
+    """Publishing failed; the message says where and what to change. Never carries the token."""
+
+
+class NoAccess(PublishError):
+    """The Hub knows no such user, or does not let the user do this: retrying is pointless."""
+
+
+class HubUnavailable(PublishError, ConnectionError):
+    """The Hub could not be reached or did not answer properly, also after retries."""
+
+
+class UploadNotVerified(PublishError):
+    """What the Hub holds is not what was uploaded."""
+
+
+def repositories(publishing: Publishing) -> dict[str, str]:
+    """Return the Hub repository of each artifact that is published: adapter, merged, gguf."""
+    return {artifact: f"{publishing.repo}{SUFFIXES[artifact]}" for artifact in publishing.artifacts}
+
+
+def hub() -> "HfApi":
+    """Return the Hub, signed in with $HF_TOKEN or the token of `hf auth login`. Raises NoAccess."""
+    from huggingface_hub import HfApi, get_token
+
+    token = get_token()
+    if not token:
+        raise NoAccess("no Hugging Face token: set HF_TOKEN or run `hf auth login`")
+    # The HTTP library would complain too, but quotes the token when it does.
+    if not (token.isascii() and token.isprintable()):
+        raise NoAccess("the Hugging Face token has a character that no token has: copy it anew")
+    return HfApi(token=token, library_name="retune")
+
+
+def check_access(publishing: Publishing, api: "HfApi | None" = None) -> None:
+    """Find out, before GPU time is spent, whether publishing would be let in.
+
+    Checks the token, its right to write below the namespace, and that no repository that should be
+    private is public. Raises NoAccess, HubUnavailable, or PublishError for a public repository.
+    """
+    assert publishing.repo, "the recipe guarantees a repository"
+    api = api or hub()
+    with explained(publishing.repo):
+        user = patiently(api.whoami)
+        namespace = publishing.repo.partition("/")[0]
+        wanted = repositories(publishing)
+        if not (_may_write(user, namespace) or all(_may_write(user, r) for r in wanted.values())):
+            raise NoAccess(
+                f"the token of {user['name']!r} may not write to {publishing.repo}: publish below "
+                f"your own name or an organisation that you write to, with a token that has write "
+                f"permission for {namespace} (https://huggingface.co/settings/tokens)"
+            )
+        for repo in wanted.values():
+            if patiently(lambda repo=repo: api.repo_exists(repo)):
+                check_visibility(api, repo, publishing.private)
+
+
+def check_visibility(api: "HfApi", repo: str, private: bool) -> None:
+    """Raise PublishError when the recipe says private and the existing repository is public."""
+    if private and not patiently(lambda: api.model_info(repo)).private:
+        raise PublishError(
+            f"publishing.private is true but {repo} is public: make it private in its settings, "
+            f"or set publishing.private to false"
+        )
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Return `ask()`, asking again after what passes by itself: 5xx, 429, a dropped connection.
+
+    Waits as long as Retry-After says (up to LONGEST_WAIT), else 1, 2, 4, 8 seconds; the last error
+    is raised. For requests that huggingface_hub sends once: it retries uploads, but neither
+    sign-in, repository creation, commit nor file listing.
+    """
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return ask()
+        except Exception as error:
+            if not _is_transient(error):
+                raise
+            seconds = _wait(error, attempt)
+            _log.warning("the Hub did not answer (%s); again in %s s", _outline(error), seconds)
+            time.sleep(seconds)
+    return ask()
+
+
+@contextmanager
+def explained(repo: str) -> Iterator[None]:
+    """Turn errors of the Hub's client into PublishErrors about `repo`.
+
+    The originals do not leave: they hold the request, its headers and so the token, and Prefect
+    stores the exceptions of tasks.
+    """
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except PublishError:
+        raise
+    # The client wraps some of its errors in RuntimeError (uploads) and ValueError (odd answers).
+    except (HfHubHTTPError, httpx.HTTPError, RuntimeError, ValueError) as error:
+        raise _explanation(repo, error) from None
+
+
+def _explanation(repo: str, error: BaseException) -> PublishError:
+    cause = _hub_error(error)
+    status = _status(cause)
+    if status == 401:
+        return NoAccess(
+            f"the Hub does not accept the token for {repo} (401): make one with write permission "
+            f"at https://huggingface.co/settings/tokens, then set HF_TOKEN or run `hf auth login`"
+        )
+    if status == 403:
+        return NoAccess(
+            f"the token may not write to {repo} (403): give it write permission for "
+            f"{repo.partition('/')[0]} at https://huggingface.co/settings/tokens"
+        )
+    if status == 412:
+        return PublishError(f"{repo} got another commit during the upload; run again")
+    if _is_transient(cause):
+        return HubUnavailable(
+            f"the Hub did not take {repo} ({_outline(cause)}): check the network and "
+            f"https://status.huggingface.co, then run again; files that arrived are not sent twice"
+        )
+    return PublishError(f"{repo} was not published: {' '.join(str(cause).split())}")
+
+
+def _hub_error(error: BaseException) -> BaseException:
+    """Return the HTTP error at the root of `error`, or `error`."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, HfHubHTTPError | httpx.HTTPError):
+            return seen
+        seen = seen.__cause__
+    return error
+
+
+def _is_transient(error: BaseException) -> bool:
+    import httpx
+
+    status = _status(error)
+    if status is not None:
+        return status in (408, 429) or status >= 500
+    dropped = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
+    return isinstance(error, (*dropped, json.JSONDecodeError))  # a gateway's page instead of JSON
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _wait(error: Any, attempt: int) -> int:
+    headers = error.response.headers if _status(error) else {}
+    asked = headers.get("Retry-After", "")
+    return min(int(asked), LONGEST_WAIT) if asked.isdigit() else 2 ** (attempt - 1)
+
+
+def _outline(error: BaseException) -> str:
+    """Say what happened in a word or two, without what the exception holds."""
+    return f"HTTP {_status(error)}" if _status(error) else type(error).__name__
+
+
+def _may_write(user: dict[str, Any], target: str) -> bool:
+    """Tell whether the signed-in user may write to `target`: a namespace, or one repository."""
+    token = user.get("auth", {}).get("accessToken", {})
+    if token.get("role") == "read":
+        return False
+    if token.get("role") == "fineGrained":
+        scopes = token.get("fineGrained", {}).get("scoped", [])
+        return any(
+            scope["entity"].get("name") == target and "repo.write" in scope["permissions"]
+            for scope in scopes
+        )
+    roles = {org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}
+    return target == user["name"] or roles.get(target, "read") != "read"

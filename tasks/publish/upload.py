@@ -1,0 +1,147 @@
+"""Upload of sets of files, each as one commit of its Hub repository, verified by hash."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.publish.access import (
+    PublishError,
+    UploadNotVerified,
+    check_visibility,
+    explained,
+    patiently,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+# Weights of an earlier version must not stay beside this one's; other files may be somebody's own.
+WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf", ".bin", ".bin.index.json")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What one repository is to hold: local files by their path there.
+
+    `sha256` are the digests that are known from when a file was made, by path in the repository.
+    """
+
+    repo: str
+    files: Mapping[str, Path]
+    sha256: Mapping[str, str]
+
+
+def publish_bundles(
+    api: "HfApi", bundles: Sequence[Bundle], private: bool, message: str
+) -> dict[str, str]:
+    """Upload every bundle and return the commit URL of each repository.
+
+    Repositories are made where missing. All large files are sent before anything is committed, so
+    that readers never see some of a set, and repositories change within seconds of each other.
+    Publishing the same files again changes nothing. Raises NoAccess, HubUnavailable,
+    UploadNotVerified or PublishError.
+    """
+    sent = []
+    for bundle in bundles:
+        with explained(bundle.repo):
+            _open(api, bundle.repo, private)
+            sent.append((bundle, _send(api, bundle)))
+    urls = {}
+    for bundle, additions in sent:
+        with explained(bundle.repo):
+            commit = _commit(api, bundle, additions, message)
+            verify(api, bundle.repo, additions, commit)
+        urls[bundle.repo] = f"{api.endpoint}/{bundle.repo}/commit/{commit}"
+    return urls
+
+
+def folder_bundle(repo: str, folder: Path, card: Path) -> Bundle:
+    """Bundle the files below `folder`, with `card` as README.md; hidden files stay here."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
+    visible = {name: path for name, path in files.items() if "/." not in f"/{name}"}
+    return Bundle(repo, visible | {"README.md": card}, {})
+
+
+def verify(api: "HfApi", repo: str, additions: Sequence["CommitOperationAdd"], commit: str) -> None:
+    """Raise UploadNotVerified unless `commit` of `repo` holds exactly the local files."""
+    wrong = _differences(api, repo, additions, commit)
+    if wrong:
+        raise UploadNotVerified(
+            f"{repo} at {commit[:12]} does not hold what was uploaded ({'; '.join(wrong)}): do not "
+            f"use it, run again, or revert the commit on the Hub"
+        )
+
+
+def _open(api: "HfApi", repo: str, private: bool) -> None:
+    patiently(lambda: api.create_repo(repo, private=private, exist_ok=True))
+    check_visibility(api, repo, private)
+
+
+def _send(api: "HfApi", bundle: Bundle) -> list["CommitOperationAdd"]:
+    """Send the large files, uncommitted; compare with what is known of them."""
+    from huggingface_hub import CommitOperationAdd
+
+    additions = [CommitOperationAdd(name, path) for name, path in bundle.files.items()]
+    api.preupload_lfs_files(bundle.repo, additions)
+    for addition in additions:
+        known = bundle.sha256.get(addition.path_in_repo)
+        if known and addition.upload_info.sha256.hex() != known:
+            raise PublishError(
+                f"{addition.path_in_repo} has changed since it was made "
+                f"({addition.path_or_fileobj}): delete its folder and run again"
+            )
+    return additions
+
+
+def _commit(
+    api: "HfApi", bundle: Bundle, additions: list["CommitOperationAdd"], message: str
+) -> str:
+    """Commit the additions on top of the head that is there now; returns the commit's id."""
+    parent = patiently(lambda: api.model_info(bundle.repo)).sha
+    operations = [*additions, *_removals(api, bundle)]
+
+    def commit() -> str:
+        head = api.model_info(bundle.repo).sha
+        if head != parent and not _differences(api, bundle.repo, additions, head):
+            return head  # an earlier attempt arrived; only its answer was lost
+        return api.create_commit(
+            bundle.repo, operations, commit_message=message, parent_commit=parent
+        ).oid
+
+    return patiently(commit)
+
+
+def _removals(api: "HfApi", bundle: Bundle) -> list["CommitOperationDelete"]:
+    from huggingface_hub import CommitOperationDelete
+
+    there = patiently(lambda: api.list_repo_files(bundle.repo))
+    stale = [name for name in there if name.endswith(WEIGHTS) and name not in bundle.files]
+    return [CommitOperationDelete(name) for name in stale]
+
+
+def _differences(
+    api: "HfApi", repo: str, additions: Sequence["CommitOperationAdd"], commit: str
+) -> list[str]:
+    """Return a few words for each file that the Hub does not hold as it is here."""
+    from huggingface_hub.utils.sha import git_hash
+
+    names = [addition.path_in_repo for addition in additions]
+    there = {
+        entry.path: entry
+        for entry in patiently(lambda: api.get_paths_info(repo, names, revision=commit))
+    }
+    wrong = []
+    for addition in additions:
+        entry = there.get(addition.path_in_repo)
+        if entry is None:
+            wrong.append(f"{addition.path_in_repo} is missing")
+            continue
+        if entry.lfs:
+            here, hub = addition.upload_info.sha256.hex(), entry.lfs.sha256
+        else:
+            here, hub = git_hash(Path(addition.path_or_fileobj).read_bytes()), entry.blob_id
+        if here != hub:
+            wrong.append(f"{entry.path} has {hub[:12]} instead of {here[:12]}")
+    return wrong
