@@ -17,12 +17,19 @@ class ConversionFailed(LlamaCppFailed):
     """The checkpoint can't be a GGUF that behaves like it; the message says why."""
 
 
-def convert(model_dir: Path, out: Path, dtype: str = "bf16", add_bos: bool | None = None) -> None:
+def convert(
+    model_dir: Path,
+    out: Path,
+    dtype: str = "bf16",
+    add_bos: bool | None = None,
+    name: str | None = None,
+) -> None:
     """Convert the checkpoint in `model_dir` (as transformers saves it) to the GGUF `out`.
 
     `dtype` is one of DTYPES. `add_bos` says whether programs that use the GGUF put BOS before a
-    prompt; None means: if the checkpoint's tokenizer does. The folder is not changed. Before `out`
-    appears, llama.cpp and the tokenizer are compared on varied texts and on every added token.
+    prompt; None means: if the checkpoint's tokenizer does. `name` is what programs show as the
+    model's name (else the folder's). The folder is not changed. Before `out` appears, llama.cpp
+    and the tokenizer are compared on varied texts and on every added token.
 
     Raises ValueError, FileNotFoundError, NoSpaceLeft, or ConversionFailed.
     """
@@ -35,7 +42,10 @@ def convert(model_dir: Path, out: Path, dtype: str = "bf16", add_bos: bool | Non
         # own package `conversion` has to be found.
         command = [sys.executable, "-P", CONVERTER, llamacpp.root, model_dir.absolute(), scratch]
         bos = {None: "auto", True: "yes", False: "no"}[add_bos]
-        run([*command, partial, dtype, bos], writes_to=out.parent, failure=ConversionFailed)
+        options = ["--outfile", partial, "--outtype", dtype]
+        if name:
+            options += ["--model-name", name]
+        run([*command, bos, *options], writes_to=out.parent, failure=ConversionFailed)
         probes = json.loads(Path(scratch, "probes.json").read_text())
         check_same_tokens(partial, probes)
 

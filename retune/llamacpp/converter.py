@@ -41,11 +41,11 @@ class Unsupported(Exception):
 def main() -> None:
     """Convert one checkpoint and leave `probes.json` in the scratch folder.
 
-    Arguments: llama.cpp's folder, the checkpoint, the scratch folder, the file to write, its dtype,
-    whether BOS is added (yes, no, auto).
+    Arguments: llama.cpp's folder, the checkpoint, the scratch folder, whether BOS is added (yes,
+    no, auto), and then those of llama.cpp's converter except the folder to convert.
     """
-    root, model_dir, scratch, out = (Path(argument) for argument in sys.argv[1:5])
-    dtype, add_bos = sys.argv[5:7]
+    root, model_dir, scratch = (Path(argument) for argument in sys.argv[1:4])
+    add_bos, *options = sys.argv[4:]
     sys.path[:0] = [str(root), str(root / "gguf-py")]
     from transformers import AutoTokenizer
 
@@ -54,12 +54,12 @@ def main() -> None:
     refuse_lost_sentencepiece(structure, model_dir)
     (scratch / "probes.json").write_text(json.dumps(probes(tokenizer)))
     bos = adds_bos(tokenizer) if add_bos == "auto" else add_bos == "yes"
-    # The converter names the model after its folder.
+    # Without --model-name the converter names the model after its folder.
     overlay = scratch / "overlay" / model_dir.name
     complete(model_dir, overlay, tokenizer_facts(tokenizer, bos))
     name_pre_tokenizer_by_structure(structure)
     script = str(root / "convert_hf_to_gguf.py")
-    sys.argv = [script, str(overlay), "--outfile", str(out), "--outtype", dtype]
+    sys.argv = [script, str(overlay), *options]
     runpy.run_path(script, run_name="__main__")
 
 

@@ -117,21 +117,27 @@ def perplexity(
     return Perplexity(value, standard_error, int(chunks[1]), int(chunks[1]) * scored(context))
 
 
-def divergence(gguf: Path, logits: Path, threads: int) -> Divergence:
+def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergence:
     """Compare `gguf` with the model whose `logits` were kept by `perplexity`, on the same tokens.
 
-    Raises TextTooShort (fewer than 100 tokens scored), FileNotFoundError, or LlamaCppFailed.
+    `context` is the one they were kept with. Raises ValueError if it is not, TextTooShort (fewer
+    than 100 tokens scored), FileNotFoundError, or LlamaCppFailed.
     """
     existing(logits, "the file of logits to compare with")
     kept = KeptLogits.read(logits)
-    tokens = kept.chunks * scored(kept.context)
+    # llama-perplexity would print an error, go on, and compare different things.
+    if kept.context != context:
+        raise ValueError(
+            f"{logits} was kept with a context of {kept.context}, not {context}: use the same"
+        )
+    tokens = kept.chunks * scored(context)
     if tokens < FEWEST_SCORED:
         raise TextTooShort(
             f"{logits} holds only {tokens} scored tokens, {FEWEST_SCORED} are needed to compare:"
             " measure on a longer text"
         )
     base = ["--kl-divergence-base", logits, "--kl-divergence"]
-    done = _measure(gguf, base, kept.context, threads)
+    done = _measure(gguf, base, context, threads)
     found = dict(re.findall(rf"^ *(\S[^:\n]*?) *: +{NUMBER}", done.stdout, re.MULTILINE))
     values = {" ".join(name.split()): float(value) for name, value in found.items()}
     try:

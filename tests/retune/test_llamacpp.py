@@ -206,16 +206,18 @@ def test_a_smaller_quant_diverges_more(gguf, text, tmp_path):
     for method in ("q8_0", "q2_k"):
         quant = tmp_path / f"{method}.gguf"
         llamacpp.quantize(gguf, quant, method, threads=1)
-        divergences.append(llamacpp.divergence(quant, logits, threads=1))
+        divergences.append(llamacpp.divergence(quant, logits, 64, threads=1))
     q8_0, q2_k = divergences
     assert 0 < q8_0.mean < q2_k.mean <= q2_k.p99 <= q2_k.maximum
     assert 1 >= q8_0.same_top > q2_k.same_top > 0
     assert q8_0.standard_error < q8_0.mean
     assert q8_0.perplexity == pytest.approx(source.value * q8_0.perplexity_ratio, rel=1e-3)
 
+    with pytest.raises(ValueError, match="kept with a context of 64, not 128"):
+        llamacpp.divergence(quant, logits, 128, threads=1)
     logits.write_bytes(b"no logits")
     with pytest.raises(llamacpp.LlamaCppFailed, match="is not a file of logits"):
-        llamacpp.divergence(quant, logits, threads=1)
+        llamacpp.divergence(quant, logits, 64, threads=1)
 
 
 def test_answers_come_in_order_and_end_where_they_were_told_to(gguf):
@@ -232,10 +234,14 @@ def test_answers_come_in_order_and_end_where_they_were_told_to(gguf):
 
 
 def test_bos_and_chat_template_are_as_the_checkpoint_and_its_user_say(checkpoint, tmp_path):
+    from gguf import GGUFReader
+
     bare = shutil.copytree(checkpoint, tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
     out = tmp_path / "bare.gguf"
-    llamacpp.convert(bare, out, "q8_0", add_bos=True)
+    llamacpp.convert(bare, out, "q8_0", add_bos=True, name="my model 2.0")
+    name = GGUFReader(out).fields["general.name"].contents()
+    assert name == "my model 2.0"
     assert llamacpp.facts(out).tensor_types == {"Q8_0": 16, "F32": 5}
     assert llamacpp.tokenize(out, ["a"])[0][0] == 0
     assert llamacpp.tokenize(out, ["a"], add_special=False)[0][0] != 0
@@ -256,7 +262,7 @@ def test_missing_files_are_named(tmp_path, gguf):
         lambda: llamacpp.convert(missing, tmp_path / "out"),
         lambda: llamacpp.quantize(missing, tmp_path / "out", "q8_0", 1),
         lambda: llamacpp.perplexity(gguf, missing, 64, 1),
-        lambda: llamacpp.divergence(gguf, missing, 1),
+        lambda: llamacpp.divergence(gguf, missing, 64, 1),
         lambda: llamacpp.tokenize(missing, ["a"]),
         lambda: llamacpp.answers(missing, [[{"role": "user", "content": "a"}]], 1, 1),
         lambda: llamacpp.facts(missing),
@@ -289,7 +295,7 @@ def test_too_short_a_text_says_how_many_tokens_are_needed(gguf, tmp_path):
     short.write_text("What is 2 times 3? " * 20)
     llamacpp.perplexity(gguf, short, 64, 1, keep_logits=tmp_path / "logits")
     with pytest.raises(llamacpp.TextTooShort, match=r"only \d+ scored tokens, 100 are needed"):
-        llamacpp.divergence(gguf, tmp_path / "logits", 1)
+        llamacpp.divergence(gguf, tmp_path / "logits", 64, 1)
 
 
 def test_a_tokenizer_that_llamacpp_has_no_name_for_is_refused(checkpoint, tmp_path):
