@@ -4,7 +4,6 @@ It reads the feature table of `expectations.features`. Severities: `critical` bl
 `warning` is reported, `info` is logged.
 """
 
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +145,6 @@ def _context(docs: str) -> "EphemeralDataContext":
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     store: dict[str, Any] = {"class_name": "TupleFilesystemStoreBackend", "base_directory": docs}

@@ -1,14 +1,21 @@
 """A tiny random Llama with a ChatML tokenizer, and the folder that the format stage leaves."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
-from retune.config import Model
-from retune.records import Chats
+from retune import tracking
+from retune.child import ChildFailed
+from retune.config import Model, Recipe, Training
+from retune.records import Adapter, Chats
+from retune.tracking import Run, start_run
 from retune.workspace import Step
+from tasks.train import train
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
@@ -35,7 +42,9 @@ def make_tokenizer(folder: Path):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    texts = [m["content"] for n in range(16) for m in conversation(n)[1]] + ["user assistant system"]
+    texts = [m["content"] for n in range(16) for m in conversation(n)[1]] + [
+        "user assistant system"
+    ]
     trainer = trainers.BpeTrainer(
         vocab_size=320,
         special_tokens=["<|begin|>", "<|pad|>", "<|im_start|>", "<|im_end|>"],
@@ -84,6 +93,9 @@ def write_chats(step: Step, train_rows: int, held_out_rows: int) -> Chats:
     import pyarrow.parquet as pq
 
     tokenizer = make_tokenizer(step.folder / "tokenizer")
+    # As for any base without a pad token: training must still learn to end a turn.
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(step.folder / "tokenizer")
 
     def table(numbers: range) -> pa.Table:
         rows = []
@@ -102,26 +114,104 @@ def write_chats(step: Step, train_rows: int, held_out_rows: int) -> Chats:
     return chats
 
 
-@pytest.fixture(scope="session")
-def line(tmp_path_factory: pytest.TempPathFactory):
-    """A home folder for the session, with a base model and formatted chats in it."""
-    home = tmp_path_factory.mktemp("line")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("RETUNE_HOME", str(home))
-    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
-    make_base(home / "base")
-    yield home
-    patch.undo()
+def sharpen(folder: Path) -> None:
+    """Scale the output layer of a random model, so that an adapter alone can make it certain."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model.lm_head.weight.data *= 20
+    model.save_pretrained(folder)
+
+
+class Project:
+    """A home folder with a base model and formatted chats; it is `home()` inside `at_home`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_base(folder / "base")
+        sharpen(folder / "base")
+        self.model = Model(base=str(folder / "base"), load_in_4bit=False, max_length=64)
+        with self.at_home():
+            step = Step(stage="format", key={"test": 1})
+            self.chats = write_chats(step, train_rows=320, held_out_rows=16)
+
+    @contextmanager
+    def at_home(self) -> Iterator[None]:
+        """Point RETUNE_HOME and MLflow at the folder, and keep Prefect's part of a task silent."""
+        from prefect.logging import disable_run_logger
+
+        with pytest.MonkeyPatch.context() as patch, disable_run_logger():
+            patch.setenv("RETUNE_HOME", str(self.folder))
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            patch.setattr("tasks.train.create_progress_artifact", lambda *_, **__: None)
+            patch.setattr("tasks.train.update_progress_artifact", lambda *_, **__: None)
+            patch.setattr("tasks.evaluate.create_table_artifact", lambda *_, **__: None)
+            tracking.client.cache_clear()
+            yield
+            tracking.client.cache_clear()
 
 
 @pytest.fixture(scope="session")
-def base(line: Path) -> Model:
-    return Model(base=str(line / "base"), load_in_4bit=False, max_length=64)
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def at_home(project: Project) -> Iterator[Project]:
+    with project.at_home():
+        yield project
+
+
+class Trained:
+    """An adapter whose training was killed in step `killed_at` and then went on."""
+
+    killed_at = 12
+    settings = Training(
+        r=32,
+        alpha=32,
+        learning_rate=3e-3,
+        warmup_steps=2,
+        batch_size=8,
+        gradient_accumulation=1,
+        epochs=5,
+        optimizer="adamw_torch",
+        checkpoint_steps=5,
+    )
+
+    def __init__(self, project: Project) -> None:
+        self.step = Step(stage="train", key={"test": 1})
+        recipe = {"name": "r", "model": {"base": "b"}, "dataset": {"source": "s"}}
+        with start_run(Recipe.parse(recipe), "training", {}) as self.run:
+            with pytest.raises(ChildFailed, match="SIGKILL"):
+                self._train(project, KilledRun(**dict(self.run), at=self.killed_at))
+            self.first_log = read_json_lines(self.log(".partial"))
+            self.adapter = self._train(project, self.run)
+
+    def log(self, suffix: str = "") -> Path:
+        """Return the training log, or the one in the `.partial` folder."""
+        return self.step.folder.with_name(self.step.folder.name + suffix) / "training_log.jsonl"
+
+    def _train(self, project: Project, run: Run) -> Adapter:
+        return train.fn(project.chats, project.model, self.settings, self.step, run, None)
+
+
+class KilledRun(Run):
+    """A run in which the training child is killed when it reports step `at`."""
+
+    at: int
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        super().log_metrics(metrics, step)
+        if step == self.at:
+            (child,) = psutil.Process().children()
+            child.kill()
 
 
 @pytest.fixture(scope="session")
-def chats(line: Path) -> Chats:
-    return write_chats(Step(stage="format", key={"test": 1}), train_rows=320, held_out_rows=16)
+def trained(project: Project) -> Trained:
+    with project.at_home():
+        return Trained(project)
 
 
 def read_json_lines(path: Path) -> list[dict]:

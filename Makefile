@@ -1,0 +1,41 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test ui env llamacpp demo-data lock lint help
+
+help:
+	@echo "make demo   set everything up and run the demo recipe, on the CPU"
+	@echo "make test   set everything up and run the tests"
+	@echo "make ui     Prefect's and MLflow's UIs, with the runs and the deployments"
+
+demo: env llamacpp demo-data
+	@$(BIN)/retune run demo
+
+test: env llamacpp
+	@$(BIN)/python -m pytest
+
+ui: env llamacpp demo-data
+	@$(BIN)/retune ui
+
+env: $(READY)
+
+$(READY): pyproject.toml requirements.lock infra/install.sh
+	@infra/install.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+llamacpp: env
+	@$(BIN)/python -m infra.llamacpp.build
+
+demo-data: env
+	@$(BIN)/python -m demo.prepare
+
+lint: env
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# Takes newer versions only where pyproject.toml asks for them: delete a line of the lock to renew it.
+lock: env
+	@$(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip compile --quiet --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_39 --extra dev --no-annotate --no-header pyproject.toml \
+	  --output-file requirements.lock

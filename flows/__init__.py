@@ -1,0 +1,1 @@
+"""The flow, top to bottom, and the command line."""

@@ -1,0 +1,103 @@
+"""The command line: `retune run`, `plan`, `doctor`, `ui`. Heavy libraries load where they are used."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from retune.workspace import home
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Re-train a language model on a schedule and ship only what passes its gates.",
+)
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A deployment of prefect.yaml, or a recipe.yaml.")
+]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated."),
+]
+
+
+def main() -> None:
+    """Entry point; a mistake of the user is one clear message, without a traceback."""
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("RETUNE_TRACEBACK"):
+            raise
+        print(f"retune: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (typer's form)
+    """Run the whole line on one recipe, in this process."""
+    from flows import local
+    from flows.recipes import load
+
+    parameters = dict(load(recipe, settings))
+    local.configure()
+
+    from rich import print as show
+
+    from flows.retrain import retrain
+
+    local.quieten()
+    summary = retrain(**parameters)
+    show(summary.rich())
+    print(f"\nEverything is in MLflow as run {summary.run_id}.")
+    print(
+        f"Look further: `make ui` opens Prefect and MLflow; the files lie below {home() / 'work'}."
+    )
+
+
+@app.command()
+def plan(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006
+    """Show what a run would do, what it would reuse, and what it needs. Touches nothing."""
+    from rich import print as show
+
+    from flows.forecast import forecast
+    from flows.recipes import load
+
+    show(forecast(load(recipe, settings)).rich())
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine; each problem comes with its fix."""
+    from rich import print as show
+    from rich.table import Table
+
+    from retune.preflight import checks
+
+    marks = {True: "[green]ok[/]", False: "[red]problem[/]", None: "[yellow]note[/]"}
+    table = Table(box=None, show_header=False)
+    found = checks()
+    for check in found:
+        table.add_row(marks[check.ok], check.name, check.found)
+        if check.fix and not check.ok:
+            table.add_row("", "", f"→ {check.fix}")
+    show(table)
+    if any(check.ok is False for check in found):
+        sys.exit(1)
+
+
+@app.command()
+def ui(
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's UI.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's UI.")] = 5000,
+) -> None:
+    """Serve Prefect's and MLflow's UIs on loopback, with the deployments ready to be run."""
+    from flows.ui import serve
+
+    serve(prefect_port, mlflow_port)
+
+
+if __name__ == "__main__":
+    main()

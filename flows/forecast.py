@@ -1,0 +1,105 @@
+"""`retune plan`: what a run would do, what it would reuse, and what it needs. Touches nothing."""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+from flows.plan import make_plan
+from flows.summary import Grid
+from retune.config import Recipe
+from retune.records import Pins
+from retune.sources import local_path, pin
+from retune.workspace import home
+
+# Bits per weight of whole files, from llama.cpp's published sizes for an 8B model.
+BITS_PER_WEIGHT = {
+    "q2_k": 3.2,
+    "q3_k_m": 4.0,
+    "q4_k_m": 4.9,
+    "q5_k_m": 5.7,
+    "q6_k": 6.6,
+    "q8_0": 8.5,
+}
+
+
+class Forecast(Grid):
+    """The plan as a table."""
+
+
+def forecast(recipe: Recipe) -> Forecast:
+    """Return each stage with its output folder, and the disk and memory a run would take.
+
+    Asks the Hub for the current commits of what is not local; downloads and writes nothing.
+    """
+    pins = Pins(
+        dataset=pin(recipe.dataset.source, recipe.dataset.revision, "dataset", "dataset.source"),
+        model=pin(recipe.model.base, recipe.model.revision, "model", "model.base"),
+    )
+    rows = []
+    todo = []
+    for step in make_plan(recipe, pins).steps():
+        done = (step.folder / "output.json").is_file()
+        started = step.folder.with_name(step.folder.name + ".partial").is_dir()
+        method = step.key.get("method", "")
+        if not done:
+            todo.append(f"{step.stage} {method}".strip())
+        state = "reuse" if done else "resume" if started else "run"
+        rows.append([f"{step.stage} {method}".strip(), state, str(step.folder)])
+    parameters = count_parameters(recipe, pins)
+    rows += [["", "", ""], *_needs(recipe, parameters, todo)]
+    return Forecast(title=f"Plan: {recipe.name}", columns=["stage", "would", "output"], rows=rows)
+
+
+def count_parameters(recipe: Recipe, pins: Pins) -> int:
+    """Return the number of weights of the base model, from its safetensors headers alone."""
+    folder = local_path(recipe.model.base, "model.base")
+    if folder:
+        return sum(_weights_in(file) for file in folder.glob("*.safetensors"))
+    from huggingface_hub import HfApi
+
+    metadata = HfApi().get_safetensors_metadata(recipe.model.base, revision=pins.model)
+    # NF4 packs two weights into one byte, and keeps their scales in bytes as well.
+    return sum(n * (2 if kind == "U8" else 1) for kind, n in metadata.parameter_count.items())
+
+
+def _weights_in(file: Path) -> int:
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    total = 0
+    for shape in shapes:
+        weights = 1
+        for extent in shape:
+            weights *= extent
+        total += weights
+    return total
+
+
+def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
+    """Estimate disk and memory; the merged model, its GGUF and the quants are what counts."""
+    full = 2 * parameters
+    disk = 0.0
+    if "merge" in todo:
+        disk += full
+    if "convert" in todo:
+        disk += full
+    for method in recipe.quantization.methods:
+        if f"quantize {method}" in todo:
+            disk += parameters * BITS_PER_WEIGHT.get(method, 16) / 8
+    folder = home()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    weights = parameters * (0.7 if recipe.model.load_in_4bit else 2)
+    return [
+        ["base model", f"{parameters / 1e6:,.1f} M", "weights"],
+        ["disk needed", _gib(disk), f"{_gib(free)} free in {folder}"],
+        ["memory to train", _gib(weights), "for the frozen weights, plus activations"],
+        ["memory to merge", _gib(full * 1.2), "of main memory"],
+    ]
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB"

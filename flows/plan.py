@@ -1,0 +1,137 @@
+"""The plan of a run: for every stage, what determines its output and where that will lie.
+
+Knowing only the recipe and the pinned inputs, it says which outputs exist already. The flow gives
+each task its step; `retune plan` prints them.
+"""
+
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from retune.config import Recipe
+from retune.llamacpp import locate
+from retune.records import Pins
+from retune.workspace import Step, digest, sha256
+
+
+class Plan(BaseModel):
+    """One step per stage; `quantize` has one per method, in the recipe's order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fetch: Step
+    validation: Step
+    formatting: Step
+    train: Step
+    evaluate: Step
+    merge: Step
+    convert: Step
+    quantize: tuple[Step, ...]
+    publish: Step | None
+
+    def steps(self) -> list[Step]:
+        """Return every step in the order of the line."""
+        before = [self.fetch, self.validation, self.formatting, self.train, self.evaluate]
+        after = [self.merge, self.convert, *self.quantize]
+        return [*before, *after, *([self.publish] if self.publish else [])]
+
+
+def make_plan(recipe: Recipe, pins: Pins) -> Plan:
+    """Return the steps of this recipe on these inputs.
+
+    A step's key holds its inputs' fingerprints, the settings that change its output (not, say, the
+    number of threads), the source of its code and the versions of its libraries. Raises
+    LlamaCppNotFound: better now than when the GPU's work is done.
+    """
+    model = recipe.model.model_dump(include={"max_length", "load_in_4bit"}) | {"pin": pins.model}
+    dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
+    fetch = _step("fetch", {"pin": pins.dataset, **dataset}, "retune.sources", "datasets")
+    validation = _step(
+        "validate",
+        {"rows": fetch.fingerprint, **recipe.validation.model_dump()},
+        "expectations",
+        "great-expectations",
+        "polars",
+    )
+    formatting = _step(
+        "format",
+        {"rows": validation.fingerprint, "model": model, **recipe.formatting.model_dump()},
+        "retune.chat",
+        "transformers",
+        "tokenizers",
+    )
+    train = _step(
+        "train",
+        {
+            "chats": formatting.fingerprint,
+            "model": model,
+            **recipe.training.model_dump(exclude={"logging_steps", "checkpoint_steps"}),
+        },
+        "retune.child",
+        *("torch", "transformers", "peft", "trl", "unsloth"),
+    )
+    evaluate = _step(
+        "evaluate",
+        {"adapter": train.fingerprint, **recipe.evaluation.model_dump(exclude={"batch_size"})},
+        *("retune.held_out", "torch", "transformers", "peft"),
+    )
+    merge = _step(
+        "merge",
+        {"adapter": train.fingerprint, **recipe.merging.model_dump()},
+        *("retune.child", "torch", "transformers", "peft"),
+    )
+    settings = recipe.quantization.model_dump(exclude={"methods", "parallel", "threads"})
+    common = {"name": recipe.name, "llama.cpp": locate().root.name, **settings}
+    convert = _step("convert", {"merged": merge.fingerprint, **common}, "retune.llamacpp")
+    quantize = tuple(
+        _step(
+            "quantize",
+            {"source": convert.fingerprint, "method": method, **common},
+            "retune.llamacpp",
+        )
+        for method in recipe.quantization.methods
+    )
+    shipped = [evaluate, merge, *quantize]
+    publish = _step(
+        "publish",
+        {"parts": [step.fingerprint for step in shipped], **recipe.publishing.model_dump()},
+        "huggingface-hub",
+    )
+    return Plan(
+        fetch=fetch,
+        validation=validation,
+        formatting=formatting,
+        train=train,
+        evaluate=evaluate,
+        merge=merge,
+        convert=convert,
+        quantize=quantize,
+        publish=publish if recipe.publishing.enabled else None,
+    )
+
+
+def _step(stage: str, settings: dict[str, Any], *made_with: str) -> Step:
+    """Return a step whose key names its settings and the version of everything it is made with.
+
+    `made_with` are modules of this project (`retune.chat`; the stage's own is always one) and
+    installed packages (`torch`).
+    """
+    module = "quantize" if stage == "convert" else stage
+    versions = {name: _version(name) for name in (f"tasks.{module}", *made_with)}
+    return Step(stage=stage, key=settings | {"made with": versions})
+
+
+def _version(name: str) -> str:
+    """Return an installed package's version, or the hash of a module of this project."""
+    package = name.partition(".")[0]
+    if package not in ("tasks", "expectations", "retune"):
+        return version(name)
+    spec = find_spec(name)
+    assert spec is not None, name
+    if not spec.submodule_search_locations:
+        return sha256(Path(spec.origin or ""))[:16]
+    sources = sorted(Path(spec.submodule_search_locations[0]).rglob("*.py"))
+    return digest([sha256(source) for source in sources])

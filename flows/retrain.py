@@ -1,0 +1,146 @@
+"""The line: from a dataset's name to the files that ship, one stage per line.
+
+fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate ─▶ merge ─▶ quantize ×6 ─▶ publish
+"""
+
+from datetime import datetime
+
+from prefect import flow, runtime
+from prefect.artifacts import create_markdown_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import unmapped
+from tasks.evaluate import evaluate
+from tasks.merge import merge
+from tasks.train import train
+
+from flows.plan import Plan, make_plan
+from flows.summary import Summary, summarise
+from retune.config import (
+    Dataset,
+    Evaluation,
+    Formatting,
+    Merging,
+    Model,
+    Publishing,
+    Quantization,
+    Recipe,
+    Tracking,
+    Training,
+    Validation,
+)
+from retune.machine import require_machine
+from retune.records import Chats, Gguf
+from retune.tracking import Run, start_run
+from tasks.fetch import fetch, pin_inputs
+from tasks.format import format_chats
+from tasks.publish import check_access, publish
+from tasks.quantize import convert, quantize
+from tasks.validate import validate
+
+
+def _run_name() -> str:
+    return f"{runtime.flow_run.parameters['name']} {datetime.now():%Y-%m-%d %H:%M:%S}"
+
+
+@flow(name="retune", flow_run_name=_run_name)
+def retrain(
+    name: str,
+    model: Model,
+    dataset: Dataset,
+    validation: Validation = Validation(),  # noqa: B008  (frozen, and Prefect's form shows it)
+    formatting: Formatting = Formatting(),  # noqa: B008
+    training: Training = Training(),  # noqa: B008
+    evaluation: Evaluation = Evaluation(),  # noqa: B008
+    merging: Merging = Merging(),  # noqa: B008
+    quantization: Quantization = Quantization(),  # noqa: B008
+    publishing: Publishing = Publishing(),  # noqa: B008
+    tracking: Tracking = Tracking(),  # noqa: B008
+) -> Summary:
+    """Re-train a language model and ship only what passes its gates.
+
+    Args:
+        name: Name of the recipe; its runs stand together in MLflow's experiment of this name.
+        model: The base model.
+        dataset: The conversations to train on.
+        validation: The data gate.
+        formatting: Chat format, and the share held out for evaluation.
+        training: LoRA and optimizer settings.
+        evaluation: How base and tuned model are compared.
+        merging: How adapter and base become one checkpoint.
+        quantization: The GGUF files to make.
+        publishing: Upload to the Hugging Face Hub.
+        tracking: What MLflow keeps.
+    """
+    recipe = Recipe(
+        name=name,
+        model=model,
+        dataset=dataset,
+        validation=validation,
+        formatting=formatting,
+        training=training,
+        evaluation=evaluation,
+        merging=merging,
+        quantization=quantization,
+        publishing=publishing,
+        tracking=tracking,
+    )
+    with start_run(
+        recipe, runtime.flow_run.name, {"prefect.flow_run_id": runtime.flow_run.id}
+    ) as run:
+        require_machine(recipe)
+        if publishing.enabled:
+            check_access(publishing)
+        pins = pin_inputs(recipe.model, recipe.dataset)
+        plan = make_plan(recipe, pins)
+        commit = pins.commit(pins.model)
+
+        rows = run.log(fetch(recipe.dataset, pins, plan.fetch))
+        sound = run.log(validate(rows, recipe.validation, plan.validation, run))
+        chats = run.log(format_chats(sound, recipe.model, recipe.formatting, pins, plan.formatting))
+        adapter = run.log(train(chats, recipe.model, recipe.training, plan.train, run, commit))
+        scores = run.log(
+            evaluate(adapter, chats, recipe.model, recipe.evaluation, plan.evaluate, run, commit)
+        )
+        merged = run.log(merge(adapter, chats, recipe.model, recipe.merging, plan.merge, commit))
+        source = run.log(convert(merged, chats, name, recipe.quantization, plan.convert))
+        quants = quantize_all(source, chats, recipe, plan, run)
+        published = None
+        if plan.publish:
+            published = run.log(
+                publish(adapter, merged, quants, scores, recipe, pins, plan.publish)
+            )
+
+        outputs = [rows, sound, chats, adapter, scores, merged, source, *quants]
+        summary = summarise(recipe, run, outputs, published)
+        create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
+        return summary
+
+
+def quantize_all(source: Gguf, chats: Chats, recipe: Recipe, plan: Plan, run: Run) -> list[Gguf]:
+    """Run one quantization per method side by side, each with a child run in MLflow.
+
+    All of them are waited for and logged before the first failure is raised.
+    """
+    methods = recipe.quantization.methods
+    with ThreadPoolTaskRunner(max_workers=recipe.quantization.parallel) as runner:
+        futures = runner.map(
+            quantize,
+            {
+                "source": unmapped(source),
+                "chats": unmapped(chats),
+                "name": unmapped(recipe.name),
+                "method": methods,
+                "config": unmapped(recipe.quantization),
+                "step": plan.quantize,
+            },
+        )
+        results = [future.result(raise_on_failure=False) for future in futures]
+    for method, result in zip(methods, results, strict=True):
+        if isinstance(result, Gguf):
+            run.log_child(result, method)
+        else:
+            run.log_failed_child(method, result)
+    for result in results:
+        if not isinstance(result, Gguf):
+            raise result
+    return results

@@ -1,0 +1,131 @@
+"""What a run did, in a few short tables: for the terminal and for Prefect's artifacts."""
+
+from pydantic import BaseModel
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from retune.config import Recipe
+from retune.records import Adapter, Gguf, Published, Rows, Scores
+from retune.tracking import Run
+from retune.workspace import Output
+
+
+class Grid(BaseModel):
+    """One table of text: the first column is left-aligned, the others right."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        rule = "|" + "|".join(["---", *["---:"] * (len(self.columns) - 1)]) + "|"
+        lines = ["| " + " | ".join(row) + " |" for row in (self.columns, *self.rows)]
+        return "\n".join([f"### {self.title}", "", lines[0], rule, *lines[1:]])
+
+    def rich(self) -> Table:
+        table = Table(
+            title=self.title, title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
+        for number, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if number else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+class Summary(BaseModel):
+    """The tables of one run."""
+
+    recipe: str
+    run_id: str
+    reused: int
+    stages: int
+    grids: list[Grid]
+
+    def markdown(self) -> str:
+        return "\n\n".join(grid.markdown() for grid in self.grids)
+
+    def rich(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        for grid in self.grids:
+            parts += ["", grid.rich()]
+        if self.reused == self.stages:
+            parts += ["", f"Nothing had changed: all {self.stages} outputs were reused."]
+        return Group(*parts)
+
+
+def summarise(
+    recipe: Recipe, run: Run, outputs: list[Output], published: Published | None
+) -> Summary:
+    """Collect what was trained, how well, what ships, and how long each stage took."""
+    by_kind = {type(output): output for output in outputs if not isinstance(output, Rows | Gguf)}
+    quants = [output for output in outputs if isinstance(output, Gguf)]
+    rows = [output for output in outputs if isinstance(output, Rows)]
+    every = [*outputs, *([published] if published else [])]
+    grids = [
+        _trained(recipe, rows[-1], by_kind[Adapter]),
+        _scores(by_kind[Scores]),
+        _files(quants),
+        _stages(every, run),
+    ]
+    if published:
+        links = [[repo, url] for repo, url in published.commits.items()]
+        grids.append(Grid(title="Published", columns=["repository", "commit"], rows=links))
+    return Summary(
+        recipe=recipe.name,
+        run_id=run.id,
+        reused=sum(run.reused(output) for output in every),
+        stages=len(every),
+        grids=grids,
+    )
+
+
+def _trained(recipe: Recipe, accepted: Output, adapter: Output) -> Grid:
+    seen = accepted.metrics
+    rows = [
+        ["base model", recipe.model.base],
+        ["dataset", recipe.dataset.source],
+        ["rows accepted", f"{seen['accepted']:,.0f} of {seen['rows']:,.0f}"],
+        *([name, f"{value:,.4g}"] for name, value in adapter.metrics.items()),
+    ]
+    return Grid(title=f"Trained: {recipe.name}", columns=["", ""], rows=rows)
+
+
+def _scores(scores: Output) -> Grid:
+    """Pair the metrics `<name>/base` and `<name>/tuned`."""
+    names = [name.removesuffix("/tuned") for name in scores.metrics if name.endswith("/tuned")]
+    rows = [
+        [name, *(f"{scores.metrics[f'{name}/{side}']:.3f}" for side in ("base", "tuned"))]
+        for name in names
+    ]
+    return Grid(title="Held-out scores", columns=["", "base", "tuned"], rows=rows)
+
+
+def _files(quants: list[Gguf]) -> Grid:
+    rows = [
+        [
+            quant.file,
+            f"{quant.bytes / 1e6:,.1f} MB",
+            f"{quant.metrics['perplexity']:.3f}",
+            f"{quant.metrics['exact_match']:.3f}" if "exact_match" in quant.metrics else "",
+            quant.sha256[:16],
+            "ships" if quant.ships else quant.reason,
+        ]
+        for quant in quants
+    ]
+    columns = ["file", "size", "perplexity", "exact match", "sha256 (first 16)", ""]
+    return Grid(title="GGUF files", columns=columns, rows=rows)
+
+
+def _stages(outputs: list[Output], run: Run) -> Grid:
+    rows = [
+        [
+            f"{output.step.stage} {output.method}"
+            if isinstance(output, Gguf)
+            else output.step.stage,
+            f"{output.seconds:.1f} s",
+            "reused" if run.reused(output) else "ran",
+        ]
+        for output in outputs
+    ]
+    return Grid(title="Stages", columns=["", "took", ""], rows=rows)

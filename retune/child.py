@@ -1,0 +1,188 @@
+"""Work in a child process: its memory returns when it ends, and a crash is one failed task.
+
+The parent calls `run_child`; the child is a script that ends in `main(Job, function)` and calls
+`emit` on its way. Events are JSON lines over a pipe of their own, so whatever libraries print
+goes to the log file and nowhere else.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+ROOT = Path(__file__).resolve().parents[1]
+EVENTS = "RETUNE_EVENTS_FD"
+GRACE = 10  # seconds between asking a child to end and killing it
+QUIET = {
+    "PYTHONUNBUFFERED": "1",
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+}
+# OpenMP's threads wait for each other by spinning. On a CPU that is shared with anything else this
+# made training 100 times slower than letting them sleep (80 tokens/s instead of 6,700).
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+Event = dict[str, Any]
+Job = TypeVar("Job", bound=BaseModel)
+
+
+class ChildFailed(RuntimeError):
+    """The child process crashed or was killed; the message says how and where its log is."""
+
+
+class ChildRefused(ValueError):
+    """The child said what is wrong with its inputs; its message is all there is to know."""
+
+
+def run_child(
+    script: Path,
+    job: BaseModel,
+    log: Path,
+    on_event: Callable[[Event], None] = lambda event: None,
+    env: dict[str, str] | None = None,
+) -> Event:
+    """Run `script` on `job` and return its `result` event; call `on_event` with every other one.
+
+    The job is written beside `log`, which gets all the child prints (appended). The child and what
+    it started end with this call, however that ends, and with this process, even by `kill -9`.
+    Raises ChildRefused for a ValueError in the child, ChildFailed for anything else.
+    """
+    job_file = log.with_suffix(".job.json")
+    job_file.write_text(job.model_dump_json(indent=1))
+    reading, writing = os.pipe()
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            # -P: a script's own folder must not shadow installed libraries.
+            [sys.executable, "-P", str(script), str(job_file)],
+            stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_environment(writing) | (env or {}),
+            pass_fds=(writing,),
+            start_new_session=True,  # its group can be ended whole
+        )
+    os.close(writing)
+    final: Event = {}
+    try:
+        for event in _events(reading, process):
+            if event["event"] in ("result", "error"):
+                final = event
+            else:
+                on_event(event)
+        process.wait()
+    finally:
+        os.close(reading)
+        _end(process)
+    return _verdict(final, process.returncode, log)
+
+
+def _environment(events: int) -> dict[str, str]:
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    own = {EVENTS: str(events), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return PATIENT | dict(os.environ) | QUIET | own
+
+
+def _events(reading: int, process: "subprocess.Popen[bytes]") -> Iterator[Event]:
+    """Yield the child's events until it closes the pipe or ends."""
+    pending = b""
+    while True:
+        # Waking now and then lets a cancellation reach this thread, and sees the end of a child
+        # whose own children still hold the pipe.
+        ready, _, _ = select.select([reading], [], [], 0.5)
+        if not ready:
+            if process.poll() is not None:
+                return
+            continue
+        received = os.read(reading, 1 << 16)
+        if not received:
+            return
+        *lines, pending = (pending + received).split(b"\n")
+        yield from (json.loads(line) for line in lines)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the child's process group: politely first, then by force."""
+    for kill_signal in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, kill_signal)
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            continue
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # whatever the child itself left running
+    if process.stdin:
+        process.stdin.close()
+
+
+def _verdict(final: Event, code: int, log: Path) -> Event:
+    if final.get("event") == "result" and code == 0:
+        return final
+    if final.get("event") == "error":
+        if final["refused"]:
+            raise ChildRefused(final["message"])
+        raise ChildFailed(f"{final['message']}; the full log is {log}")
+    raise ChildFailed(f"{_cause_of_death(code)}; the log is {log} and ends with:\n{_tail(log)}")
+
+
+def _cause_of_death(code: int) -> str:
+    if code >= 0:
+        return f"the child process ended with exit code {code} and said nothing"
+    name = signal.Signals(-code).name
+    hint = (
+        " (the system does this when memory runs out: use a smaller batch_size or a larger machine)"
+        if -code == signal.SIGKILL
+        else ""
+    )
+    return f"the child process was killed by signal {-code}, {name}{hint}"
+
+
+def _tail(log: Path, lines: int = 8) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def emit(event: str, **fields: Any) -> None:
+    """In a child: send one event to the parent (or print it, when run by hand)."""
+    line = (json.dumps({"event": event} | fields) + "\n").encode()
+    fd = int(os.environ.get(EVENTS, 1))
+    while line:
+        line = line[os.write(fd, line) :]
+
+
+def main(job_type: type[Job], function: Callable[[Job], Event]) -> None:
+    """In a child: read the job named on the command line, do it, and report result or error.
+
+    A ValueError is a refusal, its message meant for people; anything else is a crash, told by the
+    last line of its traceback, which goes to the log whole.
+    """
+    if EVENTS in os.environ:
+        os.set_inheritable(int(os.environ[EVENTS]), False)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        job = job_type.model_validate_json(Path(sys.argv[1]).read_text())
+        emit("result", **function(job))
+    except Exception as error:
+        traceback.print_exc()
+        refused = isinstance(error, ValueError)
+        message = str(error) if refused else traceback.format_exception_only(error)[-1].strip()
+        emit("error", message=message, refused=refused)
+        raise SystemExit(1) from None
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # returns when the parent's end of the pipe closes: it is gone
+    os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,127 @@
+"""Models in memory: which precision they are held in, how they are loaded, how rows become batches.
+
+For child processes; imports torch and transformers where they are used.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from retune.config import Model
+
+TOKENS_PER_BATCH = 8192  # padding included; bounds the logits of a 128k vocabulary to about 2 GiB
+
+
+def device() -> str:
+    """Return `cuda` if torch can use a GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype() -> "torch.dtype":
+    """Return the precision to compute in: bf16 from Ampere on, fp16 on older GPUs, fp32 on a CPU.
+
+    On a CPU bf16 is no faster for models that are small enough to be used there.
+    """
+    import torch
+
+    if device() == "cpu":
+        return torch.float32
+    # Emulated bf16 (V100, T4) is reported as supported too, and slow.
+    return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+
+
+def require_gpu_for_4bit(model: "Model") -> None:
+    """Raise ValueError if the recipe wants 4-bit weights and no GPU is here."""
+    if model.load_in_4bit and device() == "cpu":
+        raise ValueError("4-bit weights need a GPU, none is here; set model.load_in_4bit=false")
+
+
+def load_base(
+    model: "Model", revision: str | None, dtype: "torch.dtype | None" = None
+) -> "PreTrainedModel":
+    """Return the base model, ready for inference, with 4-bit NF4 weights if the recipe says so.
+
+    `dtype` overrides the precision computed in. A base that is stored in 4 bits stays as stored.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+    require_gpu_for_4bit(model)
+    dtype = dtype or compute_dtype()
+    config = AutoConfig.from_pretrained(model.base, revision=revision)
+    quantization = None
+    if model.load_in_4bit and not getattr(config, "quantization_config", None):
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    loaded = AutoModelForCausalLM.from_pretrained(
+        model.base,
+        revision=revision,
+        dtype=dtype,
+        quantization_config=quantization,
+        device_map={"": device()},
+    )
+    return loaded.eval()
+
+
+def load_adapted(
+    model: "Model", revision: str | None, adapter: Path, dtype: "torch.dtype | None" = None
+) -> Any:
+    """Return the base model with the LoRA adapter on top, not merged (a PeftModel)."""
+    from peft import PeftModel
+
+    base = load_base(model, revision, dtype)
+    return PeftModel.from_pretrained(base, str(adapter)).eval()
+
+
+def token_ids(rows: Path, most: int, max_length: int) -> list[list[int]]:
+    """Return `input_ids` of the first `most` rows of a Parquet file, each cut to `max_length`."""
+    import pyarrow.parquet as pq
+
+    column = pq.read_table(rows, columns=["input_ids"])["input_ids"]
+    return [ids[:max_length] for ids in column.slice(0, most).to_pylist()]
+
+
+def batches(lengths: list[int], most: int) -> Iterator[list[int]]:
+    """Yield batches of row numbers, the longest rows first, so that little is padding.
+
+    A batch has at most `most` rows and about TOKENS_PER_BATCH tokens.
+    """
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
+        if batch and (
+            len(batch) == most or (len(batch) + 1) * lengths[batch[0]] > TOKENS_PER_BATCH
+        ):
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def padded(rows: list[list[int]], pad: int, left: bool = False) -> dict[str, "torch.Tensor"]:
+    """Return `input_ids` and `attention_mask`, both (rows, longest), on the device."""
+    import torch
+
+    longest = max(map(len, rows))
+    fill = [[0] * (longest - len(row)) for row in rows]
+    ones = [[1] * len(row) for row in rows]
+    pairs = list(zip(rows, fill, ones, strict=True))
+    if left:
+        ids = [[pad] * len(gap) + row for row, gap, _ in pairs]
+        mask = [gap + one for _, gap, one in pairs]
+    else:
+        ids = [row + [pad] * len(gap) for row, gap, _ in pairs]
+        mask = [one + gap for _, gap, one in pairs]
+    return {
+        "input_ids": torch.tensor(ids, device=device()),
+        "attention_mask": torch.tensor(mask, device=device()),
+    }

@@ -1,0 +1,118 @@
+"""The child process of evaluate: held-out loss and answers of the base and the tuned model.
+
+Both are one model in memory; the base is the adapter switched off.
+"""
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from retune.chat import encode
+from retune.child import emit, main
+from retune.config import Evaluation, Model
+from retune.models import batches, load_adapted, padded, token_ids
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+SIDES = ("base", "tuned")
+
+
+class EvaluateJob(BaseModel):
+    """`held_out` is the Parquet file of the loss; `prompts` are lists of messages to answer."""
+
+    held_out: Path
+    tokenizer: Path
+    adapter: Path
+    model: Model
+    revision: str | None
+    config: Evaluation
+    prompts: list[list[dict[str, str]]]
+
+
+def evaluate(job: EvaluateJob) -> dict[str, Any]:
+    """Return for base and tuned: `losses` (nats per token) and `answers` (text, one per prompt)."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    model = load_adapted(job.model, job.revision, job.adapter)
+    rows = token_ids(job.held_out, job.config.loss_rows, job.model.max_length)
+    losses, answers = {}, {}
+    for side in SIDES:
+        with model.disable_adapter() if side == "base" else nullcontext():
+            emit("state", text=f"measuring and asking the {side} model")
+            losses[side] = mean_loss(model, rows, tokenizer.pad_token_id, job.config.batch_size)
+            answers[side] = answer(model, tokenizer, job)
+    return {"losses": losses, "answers": answers}
+
+
+def mean_loss(model: "PeftModel", rows: list[list[int]], pad: int, batch_size: int) -> float:
+    """Return the mean negative log-likelihood (nats) of every token but each row's first."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for numbers in batches([len(row) for row in rows], batch_size):
+            batch = padded([rows[number] for number in numbers], pad)
+            logits = model(**batch, use_cache=False).logits
+            # Row by row: 32-bit logits of a whole batch can be larger than the model.
+            for row_logits, number in zip(logits, numbers, strict=True):
+                targets = torch.tensor(rows[number][1:], device=logits.device)
+                scores = row_logits[: len(targets)].float()
+                total += cross_entropy(scores, targets, reduction="sum").item()
+                count += len(targets)
+    return total / count if count else math.nan
+
+
+def answer(model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", job: EvaluateJob) -> list[str]:
+    """Return the greedy answer to each prompt, up to its end-of-turn token."""
+    import torch
+
+    if not job.prompts:
+        return []
+    texts = [
+        tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        for prompt in job.prompts
+    ]
+    ids = encode(tokenizer, texts)
+    settings = _greedy(model, tokenizer, job.config.max_new_tokens)
+    answers = [""] * len(ids)
+    with torch.inference_mode():
+        for numbers in batches([len(prompt) for prompt in ids], job.config.batch_size):
+            batch = padded([ids[n] for n in numbers], tokenizer.pad_token_id, left=True)
+            given = model.generate(**batch, generation_config=settings)
+            new = given[:, batch["input_ids"].shape[1] :].tolist()
+            for number, tokens in zip(numbers, new, strict=True):
+                answers[number] = tokenizer.decode(_first_turn(tokens, settings.eos_token_id))
+    return answers
+
+
+def _greedy(
+    model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", most: int
+) -> "GenerationConfig":
+    from transformers import GenerationConfig
+
+    # The base's own end tokens too: it has not learned to end a turn.
+    own = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=most,
+        eos_token_id=sorted(ends),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _first_turn(tokens: list[int], ends: list[int]) -> list[int]:
+    """Cut at the first end token; what follows it is padding."""
+    stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[:stop]
+
+
+if __name__ == "__main__":
+    main(EvaluateJob, evaluate)

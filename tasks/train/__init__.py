@@ -1,0 +1,132 @@
+"""train: a LoRA adapter by supervised fine-tuning, in a child process that can be resumed."""
+
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from retune.child import Event, run_child
+from retune.config import Model, Training
+from retune.records import Adapter, Chats
+from retune.tracking import Run, client
+from retune.workspace import Step, building, cache_dir
+from tasks.stage import stage
+from tasks.train.unsloth_child import TrainJob
+
+CHILD = Path(__file__).with_name("unsloth_child.py")
+LOG_LINES = 8  # in a run, besides the first and the last
+PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
+
+
+@stage(name="train")
+def train(
+    chats: Chats, model: Model, config: Training, step: Step, run: Run, revision: str | None
+) -> Adapter:
+    """Train the adapter; a run that was killed goes on from its last checkpoint."""
+    with building(step, keep_partial=True) as build:
+        job = TrainJob(
+            rows=chats.train,
+            tokenizer=chats.tokenizer,
+            model=model,
+            revision=revision,
+            config=config,
+            folder=build.path,
+        )
+        result = run_training(job, Monitor(run, job.log))
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
+        return build.finish(
+            Adapter,
+            metrics=result["metrics"],
+            files=("train.log", job.log.name),
+            history=job.log.name,
+            models=("adapter",),
+        )
+
+
+def run_training(job: TrainJob, monitor: "Monitor") -> Event:
+    """Run the child on `job`, with `monitor` following; return its result event."""
+    # Unsloth writes the code it generates to the current folder unless told otherwise.
+    compiled = cache_dir() / "unsloth_compiled"
+    compiled.mkdir(parents=True, exist_ok=True)
+    environment = {"UNSLOTH_COMPILE_LOCATION": str(compiled)}
+    return run_child(CHILD, job, job.folder / "train.log", monitor, environment | _offline())
+
+
+def _offline() -> dict[str, str]:
+    """Keep transformers offline as well, if the user has taken the Hub's library offline."""
+    value = os.environ.get("HF_HUB_OFFLINE")
+    return {"TRANSFORMERS_OFFLINE": value} if value else {}
+
+
+class Monitor:
+    """Follows a training by its events: MLflow metrics, a progress artifact, some log lines."""
+
+    def __init__(self, run: Run, log: Path) -> None:
+        self._run, self._log = run, log
+        self._total = 1
+        self._known = 0  # last step that the MLflow run has
+        self._first: tuple[int, float] | None = None  # step and time of this process's first row
+        self._shown = 0  # last step in the run's log
+        self._artifact: Any = None
+        self._updated = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Take one event of the child."""
+        getattr(self, f"_on_{event.pop('event')}")(**event)
+
+    def _on_state(self, text: str) -> None:
+        get_run_logger().info("%s; its output goes to %s", text, self._log.with_name("train.log"))
+
+    def _on_begin(self, step: int) -> None:
+        if not step:
+            return
+        get_run_logger().info("going on from the checkpoint of step %d", step)
+        # A retry within one flow run meets an MLflow run that has these steps already.
+        history = client().get_metric_history(self._run.id, "train/loss")
+        self._known = max((metric.step for metric in history), default=0)
+        for line in self._log.read_text().splitlines():
+            self._track(json.loads(line))
+
+    def _on_steps(self, total: int) -> None:
+        self._total = total
+        self._artifact = create_progress_artifact(
+            0.0, key="training", description=f"Training, {total} steps"
+        )
+
+    def _on_log(self, **row: Any) -> None:
+        step = row["step"]
+        self._track(dict(row))
+        self._first = self._first or (step, time.monotonic())
+        self._show_progress(step)
+        if step == self._total or step >= self._shown + math.ceil(self._total / LOG_LINES):
+            self._shown = step
+            get_run_logger().info(
+                "step %d of %d: loss %.4f, %s tokens/s, %s left",
+                *(step, self._total, row["train/loss"]),
+                *(f"{row['train/tokens_per_second']:,.0f}", self._time_left(step)),
+            )
+
+    def _track(self, row: dict[str, Any]) -> None:
+        step = row.pop("step")
+        if step > self._known:
+            self._run.log_metrics(row, step)
+            self._known = step
+
+    def _show_progress(self, step: int) -> None:
+        now = time.monotonic()
+        if step == self._total or now - self._updated >= PROGRESS_SECONDS:
+            self._updated = now
+            update_progress_artifact(self._artifact, progress=100 * step / self._total)
+
+    def _time_left(self, step: int) -> str:
+        first, began = self._first or (step, 0.0)
+        if step == first:
+            return "unknown time"
+        seconds = (time.monotonic() - began) / (step - first) * (self._total - step)
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"

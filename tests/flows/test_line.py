@@ -1,0 +1,219 @@
+"""The whole line as a person runs it: `retune run`, in a folder with a small model and dataset."""
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from retune.config import QUANTIZATION_METHODS
+from tests.tasks.conftest import make_base
+
+RETUNE = Path(sys.executable).with_name("retune")
+STAGES = ["fetch", "validate", "format", "train", "evaluate", "merge", "convert"]
+
+
+def sums(count: int) -> list[dict]:
+    return [
+        {
+            "conversations": [
+                {"from": "human", "value": f"What is {n} plus {n % 7}?"},
+                {"from": "gpt", "value": f"It is {n + n % 7}."},
+            ],
+            "source": f"sums/{n % 2}",
+            "score": 3.0 + n % 10 / 10,
+        }
+        for n in range(count)
+    ]
+
+
+class Project:
+    """A folder with a recipe, as a user has one; commands run in it, state stays in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_base(folder / "base")
+        self.write("good.jsonl", sums(400))
+        flipped = sums(400)
+        for row in flipped[:160]:
+            row["conversations"].reverse()
+        self.write("flipped.jsonl", flipped)
+        recipe = {
+            "name": "sums",
+            "model": {"base": "base", "load_in_4bit": False, "max_length": 128},
+            "dataset": {"source": "good.jsonl"},
+            "formatting": {"held_out_share": 0.1},
+            "training": {
+                "batch_size": 8, "gradient_accumulation": 1, "max_steps": 4, "warmup_steps": 0,
+                "optimizer": "adamw_torch", "packing": False, "gradient_checkpointing": "off",
+            },
+            "evaluation": {"max_loss_ratio": 1.1, "generation_rows": 4, "max_new_tokens": 8, "batch_size": 8},
+            "quantization": {
+                "context": 64, "answer_rows": 2, "answer_tokens": 8, "max_perplexity_ratio": 3.0,
+            },
+        }  # fmt: skip
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    def write(self, name: str, rows: list[dict]) -> None:
+        (self.folder / name).write_text("\n".join(json.dumps(row) for row in rows))
+
+    def retune(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PREFECT", "MLFLOW", "RETUNE_HOME"))
+        }
+        return subprocess.run(
+            [RETUNE, *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def flow_run(self) -> tuple[str, str, set[str]]:
+        """Return state, message and task names of the newest flow run, from Prefect's database."""
+        with sqlite3.connect(self.folder / ".retune" / "prefect" / "prefect.db") as database:
+            (run, state, message) = database.execute(
+                "select r.id, r.state_name, s.message from flow_run r join flow_run_state s "
+                "on r.state_id = s.id order by r.created desc limit 1"
+            ).fetchone()
+            tasks = database.execute(
+                "select name from task_run where flow_run_id = ?", [run]
+            ).fetchall()
+        return state, message or "", {re.sub(r"[- ].*", "", name) for (name,) in tasks}
+
+    def newest_mlflow_run(self):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.folder / '.retune' / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("sums")
+        runs = client.search_runs([experiment.experiment_id], order_by=["start_time desc"])
+        parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+        children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+        return client, parent, children
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def first(project):
+    done = project.retune("run", "recipe.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_a_run_ends_with_what_was_made(first, project):
+    for words in ("rows accepted", "400 of 400", "perplexity", "sha256", "make ui"):
+        assert words in first.stdout
+    for method in QUANTIZATION_METHODS:
+        assert f"sums-{method.upper()}.gguf" in first.stdout
+        assert list(
+            (project.folder / ".retune" / "work" / "quantize").glob(f"*/sums-{method.upper()}.gguf")
+        )
+
+
+def test_the_log_holds_nothing_to_learn_to_ignore(first):
+    strange = [
+        line
+        for line in first.stderr.splitlines()
+        if re.search(r"warn|deprecat|error|traceback|exception", line, re.IGNORECASE)
+    ]
+    assert strange == []
+
+
+def test_the_run_is_in_mlflow_with_a_child_per_quant(first, project):
+    client, parent, children = project.newest_mlflow_run()
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["training.max_steps"] == "4"
+    assert {f"{stage}/seconds" for stage in STAGES} <= set(parent.data.metrics)
+    history = client.get_metric_history(parent.info.run_id, "train/loss")
+    assert [entry.step for entry in history if entry.step] == [1, 2, 3, 4]
+    assert {child.info.run_name for child in children} == set(QUANTIZATION_METHODS)
+    for child in children:
+        assert child.data.metrics["quantize/perplexity"] > 1
+        assert child.data.metrics["quantize/bytes"] > 0
+    documents = client.list_artifacts(parent.info.run_id, "validate")
+    assert {"validate/report.json", "validate/data_docs"} <= {file.path for file in documents}
+
+
+def test_a_second_run_reuses_every_stage(first, project):
+    done = project.retune("run", "recipe.yaml")
+    assert done.returncode == 0, done.stderr
+    assert f"all {len(STAGES) + len(QUANTIZATION_METHODS)} outputs were reused" in done.stdout
+    _, parent, children = project.newest_mlflow_run()
+    assert parent.data.tags["retune.train"] == "reused"
+    assert parent.data.metrics["evaluate/loss/tuned"] > 0
+    assert len(children) == len(QUANTIZATION_METHODS)
+
+
+def test_a_changed_setting_runs_only_what_depends_on_it(first, project):
+    planned = project.retune("plan", "recipe.yaml", "--set", "evaluation.max_new_tokens=9")
+    assert planned.returncode == 0, planned.stderr
+    states = dict(line.split()[:2] for line in planned.stdout.splitlines() if ".retune" in line)
+    assert states["train"] == "reuse"
+    assert states["evaluate"] == "run"
+    assert states["merge"] == "reuse"
+
+
+def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(project):
+    done = project.retune("run", "recipe.yaml", "--set", "dataset.source=flipped.jsonl")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for words in (
+        "dataset rejected",
+        "40.0% (160 of 400 rows)",
+        "roles out of order",
+        "e.g. row 0",
+    ):
+        assert words in done.stderr
+    state, message, tasks = project.flow_run()
+    assert state == "Failed"
+    assert "dataset rejected" in message
+    assert tasks == {"pin_inputs", "fetch", "validate"}
+    client, parent, _ = project.newest_mlflow_run()
+    assert parent.info.status == "FAILED"
+    assert "dataset rejected" in parent.data.tags["retune.error"]
+    assert client.list_artifacts(parent.info.run_id, "validate")
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("dataset.source=nowhere.jsonl", "dataset.source: nothing is at 'nowhere.jsonl'"),
+        ("model.base=./nowhere", "model.base: nothing is at './nowhere'"),
+        ("model.load_in_4bit=true", "set model.load_in_4bit=false"),
+    ],
+)
+def test_a_wrong_input_is_one_clear_error(project, setting, expected):
+    done = project.retune("run", "recipe.yaml", "--set", setting)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("retune: ")
+    assert expected in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "nothing.yaml"], "no recipe file"),
+        (["run", "recipe.yaml", "--set", "training.learning_rate=-1"], "greater than 0 (got -1)"),
+        (
+            ["plan", "recipe.yaml", "--set", "quantization.methods=[q4_k_n]"],
+            "did you mean 'q4_k_m'",
+        ),
+    ],
+)
+def test_a_wrong_command_never_starts_a_server(project, arguments, expected):
+    done = project.retune(*arguments)
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert "server" not in done.stderr

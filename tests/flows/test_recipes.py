@@ -1,0 +1,85 @@
+"""The shipped recipes never rot, and the form shows every setting."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import recipes
+from flows.retrain import retrain
+from retune.config import Recipe, RecipeError
+
+ROOT = Path(__file__).parent.parent.parent
+DECLARED = {
+    d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_project(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_every_deployment_is_a_valid_recipe_of_its_name(name):
+    assert recipes.load(name, []).name == name
+    assert DECLARED[name]["entrypoint"] == "flows/retrain.py:retrain"
+
+
+def test_the_flagship_is_the_articles_run():
+    recipe = recipes.load("llama31-8b-finetome", [])
+    assert recipe.model.base == "unsloth/Meta-Llama-3.1-8B-bnb-4bit"
+    assert recipe.dataset.source == "mlabonne/FineTome-100k"
+    assert (
+        recipe.training
+        == Recipe.model_validate(
+            {"name": "r", "model": {"base": "b"}, "dataset": {"source": "s"}}
+        ).training
+    )
+    assert DECLARED["llama31-8b-finetome"]["schedules"][0]["cron"] == "0 2 * * 0"
+    assert recipes.load("llama31-8b-finetome-10k", []).dataset.split == "train[:10000]"
+
+
+def test_the_flow_takes_exactly_a_recipe():
+    parameters = inspect.signature(retrain.fn).parameters
+    assert list(parameters) == list(Recipe.model_fields)
+    for name, field in Recipe.model_fields.items():
+        assert parameters[name].annotation == field.annotation
+        if not field.is_required():
+            assert parameters[name].default == field.default
+
+
+def test_prefects_form_describes_every_field():
+    schema = retrain.parameters.model_dump()
+    assert all(entry.get("description") for entry in schema["properties"].values())
+    sections = [d for d in schema["definitions"].values() if "properties" in d]
+    assert len(sections) == len(Recipe.model_fields) - 1
+    for section in sections:
+        for name, field in section["properties"].items():
+            assert field.get("description"), name
+            assert field.get("title"), name
+
+
+def test_a_recipe_may_be_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nmodel: {base: a/b}\ndataset: {source: c/d}\n")
+    assert recipes.load(str(path), ["training.r=8"]).training.r == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("nope", None, "no deployment 'nope' in prefect.yaml \\(there: demo"),
+        ("nope.yaml", None, "no recipe file"),
+        ("bad.yaml", "a: [", "is not YAML"),
+        ("list.yaml", "- a", "expected sections"),
+    ],
+)
+def test_a_wrong_name_or_file_says_so(tmp_path, name, text, expected):
+    if text is not None:
+        path = tmp_path / name
+        path.write_text(text)
+        name = str(path)
+    with pytest.raises(RecipeError, match=expected):
+        recipes.load(name, [])
