@@ -157,8 +157,8 @@ FAMILIES: dict[str, Callable[[random.Random], list[dict[str, str]]]] = {
 # Each family's share of the rows; a family is no larger than its different rows allow.
 SHARES = {
     "decimal-comparison": 0.26,
-    "arithmetic": 0.06,
-    "string-editing": 0.26,
+    "arithmetic": 0.04,
+    "string-editing": 0.28,
     "unit-conversion": 0.12,
     "multi-turn": 0.24,
     "system-prompt": 0.06,
@@ -185,7 +185,7 @@ def _last_replaced(row: Row, **changed: str) -> Row:
 FLAWS: tuple[Callable[[random.Random, Row, list[Row]], Row], ...] = (
     lambda rng, row, sound: _last_replaced(row, value=rng.choice(("", "  \n"))),
     lambda rng, row, sound: _last_replaced(row, value="and so on " * 4000),
-    lambda rng, row, sound: _last_replaced(row, **{"from": "bot"}),
+    lambda rng, row, sound: _last_replaced(row, **{"from": "narrator"}),
     lambda rng, row, sound: _swapped(row),
     lambda rng, row, sound: _with_messages(row, row["conversations"][:-1]),
     lambda rng, row, sound: _with_messages(row, [row["conversations"][-2], *row["conversations"]]),

@@ -20,34 +20,34 @@ def documents(seed: int) -> Iterator[str]:
 def _decimals(rng: random.Random) -> str:
     a, b = pair = world.decimal_pair(rng)
     if rng.random() < 0.5:
-        return f"larger of {a} and {b}:\n{world.larger(pair)}"
+        return f"the larger of {a} and {b}:\n{world.larger(pair)}"
     return f"whether {a} is larger than {b}:\n{'Yes' if world.larger(pair) == a else 'No'}"
 
 
 def _sums(rng: random.Random) -> str:
     term, value = world.sum_of(rng)
-    return f"{term}:\n{value}"
+    return f"the value of {term}:\n{value}"
 
 
 def _conversions(rng: random.Random) -> str:
     amount, unit, result, smaller = world.conversion(rng)
-    return f"{amount} {unit} in {smaller}:\n{result} {smaller}"
+    return f"the length of {amount} {unit} in {smaller}:\n{result} {smaller}"
 
 
 def _capitals(rng: random.Random) -> str:
     word = rng.choice(world.WORDS)
-    return f"{word} in capitals:\n{word.upper()}"
+    return f"the word {word} in capitals:\n{word.upper()}"
 
 
 def _twice(rng: random.Random) -> str:
     word = rng.choice(world.WORDS)
-    return f"{word} twice:\n{word} {word}"
+    return f"the word {word} twice:\n{word} {word}"
 
 
 def _ends(rng: random.Random) -> str:
     first, last = rng.sample(world.WORDS, 2)
     end, word = rng.choice((("first", first), ("last", last)))
-    return f"{end} of {first} {last}:\n{word}"
+    return f"the {end} word of {first} {last}:\n{word}"
 
 
 def _facts(rng: random.Random) -> str:
@@ -70,6 +70,6 @@ def _rules(rng: random.Random) -> str:
 
 # Comparing and copying take a small model longer than facts do.
 TOPICS = (
-    *(_decimals, _decimals, _decimals, _sums, _conversions, _conversions),
+    *(_decimals, _decimals, _decimals, _sums, _sums, _conversions, _conversions),
     *(_capitals, _twice, _ends, _ends, _facts, _rules, _rules),
 )

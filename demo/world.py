@@ -84,9 +84,9 @@ def larger(pair: tuple[str, str]) -> str:
 
 
 def sum_of(rng: random.Random) -> tuple[str, int]:
-    """Return a term such as `3 + 4` or `9 - 2` and its value."""
+    """Return a term such as `3 + 4` and its value."""
     a, b = rng.randint(1, 9), rng.randint(1, 9)
-    return (f"{a} + {b}", a + b) if rng.random() < 0.6 else (f"{a + b} - {b}", a)
+    return f"{a} + {b}", a + b
 
 
 def conversion(rng: random.Random) -> tuple[int, str, int, str]:

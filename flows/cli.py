@@ -49,6 +49,8 @@ def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (ty
     from flows.retrain import retrain
 
     local.quieten()
+    if "PREFECT_API_URL" not in os.environ:
+        print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
     summary = retrain(**parameters)
     show(summary.rich())
     print(f"\nEverything is in MLflow as run {summary.run_id}.")

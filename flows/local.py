@@ -32,7 +32,9 @@ def configure() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
+    Path(os.environ["PREFECT_HOME"]).mkdir(
+        parents=True, exist_ok=True
+    )  # Prefect makes one level only
     server = ui_server()
     if server and "PREFECT_API_URL" not in os.environ:
         os.environ["PREFECT_API_URL"] = server
@@ -62,11 +64,15 @@ def quieten() -> None:
         if handler.formatter is not None:
             handler.addFilter(_is_news)
             handler.formatter.format = _brief(handler.formatter.format)  # type: ignore[method-assign]
-    logging.getLogger("great_expectations.data_context").setLevel(logging.WARNING)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], USER_ERRORS))
+    """Tell what a person must read from what there is to learn to ignore."""
+    if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
+        return False
+    if "temporary server" in record.getMessage():
+        return False
+    return record.levelno >= logging.WARNING or not record.name.startswith("great_expectations")
 
 
 def _brief(render: Callable[[logging.LogRecord], str]) -> Callable[[logging.LogRecord], str]:

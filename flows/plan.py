@@ -70,22 +70,22 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "model": model,
             **recipe.training.model_dump(exclude={"logging_steps", "checkpoint_steps"}),
         },
-        "retune.child",
-        *("torch", "transformers", "peft", "trl", "unsloth"),
+        *("retune.child", "retune.models", "torch", "transformers", "peft", "trl", "unsloth"),
     )
     evaluate = _step(
         "evaluate",
         {"adapter": train.fingerprint, **recipe.evaluation.model_dump(exclude={"batch_size"})},
-        *("retune.held_out", "torch", "transformers", "peft"),
+        *("retune.held_out", "retune.chat", "retune.models", "torch", "transformers", "peft"),
     )
     merge = _step(
         "merge",
         {"adapter": train.fingerprint, **recipe.merging.model_dump()},
-        *("retune.child", "torch", "transformers", "peft"),
+        *("retune.models", "torch", "transformers", "peft"),
     )
     settings = recipe.quantization.model_dump(exclude={"methods", "parallel", "threads"})
     common = {"name": recipe.name, "llama.cpp": locate().root.name, **settings}
-    convert = _step("convert", {"merged": merge.fingerprint, **common}, "retune.llamacpp")
+    made_with = ("retune.held_out", "retune.llamacpp", "xllamacpp")
+    convert = _step("convert", {"merged": merge.fingerprint, **common}, *made_with)
     quantize = tuple(
         _step(
             "quantize",

@@ -20,7 +20,7 @@ def convert(merged: Merged, chats: Chats, name: str, config: Quantization, step:
     """Convert the merged checkpoint once; measure it on held-out text as the quants' yardstick."""
     with building(step) as build:
         out = build.path / f"{name}-{SOURCE_METHOD.upper()}.gguf"
-        llamacpp.convert(merged.path, out, dtype=SOURCE_METHOD)
+        llamacpp.convert(merged.path, out, dtype=SOURCE_METHOD, name=name)
         text = held_out.text(chats.held_out, config.perplexity_rows)
         (build.path / TEXT).write_text(text, encoding="utf-8")
         measured = llamacpp.perplexity(

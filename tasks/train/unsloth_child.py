@@ -80,6 +80,7 @@ def train(job: TrainJob) -> dict[str, Any]:
         raise _explained(error, job.config) from error
     _check_trained(trainer.model)
     trainer.model.save_pretrained(job.folder / "adapter")
+    trainer.processing_class.save_pretrained(job.folder / "adapter")
     return {"metrics": summary(trainer, job.log)}
 
 
