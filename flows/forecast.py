@@ -1,6 +1,7 @@
 """`retune plan`: what a run would do, what it would reuse, and what it needs. Touches nothing."""
 
 import json
+import math
 import shutil
 import struct
 from pathlib import Path
@@ -9,7 +10,7 @@ from flows.plan import make_plan
 from flows.summary import Grid
 from retune.config import Recipe
 from retune.records import Pins
-from retune.sources import local_path, pin
+from retune.sources import local_path, pin_all
 from retune.workspace import home
 
 # Bits per weight of whole files, from llama.cpp's published sizes for an 8B model.
@@ -23,32 +24,24 @@ BITS_PER_WEIGHT = {
 }
 
 
-class Forecast(Grid):
-    """The plan as a table."""
-
-
-def forecast(recipe: Recipe) -> Forecast:
+def forecast(recipe: Recipe) -> Grid:
     """Return each stage with its output folder, and the disk and memory a run would take.
 
     Asks the Hub for the current commits of what is not local; downloads and writes nothing.
     """
-    pins = Pins(
-        dataset=pin(recipe.dataset.source, recipe.dataset.revision, "dataset", "dataset.source"),
-        model=pin(recipe.model.base, recipe.model.revision, "model", "model.base"),
-    )
+    pins = pin_all(recipe.model, recipe.dataset)
     rows = []
     todo = []
     for step in make_plan(recipe, pins).steps():
         done = (step.folder / "output.json").is_file()
         started = step.folder.with_name(step.folder.name + ".partial").is_dir()
-        method = step.key.get("method", "")
+        name = f"{step.stage} {step.key.get('method', '')}".strip()
         if not done:
-            todo.append(f"{step.stage} {method}".strip())
-        state = "reuse" if done else "resume" if started else "run"
-        rows.append([f"{step.stage} {method}".strip(), state, str(step.folder)])
+            todo.append(name)
+        rows.append([name, "reuse" if done else "resume" if started else "run", str(step.folder)])
     parameters = count_parameters(recipe, pins)
     rows += [["", "", ""], *_needs(recipe, parameters, todo)]
-    return Forecast(title=f"Plan: {recipe.name}", columns=["stage", "would", "output"], rows=rows)
+    return Grid(title=f"Plan: {recipe.name}", columns=["stage", "would", "output"], rows=rows)
 
 
 def count_parameters(recipe: Recipe, pins: Pins) -> int:
@@ -68,13 +61,7 @@ def _weights_in(file: Path) -> int:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
     shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    total = 0
-    for shape in shapes:
-        weights = 1
-        for extent in shape:
-            weights *= extent
-        total += weights
-    return total
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
@@ -95,11 +82,11 @@ def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     weights = parameters * (0.7 if recipe.model.load_in_4bit else 2)
     return [
         ["base model", f"{parameters / 1e6:,.1f} M", "weights"],
-        ["disk needed", _gib(disk), f"{_gib(free)} free in {folder}"],
-        ["memory to train", _gib(weights), "for the frozen weights, plus activations"],
-        ["memory to merge", _gib(full * 1.2), "of main memory"],
+        ["disk needed", _size(disk), f"{_size(free)} free in {folder}"],
+        ["memory to train", _size(weights), "for the frozen weights, plus activations"],
+        ["memory to merge", _size(full * 1.2), "of main memory"],
     ]
 
 
-def _gib(size: float) -> str:
-    return f"{size / 2**30:,.1f} GiB"
+def _size(count: float) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

@@ -9,9 +9,6 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import unmapped
-from tasks.evaluate import evaluate
-from tasks.merge import merge
-from tasks.train import train
 
 from flows.plan import Plan, make_plan
 from flows.summary import Summary, summarise
@@ -31,10 +28,13 @@ from retune.config import (
 from retune.machine import require_machine
 from retune.records import Chats, Gguf
 from retune.tracking import Run, start_run
+from tasks.evaluate import evaluate
 from tasks.fetch import fetch, pin_inputs
 from tasks.format import format_chats
+from tasks.merge import merge
 from tasks.publish import check_access, publish
 from tasks.quantize import convert, quantize
+from tasks.train import train
 from tasks.validate import validate
 
 
@@ -68,7 +68,7 @@ def retrain(
         evaluation: How base and tuned model are compared.
         merging: How adapter and base become one checkpoint.
         quantization: The GGUF files to make.
-        publishing: Upload to the Hugging Face Hub.
+        publishing: What goes to the Hugging Face Hub.
         tracking: What MLflow keeps.
     """
     recipe = Recipe(

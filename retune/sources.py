@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from retune.config import Dataset, Model
+from retune.records import Pins
 from retune.workspace import sha256
 
 DATA_FORMATS = {
@@ -36,6 +38,14 @@ def local_path(name: str, setting: str) -> Path | None:
             f"Hub id such as mlabonne/FineTome-100k"
         )
     return None
+
+
+def pin_all(model: Model, dataset: Dataset) -> Pins:
+    """Return the exact versions of a recipe's inputs. Raises as `pin` does."""
+    return Pins(
+        dataset=pin(dataset.source, dataset.revision, "dataset", "dataset.source"),
+        model=pin(model.base, model.revision, "model", "model.base"),
+    )
 
 
 def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], setting: str) -> str:

@@ -9,7 +9,7 @@ from prefect import task
 
 from retune.config import Dataset, Model
 from retune.records import Pins, Rows
-from retune.sources import DATA_FORMATS, SourceError, local_path, pin
+from retune.sources import DATA_FORMATS, SourceError, local_path, pin_all
 from retune.workspace import Step, building
 from tasks.stage import stage
 
@@ -36,10 +36,7 @@ ROLES = {
 )
 def pin_inputs(model: Model, dataset: Dataset) -> Pins:
     """Resolve the exact versions of dataset and base model; they stay the same to the end."""
-    return Pins(
-        dataset=pin(dataset.source, dataset.revision, "dataset", "dataset.source"),
-        model=pin(model.base, model.revision, "model", "model.base"),
-    )
+    return pin_all(model, dataset)
 
 
 @stage(
@@ -236,10 +233,11 @@ def _why_unreadable(dataset: Dataset, path: Path | None, error: Exception) -> st
                 try:
                     json.loads(line)
                 except json.JSONDecodeError as problem:
-                    return f"dataset.source: {path} line {number} is not JSON ({problem}): {line.strip()!r:.80}"
+                    text = f"{line.strip()!r:.80}"
+                    return f"dataset.source: {path} line {number} is not JSON ({problem}): {text}"
     cause = error.__cause__ or error
-    reason = str(cause).strip().splitlines()
-    return f"dataset.source: cannot read {dataset.source}: {reason[0] if reason else type(cause).__name__}"
+    reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
+    return f"dataset.source: cannot read {dataset.source}: {reason}"
 
 
 def _is_transient(state: Any) -> bool:

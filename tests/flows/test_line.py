@@ -37,7 +37,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        make_base(folder / "base")
+        make_base(folder / "base", hidden=256)  # k-quants take no narrower matrix
         self.write("good.jsonl", sums(400))
         flipped = sums(400)
         for row in flipped[:160]:
@@ -52,7 +52,9 @@ class Project:
                 "batch_size": 8, "gradient_accumulation": 1, "max_steps": 4, "warmup_steps": 0,
                 "optimizer": "adamw_torch", "packing": False, "gradient_checkpointing": "off",
             },
-            "evaluation": {"max_loss_ratio": 1.1, "generation_rows": 4, "max_new_tokens": 8, "batch_size": 8},
+            "evaluation": {
+                "max_loss_ratio": 1.1, "generation_rows": 4, "max_new_tokens": 8, "batch_size": 8,
+            },
             "quantization": {
                 "context": 64, "answer_rows": 2, "answer_tokens": 8, "max_perplexity_ratio": 3.0,
             },
@@ -159,7 +161,8 @@ def test_a_second_run_reuses_every_stage(first, project):
 def test_a_changed_setting_runs_only_what_depends_on_it(first, project):
     planned = project.retune("plan", "recipe.yaml", "--set", "evaluation.max_new_tokens=9")
     assert planned.returncode == 0, planned.stderr
-    states = dict(line.split()[:2] for line in planned.stdout.splitlines() if ".retune" in line)
+    words = [line.split() for line in planned.stdout.splitlines()]
+    states = {w[0]: w[1] for w in words if len(w) > 1 and w[1] in ("run", "reuse", "resume")}
     assert states["train"] == "reuse"
     assert states["evaluate"] == "run"
     assert states["merge"] == "reuse"

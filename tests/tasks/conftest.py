@@ -63,16 +63,16 @@ def make_tokenizer(folder: Path):
     return fast
 
 
-def make_base(folder: Path) -> None:
-    """Save a Llama with 2 layers, hidden size 64 and random weights, and its tokenizer."""
+def make_base(folder: Path, hidden: int = 64) -> None:
+    """Save a Llama with 2 layers and random weights, and its tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tokenizer(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
