@@ -61,6 +61,14 @@ def test_prefects_form_describes_every_field():
             assert field.get("title"), name
 
 
+@pytest.mark.parametrize("name", DECLARED)
+def test_prefects_server_accepts_the_parameters(name):
+    from prefect.utilities.schema_tools import validate
+
+    schema = retrain.parameters.model_dump_for_openapi()
+    validate(DECLARED[name]["parameters"], schema, raise_on_error=True)
+
+
 def test_a_recipe_may_be_a_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nmodel: {base: a/b}\ndataset: {source: c/d}\n")
