@@ -6,15 +6,16 @@ The base model is pretrained once and kept in the user's cache, by the hash of t
 """
 
 import hashlib
+import os
 import shutil
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 from demo import dataset
 from retune.workspace import cache_dir, home
 
 SOURCES = ("base_model.py", "dataset.py", "text.py", "world.py")
-PROGRESS_SECONDS = 15
 
 
 def prepare(into: Path, cache: Path) -> None:
@@ -42,15 +43,26 @@ def base_model(folder: Path) -> Path:
     """Return `folder`, which holds the base model; pretrain it there if it does not."""
     if folder.is_dir():
         return folder
-    from demo.base_model import pretrain
-
     print("Pretraining the demo's base model (two minutes, once)", flush=True)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    pretrain(partial, progress=_Slow())
+    pretrain(partial)
     partial.rename(folder)
     return folder
+
+
+def pretrain(into: Path) -> None:
+    """Pretrain in a child process, whose libraries' chatter goes to a log. Raises RuntimeError."""
+    log = into.with_suffix(".log")
+    # Spinning OpenMP threads make a small model many times slower on a machine that others share.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
+    command = [sys.executable, "-m", "demo.pretrain", str(into)]
+    with log.open("w") as stderr:
+        done = subprocess.run(command, stderr=stderr, env=environment, check=False)
+    if done.returncode:
+        last = log.read_text().strip().splitlines()[-1:]
+        raise RuntimeError(f"pretraining failed: {''.join(last)}; the log is {log}")
 
 
 def fingerprint() -> str:
@@ -58,18 +70,6 @@ def fingerprint() -> str:
     here = Path(__file__).parent
     code = b"".join((here / name).read_bytes() for name in SOURCES)
     return hashlib.sha256(code).hexdigest()[:12]
-
-
-class _Slow:
-    """Prints a line of progress now and then."""
-
-    def __init__(self) -> None:
-        self._printed = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        if time.monotonic() - self._printed >= PROGRESS_SECONDS:
-            self._printed = time.monotonic()
-            print(f"  {line}", flush=True)
 
 
 if __name__ == "__main__":

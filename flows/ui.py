@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,12 @@ WORK_POOL = "retune"
 
 
 def serve(prefect_port: int, mlflow_port: int) -> None:
-    """Serve until interrupted. Raises RuntimeError when a server does not come up."""
+    """Serve until interrupted (SIGINT or SIGTERM) and take the servers down with it.
+
+    Raises RuntimeError when a server does not come up or ends by itself.
+    """
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, _interrupted)
     local.configure()
     home().mkdir(parents=True, exist_ok=True)
     prefect_ui, mlflow_ui = f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}"
@@ -48,12 +54,13 @@ def serve(prefect_port: int, mlflow_port: int) -> None:
         print(f"Prefect: {prefect_ui}  (Deployments → choose one → Run)")
         print(f"MLflow:  {mlflow_ui}")
         print("Ctrl-C stops both.", flush=True)
-        try:
-            while all(process.poll() is None for process in (prefect, mlflow, worker)):
-                time.sleep(1)
-        except KeyboardInterrupt:
-            return
+        while all(process.poll() is None for process in (prefect, mlflow, worker)):
+            time.sleep(1)
         raise RuntimeError(f"a server ended by itself; its log is in {_logs()}")
+
+
+def _interrupted(_signal: int, _frame: object) -> None:
+    raise SystemExit(0)
 
 
 def _logs() -> Path:

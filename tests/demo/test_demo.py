@@ -170,11 +170,11 @@ def test_llamacpp_reads_and_shrinks_it_as_it_is(base, tmp_path):
 def test_prepare_makes_everything_once(tmp_path, monkeypatch, capsys):
     made = []
 
-    def fake_pretrain(folder, progress):
+    def instant(folder):
         made.append(folder)
         (folder / "model.safetensors").write_text("weights")
 
-    monkeypatch.setattr("demo.base_model.pretrain", fake_pretrain)
+    monkeypatch.setattr(prepare, "pretrain", instant)
     prepare.prepare(tmp_path / "demo", tmp_path / "cache")
     names = {path.name for path in (tmp_path / "demo").iterdir()}
     assert names == {
