@@ -86,9 +86,13 @@ def _trained(recipe: Recipe, accepted: Output, adapter: Output) -> Grid:
         ["base model", recipe.model.base],
         ["dataset", recipe.dataset.source],
         ["rows accepted", f"{seen['accepted']:,.0f} of {seen['rows']:,.0f}"],
-        *([name, f"{value:,.4g}"] for name, value in adapter.metrics.items()),
+        *([name, _number(value)] for name, value in adapter.metrics.items()),
     ]
     return Grid(title=f"Trained: {recipe.name}", columns=["", ""], rows=rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _scores(scores: Output) -> Grid:

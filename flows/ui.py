@@ -33,6 +33,7 @@ def serve(prefect_port: int, mlflow_port: int) -> None:
         "PREFECT_API_URL": f"{prefect_ui}/api",
         "PREFECT_SERVER_UI_API_URL": f"{prefect_ui}/api",
         "PREFECT_UI_URL": prefect_ui,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, for nothing used here
     }
     with ExitStack() as stack:
         start = lambda name, *command: stack.enter_context(_process(name, *command))  # noqa: E731

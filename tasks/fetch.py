@@ -1,6 +1,7 @@
 """fetch: a Hub dataset at a pinned commit, or local files, as rows of one shape."""
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ def fetch(dataset: Dataset, pins: Pins, step: Step) -> Rows:
             read(dataset, pins.commit(pins.dataset), build.path / "cache"), dataset.source
         )
         pq.write_table(table, build.path / "rows.parquet")
+        shutil.rmtree(build.path / "cache", ignore_errors=True)
         return build.finish(
             Rows, metrics={"rows": table.num_rows}, params={"dataset_version": pins.dataset}
         )

@@ -13,10 +13,12 @@ def _record_in_output_folder(_context: Any, parameters: dict[str, Any]) -> str:
     return f"{parameters['step'].name}/prefect.json"
 
 
-# The key says what determines the output (see flows/plan.py). Prefect keeps its record of the hit
-# inside the output's own folder: whoever deletes the output deletes the hit with it.
-_REUSE = CacheKeyFnPolicy(cache_key_fn=_record_in_output_folder).configure(
-    key_storage=home() / "work"
+# The key says what determines the output (see flows/plan.py). Prefect keeps the task's result, by
+# this key, inside the output's own folder: whoever deletes the output deletes the hit with it, and
+# no other folder or database has a say.
+stage = partial(
+    task,
+    cache_policy=CacheKeyFnPolicy(cache_key_fn=_record_in_output_folder),
+    result_storage=home() / "work",
+    result_serializer="json",
 )
-
-stage = partial(task, cache_policy=_REUSE, result_serializer="json")
