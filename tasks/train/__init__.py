@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ def train(
 
 def run_training(job: TrainJob, monitor: "Monitor") -> Event:
     """Run the child on `job`, with `monitor` following; return its result event."""
-    # Unsloth writes the code it generates to the current folder unless told otherwise.
-    compiled = cache_dir() / "unsloth_compiled"
+    # Unsloth writes the code it generates to the current folder unless told otherwise; what one
+    # version generated must not serve the next.
+    compiled = cache_dir() / f"unsloth-{version('unsloth')}-torch-{version('torch')}"
     compiled.mkdir(parents=True, exist_ok=True)
     environment = {"UNSLOTH_COMPILE_LOCATION": str(compiled)}
     return run_child(CHILD, job, job.folder / "train.log", monitor, environment | _offline())
