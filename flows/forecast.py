@@ -34,7 +34,7 @@ def forecast(recipe: Recipe) -> Grid:
     todo = []
     for step in make_plan(recipe, pins).steps():
         done = (step.folder / "output.json").is_file()
-        started = step.folder.with_name(step.folder.name + ".partial").is_dir()
+        started = (step.folder.with_name(step.folder.name + ".partial") / "checkpoints").is_dir()
         name = f"{step.stage} {step.key.get('method', '')}".strip()
         if not done:
             todo.append(name)

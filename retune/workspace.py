@@ -106,9 +106,10 @@ class Build:
 def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
     """Build `step`'s output folder; it appears under its own name when the block ends well.
 
-    With `keep_partial` a partial folder survives failure and is handed out again next time
-    (training resumes from the checkpoints in it). Raises OutputBusy while another process builds
-    the same output, NoSpaceLeft when the disk is full.
+    After a failure only `*.log` files stay in the partial folder, until the next attempt. With
+    `keep_partial` all of it stays and is handed out again (training resumes from the checkpoints
+    in it). Raises OutputBusy while another process builds the same output, NoSpaceLeft when the
+    disk is full.
     """
     from filelock import FileLock, Timeout
 
@@ -125,7 +126,7 @@ def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
                 yield Build(step, partial)
             except BaseException:
                 if not keep_partial:
-                    shutil.rmtree(partial, ignore_errors=True)
+                    _keep_logs(partial)
                 raise
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
@@ -137,6 +138,17 @@ def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise no_space_left(final, error) from error
+
+
+def _keep_logs(partial: Path) -> None:
+    """Remove what a failed attempt left, which may be large, but for the logs that say why."""
+    for path in partial.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix != ".log":
+            path.unlink()
+    if not any(partial.iterdir()):
+        partial.rmdir()
 
 
 def no_space_left(folder: Path, error: OSError) -> NoSpaceLeft:

@@ -39,6 +39,18 @@ def test_a_failure_leaves_nothing():
     assert not list(STEP.folder.parent.glob("*.partial"))
 
 
+def test_a_failure_leaves_its_logs_and_nothing_large():
+    with pytest.raises(ZeroDivisionError), building(STEP) as build:
+        (build.path / "merge.log").write_text("why")
+        (build.path / "model").mkdir()
+        (build.path / "model" / "weights").write_text("16 GB")
+        raise ZeroDivisionError
+    assert [path.name for path in build.path.iterdir()] == ["merge.log"]
+    with building(STEP) as build:
+        assert list(build.path.iterdir()) == []
+        build.finish(Output)
+
+
 def test_a_partial_output_can_be_continued():
     with pytest.raises(ZeroDivisionError), building(STEP, keep_partial=True) as build:
         (build.path / "checkpoint").write_text("7")
