@@ -113,12 +113,18 @@ def _files(quants: list[Gguf]) -> Grid:
             f"{quant.metrics['perplexity']:.3f}",
             f"{quant.metrics['exact_match']:.3f}" if "exact_match" in quant.metrics else "",
             quant.sha256[:16],
-            "ships" if quant.ships else quant.reason,
+            _fate(quant),
         ]
         for quant in quants
     ]
-    columns = ["file", "size", "perplexity", "exact match", "sha256 (first 16)", ""]
+    columns = ["file", "size", "perplexity", "exact match", "sha256[:16]", ""]
     return Grid(title="GGUF files", columns=columns, rows=rows)
+
+
+def _fate(gguf: Gguf) -> str:
+    if gguf.step.stage == "convert":
+        return "source"
+    return "ships" if gguf.ships else gguf.reason
 
 
 def _stages(outputs: list[Output], run: Run) -> Grid:
