@@ -243,16 +243,19 @@ def cut_log(log: Path, step: int) -> None:
 
 
 def summary(trainer: "SFTTrainer", log: Path) -> dict[str, float]:
-    """Return the adapter's metrics; peak memory is in GiB."""
+    """Return the adapter's metrics; peak memory is in GiB.
+
+    None has the name of a logged one: MLflow would make one curve of both.
+    """
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     # The first step of a process also pays for compilation.
     speeds = [row["train/tokens_per_second"] for row in rows[1:] or rows]
     trainable, total = trainer.model.get_nb_trainable_parameters()
     return {
-        "loss": rows[-1]["train/loss"],
+        "final_loss": rows[-1]["train/loss"],
         "steps": trainer.state.global_step,
-        "tokens": trainer.state.num_input_tokens_seen,
-        "tokens_per_second": sorted(speeds)[len(speeds) // 2],
+        "total_tokens": trainer.state.num_input_tokens_seen,
+        "median_tokens_per_second": sorted(speeds)[len(speeds) // 2],
         "trainable_parameters": trainable,
         "trainable_share": trainable / total,
         "peak_memory_gib": peak_memory_gib(),
