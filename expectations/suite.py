@@ -106,6 +106,7 @@ def judge(
     features: "pl.DataFrame", config: Validation, docs: str
 ) -> "ExpectationSuiteValidationResult":
     """Validate the feature table and write GX's Data Docs (HTML) into the folder `docs`."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when it is imported
     import great_expectations as gx
     import polars as pl
 
@@ -142,7 +143,6 @@ def judge(
 
 def _context(docs: str) -> "EphemeralDataContext":
     """Return a context that keeps everything in memory but its HTML pages."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
 
     context = gx.get_context(mode="ephemeral")

@@ -28,13 +28,11 @@ def configure() -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
-        "GX_ANALYTICS_ENABLED": "false",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    Path(os.environ["PREFECT_HOME"]).mkdir(
-        parents=True, exist_ok=True
-    )  # Prefect makes one level only
+    # Prefect itself makes no parent folders.
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     server = ui_server()
     if server and "PREFECT_API_URL" not in os.environ:
         os.environ["PREFECT_API_URL"] = server

@@ -82,15 +82,16 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         {"adapter": train.fingerprint, **recipe.merging.model_dump()},
         *("retune.models", "torch", "transformers", "peft"),
     )
+    llamacpp = {"name": recipe.name, "llama.cpp": locate().root.name}
+    yardstick = recipe.quantization.model_dump(include={"context", "perplexity_rows"})
     settings = recipe.quantization.model_dump(exclude={"methods", "parallel", "threads"})
-    common = {"name": recipe.name, "llama.cpp": locate().root.name, **settings}
-    made_with = ("retune.held_out", "retune.llamacpp", "xllamacpp")
-    convert = _step("convert", {"merged": merge.fingerprint, **common}, *made_with)
+    code = ("retune.held_out", "retune.llamacpp")
+    convert = _step("convert", {"merged": merge.fingerprint, **llamacpp, **yardstick}, *code)
     quantize = tuple(
         _step(
             "quantize",
-            {"source": convert.fingerprint, "method": method, **common},
-            "retune.llamacpp",
+            {"source": convert.fingerprint, "method": method, **llamacpp, **settings},
+            *(*code, "xllamacpp"),
         )
         for method in recipe.quantization.methods
     )
