@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from retune.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
+
 QUANTIZATION_METHODS = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -62,45 +64,211 @@ class Dataset(Section):
     )
 
 
+class Classifier(Section):
+    """The sequence-classification model behind the scores."""
+
+    model: str = Field(
+        "HuggingFaceFW/fineweb-edu-classifier",
+        min_length=1,
+        description="Hub id or folder of a sequence-classification model with one output.",
+    )
+    revision: str | None = Field(
+        None, description="Branch, tag or commit of the classifier; empty: its main branch."
+    )
+    score: Literal["absent", "missing", "all", "never"] = Field(
+        "absent",
+        description="Which rows it scores: all if no row has a score (absent), those without one "
+        "(missing), all in any case, or none. Only rows without other flaws are scored.",
+    )
+    sample: int = Field(
+        0,
+        ge=0,
+        description="Stored scores that are computed again to see whether they hold, in rows.",
+    )
+    tolerance: float = Field(
+        0.1, gt=0, description="Largest difference at which a stored score still agrees."
+    )
+    min_agreement: Share = Field(
+        0.95, description="Smallest share of the sample that must agree, 0 to 1."
+    )
+    max_length: int = Field(
+        512, ge=8, description="Tokens of a conversation that it reads; the rest is cut."
+    )
+    batch_tokens: int = Field(
+        32_768, ge=512, description="Tokens per forward pass, padding included."
+    )
+
+
+class Drift(Section):
+    """How far scores may move from those of the last accepted run of the same recipe."""
+
+    max_psi: float = Field(
+        0.25, gt=0, description="Largest population stability index, over the old scores' deciles."
+    )
+    max_ks: float = Field(
+        0.15, gt=0, le=1, description="Largest Kolmogorov-Smirnov distance, 0 to 1."
+    )
+
+
+class Decontamination(Section):
+    """Evaluation prompts that must not be trained on."""
+
+    files: tuple[str, ...] = Field(
+        (),
+        description="Benchmark files (.jsonl, .json, .parquet, .csv, .arrow, .txt), all their texts.",
+    )
+    ngram: int = Field(
+        13,
+        ge=3,
+        description="Words in a row that a conversation and a prompt may not share; a shorter prompt "
+        "of at least 5 words counts as a whole.",
+    )
+
+
 class Validation(Section):
     """The data gate: what a dataset must fulfil before a GPU is touched."""
 
-    min_rows: int = Field(
-        100, ge=1, description="Fewest rows that must remain after quarantine, in rows."
+    min_rows: int = Field(100, ge=1, description="Fewest rows that must remain, in rows.")
+    max_quarantined_share: Share = Field(
+        0.1, description="Largest share of rows that may go to quarantine, 0 to 1."
+    )
+    max_source_share: Share | None = Field(
+        None, description="Largest share of rows that may come from one source, 0 to 1."
+    )
+    tolerances: dict[str, Share] = Field(
+        default_factory=dict,
+        description="Share of rows that may have a flaw, by the flaw's name, 0 to 1, e.g. "
+        "{refusal: 0.02}; see retune/flaws.py for the names and the defaults.",
+    )
+    severities: dict[str, Severity] = Field(
+        default_factory=dict,
+        description="critical (blocks), warning (is shown) or info (is logged), by expectation, e.g. "
+        "{email: critical, max_psi: warning}.",
+    )
+    keep: tuple[str, ...] = Field(
+        (), description="Flaws that are counted but leave the row in the dataset, e.g. [refusal]."
     )
     max_message_chars: int = Field(
-        200_000,
-        ge=1,
-        description="Longest message that is believable, in characters; longer: quarantine.",
+        200_000, ge=1, description="Longest message that is believable, in characters."
+    )
+    min_compression: Share = Field(
+        0.05,
+        description="A message repeats itself when it compresses to a smaller share of its bytes.",
+    )
+    special_tokens: Literal["quarantine", "escape"] = Field(
+        "quarantine",
+        description="What happens to control tokens typed inside a message: the row goes to "
+        "quarantine, or an invisible character makes plain text of them.",
+    )
+    refusals: tuple[str, ...] = Field(
+        (
+            "I'm sorry, but I can't",
+            "I'm sorry, but I cannot",
+            "I cannot assist with",
+            "I can't assist with",
+            "I cannot fulfill",
+            "I can't help with that",
+            "I'm not able to assist",
+            "I am unable to assist",
+        ),
+        description="Phrases that make an answer a refusal when it begins with them or nearly so.",
+    )
+    identities: tuple[str, ...] = Field(
+        (
+            "as an AI language model",
+            "as a large language model",
+            "as an AI developed by",
+            "as an AI model developed by",
+            "I am ChatGPT",
+            "I'm ChatGPT",
+            "trained by OpenAI",
+            "developed by OpenAI",
+            "created by Anthropic",
+            "developed by Anthropic",
+            "I am Claude",
+            "I'm Claude",
+        ),
+        description="Phrases by which an answer names the model or the maker that wrote it.",
+    )
+    languages: tuple[str, ...] = Field(
+        (), description="ISO 639-1 codes of the languages wanted, e.g. [en, de]; empty: any."
+    )
+    near_duplicate_similarity: float | None = Field(
+        0.85,
+        gt=0.5,
+        le=1,
+        description="Jaccard similarity of word 5-grams from which two rows are near duplicates; "
+        "empty: not looked for.",
     )
     score_required: bool = Field(
-        True, description="Whether every row must carry a classifier score; without: quarantine."
+        True, description="Whether every row must carry a classifier score."
     )
     score_min: float = Field(
-        0.0, description="Lowest score the classifier can give (its own scale); below: quarantine."
+        0.0, description="Lowest score the classifier can give (its own scale)."
     )
     score_max: float = Field(
-        6.0, description="Highest score the classifier can give (its own scale); above: quarantine."
+        6.0, description="Highest score the classifier can give (its own scale)."
     )
     score_mean_min: float | None = Field(
-        None, description="Critical: the mean score must be at least this (classifier's scale)."
+        None, description="The mean score must be at least this (classifier's scale)."
     )
     score_mean_max: float | None = Field(
-        None, description="Critical: the mean score must be at most this (classifier's scale)."
+        None, description="The mean score must be at most this (classifier's scale)."
     )
     score_quantiles_min: dict[Annotated[float, Field(ge=0, le=1)], float] = Field(
         default_factory=dict,
-        description="Critical: the least score at each quantile, e.g. {0.05: 2.5, 0.5: 3.0}.",
+        description="The least score at each quantile, e.g. {0.05: 2.5, 0.5: 3.0}.",
     )
-    max_quarantined_share: Share = Field(
-        0.1, description="Critical: largest share of rows that may be flawed, 0 to 1."
+    score_threshold: float | None = Field(
+        None, description="Score below which few rows may lie (classifier's scale)."
     )
-    max_duplicate_share: Share = Field(
-        0.05, description="Warning: share of exact duplicates above which the report warns, 0 to 1."
+    max_below_threshold_share: Share = Field(
+        0.1, description="Largest share of scores below score_threshold, 0 to 1."
     )
+    min_distinct_scores: int = Field(
+        20,
+        ge=1,
+        description="Fewest different scores; a classifier run in bf16 gives few. Smaller datasets "
+        "need one for every ten rows.",
+    )
+    keep_score_min: float | None = Field(
+        None, description="Filter: train only on rows that score at least this."
+    )
+    keep_top_share: float | None = Field(
+        None, gt=0, le=1, description="Filter: train only on this share of rows, the best by score."
+    )
+    classifier: Classifier = Classifier()
+    drift: Drift = Drift()
+    decontamination: Decontamination = Decontamination()
+
+    def tolerance(self, flaw: str) -> float:
+        """Return the share of rows that may have `flaw`, 0 to 1."""
+        return self.tolerances.get(flaw, FLAWS[flaw].tolerance)
+
+    def severity(self, expectation: str) -> Severity:
+        """Return what happens when the expectation (a flaw's name, or a setting) is not met."""
+        flaw = FLAWS.get(expectation)
+        default = flaw.severity if flaw else DATASET_EXPECTATIONS[expectation]
+        return self.severities.get(expectation, default)
+
+    def quarantines(self, flaw: str) -> bool:
+        """Tell whether rows with `flaw` leave the dataset."""
+        if flaw == "special_token" and self.special_tokens == "escape":
+            return False
+        return FLAWS[flaw].quarantined and flaw not in self.keep
+
+    @field_validator("tolerances", "keep")
+    @classmethod
+    def _flaws_are_known(cls, named: Any) -> Any:
+        return _all_known(named, FLAWS, "a flaw of a row")
+
+    @field_validator("severities")
+    @classmethod
+    def _expectations_are_known(cls, named: dict[str, Severity]) -> dict[str, Severity]:
+        return _all_known(named, [*FLAWS, *DATASET_EXPECTATIONS], "an expectation")
 
     @model_validator(mode="after")
-    def _ranges_are_ordered(self) -> Self:
+    def _settings_agree(self) -> Self:
         if self.score_min > self.score_max:
             raise ValueError(
                 f"score_min ({self.score_min}) is above score_max ({self.score_max}); swap them"
@@ -108,6 +276,11 @@ class Validation(Section):
         low, high = self.score_mean_min, self.score_mean_max
         if low is not None and high is not None and low > high:
             raise ValueError(f"score_mean_min ({low}) is above score_mean_max ({high}); swap them")
+        if self.keep_score_min is not None and self.keep_top_share is not None:
+            raise ValueError(
+                f"keep_score_min ({self.keep_score_min}) and keep_top_share ({self.keep_top_share}) "
+                f"are both set; choose one filter"
+            )
         return self
 
 
@@ -119,6 +292,9 @@ class Formatting(Section):
         gt=0,
         lt=1,
         description="Share of conversations kept from training for evaluation, 0 to 1.",
+    )
+    max_truncated_share: Share = Field(
+        0.25, description="Largest share of training rows that model.max_length may cut, 0 to 1."
     )
 
 
@@ -233,9 +409,7 @@ class Quantization(Section):
     def _methods_are_known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         from retune.llamacpp import METHODS
 
-        for method in methods:
-            if method not in METHODS:
-                raise ValueError(f"{method!r} is not a quantization method{_hint(method, METHODS)}")
+        _all_known(methods, METHODS, "a quantization method")
         if len(set(methods)) < len(methods):
             raise ValueError(f"a method is named twice in {list(methods)}; name each once")
         return methods
@@ -349,6 +523,13 @@ def _hint(word: str, known: Any) -> str:
     return (
         f"; did you mean {close[0]!r}?" if close else f"; use one of: {', '.join(map(str, known))}"
     )
+
+
+def _all_known(named: Any, known: Any, kind: str) -> Any:
+    for name in named:
+        if name not in known:
+            raise ValueError(f"{name!r} is not {kind}{_hint(name, known)}")
+    return named
 
 
 def _explain(recipe: type[BaseModel], problem: Any) -> str:

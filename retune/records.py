@@ -26,7 +26,9 @@ class Pins(BaseModel):
 
 class Rows(Output):
     """fetch, validate: `rows.parquet` with columns `row` (number of the row in its source),
-    `messages`, `source` (text) and `score` (float64, the classifier's)."""
+    `messages`, `source` (text), `score` (float64, the classifier's), `format` (sharegpt, openai,
+    alpaca, prompt_completion; null: none of them) and `problem` (why the row cannot be read; null:
+    it can)."""
 
     @property
     def path(self) -> Path:
