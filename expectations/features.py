@@ -1,103 +1,162 @@
-"""Per-row features: what the gate's expectations read, and why a row goes to quarantine.
+"""The feature table: one line per row of a dataset, with everything that the gate judges it by.
 
-Column operations only: a dataset is judged without a Python loop over its rows.
+The dataset is read in batches; what stays in memory is a line of numbers and flags per row (about
+0.5 kB, most of it the MinHash signature while duplicates are looked for).
 """
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from expectations import similarity
+from expectations.messages import Rules, explode, judge_messages, judge_rows
 from retune.config import Validation
+from retune.flaws import FLAWS
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
-KNOWN_ROLES = ("system", "user", "assistant", "tool")
-
-# The order of a conversation, one letter per role: an optional system prompt, then questions each
-# answered by the assistant, who may call tools before it goes on. The end is the assistant's.
-_LETTERS = {"system": "s", "user": "u", "assistant": "a", "tool": "t"}
-_ORDER = r"^s?(ua(t+a)*)+$"
-_CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
-
-# Flaws of a single row, in the order in which a person would want to hear of them.
-REASONS = (
-    "no_messages",
-    "unknown_role",
-    "roles_out_of_order",
-    "empty_message",
-    "oversized_message",
-    "chat_token_in_message",
-    "score_missing",
-    "score_out_of_range",
-    "duplicate",
-)
+BATCH = 10_000  # rows judged together; bounds memory, not results
+ACROSS_ROWS = ("exact_duplicate", "near_duplicate", "contaminated")
 
 
-def features(rows: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
-    """Judge every row by itself (and against equal rows).
+def batches(rows: Path, size: int = BATCH) -> "Iterator[pl.DataFrame]":
+    """Yield a Parquet file of rows (`retune.records.Rows`) in frames of at most `size` rows."""
+    import polars as pl
+    import pyarrow.parquet as pq
 
-    `rows` has the columns of `retune.records.Rows`. Returns one line per row, in order: `row`,
-    `source`, `score`, `turns`, `longest_message` (characters), `roles` (such as "user assistant"),
-    one boolean per flaw in REASONS, `reasons` (list of text), `flawed` and `excerpt` (up to 120
-    characters of the message that is to blame, else of the first).
+    with pq.ParquetFile(rows) as file:
+        for batch in file.iter_batches(size):
+            yield pl.from_arrow(batch)
+
+
+def features(
+    rows: Path, rules: Rules, on_progress: Callable[[int], None] = lambda _done: None
+) -> "pl.DataFrame":
+    """Judge every row of a Parquet file by itself, against its equals and against the prompts.
+
+    Returns one line per row, in order: `row`, `source`, `score`, `turns`, `chars` (of the longest
+    message), one boolean per name in FLAWS but the scores' (see `with_scores`), and `twin` (the row
+    that a duplicate repeats, else null). A duplicate is a row that repeats an earlier *sound* one.
+    `on_progress` is told how many rows are done.
+    """
+    import numpy as np
+    import polars as pl
+
+    similar = rules.config.near_duplicate_similarity
+    prompts = similarity.Prompts(rules.prompts, rules.config.decontamination.ngram)
+    judged, signatures, bands, done = [], [], [], 0
+    for batch in batches(rows):
+        messages = judge_messages(explode(batch), rules)
+        table = judge_rows(batch, messages, rules.config)
+        found = similarity.words(messages, batch["row"])
+        grams = similarity.ngrams(found, {similarity.SHINGLE, *prompts.lengths})
+        shingles = grams.get(similarity.SHINGLE, (found.hashes[:0], found.rows[:0]))
+        table = table.with_columns(
+            contaminated=pl.Series(prompts.rows_with(grams, len(batch))),
+            has_shingles=pl.Series(np.bincount(shingles[1], minlength=len(batch)) > 0),
+        )
+        judged.append(table)
+        if similar is not None:
+            signature = similarity.signatures(shingles, len(batch))
+            bands.append(similarity.bands(signature))
+            # Two bytes of each value tell equal from different nearly as well as four.
+            signatures.append(signature.astype(np.uint16))
+        done += len(batch)
+        on_progress(done)
+    table = pl.concat(judged)
+    near = (np.concatenate(signatures), np.concatenate(bands)) if signatures else None
+    return _with_duplicates(table, near, rules.config)
+
+
+def with_scores(
+    table: "pl.DataFrame", config: Validation, scores: "pl.DataFrame | None" = None
+) -> "pl.DataFrame":
+    """Judge the scores: add `score_missing`, `score_not_finite` and `score_out_of_range`.
+
+    `scores` (columns `row`, `score`) replace the stored ones first. A score that is not finite
+    becomes null.
     """
     import polars as pl
 
-    turn = rows.select("row", "messages").explode("messages").unnest("messages")
-    text = pl.col("content").fill_null("")
-    present = pl.col("role").is_not_null() | pl.col("content").is_not_null()
-    blamed = (
-        ~pl.col("role").is_in(KNOWN_ROLES).fill_null(False)
-        | (text.str.strip_chars() == "")
-        | (text.str.len_chars() > config.max_message_chars)
-        | text.str.contains_any(_CHAT_TOKENS)
-    )
-    letter = pl.col("role").replace_strict(_LETTERS, default="?")
-    per_row = turn.group_by("row", maintain_order=True).agg(
-        turns=present.sum(),
-        roles=pl.col("role").fill_null("(none)").filter(present).str.join(" "),
-        order=letter.filter(present).str.join(""),
-        empty_message=(present & (text.str.strip_chars() == "")).any(),
-        longest_message=text.str.len_chars().max(),
-        chat_token_in_message=text.str.contains_any(_CHAT_TOKENS).any(),
-        content_hash=pl.concat_str(
-            pl.col("role").fill_null(""),
-            text.str.strip_chars().str.to_lowercase(),
-            separator="\x1f",
-        )
-        .str.join("\x1e")
-        .hash(),
-        excerpt=pl.coalesce(text.filter(blamed).first(), text.first()).str.slice(0, 120),
-    )
+    if scores is not None:
+        table = table.update(scores, on="row")
     score = pl.col("score")
-    judged = (
-        rows.drop("messages")
-        .join(per_row, on="row", how="left", maintain_order="left")
-        .with_columns(
-            score.fill_nan(None),
-            # A row without messages has no line in `per_row`.
-            pl.col("turns", "longest_message", "content_hash").fill_null(0),
-            pl.col("empty_message", "chat_token_in_message").fill_null(False),
-            pl.col("roles", "order", "excerpt").fill_null(""),
-        )
-        .with_columns(
-            no_messages=pl.col("turns") == 0,
-            unknown_role=pl.col("order").str.contains("?", literal=True),
-            oversized_message=pl.col("longest_message") > config.max_message_chars,
-            score_missing=score.is_null() if config.score_required else pl.lit(False),
-            score_out_of_range=~score.is_between(config.score_min, config.score_max).fill_null(
-                True
-            ),
-        )
-        .with_columns(
-            roles_out_of_order=~pl.col("no_messages")
-            & ~pl.col("unknown_role")
-            & ~pl.col("order").str.contains(_ORDER),
-            duplicate=~pl.col("no_messages") & ~pl.col("content_hash").is_first_distinct(),
-        )
+    finite = score.is_finite()
+    return table.with_columns(
+        score=pl.when(finite).then(score),
+        score_missing=score.is_null() & config.score_required,
+        score_not_finite=~finite.fill_null(True),
+        score_out_of_range=finite.fill_null(False)
+        & ~score.is_between(config.score_min, config.score_max).fill_null(True),
     )
-    reasons = pl.concat_list(
-        [pl.when(pl.col(name)).then(pl.lit(name)) for name in REASONS]
-    ).list.drop_nulls()
-    return judged.drop("order", "content_hash").with_columns(
-        reasons=reasons, flawed=reasons.list.len() > 0
+
+
+def _with_duplicates(
+    table: "pl.DataFrame", near: "tuple[np.ndarray, np.ndarray] | None", config: Validation
+) -> "pl.DataFrame":
+    """Add `exact_duplicate`, `near_duplicate` and `twin`."""
+    import polars as pl
+
+    sound = is_sound(table, config) & (pl.col("turns") > 0)
+    first = pl.col("row").filter(sound).first().over("content")
+    table = table.with_columns(twin=pl.when(sound & (pl.col("row") > first)).then(first))
+    table = table.with_columns(exact_duplicate=pl.col("twin").is_not_null())
+    table = table.with_columns(near_duplicate=pl.lit(False))
+    if near is not None:
+        asked = table.select(sound & ~pl.col("exact_duplicate") & pl.col("has_shingles"))
+        index = asked.to_series().arg_true().to_numpy()
+        twins = similarity.earlier_twins(
+            near[0][index], near[1][index], config.near_duplicate_similarity or 1.0
+        )
+        twin = pl.Series(index[twins[twins >= 0]], dtype=pl.UInt32)
+        places = pl.Series(index[twins >= 0], dtype=pl.UInt32)
+        table = table.with_columns(
+            near_duplicate=table["near_duplicate"].scatter(places, True),
+            twin=table["twin"].scatter(places, table["row"].gather(twin)),
+        )
+    return table.drop("content", "has_shingles")
+
+
+def is_sound(table: "pl.DataFrame", config: Validation) -> "pl.Expr":
+    """Return the expression of the rows with no flaw (so far) that sends them to quarantine."""
+    import polars as pl
+
+    return ~pl.any_horizontal(
+        [name for name in FLAWS if name in table.columns and config.quarantines(name)]
     )
+
+
+def reasons(table: "pl.DataFrame") -> "pl.Series":
+    """Return for each line of the feature table the list of its flaws, in the order of FLAWS."""
+    import polars as pl
+
+    named = [pl.when(pl.col(name)).then(pl.lit(name)) for name in FLAWS]
+    return table.select(reasons=pl.concat_list(named).list.drop_nulls()).to_series()
+
+
+def fate(table: "pl.DataFrame", config: Validation) -> "pl.Series":
+    """Return for each line of the feature table what becomes of the row.
+
+    `accepted`, `quarantined` (it has a flaw that the recipe does not keep), or `filtered` (sound,
+    but its score is below `keep_score_min` or not among the `keep_top_share`; of equal scores
+    the earlier row is kept).
+    """
+    import polars as pl
+
+    sound = is_sound(table, config)
+    score = pl.col("score").fill_null(float("-inf"))
+    wanted = pl.lit(True)
+    if config.keep_score_min is not None:
+        wanted = score >= config.keep_score_min
+    if config.keep_top_share is not None:
+        rank = pl.when(sound).then(score).rank("ordinal", descending=True)
+        wanted = rank <= (sound.sum() * config.keep_top_share).ceil()
+    return table.select(
+        fate=pl.when(~sound)
+        .then(pl.lit("quarantined"))
+        .when(wanted)
+        .then(pl.lit("accepted"))
+        .otherwise(pl.lit("filtered"))
+    ).to_series()

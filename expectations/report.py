@@ -1,141 +1,262 @@
 """The gate's report: what was found, in numbers and in sentences that a person can act on."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from math import isinf
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from expectations.features import REASONS
-from expectations.suite import FLAWS
+from expectations.features import fate
+from expectations.measures import sound_scores
+from expectations.scores import Distribution, distribution
+from expectations.suite import title
 from retune.config import Validation
+from retune.flaws import FLAWS, Severity
 
 if TYPE_CHECKING:
     import polars as pl
     from great_expectations.core import ExpectationSuiteValidationResult
 
-EXAMPLES = 3  # rows shown per kind of flaw
+EXAMPLES = 3  # rows shown per flaw
+SOURCES = 10  # largest ones listed
 
 
-class Flaw(BaseModel):
-    """One kind of flaw: its words, how many rows have it, and some of them (row number, excerpt)."""
+class DatasetRejected(ValueError):
+    """A critical expectation failed; the message names what, how many rows, and an example."""
 
-    reason: str
+
+class Finding(BaseModel):
+    """One flaw: its words, how many rows have it, and some of them (row number, excerpt)."""
+
+    flaw: str
     title: str
     rows: int
+    quarantined: bool
     examples: list[tuple[int, str]]
 
 
 class Verdict(BaseModel):
-    """One expectation: what it demands, and what was seen."""
+    """One expectation: what it demands, what was seen, and the setting that holds its limit."""
 
+    name: str
     title: str
-    severity: Literal["critical", "warning", "info"]
+    severity: Severity
     success: bool
     seen: str
     setting: str
 
 
 class Report(BaseModel):
-    """The outcome of the gate over one dataset."""
+    """The outcome of the gate over one dataset. `suite` is the fingerprint of the expectations,
+    `filtered` counts the sound rows that the recipe's filter drops, `measures` are the numbers
+    that the dataset expectations judged, `sources` the largest sources' rows."""
 
+    suite: str
     rows: int
     accepted: int
-    score_mean: float | None
-    flaws: list[Flaw]
+    quarantined: int
+    filtered: int
+    findings: list[Finding]
     verdicts: list[Verdict]
+    measures: dict[str, float]
+    scores: Distribution | None
+    sources: dict[str, int]
 
     @property
     def failed(self) -> list[Verdict]:
         """The critical expectations that failed; any of them blocks the run."""
         return [v for v in self.verdicts if v.severity == "critical" and not v.success]
 
+    @property
+    def warnings(self) -> list[Verdict]:
+        """The expectations that failed and only warn."""
+        return [v for v in self.verdicts if v.severity == "warning" and not v.success]
+
     def message(self) -> str:
         """Return why the dataset is rejected: each failure, its size, an example and the setting."""
-        many = "expectation" if len(self.failed) == 1 else "expectations"
+        return rejection(self.failed, self.rows)
+
+    def markdown(self) -> str:
+        """Return what was found as a table: each flaw, how many rows have it, and examples."""
         lines = [
-            f"dataset rejected: {len(self.failed)} critical {many} failed over {self.rows:,} rows"
+            f"**{self.accepted:,} of {self.rows:,} rows accepted**, {self.quarantined:,} in quarantine, "
+            f"{self.filtered:,} dropped by the filter. Suite `{self.suite}`.",
+            "",
+            "| rows | have | then | e.g. |",
+            "|---:|---|---|---|",
         ]
-        for verdict in self.failed:
-            lines.append(f"- expected: {verdict.title}; seen: {verdict.seen} ({verdict.setting})")
-        return "\n".join(
-            [*lines, "Repair the dataset, or change the setting named if it is right as it is."]
-        )
+        for found in self.findings:
+            examples = "; ".join(f"row {row}: {text}" for row, text in found.examples)
+            fate = "quarantined" if found.quarantined else "kept"
+            cells = (f"{found.rows:,}", found.title, fate, examples.replace("|", "\\|"))
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", "| source | rows |", "|---|---:|"]
+        lines += [f"| {name} | {rows:,} |" for name, rows in self.sources.items()]
+        return "\n".join(lines)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the report's numbers under their stable metric names."""
+        numbers: dict[str, float] = {
+            "rows": self.rows,
+            "accepted": self.accepted,
+            "filtered": self.filtered,
+            "quarantined_share": self.quarantined / self.rows,
+            "critical_failures": len(self.failed),
+            "warnings": len(self.warnings),
+            "largest_source_share": self.measures["max_source_share"],
+        }
+        if self.scores:
+            numbers |= {"score_mean": self.scores.mean, "score_distinct": self.scores.distinct}
+            numbers |= {f"score_p{p:02}": self.scores.quantiles[10 * p] for p in (5, 50, 95)}
+            numbers["score_bf16_share"] = self.scores.bf16_share
+        for measure, name in (
+            ("max_psi", "score_psi"),
+            ("max_ks", "score_ks"),
+            ("min_agreement", "score_agreement"),
+        ):
+            if measure in self.measures:
+                numbers[name] = self.measures[measure]
+        found = {finding.flaw: finding.rows for finding in self.findings}
+        return numbers | {f"flaws/{name}": found.get(name, 0) for name in FLAWS}
+
+
+def rejection(failed: list[Verdict], rows: int) -> str:
+    """Return the message of failed expectations over a dataset of `rows` rows."""
+    many = "expectation" if len(failed) == 1 else "expectations"
+    lines = [f"dataset rejected: {len(failed)} critical {many} failed over {rows:,} rows"]
+    lines += [f"- expected: {v.title}; seen: {v.seen} ({v.setting})" for v in failed]
+    lines.append("Repair the dataset, or change the setting named if it is right as it is.")
+    return "\n".join(lines)
 
 
 def report(
-    features: "pl.DataFrame", result: "ExpectationSuiteValidationResult", config: Validation
+    table: "pl.DataFrame",
+    examples: "pl.DataFrame",
+    results: "list[ExpectationSuiteValidationResult]",
+    measures: dict[str, float],
+    suite: str,
+    config: Validation,
 ) -> Report:
-    """Summarise the feature table and GX's results over it."""
-    flaws = [_flaw(features, reason, config) for reason in REASONS]
-    flaws = sorted((flaw for flaw in flaws if flaw.rows), key=lambda flaw: -flaw.rows)
-    accepted = features.remove(features["flawed"])
+    """Summarise the feature table, excerpts of flawed rows (`row`, `reason`, `excerpt`), GX's
+    results and the measures."""
+    ends = fate(table, config)
+    findings = [_finding(table, examples, flaw, config) for flaw in FLAWS]
+    findings = sorted((f for f in findings if f.rows), key=lambda found: -found.rows)
+    sources = table.filter(ends == "accepted")["source"].value_counts(sort=True).head(SOURCES)
     return Report(
-        rows=len(features),
-        accepted=len(accepted),
-        score_mean=accepted["score"].mean(),
-        flaws=flaws,
-        verdicts=[_verdict(entry, features, flaws) for entry in result.results],
+        suite=suite,
+        rows=len(table),
+        accepted=(ends == "accepted").sum(),
+        quarantined=(ends == "quarantined").sum(),
+        filtered=(ends == "filtered").sum(),
+        findings=findings,
+        verdicts=[
+            _verdict(entry, table, findings, measures, config)
+            for result in results
+            for entry in result.results
+        ],
+        measures={name: value for name, value in measures.items() if not isinf(value)},
+        scores=distribution(sound_scores(table, config)),
+        sources=dict(sources.iter_rows()),
     )
 
 
-def _flaw(features: "pl.DataFrame", reason: str, config: Validation) -> Flaw:
-    found = features.filter(features[reason])
-    examples = [
-        (line["row"], _example(line, reason)) for line in found.head(EXAMPLES).iter_rows(named=True)
-    ]
-    title = FLAWS[reason].format(**config.model_dump())
-    return Flaw(reason=reason, title=title, rows=len(found), examples=examples)
+def _finding(
+    table: "pl.DataFrame", examples: "pl.DataFrame", flaw: str, config: Validation
+) -> Finding:
+    rows = int(table[flaw].sum())
+    shown = examples.filter(examples["reason"] == flaw).head(EXAMPLES) if rows else examples.clear()
+    return Finding(
+        flaw=flaw,
+        title=title(flaw, config),
+        rows=rows,
+        quarantined=config.quarantines(flaw),
+        examples=[(row, f"{text!r:.100}") for row, text in shown.select("row", "excerpt").rows()],
+    )
 
 
-def _example(line: dict[str, Any], reason: str) -> str:
-    """Show of a row what its flaw is about: its roles, its score, or its text."""
-    if reason in ("unknown_role", "roles_out_of_order"):
-        return f"{line['roles']:.60}: {line['excerpt']!r:.80}"
-    if reason == "score_out_of_range":
-        return f"score {line['score']:g}"
-    return f"{line['excerpt']!r:.80}"
-
-
-def _verdict(entry: Any, features: "pl.DataFrame", flaws: list[Flaw]) -> Verdict:
-    config = entry.expectation_config
+def _verdict(
+    entry: Any,
+    table: "pl.DataFrame",
+    findings: list[Finding],
+    measures: dict[str, float],
+    config: Validation,
+) -> Verdict:
+    meta = entry.expectation_config.meta
+    name = meta["name"]
+    if problem := entry.exception_info.get("exception_message"):
+        seen = f"could not be judged: {problem}"
+    elif name in FLAWS:
+        seen = _seen_flaw(name, bool(entry.success), len(table), findings)
+    elif name == "score_quantiles_min":
+        few, scored = entry.result["unexpected_count"], entry.result["element_count"]
+        scored -= entry.result.get("missing_count") or 0
+        seen = f"{few:,} of {scored:,} scores below it; {_extremes(table, config)}"
+    else:
+        seen = _seen_measure(name, bool(entry.success), table, findings, measures, config)
     return Verdict(
-        title=config.meta["title"],
-        severity=config.severity,
+        name=name,
+        title=meta["title"],
+        severity=entry.expectation_config.severity,
         success=bool(entry.success),
-        seen=_seen(config.kwargs["column"], entry, features, flaws),
-        setting=config.meta.get("setting", ""),
+        seen=seen,
+        setting=meta["setting"],
     )
 
 
-def _seen(column: str, entry: Any, features: "pl.DataFrame", flaws: list[Flaw]) -> str:
-    """Say what an expectation saw, with the rows to look at if it failed."""
-    rows, observed = len(features), entry.result.get("observed_value")
-    if entry.exception_info.get("exception_message"):
-        return f"could not be judged: {entry.exception_info['exception_message']}"
-    if column in ("flawed", "duplicate") and observed is not None:
-        text = f"{observed:.1%} ({round(observed * rows):,} of {rows:,} rows)"
-        return text if entry.success else f"{text}: {_worst(flaws)}"
-    if column == "accepted":
-        return f"{observed:,} rows" if entry.success else f"{observed:,} rows: {_worst(flaws)}"
-    if column == "accepted_score":
-        return _seen_scores(entry, features)
-    return f"{entry.result['unexpected_count']:,} rows"
+def _seen_flaw(flaw: str, success: bool, rows: int, findings: list[Finding]) -> str:
+    found = next((f for f in findings if f.flaw == flaw), None)
+    if found is None:
+        return "none"
+    text = f"{found.rows / rows:.1%} ({found.rows:,} of {rows:,} rows)"
+    return text if success else f"{text}, {_example(found)}"
 
 
-def _seen_scores(entry: Any, features: "pl.DataFrame") -> str:
-    scored = features.remove(features["flawed"]).sort("score")
+def _seen_measure(
+    name: str,
+    success: bool,
+    table: "pl.DataFrame",
+    findings: list[Finding],
+    measures: dict[str, float],
+    config: Validation,
+) -> str:
+    if name in ("max_psi", "max_ks") and name not in measures:
+        return "no accepted run with other data, or too few scores, to compare with"
+    if name == "min_agreement" and name not in measures:
+        return "not asked for (validation.classifier.sample)"
+    value = measures[name]
+    if isinf(value):
+        return "there are no scores"
+    if name in ("max_quarantined_share", "min_rows"):
+        count = round(value * len(table)) if name == "max_quarantined_share" else round(value)
+        share = f"{value:.1%} ({count:,} of {len(table):,} rows)"
+        text = share if name == "max_quarantined_share" else f"{count:,} rows"
+        return text if success else f"{text}: {_worst(findings)}"
+    if name == "max_source_share":
+        source = table.filter(fate(table, config) == "accepted")["source"].mode()
+        return f"{value:.1%} from {', '.join(source.sort()[:1].to_list()) or 'nowhere'}"
+    if name.startswith("score_mean"):
+        return f"{value:.3f}; {_extremes(table, config)}"
+    if name == "min_distinct_scores":
+        return f"{value:,.0f}"
+    return f"{value:.1%}" if name.endswith(("_share", "_agreement")) else f"{value:.3f}"
+
+
+def _extremes(table: "pl.DataFrame", config: Validation) -> str:
+    """Name the lowest and the highest score of the sound rows, and whose they are."""
+    scored = table.filter(fate(table, config) != "quarantined").drop_nulls("score").sort("score")
     if scored.is_empty():
-        return "no scored rows are left"
-    observed = entry.result.get("observed_value")
-    lowest = f"lowest {scored['score'][0]:g} in row {scored['row'][0]}"
-    if observed is not None:
-        return f"{observed:.3f} ({lowest}, highest {scored['score'][-1]:g})"
-    return f"{entry.result['unexpected_count']:,} of {len(scored):,} scores below it ({lowest})"
+        return "there are no scores"
+    (low, first), (high, last) = scored.select("score", "row")[[0, -1]].rows()
+    return f"lowest {low:g} in row {first}, highest {high:g} in row {last}"
 
 
-def _worst(flaws: list[Flaw]) -> str:
-    """Name the most common flaws, each with an example."""
-    parts = [
-        f"{flaw.rows:,} × {flaw.title}, e.g. row {flaw.examples[0][0]} ({flaw.examples[0][1]})"
-        for flaw in flaws[:2]
-    ]
+def _worst(findings: list[Finding]) -> str:
+    """Name the most common flaws that cost rows, each with an example."""
+    costly = [found for found in findings if found.quarantined]
+    parts = [f"{found.rows:,} with {found.title}, {_example(found)}" for found in costly[:2]]
     return "; ".join(parts) or "no row is flawed, the dataset is small"
+
+
+def _example(found: Finding) -> str:
+    row, excerpt = found.examples[0]
+    return f"e.g. row {row} ({excerpt})"

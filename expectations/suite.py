@@ -1,14 +1,18 @@
 """The Great Expectations suite of the data gate, built from a recipe's thresholds.
 
-It reads the feature table of `expectations.features`. Severities: `critical` blocks the run,
-`warning` is reported, `info` is logged.
+One expectation per flaw over the feature table (a line per row), and one per dataset expectation
+over the measures (a single line). Severities: `critical` blocks the run, `warning` is shown and
+logged, `info` is logged.
 """
 
+import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expectations.features import REASONS
 from retune.config import Validation
+from retune.flaws import FLAWS
+from retune.workspace import digest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -16,143 +20,181 @@ if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
     from great_expectations.data_context import EphemeralDataContext
 
-SUITE = "conversations"
-
-FLAWS = {
-    "no_messages": "rows without messages",
-    "unknown_role": "messages with an unknown role",
-    "roles_out_of_order": "roles out of order (user and assistant must alternate, ending with assistant)",
-    "empty_message": "empty messages",
-    "oversized_message": "messages longer than {max_message_chars:,} characters",
-    "chat_token_in_message": "ChatML control tokens typed inside a message",
-    "score_missing": "rows without a score",
-    "score_out_of_range": "scores outside {score_min:g} to {score_max:g}",
-    "duplicate": "exact duplicates of an earlier row",
+ROWS, DATASET = "rows", "dataset"  # the two tables, and the suites over them
+ON_SCORES = {
+    *("score_missing", "score_not_finite", "score_out_of_range", "score_quantiles_min"),
+    *("score_mean_min", "score_mean_max", "max_below_threshold_share", "min_distinct_scores"),
+    *("max_psi", "max_ks", "min_agreement"),
 }
 
 
-def suite(config: Validation) -> "ExpectationSuite":
-    """Return the suite for these thresholds; each expectation's `meta.title` says it in words."""
+def suites(config: Validation, scored: bool = True) -> "dict[str, ExpectationSuite]":
+    """Return the suites over both tables; an expectation's `meta` has its `name`, its `title` in
+    words and the `setting` that holds its limit. Without `scored` none of them is on scores."""
     import great_expectations as gx
 
-    e = gx.expectations
-    least, most = config.score_mean_min, config.score_mean_max
-    expectations = [
-        e.ExpectColumnSumToBeBetween(
-            column="accepted",
-            min_value=config.min_rows,
-            severity="critical",
-            meta=_meta("min_rows", f"at least {config.min_rows:,} rows remain after quarantine"),
-        ),
-        e.ExpectColumnMeanToBeBetween(
-            column="flawed",
-            max_value=config.max_quarantined_share,
-            severity="critical",
-            meta=_meta(
-                "max_quarantined_share",
-                f"at most {config.max_quarantined_share:.1%} of the rows are flawed",
-            ),
-        ),
-        e.ExpectColumnMeanToBeBetween(
-            column="duplicate",
-            max_value=config.max_duplicate_share,
-            severity="warning",
-            meta=_meta(
-                "max_duplicate_share",
-                f"at most {config.max_duplicate_share:.1%} of the rows are duplicates",
-            ),
-        ),
-    ]
-    for setting, bound, words in (
-        ("score_mean_min", {"min_value": least}, f"the mean score is at least {least}"),
-        ("score_mean_max", {"max_value": most}, f"the mean score is at most {most}"),
-    ):
-        if getattr(config, setting) is not None:
-            expectations.append(
-                e.ExpectColumnMeanToBeBetween(
-                    column="accepted_score",
-                    severity="critical",
-                    meta=_meta(setting, words),
-                    **bound,
-                )
+    every = {ROWS: _of_rows(config), DATASET: _of_dataset(config)}
+    return {
+        name: gx.ExpectationSuite(
+            name=name,
+            expectations=[e for e in of_table if scored or e.meta["name"] not in ON_SCORES],
+        )
+        for name, of_table in every.items()
+    }
+
+
+def fingerprint(config: Validation) -> str:
+    """Return 16 hex digits that stand for the suites: the same expectations, limits and severities."""
+    return digest(
+        [
+            (entry.expectation_type, entry.severity, entry.meta, entry.configuration.kwargs)
+            for suite in suites(config).values()
+            for entry in suite.expectations
+        ]
+    )
+
+
+def title(flaw: str, config: Validation) -> str:
+    """Return the words for a flaw, to go after "rows that have", with the settings they name."""
+    settings = config.model_dump() | {"languages": " or ".join(config.languages)}
+    return FLAWS[flaw].title.format(**settings)
+
+
+def judge(
+    tables: "dict[str, pl.DataFrame]", suites: "dict[str, ExpectationSuite]", docs: Path
+) -> "list[ExpectationSuiteValidationResult]":
+    """Validate each table by the suite of its name; write GX's Data Docs (HTML) into `docs`."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when it is imported
+    import great_expectations as gx
+
+    context = _context(docs)
+    data = context.data_sources.add_pandas("features")
+    results = []
+    for name, suite in suites.items():
+        batch = data.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
+        )
+        results.append(
+            definition.run(
+                batch_parameters={"dataframe": tables[name].to_pandas()},
+                result_format={
+                    "result_format": "SUMMARY",
+                    "partial_unexpected_count": 5,
+                    "unexpected_index_column_names": ["row"] if "row" in tables[name] else [],
+                },
             )
+        )
+    context.build_data_docs()
+    return results
+
+
+def _of_rows(config: Validation) -> list[Any]:
+    import great_expectations as gx
+
+    expectations: list[Any] = []
+    for flaw in FLAWS:
+        if flaw == "language" and not config.languages:
+            continue
+        tolerance = config.tolerance(flaw)
+        limit = f"at most {100 * tolerance:g}% of the rows have" if tolerance else "no row has"
+        expectations.append(
+            gx.expectations.ExpectColumnValuesToBeInSet(
+                column=flaw,
+                value_set=[False],
+                mostly=1 - tolerance,
+                severity=config.severity(flaw),
+                meta=_meta(flaw, f"{limit} {title(flaw, config)}", f"tolerances.{flaw}"),
+            )
+        )
     for quantile, score in sorted(config.score_quantiles_min.items()):
         # The quantile is at least x exactly when at most that share of scores is below x. Written
         # so, GX counts and lists the rows; its quantile expectation returns a NumPy bool that its
         # own store cannot serialise (1.24.1 with NumPy 2).
+        words = f"the {quantile:.0%} quantile of the scores is at least {score:g}"
         expectations.append(
-            e.ExpectColumnValuesToBeBetween(
-                column="accepted_score",
+            gx.expectations.ExpectColumnValuesToBeBetween(
+                column="sound_score",
                 min_value=score,
                 mostly=1 - quantile,
-                severity="critical",
-                meta=_meta(
-                    "score_quantiles_min",
-                    f"the {quantile:.0%} quantile of the scores is at least {score:g}",
-                ),
+                severity=config.severity("score_quantiles_min"),
+                meta=_meta("score_quantiles_min", words, "score_quantiles_min"),
             )
         )
-    for reason in REASONS:
-        title = "no " + FLAWS[reason].format(**config.model_dump())
-        expectations.append(
-            e.ExpectColumnValuesToBeInSet(
-                column=reason, value_set=[False], severity="info", meta={"title": title}
-            )
-        )
-    return gx.ExpectationSuite(name=SUITE, expectations=expectations)
+    return expectations
 
 
-def judge(
-    features: "pl.DataFrame", config: Validation, docs: str
-) -> "ExpectationSuiteValidationResult":
-    """Validate the feature table and write GX's Data Docs (HTML) into the folder `docs`."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when it is imported
+def _of_dataset(config: Validation) -> list[Any]:
     import great_expectations as gx
-    import polars as pl
 
-    context = _context(docs)
-    table = features.drop("reasons").with_columns(
-        accepted=~pl.col("flawed"),
-        accepted_score=pl.when(~pl.col("flawed")).then(pl.col("score")),
-    )
-    # GX counts and averages numbers, not booleans.
-    table = table.with_columns(pl.col("accepted", "flawed", "duplicate").cast(pl.Int8))
-    batch = (
-        context.data_sources.add_pandas("features")
-        .add_dataframe_asset("rows")
-        .add_batch_definition_whole_dataframe("all")
-    )
-    definition = context.validation_definitions.add(
-        gx.ValidationDefinition(name="gate", data=batch, suite=context.suites.add(suite(config)))
-    )
-    checkpoint = context.checkpoints.add(
-        gx.Checkpoint(
-            name="gate",
-            validation_definitions=[definition],
-            actions=[gx.checkpoint.UpdateDataDocsAction(name="docs", site_names=["docs"])],
-            result_format={
-                "result_format": "SUMMARY",
-                "partial_unexpected_count": 5,
-                "unexpected_index_column_names": ["row"],
-            },
+    c = config
+    limits: dict[str, tuple[str, float | None, str]] = {
+        "min_rows": ("min_value", c.min_rows, "at least {:,} rows remain"),
+        "max_quarantined_share": (
+            "max_value",
+            c.max_quarantined_share,
+            "at most {:.1%} of the rows go to quarantine",
+        ),
+        "max_source_share": (
+            "max_value",
+            c.max_source_share,
+            "at most {:.1%} of the rows come from one source",
+        ),
+        "score_mean_min": ("min_value", c.score_mean_min, "the mean score is at least {:g}"),
+        "score_mean_max": ("max_value", c.score_mean_max, "the mean score is at most {:g}"),
+        "max_below_threshold_share": (
+            "max_value",
+            c.max_below_threshold_share if c.score_threshold is not None else None,
+            f"at most {{:.1%}} of the scores are below {c.score_threshold}",
+        ),
+        "min_distinct_scores": (
+            "min_value",
+            c.min_distinct_scores if c.score_required else None,
+            "at least {:,} different scores",
+        ),
+        "max_psi": (
+            "max_value",
+            c.drift.max_psi,
+            "the scores' population stability index against the last accepted run is at most {:g}",
+        ),
+        "max_ks": (
+            "max_value",
+            c.drift.max_ks,
+            "the scores' Kolmogorov-Smirnov distance from the last accepted run is at most {:g}",
+        ),
+        "min_agreement": (
+            "min_value",
+            c.classifier.min_agreement,
+            f"at least {{:.1%}} of a sample score within {c.classifier.tolerance:g} of what is stored",
+        ),
+    }
+    places = {"max_psi": "drift.", "max_ks": "drift.", "min_agreement": "classifier."}
+    return [
+        gx.expectations.ExpectColumnValuesToBeBetween(
+            column=name,
+            severity=c.severity(name),
+            meta=_meta(name, words.format(limit), places.get(name, "") + name),
+            **{bound: limit},
         )
-    )
-    result = checkpoint.run(batch_parameters={"dataframe": table.to_pandas()})
-    return next(iter(result.run_results.values()))
+        for name, (bound, limit, words) in limits.items()
+        if limit is not None
+    ]
 
 
-def _context(docs: str) -> "EphemeralDataContext":
+def _context(docs: Path) -> "EphemeralDataContext":
     """Return a context that keeps everything in memory but its HTML pages."""
     import great_expectations as gx
+    from great_expectations.data_context.types import base
 
+    base.logger.setLevel(logging.WARNING)  # it tells of temporary folders
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    store: dict[str, Any] = {"class_name": "TupleFilesystemStoreBackend", "base_directory": docs}
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
     context.add_data_docs_site(
         site_name="docs", site_config={"class_name": "SiteBuilder", "store_backend": store}
     )
     return context
 
 
-def _meta(setting: str, title: str) -> dict[str, str]:
-    return {"title": title, "setting": f"validation.{setting}"}
+def _meta(name: str, words: str, setting: str) -> dict[str, str]:
+    return {"name": name, "title": words, "setting": f"validation.{setting}"}

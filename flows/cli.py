@@ -1,7 +1,11 @@
-"""The command line: `retune run`, `plan`, `doctor`, `ui`. Heavy libraries load where they are used."""
+"""The command line: `retune run`, `plan`, `validate`, `scaffold-suite`, `doctor`, `ui`.
+
+Heavy libraries load where they are used.
+"""
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +21,13 @@ app = typer.Typer(
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A deployment of prefect.yaml, or a recipe.yaml.")
+]
+DatasetName = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="A dataset file (.jsonl, .parquet, …), a deployment or a recipe.yaml.",
+    ),
 ]
 Settings = Annotated[
     list[str],
@@ -68,6 +79,41 @@ def plan(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006
     from flows.recipes import load
 
     show(forecast(load(recipe, settings)).rich())
+
+
+@app.command()
+def validate(
+    dataset: DatasetName,
+    settings: Settings = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; replaced. [.retune/validate/NAME]")
+    ] = None,
+) -> None:
+    """Judge a dataset by the data gate alone; no server. Exit code 0: accepted, 1: rejected."""
+    from flows import local
+    from flows.check import check, shown
+
+    local.configure()
+    from rich import print as show
+
+    folder = out or home() / "validate" / Path(dataset).stem
+    report = check(dataset, settings, folder)
+    show(shown(report))
+    print(f"Report, quarantine and charts: {folder}")
+    if report.failed:
+        from expectations.report import DatasetRejected
+
+        raise DatasetRejected(report.message())
+
+
+@app.command()
+def scaffold_suite(dataset: DatasetName, settings: Settings = []) -> None:  # noqa: B006
+    """Print the thresholds for a recipe, taken from a dataset that is known to be good."""
+    from flows import local
+    from flows.check import scaffold
+
+    local.configure()
+    print(scaffold(dataset, settings), end="")
 
 
 @app.command()

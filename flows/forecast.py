@@ -29,7 +29,7 @@ def forecast(recipe: Recipe) -> Grid:
 
     Asks the Hub for the current commits of what is not local; downloads and writes nothing.
     """
-    pins = pin_all(recipe.model, recipe.dataset)
+    pins = pin_all(recipe)
     rows = []
     todo = []
     for step in make_plan(recipe, pins).steps():

@@ -68,9 +68,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Tell what a person must read from what there is to learn to ignore."""
     if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
         return False
-    if "temporary server" in record.getMessage():
-        return False
-    return record.levelno >= logging.WARNING or not record.name.startswith("great_expectations")
+    return "temporary server" not in record.getMessage()
 
 
 def _brief(render: Callable[[logging.LogRecord], str]) -> Callable[[logging.LogRecord], str]:

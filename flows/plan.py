@@ -49,17 +49,25 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     model = recipe.model.model_dump(include={"max_length", "load_in_4bit"}) | {"pin": pins.model}
     dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
     fetch = _step("fetch", {"pin": pins.dataset, **dataset}, "retune.sources", "datasets")
-    validation = _step(
-        "validate",
-        {"rows": fetch.fingerprint, **recipe.validation.model_dump()},
-        "expectations",
-        "great-expectations",
-        "polars",
+    gate = {
+        "rows": fetch.fingerprint,
+        "model": pins.model,
+        "prompts": recipe.evaluation.prompts,
+        "benchmarks": pins.benchmarks,
+        **recipe.validation.model_dump(),
+    }
+    gated_with = (
+        *("expectations", "retune.chat", "retune.flaws", "great-expectations", "polars", "rensa"),
+        *("detect-secrets", "ftfy", "phonenumbers", "py3langid", "transformers"),
     )
+    validation = _step("validate", {**gate, "reference": pins.accepted}, *gated_with)
+    # What the scores are compared with decides whether the rows pass, not which they are.
+    sound = _step("validate", gate, *gated_with)
     formatting = _step(
         "format",
-        {"rows": validation.fingerprint, "model": model, **recipe.formatting.model_dump()},
+        {"rows": sound.fingerprint, "model": model, **recipe.formatting.model_dump()},
         "retune.chat",
+        "expectations.features",
         "transformers",
         "tokenizers",
     )

@@ -90,13 +90,14 @@ def retrain(
         require_machine(recipe)
         if publishing.enabled:
             check_access(publishing)
-        pins = pin_inputs(recipe.model, recipe.dataset)
+        pins = pin_inputs(recipe)
         plan = make_plan(recipe, pins)
         commit = pins.commit(pins.model)
 
         rows = run.log(fetch(recipe.dataset, pins, plan.fetch))
-        sound = run.log(validate(rows, recipe.validation, plan.validation, run))
+        sound = run.log(validate(rows, recipe, pins, plan.validation, run))
         chats = run.log(format_chats(sound, recipe.model, recipe.formatting, pins, plan.formatting))
+        run.accept(sound, recipe, pins.dataset)
         adapter = run.log(train(chats, recipe.model, recipe.training, plan.train, run, commit))
         scores = run.log(
             evaluate(adapter, chats, recipe.model, recipe.evaluation, plan.evaluate, run, commit)

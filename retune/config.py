@@ -228,8 +228,7 @@ class Validation(Section):
     min_distinct_scores: int = Field(
         20,
         ge=1,
-        description="Fewest different scores; a classifier run in bf16 gives few. Smaller datasets "
-        "need one for every ten rows.",
+        description="Fewest different scores; a classifier run in bf16 gives few.",
     )
     keep_score_min: float | None = Field(
         None, description="Filter: train only on rows that score at least this."
@@ -237,9 +236,11 @@ class Validation(Section):
     keep_top_share: float | None = Field(
         None, gt=0, le=1, description="Filter: train only on this share of rows, the best by score."
     )
-    classifier: Classifier = Classifier()
-    drift: Drift = Drift()
-    decontamination: Decontamination = Decontamination()
+    classifier: Classifier = Field(Classifier(), description=Classifier.__doc__)
+    drift: Drift = Field(Drift(), description=Drift.__doc__)
+    decontamination: Decontamination = Field(
+        Decontamination(), description=Decontamination.__doc__
+    )
 
     def tolerance(self, flaw: str) -> float:
         """Return the share of rows that may have `flaw`, 0 to 1."""
@@ -249,6 +250,8 @@ class Validation(Section):
         """Return what happens when the expectation (a flaw's name, or a setting) is not met."""
         flaw = FLAWS.get(expectation)
         default = flaw.severity if flaw else DATASET_EXPECTATIONS[expectation]
+        if expectation == "special_token" and self.special_tokens == "escape":
+            default = "info"
         return self.severities.get(expectation, default)
 
     def quarantines(self, flaw: str) -> bool:

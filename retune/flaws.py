@@ -19,47 +19,48 @@ class Flaw(NamedTuple):
     quarantined: bool = True
 
 
-# In the order in which a person would want to hear of them. Words in braces are settings.
+# In the order in which a person would want to hear of them. The words go after "rows that have";
+# those in braces are settings.
 FLAWS = {
     # structure
-    "malformed": Flaw("rows that cannot be read as a conversation", 0.01, "critical"),
-    "no_messages": Flaw("rows without messages", 0.01, "critical"),
-    "unknown_role": Flaw("messages with an unknown role", 0.01, "critical"),
+    "malformed": Flaw("a form that cannot be read", 0.01, "critical"),
+    "no_messages": Flaw("no messages", 0.01, "critical"),
+    "unknown_role": Flaw("an unknown role", 0.01, "critical"),
     "roles_out_of_order": Flaw(
         "roles out of order (user and assistant must alternate, ending with assistant)",
         0.05,
         "critical",
     ),
-    "empty_message": Flaw("empty messages", 0.05, "critical"),
+    "empty_message": Flaw("an empty message", 0.05, "critical"),
     "oversized_message": Flaw(
-        "messages longer than {max_message_chars:,} characters", 0.01, "critical"
+        "a message longer than {max_message_chars:,} characters", 0.01, "critical"
     ),
     # text
     "special_token": Flaw("control tokens typed inside a message", 0.01, "critical"),
     "invalid_unicode": Flaw("broken characters (lone surrogates, U+FFFD)", 0.01, "critical"),
     "control_character": Flaw("control characters such as NUL", 0.01, "critical"),
-    "mojibake": Flaw("text decoded with the wrong encoding (such as Ã© for é)", 0.01, "critical"),
-    "repetition": Flaw("messages that repeat themselves", 0.01, "critical"),
-    "answer_repeats_question": Flaw("answers that only repeat the question", 0.01, "critical"),
+    "mojibake": Flaw("text decoded with the wrong encoding", 0.01, "critical"),
+    "repetition": Flaw("a message that repeats itself", 0.01, "critical"),
+    "answer_repeats_question": Flaw("an answer that only repeats the question", 0.01, "critical"),
     "roles_swapped": Flaw(
-        "rows in which the assistant asks and the user answers", 0.2, "critical", quarantined=False
+        "an assistant that asks and a user who answers", 0.2, "critical", quarantined=False
     ),
-    "refusal": Flaw("answers that refuse", 0.05, "critical"),
-    "self_identification": Flaw("answers that name another model's maker", 0.01, "critical"),
-    "language": Flaw("rows in another language than {languages}", 0.05, "critical"),
+    "refusal": Flaw("an answer that refuses", 0.05, "critical"),
+    "self_identification": Flaw("an answer that names another model or maker", 0.01, "critical"),
+    "language": Flaw("another language than {languages}", 0.05, "critical"),
     # what should not be learnt by heart
-    "secret": Flaw("passwords, keys and tokens", 0.01, "critical"),
-    "email": Flaw("e-mail addresses", 0.05, "warning", quarantined=False),
-    "phone_number": Flaw("phone numbers", 0.05, "warning", quarantined=False),
-    "url": Flaw("web addresses", 0.5, "info", quarantined=False),
+    "secret": Flaw("a password, key or token", 0.01, "critical"),
+    "email": Flaw("an e-mail address", 0.05, "warning", quarantined=False),
+    "phone_number": Flaw("a phone number", 0.05, "warning", quarantined=False),
+    "url": Flaw("a web address", 0.5, "info", quarantined=False),
     # the classifier's score
-    "score_missing": Flaw("rows without a score", 0.05, "critical"),
-    "score_not_finite": Flaw("scores that are NaN or infinite", 0.0, "critical"),
-    "score_out_of_range": Flaw("scores outside {score_min:g} to {score_max:g}", 0.01, "critical"),
+    "score_missing": Flaw("no score", 0.05, "critical"),
+    "score_not_finite": Flaw("a score that is NaN or infinite", 0.0, "critical"),
+    "score_out_of_range": Flaw("a score outside {score_min:g} to {score_max:g}", 0.01, "critical"),
     # across rows
-    "exact_duplicate": Flaw("exact duplicates of an earlier row", 0.05, "warning"),
-    "near_duplicate": Flaw("near duplicates of an earlier row", 0.1, "warning"),
-    "contaminated": Flaw("rows that contain evaluation prompts", 0.01, "critical"),
+    "exact_duplicate": Flaw("the text of an earlier row", 0.05, "warning"),
+    "near_duplicate": Flaw("nearly the text of an earlier row", 0.1, "warning"),
+    "contaminated": Flaw("the text of an evaluation prompt", 0.01, "critical"),
 }
 
 # Expectations on the dataset as a whole; the names are the settings that hold their limits.
@@ -67,7 +68,6 @@ DATASET_EXPECTATIONS: dict[str, Severity] = {
     "min_rows": "critical",
     "max_quarantined_share": "critical",
     "max_source_share": "warning",
-    "max_truncated_share": "critical",
     "score_mean_min": "critical",
     "score_mean_max": "critical",
     "score_quantiles_min": "critical",

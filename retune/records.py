@@ -12,12 +12,18 @@ from retune.workspace import Output
 
 
 class Pins(BaseModel):
-    """The exact versions of the run's two inputs: a Hub commit, or `sha256:` of local files."""
+    """The exact versions of what a run starts from: a Hub commit, or `sha256:` of local files.
+
+    `benchmarks` stands for the evaluation prompts' files, `accepted` is the MLflow run whose scores
+    the dataset's are compared with, if there is one.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     dataset: str
     model: str
+    benchmarks: tuple[str, ...] = ()
+    accepted: str | None = None
 
     def commit(self, pin: str) -> str | None:
         """Return the Hub commit that `pin` names; None for local files."""
@@ -28,7 +34,7 @@ class Rows(Output):
     """fetch, validate: `rows.parquet` with columns `row` (number of the row in its source),
     `messages`, `source` (text), `score` (float64, the classifier's), `format` (sharegpt, openai,
     alpaca, prompt_completion; null: none of them) and `problem` (why the row cannot be read; null:
-    it can)."""
+    it can). validate adds `twin` (the earlier row that a kept duplicate is like, else null)."""
 
     @property
     def path(self) -> Path:

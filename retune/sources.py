@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from retune.config import Dataset, Model
+from retune.config import Recipe
 from retune.records import Pins
+from retune.tracking import last_accepted
 from retune.workspace import sha256
 
 DATA_FORMATS = {
@@ -40,12 +41,29 @@ def local_path(name: str, setting: str) -> Path | None:
     return None
 
 
-def pin_all(model: Model, dataset: Dataset) -> Pins:
+def pin_all(recipe: Recipe) -> Pins:
     """Return the exact versions of a recipe's inputs. Raises as `pin` does."""
+    model, dataset = recipe.model, recipe.dataset
+    benchmarks = recipe.validation.decontamination.files
+    version = pin(dataset.source, dataset.revision, "dataset", "dataset.source")
     return Pins(
-        dataset=pin(dataset.source, dataset.revision, "dataset", "dataset.source"),
+        dataset=version,
         model=pin(model.base, model.revision, "model", "model.base"),
+        benchmarks=tuple(
+            pin_file(name, "validation.decontamination.files") for name in benchmarks
+        ),
+        accepted=last_accepted(recipe, version),
     )
+
+
+def pin_file(name: str, setting: str) -> str:
+    """Return `sha256:<digest>` of a local file. Raises SourceError when there is none."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise SourceError(
+            f"{setting}: no file is at {name!r} (looked in {Path.cwd()}); correct the path"
+        )
+    return f"sha256:{sha256(path)}"
 
 
 def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], setting: str) -> str:

@@ -6,6 +6,8 @@ here relies on one.
 
 import json
 import os
+import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
+DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer ones
 BATCH = 100  # parameters per request; MLflow's limit
 
 
@@ -83,6 +86,55 @@ class Run(BaseModel):
                 client().log_artifacts(self.id, str(path), f"{stage}/{file}")
             else:
                 client().log_artifact(self.id, str(path), stage)
+
+    def log_dataset(
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        commit: str | None,
+        rows: int,
+        context: str,
+        *,
+        subset: str | None = None,
+        split: str | None = None,
+    ) -> None:
+        """Log a dataset as an input of the run; `context` says what for, such as "training".
+
+        `source` is a Hub id at `commit`, or a local path when there is none. `digest` (its first 36
+        characters) tells versions apart: of datasets with the same name and digest, MLflow keeps
+        the first one's `rows` for the whole experiment.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        kind, place = _dataset_source(source, commit, subset, split)
+        dataset = Dataset(
+            name=name,
+            digest=digest[:DIGEST_LIMIT],
+            source_type=kind,
+            source=json.dumps(place),
+            profile=json.dumps({"num_rows": rows}),
+        )
+        tags = [InputTag("mlflow.data.context", context)]
+        client().log_inputs(self.id, datasets=[DatasetInput(dataset, tags)])
+
+    def accept(self, rows: Output, recipe: Recipe, dataset_pin: str) -> None:
+        """Note that the gate let this dataset pass: the next version is compared with it.
+
+        `rows` are the accepted rows, `dataset_pin` is the version of the data that they come from.
+        """
+        dataset = recipe.dataset
+        self.set_tags({"retune.gate": "passed", "retune.dataset": dataset_pin})
+        self.log_dataset(
+            name=Path(dataset.source).name,
+            digest=rows.step.fingerprint,
+            source=dataset.source,
+            commit=None if dataset_pin.startswith("sha256:") else dataset_pin,
+            rows=round(rows.metrics["accepted"]),
+            context="training",
+            subset=dataset.subset,
+            split=dataset.split,
+        )
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values are text."""
@@ -155,7 +207,7 @@ def start_run(recipe: Recipe, name: str, tags: Mapping[str, str]) -> Iterator[Ru
 
     Logs the whole recipe as flat parameters. `name` is the run's name, `tags` say where it ran.
     """
-    experiment_id = _experiment(recipe.tracking.experiment or recipe.name)
+    experiment_id = _experiment(_experiment_name(recipe))
     info = client().create_run(experiment_id, run_name=name, tags=dict(tags)).info
     run = Run(
         id=info.run_id,
@@ -173,6 +225,57 @@ def start_run(recipe: Recipe, name: str, tags: Mapping[str, str]) -> Iterator[Ru
         raise
     finally:
         client().set_terminated(run.id, status)
+
+
+def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
+    """Return the id of the recipe's newest run whose gate accepted another version of the data.
+
+    None if there is none. Another version, because a run on the same data must find the same
+    reference again: what it is compared with is part of what determines its validation.
+    """
+    # MLflow's filter language has no escapes, so what goes into it has no quotes.
+    assert re.fullmatch(r"[\w:]+", dataset_pin), f"not a commit or sha256: {dataset_pin!r}"
+    store = tracking_uri()
+    if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).is_file():
+        return None  # looking must not make one
+    found = client().get_experiment_by_name(_experiment_name(recipe))
+    if not found:
+        return None
+    runs = client().search_runs(
+        [found.experiment_id],
+        f"tags.`retune.gate` = 'passed' AND tags.`retune.dataset` != '{dataset_pin}'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return runs[0].info.run_id if runs else None
+
+
+def download_json(run_id: str, artifact_path: str) -> dict[str, Any] | None:
+    """Return a JSON artifact of a run, None if the run has no such artifact."""
+    folder = artifact_path.rpartition("/")[0] or None
+    # Asked for a missing file, each kind of artifact store raises an error of its own.
+    if artifact_path not in {file.path for file in client().list_artifacts(run_id, folder)}:
+        return None
+    with tempfile.TemporaryDirectory() as target:
+        path = client().download_artifacts(run_id, artifact_path, target)
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _dataset_source(
+    source: str, commit: str | None, subset: str | None, split: str | None
+) -> tuple[str, dict[str, str | None]]:
+    """Return the source's type and fields as MLflow's own sources write them.
+
+    See `to_dict` in mlflow/data/huggingface_dataset_source.py and artifact_dataset_sources.py.
+    """
+    if commit is None:
+        return "local", {"uri": str(Path(source).expanduser().absolute())}
+    place = {"path": source, "config_name": subset, "split": split, "revision": commit}
+    return "hugging_face", place
+
+
+def _experiment_name(recipe: Recipe) -> str:
+    return recipe.tracking.experiment or recipe.name
 
 
 def _experiment(name: str) -> str:

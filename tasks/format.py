@@ -1,19 +1,22 @@
-"""format: conversations become ChatML text, split into training and held-out rows."""
+"""format: conversations become ChatML text and token ids, split into training and held-out rows."""
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from retune.chat import END, ChatFormatError, chatml_tokenizer, encode
+from expectations.features import batches
+from expectations.report import DatasetRejected, Verdict, rejection
+from retune.chat import ChatFormatError, chatml_tokenizer, decode, encode, special_tokens
 from retune.config import Formatting, Model
 from retune.records import Chats, Pins, Rows
 from retune.workspace import Step, building
 from tasks.stage import stage
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     from transformers import PreTrainedTokenizerBase
 
@@ -23,104 +26,199 @@ BATCH = 2000  # rows that are rendered and tokenised together; bounds memory, no
 @stage(name="format")
 def format_chats(rows: Rows, model: Model, config: Formatting, pins: Pins, step: Step) -> Chats:
     """Render every conversation with the chat template, count its tokens, and split."""
+    from retune.plots import length_histogram
+
     with building(step) as build:
         tokenizer = chatml_tokenizer(model.base, pins.commit(pins.model))
-        train, held_out = split(rows.path, config.held_out_share)
         tokenizer.save_pretrained(build.path / "tokenizer")
-        lengths = write_chats(train, tokenizer, build.path / "train.parquet")
-        write_chats(held_out, tokenizer, build.path / "held_out.parquet")
-        metrics = {"rows/train": len(train), "rows/held_out": len(held_out)}
+        lengths, held_out = write_chats(rows.path, tokenizer, config.held_out_share, build.path)
+        metrics = {"rows/train": len(lengths), "rows/held_out": held_out}
         metrics |= token_statistics(lengths, model.max_length)
         _show(build.path / "train.parquet", metrics)
-        return build.finish(Chats, metrics=metrics, files=("tokenizer/chat_template.jinja",))
-
-
-def split(rows: Path, held_out_share: float) -> tuple["pl.DataFrame", "pl.DataFrame"]:
-    """Return (training rows, held-out rows) of a Parquet file, chosen by a hash of the content.
-
-    A conversation's side depends on nothing but its own text, so it never changes when the dataset
-    grows, is reordered or is cut. Raises ChatFormatError when a side stays empty.
-    """
-    import polars as pl
-
-    frame = pl.read_parquet(rows)
-    fraction = pl.Series([_fraction(messages) for messages in frame["messages"].to_list()])
-    train, held_out = (
-        frame.filter(fraction >= held_out_share),
-        frame.filter(fraction < held_out_share),
-    )
-    if train.is_empty() or held_out.is_empty():
-        raise ChatFormatError(
-            f"formatting.held_out_share: {held_out_share:g} of {len(frame):,} rows leaves "
-            f"{len(train):,} for training and {len(held_out):,} held out; change it or use more rows"
-        )
-    return train, held_out
-
-
-def _fraction(messages: list[dict[str, str]]) -> float:
-    """Map a conversation to a number in [0, 1), uniform over contents; case and margins are ignored."""
-    text = "\x1e".join(f"{m['role']}\x1f{m['content'].strip().lower()}" for m in messages)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
+        check_truncation(metrics["truncated_share"], len(lengths), model, config)
+        length_histogram(lengths, model.max_length, build.path / "lengths.png")
+        files = ("tokenizer/chat_template.jinja", "lengths.png")
+        return build.finish(Chats, metrics=metrics, files=files)
 
 
 def write_chats(
-    rows: "pl.DataFrame", tokenizer: "PreTrainedTokenizerBase", path: Path
-) -> list[int]:
-    """Write `rows` with `text` and `input_ids` to a Parquet file; return their lengths in tokens.
+    rows: Path, tokenizer: "PreTrainedTokenizerBase", held_out_share: float, folder: Path
+) -> "tuple[np.ndarray, int]":
+    """Write `train.parquet` and `held_out.parquet`: the rows with `text` and `input_ids`.
 
-    Raises ChatFormatError when a text does not survive the tokenizer, or when the ids hold other
-    control tokens than the template put there.
+    Returns the lengths of the training rows in tokens, and the number of held-out rows. Raises
+    ChatFormatError when a side stays empty, when a text does not survive the tokenizer, or when the
+    ids hold other control tokens than the template put there.
     """
-    import pyarrow as pa
+    import polars as pl
     import pyarrow.parquet as pq
 
-    table = rows.to_arrow().drop_columns(["score"])
-    schema = table.schema.append(pa.field("text", pa.string())).append(
-        pa.field("input_ids", pa.list_(pa.int32()))
+    control = ControlTokens(tokenizer)
+    sides = Sides(held_out_share)
+    lengths: list[pl.Series] = []
+    held_out = 0
+    with (
+        pq.ParquetWriter(folder / "train.parquet", _schema()) as train,
+        pq.ParquetWriter(folder / "held_out.parquet", _schema()) as other,
+    ):
+        for batch in batches(rows, BATCH):
+            chats = encoded(batch, tokenizer, control)
+            is_held_out = sides.held_out(batch)
+            learnt, kept = chats.remove(is_held_out), chats.filter(is_held_out)
+            train.write_table(learnt.to_arrow().cast(_schema()))
+            other.write_table(kept.to_arrow().cast(_schema()))
+            lengths.append(learnt["input_ids"].list.len())
+            held_out += len(kept)
+    counts = pl.concat(lengths).to_numpy()
+    if not len(counts) or not held_out:
+        raise ChatFormatError(
+            f"formatting.held_out_share: {held_out_share:g} of {len(counts) + held_out:,} rows leaves "
+            f"{len(counts):,} for training and {held_out:,} held out; change it or use more rows"
+        )
+    return counts, held_out
+
+
+def encoded(
+    batch: "pl.DataFrame", tokenizer: "PreTrainedTokenizerBase", control: "ControlTokens"
+) -> "pl.DataFrame":
+    """Return `row`, `source`, `messages`, `text` and `input_ids` of a batch of rows, all proven."""
+    import polars as pl
+
+    conversations = batch["messages"].to_list()
+    texts = tokenizer.apply_chat_template(conversations, tokenize=False)
+    ids = encode(tokenizer, texts)
+    chats = batch.select("row", "source", "messages").with_columns(
+        text=pl.Series(texts), input_ids=pl.Series(ids, dtype=pl.List(pl.Int32))
     )
-    lengths: list[int] = []
-    with pq.ParquetWriter(path, schema) as writer:
-        for batch in table.to_batches(BATCH):
-            conversations = batch["messages"].to_pylist()
-            texts = tokenizer.apply_chat_template(conversations, tokenize=False)
-            ids = encode(tokenizer, texts)
-            for conversation, text, row_ids in zip(conversations, texts, ids, strict=True):
-                _check(tokenizer, conversation, text, row_ids)
-            columns = [*batch.columns, pa.array(texts), pa.array(ids, pa.list_(pa.int32()))]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-            lengths += [len(row_ids) for row_ids in ids]
-    return lengths
+    _check_round_trip(chats, decode(tokenizer, ids))
+    control.check(chats)
+    return chats
 
 
-def _check(
-    tokenizer: "PreTrainedTokenizerBase", conversation: list[Any], text: str, ids: list[int]
-) -> None:
-    ends = ids.count(tokenizer.eos_token_id)
-    if ends != len(conversation):
-        raise ChatFormatError(
-            f"a conversation of {len(conversation)} messages has {ends} {END} tokens: {text!r:.120}; the "
-            f"chat template and the tokenizer do not fit together"
+class Sides:
+    """Which side of the split a row is on: a share of all rows is held out of training.
+
+    A conversation's side is chosen by a hash of its first question alone, so it never changes when
+    the dataset grows, is reordered or is cut, and no question is on both sides. A near duplicate that
+    the gate let pass goes where the earlier row is that it is like.
+    """
+
+    def __init__(self, held_out_share: float) -> None:
+        self._share = held_out_share
+        self._places: dict[int, float] = {}  # by row, those that others may refer to
+
+    def held_out(self, batch: "pl.DataFrame") -> "pl.Series":
+        """Tell for each row of a batch (with `row`, `messages` and, from the gate, `twin`)."""
+        import polars as pl
+
+        message = pl.element().struct
+        asked = pl.col("messages").list.eval(
+            message.field("content").filter(message.field("role") == "user")
         )
-    decoded = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    if not decoded.endswith(text):  # a BOS may stand before it
+        question = asked.list.first().fill_null("").str.to_lowercase()
+        plain = batch.select(question.str.replace_all(r"\s+", " ").str.strip_chars()).to_series()
+        twins = batch["twin"] if "twin" in batch.columns else [None] * len(batch)
+        for row, twin, text in zip(batch["row"], twins, plain, strict=True):
+            self._places[row] = self._places.get(twin) or _fraction(text)
+        return pl.Series([self._places[row] < self._share for row in batch["row"]])
+
+
+def _fraction(text: str) -> float:
+    """Map a text to a number in [0, 1), uniform over texts and the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
+
+
+class ControlTokens:
+    """The proof that no message turned into control tokens: a row's ids hold as many of them as the
+    template itself emits for a conversation with its sequence of roles."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+        self._ids = tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer)))
+        self._emitted: dict[tuple[str, ...], int] = {}
+
+    def check(self, chats: "pl.DataFrame") -> None:
+        """Raise ChatFormatError naming the first row with more or fewer control tokens."""
+        import polars as pl
+
+        is_control = pl.element().is_in(self._ids)
+        counts = chats.select(pl.col("input_ids").list.eval(is_control).list.sum()).to_series()
+        roles = chats.select(pl.col("messages").list.eval(pl.element().struct.field("role")))
+        emitted = [self._of_template(tuple(of_row)) for of_row in roles.to_series().to_list()]
+        wrong = (counts != pl.Series(emitted, dtype=counts.dtype)).arg_true()
+        if len(wrong):
+            at = wrong[0]
+            raise ChatFormatError(
+                f"row {chats['row'][at]} has {counts[at]} control tokens where the chat template emits "
+                f"{emitted[at]}: {chats['text'][at]!r:.200}; a message holds one as text (set "
+                f"validation.special_tokens=escape), or the template and the tokenizer do not fit"
+            )
+
+    def _of_template(self, roles: tuple[str, ...]) -> int:
+        if roles not in self._emitted:
+            empty = [{"role": role, "content": "x"} for role in roles]
+            text = self._tokenizer.apply_chat_template(empty, tokenize=False)
+            (ids,) = encode(self._tokenizer, [text])
+            self._emitted[roles] = sum(token in self._ids for token in ids)
+        return self._emitted[roles]
+
+
+def _check_round_trip(chats: "pl.DataFrame", decoded: list[str]) -> None:
+    """Raise ChatFormatError when the ids do not give back the text (a BOS may stand before it)."""
+    import polars as pl
+
+    lost = (~pl.Series(decoded).str.ends_with(chats["text"])).arg_true()
+    if len(lost):
+        at = lost[0]
         raise ChatFormatError(
-            f"the tokenizer does not give back what went in: {text!r:.120} became {decoded!r:.120}; "
-            f"choose a base model whose tokenizer is lossless"
+            f"the tokenizer does not give back what went in: row {chats['row'][at]}, "
+            f"{chats['text'][at]!r:.120} became {decoded[at]!r:.120}; choose a base model whose "
+            f"tokenizer is lossless"
         )
 
 
-def token_statistics(lengths: list[int], max_length: int) -> dict[str, float]:
+def check_truncation(share: float, rows: int, model: Model, config: Formatting) -> None:
+    """Raise DatasetRejected when `model.max_length` cuts more of the `rows` than the recipe allows."""
+    if share <= config.max_truncated_share:
+        return
+    verdict = Verdict(
+        name="max_truncated_share",
+        title=f"at most {config.max_truncated_share:.1%} of the training rows are longer than "
+        f"model.max_length={model.max_length:,} tokens",
+        severity="critical",
+        success=False,
+        seen=f"{share:.1%} ({round(share * rows):,} of {rows:,} rows)",
+        setting="formatting.max_truncated_share",
+    )
+    raise DatasetRejected(rejection([verdict], rows))
+
+
+def token_statistics(lengths: "np.ndarray", max_length: int) -> dict[str, float]:
     """Return the training rows' token counts, and the share that `max_length` cuts."""
     import numpy as np
 
-    counts = np.asarray(lengths)
     return {
-        "tokens/total": int(counts.sum()),
-        "tokens/mean": float(counts.mean()),
-        "tokens/p95": float(np.quantile(counts, 0.95)),
-        "tokens/max": int(counts.max()),
-        "truncated_share": float((counts > max_length).mean()),
+        "tokens/total": int(lengths.sum()),
+        "tokens/mean": float(lengths.mean()),
+        "tokens/p95": float(np.quantile(lengths, 0.95)),
+        "tokens/max": int(lengths.max()),
+        "truncated_share": float((lengths > max_length).mean()),
     }
+
+
+def _schema():
+    import pyarrow as pa
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    return pa.schema(
+        {
+            "row": pa.int64(),
+            "source": pa.string(),
+            "messages": pa.list_(message),
+            "text": pa.string(),
+            "input_ids": pa.list_(pa.int32()),
+        }
+    )
 
 
 def _show(train: Path, metrics: dict[str, float]) -> None:

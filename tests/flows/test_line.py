@@ -27,7 +27,7 @@ def sums(count: int) -> list[dict]:
                 {"from": "gpt", "value": f"It is {n + n % 7}."},
             ],
             "source": f"sums/{n % 2}",
-            "score": 3.0 + n % 10 / 10,
+            "score": 3.0 + n % 40 / 40,
         }
         for n in range(count)
     ]

@@ -1,9 +1,12 @@
 """Runs in a real MLflow store: parameters, metrics, files, child runs, and how a run ends."""
 
+import itertools
 import json
 from pathlib import Path
 
+import mlflow.data
 import pytest
+from mlflow.data.huggingface_dataset_source import HuggingFaceDatasetSource
 
 from retune import tracking
 from retune.config import Recipe, flat
@@ -107,3 +110,100 @@ def test_children_know_their_parent(client):
     )
     seen = {c.info.run_name: c.info.status for c in children}
     assert seen == {"q4_k_m": "FINISHED", "q2_k": "FAILED"}
+
+
+def accepted(pin: str, recipe: Recipe = RECIPE, gate: str = "passed") -> str:
+    """Make a run whose gate said `gate` of the dataset version `pin`; return its id."""
+    with tracking.start_run(recipe, "earlier", {"retune.dataset": pin}) as run:
+        run.set_tags({"retune.gate": gate})
+        return run.id
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Runs start a second apart, however fast they are made."""
+    ticks = itertools.count(1_700_000_000_000, 1000)
+    monkeypatch.setattr(
+        "mlflow.tracking._tracking_service.client.get_current_time_millis", lambda: next(ticks)
+    )
+
+
+def test_a_hub_dataset_is_an_input_that_mlflow_can_load_again(client):
+    with tracking.start_run(RECIPE, "seventh", {}) as run:
+        run.log_dataset(
+            "FineTome", "a" * 40, "m/FineTome", "c0ffee", 900, "training", split="train"
+        )
+    (logged,) = client.get_run(run.id).inputs.dataset_inputs
+    assert (logged.dataset.name, logged.dataset.digest) == ("FineTome", "a" * 36)
+    assert json.loads(logged.dataset.profile) == {"num_rows": 900}
+    assert [(tag.key, tag.value) for tag in logged.tags] == [("mlflow.data.context", "training")]
+    source = mlflow.data.get_source(logged)
+    assert isinstance(source, HuggingFaceDatasetSource)
+    assert (source.path, source.revision) == ("m/FineTome", "c0ffee")
+    assert (source.config_name, source.split) == (None, "train")
+
+
+def test_a_local_dataset_is_an_input_by_its_path(client, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("{}")
+    with tracking.start_run(RECIPE, "eighth", {}) as run:
+        run.log_dataset("rows", "1234", str(file), None, 1, "training")
+    (logged,) = client.get_run(run.id).inputs.dataset_inputs
+    assert logged.dataset.source_type == "local"
+    assert Path(mlflow.data.get_source(logged).load()).read_text() == "{}"
+
+
+def test_runs_are_found_by_their_dataset(client):
+    with tracking.start_run(RECIPE, "ninth", {}) as run:
+        run.log_dataset("rows", "1234", "a/b", "c0ffee", 1, "training")
+    for word, ids in (("rows", [run.id]), ("others", [])):
+        found = client.search_runs([run.experiment_id], f"dataset.name = '{word}'")
+        assert [r.info.run_id for r in found] == ids
+
+
+def test_without_an_earlier_run_nothing_was_accepted(client):
+    assert tracking.last_accepted(RECIPE, "sha256:a") is None
+    accepted("sha256:a")
+    assert tracking.last_accepted(RECIPE, "sha256:a") is None
+
+
+def test_the_newest_run_on_other_data_was_accepted_last(client, clock):
+    accepted("sha256:a")
+    newest = accepted("sha256:b")
+    accepted("sha256:c")
+    accepted("sha256:d", gate="failed")
+    accepted("sha256:e", recipe=RECIPE.model_copy(update={"name": "other"}))
+    assert tracking.last_accepted(RECIPE, "sha256:c") == newest
+    # Run again, the same data is compared with the same run.
+    accepted("sha256:c")
+    assert tracking.last_accepted(RECIPE, "sha256:c") == newest
+
+
+def test_the_experiment_may_have_a_name_of_its_own(client):
+    named = Recipe.parse(
+        {**RECIPE.model_dump(exclude_unset=True), "tracking": {"experiment": "it's mine"}}
+    )
+    run_id = accepted("sha256:a", recipe=named)
+    assert tracking.last_accepted(named, "sha256:b") == run_id
+
+
+def test_a_pin_cannot_change_the_question(client):
+    with pytest.raises(AssertionError, match="not a commit"):
+        tracking.last_accepted(RECIPE, "x' OR tags.a = 'b")
+
+
+def test_json_artifacts_come_back(client):
+    with tracking.start_run(RECIPE, "tenth", {}) as run:
+        client.log_dict(run.id, {"mean": 3.5}, "validate/scores.json")
+        client.log_dict(run.id, {"é": 1}, "top.json")
+    assert tracking.download_json(run.id, "validate/scores.json") == {"mean": 3.5}
+    assert tracking.download_json(run.id, "top.json") == {"é": 1}
+
+
+@pytest.mark.parametrize(
+    "path", ["validate/scores.json", "validate/other.json", "none/x.json", "x"]
+)
+def test_a_missing_artifact_is_none(client, path):
+    with tracking.start_run(RECIPE, "eleventh", {}) as run:
+        client.log_dict(run.id, {}, "validate/there.json")
+    assert tracking.download_json(run.id, path) is None

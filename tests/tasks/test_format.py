@@ -2,27 +2,36 @@
 
 import random
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from expectations.report import DatasetRejected
 from retune.chat import END, ChatFormatError, chatml_tokenizer, encode
-from tasks.format import split, token_statistics, write_chats
+from retune.config import Formatting, Model
+from tasks.format import ControlTokens, check_truncation, token_statistics, write_chats
 from tests.tasks.conftest import make_tokenizer
 
 
-def rows(numbers) -> pl.DataFrame:
-    return pl.DataFrame(
+def chat(question: str, answer: str = "a") -> list[dict]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def write(path, conversations: list, twins=None):
+    """Write rows as the gate leaves them."""
+    count = len(conversations)
+    pl.DataFrame(
         {
-            "row": list(numbers),
-            "messages": [
-                [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]
-                for n in numbers
-            ],
-            "source": ["s"] * len(list(numbers)),
-            "score": [3.0] * len(list(numbers)),
-        }
-    )
+            "row": range(count),
+            "messages": conversations,
+            "source": ["s"] * count,
+            "score": [3.0] * count,
+            "twin": twins or [None] * count,
+        },
+        schema_overrides={"twin": pl.Int64},
+    ).write_parquet(path / "rows.parquet")
+    return path / "rows.parquet"
 
 
 @pytest.fixture
@@ -31,46 +40,98 @@ def tokenizer(tmp_path):
     return chatml_tokenizer(str(tmp_path), None)
 
 
-def held_out(frame: pl.DataFrame, path) -> set[str]:
-    frame.write_parquet(path)
-    _, kept = split(path, 0.2)
+def split(folder, questions: list[str], tokenizer, share=0.2, twins=None) -> set[str]:
+    """Return the questions that are held out."""
+    folder.mkdir(exist_ok=True)
+    write_chats(write(folder, [chat(q) for q in questions], twins), tokenizer, share, folder)
+    kept = pl.read_parquet(folder / "held_out.parquet")
     return {messages[0]["content"] for messages in kept["messages"].to_list()}
 
 
-def test_no_row_changes_sides_when_the_dataset_grows(tmp_path):
-    small = held_out(rows(range(300)), tmp_path / "a.parquet")
+def test_no_row_changes_sides_when_the_dataset_grows(tmp_path, tokenizer):
+    small = split(tmp_path / "a", [f"q{n}" for n in range(300)], tokenizer)
     numbers = list(range(900))
     random.Random(0).shuffle(numbers)
-    large = held_out(rows(numbers), tmp_path / "b.parquet")
+    large = split(tmp_path / "b", [f"q{n}" for n in numbers], tokenizer)
     assert small == {q for q in large if int(q[1:]) < 300}
     assert 0.15 < len(large) / 900 < 0.25
 
 
-def test_an_empty_side_is_refused(tmp_path):
-    rows(range(3)).write_parquet(tmp_path / "r.parquet")
+def test_a_question_is_on_one_side_only(tmp_path, tokenizer):
+    same = [chat(f" Q{n % 40} ", f"a{n}") if n % 2 else chat(f"q{n % 40}", "b") for n in range(400)]
+    write_chats(write(tmp_path, same), tokenizer, 0.2, tmp_path)
+
+    def asked(side: str) -> set[str]:
+        rows = pl.read_parquet(tmp_path / f"{side}.parquet")["messages"].to_list()
+        return {row[0]["content"].strip().lower() for row in rows}
+
+    assert asked("train") and asked("held_out")
+    assert not asked("train") & asked("held_out")
+
+
+def test_a_kept_near_duplicate_stays_with_its_twin(tmp_path, tokenizer):
+    questions = [f"q{n}" for n in range(200)]
+    alone = split(tmp_path / "a", questions, tokenizer)
+    twins = [None] * 100 + list(range(100))
+    together = split(tmp_path / "b", questions, tokenizer, twins=twins)
+    sides = {q: q in together for q in questions}
+    assert [sides[f"q{n}"] for n in range(100)] == [sides[f"q{n + 100}"] for n in range(100)]
+    assert together != alone
+
+
+def test_an_empty_side_is_refused(tmp_path, tokenizer):
     with pytest.raises(ChatFormatError, match="leaves 3 for training and 0 held out"):
-        split(tmp_path / "r.parquet", 0.0001)
+        split(tmp_path, ["q1", "q2", "q3"], tokenizer, share=0.0001)
 
 
-def test_rows_carry_text_and_its_ids(tokenizer, tmp_path):
-    lengths = write_chats(rows(range(5)), tokenizer, tmp_path / "out.parquet")
-    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+def test_rows_carry_text_and_its_ids(tmp_path, tokenizer):
+    rows = write(tmp_path, [chat(f"q{n}", f"a{n}") for n in range(50)])
+    lengths, held_out = write_chats(rows, tokenizer, 0.2, tmp_path)
+    table = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    first = table[0]
+    n = first["row"]
     assert (
-        table[3]["text"] == "<|im_start|>user\nq3<|im_end|>\n<|im_start|>assistant\na3<|im_end|>\n"
+        first["text"]
+        == f"<|im_start|>user\nq{n}<|im_end|>\n<|im_start|>assistant\na{n}<|im_end|>\n"
     )
-    assert tokenizer.decode(table[3]["input_ids"]) == table[3]["text"]
-    assert lengths == [len(row["input_ids"]) for row in table]
-    assert table[3]["input_ids"].count(tokenizer.convert_tokens_to_ids(END)) == 2
+    assert tokenizer.decode(first["input_ids"]) == first["text"]
+    assert lengths.tolist() == [len(row["input_ids"]) for row in table]
+    assert len(table) + held_out == 50
+    assert first["input_ids"].count(tokenizer.convert_tokens_to_ids(END)) == 2
 
 
-def test_a_typed_control_token_is_caught(tokenizer, tmp_path):
-    bad = rows(range(1)).with_columns(
-        messages=pl.Series(
-            [[{"role": "user", "content": "hi<|im_end|>"}, {"role": "assistant", "content": "a"}]]
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|im_start|>", "<|begin|>", "<|pad|>"])
+def test_a_typed_control_token_is_caught(tmp_path, tokenizer, token):
+    rows = write(tmp_path, [chat("fine"), chat(f"hi{token}")])
+    with pytest.raises(ChatFormatError, match="row 1 has 5 control tokens where the .* emits 4"):
+        write_chats(rows, tokenizer, 0.5, tmp_path)
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|im_start|>", "<|begin|>", "<|pad|>"])
+def test_an_escaped_control_token_is_text(tmp_path, tokenizer, token):
+    escaped = f"{token[0]}\u200b{token[1:]}"
+    text = tokenizer.apply_chat_template(chat(f"hi {escaped}"), tokenize=False)
+    plain = tokenizer.apply_chat_template(chat("hi"), tokenize=False)
+    control = ControlTokens(tokenizer)
+    for given in (text, plain):
+        (ids,) = encode(tokenizer, [given])
+        frame = pl.DataFrame(
+            {"row": [0], "text": [given], "messages": [chat("hi")], "input_ids": [ids]}
         )
-    )
-    with pytest.raises(ChatFormatError, match="2 messages has 3"):
-        write_chats(bad, tokenizer, tmp_path / "out.parquet")
+        control.check(frame)
+
+
+def test_other_sequences_of_roles_have_their_own_count(tmp_path, tokenizer):
+    tool = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "<tool_call>"},
+        {"role": "tool", "content": "{}"},
+        {"role": "assistant", "content": "a"},
+    ]
+    rows = write(tmp_path, [*(chat(f"q{n}") for n in range(20)), tool])
+    lengths, held_out = write_chats(rows, tokenizer, 0.3, tmp_path)
+    assert len(lengths) + held_out == 21
 
 
 def test_a_lossy_tokenizer_is_refused(tmp_path):
@@ -78,13 +139,17 @@ def test_a_lossy_tokenizer_is_refused(tmp_path):
 
     tokenizer = make_tokenizer(tmp_path)
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
-    shouting = rows(range(1)).with_columns(
-        messages=pl.Series(
-            [[{"role": "user", "content": "HI"}, {"role": "assistant", "content": "a"}]]
-        )
-    )
-    with pytest.raises(ChatFormatError, match="does not give back what went in"):
-        write_chats(shouting, tokenizer, tmp_path / "out.parquet")
+    with pytest.raises(ChatFormatError, match="does not give back what went in: row 0"):
+        write_chats(write(tmp_path, [chat("HI")]), tokenizer, 0.5, tmp_path)
+
+
+def test_too_much_truncation_is_a_rejected_dataset():
+    model = Model(base="b", max_length=512)
+    check_truncation(0.25, 1000, model, Formatting())
+    with pytest.raises(
+        DatasetRejected, match=r"max_length=512 tokens; seen: 30\.0% \(300 of 1,000"
+    ):
+        check_truncation(0.3, 1000, model, Formatting())
 
 
 def plain_tokenizer(folder, add_bos: bool):
@@ -132,6 +197,6 @@ def test_a_template_that_writes_the_bos_gets_no_second_one(tmp_path):
 
 
 def test_token_statistics_count_what_is_cut():
-    seen = token_statistics([10, 20, 30, 100], max_length=30)
+    seen = token_statistics(np.array([10, 20, 30, 100]), max_length=30)
     assert seen["tokens/total"] == 160
     assert seen["truncated_share"] == 0.25

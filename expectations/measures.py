@@ -1,0 +1,59 @@
+"""The dataset as a whole, in one line of numbers: what the dataset expectations judge."""
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from expectations.features import fate
+from expectations.scores import Distribution, distribution, ks, psi
+from retune.config import Validation
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Of two samples of 100 from one distribution every fifth pair has a PSI above 0.25 or a KS distance
+# above 0.15; of 300, one in a thousand (1,000 pairs each).
+LEAST_FOR_DRIFT = 300
+
+
+def sound_scores(table: "pl.DataFrame", config: Validation) -> "pl.Series":
+    """Return the scores of the sound rows, those that the filter drops included."""
+    return table.filter(fate(table, config) != "quarantined")["score"].drop_nulls()
+
+
+def measures(
+    table: "pl.DataFrame",
+    config: Validation,
+    reference: Distribution | None = None,
+    agreement: float | None = None,
+) -> dict[str, float]:
+    """Return one number per dataset expectation, by the expectation's name.
+
+    `table` is the feature table, `reference` the scores of the last accepted run, `agreement` the
+    share of re-scored rows that agree; expectations without (enough of) these are missing.
+    Scores are those of the sound rows before the filter; where there is none at all, no limit on
+    them is met.
+    """
+    rows = len(table)
+    ends = fate(table, config)
+    scores = sound_scores(table, config)
+    sources = table.filter(ends == "accepted")["source"].value_counts()
+    found: dict[str, float] = {
+        "min_rows": (ends == "accepted").sum(),
+        "max_quarantined_share": (ends == "quarantined").sum() / rows,
+        "max_source_share": (sources["count"].max() or 0) / max(sources["count"].sum(), 1),
+        "score_mean_min": -inf,
+        "score_mean_max": inf,
+        "min_distinct_scores": 0,
+        "max_below_threshold_share": 1.0,
+    }
+    new = distribution(scores)
+    if new is not None:
+        found |= {"score_mean_min": new.mean, "score_mean_max": new.mean}
+        found["min_distinct_scores"] = new.distinct
+        if config.score_threshold is not None:
+            found["max_below_threshold_share"] = float((scores < config.score_threshold).mean())
+        if reference is not None and min(reference.count, new.count) >= LEAST_FOR_DRIFT:
+            found |= {"max_psi": psi(reference, scores), "max_ks": ks(reference, scores)}
+    if agreement is not None:
+        found["min_agreement"] = agreement
+    return found

@@ -1,0 +1,272 @@
+"""What can be wrong with single messages and rows, found by column operations over one batch.
+
+A library's verdict in Python is only asked for the few texts that a column pattern lets through.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from retune.chat import END, START
+from retune.config import Validation
+
+if TYPE_CHECKING:
+    import polars as pl
+
+KNOWN_ROLES = ("system", "user", "assistant", "tool")
+
+# The order of a conversation, one letter per role: an optional system prompt, then questions each
+# answered by the assistant, who may call tools before it goes on. The end is the assistant's.
+_LETTERS = {"system": "s", "user": "u", "assistant": "a", "tool": "t"}
+_ORDER = r"^s?(ua(t+a)*)+$"
+
+# Control tokens of other models' templates. In code they may well be quoted; in prose they are the
+# leavings of another tool's template.
+FOREIGN_TOKENS = (
+    *("<|endoftext|>", "<|begin_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>"),
+    *("<|start_header_id|>", "<|end_header_id|>", "<|system|>", "<|user|>", "<|assistant|>"),
+    *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>"),
+    *("<start_of_turn>", "<end_of_turn>", "<|turn|>", "<|channel|>"),
+)
+_CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`"
+
+_VISIBLE = r"[^\s\p{C}\p{Z}]"
+CONTROL = r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]"
+BROKEN = r"[\x{FFFD}\x{FFFE}\x{FFFF}]"
+# A lead byte of UTF-8 followed by a continuation byte, both read as cp1252 or Latin-1.
+MOJIBAKE = (
+    r"[\x{C2}-\x{F4}][\x{80}-\x{BF}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|\x{E2}\x{20AC}|\x{EF}\x{BF}\x{BD}"
+)
+EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b"
+URL = r"(?i)\bhttps?://[^\s/]|\bwww\.[a-z0-9-]+\.[a-z]"
+PHONE = r"\+\d[\d ().\-]{7,}\d|\(\d{3}\) ?\d{3}[-. ]\d{4}\b|\b\d{3}[-.]\d{3}[-.]\d{4}\b"
+_LEAST_BYTES = 800  # of a message that is asked whether it repeats itself
+_HEAD = 160  # characters in which a refusal shows
+_LANGUAGE_CHARS = (40, 1000)  # least for a guess, and how many are read
+
+MESSAGE_FLAWS = (
+    *("unknown_role", "empty_message", "oversized_message", "special_token", "invalid_unicode"),
+    *("control_character", "mojibake", "repetition", "answer_repeats_question", "roles_swapped"),
+    *("refusal", "self_identification", "secret", "email", "phone_number", "url"),
+)
+
+
+class Rules(NamedTuple):
+    """What rows are judged by: the recipe's section, the special tokens of the base model's
+    tokenizer, and the evaluation prompts that must not be trained on."""
+
+    config: Validation
+    special_tokens: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """What must never be typed: the tokenizer's special tokens, and ChatML's in any case."""
+        return tuple(dict.fromkeys((*self.special_tokens, START, END)))
+
+
+def explode(batch: "pl.DataFrame") -> "pl.DataFrame":
+    """Return one line per message of a batch of rows: `row`, `place` (0, 1, …), `role`, `content`
+    (empty text for null) and `last` (true for a row's last message)."""
+    import polars as pl
+
+    present = pl.col("role").is_not_null() | pl.col("content").is_not_null()
+    return (
+        batch.select("row", "messages")
+        .explode("messages")
+        .unnest("messages")
+        .filter(present)
+        .with_columns(
+            pl.col("content").fill_null(""),
+            place=pl.int_range(pl.len()).over("row"),
+            last=pl.col("row") != pl.col("row").shift(-1, fill_value=-1),
+        )
+    )
+
+
+def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
+    """Add one boolean column per name in MESSAGE_FLAWS, and `plain`: the content without case and
+    with single spaces."""
+    import polars as pl
+
+    config = rules.config
+    text = pl.col("content")
+    role = pl.col("role").fill_null("")
+    plain = text.str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+    answers = (role == "assistant") & (role.shift(1) == "user") & (pl.col("place") > 0)
+    straight = text.str.replace_all("’", "'", literal=True)
+    judged = messages.with_columns(plain=plain).with_columns(
+        unknown_role=~role.is_in(KNOWN_ROLES),
+        empty_message=~text.str.contains(_VISIBLE),
+        oversized_message=text.str.len_chars() > config.max_message_chars,
+        invalid_unicode=text.str.contains(BROKEN),
+        control_character=text.str.contains(CONTROL),
+        answer_repeats_question=answers
+        & (pl.col("plain") == pl.col("plain").shift(1))
+        & (pl.col("plain") != ""),
+        roles_swapped=answers
+        & text.str.strip_chars_end().str.ends_with("?")
+        & ~text.shift(1).str.contains("?", literal=True)
+        & (text.str.len_chars() < text.shift(1).str.len_chars()),
+        refusal=(role == "assistant") & _has_phrase(straight.str.head(_HEAD), config.refusals),
+        self_identification=(role == "assistant") & _has_phrase(straight, config.identities),
+        email=text.str.contains(EMAIL),
+        url=text.str.contains(URL),
+    )
+    code_free = text.str.replace_all(_CODE, "")
+    foreign = [token for token in FOREIGN_TOKENS if token not in rules.control_tokens]
+    return judged.with_columns(
+        special_token=text.str.contains_any(rules.control_tokens)
+        | pl.when(text.str.contains_any(foreign)).then(code_free.str.contains_any(foreign)),
+        mojibake=_confirmed(judged, text.str.contains(MOJIBAKE), _is_mojibake),
+        secret=_confirmed(judged, text.str.contains(secret_pattern()), _has_secret),
+        phone_number=_confirmed(judged, text.str.contains(PHONE), _has_phone_number),
+        repetition=_confirmed(
+            judged,
+            text.str.len_bytes() >= _LEAST_BYTES,
+            lambda content: compression(content) < config.min_compression,
+        ),
+    ).with_columns(pl.col(MESSAGE_FLAWS).fill_null(False))
+
+
+def judge_rows(
+    batch: "pl.DataFrame", messages: "pl.DataFrame", config: Validation
+) -> "pl.DataFrame":
+    """Judge a batch of rows from its judged messages; one line per row of `batch`, in order.
+
+    Columns: `row`, `source`, `score`, `turns`, `chars` (of the longest message), `content` (a hash
+    of roles and plain contents) and one boolean per flaw that a row can have by itself.
+    """
+    import polars as pl
+
+    letter = pl.col("role").replace_strict(_LETTERS, default="?", return_dtype=pl.String)
+    per_row = messages.group_by("row", maintain_order=True).agg(
+        pl.col(MESSAGE_FLAWS).any(),
+        turns=pl.len(),
+        chars=pl.col("content").str.len_chars().max(),
+        order=letter.str.join(""),
+        content=pl.concat_str(pl.col("role").fill_null(""), "plain", separator="\x1f")
+        .str.join("\x1e")
+        .hash(),
+    )
+    turns, order = pl.col("turns"), pl.col("order")
+    judged = (
+        batch.select("row", "source", "score", malformed=pl.col("problem").is_not_null())
+        .join(per_row, on="row", how="left", maintain_order="left")
+        # A row without messages has no line in `per_row`.
+        .with_columns(
+            pl.col("turns", "chars", "content").fill_null(0),
+            pl.col(MESSAGE_FLAWS).fill_null(False),
+            order.fill_null(""),
+        )
+        .with_columns(
+            no_messages=(turns == 0) & ~pl.col("malformed"),
+            roles_out_of_order=(turns > 0) & ~pl.col("unknown_role") & ~order.str.contains(_ORDER),
+            language=pl.lit(False),
+        )
+        .drop("order")
+    )
+    if config.languages:
+        judged = judged.with_columns(language=_foreign(judged["row"], messages, config.languages))
+    return judged
+
+
+def compression(text: str) -> float:
+    """Return the size of `text` compressed with LZ4, as a share of its bytes in UTF-8."""
+    import pyarrow as pa
+
+    raw = text.encode()
+    return len(pa.compress(raw, codec="lz4", asbytes=True)) / len(raw)
+
+
+@cache
+def secret_pattern() -> str:
+    """Return one pattern for whatever detect-secrets' detectors may match.
+
+    Their own patterns, without the look-arounds that a linear-time engine lacks: it finds too much
+    rather than too little, and the detectors themselves decide.
+    """
+    import re
+
+    found = []
+    for detector in _secret_detectors():
+        for pattern in detector.denylist:
+            flags = "".join(
+                letter for letter, flag in (("i", re.I), ("x", re.X)) if pattern.flags & flag
+            )
+            source = re.sub(r"\(\?<?[=!](?:[^()\\]|\\.|\[[^\]]*\])*\)", "", pattern.pattern)
+            found.append(f"(?{flags}:{source})" if flags else f"(?:{source})")
+    return "|".join(found)
+
+
+@cache
+def _secret_detectors() -> list:
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+
+    detectors = [kind() for kind in get_mapping_from_secret_type_to_class().values()]
+    # Public IP addresses are no secret; Artifactory's patterns match capitalised words.
+    unwanted = ("IPPublicDetector", "ArtifactoryDetector")
+    return [
+        detector
+        for detector in detectors
+        if getattr(detector, "denylist", None) and type(detector).__name__ not in unwanted
+    ]
+
+
+def _has_secret(text: str) -> bool:
+    return any(True for detector in _secret_detectors() for _ in detector.analyze_string(text))
+
+
+def _has_phone_number(text: str) -> bool:
+    """Ask libphonenumber; a number without a country code is read as a North American one."""
+    import phonenumbers
+
+    return any(True for _ in phonenumbers.PhoneNumberMatcher(text, "US"))
+
+
+def _is_mojibake(text: str) -> bool:
+    from ftfy.badness import is_bad
+
+    return is_bad(text)
+
+
+def _foreign(
+    rows: "pl.Series", messages: "pl.DataFrame", languages: tuple[str, ...]
+) -> "pl.Series":
+    """Tell for each of `rows` whether it is written in none of `languages` (ISO 639-1)."""
+    import polars as pl
+    from py3langid import classify
+
+    least, most = _LANGUAGE_CHARS
+    texts = messages.filter(pl.col("role") != "system").group_by("row", maintain_order=True)
+    joined = texts.agg(text=pl.col("content").str.join("\n").str.head(most))
+    joined = joined.with_columns(
+        foreign=pl.Series(
+            [len(text) >= least and classify(text)[0] not in languages for text in joined["text"]],
+            dtype=pl.Boolean,
+        )
+    )
+    return (
+        rows.to_frame()
+        .join(joined, on="row", how="left", maintain_order="left")["foreign"]
+        .fill_null(False)
+    )
+
+
+def _has_phrase(text: "pl.Expr", phrases: tuple[str, ...]) -> "pl.Expr":
+    import polars as pl
+
+    if not phrases:
+        return pl.lit(False)
+    return text.str.contains_any(phrases, ascii_case_insensitive=True)
+
+
+def _confirmed(
+    messages: "pl.DataFrame", suspect: "pl.Expr", check: Callable[[str], bool]
+) -> "pl.Series":
+    """Return where `check` holds, asked only for the contents that are `suspect`."""
+    import polars as pl
+
+    mask = messages.select(suspect.fill_null(False)).to_series()
+    verdicts = [check(content) for content in messages["content"].filter(mask)]
+    return mask.scatter(mask.arg_true(), pl.Series(verdicts, dtype=pl.Boolean))

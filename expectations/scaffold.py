@@ -1,0 +1,76 @@
+"""Thresholds for a recipe, taken from a dataset that is known to be good."""
+
+from math import ceil, floor
+from typing import TYPE_CHECKING, Any
+
+from expectations.features import fate
+from expectations.measures import sound_scores
+from expectations.scores import distribution
+from retune.config import Validation
+from retune.flaws import FLAWS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROOM = 1.5  # how many times the flaws of the good dataset a later one may have
+LEAST_ROOM = 0.005  # share of rows; what the good dataset has once, a later one may have twice
+FEWER_ROWS = 0.8  # share of the good dataset's rows that a later one must have
+LONGER = 2  # times the longest message
+STEPS_OF_STD = 0.5  # how far the mean score may move, in standard deviations
+
+
+def thresholds(table: "pl.DataFrame") -> dict[str, Any]:
+    """Return the section `validation` of a recipe, as far as it differs from the defaults.
+
+    `table` is the feature table of the good dataset, with scores (see `expectations.features`).
+    Datasets like it pass with some room: half as many flaws more, a mean score within half a
+    standard deviation, the 5 % quantile no lower than that.
+    """
+    defaults = Validation()
+    scores = sound_scores(table, defaults)
+    config = defaults.model_copy(update={"score_required": len(scores) > 0})
+    ends = fate(table, config)
+    if not config.score_required:
+        ends = fate(table.with_columns(score_missing=False), config)
+    shares = {flaw: float(table[flaw].mean()) for flaw in FLAWS}
+    found: dict[str, Any] = {
+        "min_rows": max(1, floor(FEWER_ROWS * (ends == "accepted").sum())),
+        "max_quarantined_share": _with_room(float((ends == "quarantined").mean())),
+        "max_message_chars": _rounded_up(LONGER * int(table["chars"].max() or 1)),
+        "tolerances": {
+            flaw: _with_room(share)
+            for flaw, share in shares.items()
+            if share and not flaw.startswith("score_")
+        },
+    }
+    sources = table["source"].value_counts()["count"]
+    if len(sources) > 1:
+        found["max_source_share"] = _with_room(sources.max() / sources.sum())
+    return found | _score_thresholds(scores)
+
+
+def _score_thresholds(scores: "pl.Series") -> dict[str, Any]:
+    seen = distribution(scores)
+    if seen is None:
+        return {"score_required": False}
+    defaults = Validation()
+    low, high = seen.quantiles[0], seen.quantiles[-1]
+    step = STEPS_OF_STD * float(scores.std() or 0)
+    return {
+        "score_min": min(defaults.score_min, floor(low)),
+        "score_max": max(defaults.score_max, ceil(high)),
+        "score_mean_min": round(seen.mean - step, 3),
+        "score_mean_max": round(seen.mean + step, 3),
+        "score_quantiles_min": {0.05: round(seen.quantiles[50] - step, 3)},
+        "min_distinct_scores": min(defaults.min_distinct_scores, seen.distinct),
+    }
+
+
+def _with_room(share: float) -> float:
+    return min(1.0, ceil(1000 * max(ROOM * share, share + LEAST_ROOM)) / 1000)
+
+
+def _rounded_up(number: int) -> int:
+    """Return a round number that is not smaller, e.g. 20,000 for 13,579."""
+    unit = 10 ** max(0, len(str(number)) - 1)
+    return ceil(number / unit) * unit

@@ -1,0 +1,144 @@
+"""`retune validate` and `retune scaffold-suite`: the data gate alone, without any server.
+
+For a dataset repository's own CI, and for writing a recipe's thresholds.
+"""
+
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expectations.messages import Rules
+from expectations.report import Report
+from expectations.scores import Distribution
+from flows.recipes import load
+from retune.config import Model, Recipe, set_value
+from retune.sources import DATA_FORMATS, pin
+from retune.tracking import download_json, last_accepted
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from transformers import PreTrainedTokenizerBase
+
+_NO_MODEL = "none"  # of a dataset file that is judged without a recipe
+
+
+def check(name: str, assignments: list[str], folder: Path) -> Report:
+    """Judge the dataset of a recipe, or a dataset file by the default recipe; write into `folder`.
+
+    `folder` is replaced by what the gate leaves (see `tasks.validate.gate.FILES`). With a base model
+    the token ids are proven and counted as well. Raises SourceError and RecipeError for what cannot
+    be judged, DatasetRejected for too many long rows; what the gate itself rejects is in the report.
+    """
+    from tasks.format import check_truncation, write_chats
+    from tasks.validate.gate import gate
+
+    recipe = _recipe(name, assignments)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with _fetched(recipe) as (rows, version):
+        tokenizer = _tokenizer(recipe)
+        accepted = last_accepted(recipe, version)
+        stored = download_json(accepted, "validate/scores.json") if accepted else None
+        reference = Distribution.model_validate(stored) if stored else None
+        report = gate(rows, _rules(recipe, tokenizer), folder, reference, _say)
+        if tokenizer and not report.failed:
+            with tempfile.TemporaryDirectory() as chats:
+                lengths, _ = write_chats(
+                    folder / "rows.parquet",
+                    tokenizer,
+                    recipe.formatting.held_out_share,
+                    Path(chats),
+                )
+            share = float((lengths > recipe.model.max_length).mean())
+            check_truncation(share, len(lengths), recipe.model, recipe.formatting)
+    return report
+
+
+def scaffold(name: str, assignments: list[str]) -> str:
+    """Return the YAML of a section `validation` with thresholds from a dataset known to be good."""
+    import yaml
+
+    from expectations.features import features, with_scores
+    from expectations.scaffold import thresholds
+
+    recipe = _recipe(name, assignments)
+    with _fetched(recipe) as (rows, _):
+        rules = _rules(recipe, _tokenizer(recipe))
+        table = with_scores(features(rows, rules), rules.config)
+    found = {"validation": thresholds(table)}
+    return f"# from {recipe.dataset.source}, {len(table):,} rows\n" + yaml.safe_dump(
+        found, sort_keys=False, allow_unicode=True
+    )
+
+
+def shown(report: Report) -> "Table":
+    """Return the expectations with what was seen, the failed ones first, as a table for a terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        "", "severity", "expected", "seen",
+        title=f"{report.accepted:,} of {report.rows:,} rows accepted, suite {report.suite}",
+        title_justify="left", title_style="bold", box=None, pad_edge=False,
+    )  # fmt: skip
+    clean = [verdict for verdict in report.verdicts if verdict.success and verdict.seen == "none"]
+    told = [verdict for verdict in report.verdicts if verdict not in clean]
+    for verdict in sorted(told, key=lambda verdict: verdict.success):
+        mark = "[green]ok[/]" if verdict.success else "[red]FAILED[/]"
+        table.add_row(mark, verdict.severity, escape(verdict.title), escape(verdict.seen))
+    table.add_row("[green]ok[/]", "", f"{len(clean)} more expectations", "nothing found")
+    return table
+
+
+def _recipe(name: str, assignments: list[str]) -> Recipe:
+    if Path(name).suffix.lower() not in DATA_FORMATS:
+        return load(name, assignments)
+    values: dict[str, Any] = {"dataset": {"source": name}, "model": {"base": _NO_MODEL}}
+    values["name"] = (
+        re.sub(r"[^a-z0-9._-]+", "-", Path(name).stem.lower()).strip("-._") or "dataset"
+    )
+    for assignment in assignments:
+        values = set_value(values, assignment)
+    return Recipe.parse(values, name)
+
+
+@contextmanager
+def _fetched(recipe: Recipe) -> Iterator[tuple[Path, str]]:
+    """Yield the dataset's rows in a temporary Parquet file, and its version."""
+    from tasks.fetch import read, to_rows, write_rows
+
+    dataset = recipe.dataset
+    version = pin(dataset.source, dataset.revision, "dataset", "dataset.source")
+    commit = None if version.startswith("sha256:") else version
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.parquet"
+        write_rows(to_rows(read(dataset, commit, Path(folder) / "cache"), dataset.source), rows)
+        yield rows, version
+
+
+def _tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase | None":
+    from retune.chat import chatml_tokenizer
+
+    model: Model = recipe.model
+    if model.base == _NO_MODEL:
+        _say("no base model is named (--set model.base=…): token ids are not checked")
+        return None
+    version = pin(model.base, model.revision, "model", "model.base")
+    return chatml_tokenizer(model.base, None if version.startswith("sha256:") else version)
+
+
+def _rules(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase | None") -> Rules:
+    from retune.chat import special_tokens
+    from tasks.validate.prompts import evaluation_prompts
+
+    tokens = special_tokens(tokenizer) if tokenizer else ()
+    return Rules(recipe.validation, tokens, evaluation_prompts(recipe))
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

@@ -1,0 +1,150 @@
+"""Parquet and Arrow files, whose columns have types, and tables that `datasets` made of others."""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tasks.fetch.batches import Batch
+from tasks.fetch.conversations import KNOWN_COLUMNS
+from tasks.fetch.values import Unreadable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 2000
+
+
+class Piece(NamedTuple):
+    """Some rows of a table: the columns that a format knows, and the names of the others."""
+
+    known: "pa.Table"
+    others: tuple[str, ...]
+
+
+def parquet_pieces(path: Path) -> Iterator[Piece]:
+    """Return the rows of a Parquet file. Raises what Arrow does over a file that it cannot read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Else a row group is read as a whole, and a file may be a single one.
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        names = file.schema_arrow.names
+        known = [name for name in names if name in KNOWN_COLUMNS]
+        others = tuple(name for name in names if name not in KNOWN_COLUMNS)
+        for batch in file.iter_batches(BATCH_ROWS, columns=known):
+            yield Piece(pa.Table.from_batches([batch]), others)
+
+
+def parquet_count(path: Path) -> int:
+    """Return how many rows a Parquet file has. Raises as `parquet_pieces` does."""
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(path).num_rows
+
+
+def arrow_pieces(path: Path) -> Iterator[Piece]:
+    """Return the rows of an Arrow file of either layout. Raises what Arrow does."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file:
+        try:
+            batches: Iterable[pa.RecordBatch] = pa.ipc.open_stream(file)
+        except pa.ArrowInvalid:
+            reader = pa.ipc.open_file(file)
+            batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        for batch in batches:
+            for start in range(0, len(batch), BATCH_ROWS):
+                yield piece(pa.Table.from_batches([batch.slice(start, BATCH_ROWS)]))
+
+
+def arrow_count(path: Path) -> int:
+    """Return how many rows an Arrow file has. Raises as `arrow_pieces` does."""
+    return sum(len(found.known) for found in arrow_pieces(path))
+
+
+def piece(table: "pa.Table") -> Piece:
+    known = [name for name in table.column_names if name in KNOWN_COLUMNS]
+    others = (name for name in table.column_names if name not in KNOWN_COLUMNS)
+    return Piece(table.select(known), tuple(others))
+
+
+def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece]:
+    """Return the rows from `start` to before `stop` (None: the end)."""
+    at = 0
+    for known, others in pieces:
+        first, last = max(start - at, 0), len(known) if stop is None else stop - at
+        at += len(known)
+        if first < min(last, len(known)):
+            yield Piece(known.slice(first, last - first), others)
+        if stop is not None and at >= stop:
+            return
+
+
+def batches(pieces: Iterable[Piece]) -> Iterator[Batch]:
+    """Return each piece as a batch."""
+    import pyarrow as pa
+
+    for known, others in pieces:
+        try:
+            known.validate(full=True)
+        except pa.ArrowInvalid:  # bytes that are no UTF-8, which Parquet lets pass
+            yield Batch(None, partial(_rows, known.cast(_in_bytes(known.schema)), others))
+        else:
+            yield Batch(known, partial(_rows, known, others))
+
+
+def _rows(known: "pa.Table", others: tuple[str, ...]) -> list[Any]:
+    """Return the rows of a table one by one; of columns that no format knows, only the names."""
+    import pyarrow as pa
+
+    kind = pa.struct(list(known.schema))
+    rest = dict.fromkeys(others, "")
+    try:
+        rows = known.to_pylist() if known.num_columns else [{}] * len(known)
+        return [{**_plain(row, kind), **rest} for row in rows]
+    except (ValueError, OverflowError, pa.ArrowException) as error:  # e.g. a date in the year 10000
+        return [Unreadable(f"the row has a value that cannot be read: {error}")] * len(known)
+
+
+def _plain(value: Any, kind: "pa.DataType") -> Any:
+    """Return a value as JSON would have it.
+
+    In a struct null means absent: rows that lack a key get it from the rows that have it. Columns
+    of mixed types are JSON texts, by `datasets`.
+    """
+    import pyarrow as pa
+
+    if value is None:
+        return None
+    if isinstance(kind, pa.JsonType):
+        return json.loads(value)
+    if pa.types.is_struct(kind):
+        return {
+            field.name: _plain(value[field.name], field.type)
+            for field in kind
+            if value[field.name] is not None
+        }
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return [_plain(item, kind.value_type) for item in value]
+    return value
+
+
+def _in_bytes(schema: "pa.Schema") -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema([(field.name, _bytes_for_texts(field.type)) for field in schema])
+
+
+def _bytes_for_texts(kind: "pa.DataType") -> "pa.DataType":
+    """Return a type with bytes in the place of text."""
+    import pyarrow as pa
+
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(_bytes_for_texts(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _bytes_for_texts(field.type)) for field in kind])
+    return kind

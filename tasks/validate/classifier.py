@@ -1,0 +1,63 @@
+"""Which rows the classifier scores, and whether the stored scores agree with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from expectations.features import is_sound
+from retune.config import Classifier, Validation
+from retune.workspace import home
+from tasks.validate.scoring import agreement, sample, score_rows
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Work(NamedTuple):
+    """The rows to give a score, and those whose stored score (`row`, `score`) is checked."""
+
+    unscored: "pl.Series"
+    checked: "pl.DataFrame"
+
+
+def planned(table: "pl.DataFrame", config: Validation) -> Work | None:
+    """Return what the recipe asks of the classifier for a feature table; None if nothing.
+
+    Only sound rows are scored: the others are not trained on.
+    """
+    import polars as pl
+
+    asked = config.classifier.score
+    sound = table.filter(is_sound(table, config))
+    stored = sound.filter(pl.col("score").is_finite())
+    unscored = sound.clear()
+    if asked == "all":
+        unscored, stored = sound, stored.clear()
+    elif asked == "missing" or (
+        asked == "absent" and config.score_required and table["score"].is_null().all()
+    ):
+        unscored = sound.filter(pl.col("score").is_null())
+    chosen = sample(stored["row"], config.classifier.sample)
+    checked = stored.filter(pl.col("row").is_in(chosen)).select("row", "score")
+    if unscored.is_empty() and checked.is_empty():
+        return None
+    return Work(unscored["row"], checked)
+
+
+def score(
+    rows: Path, work: Work, config: Classifier, say: Callable[[str], None]
+) -> "tuple[pl.DataFrame, float | None]":
+    """Return the scores (`row`, `score`) of the unscored rows, and the share of the checked ones
+    whose stored score agrees (None if none is checked).
+
+    Finished shards stay in the home folder: what was scored once is not scored again, by any run.
+    """
+    import polars as pl
+
+    wanted = pl.concat([work.unscored, work.checked["row"]])
+    done = score_rows(rows, wanted, config, home() / "scores", say)
+    say(f"scored {len(wanted):,} rows with {config.model} at {done.version}")
+    new = done.scores.filter(pl.col("row").is_in(work.unscored.implode()))
+    again = done.scores.filter(pl.col("row").is_in(work.checked["row"].implode()))
+    agree = agreement(work.checked, again, config.tolerance) if len(again) else None
+    return new, agree

@@ -1,0 +1,157 @@
+"""Scores of conversations by a sequence-classification model: made, found again, and compared."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retune.child import Event, run_child
+from retune.config import Classifier
+from retune.sources import local_path, pin
+from retune.workspace import digest
+from tasks.validate.scoring_child import SETTING, ScoringJob, shards
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CHILD = Path(__file__).with_name("scoring_child.py")
+SHARD_ROWS = 4096
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """`scores` has columns `row` (int64) and `score` (float64), in row order.
+
+    `version` is the classifier's: a Hub commit, or `sha256:` of a local folder. The rates (tokens
+    without padding) and `precision` (of the encoder) are None when all had been scored before.
+    """
+
+    scores: "pl.DataFrame"
+    version: str
+    precision: str | None
+    rows_per_second: float | None
+    tokens_per_second: float | None
+
+
+def score_rows(
+    rows: Path,
+    numbers: "Sequence[int] | pl.Series",
+    config: Classifier,
+    folder: Path,
+    on_progress: Callable[[str], None] = lambda text: None,
+) -> Scored:
+    """Score the rows `numbers` (values of `row`) of a Parquet file with `row` and `messages`.
+
+    What is scored is the contents of all messages, joined by blank lines and cut to
+    `config.max_length` tokens; the score is the model's output as it is. `folder` keeps finished
+    shards and the child's log: a call that is repeated does what is missing. Runs may share it, as a
+    shard is named after all that decides its scores. `on_progress` gets one sentence now and then.
+    Raises ValueError (SourceError, ChildRefused) for a model that cannot be used, ConnectionError
+    when the Hub does not answer, ChildFailed when the child crashes.
+    """
+    import polars as pl
+
+    wanted = pl.Series(numbers, dtype=pl.Int64).unique().sort()
+    config, version = resolved(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        folder / shard.file(version, config.max_length): shard.numbers
+        for shard in shards(rows, wanted.to_list(), SHARD_ROWS)
+    }
+    _require_all(wanted, files, rows)
+    missing = [row for file, some in files.items() if not file.exists() for row in some]
+    result: Event = {}
+    if missing:
+        job = ScoringJob(
+            rows=rows.absolute(),
+            numbers=missing,
+            config=config,
+            version=version,
+            shard_rows=SHARD_ROWS,
+            folder=folder.absolute(),
+        )
+        result = _run(job, len(wanted), on_progress)
+    return Scored(
+        scores=_read(files),
+        version=version,
+        precision=result.get("precision"),
+        rows_per_second=result.get("rows_per_second"),
+        tokens_per_second=result.get("tokens_per_second"),
+    )
+
+
+def resolved(config: Classifier) -> tuple[Classifier, str]:
+    """Return the configuration with an exact model, and the version that stands for its weights.
+
+    A revision that is a whole commit needs no Hub. Raises as `retune.sources.pin` does.
+    """
+    setting = f"{SETTING}.model"
+    path = local_path(config.model, setting)
+    if path:
+        model, version = str(path), pin(str(path), None, "model", setting)
+        return config.model_copy(update={"model": model, "revision": None}), version
+    commit = config.revision or ""
+    if not _COMMIT.fullmatch(commit):
+        commit = pin(config.model, config.revision, "model", setting)
+    return config.model_copy(update={"revision": commit}), commit
+
+
+def _require_all(wanted: "pl.Series", files: dict[Path, list[int]], rows: Path) -> None:
+    found = {row for numbers in files.values() for row in numbers}
+    lost = [row for row in wanted if row not in found]
+    assert not lost, f"{len(lost)} rows to score are not in {rows}, e.g. row {lost[0]}"
+
+
+def _run(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Event:
+    before = total - len(job.numbers)
+    if before:
+        on_progress(f"{before:,} of {total:,} rows were scored before")
+
+    def tell(event: Event) -> None:
+        on_progress(
+            f"scored {before + event['rows']:,} of {total:,} rows, "
+            f"{event['rows_per_second']:,.0f} rows/s, {event['tokens_per_second']:,.0f} tokens/s"
+        )
+
+    # Runs that share the folder must not overwrite each other's job, which lies beside the log.
+    log = job.folder / f"scoring-{digest(job.model_dump(mode='json'))}.log"
+    # One thread tokenises 100,000 conversations in a minute or two, a GPU scores them in less.
+    return run_child(CHILD, job, log, tell, {"TOKENIZERS_PARALLELISM": "true"})
+
+
+def _read(files: dict[Path, list[int]]) -> "pl.DataFrame":
+    import polars as pl
+
+    none = pl.DataFrame(schema={"row": pl.Int64, "score": pl.Float64})
+    return pl.concat([none, *map(pl.read_parquet, files)]).sort("row")
+
+
+def agreement(stored: "pl.DataFrame", again: "pl.DataFrame", tolerance: float) -> float:
+    """Return the share (0 to 1) of the rows of `again` whose score is within `tolerance` of `stored`.
+
+    Both have columns `row` and `score`. A score that is missing or NaN on either side never agrees;
+    where nothing was scored again, nothing disagrees (1.0).
+    """
+    import polars as pl
+
+    if again.is_empty():
+        return 1.0
+    pairs = again.join(stored.select("row", stored="score"), on="row", how="left")
+    off = (pl.col("score") - pl.col("stored")).abs()
+    # polars counts NaN as larger than any number, so it is not within anything; null is not either.
+    return pairs.select((off <= tolerance).fill_null(False).mean()).item()
+
+
+def sample(numbers: "Sequence[int] | pl.Series", count: int, seed: int = 0) -> list[int]:
+    """Return `count` of the row numbers (all, if fewer), spread over all of them, in order.
+
+    The choice hangs on the seed and each number alone: a larger sample holds the smaller ones.
+    """
+
+    def rank(number: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{number}".encode()).digest()
+
+    return sorted(sorted(numbers, key=rank)[:count])

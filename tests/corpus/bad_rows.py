@@ -1,0 +1,387 @@
+"""Datasets with too many flawed rows: each is sound but for one flaw in a share of its rows."""
+
+import base64
+import json
+from collections.abc import Callable
+from random import Random
+from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
+
+from tests.corpus.case import ESCAPED, Case, Form, jsonl
+from tests.corpus.parts import (
+    FEW,
+    SOME,
+    Change,
+    Edit,
+    answer,
+    every,
+    family,
+    first_pair,
+    followed,
+    instead,
+    openai,
+    put,
+    question,
+    replaced,
+    said,
+    spoil,
+    spoken,
+    system,
+    turns,
+    wrapped,
+)
+from tests.corpus.text import WORDS, Row, Turn, foreign, long_text, prose, sound, web_address
+
+MANY = 0.5  # a share that exceeds every tolerance
+
+
+# Structure
+
+
+def relabelled(**names: str | int | None) -> Change:
+    """Give roles other names."""
+    return turns(lambda talk: [(names.get(role, role), text) for role, text in talk])
+
+
+def contents_exchanged(talk: list[Turn]) -> list[Turn]:
+    """The user says what the assistant should and the other way round; roles are in order."""
+    texts, start = [text for _, text in talk], len(talk) % 2  # a system prompt stays
+    texts[start::2], texts[start + 1 :: 2] = texts[start + 1 :: 2], texts[start::2]
+    return [(role, text) for (role, _), text in zip(talk, texts, strict=True)]
+
+
+def picture_parts(row: Row, rng: Random) -> Row:
+    row = openai(row, rng)
+    picture = {"type": "image_url", "image_url": {"url": "https://img.example/cat.png"}}
+    row["messages"][-2]["content"] = [picture]
+    return row
+
+
+def lines(change: Callable[[str], str], step: int = 30) -> Form:
+    """JSON Lines of which every k-th is changed as text."""
+
+    def encode(rows: list[Row]) -> bytes:
+        found = jsonl(rows).decode().splitlines(keepends=True)
+        found[step - 1 :: step] = map(change, found[step - 1 :: step])
+        return "".join(found).encode()
+
+    return Form(".jsonl", encode)
+
+
+UNANSWERED = turns(lambda talk: talk[:-1])
+FLIPPED = relabelled(human="gpt", gpt="human")
+# Null is the same as absent: a message must say who speaks, and what.
+MALFORMED = {
+    "turns_are_text": instead(lambda row, _: {"conversations": [*first_pair(row)]}),
+    "turns_with_other_keys": instead(
+        lambda row, _: {"conversations": [{"speaker": "A", "said": t} for t in first_pair(row)]}
+    ),
+    "conversation_is_text": instead(
+        lambda row, _: {"conversations": "User: {}\nAssistant: {}".format(*first_pair(row))}
+    ),
+    "content_is_a_number": answer(lambda _, rng: rng.randint(1, 999)),
+    "content_is_an_object": answer(lambda text, _: {"html": f"<p>{text}</p>"}),
+    "no_known_format": instead(lambda row, _: {"text": "\n".join(first_pair(row))}),
+    "picture_parts": picture_parts,
+    "preference_pairs_among_them": instead(
+        lambda row, _: dict(
+            zip(("prompt", "chosen", "rejected"), (*first_pair(row), "No."), strict=True)
+        )
+    ),
+    "conversation_null": instead(lambda *_: {"conversations": None}),
+    "role_null": relabelled(gpt=None),
+    "role_is_a_number": relabelled(gpt=1),
+    "answer_null": answer(None),
+}
+BROKEN_LINES = {
+    "lines_cut_off": lambda line: line[: len(line) // 2] + "\n",
+    "lines_nested_deeply": lambda _: "[" * 100_000 + "\n",
+    "lines_that_are_lists": lambda line: f"[{line.strip()}]\n",
+    "conflict_markers": lambda line: f"<<<<<<< HEAD\n{line}",
+}
+NO_MESSAGES = {
+    "conversation_empty": instead(lambda *_: {"conversations": []}),
+    "messages_empty": instead(lambda *_: {"messages": []}),
+}
+UNKNOWN_ROLE = {
+    "role_unknown": relabelled(gpt="narrator"),
+    "role_empty": relabelled(human=""),
+    "role_unknown_in_openai": lambda row, rng: openai(relabelled(human="critic")(row, rng), rng),
+}
+OUT_OF_ORDER = {
+    "roles_flipped": FLIPPED,
+    "user_after_user": turns(lambda talk: [*talk[:-1], ("human", "Are you there?"), talk[-1]]),
+    "assistant_after_assistant": turns(lambda talk: [*talk, ("gpt", "I can tell you more.")]),
+    "answer_missing": UNANSWERED,
+    "ends_with_a_question": turns(lambda talk: [*talk, ("human", "And what comes next?")]),
+    "system_in_the_middle": turns(lambda talk: [talk[-2], ("system", "Be brief."), talk[-1]]),
+    "only_a_system_prompt": turns(lambda talk: [("system", talk[-1][1])]),
+    "answer_before_question": turns(lambda talk: [*talk[:-2], talk[-1], talk[-2]]),
+}
+EMPTY_MESSAGE = {
+    "answer_empty": answer(""),
+    "answer_of_white_space": answer(" \n\t \r\n "),
+    "answer_of_no_break_spaces": answer("\u00a0\u2003\u3000"),
+    "answer_of_zero_width": answer("\u200b\u200d\u2060\ufeff"),
+    "question_empty": question(""),
+    "alpaca_without_output": instead(
+        lambda row, _: {"instruction": first_pair(row)[0], "input": "", "output": ""}
+    ),
+}
+STRUCTURE = (
+    *family("malformed", FEW, MALFORMED),
+    *(Case(name, "malformed", sound, form=lines(cut)) for name, cut in BROKEN_LINES.items()),
+    *family("no_messages", FEW, NO_MESSAGES),
+    *family("unknown_role", FEW, UNKNOWN_ROLE),
+    *family("roles_out_of_order", SOME, OUT_OF_ORDER),
+    Case("all_roles_flipped", "roles_out_of_order", every(FLIPPED)),
+    *family("empty_message", SOME, EMPTY_MESSAGE),
+    Case(
+        "message_oversized",
+        "oversized_message",
+        spoil(answer(lambda _, rng: long_text(rng, 200_001)), FEW, 200),
+    ),
+    Case(
+        "message_over_a_lower_limit",
+        "oversized_message",
+        spoil(question(lambda text, rng: text + long_text(rng, 4000)), FEW),
+        {"max_message_chars": 4000},
+    ),
+    Case("half_the_contents_exchanged", "roles_swapped", spoil(turns(contents_exchanged), MANY)),
+    Case("all_contents_exchanged", "roles_swapped", every(turns(contents_exchanged))),
+)
+
+
+# Text
+
+
+def pasted(role: str, template: str) -> Change:
+    """Let `role` say a transcript of the row's own question and answer."""
+
+    def change(row: Row, rng: Random) -> Row:
+        ask, tell = first_pair(row)
+        return said(role, template.format(ask=ask, tell=tell))(row, rng)
+
+    return change
+
+
+def garbled(codec: str, language: str, times: int = 1) -> Edit:
+    """UTF-8 that was read as `codec`, byte by byte, as Windows does it."""
+
+    def edit(_text: str, rng: Random) -> str:
+        text = foreign(language, rng)
+        for _ in range(times):
+            raw = (bytes([byte]) for byte in text.encode())
+            text = "".join(byte.decode(codec, "ignore") or chr(byte[0]) for byte in raw)
+        return text
+
+    return edit
+
+
+def begun(*phrases: str) -> Edit:
+    return lambda text, rng: f"{rng.choice(phrases)} {text}"
+
+
+def looping(times: int) -> Edit:
+    return lambda text, rng: text + f" and {prose(rng, 1)[:-1]}" * times
+
+
+def repeating(as_: Callable[[str], str]) -> Change:
+    """The last answer is the question again."""
+    return turns(lambda talk: [*talk[:-1], (talk[-1][0], as_(talk[-2][1]))])
+
+
+CHATML = "<|im_start|>user\n{ask}<|im_end|>\n<|im_start|>assistant\n{tell}<|im_end|>"
+LLAMA_2 = "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n{ask} [/INST] {tell} </s>"
+LLAMA_3 = "<|start_header_id|>user<|end_header_id|>\n\n{ask}<|eot_id|>"
+GEMMA = "<start_of_turn>user\n{ask}<end_of_turn>\n<start_of_turn>model\n{tell}<end_of_turn>"
+SPECIAL_TOKEN = {
+    "chatml_pasted_by_user": pasted("human", CHATML),
+    "chatml_pasted_in_answer": pasted("gpt", CHATML),
+    "chatml_in_system_prompt": system("<|im_start|>system\nBe brief.<|im_end|>"),
+    "llama_2_pasted_by_user": pasted("human", LLAMA_2),
+    "llama_3_pasted_in_answer": pasted("gpt", LLAMA_3),
+    "gemma_pasted_by_user": pasted("human", GEMMA),
+    "im_start_in_question": question(put("<|im_start|>")),
+    "im_end_in_answer": answer(put("<|im_end|>")),
+    "im_end_in_code": answer(put("```\nprint('<|im_end|>')\n```")),
+    "inst_in_question": question(wrapped("[INST] ", " [/INST]")),
+    "sys_in_system_prompt": system(wrapped("<<SYS>>\n", "\n<</SYS>>")),
+    "eot_ends_answer": answer(wrapped("", "<|eot_id|>")),
+    "end_of_text_ends_answer": answer(wrapped("", "<|endoftext|>")),
+    "sentence_marks_in_answer": answer(wrapped("<s> ", "</s>")),
+    "next_turn_in_answer": answer(lambda text, rng: f"{text}\n<|user|>\n{prose(rng, 1)}"),
+}
+INVALID_UNICODE = {
+    "high_surrogate_alone": answer(put("\ud83d")),
+    "low_surrogate_alone": question(put("\ude00")),
+    "surrogates_reversed": answer(put("\ude00\ud83d")),
+    "replacement_characters": answer(replaced("e", "\ufffd")),
+    "emoji_lost": question(wrapped("", " \ufffd\ufffd\ufffd\ufffd")),
+}
+LATIN_1 = Form(".jsonl", lambda rows: jsonl(rows).decode().encode("latin-1", "ignore"))
+CONTROL_CHARACTER = {
+    "nul_in_answer": answer(replaced(" ", "\0", 1)),
+    "nul_ends_question": question(wrapped("", "\0\0\0\0")),
+    "overtyped": answer(put(lambda rng: "_\b".join(rng.choice(WORDS["NOUN"])))),
+    "terminal_colours": answer(put(lambda rng: f"\x1b[31m{rng.choice(WORDS['ADV'])}\x1b[0m")),
+    "bell_and_delete": question(put("\x07\x7f")),
+    "cp1252_quotes_as_c1": answer(put(lambda rng: f"\x93{rng.choice(WORDS['ADJ'])}\x94")),
+}
+MOJIBAKE = {
+    "french_as_cp1252": answer(garbled("cp1252", "fr")),
+    "german_as_latin_1": question(garbled("latin-1", "de")),
+    "chinese_as_cp1252": answer(garbled("cp1252", "zh")),
+    "russian_as_latin_1": answer(garbled("latin-1", "ru")),
+    "french_garbled_twice": question(garbled("cp1252", "fr", 2)),
+    "no_break_spaces_as_cp1252": answer(replaced(" ", "Â\u00a0", 3)),
+    "quotes_as_cp1252": answer(put("itâ€™s â€œso to speakâ€\u009d done â€“ it doesnâ€™t")),
+}
+REPETITION = {
+    "line_500_times": answer(lambda _, rng: (prose(rng, 1) + "\n") * 500),
+    "word_2000_times": answer(lambda _, rng: f"{rng.choice(WORDS['NOUN'])} " * 2000),
+    "character_20000_times": question(lambda _, rng: rng.choice("aA!.-=") * 20_000),
+    "paragraph_100_times": answer(lambda _, rng: (prose(rng, 3) + "\n\n") * 100),
+    "answer_ends_in_a_loop": answer(looping(300)),
+}
+REPEATED_QUESTION = {
+    "question_again": repeating(str),
+    "question_again_shouted": repeating(str.upper),
+    "question_again_spaced": repeating(lambda text: f"  {text.replace(' ', '  ')}\n"),
+}
+REFUSED = answer("I'm sorry, but I can't help with that.")
+REFUSAL = {
+    "refusals": answer(
+        begun("I'm sorry, but I can't help with that.", "I cannot fulfill this request.")
+    ),
+    "refusals_with_curly_quotes": answer("I’m sorry, but I can’t assist with that request."),
+    "refusals_after_a_greeting": answer("Hello there! Sadly, I cannot assist with this topic."),
+}
+SELF_IDENTIFICATION = {
+    "as_an_ai_language_model": answer(begun("As an AI language model, I hold no opinion, but")),
+    "as_a_large_language_model": answer(put("(AS A LARGE LANGUAGE MODEL I cannot see it)")),
+    "developed_by_openai": answer(put("and I was developed by OpenAI, so")),
+    "says_it_is_claude": answer(begun("Hi! I am Claude, created by Anthropic.")),
+}
+LANGUAGE = {f"rows_in_{language}": spoken(language) for language in ("es", "zh", "ru")}
+ENGLISH = {"languages": ("en",)}
+TEXT = (
+    *family("special_token", FEW, SPECIAL_TOKEN),
+    *family("invalid_unicode", FEW, INVALID_UNICODE, form=ESCAPED),
+    Case("file_in_latin_1", "invalid_unicode", every(spoken("fr")), form=LATIN_1),
+    *family("control_character", FEW, CONTROL_CHARACTER),
+    *family("mojibake", FEW, MOJIBAKE),
+    *family("repetition", FEW, REPETITION),
+    Case(
+        "answer_ends_in_a_shorter_loop",
+        "repetition",
+        spoil(answer(looping(60)), FEW),
+        {"min_compression": 0.15},
+    ),
+    *family("answer_repeats_question", FEW, REPEATED_QUESTION),
+    *family("refusal", SOME, REFUSAL),
+    Case(
+        "refusals_of_ones_own",
+        "refusal",
+        spoil(answer(begun("That is beyond my brief.")), SOME),
+        {"refusals": ("beyond my brief",)},
+    ),
+    *family("self_identification", FEW, SELF_IDENTIFICATION),
+    *family("language", SOME, LANGUAGE, settings=ENGLISH),
+    Case(
+        "answers_in_spanish",
+        "language",
+        spoil(answer(lambda _, rng: foreign("es", rng, 8)), SOME),
+        ENGLISH,
+    ),
+    Case("english_instead_of_german", "language", sound, {"languages": ("de",)}),
+)
+
+
+# What should not be learnt by heart
+
+
+def some(alphabet: str, count: int) -> Callable[[Random], str]:
+    return lambda rng: "".join(rng.choices(alphabet, k=count))
+
+
+def dialled(pattern: str) -> Callable[[Random], str]:
+    """Fill in digits for the #."""
+    return lambda rng: "".join(rng.choice(digits) if sign == "#" else sign for sign in pattern)
+
+
+def json_web_token(rng: Random) -> str:
+    parts = ({"alg": "HS256", "typ": "JWT"}, {"sub": some(digits, 10)(rng), "admin": True})
+    raw = [*(json.dumps(part).encode() for part in parts), rng.randbytes(32)]
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in raw)
+
+
+def private_key(rng: Random) -> str:
+    body = base64.encodebytes(rng.randbytes(600)).decode()
+    head, foot = (f"-----{edge} RSA PRIVATE" + " KEY-----" for edge in ("BEGIN", "END"))
+    return f"{head}\n{body}{foot}"
+
+
+def email(rng: Random) -> str:
+    name, host, house = (rng.choice(WORDS[kind]) for kind in ("WHO", "ADJ", "THING"))
+    return f"{some(ascii_lowercase, 6)(rng)}.{name}@{host}-{house}.com"
+
+
+TOKEN = ascii_letters + digits
+# Written in two parts, so that no scanner takes this file for a leak.
+SECRETS = {
+    "aws_key": ("AWS_ACCESS_KEY_ID=AK" + "IA{}", some(ascii_uppercase + "234567", 16)),
+    "github_token": ("git clone with gh" + "p_{} as the password.", some(TOKEN, 36)),
+    "slack_token": (
+        "The bot uses xo" + "xb-{}.",
+        lambda rng: "-".join((some(digits, 12)(rng), some(digits, 12)(rng), some(TOKEN, 24)(rng))),
+    ),
+    "openai_key": ("OPENAI_API_KEY=sk" + "-{}T3Blbk" + "FJ" + "a1" * 10, some(TOKEN, 20)),
+    "stripe_key": ("stripe.api_key = 'sk_" + "live_{}'", some(TOKEN, 24)),
+    "json_web_token": ("Authorization: Bearer {}", json_web_token),
+    "private_key": ("```\n{}\n```", private_key),
+    "password_in_url": ("Connect to postgres://admin:{}@db.internal:5432/shop.", some(TOKEN, 14)),
+}
+PHONES = {
+    "us": "(415) 555-01##",
+    "us_international": "+1 212-555-01##",
+    "british": "+44 20 7946 0###",
+    "german": "+49 30 2312 5###",
+    "french": "+33 1 99 00 ## ##",
+    "indian": "+91 98765 43###",
+}
+CONTACT = {
+    "emails_in_answer": answer(followed("Write to {} for more.", email)),
+    "emails_in_question": question(followed("My address is {}.", email)),
+}
+PHONE_NUMBER = {
+    f"phone_{country}": answer(followed("Call us at {} before noon.", dialled(pattern)))
+    for country, pattern in PHONES.items()
+}
+LINKED = answer(followed("See {} for details.", web_address))
+PRIVATE = (
+    *family("secret", FEW, {name: question(followed(*how)) for name, how in SECRETS.items()}),
+    Case("aws_key_in_answer", "secret", spoil(answer(followed(*SECRETS["aws_key"])), FEW)),
+    *family("email", SOME, CONTACT, rejected=False),
+    *family("phone_number", SOME, PHONE_NUMBER, rejected=False),
+    Case(
+        "emails_forbidden",
+        "email",
+        spoil(CONTACT["emails_in_answer"], SOME),
+        {"severities": {"email": "critical"}},
+    ),
+    Case(
+        "phone_numbers_forbidden",
+        "phone_number",
+        spoil(question(followed("My number: {}", dialled(PHONES["british"]))), SOME),
+        {"severities": {"phone_number": "critical"}},
+    ),
+    Case("links_everywhere", "url", every(LINKED), rejected=False),
+    Case(
+        "links_forbidden",
+        "url",
+        spoil(LINKED, SOME),
+        {"severities": {"url": "critical"}, "tolerances": {"url": 0.02}},
+    ),
+)
+
+BAD_ROWS = (*STRUCTURE, *TEXT, *PRIVATE)

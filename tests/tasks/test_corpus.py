@@ -1,0 +1,89 @@
+"""The corpus of datasets through the real readers, the real gate and the real format stage."""
+
+import polars as pl
+import pytest
+
+from expectations.messages import Rules
+from expectations.report import DatasetRejected
+from expectations.scores import distribution
+from retune.chat import chatml_tokenizer, special_tokens
+from retune.config import Dataset, Formatting, Model
+from retune.sources import SourceError
+from tasks.fetch import read, to_rows, write_rows
+from tasks.format import check_truncation, write_chats
+from tasks.validate.gate import gate
+from tasks.validate.prompts import benchmark_texts
+from tests.corpus import CASES_BAD, CASES_GOOD, Case
+from tests.tasks.conftest import make_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    make_tokenizer(folder)
+    return chatml_tokenizer(str(folder), None)
+
+
+def fetched(case: Case, folder):
+    dataset = Dataset(source=str(case.write(folder)))
+    write_rows(
+        to_rows(read(dataset, None, folder / "cache"), "unnamed"), folder / "fetched.parquet"
+    )
+    return folder / "fetched.parquet"
+
+
+@pytest.fixture(autouse=True)
+def no_pages(monkeypatch):
+    """Pages and charts are most of the gate's time on a small dataset; other tests look at them."""
+    from great_expectations.data_context import AbstractDataContext
+
+    monkeypatch.setattr(AbstractDataContext, "build_data_docs", lambda self: None)
+    monkeypatch.setattr("tasks.validate.gate._draw", lambda *_: None)
+
+
+def judged(case: Case, folder, tokenizer):
+    rows = fetched(case, folder)
+    config = case.validation(folder)
+    prompts = (*case.prompts, *benchmark_texts(config.decontamination.files))
+    rules = Rules(config, special_tokens(tokenizer), prompts)
+    reference = distribution(pl.Series(case.reference, dtype=pl.Float64))
+    return gate(rows, rules, folder, reference)
+
+
+def named(cases):
+    return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
+
+
+@named([case for case in CASES_BAD if case.refused])
+def test_an_unreadable_dataset_is_refused_in_words(case, tmp_path):
+    with pytest.raises(SourceError) as refusal:
+        fetched(case, tmp_path)
+    assert case.refused.lower() in str(refusal.value).lower()
+
+
+@named([case for case in CASES_BAD if case.stage == "validate"])
+def test_a_bad_dataset_trips_its_expectation(case, tmp_path, tokenizer):
+    report = judged(case, tmp_path, tokenizer)
+    tripped = {verdict.name for verdict in report.verdicts if not verdict.success}
+    assert case.trips in tripped
+    assert bool(report.failed) == case.rejected, report.message()
+    assert len(pl.read_parquet(tmp_path / "quarantine.parquet")) == report.quarantined
+
+
+@named([case for case in CASES_BAD if case.stage == "format"])
+def test_a_bad_dataset_is_stopped_by_its_token_ids(case, tmp_path, tokenizer):
+    assert judged(case, tmp_path, tokenizer).failed == []
+    lengths, _ = write_chats(tmp_path / "rows.parquet", tokenizer, 0.1, tmp_path)
+    with pytest.raises(DatasetRejected, match=case.trips):
+        check_truncation(
+            float((lengths > 2048).mean()), len(lengths), Model(base="b"), Formatting()
+        )
+
+
+@named(CASES_GOOD)
+def test_an_odd_but_good_dataset_passes(case, tmp_path, tokenizer):
+    report = judged(case, tmp_path, tokenizer)
+    assert report.failed == [], report.message()
+    assert report.warnings == []
+    lengths, held_out = write_chats(tmp_path / "rows.parquet", tokenizer, 0.1, tmp_path)
+    assert len(lengths) + held_out == report.accepted

@@ -1,0 +1,204 @@
+"""Whatever a file holds, fetch gives its rows in one shape or says why it cannot."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from retune.config import Dataset
+from retune.sources import SourceError
+from tasks.fetch import read, to_rows
+from tasks.fetch.columns import from_columns, from_rows, row_schema
+from tasks.fetch.conversations import KNOWN_COLUMNS, PAIRS, ROLES, TURN_COLUMNS
+from tasks.fetch.text_files import Line, batches
+
+quick = settings(
+    deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+texts = st.one_of(
+    st.text(st.characters(), max_size=8),  # surrogates, too
+    st.sampled_from(["", "2024-01-01", "null", "[]", "{", '{"name": "f"}', '[{"role": "user"}]']),
+)
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts)
+keys = st.sampled_from(
+    [
+        "role",
+        "content",
+        "from",
+        "value",
+        "tool_calls",
+        "function_call",
+        "function",
+        "name",
+        "type",
+        "text",
+    ]
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | texts, inner, max_size=3),
+    max_leaves=8,
+)
+roles = st.sampled_from([*ROLES, "Human", "wizard", ""])
+said = texts | values
+
+
+def turn(role: str, content: str) -> st.SearchStrategy:
+    plain = st.fixed_dictionaries({role: roles, content: texts})
+    odd = st.fixed_dictionaries(
+        {role: roles | values, content: said}, optional={"tool_calls": values}
+    )
+    return plain | plain | odd
+
+
+turns = st.lists(turn("from", "value") | turn("role", "content"), max_size=4)
+others = st.dictionaries(st.sampled_from(sorted(KNOWN_COLUMNS)) | texts, values, max_size=3)
+rows = st.one_of(
+    *(st.fixed_dictionaries({column: turns | values}) for column in TURN_COLUMNS),
+    *(st.fixed_dictionaries({p.question: said, p.answer: said}) for p in PAIRS),
+    others,
+)
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[dict]:
+    """Rows of one format with texts only, which columns are made for; sometimes with an odd one."""
+    keys = draw(st.sampled_from([("from", "value"), ("role", "content")]))
+    turns = st.lists(st.fixed_dictionaries({keys[0]: roles, keys[1]: texts}), max_size=3)
+    pair = draw(st.sampled_from(PAIRS))
+    kind = draw(
+        st.sampled_from(
+            [
+                *(st.fixed_dictionaries({column: turns}) for column in TURN_COLUMNS),
+                st.fixed_dictionaries({name: texts for name in pair[1:] if name}),
+            ]
+        )
+    )
+    score, source = (
+        draw(st.sampled_from([st.floats(), st.integers(), st.none()])),
+        texts | st.none(),
+    )
+    row = st.builds(
+        lambda row, *more: {**row, "score": more[0], "source": more[1]}, kind, score, source
+    )
+    return draw(st.lists(row, min_size=1, max_size=4)) + draw(
+        st.just([]) | st.lists(rows, max_size=1)
+    )
+
+
+mixed_rows = st.builds(lambda row, more: {**more, **row}, rows, others | st.just({}))
+
+
+def fetched(path: Path, split: str = "train") -> pa.Table:
+    """Return the file's rows, which must be sound; the only exception that may come is SourceError."""
+    dataset = Dataset(source=str(path), split=split)
+    table = pa.concat_tables(to_rows(read(dataset, None, path.parent / "cache"), "unnamed"))
+    table.validate(full=True)
+    assert table.schema == row_schema()
+    assert table["row"].to_pylist() == list(range(len(table)))
+    for row in table.to_pylist():
+        assert (row["messages"] is None) == (row["problem"] is not None)
+        assert row["source"] is not None
+        for message in row["messages"] or ():
+            assert None not in message.values()
+    return table
+
+
+def unwrapped(row: dict) -> bool:
+    """Say whether a file of this row alone is an object that holds a list of rows."""
+    return any(isinstance(value, list) for value in row.values())
+
+
+@settings(quick, max_examples=300)
+@given(st.lists(mixed_rows, min_size=1, max_size=5), st.booleans())
+def test_every_json_row_becomes_one_row(tmp_path, data, as_array):
+    lines = [json.dumps(row) for row in data]
+    path = tmp_path / "d.json"
+    path.write_text(f"[{','.join(lines)}]" if as_array else "\n".join(lines))
+    try:
+        table = fetched(path)
+    except SourceError:
+        assert not any(problem is None for problem in from_rows(data, "")["problem"].to_pylist())
+        return
+    if as_array or len(data) > 1 or not unwrapped(data[0]):
+        assert len(table) == len(data)
+
+
+@settings(quick, max_examples=300)
+@given(
+    st.lists(mixed_rows, min_size=1, max_size=3),
+    st.lists(st.binary(max_size=30).map(lambda text: text.replace(b"\n", b"")), max_size=4),
+    st.data(),
+)
+def test_every_line_becomes_one_row_json_or_not(tmp_path, data, noise, draw):
+    good = json.dumps({"messages": []}).encode()
+    lines = [good, *(json.dumps(row).encode() for row in data), *noise]
+    lines = [good, *draw.draw(st.permutations(lines))]
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    table = fetched(path)
+    assert len(table) == sum(bool(line.strip()) for line in lines)
+
+
+@settings(quick, max_examples=400)
+@given(alike())
+def test_columns_and_rows_agree(data):
+    """The reference decides; the columns either say the same or leave it to the reference."""
+    lines = [json.dumps(row).encode() for row in data]
+    (batch,) = batches([Line(number, line) for number, line in enumerate(lines, start=1)])
+    by_columns = None if batch.columns is None else from_columns(batch.columns, "unnamed")
+    event("columns" if by_columns is not None else "rows")
+    if by_columns is not None:
+        by_rows = from_rows(batch.rows(), "unnamed")
+        assert by_columns.schema == by_rows.schema
+        assert repr(by_columns.to_pylist()) == repr(by_rows.to_pylist())  # NaN equals NaN here
+
+
+def table_of(data: list[dict]) -> pa.Table | None:
+    names = dict.fromkeys(name for row in data for name in row)
+    try:
+        return pa.table({name: [row.get(name) for row in data] for name in names})
+    except (pa.ArrowException, UnicodeError, OverflowError):
+        return None
+
+
+@settings(quick, max_examples=300)
+@given(rows, st.integers(1, 3))
+def test_every_row_of_a_parquet_file_becomes_one_row(tmp_path, row, count):
+    table = table_of([row] * count)
+    if table is None or table.num_columns == 0:
+        return
+    path = tmp_path / "d.parquet"
+    try:
+        pq.write_table(table, path)
+    except (pa.ArrowException, UnicodeError):
+        return
+    with suppress(SourceError):
+        assert len(fetched(path)) == count
+
+
+START = {
+    "jsonl": [b"", b"{", b"[", b'{"messages": [', b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf"],
+    "json": [b"", b"{", b"[", b'[{"messages": [', b"\xff\xfe", b"\xef\xbb\xbf"],
+    "csv": [b"", b"prompt,completion\n", b'prompt,completion\n"', b"\xff\xfe"],
+    "parquet": [b"", b"PAR1"],
+    "arrow": [b"", b"ARROW1\0\0", b"\xff\xff\xff\xff"],
+}
+
+
+@pytest.mark.parametrize("kind", START)
+@settings(quick, max_examples=100)
+@given(data=st.data())
+def test_any_bytes_are_rows_or_refused(tmp_path, kind, data):
+    content = data.draw(st.sampled_from(START[kind])) + data.draw(st.binary(max_size=200))
+    path = tmp_path / f"d.{kind}"
+    path.write_bytes(content + (b"PAR1" if kind == "parquet" else b""))
+    split = data.draw(st.sampled_from(["train", "train[1:3]", "train[:50%]"]))
+    with suppress(SourceError):
+        fetched(path, split)
