@@ -51,8 +51,8 @@ def features(
         messages = judge_messages(explode(batch), rules)
         table = judge_rows(batch, messages, rules.config)
         found = similarity.words(messages, batch["row"])
-        grams = similarity.ngrams(found, {similarity.SHINGLE, *prompts.lengths})
-        shingles = grams.get(similarity.SHINGLE, (found.hashes[:0], found.rows[:0]))
+        grams = similarity.ngrams(found, prompts.lengths)
+        shingles = similarity.shingles(found)
         table = table.with_columns(
             contaminated=pl.Series(prompts.rows_with(grams, len(batch))),
             has_shingles=pl.Series(np.bincount(shingles[1], minlength=len(batch)) > 0),

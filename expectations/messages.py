@@ -23,11 +23,13 @@ _ORDER = r"^s?(ua(t+a)*)+$"
 # Control tokens of other models' templates. In code they may well be quoted; in prose they are the
 # leavings of another tool's template.
 FOREIGN_TOKENS = (
-    *("<|endoftext|>", "<|begin_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>"),
+    *("<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"),
+    *("<|end|>", "<bos>", "<eos>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
     *("<|start_header_id|>", "<|end_header_id|>", "<|system|>", "<|user|>", "<|assistant|>"),
     *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>"),
     *("<start_of_turn>", "<end_of_turn>", "<|turn|>", "<|channel|>"),
 )
+_NOTHING = ("nan", "NaN", "None", "null")  # what exports write for an empty cell
 _CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`"
 
 _VISIBLE = r"[^\s\p{C}\p{Z}]"
@@ -38,8 +40,17 @@ MOJIBAKE = (
     r"[\x{C2}-\x{F4}][\x{80}-\x{BF}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|\x{E2}\x{20AC}|\x{EF}\x{BF}\x{BD}"
 )
 EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b"
+# Addresses that reach nobody (RFC 2606), and what looks like one in the name of a repository.
+_NOBODYS = r"(?i)[\w.+-]+@(?:[\w-]+\.)*(?:example|test|invalid|localhost)\b[\w.]*|\bgit@[\w.-]+:"
 URL = r"(?i)\bhttps?://[^\s/]|\bwww\.[a-z0-9-]+\.[a-z]"
 PHONE = r"\+\d[\d ().\-]{7,}\d|\(\d{3}\) ?\d{3}[-. ]\d{4}\b|\b\d{3}[-.]\d{3}[-.]\d{4}\b"
+# Keys that detect-secrets 1.5 does not know: Hugging Face, Google, Anthropic, GitHub's newer ones, and
+# AWS's without quotes.
+_SECRETS = (
+    r"\bhf_[A-Za-z0-9]{34}\b|\bAIza[\w-]{35}|\bsk-ant-[\w-]{20,}|\bgithub_pat_\w{22,}"
+    r"|(?i:aws_secret_access_key\s*[=:]\s*)[A-Za-z0-9/+]{40}\b"
+)
+_PLACEHOLDERS = {"password", "passwd", "pass", "pwd", "secret", "changeme", "xxx", "xxxx", ""}
 _LEAST_BYTES = 800  # of a message that is asked whether it repeats itself
 _HEAD = 160  # characters in which a refusal shows
 _LANGUAGE_CHARS = (40, 1000)  # least for a guess, and how many are read
@@ -97,7 +108,7 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
     straight = text.str.replace_all("’", "'", literal=True)
     judged = messages.with_columns(plain=plain).with_columns(
         unknown_role=~role.is_in(KNOWN_ROLES),
-        empty_message=~text.str.contains(_VISIBLE),
+        empty_message=~text.str.contains(_VISIBLE) | text.is_in(_NOTHING),
         oversized_message=text.str.len_chars() > config.max_message_chars,
         invalid_unicode=text.str.contains(BROKEN),
         control_character=text.str.contains(CONTROL),
@@ -110,7 +121,9 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
         & (text.str.len_chars() < text.shift(1).str.len_chars()),
         refusal=(role == "assistant") & _has_phrase(straight.str.head(_HEAD), config.refusals),
         self_identification=(role == "assistant") & _has_phrase(straight, config.identities),
-        email=text.str.contains(EMAIL),
+        email=pl.when(text.str.contains(EMAIL)).then(
+            text.str.replace_all(_NOBODYS, "").str.contains(EMAIL)
+        ),
         url=text.str.contains(URL),
     )
     code_free = text.str.replace_all(_CODE, "")
@@ -196,7 +209,7 @@ def secret_pattern() -> str:
             )
             source = re.sub(r"\(\?<?[=!](?:[^()\\]|\\.|\[[^\]]*\])*\)", "", pattern.pattern)
             found.append(f"(?{flags}:{source})" if flags else f"(?:{source})")
-    return "|".join(found)
+    return "|".join((*found, _SECRETS))
 
 
 @cache
@@ -214,7 +227,12 @@ def _secret_detectors() -> list:
 
 
 def _has_secret(text: str) -> bool:
-    return any(True for detector in _secret_detectors() for _ in detector.analyze_string(text))
+    import re
+
+    found = (value for detector in _secret_detectors() for value in detector.analyze_string(text))
+    return any(value.lower().strip("<>[]{}$*") not in _PLACEHOLDERS for value in found) or bool(
+        re.search(_SECRETS, text)
+    )
 
 
 def _has_phone_number(text: str) -> bool:

@@ -19,31 +19,39 @@ _FACTOR = 0x9E3779B97F4A7C15  # odd and large, so that the order of words matter
 
 
 class Words(NamedTuple):
-    """The words of a batch, one after another: their hashes (uint64) and each one's row index."""
+    """The words of a batch, one after another: their hashes (uint64), each one's row index, and
+    whether a system message says it."""
 
     hashes: "np.ndarray"
     rows: "np.ndarray"
-    count: int  # of rows
+    in_system: "np.ndarray"
+
+    def without_system(self) -> "Words":
+        """Leave out system messages: a prompt that all rows share makes no two of them alike."""
+        if not self.in_system.any():
+            return self
+        said = ~self.in_system
+        return Words(self.hashes[said], self.rows[said], self.in_system[said])
 
 
 def words(messages: "pl.DataFrame", rows: "pl.Series") -> Words:
-    """Return the words of `plain` message texts (see `messages.judge_messages`), row by row.
-
-    System messages are left out: a prompt that all rows share makes no two of them alike.
-    """
+    """Return the words of `plain` message texts (see `messages.judge_messages`), row by row."""
     import polars as pl
 
     index = pl.DataFrame(
         {"row": rows, "index": range(len(rows))}, schema_overrides={"index": pl.Int32}
     )
     flat = (
-        messages.filter(pl.col("role").fill_null("") != "system")
-        .select("row", word=pl.col("plain").str.extract_all(r"\w+"))
+        messages.select(
+            "row",
+            in_system=pl.col("role").fill_null("") == "system",
+            word=pl.col("plain").str.extract_all(r"\w+"),
+        )
         .explode("word", empty_as_null=False, keep_nulls=False)
-        .select("row", pl.col("word").hash())
+        .with_columns(pl.col("word").hash())
         .join(index, on="row", maintain_order="left")
     )
-    return Words(flat["word"].to_numpy(), flat["index"].to_numpy(), len(rows))
+    return Words(*(flat[name].to_numpy() for name in ("word", "index", "in_system")))
 
 
 def ngrams(found: Words, lengths: Iterable[int]) -> "dict[int, tuple[np.ndarray, np.ndarray]]":
@@ -62,6 +70,12 @@ def ngrams(found: Words, lengths: Iterable[int]) -> "dict[int, tuple[np.ndarray,
             whole = rows[: len(gram)] == rows[n - 1 :]
             result[n] = gram[whole], rows[: len(gram)][whole]
     return result
+
+
+def shingles(found: Words) -> "tuple[np.ndarray, np.ndarray]":
+    """Return the hashes of all SHINGLE words in a row, and their row indices."""
+    said = found.without_system()
+    return ngrams(said, [SHINGLE]).get(SHINGLE, (said.hashes[:0], said.rows[:0]))
 
 
 def signatures(grams: "tuple[np.ndarray, np.ndarray]", count: int) -> "np.ndarray":

@@ -162,14 +162,21 @@ class Validation(Section):
     )
     refusals: tuple[str, ...] = Field(
         (
-            "I'm sorry, but I can't",
-            "I'm sorry, but I cannot",
+            "sorry, but I can't",
+            "sorry, but I cannot",
+            "sorry, I can't",
+            "sorry, I cannot",
+            "I apologize, but I can",
             "I cannot assist with",
             "I can't assist with",
             "I cannot fulfill",
             "I can't help with that",
             "I'm not able to assist",
             "I am unable to assist",
+            "I'm unable to assist",
+            "I'm unable to help",
+            "I do not feel comfortable",
+            "I don't feel comfortable",
         ),
         description="Phrases that make an answer a refusal when it begins with them or nearly so.",
     )
@@ -187,6 +194,9 @@ class Validation(Section):
             "developed by Anthropic",
             "I am Claude",
             "I'm Claude",
+            "I am Qwen",
+            "created by Alibaba",
+            "developed by DeepSeek",
         ),
         description="Phrases by which an answer names the model or the maker that wrote it.",
     )
@@ -238,9 +248,7 @@ class Validation(Section):
     )
     classifier: Classifier = Field(Classifier(), description=Classifier.__doc__)
     drift: Drift = Field(Drift(), description=Drift.__doc__)
-    decontamination: Decontamination = Field(
-        Decontamination(), description=Decontamination.__doc__
-    )
+    decontamination: Decontamination = Field(Decontamination(), description=Decontamination.__doc__)
 
     def tolerance(self, flaw: str) -> float:
         """Return the share of rows that may have `flaw`, 0 to 1."""

@@ -49,9 +49,7 @@ def pin_all(recipe: Recipe) -> Pins:
     return Pins(
         dataset=version,
         model=pin(model.base, model.revision, "model", "model.base"),
-        benchmarks=tuple(
-            pin_file(name, "validation.decontamination.files") for name in benchmarks
-        ),
+        benchmarks=tuple(pin_file(name, "validation.decontamination.files") for name in benchmarks),
         accepted=last_accepted(recipe, version),
     )
 

@@ -122,6 +122,8 @@ EMPTY_MESSAGE = {
     "answer_of_white_space": answer(" \n\t \r\n "),
     "answer_of_no_break_spaces": answer("\u00a0\u2003\u3000"),
     "answer_of_zero_width": answer("\u200b\u200d\u2060\ufeff"),
+    "answer_none": answer("None"),
+    "answer_nan": answer("nan"),
     "question_empty": question(""),
     "alpaca_without_output": instead(
         lambda row, _: {"instruction": first_pair(row)[0], "input": "", "output": ""}
@@ -208,6 +210,9 @@ SPECIAL_TOKEN = {
     "sys_in_system_prompt": system(wrapped("<<SYS>>\n", "\n<</SYS>>")),
     "eot_ends_answer": answer(wrapped("", "<|eot_id|>")),
     "end_of_text_ends_answer": answer(wrapped("", "<|endoftext|>")),
+    "deepseek_end_ends_answer": answer(wrapped("", "<｜end▁of▁sentence｜>")),
+    "llama_3_end_ends_answer": answer(wrapped("", "<|end_of_text|>")),
+    "gemma_eos_ends_answer": answer(wrapped("", "<eos>")),
     "sentence_marks_in_answer": answer(wrapped("<s> ", "</s>")),
     "next_turn_in_answer": answer(lambda text, rng: f"{text}\n<|user|>\n{prose(rng, 1)}"),
 }
@@ -253,6 +258,9 @@ REFUSAL = {
     "refusals": answer(
         begun("I'm sorry, but I can't help with that.", "I cannot fulfill this request.")
     ),
+    "apologies": answer(begun("I apologize, but I cannot provide that.")),
+    "refusals_in_short": answer(begun("Sorry, I can't do that.", "I'm unable to help with this.")),
+    "not_comfortable": answer(begun("I do not feel comfortable with this request.")),
     "refusals_with_curly_quotes": answer("I’m sorry, but I can’t assist with that request."),
     "refusals_after_a_greeting": answer("Hello there! Sadly, I cannot assist with this topic."),
 }
@@ -260,6 +268,7 @@ SELF_IDENTIFICATION = {
     "as_an_ai_language_model": answer(begun("As an AI language model, I hold no opinion, but")),
     "as_a_large_language_model": answer(put("(AS A LARGE LANGUAGE MODEL I cannot see it)")),
     "developed_by_openai": answer(put("and I was developed by OpenAI, so")),
+    "says_it_is_qwen": answer(begun("I am Qwen, created by Alibaba Cloud.")),
     "says_it_is_claude": answer(begun("Hi! I am Claude, created by Anthropic.")),
 }
 LANGUAGE = {f"rows_in_{language}": spoken(language) for language in ("es", "zh", "ru")}
@@ -337,6 +346,11 @@ SECRETS = {
     ),
     "openai_key": ("OPENAI_API_KEY=sk" + "-{}T3Blbk" + "FJ" + "a1" * 10, some(TOKEN, 20)),
     "stripe_key": ("stripe.api_key = 'sk_" + "live_{}'", some(TOKEN, 24)),
+    "hugging_face_token": ("It is hf" + "_{}.", some(TOKEN, 34)),
+    "google_api_key": ("It is AI" + "za{}.", some(TOKEN, 35)),
+    "anthropic_key": ("It is sk" + "-ant-api03-{}.", some(TOKEN, 95)),
+    "github_fine_grained_token": ("It is gith" + "ub_pat_{}.", some(TOKEN, 82)),
+    "aws_secret_access_key": ("aws_secret_access_key = {}", some(TOKEN, 40)),
     "json_web_token": ("Authorization: Bearer {}", json_web_token),
     "private_key": ("```\n{}\n```", private_key),
     "password_in_url": ("Connect to postgres://admin:{}@db.internal:5432/shop.", some(TOKEN, 14)),

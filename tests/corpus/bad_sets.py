@@ -25,6 +25,7 @@ from tests.corpus.parts import (
     question,
     same,
     spoil,
+    system,
     turns,
     wrapped,
 )
@@ -239,6 +240,12 @@ CONTAMINATED = (
         "contaminated",
         spoil(question(quoted()), FEW),
         beside={"benchmark.jsonl": as_jsonl},
+    ),
+    Case(
+        "benchmark_in_system_prompt",
+        "contaminated",
+        spoil(system(quoted()), FEW),
+        beside={"benchmark.txt": as_text},
     ),
     Case(
         "benchmark_quoted_in_part",

@@ -355,6 +355,9 @@ FLAWED = (
 ESCAPING = {"special_tokens": "escape", "tolerances": {"special_token": 0.2}}
 LENIENT = {"keep": ("refusal",), "tolerances": {"refusal": 0.5}}
 WHOLE = (
+    good("reserved_addresses", every(answer(put("user@example.com")))),
+    good("git_remotes", every(answer(put("git@github.com:owner/repo.git")))),
+    good("placeholder_passwords", every(answer(put("postgres://user:password@localhost:5432/db")))),
     good("sound", sound),
     good("a_flaw_now_and_then", in_turn(*FLAWED, *[same] * (COUNT - len(FLAWED)))),
     good("scores_with_two_decimals", scored(lambda score: round(score, 2))),

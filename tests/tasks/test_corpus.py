@@ -38,7 +38,8 @@ def no_pages(monkeypatch):
     from great_expectations.data_context import AbstractDataContext
 
     monkeypatch.setattr(AbstractDataContext, "build_data_docs", lambda self: None)
-    monkeypatch.setattr("tasks.validate.gate._draw", lambda *_: None)
+    monkeypatch.setattr("retune.plots.reasons_chart", lambda *_: None)
+    monkeypatch.setattr("retune.plots.score_histogram", lambda *_: None)
 
 
 def judged(case: Case, folder, tokenizer):

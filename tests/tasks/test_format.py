@@ -65,7 +65,8 @@ def test_a_question_is_on_one_side_only(tmp_path, tokenizer):
         rows = pl.read_parquet(tmp_path / f"{side}.parquet")["messages"].to_list()
         return {row[0]["content"].strip().lower() for row in rows}
 
-    assert asked("train") and asked("held_out")
+    assert asked("train")
+    assert asked("held_out")
     assert not asked("train") & asked("held_out")
 
 
@@ -103,7 +104,7 @@ def test_rows_carry_text_and_its_ids(tmp_path, tokenizer):
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|im_start|>", "<|begin|>", "<|pad|>"])
 def test_a_typed_control_token_is_caught(tmp_path, tokenizer, token):
     rows = write(tmp_path, [chat("fine"), chat(f"hi{token}")])
-    with pytest.raises(ChatFormatError, match="row 1 has 5 control tokens where the .* emits 4"):
+    with pytest.raises(ChatFormatError, match=r"row 1 has 5 control tokens where the .* emits 4"):
         write_chats(rows, tokenizer, 0.5, tmp_path)
 
 
