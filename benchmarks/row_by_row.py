@@ -158,6 +158,7 @@ class Checks:
             for name in ("control", "broken", "mojibake", "email", "url", "phone")
         }
         self.code = re.compile(m._CODE)
+        self.nobodys, self.more_secrets = re.compile(m._NOBODYS), re.compile(m._SECRETS)
 
     def of_row(self, row: dict[str, Any], messages: list[Message]) -> set[str]:
         if row["problem"] is not None:
@@ -188,11 +189,11 @@ class Checks:
         role, content, _ = message
         found = {
             "unknown_role": role not in KNOWN_ROLES,
-            "empty_message": not any(map(_is_visible, content)),
+            "empty_message": content in m._NOTHING or not any(map(_is_visible, content)),
             "oversized_message": len(content) > self.config.max_message_chars,
             "invalid_unicode": self.patterns["broken"].search(content),
             "control_character": self.patterns["control"].search(content),
-            "email": "@" in content and self.patterns["email"].search(content),
+            "email": "@" in content and self._has_email(content),
             "url": self.patterns["url"].search(content),
             "special_token": self._has_special_token(content),
             "repetition": self._repeats_itself(content),
@@ -207,11 +208,19 @@ class Checks:
         self.clock.lap("mojibake")
         found["phone_number"] = self._has_phone_number(content)
         self.clock.lap("phone numbers")
-        found["secret"] = any(
-            True for detector in self.secrets for _ in detector.analyze_string(content)
-        )
+        found["secret"] = self._has_secret(content)
         self.clock.lap("secrets")
         return {name for name, is_so in found.items() if is_so}
+
+    def _has_email(self, content: str) -> bool:
+        email = self.patterns["email"]
+        return bool(email.search(content) and email.search(self.nobodys.sub("", content)))
+
+    def _has_secret(self, content: str) -> bool:
+        values = (value for detector in self.secrets for value in detector.analyze_string(content))
+        if any(value.lower().strip("<>[]{}$*") not in m._PLACEHOLDERS for value in values):
+            return True
+        return self.more_secrets.search(content) is not None
 
     def _has_special_token(self, content: str) -> bool:
         if any(token in content for token in self.control):
@@ -273,12 +282,12 @@ class Repeats:
         self, row: int, messages: list[Message], flaws: set[str]
     ) -> tuple[set[str], int | None]:
         """Return the flaws, and the row that a duplicate is like."""
-        words = [
-            word for role, _, plain in messages if role != "system" for word in WORD.findall(plain)
-        ]
+        said = [(role, WORD.findall(plain)) for role, _, plain in messages]
+        words = [word for _, some in said for word in some]
         is_contaminated = any(
             not grams.isdisjoint(_ngrams(words, n)) for n, grams in self.prompts.items()
         )
+        words = [word for role, some in said if role != "system" for word in some]
         found = {"contaminated"} if is_contaminated else set()
         self.clock.lap("prompts")
         if not messages or any(map(self.config.quarantines, flaws | found)):

@@ -12,6 +12,7 @@ from expectations import similarity
 from expectations.messages import Rules, explode, judge_messages, judge_rows
 from retune.config import Validation
 from retune.flaws import FLAWS
+from retune.overlap import ahead
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,12 +48,15 @@ def features(
     similar = rules.config.near_duplicate_similarity
     prompts = similarity.Prompts(rules.prompts, rules.config.decontamination.ngram)
     judged, signatures, bands, done = [], [], [], 0
-    for batch in batches(rows):
-        messages = judge_messages(explode(batch), rules)
+
+    def judge(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
+        return batch, judge_messages(explode(batch), rules)
+
+    for batch, messages in ahead(judge, batches(rows)):
         table = judge_rows(batch, messages, rules.config)
         found = similarity.words(messages, batch["row"])
-        grams = similarity.ngrams(found, prompts.lengths)
-        shingles = similarity.shingles(found)
+        grams = similarity.ngrams(found, {similarity.SHINGLE, *prompts.lengths})
+        shingles = similarity.shingles(found, grams)
         table = table.with_columns(
             contaminated=pl.Series(prompts.rows_with(grams, len(batch))),
             has_shingles=pl.Series(np.bincount(shingles[1], minlength=len(batch)) > 0),

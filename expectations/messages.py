@@ -47,8 +47,8 @@ PHONE = r"\+\d[\d ().\-]{7,}\d|\(\d{3}\) ?\d{3}[-. ]\d{4}\b|\b\d{3}[-.]\d{3}[-.]
 # Keys that detect-secrets 1.5 does not know: Hugging Face, Google, Anthropic, GitHub's newer ones, and
 # AWS's without quotes.
 _SECRETS = (
-    r"\bhf_[A-Za-z0-9]{34}\b|\bAIza[\w-]{35}|\bsk-ant-[\w-]{20,}|\bgithub_pat_\w{22,}"
-    r"|(?i:aws_secret_access_key\s*[=:]\s*)[A-Za-z0-9/+]{40}\b"
+    r"hf_[A-Za-z0-9]{34}|AIza[A-Za-z0-9_-]{35}|sk-ant-[A-Za-z0-9_-]{20}|github_pat_[A-Za-z0-9_]{22}"
+    r"|(?i:aws_secret_access_key *[=:] *)[A-Za-z0-9/+]{40}"
 )
 _PLACEHOLDERS = {"password", "passwd", "pass", "pwd", "secret", "changeme", "xxx", "xxxx", ""}
 _LEAST_BYTES = 800  # of a message that is asked whether it repeats itself

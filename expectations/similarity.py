@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    Grams = tuple[np.ndarray, np.ndarray]  # hashes of n-grams (uint64), and their row indices
+
 SHINGLE = 5  # words
 LEAST_PROMPT = 5  # words; a shorter prompt is everyday language
 PERMUTATIONS = 128
@@ -54,7 +56,7 @@ def words(messages: "pl.DataFrame", rows: "pl.Series") -> Words:
     return Words(*(flat[name].to_numpy() for name in ("word", "index", "in_system")))
 
 
-def ngrams(found: Words, lengths: Iterable[int]) -> "dict[int, tuple[np.ndarray, np.ndarray]]":
+def ngrams(found: Words, lengths: Iterable[int]) -> "dict[int, Grams]":
     """Return for each length n the hashes of all n words in a row, and their row indices."""
     import numpy as np
 
@@ -72,13 +74,16 @@ def ngrams(found: Words, lengths: Iterable[int]) -> "dict[int, tuple[np.ndarray,
     return result
 
 
-def shingles(found: Words) -> "tuple[np.ndarray, np.ndarray]":
-    """Return the hashes of all SHINGLE words in a row, and their row indices."""
+def shingles(found: Words, grams: "dict[int, Grams]") -> "Grams":
+    """Return the n-grams of SHINGLE words that two rows are compared by; `grams` are those of all
+    `found` words."""
     said = found.without_system()
-    return ngrams(said, [SHINGLE]).get(SHINGLE, (said.hashes[:0], said.rows[:0]))
+    if said is not found:
+        grams = ngrams(said, [SHINGLE])
+    return grams.get(SHINGLE, (said.hashes[:0], said.rows[:0]))
 
 
-def signatures(grams: "tuple[np.ndarray, np.ndarray]", count: int) -> "np.ndarray":
+def signatures(grams: "Grams", count: int) -> "np.ndarray":
     """Return the MinHash signatures (`count` x PERMUTATIONS, uint32) of `count` rows' shingles.
 
     MinHash: Broder 1997. A row without a single shingle has a signature of equal values only.
@@ -149,9 +154,7 @@ class Prompts:
         """The lengths of n-grams to look for, in words."""
         return list(self._grams)
 
-    def rows_with(
-        self, grams: "dict[int, tuple[np.ndarray, np.ndarray]]", count: int
-    ) -> "np.ndarray":
+    def rows_with(self, grams: "dict[int, Grams]", count: int) -> "np.ndarray":
         """Return which of `count` rows contain one of the prompts' n-grams."""
         import numpy as np
 

@@ -94,6 +94,33 @@ def encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[
     return [row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=with_bos)]
 
 
+def is_lossless(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Tell whether ids give back any text by construction: a byte-level BPE that knows all 256 bytes,
+    changes no text beforehand and takes no white space around its added tokens."""
+    from tokenizers.decoders import ByteLevel
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel as Bytes
+
+    if not tokenizer.is_fast:
+        return False
+    backend = tokenizer.backend_tokenizer
+    added = backend.get_added_tokens_decoder().values()
+    description = json.loads(backend.to_str())
+    pre = description["pre_tokenizer"] or {}
+    steps = pre.get("pretokenizers", [pre])  # one, or a sequence
+    splits = [step for step in steps if step.get("type") != "ByteLevel"]
+    return (
+        backend.normalizer is None
+        and isinstance(backend.model, BPE)
+        and isinstance(backend.decoder, ByteLevel)
+        and not any(step.get("add_prefix_space") for step in steps)
+        and len(steps) == len(splits) + 1
+        and all(s.get("type") == "Split" and s.get("behavior") == "Isolated" for s in splits)
+        and set(Bytes.alphabet()) <= set(backend.get_vocab())
+        and not any(token.lstrip or token.rstrip or token.normalized for token in added)
+    )
+
+
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: list[list[int]]) -> list[str]:
     """Return the texts of token ids, control tokens included; the inverse of `encode`."""
     if not tokenizer.is_fast:

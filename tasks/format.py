@@ -9,8 +9,16 @@ from prefect.artifacts import create_markdown_artifact
 
 from expectations.features import batches
 from expectations.report import DatasetRejected, Verdict, rejection
-from retune.chat import ChatFormatError, chatml_tokenizer, decode, encode, special_tokens
+from retune.chat import (
+    ChatFormatError,
+    chatml_tokenizer,
+    decode,
+    encode,
+    is_lossless,
+    special_tokens,
+)
 from retune.config import Formatting, Model
+from retune.overlap import ahead
 from retune.records import Chats, Pins, Rows
 from retune.workspace import Step, building
 from tasks.stage import stage
@@ -53,16 +61,20 @@ def write_chats(
     import polars as pl
     import pyarrow.parquet as pq
 
-    control = ControlTokens(tokenizer)
+    proof = Proof(tokenizer)
     sides = Sides(held_out_share)
+
+    def encode_batch(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
+        return batch, encoded(batch, tokenizer)
+
     lengths: list[pl.Series] = []
     held_out = 0
     with (
         pq.ParquetWriter(folder / "train.parquet", _schema()) as train,
         pq.ParquetWriter(folder / "held_out.parquet", _schema()) as other,
     ):
-        for batch in batches(rows, BATCH):
-            chats = encoded(batch, tokenizer, control)
+        for batch, chats in ahead(encode_batch, batches(rows, BATCH)):
+            proof.check(chats)
             is_held_out = sides.held_out(batch)
             learnt, kept = chats.remove(is_held_out), chats.filter(is_held_out)
             train.write_table(learnt.to_arrow().cast(_schema()))
@@ -78,21 +90,16 @@ def write_chats(
     return counts, held_out
 
 
-def encoded(
-    batch: "pl.DataFrame", tokenizer: "PreTrainedTokenizerBase", control: "ControlTokens"
-) -> "pl.DataFrame":
-    """Return `row`, `source`, `messages`, `text` and `input_ids` of a batch of rows, all proven."""
+def encoded(batch: "pl.DataFrame", tokenizer: "PreTrainedTokenizerBase") -> "pl.DataFrame":
+    """Return `row`, `source`, `messages`, `text` and `input_ids` of a batch of rows."""
     import polars as pl
 
     conversations = batch["messages"].to_list()
     texts = tokenizer.apply_chat_template(conversations, tokenize=False)
     ids = encode(tokenizer, texts)
-    chats = batch.select("row", "source", "messages").with_columns(
+    return batch.select("row", "source", "messages").with_columns(
         text=pl.Series(texts), input_ids=pl.Series(ids, dtype=pl.List(pl.Int32))
     )
-    _check_round_trip(chats, decode(tokenizer, ids))
-    control.check(chats)
-    return chats
 
 
 class Sides:
@@ -128,17 +135,26 @@ def _fraction(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
 
 
-class ControlTokens:
-    """The proof that no message turned into control tokens: a row's ids hold as many of them as the
-    template itself emits for a conversation with its sequence of roles."""
+class Proof:
+    """The proof that ids stand for their text and nothing else.
+
+    No message turned into control tokens: a row's ids hold as many of them as the template itself
+    emits for a conversation with its sequence of roles. And the ids give the text back.
+    """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
+        self._is_lossless = is_lossless(tokenizer)
         self._ids = tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer)))
         self._emitted: dict[tuple[str, ...], int] = {}
 
     def check(self, chats: "pl.DataFrame") -> None:
-        """Raise ChatFormatError naming the first row with more or fewer control tokens."""
+        """Raise ChatFormatError naming the first row that breaks one of the two."""
+        self._check_control_tokens(chats)
+        if not self._is_lossless:
+            self._check_round_trip(chats)
+
+    def _check_control_tokens(self, chats: "pl.DataFrame") -> None:
         import polars as pl
 
         is_control = pl.element().is_in(self._ids)
@@ -154,6 +170,20 @@ class ControlTokens:
                 f"validation.special_tokens=escape), or the template and the tokenizer do not fit"
             )
 
+    def _check_round_trip(self, chats: "pl.DataFrame") -> None:
+        """A BOS may stand before the text."""
+        import polars as pl
+
+        decoded = pl.Series(decode(self._tokenizer, chats["input_ids"].to_list()))
+        lost = (~decoded.str.ends_with(chats["text"])).arg_true()
+        if len(lost):
+            at = lost[0]
+            raise ChatFormatError(
+                f"the tokenizer does not give back what went in: row {chats['row'][at]}, "
+                f"{chats['text'][at]!r:.120} became {decoded[at]!r:.120}; choose a base model whose "
+                f"tokenizer is lossless"
+            )
+
     def _of_template(self, roles: tuple[str, ...]) -> int:
         if roles not in self._emitted:
             empty = [{"role": role, "content": "x"} for role in roles]
@@ -161,20 +191,6 @@ class ControlTokens:
             (ids,) = encode(self._tokenizer, [text])
             self._emitted[roles] = sum(token in self._ids for token in ids)
         return self._emitted[roles]
-
-
-def _check_round_trip(chats: "pl.DataFrame", decoded: list[str]) -> None:
-    """Raise ChatFormatError when the ids do not give back the text (a BOS may stand before it)."""
-    import polars as pl
-
-    lost = (~pl.Series(decoded).str.ends_with(chats["text"])).arg_true()
-    if len(lost):
-        at = lost[0]
-        raise ChatFormatError(
-            f"the tokenizer does not give back what went in: row {chats['row'][at]}, "
-            f"{chats['text'][at]!r:.120} became {decoded[at]!r:.120}; choose a base model whose "
-            f"tokenizer is lossless"
-        )
 
 
 def check_truncation(share: float, rows: int, model: Model, config: Formatting) -> None:

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from expectations.report import DatasetRejected
-from retune.chat import END, ChatFormatError, chatml_tokenizer, encode
+from retune.chat import END, ChatFormatError, chatml_tokenizer, encode, is_lossless
 from retune.config import Formatting, Model
-from tasks.format import ControlTokens, check_truncation, token_statistics, write_chats
+from tasks.format import Proof, check_truncation, token_statistics, write_chats
 from tests.tasks.conftest import make_tokenizer
 
 
@@ -113,13 +113,13 @@ def test_an_escaped_control_token_is_text(tmp_path, tokenizer, token):
     escaped = f"{token[0]}\u200b{token[1:]}"
     text = tokenizer.apply_chat_template(chat(f"hi {escaped}"), tokenize=False)
     plain = tokenizer.apply_chat_template(chat("hi"), tokenize=False)
-    control = ControlTokens(tokenizer)
+    proof = Proof(tokenizer)
     for given in (text, plain):
         (ids,) = encode(tokenizer, [given])
         frame = pl.DataFrame(
             {"row": [0], "text": [given], "messages": [chat("hi")], "input_ids": [ids]}
         )
-        control.check(frame)
+        proof.check(frame)
 
 
 def test_other_sequences_of_roles_have_their_own_count(tmp_path, tokenizer):
@@ -142,6 +142,31 @@ def test_a_lossy_tokenizer_is_refused(tmp_path):
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     with pytest.raises(ChatFormatError, match="does not give back what went in: row 0"):
         write_chats(write(tmp_path, [chat("HI")]), tokenizer, 0.5, tmp_path)
+
+
+def test_a_byte_level_tokenizer_is_lossless_unless_it_changes_the_text(tmp_path):
+    from tokenizers import AddedToken, normalizers, pre_tokenizers
+
+    tokenizer = make_tokenizer(tmp_path)
+    assert is_lossless(tokenizer)
+    backend = tokenizer.backend_tokenizer
+    regex = pre_tokenizers.Split(r" ?\w+", "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [regex, pre_tokenizers.ByteLevel(False, True, False)]
+    )
+    assert is_lossless(tokenizer)  # as Llama 3 has it
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(False)]
+    )
+    assert not is_lossless(tokenizer)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    assert not is_lossless(tokenizer)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.normalizer = normalizers.NFC()
+    assert not is_lossless(tokenizer)
+    backend.normalizer = None
+    backend.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    assert not is_lossless(tokenizer)
 
 
 def test_too_much_truncation_is_a_rejected_dataset():
