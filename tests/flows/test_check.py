@@ -1,0 +1,96 @@
+"""`retune validate` and `retune scaffold-suite`: the gate alone, as a dataset repository's CI runs it."""
+
+import json
+
+import polars as pl
+import pytest
+import yaml
+
+from expectations.report import DatasetRejected
+from flows.check import check, scaffold
+from retune.config import RecipeError
+from retune.sources import SourceError
+from tests.flows.test_line import Project, sums
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("datasets"))
+
+
+def test_a_good_file_is_accepted_without_any_server(project):
+    done = project.retune("validate", "good.jsonl", "--out", "report")
+    assert done.returncode == 0, done.stderr
+    assert "400 of 400 rows accepted" in done.stdout
+    assert "no base model is named" in done.stderr
+    assert not (project.folder / ".retune" / "prefect" / "prefect.db").exists()
+    assert not (project.folder / ".retune" / "mlflow.db").exists()
+    kept = {path.name for path in (project.folder / "report").iterdir()}
+    assert {"report.json", "quarantine.parquet", "data_docs", "scores.png"} <= kept
+
+
+def test_a_bad_file_is_rejected_in_words(project):
+    done = project.retune("validate", "flipped.jsonl")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()
+    assert any(line.startswith("retune: dataset rejected: ") for line in last)
+    assert "e.g. row 0 (" in done.stderr
+    quarantine = project.folder / ".retune" / "validate" / "flipped" / "quarantine.parquet"
+    assert len(pl.read_parquet(quarantine)) == 160
+
+
+@pytest.fixture
+def here(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("RETUNE_HOME", str(project.folder / ".retune"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return project.folder
+
+
+def test_a_recipe_counts_tokens_as_well(here, tmp_path):
+    assert check("recipe.yaml", [], tmp_path / "a").failed == []
+    with pytest.raises(DatasetRejected, match="max_length=16 tokens"):
+        check("recipe.yaml", ["model.max_length=16"], tmp_path / "b")
+
+
+def test_settings_reach_the_gate(here, tmp_path):
+    report = check("good.jsonl", ["validation.min_rows=401"], tmp_path / "out")
+    assert [verdict.name for verdict in report.failed] == ["min_rows"]
+
+
+def test_what_is_wrong_is_said(here, tmp_path):
+    with pytest.raises(SourceError, match="nothing is at 'none.jsonl'"):
+        check("none.jsonl", [], tmp_path / "out")
+    with pytest.raises(
+        RecipeError, match="'refusl' is not a flaw of a row; did you mean 'refusal'"
+    ):
+        check("good.jsonl", ["validation.tolerances={refusl: 0.1}"], tmp_path / "out")
+
+
+def test_scaffolded_thresholds_accept_their_dataset_and_refuse_a_worse_one(here, tmp_path):
+    rows = sums(400)
+    for row in rows[::40]:
+        row["conversations"][1]["value"] += " See https://acme.org/sums."
+    (here / "known.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    section = yaml.safe_load(scaffold("known.jsonl", []))
+    found = section["validation"]
+    assert found["min_rows"] == 320
+    assert found["tolerances"] == {"url": 0.038}
+    assert found["score_mean_min"] < 3.49 < found["score_mean_max"]
+    recipe = yaml.safe_load((here / "recipe.yaml").read_text()) | section
+    recipe["dataset"]["source"] = "known.jsonl"
+    (here / "tight.yaml").write_text(yaml.safe_dump(recipe))
+    assert check("tight.yaml", [], tmp_path / "a").failed == []
+    for row in rows:
+        row["score"] -= 0.5
+    (here / "known.jsonl").write_text("\n".join(map(json.dumps, rows[:300])))
+    failed = {verdict.name for verdict in check("tight.yaml", [], tmp_path / "b").failed}
+    assert {"min_rows", "score_mean_min"} <= failed
+
+
+def test_unscored_data_needs_no_scores(here):
+    rows = [{key: row[key] for key in ("conversations", "source")} for row in sums(150)]
+    (here / "bare.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert yaml.safe_load(scaffold("bare.jsonl", []))["validation"]["score_required"] is False
