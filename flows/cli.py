@@ -96,7 +96,7 @@ def validate(
     local.configure()
     from rich import print as show
 
-    folder = out or home() / "validate" / Path(dataset).stem
+    folder = (out or home() / "validate" / Path(dataset).stem).absolute()
     report = check(dataset, settings, folder)
     show(shown(report))
     print(f"Report, quarantine and charts: {folder}")

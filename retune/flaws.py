@@ -55,7 +55,7 @@ FLAWS = {
     "url": Flaw("a web address", 0.5, "info", quarantined=False),
     # the classifier's score
     "score_missing": Flaw("no score", 0.05, "critical"),
-    "score_not_finite": Flaw("a score that is NaN or infinite", 0.0, "critical"),
+    "score_not_finite": Flaw("a score that is NaN or infinite", 0.01, "critical"),
     "score_out_of_range": Flaw("a score outside {score_min:g} to {score_max:g}", 0.01, "critical"),
     # across rows
     "exact_duplicate": Flaw("the text of an earlier row", 0.05, "warning"),

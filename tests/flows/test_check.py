@@ -61,7 +61,7 @@ def test_settings_reach_the_gate(here, tmp_path):
 
 
 def test_what_is_wrong_is_said(here, tmp_path):
-    with pytest.raises(SourceError, match="nothing is at 'none.jsonl'"):
+    with pytest.raises(SourceError, match=r"nothing is at 'none\.jsonl'"):
         check("none.jsonl", [], tmp_path / "out")
     with pytest.raises(
         RecipeError, match="'refusl' is not a flaw of a row; did you mean 'refusal'"

@@ -52,7 +52,6 @@ def retune_ui(home: Path) -> Iterator[Servers]:
     prefect, mlflow = free_port(), free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "MLFLOW"))}
     environment |= {"RETUNE_HOME": str(home)}
-    environment |= {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2"}  # a minute by default
     command = [Path(sys.executable).with_name("retune"), "ui"]
     ui = subprocess.Popen(
         [*command, "--prefect-port", str(prefect), "--mlflow-port", str(mlflow)],
