@@ -1,11 +1,10 @@
 """The most memory that the gate and the format take, each in a process of its own.
 
-    python -m benchmarks.memory [--rows 1000000]
+python -m benchmarks.memory [--rows 1000000]
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time

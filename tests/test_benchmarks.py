@@ -1,0 +1,30 @@
+"""The benchmarks run, and what they compare does the same."""
+
+import json
+
+import pytest
+
+from benchmarks import gate, packing
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def test_the_gate_and_the_loop_agree_on_every_row(capsys):
+    gate.run(600, 600, repeats=1, flawed_share=0.02)
+    printed = capsys.readouterr().out
+    assert "| all |" in printed
+    record = json.loads(printed.splitlines()[-1])
+    assert record["ours"][0]["outcome"] == record["loop"][0]["outcome"]
+    assert all(
+        differ == 0 for flaw, (_, _, differ) in record["counts"].items() if flaw != "near_duplicate"
+    )
+    assert sum(ours > 0 for ours, _, _ in record["counts"].values()) > 5
+
+
+def test_packing_gives_the_same_tokens_as_trl(capsys):
+    packing.run(400, repeats=1)
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert record["tokens"] > 100_000
