@@ -122,7 +122,10 @@ def _from_turns(turns: "pa.Array") -> "pa.Array | None":
     flat = turns.flatten()
     if not pa.types.is_struct(flat.type) or flat.null_count:
         return None
-    fields = {f.name: pc.struct_field(flat, [n]) for n, f in enumerate(flat.type)}
+    try:
+        fields = {f.name: pc.struct_field(flat, [n]) for n, f in enumerate(flat.type)}
+    except UnicodeDecodeError:  # the name of a key, in a damaged file
+        return None
     present = {name: values for name, values in fields.items() if values.null_count < len(flat)}
     if len(fields) < flat.type.num_fields or {"tool_calls", "function_call"} & present.keys():
         return None

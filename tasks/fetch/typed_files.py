@@ -83,14 +83,17 @@ def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece
 
 
 def batches(pieces: Iterable[Piece]) -> Iterator[Batch]:
-    """Return each piece as a batch."""
+    """Return each piece as a batch. Raises ArrowInvalid when a piece is damaged, which its file's
+    format need not show; reading on would crash the process."""
     import pyarrow as pa
 
     for known, others in pieces:
         try:
             known.validate(full=True)
-        except pa.ArrowInvalid:  # bytes that are no UTF-8, which Parquet lets pass
-            yield Batch(None, partial(_rows, known.cast(_in_bytes(known.schema)), others))
+        except pa.ArrowInvalid:
+            raw = _with_bytes(known)  # all that may be wrong is text in another encoding
+            raw.validate(full=True)
+            yield Batch(None, partial(_rows, raw, others))
         else:
             yield Batch(known, partial(_rows, known, others))
 
@@ -131,20 +134,30 @@ def _plain(value: Any, kind: "pa.DataType") -> Any:
     return value
 
 
-def _in_bytes(schema: "pa.Schema") -> "pa.Schema":
+def _with_bytes(table: "pa.Table") -> "pa.Table":
+    """Return a table with bytes in the place of text; nothing is read of it, nor copied."""
     import pyarrow as pa
 
-    return pa.schema([(field.name, _bytes_for_texts(field.type)) for field in schema])
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = _bytes_for_texts(column.type)
+        if kind != column.type:
+            column = pa.chunked_array([chunk.view(kind) for chunk in column.chunks], kind)
+        columns[name] = column
+    return pa.table(columns)
 
 
 def _bytes_for_texts(kind: "pa.DataType") -> "pa.DataType":
-    """Return a type with bytes in the place of text."""
     import pyarrow as pa
 
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_string(kind):
+        return pa.binary()
+    if pa.types.is_large_string(kind):
         return pa.large_binary()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.large_list(_bytes_for_texts(kind.value_type))
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_bytes_for_texts(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_bytes_for_texts(kind.value_type)))
     if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _bytes_for_texts(field.type)) for field in kind])
+        return pa.struct([field.with_type(_bytes_for_texts(field.type)) for field in kind])
     return kind

@@ -154,7 +154,7 @@ def _draw(
 ) -> None:
     from retune.plots import reasons_chart, score_histogram
 
-    counts = {finding.title: finding.rows for finding in outcome.findings}
+    counts = {found.flaw.replace("_", " "): found.rows for found in outcome.findings}
     reasons_chart(counts, outcome.rows, folder / "reasons.png")
     score_histogram(
         sound_scores(table, config).to_numpy(),

@@ -1,5 +1,6 @@
 """Whatever a file holds, fetch gives its rows in one shape or says why it cannot."""
 
+import io
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retune.config import Dataset
@@ -115,7 +116,7 @@ def unwrapped(row: dict) -> bool:
     return any(isinstance(value, list) for value in row.values())
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=500)
 @given(st.lists(mixed_rows, min_size=1, max_size=5), st.booleans())
 def test_every_json_row_becomes_one_row(tmp_path, data, as_array):
     lines = [json.dumps(row) for row in data]
@@ -130,7 +131,7 @@ def test_every_json_row_becomes_one_row(tmp_path, data, as_array):
         assert len(table) == len(data)
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=500)
 @given(
     st.lists(mixed_rows, min_size=1, max_size=3),
     st.lists(st.binary(max_size=30).map(lambda text: text.replace(b"\n", b"")), max_size=4),
@@ -146,14 +147,13 @@ def test_every_line_becomes_one_row_json_or_not(tmp_path, data, noise, draw):
     assert len(table) == sum(bool(line.strip()) for line in lines)
 
 
-@settings(quick, max_examples=400)
+@settings(quick, max_examples=1000)
 @given(alike())
 def test_columns_and_rows_agree(data):
     """The reference decides; the columns either say the same or leave it to the reference."""
     lines = [json.dumps(row).encode() for row in data]
     (batch,) = batches([Line(number, line) for number, line in enumerate(lines, start=1)])
     by_columns = None if batch.columns is None else from_columns(batch.columns, "unnamed")
-    event("columns" if by_columns is not None else "rows")
     if by_columns is not None:
         by_rows = from_rows(batch.rows(), "unnamed")
         assert by_columns.schema == by_rows.schema
@@ -168,7 +168,7 @@ def table_of(data: list[dict]) -> pa.Table | None:
         return None
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=500)
 @given(rows, st.integers(1, 3))
 def test_every_row_of_a_parquet_file_becomes_one_row(tmp_path, row, count):
     table = table_of([row] * count)
@@ -193,7 +193,7 @@ START = {
 
 
 @pytest.mark.parametrize("kind", START)
-@settings(quick, max_examples=100)
+@settings(quick, max_examples=200)
 @given(data=st.data())
 def test_any_bytes_are_rows_or_refused(tmp_path, kind, data):
     content = data.draw(st.sampled_from(START[kind])) + data.draw(st.binary(max_size=200))
@@ -202,3 +202,32 @@ def test_any_bytes_are_rows_or_refused(tmp_path, kind, data):
     split = data.draw(st.sampled_from(["train", "train[1:3]", "train[:50%]"]))
     with suppress(SourceError):
         fetched(path, split)
+
+
+def typed_file(kind: str) -> bytes:
+    data = [
+        {"messages": [{"role": "user", "content": f"{n}"}], "score": n, "id": n} for n in range(9)
+    ]
+    table, sink = pa.Table.from_pylist(data), io.BytesIO()
+    if kind == "parquet":
+        pq.write_table(table, sink)
+    else:
+        new = pa.ipc.new_stream if kind == "stream" else pa.ipc.new_file
+        with new(sink, table.schema) as writer:
+            writer.write_table(table)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "stream", "file"])
+@settings(quick, max_examples=500)
+@given(data=st.data())
+def test_a_damaged_file_is_rows_or_refused(tmp_path, kind, data):
+    """Arrow believes what a file says of itself, and what is not checked crashes the process."""
+    content = bytearray(typed_file(kind))
+    spots = st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255))
+    for at, byte in data.draw(st.lists(spots, min_size=1, max_size=4)):
+        content[at] = byte
+    path = tmp_path / f"d.{'parquet' if kind == 'parquet' else 'arrow'}"
+    path.write_bytes(content)
+    with suppress(SourceError):
+        fetched(path)
