@@ -72,25 +72,16 @@ def alike(draw: st.DrawFn) -> list[dict]:
     """Rows of one format with texts only, which columns are made for; sometimes with an odd one."""
     keys = draw(st.sampled_from([("from", "value"), ("role", "content")]))
     turns = st.lists(st.fixed_dictionaries({keys[0]: roles, keys[1]: texts}), max_size=3)
-    pair = draw(st.sampled_from(PAIRS))
-    kind = draw(
-        st.sampled_from(
-            [
-                *(st.fixed_dictionaries({column: turns}) for column in TURN_COLUMNS),
-                st.fixed_dictionaries({name: texts for name in pair[1:] if name}),
-            ]
-        )
-    )
-    score, source = (
+    kinds = [st.fixed_dictionaries({column: turns}) for column in TURN_COLUMNS]
+    kinds += [st.fixed_dictionaries({name: texts for name in p[1:] if name}) for p in PAIRS]
+    row = st.builds(
+        lambda row, score, source: {**row, "score": score, "source": source},
+        draw(st.sampled_from(kinds)),
         draw(st.sampled_from([st.floats(), st.integers(), st.none()])),
         texts | st.none(),
     )
-    row = st.builds(
-        lambda row, *more: {**row, "score": more[0], "source": more[1]}, kind, score, source
-    )
-    return draw(st.lists(row, min_size=1, max_size=4)) + draw(
-        st.just([]) | st.lists(rows, max_size=1)
-    )
+    some, odd = st.lists(row, min_size=1, max_size=4), st.just([]) | st.lists(rows, max_size=1)
+    return draw(some) + draw(odd)
 
 
 mixed_rows = st.builds(lambda row, more: {**more, **row}, rows, others | st.just({}))
