@@ -60,7 +60,6 @@ def bfloat16(value: float) -> float:
 
 
 NAN, INFINITE = float("nan"), float("inf")
-ONE_ROW = 1 / COUNT
 BY_HAND = {"classifier": {"score": "never"}}  # the gate does not fill in what is missing
 REFERENCE = tuple(sound_score(Random(number)) for number in range(1000))
 MANY = 400  # scores; drift is not judged by few
@@ -74,9 +73,9 @@ SCORES = (
     Case("scores_missing_in_part", "score_missing", scored(lambda _: None, SOME)),
     Case("scores_all_null", "score_missing", scored(lambda _: None), BY_HAND),
     Case("scores_without_column", "score_missing", every(unscored), BY_HAND),
-    Case("score_nan", "score_not_finite", scored(lambda _: NAN, ONE_ROW)),
+    Case("score_nan", "score_not_finite", scored(lambda _: NAN, FEW)),
     Case("scores_nan_in_parquet", "score_not_finite", scored(lambda _: NAN, FEW), form=PARQUET),
-    Case("scores_infinite", "score_not_finite", scored(lambda _: INFINITE, ONE_ROW)),
+    Case("scores_infinite", "score_not_finite", scored(lambda _: INFINITE, FEW)),
     Case(
         "scores_minus_infinite", "score_not_finite", scored(lambda _: -INFINITE, FEW), form=PARQUET
     ),
