@@ -48,7 +48,9 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     """
     model = recipe.model.model_dump(include={"max_length", "load_in_4bit"}) | {"pin": pins.model}
     dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
-    fetch = _step("fetch", {"pin": pins.dataset, **dataset}, "retune.sources", "datasets")
+    fetch = _step(
+        "fetch", {"pin": pins.dataset, **dataset}, "retune.sources", "datasets", "pyarrow"
+    )
     gate = {
         "rows": fetch.fingerprint,
         "model": pins.model,

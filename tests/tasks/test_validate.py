@@ -226,3 +226,41 @@ def test_a_wrong_benchmark_file_is_one_clear_error(tmp_path, name, content, mess
         (tmp_path / name).write_text(content)
     with pytest.raises(SourceError, match=message):
         benchmark_texts((str(tmp_path / name),))
+
+
+def test_missing_scores_are_made_and_stored_ones_checked(tmp_path, monkeypatch):
+    from tasks.validate import scoring
+    from tests.tasks.test_scoring import make_classifier, run_here
+
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(scoring, "run_child", run_here)
+    model = str(make_classifier(tmp_path / "model"))
+    settings = {
+        "score_min": -99.0,
+        "score_max": 99.0,
+        "classifier": {"model": model, "max_length": 32},
+    }
+    rows = [*sound(30), [Q, Q, A]]
+    made = run_gate(tmp_path, *rows, scores=[None] * 31, **settings)
+    assert made.accepted == 30
+    scored = pl.read_parquet(tmp_path / "rows.parquet")["score"]
+    assert scored.null_count() == 0
+    assert scored.n_unique() > 1
+
+    settings["classifier"] |= {"sample": 20}
+    same = run_gate(tmp_path, *rows, scores=[*scored, 0.0], **settings)
+    assert same.metrics()["score_agreement"] == 1.0
+    moved = run_gate(tmp_path, *rows, scores=[*(scored + 1), 0.0], **settings)
+    assert [verdict.name for verdict in moved.failed] == ["min_agreement"]
+    assert "at least 95.0% of a sample score within 0.1 of what is stored; seen: 0.0%" in (
+        moved.message()
+    )
+
+
+def test_the_classifier_is_not_asked_about_rows_that_are_rejected_anyway(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    settings = {"classifier": {"model": str(tmp_path / "there-is-none")}}
+    report = run_gate(tmp_path, *sound(20), *[[A, Q]] * 20, scores=[None] * 40, **settings)
+    assert {verdict.name for verdict in report.failed} == {
+        *("roles_out_of_order", "max_quarantined_share"),
+    }
