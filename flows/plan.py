@@ -16,6 +16,18 @@ from retune.llamacpp import locate
 from retune.records import Pins
 from retune.workspace import Step, digest, sha256
 
+# Settings of training that say how it runs and what it may cost, not what comes out.
+RUNNING = {
+    "batch_size",
+    "gradient_accumulation",
+    "gradient_checkpointing",
+    "memory",
+    "processes",
+} | {
+    *("logging_steps", "checkpoint_steps", "checkpoint_minutes", "max_loss_rise"),
+    *("max_gradient_norm", "price_per_hour", "max_gpu_hours", "max_cost"),
+}
+
 
 class Plan(BaseModel):
     """One step per stage; `quantize` has one per method, in the recipe's order."""
@@ -78,9 +90,19 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         {
             "chats": formatting.fingerprint,
             "model": model,
-            **recipe.training.model_dump(exclude={"logging_steps", "checkpoint_steps"}),
+            "effective_batch": recipe.training.batch_size * recipe.training.gradient_accumulation,
+            **recipe.training.model_dump(exclude=RUNNING),
         },
-        *("retune.child", "retune.models", "torch", "transformers", "peft", "trl", "unsloth"),
+        *(
+            "retune.child",
+            "retune.models",
+            "retune.trainer",
+            "torch",
+            "transformers",
+            "peft",
+            "trl",
+            "unsloth",
+        ),
     )
     evaluate = _step(
         "evaluate",

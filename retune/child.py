@@ -53,11 +53,13 @@ def run_child(
     log: Path,
     on_event: Callable[[Event], None] = lambda event: None,
     env: dict[str, str] | None = None,
+    grace: float = GRACE,
 ) -> Event:
     """Run `script` on `job` and return its `result` event; call `on_event` with every other one.
 
     The job is written beside `log`, which gets all the child prints (appended). The child and what
-    it started end with this call, however that ends, and with this process, even by `kill -9`.
+    it started end with this call, however that ends, and with this process, even by `kill -9`;
+    a child that is told to end has `grace` seconds to do so by itself.
     Raises ChildRefused for a ValueError in the child, ChildFailed for anything else.
     """
     job_file = log.with_suffix(".job.json")
@@ -85,7 +87,7 @@ def run_child(
         process.wait()
     finally:
         os.close(reading)
-        _end(process)
+        _end(process, grace)
     return _verdict(final, process.returncode, log)
 
 
@@ -113,14 +115,14 @@ def _events(reading: int, process: "subprocess.Popen[bytes]") -> Iterator[Event]
         yield from (json.loads(line) for line in lines)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes]", grace: float) -> None:
     """End the child's process group: politely first, then by force."""
     for kill_signal in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             break
         os.killpg(process.pid, kill_signal)
         try:
-            process.wait(GRACE)
+            process.wait(grace)
         except subprocess.TimeoutExpired:
             continue
     with suppress(ProcessLookupError):

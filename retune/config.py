@@ -310,9 +310,20 @@ class Formatting(Section):
 
 
 class Training(Section):
-    """QLoRA or LoRA training; the defaults are the article's."""
+    """QLoRA, LoRA or full training; the defaults are the article's."""
 
-    backend: Literal["unsloth"] = Field("unsloth", description="Library that trains.")
+    backend: Literal["unsloth", "trl"] = Field(
+        "unsloth", description="Library that trains; trl (with PEFT) serves several GPUs."
+    )
+    processes: int = Field(
+        1, ge=1, description="Processes on this machine, one per GPU; more than one needs trl."
+    )
+    method: Literal["lora", "full"] = Field(
+        "lora", description="Train an adapter, or all weights (needs model.load_in_4bit=false)."
+    )
+    train_on: Literal["all", "responses"] = Field(
+        "all", description="Learn every token, or only the assistant's turns."
+    )
     r: int = Field(16, ge=1, description="LoRA rank.")
     alpha: int = Field(
         16, ge=1, description="LoRA alpha; the update is scaled by alpha / r (rsLoRA: / √r)."
@@ -322,6 +333,12 @@ class Training(Section):
         PROJECTIONS, min_length=1, description="Projections that get an adapter."
     )
     use_rslora: bool = Field(True, description="Rank-stabilised LoRA: scale by alpha / √r.")
+    use_dora: bool = Field(False, description="DoRA: also learn each weight's magnitude; slower.")
+    loraplus_ratio: float | None = Field(
+        None,
+        ge=1,
+        description="LoRA+: how much faster the B matrices learn, e.g. 16; empty: equal.",
+    )
     learning_rate: float = Field(3e-4, gt=0, lt=1, description="Peak learning rate.")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="Course of the learning rate after warm-up."
@@ -333,6 +350,11 @@ class Training(Section):
         ge=1,
         description="Forward passes per optimizer step; batch_size × this is the effective batch.",
     )
+    memory: Literal["auto", "as_written"] = Field(
+        "auto",
+        description="auto: measure the GPU and cut the effective batch and choose checkpointing to fit "
+        "it, smaller still if memory runs out. as_written: batch_size and gradient_checkpointing hold.",
+    )
     epochs: float = Field(1.0, gt=0, description="Passes over the training rows.")
     max_steps: int | None = Field(
         None, ge=1, description="Stop after this many optimizer steps; empty: after `epochs`."
@@ -341,13 +363,54 @@ class Training(Section):
         Field("adamw_8bit", description="Optimizer; the 8-bit ones need a GPU.")
     )
     weight_decay: float = Field(0.01, ge=0, description="Weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     packing: bool = Field(True, description="Fill each sequence with several conversations.")
     gradient_checkpointing: Literal["unsloth", "on", "off"] = Field(
         "unsloth", description="Recompute activations to save memory: Unsloth's, PyTorch's, or not."
     )
     seed: int = Field(0, ge=0, description="Seed of adapter initialisation and data order.")
     logging_steps: int = Field(1, ge=1, description="Steps between two logged metrics.")
-    checkpoint_steps: int = Field(100, ge=1, description="Steps between two checkpoints.")
+    checkpoint_minutes: float = Field(
+        10, gt=0, description="Minutes between two checkpoints: the most that a crash can cost."
+    )
+    checkpoint_steps: int | None = Field(
+        None, ge=1, description="Steps between two checkpoints, besides checkpoint_minutes."
+    )
+    max_loss_rise: float = Field(
+        3.0,
+        gt=1,
+        description="Stop when the loss is this many times its lowest (medians of 5 steps).",
+    )
+    max_gradient_norm: float = Field(
+        1000.0,
+        gt=0,
+        description="Stop when the gradient norm stays above this (median of 5 steps).",
+    )
+    price_per_hour: float | None = Field(
+        None, gt=0, description="Price of one GPU-hour; the run then shows what it cost."
+    )
+    max_gpu_hours: float | None = Field(
+        None, gt=0, description="End with a checkpoint after this many GPU-hours; empty: no cap."
+    )
+    max_cost: float | None = Field(
+        None, gt=0, description="End with a checkpoint at this cost; needs price_per_hour."
+    )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.max_cost is not None and self.price_per_hour is None:
+            raise ValueError("max_cost needs price_per_hour; set it, or use max_gpu_hours")
+        if self.processes > 1 and self.backend != "trl":
+            raise ValueError(f"processes={self.processes} needs backend=trl")
+        if self.method == "full" and (self.use_dora or self.loraplus_ratio):
+            raise ValueError("use_dora and loraplus_ratio belong to method=lora")
+        if self.batch_size * self.gradient_accumulation % self.processes:
+            raise ValueError(
+                f"the effective batch (batch_size × gradient_accumulation = "
+                f"{self.batch_size * self.gradient_accumulation}) must be a multiple of "
+                f"processes={self.processes}"
+            )
+        return self
 
 
 class Evaluation(Section):

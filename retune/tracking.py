@@ -227,6 +227,19 @@ def start_run(recipe: Recipe, name: str, tags: Mapping[str, str]) -> Iterator[Ru
         client().set_terminated(run.id, status)
 
 
+@contextmanager
+def watch_machine(run: Run) -> Iterator[None]:
+    """Log MLflow's system metrics (CPU, memory, disk, network, GPUs) to `run` meanwhile."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run.id, resume_logging=True, tracking_uri=tracking_uri())
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
 def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
     """Return the id of the recipe's newest run whose gate accepted another version of the data.
 

@@ -15,12 +15,12 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from retune.child import Event, run_child
 from retune.config import Model, Training
 from retune.records import Adapter, Chats
-from retune.tracking import Run, client
+from retune.tracking import Run, client, watch_machine
+from retune.trainer.job import Fit, TrainJob
 from retune.workspace import Step, building, cache_dir
 from tasks.stage import stage
-from tasks.train.unsloth_child import TrainJob
 
-CHILD = Path(__file__).with_name("unsloth_child.py")
+FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
 LOG_LINES = 8  # in a run, besides the first and the last
 PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
 
@@ -33,31 +33,42 @@ def train(
     with building(step, keep_partial=True) as build:
         job = TrainJob(
             rows=chats.train,
+            held_out=chats.held_out,
             tokenizer=chats.tokenizer,
             model=model,
             revision=revision,
             config=config,
             folder=build.path,
         )
-        result = run_training(job, Monitor(run, job.log))
+        with watch_machine(run):
+            result = run_training(job, Monitor(run, job.log))
         shutil.rmtree(job.checkpoints, ignore_errors=True)
         return build.finish(
             Adapter,
             metrics=result["metrics"],
-            files=("train.log", job.log.name),
+            files=("train.log", job.log.name, "first_pack.txt", "fit.json"),
             history=job.log.name,
             models=("adapter",),
         )
 
 
 def run_training(job: TrainJob, monitor: "Monitor") -> Event:
-    """Run the child on `job`, with `monitor` following; return its result event."""
+    """Run the backend's child on `job`, with `monitor` following; return its result event.
+
+    A child whose GPU ran out of memory names a smaller fit; training goes on with that.
+    """
     # Unsloth writes the code it generates to the current folder unless told otherwise; what one
     # version generated must not serve the next.
     compiled = cache_dir() / f"unsloth-{version('unsloth')}-torch-{version('torch')}"
     compiled.mkdir(parents=True, exist_ok=True)
-    environment = {"UNSLOTH_COMPILE_LOCATION": str(compiled)}
-    return run_child(CHILD, job, job.folder / "train.log", monitor, environment | _offline())
+    environment = {"UNSLOTH_COMPILE_LOCATION": str(compiled)} | _offline()
+    child = Path(__file__).with_name(f"{job.config.backend}_child.py")
+    log = job.folder / "train.log"
+    while True:
+        result = run_child(child, job, log, monitor, environment, grace=FINISHING)
+        if "retry" not in result:
+            return result
+        job = job.model_copy(update={"fit": Fit.model_validate(result["retry"])})
 
 
 def _offline() -> dict[str, str]:
@@ -85,7 +96,14 @@ class Monitor:
     def _on_state(self, text: str) -> None:
         get_run_logger().info("%s; its output goes to %s", text, self._log.with_name("train.log"))
 
-    def _on_begin(self, step: int) -> None:
+    def _on_begin(self, step: int, total: int, dropped: int) -> None:
+        self._total = total
+        if dropped:
+            get_run_logger().warning("%d rows have nothing to learn from and are left out", dropped)
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(
+                0.0, key="training", description=f"Training, {total} steps"
+            )
         if not step:
             return
         get_run_logger().info("going on from the checkpoint of step %d", step)
@@ -95,17 +113,11 @@ class Monitor:
         for line in self._log.read_text().splitlines():
             self._track(json.loads(line))
 
-    def _on_steps(self, total: int) -> None:
-        self._total = total
-        self._artifact = create_progress_artifact(
-            0.0, key="training", description=f"Training, {total} steps"
-        )
-
     def _on_log(self, **row: Any) -> None:
         step = row["step"]
         self._track(dict(row))
         self._first = self._first or (step, time.monotonic())
-        self._show_progress(step)
+        self._show_progress(row)
         if step == self._total or step >= self._shown + math.ceil(self._total / LOG_LINES):
             self._shown = step
             get_run_logger().info(
@@ -120,11 +132,16 @@ class Monitor:
             self._run.log_metrics(row, step)
             self._known = step
 
-    def _show_progress(self, step: int) -> None:
-        now = time.monotonic()
+    def _show_progress(self, row: dict[str, Any]) -> None:
+        now, step = time.monotonic(), row["step"]
         if step == self._total or now - self._updated >= PROGRESS_SECONDS:
             self._updated = now
-            update_progress_artifact(self._artifact, progress=100 * step / self._total)
+            update_progress_artifact(
+                self._artifact,
+                progress=100 * step / self._total,
+                description=f"Step {step} of {self._total}: loss {row['train/loss']:.4f}, "
+                f"{row['train/tokens_per_second']:,.0f} tokens/s, {self._time_left(step)} left",
+            )
 
     def _time_left(self, step: int) -> str:
         first, began = self._first or (step, 0.0)

@@ -1,0 +1,97 @@
+"""Checkpoints that are whole or not there: sealed when written, proven when read.
+
+The trainer writes a checkpoint file by file. It counts only once `sealed.json` lies in it, which
+names each file's size and SHA-256 and appears by a rename after all files are on the disk.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+SEAL = "sealed.json"
+KEPT = 2  # of the newest, besides the best
+
+logger = logging.getLogger(__name__)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def seal(checkpoint: Path, held_out_loss: float) -> None:
+    """Declare a checkpoint complete, with the loss by which the best is kept."""
+    files = {}
+    for path in sorted(checkpoint.rglob("*")):
+        if path.is_file():
+            files[str(path.relative_to(checkpoint))] = _proof(path, sync=True)
+    temporary = checkpoint / f".{SEAL}"
+    temporary.write_text(json.dumps({"held_out_loss": held_out_loss, "files": files}))
+    _sync(temporary)
+    temporary.rename(checkpoint / SEAL)
+    _sync(checkpoint)
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """Return the newest checkpoint in `folder` whose every byte is as sealed; None without one.
+
+    Damaged ones are removed with a warning: the trainer will write the same steps again.
+    """
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
+        problem = flaw(checkpoint)
+        if problem is None:
+            return checkpoint
+        logger.warning("%s is not used: %s; going back to the one before", checkpoint, problem)
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def flaw(checkpoint: Path) -> str | None:
+    """Return what is wrong with a checkpoint, None if nothing is."""
+    try:
+        files = json.loads((checkpoint / SEAL).read_text())["files"]
+    except FileNotFoundError:
+        return "its writing was interrupted"
+    except (ValueError, KeyError, TypeError):
+        return f"its {SEAL} is unreadable"
+    for name, expected in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+        if _proof(path) != expected:
+            return f"{name} was changed"
+    return None
+
+
+def retain(folder: Path) -> None:
+    """Remove all sealed checkpoints but the last two and the one of the lowest held-out loss."""
+    found = sorted(folder.glob("checkpoint-*"), key=step_of)
+    losses = {path: loss_of(path) for path in found if (path / SEAL).exists()}
+    best = min(losses, key=lambda path: losses[path], default=None)
+    for path in found[:-KEPT]:
+        if path != best:
+            shutil.rmtree(path)
+
+
+def loss_of(checkpoint: Path) -> float:
+    return json.loads((checkpoint / SEAL).read_text())["held_out_loss"]
+
+
+def _proof(path: Path, sync: bool = False) -> dict[str, int | str]:
+    if sync:
+        _sync(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,188 @@
+"""Rows as the trainer takes them: labels, packs, and the order of every step, fixed in advance.
+
+A pack is one sequence of up to `max_length` tokens made of whole conversations. Which packs make
+up which optimizer step depends on the rows, the seed and the effective batch alone, not on how
+that batch is cut into micro-batches and processes; that is what makes runs resumable elsewhere.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from retune.chat import END
+from retune.models import token_ids
+from retune.trainer.job import Hopeless, TrainJob
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+HEADER = re.compile(r"<\|im_start\|>(.*?)\n", re.DOTALL)
+HEADER_TOKENS = 32  # where a header must have ended; `<|im_start|>` itself may be ten tokens
+ALIGNMENT = 64  # tokens; LoRA's matrix products run up to 4 × slower on odd row counts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The packs in the order of training, and how many tokens have been seen after each step.
+
+    `packs` has columns input_ids, labels and seq_lengths; step n takes `per_step` packs from
+    n × per_step on. `tokens` has one cumulative count per step.
+    """
+
+    packs: "Dataset"
+    tokens: "np.ndarray"
+    square_tokens: float  # mean over tokens of their conversation's length: attention's share
+    dropped: int  # rows with nothing to learn from
+
+    @property
+    def steps(self) -> int:
+        return len(self.tokens)
+
+
+def plan(job: TrainJob, tokenizer: "PreTrainedTokenizerBase") -> Plan:
+    """Read the job's rows and lay out every step of its training.
+
+    The last step is filled up with rows of one more pass, so that every step has the same number
+    of packs. Raises Hopeless if no token is left to train on.
+    """
+    import numpy as np
+
+    config = job.config
+    rows = token_ids(job.rows, most=2**62, max_length=job.model.max_length)
+    packs, dropped = packed(rows, tokenizer, job)
+    per_step = config.batch_size * config.gradient_accumulation
+    order = step_order(len(packs), per_step, config.epochs, config.max_steps, config.seed)
+    lengths = packs["seq_lengths"]
+    tokens = np.array([sum(parts) for parts in lengths])
+    squares = sum(length * length for parts in lengths for length in parts)
+    cumulative = tokens[order].reshape(-1, per_step).sum(axis=1).cumsum()
+    return Plan(packs.select(order), cumulative, squares / max(1, tokens.sum()), dropped)
+
+
+def packed(
+    rows: list[list[int]], tokenizer: "PreTrainedTokenizerBase", job: TrainJob
+) -> tuple["Dataset", int]:
+    """Return `rows` of token ids with their labels, packed if the recipe says so, and how many
+    of them had nothing to learn from."""
+    from datasets import Dataset
+    from trl import pack_dataset
+
+    labels = [labels_of(ids, tokenizer, job.config.train_on) for ids in rows]
+    kept = [n for n, row in enumerate(labels) if any(label != IGNORED for label in row)]
+    if not kept:
+        raise Hopeless(
+            f"zero trainable tokens: none of the {len(rows)} rows has a token of an assistant's turn "
+            f"within model.max_length={job.model.max_length}; raise it, or set training.train_on=all"
+        )
+    columns = {
+        "input_ids": [rows[n] for n in kept],
+        "labels": [labels[n] for n in kept],
+    }
+    dataset = Dataset.from_dict(columns)
+    if job.config.packing:
+        dataset = pack_dataset(dataset, job.model.max_length, "bfd")
+    else:
+        dataset = dataset.add_column("seq_lengths", [[len(rows[n])] for n in kept])
+    return dataset, len(rows) - len(kept)
+
+
+def labels_of(ids: list[int], tokenizer: "PreTrainedTokenizerBase", train_on: str) -> list[int]:
+    """Return what each token of one conversation is trained to be predicted as, or IGNORED.
+
+    `all`: every token but the first, which nothing predicts. `responses`: the assistant's turns
+    with the `<|im_end|>` that ends each; a token that a turn shares with its header is ignored.
+    """
+    if train_on == "all":
+        return [IGNORED, *ids[1:]]
+    end = tokenizer.convert_tokens_to_ids(END)
+    labels = [IGNORED] * len(ids)
+    start = 0
+    while start < len(ids):
+        stop = ids.index(end, start) + 1 if end in ids[start:] else len(ids)
+        role, content = _header(tokenizer, ids[start:stop])
+        if role == "assistant":
+            labels[start + content : stop] = ids[start + content : stop]
+        start = stop
+    return labels
+
+
+def _header(tokenizer: "PreTrainedTokenizerBase", turn: list[int]) -> tuple[str, int]:
+    """Return a turn's role and where its content begins; ("", 0) if it has no header."""
+    for count in range(1, min(len(turn), HEADER_TOKENS) + 1):
+        found = HEADER.search(_decoded(tokenizer, tuple(turn[:count])))
+        if found:
+            return found[1], count
+    return "", 0
+
+
+@lru_cache(maxsize=1 << 16)  # headers are alike, so nearly every lookup is a hit
+def _decoded(tokenizer: "PreTrainedTokenizerBase", ids: tuple[int, ...]) -> str:
+    return tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+def step_order(
+    packs: int, per_step: int, epochs: float, max_steps: int | None, seed: int
+) -> "np.ndarray":
+    """Return the numbers of the packs of all steps in order, shape (steps × per_step,).
+
+    Each pass is a permutation of its own, drawn from (seed, pass).
+    """
+    import math
+
+    import numpy as np
+
+    steps = max_steps or max(1, math.ceil(packs * epochs / per_step))
+    passes = math.ceil(steps * per_step / packs)
+    order = [np.random.default_rng([seed, number]).permutation(packs) for number in range(passes)]
+    return np.concatenate(order)[: steps * per_step]
+
+
+def make_collator(pad: int, flat: bool, lengths: str | None) -> Any:
+    """Return TRL's collator. `flat` lays all packs of a batch into one row, (1, tokens), with
+    positions that start anew in each conversation; else one conversation per row, padded.
+
+    `lengths` also names the conversations' lengths to the model, in the way that its attention
+    takes them: `unsloth` or `flash`.
+    """
+    import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    class Collator(DataCollatorForLanguageModeling):
+        _unsloth_packing_wrapped = True  # it gives what Unsloth's own wrapper would add
+
+        def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+            batch = super().torch_call(examples)
+            if not self.padding_free:
+                return batch
+            batch["labels"][batch["position_ids"] == 0] = IGNORED
+            parts = [length for example in examples for length in example["seq_lengths"]]
+            filling = batch["input_ids"].shape[1] - sum(parts)
+            if filling:  # a conversation of its own, of pad tokens
+                batch["position_ids"][0, -filling:] = torch.arange(filling)
+                parts.append(filling)
+            if lengths == "unsloth":
+                batch["packed_seq_lengths"] = torch.tensor(parts, dtype=torch.int32)
+            if lengths == "flash":
+                ends = torch.tensor([0, *parts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+                batch |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}
+                batch |= {"max_length_q": max(parts), "max_length_k": max(parts)}
+            return batch
+
+    return Collator(pad, padding_free=flat, pad_to_multiple_of=ALIGNMENT if flat else None)
+
+
+def shown(pack: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return one pack as text, with ⟦what is not trained on⟧ in brackets."""
+    pieces, group, masked = [], [], None
+    for token, label in zip(pack["input_ids"], pack["labels"], strict=True):
+        if (label == IGNORED) != masked and group:
+            pieces.append((masked, tokenizer.decode(group)))
+            group = []
+        masked = label == IGNORED
+        group.append(token)
+    pieces.append((masked, tokenizer.decode(group)))
+    return "".join(f"⟦{text}⟧" if hidden else text for hidden, text in pieces)

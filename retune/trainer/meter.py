@@ -1,0 +1,156 @@
+"""What training uses: GPU readings, energy, hours, and the share of the machine's peak (MFU).
+
+Readings come from NVML, for the GPUs that this process can see; there are none on a CPU.
+"""
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from retune.models import compute_dtype, device
+from retune.workspace import write_whole
+
+CEILING_SIZE = {"cuda": 8192, "cpu": 1024}
+
+
+class Usage:
+    """Time and energy of a training over all its processes, killed ones included.
+
+    Kept in a JSON file, one record per process: `seconds`, `gpus`, and `kwh` (None where the
+    driver does not count it).
+    """
+
+    def __init__(self, file: Path, gpus: int) -> None:
+        self._file = file
+        with suppress(FileNotFoundError, ValueError):
+            self._before = json.loads(file.read_text())
+        self._before: list[dict[str, Any]] = getattr(self, "_before", [])
+        self._gpus, self._began = gpus, time.monotonic()
+        self._joules = energy()
+
+    def record(self) -> None:
+        """Write down what was used until now."""
+        write_whole(self._file, json.dumps([*self._before, self._now()]))
+
+    def _now(self) -> dict[str, Any]:
+        joules = energy()
+        known = joules is not None and self._joules is not None
+        return {
+            "seconds": time.monotonic() - self._began,
+            "gpus": self._gpus,
+            "kwh": (joules - self._joules) / 3.6e6 if known else None,
+        }
+
+    def gpu_hours(self) -> float:
+        """Return hours × GPUs; a machine without a GPU counts as one."""
+        records = [*self._before, self._now()]
+        return sum(one["seconds"] * max(1, one["gpus"]) for one in records) / 3600
+
+    def totals(self, price_per_hour: float | None) -> dict[str, float]:
+        """Return `gpu_hours`, and `energy_kwh` and `cost` where they are known."""
+        records = [*self._before, self._now()]
+        totals = {"gpu_hours": self.gpu_hours()}
+        if all(one["kwh"] is not None for one in records):
+            totals["energy_kwh"] = sum(one["kwh"] for one in records)
+        if price_per_hour is not None:
+            totals["cost"] = totals["gpu_hours"] * price_per_hour
+        return totals
+
+
+def _handles() -> list[Any]:
+    import torch
+
+    if device() == "cpu":
+        return []
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        uuids = [torch.cuda.get_device_properties(n).uuid for n in range(torch.cuda.device_count())]
+        return [pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}") for uuid in uuids]
+    except Exception:  # no NVML on this machine: training goes on without readings
+        return []
+
+
+def energy() -> float | None:
+    """Return the joules that the visible GPUs have used since their driver started."""
+    import contextlib
+
+    handles = _handles()
+    if not handles:
+        return None
+    import pynvml
+
+    with contextlib.suppress(pynvml.NVMLError):  # older cards do not count it
+        return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(one) for one in handles) / 1000
+    return None
+
+
+def readings() -> dict[str, float]:
+    """Return the GPUs' state by metric name: means, but watts and GiB are sums."""
+    handles = _handles()
+    if not handles:
+        return {}
+    import pynvml
+
+    found: dict[str, float] = {}
+    with suppress(pynvml.NVMLError):
+        used = [pynvml.nvmlDeviceGetUtilizationRates(one).gpu for one in handles]
+        heat = [pynvml.nvmlDeviceGetTemperature(one, 0) for one in handles]
+        found["gpu/utilisation_percent"] = sum(used) / len(used)
+        found["gpu/temperature_celsius"] = sum(heat) / len(heat)
+        found["gpu/memory_gib"] = (
+            sum(pynvml.nvmlDeviceGetMemoryInfo(one).used for one in handles) / 2**30
+        )
+        found["gpu/power_watts"] = sum(map(pynvml.nvmlDeviceGetPowerUsage, handles)) / 1000
+    return found
+
+
+def matmul_ceiling() -> float:
+    """Return the FLOP/s of a large matrix product here, in the precision that is trained in."""
+    import torch
+
+    where = device()
+    size = CEILING_SIZE[where]
+    left = torch.randn(size, size, device=where, dtype=compute_dtype())
+    times = []
+    for _ in range(8):
+        began = time.perf_counter()
+        left @ left
+        if where == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return 2 * size**3 / sorted(times)[len(times) // 2]
+
+
+def flops_per_token(model: Any, square_tokens: float) -> float:
+    """Return the floating-point operations that training on one token needs, recomputation left
+    out: 2 per weight forward, 2 backward for the activations, 2 more where the weight is trained,
+    and attention's, for a mean conversation of `square_tokens` (Chowdhery et al. 2022, PaLM,
+    appendix B, halved for the causal mask).
+    """
+    import torch
+
+    total = 0.0
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            weights = module.in_features * module.out_features  # stored size differs in 4 bits
+            total += weights * (6 if module.weight.requires_grad else 4)
+    config = model.config
+    width = config.num_attention_heads * getattr(
+        config, "head_dim", config.hidden_size // config.num_attention_heads
+    )
+    return total + 6 * config.num_hidden_layers * width * square_tokens
+
+
+def peak_memory_gib() -> float:
+    """Return the most memory this process ever used, in GiB: the GPU's, or main memory without."""
+    import resource
+
+    import torch
+
+    if device() == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,124 @@
+"""The child process of train for several GPUs: PEFT and TRL on stock transformers.
+
+One process per GPU. Without a launcher's environment (RANK, WORLD_SIZE, ...) it starts them
+itself on this machine, or this node's share of them (NNODES, NODE_RANK, MASTER_ADDR).
+"""
+
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from retune.child import Event, main
+from retune.models import compute_dtype, device
+from retune.trainer import loop
+from retune.trainer.job import TrainJob
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
+
+
+class Trl:
+    """Backend of `loop.run`: stock transformers with PEFT, one replica per process."""
+
+    def __init__(self) -> None:
+        from retune.trainer import varlen
+
+        self._varlen = device() == "cuda" and varlen.supported()
+        self.lengths = "flash" if self._varlen else None
+
+    def load(self, job: TrainJob) -> Any:
+        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+        from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed
+
+        from retune.trainer import varlen
+
+        config = job.config
+        quantization = None
+        if job.model.load_in_4bit:
+            quantization = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=compute_dtype(),
+            )
+        if self._varlen:
+            varlen.register()
+        where = int(os.environ.get("LOCAL_RANK", "0")) if device() == "cuda" else "cpu"
+        model = AutoModelForCausalLM.from_pretrained(
+            job.model.base,
+            revision=job.revision,
+            dtype=compute_dtype(),
+            quantization_config=quantization,
+            attn_implementation=varlen.NAME if self._varlen else "sdpa",
+            device_map={"": where},
+        )
+        if config.method == "full":
+            return model
+        if quantization:
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        set_seed(config.seed)
+        lora = LoraConfig(
+            r=config.r,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=list(config.target_modules),
+            use_rslora=config.use_rslora,
+            use_dora=config.use_dora,
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(model, lora)
+
+    def recompute(self, model: Any, mode: str) -> None:
+        if mode == "off":
+            model.gradient_checkpointing_disable()
+        else:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+
+    def ready(self, trainer: "SFTTrainer") -> None:
+        pass
+
+
+def train(job: TrainJob) -> Event:
+    """Train in this process, or start one process per GPU and return the first one's result."""
+    if job.config.processes == 1 or "RANK" in os.environ:
+        return loop.run(job, Trl())
+    from torch.multiprocessing import start_processes
+
+    nodes = int(os.environ.get("NNODES", "1"))
+    os.environ |= {"WORLD_SIZE": str(nodes * job.config.processes)}
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    # Forked, so that they inherit the pipe for events; nothing has touched a GPU yet.
+    start_processes(_worker, (job,), nprocs=job.config.processes, start_method="fork")
+    result = job.folder / "result.json"
+    import json
+
+    return json.loads(result.read_text())
+
+
+def _worker(local_rank: int, job: TrainJob) -> None:
+    import json
+    import traceback
+
+    first = int(os.environ.get("NODE_RANK", "0")) * job.config.processes
+    os.environ |= {"LOCAL_RANK": str(local_rank), "RANK": str(first + local_rank)}
+    try:
+        outcome = loop.run(job, Trl())
+    except ValueError as error:
+        traceback.print_exc()
+        outcome = {"refused": str(error)}
+    if loop.is_first():
+        (job.folder / "result.json").write_text(json.dumps(outcome))
+    sys.stdout.flush()
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+if __name__ == "__main__":
+    main(TrainJob, train)
