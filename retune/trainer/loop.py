@@ -22,8 +22,7 @@ from retune.trainer.health import Health, interrupted, over_budget
 from retune.trainer.job import Fit, Hopeless, TrainJob
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-    from trl import SFTTrainer
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 HELD_OUT_ROWS = 32  # judged at each checkpoint: enough to rank checkpoints, seconds to compute
 USAGE_SECONDS = 10  # between two writes of the usage file
@@ -40,8 +39,11 @@ class Backend(Protocol):
     def recompute(self, model: Any, mode: str) -> None:
         """Switch gradient checkpointing of a loaded model to `unsloth`, `on` or `off`."""
 
-    def ready(self, trainer: "SFTTrainer") -> None:
+    def ready(self, trainer: "Trainer") -> None:
         """Do what the backend wants done to a finished trainer."""
+
+    def trainer(self) -> "type[Trainer]":
+        """Return the class of trainer that fits the loaded model."""
 
 
 def run(job: TrainJob, backend: Backend) -> Event:
@@ -117,13 +119,11 @@ def make_trainer(
     tokenizer: "PreTrainedTokenizerBase",
     plan: data.Plan,
     how: Fit,
-) -> "SFTTrainer":
+) -> "Trainer":
     """Return TRL's trainer on packs that are already in order."""
-    from trl import SFTTrainer
-
     settings = trainer_settings(job, how, plan.steps)
     flat = is_flat(job.config)
-    trainer = SFTTrainer(
+    trainer = backend.trainer()(
         model=model,
         processing_class=tokenizer,
         train_dataset=plan.packs,
@@ -131,8 +131,7 @@ def make_trainer(
         args=settings,
         optimizers=(_lora_plus(model, job.config, settings), None),
     )
-    if flat:
-        backend.ready(trainer)
+    backend.ready(trainer)
     return trainer
 
 
@@ -194,7 +193,7 @@ def _lora_plus(model: Any, config: Training, settings: Any) -> Any:
     )
 
 
-def train(job: TrainJob, trainer: "SFTTrainer", plan: data.Plan, how: Fit) -> Event:
+def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event:
     """Run the trainer to its end and write `adapter/`."""
     import torch
 
@@ -240,7 +239,7 @@ def _from_first(value: Any) -> Any:
 
 
 def _after_memory_ran_out(
-    job: TrainJob, trainer: "SFTTrainer", watcher: Any, how: Fit, error: Exception
+    job: TrainJob, trainer: "Trainer", watcher: Any, how: Fit, error: Exception
 ) -> Fit:
     """Keep what was trained and return a smaller fit; raise ValueError if there is none."""
     smaller = fit.smaller(how, job.config) if job.config.memory == "auto" else None
@@ -258,7 +257,7 @@ def _after_memory_ran_out(
     return smaller
 
 
-def _make_watcher(job: TrainJob, trainer: "SFTTrainer", plan: data.Plan) -> Any:
+def _make_watcher(job: TrainJob, trainer: "Trainer", plan: data.Plan) -> Any:
     import torch
     from transformers import TrainerCallback
 
@@ -355,7 +354,7 @@ def _make_watcher(job: TrainJob, trainer: "SFTTrainer", plan: data.Plan) -> Any:
     return Watcher()
 
 
-def held_out_loss(job: TrainJob, trainer: "SFTTrainer") -> float:
+def held_out_loss(job: TrainJob, trainer: "Trainer") -> float:
     """Return the mean loss per token over the first rows that are held out."""
     import torch
 
@@ -387,7 +386,7 @@ def cut_log(log: Path, step: int) -> None:
     temporary.rename(log)
 
 
-def summary(job: TrainJob, trainer: "SFTTrainer", watcher: Any) -> dict[str, float]:
+def summary(job: TrainJob, trainer: "Trainer", watcher: Any) -> dict[str, float]:
     """Return the adapter's metrics; peak memory is in GiB.
 
     None has the name of a logged one: MLflow would make one curve of both.

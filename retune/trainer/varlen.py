@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from retune.models import compute_dtype
+
 NAME = "retune_varlen"
 
 
@@ -67,7 +69,10 @@ def register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     def attention(module, query, key, value, mask, scaling=None, **kwargs):
-        rows = [part[0].transpose(0, 1).contiguous() for part in (query, key, value)]
+        # Norms kept in 32 bits give 32-bit queries; the kernel takes 16 bits only.
+        rows = [
+            part[0].transpose(0, 1).to(compute_dtype()).contiguous() for part in (query, key, value)
+        ]
         borders, longest = kwargs["cu_seq_lens_q"], int(kwargs["max_length_q"])
         window = kwargs.get("sliding_window")
         return varlen_attention(*rows, borders, longest, scaling, window).unsqueeze(0), None

@@ -4,9 +4,11 @@ One process per GPU. Without a launcher's environment (RANK, WORLD_SIZE, ...) it
 itself on this machine, or this node's share of them (NNODES, NODE_RANK, MASTER_ADDR).
 """
 
+import json
 import os
 import socket
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from retune.child import Event, main
@@ -15,7 +17,7 @@ from retune.trainer import loop
 from retune.trainer.job import TrainJob
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
+    from transformers import Trainer
 
 
 class Trl:
@@ -76,12 +78,22 @@ class Trl:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
 
-    def ready(self, trainer: "SFTTrainer") -> None:
+    def ready(self, trainer: "Trainer") -> None:
         pass
+
+    def trainer(self) -> "type[Trainer]":
+        from transformers import Trainer
+        from trl import SFTTrainer
+        from trl.trainer import utils
+
+        # TRL 1.15 computes head and loss in one Triton kernel and knows no other way; what is left
+        # of its trainer on a CPU, with packs and labels made already, is transformers' own.
+        return SFTTrainer if utils._ChunkedLogProbFunction else Trainer
 
 
 def train(job: TrainJob) -> Event:
     """Train in this process, or start one process per GPU and return the first one's result."""
+    (job.folder / "result.json").unlink(missing_ok=True)
     if job.config.processes == 1 or "RANK" in os.environ:
         return loop.run(job, Trl())
     from torch.multiprocessing import start_processes
@@ -92,16 +104,13 @@ def train(job: TrainJob) -> Event:
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
     # Forked, so that they inherit the pipe for events; nothing has touched a GPU yet.
     start_processes(_worker, (job,), nprocs=job.config.processes, start_method="fork")
-    result = job.folder / "result.json"
-    import json
-
-    return json.loads(result.read_text())
+    outcome = json.loads((job.folder / "result.json").read_text())
+    if "refused" in outcome:
+        raise ValueError(outcome["refused"])
+    return outcome
 
 
 def _worker(local_rank: int, job: TrainJob) -> None:
-    import json
-    import traceback
-
     first = int(os.environ.get("NODE_RANK", "0")) * job.config.processes
     os.environ |= {"LOCAL_RANK": str(local_rank), "RANK": str(first + local_rank)}
     try:

@@ -11,7 +11,7 @@ from retune.trainer import loop
 from retune.trainer.job import TrainJob
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
+    from transformers import Trainer
 
 RECOMPUTE = {"unsloth": "unsloth", "on": True, "off": False}
 
@@ -61,12 +61,17 @@ class Unsloth:
         FastLanguageModel.for_training(model, use_gradient_checkpointing=RECOMPUTE[mode])
         mark_allow_overlength(model)  # a flat batch is longer than one sequence may be
 
-    def ready(self, trainer: "SFTTrainer") -> None:
+    def ready(self, trainer: "Trainer") -> None:
         if device() == "cpu":
             return
         from unsloth.utils.packing import enable_sample_packing
 
         enable_sample_packing(trainer.model, trainer)
+
+    def trainer(self) -> "type[Trainer]":
+        from trl import SFTTrainer
+
+        return SFTTrainer
 
 
 def train(job: TrainJob) -> Event:
