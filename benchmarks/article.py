@@ -34,7 +34,15 @@ def main() -> None:
         r=16,
         lora_alpha=16,
         lora_dropout=0,
-        target_modules=["q_proj", "k_proj", "v_proj", "up_proj", "down_proj", "o_proj", "gate_proj"],
+        target_modules=[
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "up_proj",
+            "down_proj",
+            "o_proj",
+            "gate_proj",
+        ],
         use_rslora=True,
         use_gradient_checkpointing="unsloth",
     )

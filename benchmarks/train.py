@@ -55,7 +55,9 @@ def make_model(shape: str, folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|begin_of_text|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=4000, special_tokens=special, initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000, special_tokens=special, initial_alphabet=alphabet
+    )
     tokenizer.train_from_iterator([" ".join(words())], trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -139,7 +141,14 @@ def run_ours(name: str, folder: Path, model: Path, steps: int) -> dict[str, obje
 
 def run_article(folder: Path, model: Path, steps: int) -> dict[str, object]:
     script = Path(__file__).with_name("article.py")
-    arguments = ["--model", str(model), "--rows", str(folder / "rows.parquet"), "--steps", str(steps)]
+    arguments = [
+        "--model",
+        str(model),
+        "--rows",
+        str(folder / "rows.parquet"),
+        "--steps",
+        str(steps),
+    ]
     log = folder / "article.log"
     _run([sys.executable, "-P", str(script), *arguments], log)
     line = next(line for line in log.read_text().splitlines() if line.startswith("RESULT "))
@@ -172,7 +181,9 @@ def main() -> None:
     if not (model / "config.json").exists():
         model.mkdir(parents=True)
         # A process of its own, so that its GPU memory returns.
-        code = f"from benchmarks.train import *; make_model({options.shape!r}, Path({str(model)!r}))"
+        code = (
+            f"from benchmarks.train import *; make_model({options.shape!r}, Path({str(model)!r}))"
+        )
         _run([sys.executable, "-c", code], options.folder / "make.log")
     make_rows(options.folder, model, options.rows)
     first = None

@@ -176,6 +176,7 @@ class Trained:
         gradient_accumulation=1,
         epochs=5,
         optimizer="adamw_torch",
+        packing=False,
         checkpoint_steps=5,
     )
 

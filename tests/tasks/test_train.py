@@ -3,21 +3,21 @@
 import json
 import math
 import shutil
+import time
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from retune.child import ChildRefused
+from retune.child import ROOT, ChildFailed, ChildRefused, run_child
 from retune.config import Model, Training
+from retune.models import token_ids
 from retune.tracking import client
+from retune.trainer.checkpoints import newest_whole, step_of
+from retune.trainer.data import make_collator
+from retune.trainer.job import Fit, TrainJob
+from retune.trainer.loop import cut_log, require_gpu
 from tasks.train import run_training
-from tasks.train.unsloth_child import (
-    CHECKPOINT_FILES,
-    TrainJob,
-    cut_log,
-    last_checkpoint,
-    require_gpu,
-)
 from tests.tasks.conftest import read_json_lines
 
 STEPS = list(range(1, 5 * 320 // 8 + 1))  # 5 epochs of 320 rows, 8 at a time
@@ -26,6 +26,7 @@ STEPS = list(range(1, 5 * 320 // 8 + 1))  # 5 epochs of 320 rows, 8 at a time
 def job_in(folder, project, **settings) -> TrainJob:
     return TrainJob(
         rows=project.chats.train,
+        held_out=project.chats.held_out,
         tokenizer=project.chats.tokenizer,
         model=settings.pop("model", project.model),
         revision=None,
@@ -85,19 +86,184 @@ def test_settings_that_need_a_gpu_are_refused_before_anything_is_loaded(at_home,
         run_training(job, lambda event: None)
     assert "Unsloth" not in (tmp_path / "train.log").read_text()
     with pytest.raises(ValueError, match=r"set model\.load_in_4bit=false"):
-        require_gpu(Model(base="b", load_in_4bit=True), job.config)
+        require_gpu(job.model_copy(update={"model": Model(base="b", load_in_4bit=True)}))
 
 
-def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
-    for step in (5, 10, 100):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        for name in CHECKPOINT_FILES:
-            (folder / name).write_text("{}")
-    (tmp_path / "checkpoint-100" / "trainer_state.json").unlink()
-    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_st')
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
-    assert last_checkpoint(tmp_path / "none") is None
+def losses(job) -> list[float]:
+    rows = read_json_lines(job.log)
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return [row["train/loss"] for row in rows]
+
+
+CRASHED = {"backend": "trl", "max_steps": 6, "checkpoint_steps": 2, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def never_killed(project, tmp_path_factory):
+    """The losses of the training that the crash tests disturb."""
+    with project.at_home():
+        job = job_in(tmp_path_factory.mktemp("whole"), project, **CRASHED)
+        run_training(job, lambda event: None)
+        return losses(job)
+
+
+def killed(job, when) -> None:
+    """Run `job` and kill its child with SIGKILL as soon as `when(event)` is true."""
+
+    def watch(event):
+        if when(event):
+            (child,) = psutil.Process().children()
+            child.kill()
+
+    with pytest.raises(ChildFailed, match="SIGKILL"):
+        run_training(job, watch)
+
+
+def at_checkpoint_of(job, step):
+    """Return a condition: the checkpoint of `step` is being written."""
+
+    def when(event) -> bool:
+        if event["event"] != "log" or event["step"] != step:
+            return False
+        until = time.monotonic() + 20
+        while not (job.checkpoints / f"checkpoint-{step}").exists() and time.monotonic() < until:
+            time.sleep(0.0005)
+        return True
+
+    return when
+
+
+@pytest.mark.parametrize("point", ["start", "mid-step", "checkpoint", "last step"])
+def test_a_crash_loses_nothing(at_home, tmp_path, never_killed, point):
+    job = job_in(tmp_path, at_home, **CRASHED)
+    points = {
+        "start": lambda event: event["event"] == "begin",
+        "mid-step": lambda event: event.get("step") == 3 and event["event"] == "log",
+        "checkpoint": at_checkpoint_of(job, 4),
+        "last step": at_checkpoint_of(job, 6),
+    }
+    killed(job, points[point])
+    run_training(job, lambda event: None)
+    assert losses(job) == pytest.approx(never_killed, rel=1e-4)
+    assert (job.folder / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_sigterm_leaves_a_checkpoint(at_home, tmp_path, never_killed):
+    job = job_in(tmp_path, at_home, **CRASHED | {"checkpoint_steps": None})
+
+    def terminate(event):
+        if event["event"] == "log" and event["step"] == 1:
+            (child,) = psutil.Process().children()
+            child.terminate()
+
+    with pytest.raises(ChildRefused, match=r"ended after step \d: it was told to end by SIGTERM"):
+        run_training(job, terminate)
+    assert last_step(job) < 6
+    run_training(job, lambda event: None)
+    assert losses(job) == pytest.approx(never_killed, rel=1e-4)
+
+
+def last_step(job) -> int:
+    return step_of(newest_whole(job.checkpoints))
+
+
+def test_a_cap_ends_with_a_checkpoint_and_a_higher_one_goes_on(at_home, tmp_path, never_killed):
+    capped = job_in(tmp_path, at_home, **CRASHED, max_cost=1e-9, price_per_hour=1.0)
+    with pytest.raises(ChildRefused, match=r"after step 1: .*max_cost=1e-09.*run again"):
+        run_training(capped, lambda event: None)
+    assert last_step(capped) == 1
+    job = job_in(tmp_path, at_home, **CRASHED)
+    result = run_training(job, lambda event: None)
+    assert losses(job) == pytest.approx(never_killed, rel=1e-4)
+    assert result["metrics"]["gpu_hours"] > 0
+
+
+def test_two_processes_train_as_one_and_either_goes_on_for_the_other(
+    at_home, tmp_path, never_killed
+):
+    job = job_in(tmp_path, at_home, **CRASHED, processes=2)
+    killed(job, lambda event: event["event"] == "log" and event["step"] == 3)
+    assert last_step(job) in (2, 4)  # its processes may live a moment longer
+    alone = job_in(tmp_path, at_home, **CRASHED, max_gpu_hours=1e-9)
+    with pytest.raises(ChildRefused, match="max_gpu_hours"):
+        run_training(alone, lambda event: None)  # one more step, in one process
+    run_training(job, lambda event: None)
+    assert losses(job) == pytest.approx(never_killed, rel=1e-4)
+
+
+OUT_OF_MEMORY = """
+import runpy, sys, torch
+from transformers import Trainer
+
+step = Trainer.training_step
+
+def short_of_memory(self, *arguments, **options):
+    if self.state.global_step == 3:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return step(self, *arguments, **options)
+
+Trainer.training_step = short_of_memory
+runpy.run_path({child!r}, run_name="__main__")
+"""
+
+
+def test_running_out_of_memory_steps_down_and_loses_nothing(at_home, tmp_path, never_killed):
+    job = job_in(tmp_path, at_home, **CRASHED)
+    script = tmp_path / "child.py"
+    child = ROOT / "tasks" / "train" / "trl_child.py"
+    script.write_text(OUT_OF_MEMORY.format(child=str(child)))
+    result = run_child(script, job, tmp_path / "child.log")
+    fit = Fit.model_validate(result["retry"])
+    assert (fit.batch_size, fit.gradient_accumulation) == (4, 4)
+    assert fit.reason == "memory ran out with batches of 8"
+    assert last_step(job) == 3
+    run_training(job.model_copy(update={"fit": fit}), lambda event: None)
+    assert losses(job) == pytest.approx(never_killed, rel=1e-4)
+
+
+def test_both_backends_learn_alike(at_home, tmp_path, never_killed):
+    job = job_in(tmp_path, at_home, **CRASHED | {"backend": "unsloth"})
+    run_training(job, lambda event: None)
+    assert losses(job) == pytest.approx(never_killed, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train_on": "responses", "use_dora": True},
+        {"loraplus_ratio": 16.0, "packing": False},
+        {"method": "full", "learning_rate": 1e-3},
+    ],
+)
+def test_other_ways_to_train_learn_too(at_home, tmp_path, settings):
+    job = job_in(tmp_path, at_home, **CRASHED | {"max_steps": 12} | settings)
+    run_training(job, lambda event: None)
+    course = losses(job)
+    assert course[-1] < 0.8 * course[0]
+    weights = {path.name for path in (job.folder / "adapter").glob("*.safetensors")}
+    full = settings.get("method") == "full"
+    assert weights == {"model.safetensors" if full else "adapter_model.safetensors"}
+
+
+def test_packed_conversations_do_not_see_each_other(at_home):
+    """Logits of a conversation within a pack equal its logits alone."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(at_home.model.base, dtype=torch.float32).eval()
+    rows = token_ids(at_home.chats.train, 4, 64)
+    collate = make_collator(pad=0, flat=True, lengths=None)
+    packs = [{"input_ids": row, "labels": row, "seq_lengths": [len(row)]} for row in rows]
+    with torch.no_grad():
+        together = {key: value for key, value in collate(packs).items() if key != "labels"}
+        packed = model(**together, use_cache=False).logits[0]
+        leaking = model(together["input_ids"]).logits[0]
+        begin = 0
+        for row in rows:
+            alone = model(torch.tensor([row])).logits[0]
+            torch.testing.assert_close(packed[begin : begin + len(row)], alone)
+            begin += len(row)
+    assert not torch.allclose(packed[: begin - 1], leaking[: begin - 1], atol=1e-3)
 
 
 def test_the_log_is_cut_at_the_checkpoint(tmp_path):

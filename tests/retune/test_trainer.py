@@ -1,0 +1,258 @@
+"""The parts of training that need no model: order, labels, checkpoints, early stops, budgets."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from retune.config import Model, RecipeError, Training
+from retune.trainer import checkpoints, data, fit, meter
+from retune.trainer.health import Health, over_budget
+from retune.trainer.job import Hopeless, TrainJob
+from tests.tasks.conftest import make_tokenizer
+
+TURNS = [
+    {"role": "system", "content": "short"},
+    {"role": "user", "content": "say red"},
+    {"role": "assistant", "content": "red"},
+    {"role": "tool", "content": "after blue"},
+    {"role": "assistant", "content": "<tool_call> say\n\nwhite"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def ids_of(tokenizer, turns):
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def test_responses_are_the_assistants_turns_with_their_ends(tokenizer):
+    ids = ids_of(tokenizer, TURNS)
+    labels = data.labels_of(ids, tokenizer, "responses")
+    learned = [token for token, label in zip(ids, labels, strict=True) if label != data.IGNORED]
+    said = [turn["content"] + "<|im_end|>" for turn in TURNS if turn["role"] == "assistant"]
+    assert tokenizer.decode(learned) == tokenizer.decode(
+        tokenizer("".join(said), add_special_tokens=False).input_ids
+    )
+    assert all(label in (token, data.IGNORED) for token, label in zip(ids, labels, strict=True))
+    shown = data.shown({"input_ids": ids, "labels": labels}, tokenizer)
+    assert shown.startswith("⟦")
+    assert "red<|im_end|>⟦" in shown
+
+
+def test_all_is_every_token_but_the_first(tokenizer):
+    ids = ids_of(tokenizer, TURNS)
+    assert data.labels_of(ids, tokenizer, "all") == [data.IGNORED, *ids[1:]]
+
+
+def test_a_cut_row_without_an_answer_has_nothing_to_learn(tokenizer):
+    ids = ids_of(tokenizer, TURNS[:2])
+    assert set(data.labels_of(ids, tokenizer, "responses")) == {data.IGNORED}
+
+
+def job_of(rows, tokenizer, tmp_path, **settings):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"input_ids": rows}), tmp_path / "rows.parquet")
+    return TrainJob(
+        rows=tmp_path / "rows.parquet",
+        held_out=tmp_path / "rows.parquet",
+        tokenizer=tmp_path,
+        model=Model(base="b", max_length=64, load_in_4bit=False),
+        revision=None,
+        config=Training(**settings),
+        folder=tmp_path,
+    )
+
+
+def test_zero_trainable_tokens_is_said_before_training(tokenizer, tmp_path):
+    job = job_of([ids_of(tokenizer, TURNS[:2])] * 3, tokenizer, tmp_path, train_on="responses")
+    with pytest.raises(Hopeless, match=r"zero trainable tokens: none of the 3 rows.*train_on=all"):
+        data.plan(job, tokenizer)
+
+
+def test_every_row_is_in_a_pack_once_and_none_is_longer_than_allowed(tokenizer, tmp_path):
+    rows = [[5] * length for length in (40, 30, 20, 10, 64, 3)]
+    job = job_of(rows, tokenizer, tmp_path, batch_size=1, gradient_accumulation=1)
+    plan = data.plan(job, tokenizer)
+    lengths = sorted(length for parts in plan.packs["seq_lengths"] for length in parts)
+    assert lengths == [3, 10, 20, 30, 40, 64]
+    assert max(sum(parts) for parts in plan.packs["seq_lengths"]) <= 64
+    assert plan.tokens[-1] == 167
+
+
+def test_the_order_depends_on_seed_and_effective_batch_alone():
+    order = data.step_order(packs=10, per_step=4, epochs=2, max_steps=None, seed=3)
+    assert len(order) == 20
+    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+    assert list(order[:10]) != list(order[10:])
+    assert np.array_equal(order, data.step_order(10, 4, 2, None, 3))
+    assert not np.array_equal(order, data.step_order(10, 4, 2, None, 4))
+    # The last step is filled up from one more pass.
+    assert len(data.step_order(10, 4, 1, None, 3)) == 12
+    assert len(data.step_order(10, 4, 1, 7, 3)) == 28
+
+
+def test_a_flat_batch_starts_anew_at_each_conversation():
+    collate = data.make_collator(pad=0, flat=True, lengths="unsloth")
+    packs = [
+        {"input_ids": [1, 2, 3, 4, 5], "labels": [1, 2, 3, 4, 5], "seq_lengths": [3, 2]},
+        {"input_ids": [6, 7], "labels": [6, 7], "seq_lengths": [2]},
+    ]
+    batch = collate(packs)
+    assert batch["input_ids"].shape == (1, data.ALIGNMENT)
+    assert batch["position_ids"][0, :8].tolist() == [0, 1, 2, 0, 1, 0, 1, 0]
+    ignored = data.IGNORED
+    assert batch["labels"][0, :7].tolist() == [ignored, 2, 3, ignored, 5, ignored, 7]
+    assert set(batch["labels"][0, 7:].tolist()) == {ignored}
+    assert batch["packed_seq_lengths"].tolist() == [3, 2, 2, data.ALIGNMENT - 7]
+    borders = data.make_collator(pad=0, flat=True, lengths="flash")(packs)["cu_seq_lens_q"]
+    assert borders.tolist() == [0, 3, 5, 7, data.ALIGNMENT]
+
+
+def make_checkpoint(folder, step, loss):
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "adapter_model.safetensors").write_bytes(bytes(range(256)) * step)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    checkpoints.seal(checkpoint, loss)
+    return checkpoint
+
+
+def damage(checkpoint, how):
+    weights = checkpoint / "adapter_model.safetensors"
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    if how == "one bit":
+        content = bytearray(weights.read_bytes())
+        content[7] ^= 1
+        weights.write_bytes(bytes(content))
+    if how == "a file is missing":
+        (checkpoint / "trainer_state.json").unlink()
+    if how == "never sealed":
+        (checkpoint / checkpoints.SEAL).unlink()
+    if how == "broken seal":
+        (checkpoint / checkpoints.SEAL).write_text('{"files": {"ada')
+
+
+@pytest.mark.parametrize(
+    "how", ["truncated", "one bit", "a file is missing", "never sealed", "broken seal"]
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, how):
+    make_checkpoint(tmp_path, 5, 1.0)
+    damage(make_checkpoint(tmp_path, 10, 0.9), how)
+    assert checkpoints.newest_whole(tmp_path) == tmp_path / "checkpoint-5"
+    assert "checkpoint-10 is not used" in caplog.text
+    assert not (tmp_path / "checkpoint-10").exists()
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert checkpoints.newest_whole(tmp_path / "none") is None
+
+
+def test_the_last_two_and_the_best_are_kept(tmp_path):
+    for step, loss in ((5, 2.0), (10, 0.5), (15, 0.9), (20, 0.8), (100, 0.7)):
+        make_checkpoint(tmp_path, step, loss)
+    checkpoints.retain(tmp_path)
+    kept = sorted(checkpoints.step_of(path) for path in tmp_path.iterdir())
+    assert kept == [10, 20, 100]
+
+
+def judged(losses, norms=None, rate=1e-4, fp16=False, **settings):
+    health = Health(Training(**settings), steps=1000, fp16=fp16)
+    for step, loss in enumerate(losses, 1):
+        health.check(step, loss, norms[step - 1] if norms else 1.0, rate)
+
+
+def test_a_healthy_course_goes_on():
+    noise = [0.1 * math.sin(n) for n in range(300)]
+    judged([3 * math.exp(-n / 50) + 0.2 + noise[n] for n in range(300)])
+    judged([1.0] * 4 + [30.0] + [1.0] * 10)  # one odd batch
+    judged([0.01] * 20 + [0.2] * 20)  # learned by heart, then a harder part
+
+
+def test_an_explosion_names_step_and_remedy():
+    with pytest.raises(Hopeless, match=r"the loss rose from 2 to 9 at step 13 .*learning_rate"):
+        judged([2.0] * 10 + [9.0] * 10)
+    with pytest.raises(Hopeless, match=r"gradient norm stays above 1000 at step 5"):
+        judged([2.0] * 10, norms=[1e5] * 10)
+    for value in (math.nan, math.inf):
+        with pytest.raises(Hopeless, match=r"the loss is (nan|inf) at step 2 .*warmup_steps"):
+            judged([2.0, value])
+        with pytest.raises(Hopeless, match="the gradient norm is not finite at step 1"):
+            judged([2.0], norms=[value])
+
+
+def test_fp16_may_skip_its_first_steps():
+    judged([2.0] * 8, norms=[math.inf] * 8, fp16=True)
+    with pytest.raises(Hopeless, match="not finite at step 9"):
+        judged([2.0] * 9, norms=[math.inf] * 9, fp16=True)
+
+
+def test_a_learning_rate_of_zero_is_seen_after_the_first_step():
+    with pytest.raises(Hopeless, match=r"learning rate is zero after step 2 of 1000"):
+        judged([2.0] * 3, rate=0.0)
+
+
+def test_caps():
+    assert over_budget(Training(), 1e9) is None
+    assert over_budget(Training(max_gpu_hours=2), 1.99) is None
+    assert "max_gpu_hours=2" in over_budget(Training(max_gpu_hours=2), 2.0)
+    priced = Training(price_per_hour=3, max_cost=6)
+    assert over_budget(priced, 1.99) is None
+    assert "6 is spent, training.max_cost=6" in over_budget(priced, 2.0)
+
+
+def test_usage_adds_up_over_processes(tmp_path):
+    file = tmp_path / "usage.json"
+    before = [{"seconds": 3600, "gpus": 2, "kwh": 1.5}, {"seconds": 1800, "gpus": 2, "kwh": 0.5}]
+    file.write_text(json.dumps(before))
+    usage = meter.Usage(file, gpus=2)
+    usage.record()
+    assert len(json.loads(file.read_text())) == 3
+    totals = meter.Usage(file, gpus=2).totals(price_per_hour=2.0)
+    assert totals["gpu_hours"] == pytest.approx(3.0, abs=0.01)
+    assert totals["cost"] == pytest.approx(6.0, abs=0.02)
+    assert "energy_kwh" not in totals  # this machine did not count it
+
+
+def test_smaller_fits_keep_the_effective_batch():
+    config = Training(batch_size=6, gradient_accumulation=2)
+    how = fit.as_written(config, 1).model_copy(update={"gradient_checkpointing": "off"})
+    seen = []
+    while how:
+        seen.append((how.batch_size, how.gradient_accumulation, how.gradient_checkpointing))
+        how = fit.smaller(how, config)
+    assert seen == [
+        (6, 2, "off"), (6, 2, "unsloth"), (4, 3, "unsloth"), (3, 4, "unsloth"),
+        (2, 6, "unsloth"), (1, 12, "unsloth"),
+    ]  # fmt: skip
+
+
+def test_processes_share_the_effective_batch():
+    config = Training(batch_size=8, gradient_accumulation=2, backend="trl", processes=4)
+    how = fit.as_written(config, 4)
+    assert (how.batch_size, how.gradient_accumulation) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_cost": 5}, "max_cost needs price_per_hour"),
+        ({"processes": 2}, "processes=2 needs backend=trl"),
+        ({"processes": 3, "backend": "trl"}, "must be a multiple of processes=3"),
+        ({"method": "full", "use_dora": True}, "belong to method=lora"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings, message):
+    from retune.config import Recipe
+
+    values = {"name": "r", "model": {"base": "b"}, "dataset": {"source": "s"}}
+    with pytest.raises(RecipeError, match=message):
+        Recipe.parse(values | {"training": settings})
