@@ -542,6 +542,14 @@ class Recipe(Section):
     publishing: Publishing = Publishing()
     tracking: Tracking = Tracking()
 
+    @model_validator(mode="after")
+    def _can_be_shipped(self) -> Self:
+        if self.training.method == "full":
+            raise ValueError(
+                "training.method=full: evaluate, merge and publish take adapters only; use lora"
+            )
+        return self
+
     @classmethod
     def parse(cls, values: Any, origin: str = "recipe") -> Self:
         """Check `values` (nested dicts) and return the recipe.

@@ -113,6 +113,8 @@ def train(job: TrainJob) -> Event:
 def _worker(local_rank: int, job: TrainJob) -> None:
     first = int(os.environ.get("NODE_RANK", "0")) * job.config.processes
     os.environ |= {"LOCAL_RANK": str(local_rank), "RANK": str(first + local_rank)}
+    if device() == "cpu":
+        _let_cpu_checkpoints_load()
     try:
         outcome = loop.run(job, Trl())
     except ValueError as error:
@@ -121,6 +123,16 @@ def _worker(local_rank: int, job: TrainJob) -> None:
     if loop.is_first():
         (job.folder / "result.json").write_text(json.dumps(outcome))
     sys.stdout.flush()
+
+
+def _let_cpu_checkpoints_load() -> None:
+    """Teach torch.load the device `cpu:0`, where transformers 5.17 wants optimizers of several
+    CPU processes, and which torch does not know as a place for storages."""
+    import torch
+
+    torch.serialization.register_package(
+        0, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
+    )
 
 
 def _free_port() -> int:
