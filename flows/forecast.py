@@ -35,7 +35,7 @@ def forecast(recipe: Recipe) -> Grid:
     for step in make_plan(recipe, pins).steps():
         done = (step.folder / "output.json").is_file()
         started = (step.folder.with_name(step.folder.name + ".partial") / "checkpoints").is_dir()
-        name = f"{step.stage} {step.key.get('method', '')}".strip()
+        name = f"quantize {step.key['method']}" if step.stage == "quantize" else step.stage
         if not done:
             todo.append(name)
         rows.append([name, "reuse" if done else "resume" if started else "run", str(step.folder)])
