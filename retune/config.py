@@ -318,6 +318,11 @@ class Training(Section):
     processes: int = Field(
         1, ge=1, description="Processes on this machine, one per GPU; more than one needs trl."
     )
+    shard: bool = Field(
+        False,
+        description="Split the weights over the processes (FSDP2), for models that do not fit one GPU "
+        "while training; needs trl.",
+    )
     method: Literal["lora", "full"] = Field(
         "lora", description="Train an adapter, or all weights (needs model.load_in_4bit=false)."
     )
@@ -402,6 +407,11 @@ class Training(Section):
             raise ValueError("max_cost needs price_per_hour; set it, or use max_gpu_hours")
         if self.processes > 1 and self.backend != "trl":
             raise ValueError(f"processes={self.processes} needs backend=trl")
+        if self.shard and (self.backend != "trl" or self.optimizer.endswith("8bit")):
+            raise ValueError(
+                f"shard needs backend=trl and an optimizer in full precision (the 8-bit ones cannot be "
+                f"split), not {self.backend} and {self.optimizer}; set optimizer=adamw_torch_fused"
+            )
         if self.method == "full" and (self.use_dora or self.loraplus_ratio):
             raise ValueError("use_dora and loraplus_ratio belong to method=lora")
         if self.batch_size * self.gradient_accumulation % self.processes:

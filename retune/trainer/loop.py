@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 HELD_OUT_ROWS = 32  # judged at each checkpoint: enough to rank checkpoints, seconds to compute
 USAGE_SECONDS = 10  # between two writes of the usage file
+# Each process writes its own share of a checkpoint, and reads it for any number of processes.
+# No activation_checkpointing here: its wrapper is in the modules' names and not in the state dict's
+# keys, by which PEFT 0.21 finds no weight of the adapter and saves an empty one without a word.
+SHARDING = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}
 
 
 class Backend(Protocol):
@@ -73,6 +77,8 @@ def require_gpu(job: TrainJob) -> None:
             f"optimizer {job.config.optimizer} needs a GPU, none is here; set "
             f"training.optimizer=adamw_torch"
         )
+    if job.config.shard and device() == "cpu":
+        raise ValueError("sharding a model needs GPUs, none is here; set training.shard=false")
 
 
 def world() -> int:
@@ -89,7 +95,8 @@ def chosen_fit(
 ) -> Fit:
     """Return how the effective batch is run here: as told, as written, or as measured."""
     how = job.fit
-    if how is None and job.config.memory == "as_written":
+    # What one step of a sharded model takes shows only once it is sharded; running out steps down.
+    if how is None and (job.config.memory == "as_written" or job.config.shard):
         how = fit.as_written(job.config, world())
     if how is None:
         collate = data.make_collator(tokenizer.pad_token_id, True, backend.lengths)
@@ -170,6 +177,8 @@ def trainer_settings(job: TrainJob, how: Fit, steps: int) -> Any:
         fp16=compute_dtype() == torch.float16,
         use_cpu=device() == "cpu",
         ddp_find_unused_parameters=False if world() > 1 else None,
+        fsdp=config.shard,
+        fsdp_config=dict(SHARDING) if config.shard else None,
         logging_strategy="steps",
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,  # it would hide a NaN behind the last good loss
@@ -221,9 +230,12 @@ def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event
     if watcher.why_ended:
         raise interrupted(trainer.state.global_step, watcher.why_ended)
     _check_trained(trainer.model)
+    if job.config.shard:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(job.folder / "adapter"))
     if is_first():
         trainer.processing_class.save_pretrained(job.folder / "adapter")
+        _check_saved(job.folder / "adapter", trainer.model)
     return {"metrics": summary(job, trainer, watcher)}
 
 
@@ -435,4 +447,21 @@ def _check_trained(model: Any) -> None:
         raise ValueError(
             "the adapter is still zero after training: nothing was learned; train for more steps "
             "or raise training.learning_rate"
+        )
+
+
+def _check_saved(folder: Path, model: Any) -> None:
+    """PEFT saves what it finds by name, and nothing at all when a wrapper changed the names."""
+    from safetensors import safe_open
+
+    adapter = folder / "adapter_model.safetensors"
+    if not adapter.exists():
+        return  # whole weights, which transformers saves
+    trained = sum(value.requires_grad for value in model.parameters())
+    with safe_open(adapter, "pt") as file:
+        saved = len(file.keys())
+    if saved != trained:
+        raise ValueError(
+            f"{saved} of {trained} trained tensors are in {adapter}: the versions of PEFT and "
+            f"transformers do not fit each other; install those of requirements.lock"
         )

@@ -43,6 +43,8 @@ class Trl:
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=compute_dtype(),
+                # FSDP splits tensors of floats only, all of one kind.
+                bnb_4bit_quant_storage=compute_dtype() if config.shard else None,
             )
         if self._varlen:
             varlen.register()
@@ -69,7 +71,7 @@ class Trl:
             use_dora=config.use_dora,
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(model, lora)
+        return get_peft_model(model, lora, autocast_adapter_dtype=not config.shard)
 
     def recompute(self, model: Any, mode: str) -> None:
         if mode == "off":

@@ -178,6 +178,47 @@ def test_a_cap_ends_with_a_checkpoint_and_a_higher_one_goes_on(at_home, tmp_path
     assert result["metrics"]["gpu_hours"] > 0
 
 
+# accelerate shards on accelerators only; the same FSDP2 runs on a CPU if it is told so.
+SHARDED = """
+import runpy
+from accelerate.state import AcceleratorState, DistributedType, PartialState
+from retune.trainer import loop
+
+create = AcceleratorState.__init__
+
+def create_for_fsdp(self, *arguments, fsdp_plugin=None, **options):
+    create(self, *arguments, fsdp_plugin=fsdp_plugin, **options)
+    if fsdp_plugin is not None:
+        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+AcceleratorState.__init__ = create_for_fsdp
+loop.require_gpu = lambda job: None
+runpy.run_path({child!r}, run_name="__main__")
+"""
+
+
+def test_a_model_split_over_two_processes_trains_as_one_and_survives_a_crash(
+    at_home, tmp_path, never_killed
+):
+    job = job_in(tmp_path, at_home, **CRASHED, processes=2, shard=True)
+    script = tmp_path / "child.py"
+    child = ROOT / "tasks" / "train" / "trl_child.py"
+    script.write_text(SHARDED.format(child=str(child)))
+
+    def kill(event):
+        if event["event"] == "log" and event["step"] == 3:
+            psutil.Process().children()[0].kill()
+
+    with pytest.raises(ChildFailed, match="SIGKILL"):
+        run_child(script, job, tmp_path / "child.log", kill)
+    checkpoint = newest_whole(job.checkpoints)
+    assert any(path.suffix == ".distcp" for path in checkpoint.rglob("*"))
+    run_child(script, job, tmp_path / "child.log")
+    assert losses(job) == pytest.approx(never_killed, rel=1e-4)
+    assert (job.folder / "adapter" / "adapter_model.safetensors").stat().st_size > 10_000
+
+
 def test_two_processes_train_as_one_and_either_goes_on_for_the_other(
     at_home, tmp_path, never_killed
 ):
