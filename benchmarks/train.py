@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,9 +30,10 @@ SHAPES = {
     "tiny": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2}
     | {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 4096},
 }
+AUTO = "ours (memory: auto)"
 # What is changed in the recipe, by the name in the table.
 OURS: dict[str, dict[str, object]] = {
-    "ours (memory: auto)": {},
+    AUTO: {},
     "ours, bf16 base": {"load_in_4bit": False},
     "ours, checkpointing as in the article": {
         "memory": "as_written",
@@ -40,6 +42,7 @@ OURS: dict[str, dict[str, object]] = {
     "ours, trl backend": {"backend": "trl"},
 }
 ARTICLE = "the article's script"
+HAS_GPU = shutil.which("nvidia-smi") is not None
 
 
 def make_model(shape: str, folder: Path) -> None:
@@ -79,7 +82,7 @@ def make_model(shape: str, folder: Path) -> None:
     )
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
+    with torch.device("cuda" if HAS_GPU else "cpu"):
         model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
 
@@ -112,10 +115,12 @@ def make_rows(folder: Path, model: Path, count: int) -> None:
 
 def run_ours(name: str, folder: Path, model: Path, steps: int) -> dict[str, object]:
     settings = dict(OURS[name])
-    job_folder = folder / name.replace(" ", "-").replace(":", "").replace(",", "")
-    subprocess.run(["rm", "-rf", str(job_folder)], check=True)
+    job_folder = folder / folder_of(name)
+    shutil.rmtree(job_folder, ignore_errors=True)
     job_folder.mkdir()
-    four_bits = bool(settings.pop("load_in_4bit", True))
+    four_bits = bool(settings.pop("load_in_4bit", HAS_GPU))
+    if not HAS_GPU:
+        settings["optimizer"] = "adamw_torch"
     config = Training.model_validate({"max_steps": steps, "warmup_steps": 2} | settings)
     job = TrainJob(
         rows=folder / "rows.parquet",
@@ -128,12 +133,12 @@ def run_ours(name: str, folder: Path, model: Path, steps: int) -> dict[str, obje
     )
     (job_folder / "job.json").write_text(job.model_dump_json())
     child = ROOT / "tasks" / "train" / f"{config.backend}_child.py"
-    _run([sys.executable, "-P", str(child), str(job_folder / "job.json")], job_folder / "log")
+    run([sys.executable, "-P", str(child), str(job_folder / "job.json")], job_folder / "log")
     rows = [json.loads(line) for line in job.log.read_text().splitlines()][3:]
     return {
         "tokens_per_second": statistics.median(row["train/tokens_per_second"] for row in rows),
         "mfu": statistics.median(row["train/mfu"] for row in rows),
-        "peak_gib": _peak(job_folder / "log"),
+        "peak_gib": result_in(job_folder / "log")["metrics"]["peak_memory_gib"],
         "losses": [row["train/loss"] for row in rows],
         "fit": json.loads((job_folder / "fit.json").read_text()),
     }
@@ -150,12 +155,17 @@ def run_article(folder: Path, model: Path, steps: int) -> dict[str, object]:
         str(steps),
     ]
     log = folder / "article.log"
-    _run([sys.executable, "-P", str(script), *arguments], log)
+    run([sys.executable, "-P", str(script), *arguments], log)
     line = next(line for line in log.read_text().splitlines() if line.startswith("RESULT "))
     return json.loads(line.removeprefix("RESULT "))
 
 
-def _run(command: list[str], log: Path) -> None:
+def folder_of(name: str) -> str:
+    return name.replace(" ", "-").translate(str.maketrans("", "", ":,()"))
+
+
+def run(command: list[str], log: Path) -> None:
+    """Run a child to its end; end this process with the last lines of `log` if it failed."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = os.environ | {"PYTHONPATH": path, "UNSLOTH_DISABLE_STATISTICS": "1"}
     with log.open("w") as output:
@@ -164,9 +174,10 @@ def _run(command: list[str], log: Path) -> None:
         raise SystemExit(f"{command[2]} failed:\n" + "\n".join(log.read_text().splitlines()[-25:]))
 
 
-def _peak(log: Path) -> float:
+def result_in(log: Path) -> dict[str, dict[str, float]]:
+    """Return what a child of the pipeline reported, which without a parent it prints."""
     results = [line for line in log.read_text().splitlines() if '"event": "result"' in line]
-    return json.loads(results[-1])["metrics"]["peak_memory_gib"]
+    return json.loads(results[-1])
 
 
 def main() -> None:
@@ -184,7 +195,7 @@ def main() -> None:
         code = (
             f"from benchmarks.train import *; make_model({options.shape!r}, Path({str(model)!r}))"
         )
-        _run([sys.executable, "-c", code], options.folder / "make.log")
+        run([sys.executable, "-c", code], options.folder / "make.log")
     make_rows(options.folder, model, options.rows)
     first = None
     for name in options.only:
