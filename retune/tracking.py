@@ -7,8 +7,8 @@ here relies on one.
 import json
 import os
 import re
+import socket
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 from retune.config import Recipe, flat
@@ -23,6 +24,7 @@ from retune.workspace import Output, SomeOutput, home, sha256, size
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
 
 PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
 DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer ones
@@ -47,15 +49,13 @@ class Run(BaseModel):
     def log(self, output: SomeOutput) -> SomeOutput:
         """Log a finished stage (new or reused) and return it."""
         stage = output.step.stage
-        self.log_metrics(
-            {f"{stage}/{name}": value for name, value in output.metrics.items()}
-            | {f"{stage}/seconds": output.seconds}
-        )
+        metrics = {f"{stage}/{name}": value for name, value in output.metrics.items()}
+        self._log_metric_rows([(0, metrics | {f"{stage}/seconds": output.seconds})], output.ended)
         self.set_tags({f"retune.{stage}": "reused" if self.reused(output) else "ran"})
         self._log_params({f"{stage}.{name}": value for name, value in output.params.items()})
         self.log_files(output.folder, output.files, stage)
         if output.history and self.reused(output):
-            self._log_history(output.folder / output.history)
+            self._log_history(output)
         if output.models:
             self._log_models(output)
         return output
@@ -64,8 +64,8 @@ class Run(BaseModel):
         """Log `output` in a child run of its own, which started and ended when it did."""
         child = self._start_child(name, output.started)
         child.log(output)
-        ended = output.started.timestamp() + output.seconds
-        client().set_terminated(child.id, "FINISHED", end_time=round(ended * 1000))
+        ended = round(output.ended.timestamp() * 1000)
+        client().set_terminated(child.id, "FINISHED", end_time=ended)
         return output
 
     def log_failed_child(self, name: str, error: BaseException) -> None:
@@ -146,11 +146,20 @@ class Run(BaseModel):
         return output.started < self.started
 
     def _start_child(self, name: str, started: datetime) -> Self:
-        run = client().create_run(
-            self.experiment_id,
-            start_time=round(started.timestamp() * 1000),
-            tags={"mlflow.parentRunId": self.id},
-            run_name=name,
+        """Return the child run called `name`: a run that is gone on with has some already."""
+        there = client().search_runs(
+            [self.experiment_id],
+            f"tags.`mlflow.parentRunId` = '{self.id}' AND attributes.run_name = '{name}'",
+        )
+        run = (
+            there[0]
+            if there
+            else client().create_run(
+                self.experiment_id,
+                start_time=round(started.timestamp() * 1000),
+                tags={"mlflow.parentRunId": self.id},
+                run_name=name,
+            )
         )
         return self.model_copy(update={"id": run.info.run_id})
 
@@ -161,19 +170,23 @@ class Run(BaseModel):
         for first in range(0, len(rows), BATCH):
             client().log_batch(self.id, params=rows[first : first + BATCH])
 
-    def _log_metric_rows(self, rows: list[tuple[int, Mapping[str, float]]]) -> None:
+    def _log_metric_rows(
+        self, rows: list[tuple[int, Mapping[str, float]]], at: datetime | None = None
+    ) -> None:
+        """Log rows of metrics by step; a row that MLflow has, of the same time, stays single."""
         from mlflow.entities import Metric
 
-        now = round(time.time() * 1000)
+        then = round((at or datetime.now(UTC)).timestamp() * 1000)
         metrics = [
-            Metric(key, value, now, step) for step, row in rows for key, value in row.items()
+            Metric(key, value, then, step) for step, row in rows for key, value in row.items()
         ]
         for first in range(0, len(metrics), 1000):
             client().log_batch(self.id, metrics=metrics[first : first + 1000])
 
-    def _log_history(self, path: Path) -> None:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        self._log_metric_rows([(row.pop("step"), row) for row in rows])
+    def _log_history(self, output: Output) -> None:
+        lines = (output.folder / output.history).read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        self._log_metric_rows([(row.pop("step"), row) for row in rows], output.ended)
 
     def _log_models(self, output: Output) -> None:
         listing = []
@@ -202,13 +215,20 @@ def client() -> "MlflowClient":
 
 
 @contextmanager
-def start_run(recipe: Recipe, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+def start_run(
+    recipe: Recipe, name: str, tags: Mapping[str, str], plan: str | None = None
+) -> Iterator[Run]:
     """Open the MLflow run of one flow run; it ends FINISHED, FAILED or KILLED as the block does.
 
     Logs the whole recipe as flat parameters. `name` is the run's name, `tags` say where it ran.
+    `plan` stands for all that the run would make: if a run of this plan lost its process (`kill -9`,
+    a power cut), that run is opened again, and its curves go on where they were.
     """
+    own = dict(tags) | {"retune.process": _this_process(), "retune.plan": plan or ""}
     experiment_id = _experiment(_experiment_name(recipe))
-    info = client().create_run(experiment_id, run_name=name, tags=dict(tags)).info
+    info = (_lost_run(experiment_id, plan) if plan else None) or client().create_run(
+        experiment_id, run_name=name
+    ).info
     run = Run(
         id=info.run_id,
         experiment_id=experiment_id,
@@ -217,6 +237,7 @@ def start_run(recipe: Recipe, name: str, tags: Mapping[str, str]) -> Iterator[Ru
     )
     status = "FINISHED"
     try:
+        run.set_tags(own)
         run._log_params(flat(recipe))
         yield run
     except BaseException as error:
@@ -225,6 +246,33 @@ def start_run(recipe: Recipe, name: str, tags: Mapping[str, str]) -> Iterator[Ru
         raise
     finally:
         client().set_terminated(run.id, status)
+
+
+def _lost_run(experiment_id: str, plan: str) -> "RunInfo | None":
+    """Return the newest run of `plan` that is open although the process that ran it is gone."""
+    found = client().search_runs(
+        [experiment_id],
+        f"attributes.status = 'RUNNING' AND tags.`retune.plan` = '{plan}'",
+        order_by=["attributes.start_time DESC"],
+    )
+    return next((r.info for r in found if _is_gone(r.data.tags["retune.process"])), None)
+
+
+def _this_process() -> str:
+    """Return what tells this process from any other: host, process id, time of its start."""
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.0f}"
+
+
+def _is_gone(process: str) -> bool:
+    """Tell whether a process of this host has ended; of another host's nothing can be known."""
+    host, number, began = process.rsplit(" ", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        # Ids are used again; the clock may have been set by a second or two.
+        return abs(psutil.Process(int(number)).create_time() - float(began)) > 5
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,6 +82,10 @@ class Output(BaseModel):
     @property
     def folder(self) -> Path:
         return self.step.folder
+
+    @property
+    def ended(self) -> datetime:
+        return self.started + timedelta(seconds=self.seconds)
 
 
 SomeOutput = TypeVar("SomeOutput", bound=Output)

@@ -104,14 +104,13 @@ class Monitor:
             self._artifact = create_progress_artifact(
                 0.0, key="training", description=f"Training, {total} steps"
             )
-        if not step:
-            return
-        get_run_logger().info("going on from the checkpoint of step %d", step)
-        # A retry within one flow run meets an MLflow run that has these steps already.
+        # A retry, and a run that lost its process, meet an MLflow run that has steps already.
         history = client().get_metric_history(self._run.id, "train/loss")
         self._known = max((metric.step for metric in history), default=0)
-        for line in self._log.read_text().splitlines():
-            self._track(json.loads(line))
+        if step:
+            get_run_logger().info("going on from the checkpoint of step %d", step)
+            for line in self._log.read_text().splitlines():
+                self._track(json.loads(line))
 
     def _on_log(self, **row: Any) -> None:
         step = row["step"]

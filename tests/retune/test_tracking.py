@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow.data
@@ -99,6 +101,42 @@ def test_a_run_ends_as_its_block_does(client, error, status):
     stored = client.get_run(run.id)
     assert stored.info.status == status
     assert stored.data.tags["retune.error"] == str(error)
+
+
+KILLED = """
+import os, signal
+from retune import tracking
+from retune.config import Recipe
+recipe = Recipe.parse({"name": "r", "model": {"base": "b"}, "dataset": {"source": "s"}})
+with tracking.start_run(recipe, "killed", {"where": "before"}, plan="abc") as run:
+    run.log_metrics({"train/loss": 3.0}, 1)
+    print(run.id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_run_that_lost_its_process_goes_on(client):
+    """The same recipe is run again: no second run, no step twice, an end at last."""
+    recipe = Recipe.parse({"name": "r", "model": {"base": "b"}, "dataset": {"source": "s"}})
+    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True)
+    lost = killed.stdout.strip()
+    assert client.get_run(lost).info.status == "RUNNING"
+    with tracking.start_run(recipe, "another plan", {}, plan="abd") as other:
+        assert other.id != lost
+    output = make_output("made by the killed process")
+    with tracking.start_run(recipe, "again", {"where": "after"}, plan="abc") as run:
+        assert run.id == lost
+        with tracking.start_run(recipe, "beside it", {}, plan="abc") as beside:
+            assert beside.id != lost  # this process is alive
+        for _ in range(2):  # by the killed process, and again by this one
+            run.log(output)
+            run.log_child(output, "q4_k_m")
+    stored = client.get_run(lost)
+    assert (stored.info.status, stored.data.tags["where"]) == ("FINISHED", "after")
+    history = client.get_metric_history(lost, "train/loss")
+    assert sorted(metric.step for metric in history) == [0, 1]  # the output's own, and the curve's
+    children = client.search_runs([run.experiment_id], f"tags.`mlflow.parentRunId` = '{lost}'")
+    assert [child.info.run_name for child in children] == ["q4_k_m"]
 
 
 def test_children_know_their_parent(client):
