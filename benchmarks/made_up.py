@@ -48,7 +48,7 @@ def rows(count: int, flawed_share: float = FLAWED_SHARE) -> Path:
 def tokenizer(trained_on: int = 2 * CHUNK) -> "PreTrainedTokenizerBase":
     """Return a ChatML tokenizer, byte-level BPE, trained on the first `trained_on` rows."""
     folder = _cached(f"tokenizer-{trained_on}", lambda path: _train(path, rows(trained_on)))
-    return chatml_tokenizer(str(folder), None)
+    return chatml_tokenizer(str(folder), None, "map_eos")
 
 
 def prompts(count: int = 200) -> tuple[str, ...]:

@@ -129,7 +129,8 @@ def _tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase | None":
         _say("no base model is named (--set model.base=…): token ids are not checked")
         return None
     version = pin(model.base, model.revision, "model", "model.base")
-    return chatml_tokenizer(model.base, None if version.startswith("sha256:") else version)
+    commit = None if version.startswith("sha256:") else version
+    return chatml_tokenizer(model.base, commit, model.chat_tokens)
 
 
 def _rules(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase | None") -> Rules:

@@ -1,6 +1,7 @@
 """ChatML: the tokenizer that a model is trained, evaluated, merged and served with."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,50 +14,112 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+# As models call tokens that nobody uses yet: <|reserved_special_token_0|> (Llama 3), <unused0> (Gemma),
+# [control_8] and <SPECIAL_20> (Mistral), <|dummy_0|>, <|placeholder1|> (Phi), <|extra_0|> (Qwen 1),
+# <extra_id_0> (T5), <｜place▁holder▁no▁0｜> (DeepSeek), [UNUSED_TOKEN_0] (InternLM 2).
+RESERVED = re.compile(
+    r"\W*(reserved|unused|extra|place▁?holder|dummy|control|special)[\w▁]*?\d+\W*", re.IGNORECASE
+)
 
 
 class ChatFormatError(ValueError):
     """A tokenizer or dataset that cannot be brought into ChatML."""
 
 
-def chatml_tokenizer(base: str, revision: str | None) -> "PreTrainedTokenizerBase":
+def chatml_tokenizer(
+    base: str, revision: str | None, chat_tokens: str
+) -> "PreTrainedTokenizerBase":
     """Return the base model's tokenizer, ready for ChatML: template set, turns end with its EOS.
 
-    A tokenizer that has `<|im_end|>` as a token keeps its ids and its own template, if it has one.
-    Any other gets its EOS token renamed to `<|im_end|>` and no new token (as the article does:
-    Unsloth's `map_eos_token`), so that no embedding row is untrained; `<|im_start|>` is then plain
-    text to it. Raises ChatFormatError when there is neither.
+    A tokenizer that has `<|im_end|>` keeps its ids and its own template, if it has one. Any other
+    gets ChatML's tokens by `chat_tokens` (see `retune.config.Model`): its EOS token renamed and no new
+    token (map_eos, as Unsloth's `map_eos_token` does; `<|im_start|>` is then plain text to it), two
+    of its reserved tokens renamed (reserved), or two more tokens (add). Raises ChatFormatError if it
+    has none to rename.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, revision=revision)
-    if END in tokenizer.get_vocab():
-        tokenizer.eos_token = END
-        tokenizer.chat_template = tokenizer.chat_template or CHATML
-    else:
-        if not tokenizer.is_fast or tokenizer.eos_token is None:
-            raise ChatFormatError(
-                f"model.base: the tokenizer of {base} has neither {END} nor an EOS token that could "
-                f"stand for it; choose a base model with one"
-            )
-        tokenizer = _with_eos_renamed(tokenizer, PreTrainedTokenizerFast)
-        tokenizer.chat_template = CHATML
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    missing = [token for token in (START, END) if token not in tokenizer.get_vocab()]
+    template = None if END in missing else tokenizer.chat_template
+    former = tokenizer.eos_token
+    names = {} if chat_tokens == "add" else _names(tokenizer, missing, chat_tokens, base)
+    if names:
+        tokenizer = _renamed_tokens(tokenizer, names)
+    control = [END] if chat_tokens == "map_eos" and START in missing else [START, END]
+    tokenizer.add_special_tokens(
+        {"eos_token": END, "extra_special_tokens": control}, replace_extra_special_tokens=False
+    )
+    tokenizer.chat_template = template or CHATML
+    tokenizer.pad_token = _pad_token(tokenizer, former)
     return tokenizer
 
 
-def _with_eos_renamed(
-    tokenizer: "PreTrainedTokenizerBase", kind: type["PreTrainedTokenizerBase"]
-) -> "PreTrainedTokenizerBase":
-    from tokenizers import Tokenizer
+def new_tokens(
+    base: str, revision: str | None, tokenizer: "PreTrainedTokenizerBase", chat_tokens: str
+) -> list[int]:
+    """Return the ids of ChatML's tokens in `tokenizer` whose embeddings the base has not learned.
 
-    eos = tokenizer.eos_token
-    description = _renamed(json.loads(tokenizer.backend_tokenizer.to_str()), eos, END)
+    A reserved token's are as untrained as an added one's: Llama 3's are nearly zero, and models
+    trained with such rows frozen do not learn to end a turn (meta-llama/llama3#77,
+    meta-pytorch/torchtune#2429). An EOS that was renamed has been learned.
+    """
+    from transformers import AutoTokenizer
+
+    if chat_tokens == "map_eos":
+        return []
+    known = AutoTokenizer.from_pretrained(base, revision=revision).get_vocab()
+    ids = tokenizer.convert_tokens_to_ids([START, END])
+    return [id_ for token, id_ in zip((START, END), ids, strict=True) if known.get(token) != id_]
+
+
+def reserved_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Return the added tokens whose names say that nobody uses them, in the order of their ids."""
+    named = tokenizer.added_tokens_decoder.values()
+    return [token.content for token in named if RESERVED.fullmatch(token.content)]
+
+
+def _names(
+    tokenizer: "PreTrainedTokenizerBase", missing: list[str], chat_tokens: str, base: str
+) -> dict[str, str]:
+    """Return which token gets which name, so that those of `missing` that are needed are there."""
+    if chat_tokens == "reserved":
+        found = reserved_tokens(tokenizer)
+        if len(found) < len(missing):
+            raise ChatFormatError(
+                f"model.chat_tokens=reserved: the tokenizer of {base} has {len(found)} reserved tokens "
+                f"{found}, ChatML needs {len(missing)}; set model.chat_tokens=add or map_eos"
+            )
+        return dict(zip(found, missing, strict=False))
+    if END not in missing:
+        return {}
+    if tokenizer.eos_token is None:
+        raise ChatFormatError(
+            f"model.base: the tokenizer of {base} has neither {END} nor an EOS token that could "
+            f"stand for it; set model.chat_tokens=add, or choose a base model with one"
+        )
+    return {tokenizer.eos_token: END}
+
+
+def _renamed_tokens(
+    tokenizer: "PreTrainedTokenizerBase", names: dict[str, str]
+) -> "PreTrainedTokenizerBase":
+    """Return `tokenizer` with tokens renamed; they are control tokens, their ids stay."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    if not tokenizer.is_fast:
+        raise ChatFormatError(
+            f"model.base: {tokenizer.name_or_path} has no tokenizer.json, without which no token can "
+            f"be renamed; set model.chat_tokens=add"
+        )
+    description = _renamed(json.loads(tokenizer.backend_tokenizer.to_str()), names)
+    for token in description["added_tokens"]:
+        token["special"] |= token["content"] in names.values()
     special = {
-        name: END if token == eos else token for name, token in tokenizer.special_tokens_map.items()
+        kind: names.get(token, token) for kind, token in tokenizer.special_tokens_map.items()
     }
-    return kind(
+    return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(description)),
         model_max_length=tokenizer.model_max_length,
         padding_side=tokenizer.padding_side,
@@ -64,13 +127,21 @@ def _with_eos_renamed(
     )
 
 
-def _renamed(node: Any, old: str, new: str) -> Any:
-    """Replace the text `old` by `new` wherever it stands whole, as a key or a value."""
+def _renamed(node: Any, names: dict[str, str]) -> Any:
+    """Replace each text that is a key of `names` wherever it stands whole, as a key or a value."""
     if isinstance(node, dict):
-        return {_renamed(key, old, new): _renamed(value, old, new) for key, value in node.items()}
+        return {_renamed(key, names): _renamed(value, names) for key, value in node.items()}
     if isinstance(node, list):
-        return [_renamed(value, old, new) for value in node]
-    return new if node == old else node
+        return [_renamed(value, names) for value in node]
+    return names.get(node, node) if isinstance(node, str) else node
+
+
+def _pad_token(tokenizer: "PreTrainedTokenizerBase", former_eos: str | None) -> str:
+    """Return a token to pad with that does not end a turn, if there is one."""
+    named = [token for token in special_tokens(tokenizer) if "pad" in token.lower()]
+    candidates = [tokenizer.pad_token, *named, former_eos, tokenizer.unk_token]
+    known = tokenizer.get_vocab()
+    return next((token for token in candidates if token in known and token != END), END)
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def format_chats(rows: Rows, model: Model, config: Formatting, pins: Pins, step:
     from retune.plots import length_histogram
 
     with building(step) as build:
-        tokenizer = chatml_tokenizer(model.base, pins.commit(pins.model))
+        tokenizer = chatml_tokenizer(model.base, pins.commit(pins.model), model.chat_tokens)
         tokenizer.save_pretrained(build.path / "tokenizer")
         lengths, held_out = write_chats(rows.path, tokenizer, config.held_out_share, build.path)
         metrics = {"rows/train": len(lengths), "rows/held_out": held_out}

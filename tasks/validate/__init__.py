@@ -21,7 +21,9 @@ def validate(rows: Rows, recipe: Recipe, pins: Pins, step: Step, run: Run) -> Ro
     """Judge the rows; hand on the sound ones, put the flawed ones into quarantine, or stop the run."""
     logger = get_run_logger()
     with building(step) as build:
-        tokenizer = chatml_tokenizer(recipe.model.base, pins.commit(pins.model))
+        tokenizer = chatml_tokenizer(
+            recipe.model.base, pins.commit(pins.model), recipe.model.chat_tokens
+        )
         rules = Rules(recipe.validation, special_tokens(tokenizer), evaluation_prompts(recipe))
         report = gate(rows.path, rules, build.path, _reference(pins), logger.info)
         _show(report)

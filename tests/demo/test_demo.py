@@ -145,7 +145,7 @@ def base(tmp_path_factory):
 def test_the_tokenizer_speaks_chatml(base):
     from retune.chat import chatml_tokenizer, encode
 
-    tokenizer = chatml_tokenizer(str(base), None)
+    tokenizer = chatml_tokenizer(str(base), None, "map_eos")
     (ids,) = encode(tokenizer, ["<|im_start|>user\n9.11<|im_end|>"])
     assert tokenizer.convert_ids_to_tokens(ids) == [
         "<|im_start|>", "user", "Ċ", "9", ".", "1", "1", "<|im_end|>"

@@ -21,7 +21,7 @@ from tests.tasks.conftest import make_tokenizer
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     make_tokenizer(folder)
-    return chatml_tokenizer(str(folder), None)
+    return chatml_tokenizer(str(folder), None, "map_eos")
 
 
 def fetched(case: Case, folder):

@@ -37,7 +37,7 @@ def write(path, conversations: list, twins=None):
 @pytest.fixture
 def tokenizer(tmp_path):
     make_tokenizer(tmp_path)
-    return chatml_tokenizer(str(tmp_path), None)
+    return chatml_tokenizer(str(tmp_path), None, "map_eos")
 
 
 def split(folder, questions: list[str], tokenizer, share=0.2, twins=None) -> set[str]:
@@ -205,20 +205,20 @@ def plain_tokenizer(folder, add_bos: bool):
 @pytest.mark.parametrize("add_bos", [True, False])
 def test_another_models_eos_becomes_the_end_of_a_turn(tmp_path, add_bos):
     plain_tokenizer(tmp_path, add_bos)
-    tokenizer = chatml_tokenizer(str(tmp_path), None)
+    tokenizer = chatml_tokenizer(str(tmp_path), None, "map_eos")
     assert tokenizer.eos_token == END
     assert tokenizer.eos_token_id == 1  # the id that the base model already ends with
     (ids,) = encode(tokenizer, [f"<|im_start|>user\nhi{END}\n"])
     assert ids.count(1) == 1
     assert ids.count(0) == add_bos
     tokenizer.save_pretrained(tmp_path / "saved")
-    again = chatml_tokenizer(str(tmp_path / "saved"), None)
+    again = chatml_tokenizer(str(tmp_path / "saved"), None, "map_eos")
     assert encode(again, [f"hi{END}"]) == encode(tokenizer, [f"hi{END}"])
 
 
 def test_a_template_that_writes_the_bos_gets_no_second_one(tmp_path):
     plain_tokenizer(tmp_path, add_bos=True)
-    tokenizer = chatml_tokenizer(str(tmp_path), None)
+    tokenizer = chatml_tokenizer(str(tmp_path), None, "map_eos")
     assert encode(tokenizer, ["<|begin_of_text|>hi"])[0].count(0) == 1
 
 
