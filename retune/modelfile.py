@@ -1,0 +1,145 @@
+"""Ollama's Modelfile of a GGUF: the template trained with, in the language that Ollama speaks.
+
+Ollama has no Jinja. Its templates are Go's text/template over `.Messages`, each with `.Role` and
+`.Content` (https://docs.ollama.com/template), and it falls back on the bare prompt, or guesses.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from retune.chat import END, START
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Chat = list[dict[str, str]]
+
+ANSWER = "an answer"
+# What both templates must agree on: with and without a system message, several turns, white space at
+# the edges (some templates strip it), text that means something to either language.
+PROBES: tuple[Chat, ...] = (
+    [{"role": "user", "content": "Is 9.11 larger than 9.9?"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Grüß Gott 👋🏽"}],
+    [
+        {"role": "user", "content": "  \n{{ .Role }} {% if x %} \"''\" \\n\n"},
+        {"role": "assistant", "content": " 42\t"},
+        {"role": "user", "content": ""},
+    ],
+    [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": "<b>&amp;</b>"},
+        {"role": "assistant", "content": "one"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "three"},
+        {"role": "user", "content": "four"},
+    ],
+)
+TOOL_PROBE: Chat = [
+    {"role": "user", "content": "How warm is it?"},
+    {"role": "assistant", "content": '<tool_call>\n{"name": "thermometer"}\n</tool_call>'},
+    {"role": "tool", "content": '{"celsius": 21}'},
+]
+
+
+@dataclass(frozen=True)
+class _ChatML:
+    """ChatML as one tokenizer's template writes it.
+
+    `default` stands before conversations without a system message; `tool` stands before and after
+    what a tool said.
+    """
+
+    default: str
+    tool: tuple[str, str]
+
+    def in_go(self) -> str:
+        """Return the template for Ollama."""
+        turn = _around("{{ .Role }}")
+        body = "{{ .Content }}".join(turn)
+        if self.tool != _around("tool"):
+            tool = "{{ .Content }}".join(self.tool)
+            body = f'{{{{ if eq .Role "tool" }}}}{tool}{{{{ else }}}}{body}{{{{ end }}}}'
+        if self.default:
+            first = '{{ if and (eq $i 0) (ne .Role "system") }}'
+            body = f"{first}{self.default}{{{{ end }}}}{body}"
+        return f"{{{{ range $i, $_ := .Messages }}}}{body}{{{{ end }}}}{START}assistant\n"
+
+    def prompt(self, chat: Chat) -> str:
+        """Return what the template makes of `chat` in Ollama."""
+        text = "" if chat[0]["role"] == "system" else self.default
+        for message in chat:
+            role = message["role"]
+            text += message["content"].join(self.tool if role == "tool" else _around(role))
+        return f"{text}{START}assistant\n"
+
+
+def modelfile(gguf_name: str, tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """Return the Modelfile of the GGUF beside it; None if Ollama cannot render what was trained.
+
+    The template is tried on conversations against the tokenizer's own. It leaves BOS out: llama.cpp
+    adds that, as the GGUF says. Sampling is the user's choice, and the context's size Ollama's, by
+    the machine's memory. Of several tool results in a row each is a turn of its own.
+    """
+    chatml = _chatml(tokenizer)
+    if chatml is None or not _can_be_quoted(chatml.default + "".join(chatml.tool)):
+        return None
+    knows_tools = _rendered(tokenizer, TOOL_PROBE) is not None
+    probes = [*PROBES, TOOL_PROBE] if knows_tools else PROBES
+    if not all(_agree(chatml, tokenizer, probe) for probe in probes):
+        return None
+    return f'FROM ./{gguf_name}\nTEMPLATE """{chatml.in_go()}"""\nPARAMETER stop "{END}"\n'
+
+
+def _chatml(tokenizer: "PreTrainedTokenizerBase") -> _ChatML | None:
+    """Read what is the tokenizer's own in its ChatML off its renderings; None if it is none."""
+    # A date in the default system message would be that of this day for ever.
+    if "strftime_now" in (tokenizer.chat_template or "strftime_now"):
+        return None
+    plain = _rendered(tokenizer, PROBES[0]) or ""
+    default, user, _ = plain.partition(f"{START}user\n")
+    if not user:
+        return None
+    *_, call, result = TOOL_PROBE
+    called = (_rendered(tokenizer, TOOL_PROBE) or "").rpartition(call["content"])[2]
+    before, said, after = called.removeprefix(f"{END}\n").partition(result["content"])
+    tool = (before, after) if said else _around("tool")
+    return _ChatML(default, tool)
+
+
+def _agree(chatml: _ChatML, tokenizer: "PreTrainedTokenizerBase", probe: Chat) -> bool:
+    """Tell whether both make the same prompt, which the trained answer follows up to `END`."""
+    prompt = chatml.prompt(probe)
+    whole = _rendered(tokenizer, [*probe, {"role": "assistant", "content": ANSWER}]) or ""
+    return (
+        prompt == _rendered(tokenizer, probe, add_generation_prompt=True)
+        and whole.startswith(prompt)
+        and whole.removeprefix(prompt).partition(ANSWER)[2].startswith(END)
+    )
+
+
+def _rendered(
+    tokenizer: "PreTrainedTokenizerBase", chat: Chat, add_generation_prompt: bool = False
+) -> str | None:
+    """Return `chat` as text, without BOS; None if the template refuses such a conversation."""
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except TemplateError:
+        return None
+    return text.removeprefix(tokenizer.bos_token or "")
+
+
+def _around(role: str) -> tuple[str, str]:
+    return f"{START}{role}\n", f"{END}\n"
+
+
+def _can_be_quoted(text: str) -> bool:
+    """Tell whether `text` means itself in a Go template in a Modelfile's quotes.
+
+    Ollama's parser drops characters that cannot be printed.
+    """
+    printable = text.replace("\n", "").replace("\t", "").isprintable()
+    return printable and "{{" not in text and '"""' not in text
