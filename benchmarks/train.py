@@ -27,6 +27,8 @@ SHAPES = {
     | {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256},
     "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
     | {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256},
+    "1.1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22}
+    | {"num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 32000},
     "tiny": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2}
     | {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 4096},
 }
