@@ -4,6 +4,8 @@ Ollama has no Jinja. Its templates are Go's text/template over `.Messages`, each
 `.Content` (https://docs.ollama.com/template), and it falls back on the bare prompt, or guesses.
 """
 
+import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,6 +90,16 @@ def modelfile(gguf_name: str, tokenizer: "PreTrainedTokenizerBase") -> str | Non
     if not all(_agree(chatml, tokenizer, probe) for probe in probes):
         return None
     return f'FROM ./{gguf_name}\nTEMPLATE """{chatml.in_go()}"""\nPARAMETER stop "{END}"\n'
+
+
+def hub_files(text: str) -> dict[str, str]:
+    """Return a Modelfile as the files by which `ollama run hf.co/...` does the same.
+
+    See "Custom Chat Template and Parameters" in https://huggingface.co/docs/hub/ollama.
+    """
+    _, template, rest = text.split('"""')
+    stops = re.findall(r'PARAMETER stop "(.+)"', rest)
+    return {"template": template, "params": json.dumps({"stop": stops})}
 
 
 def _chatml(tokenizer: "PreTrainedTokenizerBase") -> _ChatML | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
 DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer ones
 BATCH = 100  # parameters per request; MLflow's limit
+CHAMPION = "champion"  # alias of the registered version that was published last
 
 
 def tracking_uri() -> str:
@@ -135,6 +136,24 @@ class Run(BaseModel):
             subset=dataset.subset,
             split=dataset.split,
         )
+
+    def register(self, name: str, source: str, tags: Mapping[str, str]) -> None:
+        """Make what lies at `source` the champion of the registered model `name`.
+
+        A source that has a version keeps it, so that a run which reuses its outputs adds none, and
+        running an earlier recipe again goes back to what it made.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client().create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = client().search_model_versions(f"name = '{name}'")
+        found = next((version for version in versions if version.source == source), None)
+        version = found or client().create_model_version(name, source, self.id, tags=dict(tags))
+        client().set_registered_model_alias(name, CHAMPION, version.version)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values are text."""

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import yaml
+
 SMALL = 10_000  # bytes; larger files and those with the suffixes below travel as LFS
 LARGE_SUFFIXES = (".safetensors", ".gguf", ".parquet", ".bin", ".arrow")
 
@@ -60,6 +62,8 @@ class Fault:
     status: int  # 0: the connection drops
     times: int
     after: bool  # the request is carried out first; only its answer is lost
+    truncated: bool  # the connection drops in the middle of the answer
+    slow: float  # seconds of silence before the answer
     headers: dict[str, str]
 
 
@@ -95,6 +99,9 @@ class Hub:
         ]
         self.faults: list[Fault] = []
         self.requests: list[str] = []  # "POST /api/repos/create", oldest first
+        self.received = 0  # bytes of large files, sent in vain or not
+        self.chunk_size: int | None = None  # bytes; larger files are sent in parts of this size
+        self.parts: dict[str, dict[int, bytes]] = {}  # by sha256, then number
 
     def add_dataset(self, name: str, files: Mapping[str, bytes], private: bool = False) -> str:
         """Commit `files` to the dataset repository `name`, made if need be; returns the sha."""
@@ -114,14 +121,17 @@ class Hub:
         status: int,
         times: int = 1,
         after: bool = False,
+        truncated: bool = False,
+        slow: float = 0,
         **headers: str,
     ) -> None:
         """Answer `status` to the next `times` requests whose path contains `path`; 0 hangs up.
 
-        `after`: do what was asked, then lose the answer. Headers as Retry_After="1".
+        `after`: do what was asked, then lose the answer. `truncated`: hang up halfway through the
+        answer. `slow`: keep silent for so many seconds first. Headers as Retry_After="1".
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.faults.append(Fault(method, path, status, times, after, named))
+        self.faults.append(Fault(method, path, status, times, after, truncated, slow, named))
 
     def _add(self, kind: str, name: str, files: Mapping[str, bytes], private: bool) -> str:
         repo = self.repos.setdefault((kind, name), Repo(kind, name, private))
@@ -165,12 +175,16 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(self.url.path)
         self.hub.requests.append(f"{self.command} {path}")
         fault = self.hub.fault(self.command, path)
-        if fault and not fault.after:
+        if fault and not (fault.after or fault.truncated):
             return self._misbehave(fault)
         status, headers, body = self._result(path)
-        if fault:
-            return self._misbehave(fault)
-        self._send(status, headers, body)
+        if fault and fault.truncated:
+            self._send(status, headers | {"Content-Length": str(len(body))}, body[: len(body) // 2])
+            self.close_connection = True
+        elif fault:
+            self._misbehave(fault)
+        else:
+            self._send(status, headers, body)
 
     do_GET = do_HEAD = do_POST = do_PUT = _answer  # noqa: N815
 
@@ -189,6 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
             return refusal.status, refusal.headers | {"Content-Type": "application/json"}, body
 
     def _misbehave(self, fault: Fault) -> None:
+        if fault.slow:
+            threading.Event().wait(fault.slow)  # not time.sleep: tests replace it
         if fault.status:
             return self._send(fault.status, fault.headers, b"")
         self.close_connection = True
@@ -265,6 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
             "tags": [],
             "lastModified": "2026-11-23T00:00:00.000Z",
             "siblings": siblings,
+            **_card_data(files),
         }
 
     def refs(self, kind: str, name: str) -> Any:
@@ -348,15 +365,44 @@ class _Handler(BaseHTTPRequestHandler):
         self._require_write(name.split("/")[0])
         answers = []
         for wanted in json.loads(self.body)["objects"]:
-            href = f"{self.hub.endpoint}/lfs/{wanted['oid']}"
             new = wanted["oid"] not in self.hub.objects
-            answers.append(wanted | ({"actions": {"upload": {"href": href}}} if new else {}))
+            answers.append(wanted | ({"actions": self._upload_actions(**wanted)} if new else {}))
         return {"transfer": "basic", "objects": answers}
 
-    def lfs_put(self, oid: str) -> Any:
-        if hashlib.sha256(self.body).hexdigest() != oid:
+    def _upload_actions(self, oid: str, size: int) -> dict[str, Any]:
+        # The storage is another host than the Hub, as the real one.
+        href = f"{self.hub.endpoint.replace('127.0.0.1', 'localhost')}/lfs/{oid}"
+        verify = {"href": f"{self.hub.endpoint}/lfs/{oid}/verify"}
+        chunk = self.hub.chunk_size
+        if not chunk or size <= chunk:
+            return {"upload": {"href": href}, "verify": verify}
+        parts = {f"{n:05}": f"{href}/{n}" for n in range(1, -(-size // chunk) + 1)}
+        header = {"chunk_size": str(chunk), **parts}
+        return {"upload": {"href": f"{href}/complete", "header": header}, "verify": verify}
+
+    def lfs_put(self, oid: str, part: str | None = None) -> Any:
+        self.hub.received += len(self.body)
+        if part is None:
+            return self._store(oid, self.body)
+        self.hub.parts.setdefault(oid, {})[int(part)] = self.body
+        return 200, {"ETag": hashlib.md5(self.body).hexdigest()}, b""
+
+    def lfs_complete(self, oid: str) -> Any:
+        parts = self.hub.parts.pop(oid, {})
+        etags = [hashlib.md5(parts[number]).hexdigest() for number in sorted(parts)]
+        if [part["etag"] for part in json.loads(self.body)["parts"]] != etags:
+            raise _Refused(400, "the parts are not those that were sent")
+        return self._store(oid, b"".join(parts[number] for number in sorted(parts)))
+
+    def _store(self, oid: str, content: bytes) -> Any:
+        if hashlib.sha256(content).hexdigest() != oid:
             raise _Refused(400, "the content does not have the promised sha256")
-        self.hub.objects[oid] = self.body
+        self.hub.objects[oid] = content
+        return {}
+
+    def lfs_verify(self, oid: str) -> Any:
+        if len(self.hub.objects.get(oid, b"")) != json.loads(self.body)["size"]:
+            raise _Refused(404, "no object of that size has arrived")
         return {}
 
     def commit(self, kind: str, name: str, revision: str) -> Any:
@@ -379,6 +425,11 @@ class _Handler(BaseHTTPRequestHandler):
         sha = repo.commit(added, tuple(deleted))
         url = f"{self.hub.endpoint}/{quote(name)}/commit/{sha}"
         return {"success": True, "commitUrl": url, "commitOid": sha}
+
+
+def _card_data(files: Mapping[str, bytes]) -> dict[str, Any]:
+    block = re.match(rb"---\n(.*?)\n---\n", files.get("README.md", b""), re.DOTALL)
+    return {"cardData": yaml.safe_load(block[1])} if block else {}
 
 
 def _is_large(path: str, size: int) -> bool:
@@ -431,7 +482,9 @@ _ROUTES = [
         ("POST", rf"{_API}/preupload/(?P<revision>[^/]+)", _Handler.preupload),
         ("POST", rf"{_API}/commit/(?P<revision>[^/]+)", _Handler.commit),
         ("POST", rf"{_PAGE}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
-        ("PUT", "/lfs/(?P<oid>[0-9a-f]{64})", _Handler.lfs_put),
+        ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})(/(?P<part>\d+))?", _Handler.lfs_put),
+        ("POST", "/lfs/(?P<oid>[0-9a-f]{64})/complete", _Handler.lfs_complete),
+        ("POST", "/lfs/(?P<oid>[0-9a-f]{64})/verify", _Handler.lfs_verify),
         ("GET HEAD", rf"{_PAGE}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
     )
 ]

@@ -6,6 +6,7 @@ from typing import Any
 from prefect import get_run_logger
 
 from retune.config import Recipe
+from retune.modelfile import hub_files
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
 from retune.workspace import Step, building, size
 from tasks.publish.access import (
@@ -14,10 +15,12 @@ from tasks.publish.access import (
     PublishError,
     UploadNotVerified,
     check_access,
+    connect,
     hub,
 )
-from tasks.publish.cards import Release, card
-from tasks.publish.upload import Bundle, folder_bundle, publish_bundles
+from tasks.publish.cards import Release, card, modelfile_of, recommended
+from tasks.publish.terms import Terms, terms_of
+from tasks.publish.upload import Bundle, files_below, publish_bundles
 from tasks.stage import stage
 
 __all__ = [
@@ -40,7 +43,7 @@ def _hub_was_unavailable(_task: Any, _run: Any, state: Any) -> bool:
 @stage(name="publish", retries=3, retry_delay_seconds=300, retry_condition_fn=_hub_was_unavailable)
 def publish(
     adapter: Adapter,
-    merged: Merged,
+    merged: Merged | None,
     ggufs: list[Gguf],
     scores: Scores,
     recipe: Recipe,
@@ -51,35 +54,79 @@ def publish(
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()  # they would fill the log
-    release = Release(recipe, pins, scores.metrics, [gguf for gguf in ggufs if gguf.ships])
+    api = hub(recipe.publishing)
+    ships = [gguf for gguf in ggufs if gguf.ships]
+    release = Release(recipe, pins, scores.metrics, ships, *_terms(recipe, pins))
+    if not release.repos:
+        raise PublishError("nothing to publish: GGUF files are wanted and none passed its gate")
     with building(step) as build:
         bundles = bundles_of(release, adapter, merged, build.path / "cards")
         message = f"{recipe.name}, dataset {pins.dataset[:19]}"
-        commits = publish_bundles(hub(), bundles, recipe.publishing.private, message)
+        commits = publish_bundles(api, bundles, recipe.publishing.private, message)
         for url in commits.values():
             get_run_logger().info("published and verified %s", url)
         sent = sum(size(path) for bundle in bundles for path in bundle.files.values())
+        best = recommended(ships) if "gguf" in release.repos else None
         return build.finish(
-            Published, commits=commits, params=commits, metrics={"bytes": sent}, files=("cards",)
+            Published,
+            commits=commits,
+            model=commits[release.main],
+            params=commits | ({"recommended": best.file, "sha256": best.sha256} if best else {}),
+            metrics={"bytes": sent},
+            files=("cards",),
         )
 
 
-def bundles_of(release: Release, adapter: Adapter, merged: Merged, cards: Path) -> list[Bundle]:
+def _terms(recipe: Recipe, pins: Pins) -> tuple[Terms, Terms]:
+    """Return the licences of base model and dataset, read as they were downloaded.
+
+    That is with the token of the environment: one that may only write where the models go need not
+    be able to read a gated base.
+    """
+    api = connect()
+    return (
+        terms_of(api, recipe.model.base, pins.model, "model", "model.base"),
+        terms_of(api, recipe.dataset.source, pins.dataset, "dataset", "dataset.source"),
+    )
+
+
+def bundles_of(
+    release: Release, adapter: Adapter, merged: Merged | None, cards: Path
+) -> list[Bundle]:
     """Lay out one repository per artifact that is published; writes the cards into `cards`."""
+    folders = {"adapter": adapter.path}
+    if merged:
+        folders |= {"merged": merged.path, "merged_4bit": merged.four_bit}
     bundles = []
     for artifact, repo in release.repos.items():
-        readme = cards / artifact / "README.md"
-        readme.parent.mkdir(parents=True)
-        readme.write_text(card(artifact, release), encoding="utf-8")
+        readme = _written(cards / artifact / "README.md", card(artifact, release))
         if artifact == "gguf":
-            bundles.append(_gguf_bundle(release, repo, readme))
+            files = _gguf_files(release, readme.parent)
         else:
-            folder = adapter.path if artifact == "adapter" else merged.path
-            bundles.append(folder_bundle(repo, folder, readme))
+            files = files_below(folders[artifact])
+            assert files, f"no {artifact} in {folders[artifact]}"
+        digests = {quant.file: quant.sha256 for quant in release.quants}
+        licence = release.base_terms.files
+        bundles.append(Bundle(repo, {**files, **licence, "README.md": readme}, digests))
     return bundles
 
 
-def _gguf_bundle(release: Release, repo: str, readme: Path) -> Bundle:
+def _gguf_files(release: Release, folder: Path) -> dict[str, Path]:
+    """Return the quants, their Modelfiles, and what Ollama reads when it is given the repository.
+
+    All quants are of one model, so the template of the first is that of all.
+    """
     files = {quant.file: quant.path for quant in release.quants}
-    digests = {quant.file: quant.sha256 for quant in release.quants}
-    return Bundle(repo, files | {"README.md": readme}, digests)
+    modelfiles = {
+        name: quant.folder / name for quant in release.quants if (name := modelfile_of(quant))
+    }
+    if modelfiles:
+        text = next(iter(modelfiles.values())).read_text(encoding="utf-8")
+        files |= {name: _written(folder / name, said) for name, said in hub_files(text).items()}
+    return files | modelfiles
+
+
+def _written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

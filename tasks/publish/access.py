@@ -2,19 +2,22 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from retune.config import Publishing
+from retune.config import Publishing, Recipe
 
 if TYPE_CHECKING:
+    import httpx
     from huggingface_hub import HfApi
 
-SUFFIXES = {"adapter": "-lora", "merged": "", "gguf": "-GGUF"}
+SUFFIXES = {"adapter": "-lora", "merged": "", "merged_4bit": "-bnb-4bit", "gguf": "-GGUF"}
 ATTEMPTS = 5
 LONGEST_WAIT = 300  # seconds; the Hub's rate limits reset within this window
+SILENCE = 120  # seconds without a byte after which a connection counts as lost
 
 Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
@@ -36,36 +39,81 @@ class UploadNotVerified(PublishError):
     """What the Hub holds is not what was uploaded."""
 
 
-def repositories(publishing: Publishing) -> dict[str, str]:
-    """Return the Hub repository of each artifact that is published: adapter, merged, gguf."""
-    return {artifact: f"{publishing.repo}{SUFFIXES[artifact]}" for artifact in publishing.artifacts}
+def repositories(recipe: Recipe) -> dict[str, str]:
+    """Return the Hub repository of each artifact that is published."""
+    repo = recipe.publishing.repo
+    return {artifact: f"{repo}{SUFFIXES[artifact]}" for artifact in recipe.artifacts}
 
 
-def hub() -> "HfApi":
-    """Return the Hub, signed in with $HF_TOKEN or the token of `hf auth login`. Raises NoAccess."""
-    from huggingface_hub import HfApi, get_token
+def hub(publishing: Publishing) -> "HfApi":
+    """Return the Hub, signed in as the recipe says. Raises NoAccess."""
+    from huggingface_hub import get_token
 
-    token = get_token()
-    if not token:
+    if publishing.token_secret:
+        return connect(_secret(publishing.token_secret))
+    if not get_token():
         raise NoAccess("no Hugging Face token: set HF_TOKEN or run `hf auth login`")
+    return connect()
+
+
+def connect(token: str | None = None) -> "HfApi":
+    """Return the Hub, with the environment's token unless one is given. Raises NoAccess.
+
+    From then on requests of huggingface_hub time out, and uploads are plain HTTP. By itself it waits
+    for an answer for ever, and sends large files by the Xet protocol: this way every error of an
+    upload is an HTTP error, with a status, and its tests speak what is spoken.
+    """
+    from huggingface_hub import HfApi, constants, get_token, set_client_factory
+
+    token = token or get_token() or ""
     # The HTTP library would complain too, but quotes the token when it does.
     if not (token.isascii() and token.isprintable()):
         raise NoAccess("the Hugging Face token has a character that no token has: copy it anew")
-    return HfApi(token=token, library_name="retune")
+    constants.HF_HUB_DISABLE_XET = True
+    set_client_factory(_client_that_times_out)
+    return HfApi(token=token or None, library_name="retune")
 
 
-def check_access(publishing: Publishing, api: "HfApi | None" = None) -> None:
+def _client_that_times_out() -> "httpx.Client":
+    from huggingface_hub.utils._http import default_client_factory
+
+    def limit(request: "httpx.Request") -> None:
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), SILENCE)
+
+    client = default_client_factory()
+    # Not client.timeout: some of the library's calls pass a timeout of None.
+    client.event_hooks["request"].append(limit)
+    return client
+
+
+def _secret(name: str) -> str:
+    from prefect.blocks.system import Secret
+
+    try:
+        token = Secret.load(name, _sync=True).get()
+    except ValueError:
+        token = None  # no block of that name
+    if not token or not isinstance(token, str):
+        raise NoAccess(
+            f"publishing.token_secret: Prefect has no Secret block {name!r} that holds a token: make "
+            f"one in its UI below Blocks"
+        )
+    return token
+
+
+def check_access(recipe: Recipe, api: "HfApi | None" = None) -> None:
     """Find out, before GPU time is spent, whether publishing would be let in.
 
     Checks the token, its right to write below the namespace, and that no repository that should be
     private is public. Raises NoAccess, HubUnavailable, or PublishError for a public repository.
     """
+    publishing = recipe.publishing
     assert publishing.repo, "the recipe guarantees a repository"
-    api = api or hub()
+    api = api or hub(publishing)
     with explained(publishing.repo):
         user = patiently(api.whoami)
         namespace = publishing.repo.partition("/")[0]
-        wanted = repositories(publishing)
+        wanted = repositories(recipe)
         if not (_may_write(user, namespace) or all(_may_write(user, r) for r in wanted.values())):
             raise NoAccess(
                 f"the token of {user['name']!r} may not write to {publishing.repo}: publish below "
@@ -90,17 +138,17 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
     """Return `ask()`, asking again after what passes by itself: 5xx, 429, a dropped connection.
 
     Waits as long as Retry-After says (up to LONGEST_WAIT), else 1, 2, 4, 8 seconds; the last error
-    is raised. For requests that huggingface_hub sends once: it retries uploads, but neither
-    sign-in, repository creation, commit nor file listing.
+    is raised. huggingface_hub itself retries the requests that carry files, and no other.
     """
     for attempt in range(1, ATTEMPTS):
         try:
             return ask()
         except Exception as error:
-            if not _is_transient(error):
+            cause = _hub_error(error)
+            if not _is_transient(cause):
                 raise
-            seconds = _wait(error, attempt)
-            _log.warning("the Hub did not answer (%s); again in %s s", _outline(error), seconds)
+            seconds = _wait(cause, attempt)
+            _log.warning("the Hub did not answer (%s); again in %s s", _outline(cause), seconds)
             time.sleep(seconds)
     return ask()
 
@@ -127,6 +175,11 @@ def explained(repo: str) -> Iterator[None]:
 def _explanation(repo: str, error: BaseException) -> PublishError:
     cause = _hub_error(error)
     status = _status(cause)
+    if _is_transient(cause):
+        return HubUnavailable(
+            f"the Hub did not take {repo} ({_outline(cause)}): check the network and "
+            f"https://status.huggingface.co, then run again; files that arrived are not sent twice"
+        )
     if status == 401:
         return NoAccess(
             f"the Hub does not accept the token for {repo} (401): make one with write permission "
@@ -137,14 +190,20 @@ def _explanation(repo: str, error: BaseException) -> PublishError:
             f"the token may not write to {repo} (403): give it write permission for "
             f"{repo.partition('/')[0]} at https://huggingface.co/settings/tokens"
         )
-    if status == 412:
-        return PublishError(f"{repo} got another commit during the upload; run again")
-    if _is_transient(cause):
-        return HubUnavailable(
-            f"the Hub did not take {repo} ({_outline(cause)}): check the network and "
-            f"https://status.huggingface.co, then run again; files that arrived are not sent twice"
-        )
-    return PublishError(f"{repo} was not published: {' '.join(str(cause).split())}")
+    if status in (409, 412):
+        return PublishError(f"{repo} got another commit during the upload ({status}); run again")
+    return PublishError(f"{repo} was not published: {_without_token(cause)}")
+
+
+def _without_token(error: BaseException) -> str:
+    """Return the error's text on one line, without the signatures in addresses of the storage.
+
+    A server may send back anything that it was sent.
+    """
+    text = re.sub(r"\?\S+", "", " ".join(str(error).split()))
+    answer = getattr(error, "response", None)
+    sent = answer.request.headers.get("Authorization", "") if answer else ""
+    return text.replace(sent.removeprefix("Bearer "), "…") if sent else text
 
 
 def _hub_error(error: BaseException) -> BaseException:
@@ -165,9 +224,17 @@ def _is_transient(error: BaseException) -> bool:
 
     status = _status(error)
     if status is not None:
-        return status in (408, 429) or status >= 500
+        # Addresses of the storage are good for minutes: if one has expired, the Hub gives a new one.
+        return status in (408, 429) or status >= 500 or (status == 403 and _is_of_storage(error))
     dropped = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
     return isinstance(error, (*dropped, json.JSONDecodeError))  # a gateway's page instead of JSON
+
+
+def _is_of_storage(error: Any) -> bool:
+    """Tell whether another host than the Hub answered: the one that the Hub sends large files to."""
+    from huggingface_hub import constants
+
+    return not str(error.response.url).startswith(f"{constants.ENDPOINT}/")
 
 
 def _status(error: BaseException) -> int | None:

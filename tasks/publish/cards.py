@@ -7,28 +7,62 @@ from typing import TYPE_CHECKING, Any
 from retune.config import Recipe
 from retune.records import Gguf, Pins
 from tasks.publish.access import repositories
+from tasks.publish.terms import Terms
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+
+@dataclass(frozen=True)
+class Kind:
+    """What the Hub and a reader are told of one kind of repository."""
+
+    what: str
+    library: str
+    relation: str  # to its base model, in the Hub's words
+
+
+KINDS = {
+    "adapter": Kind("A LoRA adapter", "peft", "adapter"),
+    "merged": Kind("A 16-bit model", "transformers", "finetune"),
+    "merged_4bit": Kind("A model in 4 bits (NF4, bitsandbytes)", "transformers", "quantized"),
+    "gguf": Kind("GGUF files for llama.cpp, Ollama and LM Studio", "gguf", "quantized"),
+}
 RECOMMENDED = "q4_k_m"  # a third of the size at 3 % more perplexity, on Llama 3 8B
+MEASURES = {
+    "bits_per_weight": "bits per weight",
+    "perplexity": "perplexity",
+    "kl_divergence": "KL divergence",
+    "same_top_token": "same top token",
+}
 QUESTION = "Is 9.11 larger than 9.9?"
 
 
 @dataclass(frozen=True)
 class Release:
-    """All that the cards tell of. `metrics` are evaluate's: `<name>/base` and `<name>/tuned`."""
+    """All that the cards tell of.
+
+    `metrics` are evaluate's: `<name>/base` and `<name>/tuned`; `base_terms` and `data_terms` are the
+    licences of the base model and of the dataset.
+    """
 
     recipe: Recipe
     pins: Pins
     metrics: Mapping[str, float]
     quants: Sequence[Gguf]
+    base_terms: Terms
+    data_terms: Terms
 
     @property
     def repos(self) -> dict[str, str]:
         """The repository of each artifact; none for GGUF files when no quant ships."""
-        every = repositories(self.recipe.publishing)
+        every = repositories(self.recipe)
         return {name: repo for name, repo in every.items() if name != "gguf" or self.quants}
+
+    @property
+    def main(self) -> str:
+        """The repository that stands for the release: the merged model's, else the first."""
+        return self.repos.get("merged") or next(iter(self.repos.values()))
 
     @property
     def title(self) -> str:
@@ -38,7 +72,7 @@ class Release:
 
 
 def card(artifact: str, release: Release) -> str:
-    """Return the README.md of one repository: `artifact` is adapter, merged or gguf."""
+    """Return the README.md of one repository: `artifact` as in publishing.artifacts."""
     from huggingface_hub import ModelCard
 
     parts = [
@@ -52,6 +86,8 @@ def card(artifact: str, release: Release) -> str:
         "## How it was made",
         _origin(release),
         _recipe(release.recipe),
+        "## Licence",
+        _licence(release),
     ]
     text = "\n\n".join(parts)
     return str(ModelCard(f"---\n{_metadata(artifact, release)}\n---\n\n{text}\n"))
@@ -68,17 +104,19 @@ def _metadata(artifact: str, release: Release) -> str:
     """Return the YAML by which the Hub links a card to its base model and dataset."""
     from huggingface_hub import ModelCardData
 
-    recipe, pins = release.recipe, release.pins
+    recipe, pins, terms = release.recipe, release.pins, release.base_terms
     base = recipe.model.base if pins.commit(pins.model) else None
-    libraries = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
-    relations = {"adapter": "adapter", "merged": "finetune", "gguf": "quantized"}
-    if artifact == "gguf":
+    if artifact in ("merged_4bit", "gguf"):
         base = release.repos.get("merged", base)
+    kind = KINDS[artifact]
     data = ModelCardData(
         base_model=base,
-        base_model_relation=relations[artifact] if base else None,
+        base_model_relation=kind.relation if base else None,
         datasets=[recipe.dataset.source] if pins.commit(pins.dataset) else None,
-        library_name=libraries[artifact],
+        library_name=kind.library,
+        license=terms.licence,
+        license_name=terms.name,
+        license_link=terms.link,
         pipeline_tag="text-generation",
         tags=["retune", "sft", "chatml", *(["lora"] if artifact == "adapter" else [])],
         model_name=release.title,
@@ -106,17 +144,19 @@ def _results(release: Release) -> list["EvalResult"]:
 
 
 def _summary(artifact: str, release: Release) -> str:
-    what = {
-        "adapter": "A LoRA adapter",
-        "merged": "A 16-bit model, its LoRA adapter merged in",
-        "gguf": "GGUF files for llama.cpp, Ollama and LM Studio",
-    }[artifact]
     others = [f"[{name}](https://huggingface.co/{repo})" for name, repo in release.repos.items()]
     return (
-        f"{what}: {_input(release.recipe.model.base, release.pins.model, '')}, fine-tuned on "
-        f"{_input(release.recipe.dataset.source, release.pins.dataset, 'datasets/')} with ChatML "
+        f"{KINDS[artifact].what}: {_base(release)}, fine-tuned on {_dataset(release)} with ChatML "
         f"conversations.\n\nThis release: {', '.join(others)}."
     )
+
+
+def _base(release: Release) -> str:
+    return _input(release.recipe.model.base, release.pins.model, "")
+
+
+def _dataset(release: Release) -> str:
+    return _input(release.recipe.dataset.source, release.pins.dataset, "datasets/")
 
 
 def _input(name: str, pin: str, kind: str) -> str:
@@ -133,18 +173,28 @@ def _quants(release: Release) -> str:
             + (" **recommended**" if quant is recommended(release.quants) else ""),
             quant.method,
             f"{quant.bytes / 2**30:.2f} GiB",
-            *(_number(quant.metrics.get(name)) for name in ("perplexity", "kl_divergence")),
+            *(_number(quant.metrics.get(name)) for name in MEASURES),
             f"`{quant.sha256}`",
         ]
         for quant in release.quants
     ]
-    return _table(["file", "method", "size", "perplexity", "KL divergence", "sha256"], rows)
+    against = (
+        "Perplexity, KL divergence (nats per token) and share of tokens that both rank first are "
+        "measured on held-out conversations against the 16-bit GGUF."
+    )
+    head = ["file", "method", "size", *MEASURES.values(), "sha256"]
+    return f"{_table(head, rows)}\n\n{against}"
 
 
 def recommended(quants: Sequence[Gguf]) -> Gguf:
     """Return the file to try first: RECOMMENDED, else the one of middle size."""
     by_size = sorted(quants, key=lambda quant: quant.bytes)
     return next((q for q in quants if q.method == RECOMMENDED), by_size[len(by_size) // 2])
+
+
+def modelfile_of(quant: Gguf) -> str | None:
+    """Return the name of the Modelfile beside a GGUF, None if Ollama cannot render its template."""
+    return next((name for name in quant.files if name.endswith(".Modelfile")), None)
 
 
 def _scores(metrics: Mapping[str, float]) -> str:
@@ -162,11 +212,36 @@ def _origin(release: Release) -> str:
     rows = [
         ["base model", f"{recipe.model.base} at `{pins.model}`"],
         ["dataset", f"{recipe.dataset.source}, {recipe.dataset.split}, at `{pins.dataset}`"],
-        ["method", "QLoRA" if recipe.model.load_in_4bit else "LoRA"],
-        ["rank, alpha", f"{recipe.training.r}, {recipe.training.alpha}"],
+        *_method(recipe),
         ["learning rate", f"{recipe.training.learning_rate:g}, {recipe.training.lr_scheduler}"],
     ]
     return _table(["", ""], rows)
+
+
+def _method(recipe: Recipe) -> list[list[str]]:
+    if recipe.training.method == "full":
+        return [["method", "full fine-tuning"]]
+    return [
+        ["method", "QLoRA" if recipe.model.load_in_4bit else "LoRA"],
+        ["rank, alpha", f"{recipe.training.r}, {recipe.training.alpha}"],
+    ]
+
+
+def _licence(release: Release) -> str:
+    """Say what base model and dataset say, and no more: what follows from it is for lawyers."""
+    base, data = release.base_terms, release.data_terms
+    carried = f" Its {', '.join(sorted(base.files))}: in this repository." if base.files else ""
+    return (
+        f"Base model: {_stated(base)} {_base(release)}.{carried}\n\n"
+        f"Dataset: {_stated(data)} {_dataset(release)}."
+    )
+
+
+def _stated(terms: Terms) -> str:
+    if not terms.licence:
+        return "licence not stated by"
+    name = terms.name or terms.licence
+    return f"{f'[{name}]({terms.link})' if terms.link else name}, as stated by"
 
 
 def _recipe(recipe: Recipe) -> str:
@@ -192,33 +267,65 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=128)[0]))
 
 
 def _run_merged(release: Release) -> str:
+    return _pipeline(release.repos["merged"])
+
+
+def _run_merged_4bit(release: Release) -> str:
+    return f"With a CUDA GPU and `bitsandbytes`:\n\n{_pipeline(release.repos['merged_4bit'])}"
+
+
+def _pipeline(repo: str) -> str:
     return f"""```python
 from transformers import pipeline
 
-chat = pipeline("text-generation", model="{release.repos["merged"]}", device_map="auto")
+chat = pipeline("text-generation", model="{repo}", device_map="auto")
 answer = chat([{{"role": "user", "content": "{QUESTION}"}}], max_new_tokens=128)
 print(answer[0]["generated_text"][-1]["content"])
 ```"""
 
 
 def _run_gguf(release: Release) -> str:
-    file = f"{release.repos['gguf']}:{recommended(release.quants).method.upper()}"
+    quant = recommended(release.quants)
+    repo = release.repos["gguf"]
+    tag = f"{repo}:{quant.method.upper()}"
+    own = modelfile_of(quant)
+    ollama = f'ollama run hf.co/{tag} "{QUESTION}"'
+    if own:
+        ollama += f"""
+
+# or from the files, with the Modelfile that is made for each
+hf download {repo} {quant.file} {own} --local-dir .
+ollama create {release.recipe.name} -f {own}"""
     return f"""With [llama.cpp](https://github.com/ggml-org/llama.cpp):
 
 ```sh
-llama-cli -hf {file} -p "{QUESTION}"
+llama-cli -hf {tag} -p "{QUESTION}"
 ```
 
 With [Ollama](https://ollama.com):
 
 ```sh
-ollama run hf.co/{file} "{QUESTION}"
+{ollama}
+```
+
+With [transformers](https://huggingface.co/docs/transformers/gguf), which expands it to 16 bits:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{repo}", gguf_file="{quant.file}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}", gguf_file="{quant.file}")
 ```
 
 The chat template (ChatML) and the end-of-turn token are in the files."""
 
 
-_USAGE = {"adapter": _run_adapter, "merged": _run_merged, "gguf": _run_gguf}
+_USAGE = {
+    "adapter": _run_adapter,
+    "merged": _run_merged,
+    "merged_4bit": _run_merged_4bit,
+    "gguf": _run_gguf,
+}
 
 
 def _number(value: Any) -> str:

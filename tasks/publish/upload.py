@@ -1,6 +1,7 @@
 """Upload of sets of files, each as one commit of its Hub repository, verified by hash."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 # Weights of an earlier version must not stay beside this one's; other files may be somebody's own.
-WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf", ".bin", ".bin.index.json")
+WEIGHTS = (
+    *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json"),
+    *(".gguf", ".Modelfile"),
+)
+AT_ONCE = 4  # large files sent at the same time
 
 
 @dataclass(frozen=True)
@@ -38,30 +43,46 @@ def publish_bundles(
     """Upload every bundle and return the commit URL of each repository.
 
     Repositories are made where missing. All large files are sent before anything is committed, so
-    that readers never see some of a set, and repositories change within seconds of each other.
-    Publishing the same files again changes nothing. Raises NoAccess, HubUnavailable,
-    UploadNotVerified or PublishError.
+    that readers never see some of a set, and repositories change within seconds of each other. What
+    stops halfway is completed by doing it again: files that arrived are not sent twice, and
+    publishing the same files again changes nothing. Raises NoAccess, HubUnavailable,
+    UploadNotVerified or PublishError, which says what is published already.
     """
     sent = []
     for bundle in bundles:
         with explained(bundle.repo):
             _open(api, bundle.repo, private)
             sent.append((bundle, _send(api, bundle)))
-    urls = {}
+    urls: dict[str, str] = {}
     for bundle, additions in sent:
-        with explained(bundle.repo):
-            commit = _commit(api, bundle, additions, message)
-            verify(api, bundle.repo, additions, commit)
+        try:
+            with explained(bundle.repo):
+                commit = _commit(api, bundle, additions, message)
+                verify(api, bundle.repo, additions, commit)
+        except PublishError as error:
+            raise _with_state_of_set(error, list(urls), bundles) from None
         urls[bundle.repo] = f"{api.endpoint}/{bundle.repo}/commit/{commit}"
     return urls
 
 
-def folder_bundle(repo: str, folder: Path, card: Path) -> Bundle:
-    """Bundle the files below `folder`, with `card` as README.md; hidden files stay here."""
+def _with_state_of_set(
+    error: PublishError, done: Sequence[str], bundles: Sequence[Bundle]
+) -> PublishError:
+    """Add to the error which repositories have the new version and which still have the old one."""
+    if not done:
+        return error
+    rest = [bundle.repo for bundle in bundles if bundle.repo not in done]
+    return type(error)(
+        f"{error}; {', '.join(done)} has this version already, {', '.join(rest)} not: run again to "
+        f"complete the set"
+    )
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Return the files below `folder` by their path there; hidden ones stay here."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): path for path in paths}
-    visible = {name: path for name, path in files.items() if "/." not in f"/{name}"}
-    return Bundle(repo, visible | {"README.md": card}, {})
+    return {name: path for name, path in files.items() if "/." not in f"/{name}"}
 
 
 def verify(api: "HfApi", repo: str, additions: Sequence["CommitOperationAdd"], commit: str) -> None:
@@ -70,7 +91,7 @@ def verify(api: "HfApi", repo: str, additions: Sequence["CommitOperationAdd"], c
     if wrong:
         raise UploadNotVerified(
             f"{repo} at {commit[:12]} does not hold what was uploaded ({'; '.join(wrong)}): do not "
-            f"use it, run again, or revert the commit on the Hub"
+            f"use it; run again, or go back to the commit before it on the Hub"
         )
 
 
@@ -80,19 +101,30 @@ def _open(api: "HfApi", repo: str, private: bool) -> None:
 
 
 def _send(api: "HfApi", bundle: Bundle) -> list["CommitOperationAdd"]:
-    """Send the large files, uncommitted; compare with what is known of them."""
+    """Send the large files, uncommitted, once they are found to be what was made.
+
+    Each file is asked for by itself, so that the storage's address is fresh when its turn comes, and
+    a file that has arrived stays arrived whatever becomes of the others.
+    """
     from huggingface_hub import CommitOperationAdd
 
     additions = [CommitOperationAdd(name, path) for name, path in bundle.files.items()]
-    api.preupload_lfs_files(bundle.repo, additions)
-    for addition in additions:
-        known = bundle.sha256.get(addition.path_in_repo)
-        if known and addition.upload_info.sha256.hex() != known:
-            raise PublishError(
-                f"{addition.path_in_repo} has changed since it was made "
-                f"({addition.path_or_fileobj}): delete its folder and run again"
-            )
+
+    def send(addition: "CommitOperationAdd") -> None:
+        _require_unchanged(addition, bundle.sha256.get(addition.path_in_repo))
+        patiently(lambda: api.preupload_lfs_files(bundle.repo, [addition]))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(send, additions))  # the first failure cancels what has not begun
     return additions
+
+
+def _require_unchanged(addition: "CommitOperationAdd", sha256: str | None) -> None:
+    if sha256 and addition.upload_info.sha256.hex() != sha256:
+        raise PublishError(
+            f"{addition.path_in_repo} has changed since it was made ({addition.path_or_fileobj}): "
+            f"delete its folder and run again"
+        )
 
 
 def _commit(

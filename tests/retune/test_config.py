@@ -39,6 +39,14 @@ def error(**changes) -> str:
             {"validation": {"score_mean_min": 4, "score_mean_max": 3}},
             "score_mean_min (4.0) is above",
         ),
+        (
+            {"publishing": {"artifacts": ["merged"]}, "merging": {"save_method": "lora"}},
+            "merging.save_method=lora; change these, or name only adapter (got",
+        ),
+        (
+            {"publishing": {"artifacts": ["merged_4bit"]}},
+            "publishing.artifacts: merged_4bit is not made with training.method=lora and merging",
+        ),
         ({"publishing": {"enabled": True}}, "enabled is true but repo is empty"),
         ({"dataset": {}}, "dataset.source is missing; add it"),
         ({"dataset": {"source": "a", "split": "train[10"}}, "dataset.split: String should match"),

@@ -245,3 +245,15 @@ def test_a_missing_artifact_is_none(client, path):
     with tracking.start_run(RECIPE, "eleventh", {}) as run:
         client.log_dict(run.id, {}, "validate/there.json")
     assert tracking.download_json(run.id, path) is None
+
+
+def test_what_was_published_last_is_the_champion(client):
+    with tracking.start_run(RECIPE, "first", {}) as run:
+        run.register("r", "https://hub/a/commit/1", {"sha256": "1"})
+        run.register("r", "https://hub/a/commit/2", {"sha256": "2"})
+        champion = client.get_model_version_by_alias("r", "champion")
+        assert champion.source == "https://hub/a/commit/2"
+        assert (champion.run_id, champion.tags) == (run.id, {"sha256": "2"})
+        run.register("r", "https://hub/a/commit/1", {"sha256": "1"})
+    assert client.get_model_version_by_alias("r", "champion").version == 1
+    assert len(client.search_model_versions("name = 'r'")) == 2

@@ -1,6 +1,10 @@
 """publish against the loopback Hub: whole sets, verified, private, patient, silent on tokens."""
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,10 +12,10 @@ from pathlib import Path
 import cloudpickle
 import pytest
 import yaml
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import ModelCard
 from prefect.logging import disable_run_logger
 
-from retune.config import Publishing, Recipe
+from retune.config import Recipe
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
 from retune.workspace import Output, Step
 from tasks.publish import (
@@ -19,13 +23,15 @@ from tasks.publish import (
     NoAccess,
     PublishError,
     UploadNotVerified,
+    access,
     check_access,
     publish,
 )
-from tasks.publish.access import ATTEMPTS, LONGEST_WAIT
+from tasks.publish.access import ATTEMPTS, LONGEST_WAIT, connect
 from tasks.publish.cards import Release, card, recommended
+from tasks.publish.terms import Terms, terms_of
 from tasks.publish.upload import Bundle, publish_bundles
-from tests.hub import Hub
+from tests.hub import Hub, Repo
 
 RECIPE = Recipe.parse(
     {
@@ -37,6 +43,39 @@ RECIPE = Recipe.parse(
 )
 PINS = Pins(dataset="d" * 40, model="b" * 40)
 METRICS = {"loss/base": 2.5, "loss/tuned": 1.25, "perplexity/tuned": 3.49, "perplexity/base": 12.18}
+BASE = {
+    "README.md": b"---\nlicense: other\nlicense_name: base-community\nlicense_link: LICENSE\n---\n",
+    "LICENSE": b"You may.",
+    "USE_POLICY.md": b"Be good.",
+    "licences/third.txt": b"below a folder",
+}
+DATA = {"README.md": b"---\nlicense: [mit, cc-by-4.0]\n---\n", "LICENSE": b"The data's own."}
+
+
+@pytest.fixture
+def hub(hub: Hub) -> Hub:
+    """The Hub with what the recipe starts from."""
+    for kind, name, pin, files in (
+        ("model", "org/base", PINS.model, BASE),
+        ("dataset", "org/data", PINS.dataset, DATA),
+    ):
+        hub.repos[kind, name] = Repo(kind, name, commits={pin: dict(files)})
+    return hub
+
+
+def yours(hub: Hub) -> dict[str, Repo]:
+    return {name: repo for (_, name), repo in hub.repos.items() if name.startswith("you/")}
+
+
+def recipe(**sections: dict) -> Recipe:
+    """RECIPE with some settings changed, section by section."""
+    values = RECIPE.model_dump(mode="json")
+    return Recipe.parse(
+        {
+            key: value | sections.get(key, {}) if isinstance(value, dict) else value
+            for key, value in values.items()
+        }
+    )
 
 
 @pytest.fixture
@@ -58,9 +97,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def output(kind: type[Output], stage: str, files: dict[str, bytes], **fields) -> Output:
+def output(kind: type[Output], stage: str, contents: dict[str, bytes], **fields) -> Output:
     made = kind(step=Step(stage=stage, key=fields), started=datetime.now(UTC), seconds=1, **fields)
-    for name, content in files.items():
+    for name, content in contents.items():
         path = made.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -75,19 +114,35 @@ def quant(method: str, ships: bool = True, content: bytes = b"") -> Gguf:
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
         "ships": ships,
-        "metrics": {"perplexity": 3.5, "kl_divergence": 0.01},
+        "metrics": {
+            "perplexity": 3.5,
+            "kl_divergence": 0.01,
+            "same_top_token": 0.97,
+            "bits_per_weight": 4.89,
+        },
+        "files": (f"finellama-{method.upper()}.Modelfile",),
     }
-    return output(Gguf, "quantize", {fields["file"]: content}, **fields)
+    files = {fields["file"]: content, fields["files"][0]: modelfile(fields["file"])}
+    return output(Gguf, "quantize", files, **fields)
+
+
+def modelfile(name: str) -> bytes:
+    return (
+        f'FROM ./{name}\nTEMPLATE """{{{{ .Role }}}}\n"""\nPARAMETER stop "<|im_end|>"\n'.encode()
+    )
 
 
 def line(weights: bytes = b"w") -> dict:
     """The arguments of `publish`, with files on disk as the stages before leave them."""
     adapter = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"a" * 20_000}
     model = {"config.json": b"{}", "model-00001-of-00002.safetensors": weights * 30_000}
+    four_bit = {"model-4bit/config.json": b"{}", "model-4bit/model.safetensors": b"4" * 20_000}
     extra = {"model-00002-of-00002.safetensors": b"z" * 30_000, ".cache/junk": b"x"}
     return {
         "adapter": output(Adapter, "train", {f"adapter/{n}": c for n, c in adapter.items()}),
-        "merged": output(Merged, "merge", {f"model/{n}": c for n, c in (model | extra).items()}),
+        "merged": output(
+            Merged, "merge", {f"model/{n}": c for n, c in (model | extra).items()} | four_bit
+        ),
         "ggufs": [quant("q2_k", ships=False), quant("q4_k_m"), quant("q8_0")],
         "scores": output(Scores, "evaluate", {}, metrics=METRICS),
         "recipe": RECIPE,
@@ -107,7 +162,7 @@ def one_file(path: Path, name: str = "model.safetensors") -> Bundle:
 
 
 def send(hub: Hub, bundle: Bundle, private: bool = True) -> dict[str, str]:
-    return publish_bundles(HfApi(hub.endpoint, token="hf_write"), [bundle], private, "test")
+    return publish_bundles(connect("hf_write"), [bundle], private, "test")
 
 
 @pytest.mark.usefixtures("home", "signed_in")
@@ -117,13 +172,15 @@ class TestPublish:
         merged, gguf = hub.model("you/FineLlama"), hub.model("you/FineLlama-GGUF")
         assert set(hub.model("you/FineLlama-lora").files) == {
             ".gitattributes",
+            "LICENSE",
             "README.md",
+            "USE_POLICY.md",
             "adapter_config.json",
             "adapter_model.safetensors",
         }
         assert merged.files["model-00001-of-00002.safetensors"] == b"w" * 30_000
         assert ".cache/junk" not in merged.files
-        assert all(repo.private and len(repo.commits) == 2 for repo in hub.repos.values())
+        assert all(repo.private and len(repo.commits) == 2 for repo in yours(hub).values())
         assert published.commits["you/FineLlama"].endswith(f"you/FineLlama/commit/{merged.head}")
         assert (
             published.folder.joinpath("cards/gguf/README.md").read_bytes()
@@ -141,10 +198,50 @@ class TestPublish:
         assert ("model", "you/FineLlama-GGUF") not in hub.repos
         assert "FineLlama-GGUF" not in hub.model("you/FineLlama").files["README.md"].decode()
 
-    def test_only_what_the_recipe_names_is_published(self, hub: Hub) -> None:
-        publishing = RECIPE.publishing.model_copy(update={"artifacts": ("adapter",)})
-        run(recipe=RECIPE.model_copy(update={"publishing": publishing}))
-        assert [name for _, name in hub.repos] == ["you/FineLlama-lora"]
+    @pytest.mark.parametrize(
+        ("sections", "merging", "expected"),
+        [
+            ({"publishing": {"artifacts": ["adapter"]}}, True, {"-lora"}),
+            ({"merging": {"save_method": "lora"}}, False, {"-lora"}),
+            (
+                {"merging": {"save_method": "merged_4bit"}},
+                True,
+                {"-lora", "", "-bnb-4bit", "-GGUF"},
+            ),
+        ],
+    )
+    def test_what_is_made_or_named_is_published(
+        self, hub: Hub, sections: dict, merging: bool, expected: set[str]
+    ) -> None:
+        run(recipe=recipe(**sections), **({} if merging else {"merged": None, "ggufs": []}))
+        assert set(yours(hub)) == {f"you/FineLlama{suffix}" for suffix in expected}
+        if "-bnb-4bit" in expected:
+            files = hub.model("you/FineLlama-bnb-4bit").files
+            assert files["model.safetensors"] == b"4" * 20_000
+            assert b"base_model: you/FineLlama\n" in files["README.md"]
+
+    def test_of_full_fine_tuning_there_is_no_adapter(self, hub: Hub) -> None:
+        # As a recipe will be, once training.method=full is one that can be shipped.
+        full = RECIPE.model_copy(
+            update={"training": RECIPE.training.model_copy(update={"method": "full"})}
+        )
+        run(recipe=full)
+        assert set(yours(hub)) == {"you/FineLlama", "you/FineLlama-GGUF"}
+        assert (
+            "| method | full fine-tuning |"
+            in hub.model("you/FineLlama").files["README.md"].decode()
+        )
+
+    def test_ollama_finds_the_template_by_modelfile_and_by_repository(self, hub: Hub) -> None:
+        run()
+        files = hub.model("you/FineLlama-GGUF").files
+        assert {name for name in files if name.endswith(".Modelfile")} == {
+            "finellama-Q4_K_M.Modelfile",
+            "finellama-Q8_0.Modelfile",
+        }
+        assert files["finellama-Q8_0.Modelfile"].startswith(b"FROM ./finellama-Q8_0.gguf\n")
+        assert files["template"] == b"{{ .Role }}\n"
+        assert json.loads(files["params"]) == {"stop": ["<|im_end|>"]}
 
     def test_publishing_the_same_again_changes_nothing(self, hub: Hub) -> None:
         first = run()
@@ -165,12 +262,25 @@ class TestPublish:
         first_commit = min(n for n, parts in enumerate(kinds) if "commit" in parts)
         assert last_upload < first_commit
 
+    def test_nothing_to_publish_is_an_error(self, hub: Hub) -> None:
+        with pytest.raises(PublishError, match="none passed its gate"):
+            run(
+                recipe=recipe(publishing={"artifacts": ["gguf"]}),
+                ggufs=[quant("q2_k", ships=False)],
+            )
+
+    def test_the_merged_model_stands_for_the_release(self, hub: Hub) -> None:
+        published = run()
+        assert published.model == published.commits["you/FineLlama"]
+        assert published.params["recommended"] == "finellama-Q4_K_M.gguf"
+        assert published.params["sha256"] == quant("q4_k_m").sha256
+
     def test_a_file_that_changed_since_it_was_made_is_not_committed(self, hub: Hub) -> None:
         changed = quant("q4_k_m", content=b"as quantized" * 2000)
         changed.path.write_bytes(b"rotten" * 5000)
         with pytest.raises(PublishError, match=r"Q4_K_M\.gguf has changed since it was made"):
             run(ggufs=[changed])
-        assert all(len(repo.commits) == 1 for repo in hub.repos.values())
+        assert all(len(repo.commits) == 1 for repo in yours(hub).values())
 
     def test_a_public_repository_is_no_place_for_a_private_model(self, hub: Hub) -> None:
         hub.add_model("you/FineLlama", {"README.md": b""})
@@ -182,7 +292,115 @@ class TestPublish:
         monkeypatch.delenv("HF_TOKEN")
         with pytest.raises(NoAccess, match=r"set HF_TOKEN or run `hf auth login`"):
             run()
-        assert not hub.requests
+        assert not yours(hub)
+
+
+class TestSet:
+    """Several repositories are one release: all of it, or a clear word on what is missing."""
+
+    @pytest.fixture
+    def bundles(self, tmp_path: Path) -> list[Bundle]:
+        """Two repositories of one large file each; `you/two` comes last."""
+        made = []
+        for name in ("one", "two"):
+            path = tmp_path / f"{name}.safetensors"
+            path.write_bytes(name.encode() * 10_000)
+            made.append(Bundle(f"you/{name}", {"model.safetensors": path}, {}))
+        return made
+
+    def release(self, bundles: list[Bundle]) -> dict[str, str]:
+        return publish_bundles(connect("hf_write"), bundles, True, "test")
+
+    def test_if_one_upload_fails_nothing_is_committed(
+        self, hub: Hub, bundles: list[Bundle], waits: list
+    ) -> None:
+        oid = hashlib.sha256(bundles[1].files["model.safetensors"].read_bytes()).hexdigest()
+        hub.fail("PUT", oid, 500, times=1000)
+        with pytest.raises(HubUnavailable, match="you/two"):
+            self.release(bundles)
+        assert all(len(repo.commits) == 1 for repo in yours(hub).values())
+
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(500, HubUnavailable), (403, NoAccess), (412, PublishError)]
+    )
+    def test_if_a_later_commit_fails_the_error_says_what_is_there_and_a_rerun_completes_it(
+        self, hub: Hub, bundles: list[Bundle], waits: list, status: int, kind: type
+    ) -> None:
+        hub.fail("POST", "/models/you/two/commit/", status, times=ATTEMPTS)
+        with pytest.raises(kind, match=r"you/one has this version already, you/two not: run again"):
+            self.release(bundles)
+        hub.faults.clear()
+        head, received = hub.model("you/one").head, hub.received
+        assert set(self.release(bundles)) == {"you/one", "you/two"}
+        assert hub.model("you/one").head == head
+        assert hub.received == received
+        assert "model.safetensors" in hub.model("you/two").files
+
+    def test_a_bad_commit_stops_the_set(self, hub: Hub, bundles: list[Bundle]) -> None:
+        hub.tampered.add("model.safetensors")
+        with pytest.raises(
+            UploadNotVerified, match=r"you/one at .* go back to the commit before it"
+        ):
+            self.release(bundles)
+        assert len(hub.model("you/two").commits) == 1
+
+
+class TestResuming:
+    def test_a_killed_upload_sends_only_what_is_missing(self, hub: Hub, tmp_path: Path) -> None:
+        """A process dies by SIGKILL when three of four files are there."""
+        contents = {f"{n}.safetensors": bytes([n]) * (100_000 + n) for n in range(4)}
+        for name, content in contents.items():
+            (tmp_path / name).write_bytes(content)
+        last = hashlib.sha256(contents["3.safetensors"]).hexdigest()
+        hub.fail("PUT", last, 0, slow=60)
+        code = (
+            "from pathlib import Path; from tasks.publish.access import connect; "
+            "from tasks.publish.upload import Bundle, publish_bundles; "
+            f"files = {{p.name: p for p in sorted(Path({str(tmp_path)!r}).iterdir())}}; "
+            "publish_bundles(connect('hf_write'), [Bundle('you/one', files, {})], True, 'test')"
+        )
+        child = subprocess.Popen([sys.executable, "-c", code])
+        deadline = time.monotonic() + 60
+        while not (len(hub.objects) == 3 and any(last in request for request in hub.requests)):
+            assert child.poll() is None
+            assert time.monotonic() < deadline, hub.requests
+            time.sleep(0.05)
+        child.kill()
+        child.wait()
+        assert len(hub.model("you/one").commits) == 1
+        hub.received = 0
+        files = {name: tmp_path / name for name in contents}
+        publish_bundles(connect("hf_write"), [Bundle("you/one", files, {})], True, "test")
+        assert hub.received == len(contents["3.safetensors"])
+        assert contents.items() <= hub.model("you/one").files.items()
+
+    @pytest.mark.parametrize("status", [500, 0])
+    def test_of_a_file_in_parts_only_the_part_that_failed_is_sent_again(
+        self, hub: Hub, tmp_path: Path, waits: list, status: int
+    ) -> None:
+        hub.chunk_size = 6000
+        bundle = one_file(tmp_path / "w")
+        hub.fail("PUT", "/2", status)
+        send(hub, bundle)
+        assert hub.model("you/one").files["model.safetensors"] == b"w" * 20_000
+        assert hub.received == 20_000
+        assert sum(request.startswith("PUT") for request in hub.requests) == 5
+
+    def test_an_address_of_the_storage_that_expired_is_asked_for_anew(
+        self, hub: Hub, tmp_path: Path, waits: list
+    ) -> None:
+        hub.fail("PUT", "/lfs/", 403)
+        send(hub, one_file(tmp_path / "w"))
+        assert sum("objects/batch" in request for request in hub.requests) == 2
+        assert "model.safetensors" in hub.model("you/one").files
+
+    def test_a_storage_that_keeps_refusing_is_given_up(
+        self, hub: Hub, tmp_path: Path, waits: list
+    ) -> None:
+        hub.fail("PUT", "/lfs/", 403, times=1000)
+        with pytest.raises(HubUnavailable, match="HTTP 403"):
+            send(hub, one_file(tmp_path / "w"))
+        assert sum(request.startswith("PUT") for request in hub.requests) == ATTEMPTS
 
 
 class TestVerification:
@@ -205,6 +423,7 @@ class TestPatience:
         ("POST", "/preupload/"),
         ("POST", "/objects/batch"),
         ("PUT", "/lfs/"),
+        ("POST", "/verify"),
         ("GET", "/tree/"),
         ("POST", "/validate-yaml"),
         ("POST", "/commit/"),
@@ -241,6 +460,27 @@ class TestPatience:
         send(hub, one_file(tmp_path / "w"))
         assert waits == [waited]
 
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [("GET", "/api/models/you/one"), ("POST", "/commit/"), ("POST", "/batch")],
+    )
+    @pytest.mark.parametrize("fault", [{"truncated": True}, {"slow": 30}])
+    def test_half_an_answer_and_none_at_all_are_survived(
+        self,
+        hub: Hub,
+        tmp_path: Path,
+        waits: list,
+        monkeypatch: pytest.MonkeyPatch,
+        method: str,
+        path: str,
+        fault: dict,
+    ) -> None:
+        monkeypatch.setattr(access, "SILENCE", 0.3)
+        hub.fail(method, path, 0, **fault)
+        send(hub, one_file(tmp_path / "w"))
+        assert len(waits) == 1
+        assert len(hub.model("you/one").commits) == 2
+
     def test_an_outage_ends_after_a_bounded_number_of_attempts(
         self, hub: Hub, tmp_path: Path, waits: list
     ) -> None:
@@ -267,22 +507,30 @@ class TestPatience:
         assert not waits
         assert sum(path in request for request in hub.requests) == 1
 
-    def test_somebody_elses_commit_is_not_overwritten(self, hub: Hub, tmp_path: Path) -> None:
-        hub.fail("POST", "/commit/", 412)
-        with pytest.raises(PublishError, match="another commit during the upload; run again"):
+    @pytest.mark.parametrize("status", [409, 412])
+    def test_somebody_elses_commit_is_not_overwritten(
+        self, hub: Hub, tmp_path: Path, status: int
+    ) -> None:
+        hub.fail("POST", "/commit/", status)
+        with pytest.raises(PublishError, match=rf"another commit .* \({status}\); run again"):
+            send(hub, one_file(tmp_path / "w"))
+
+    def test_a_server_that_echoes_the_token_is_not_quoted(self, hub: Hub, tmp_path: Path) -> None:
+        hub.fail("POST", "/commit/", 400, X_Error_Message="what is hf_write?")
+        with pytest.raises(PublishError, match=r"what is …\?"):
             send(hub, one_file(tmp_path / "w"))
 
 
 class TestCheckAccess:
     @pytest.mark.parametrize("repo", ["you/model", "team/model"])
     def test_may_write(self, hub: Hub, signed_in: None, repo: str) -> None:
-        check_access(Publishing(enabled=True, repo=repo))
+        check_access(recipe(publishing={"repo": repo}))
         assert not any(request.startswith(("POST", "PUT")) for request in hub.requests)
 
     @pytest.mark.parametrize("repo", ["others/model", "strangers/model"])
     def test_not_ones_own_namespace(self, hub: Hub, signed_in: None, repo: str) -> None:
         with pytest.raises(NoAccess, match=f"'you' may not write to {repo}.*settings/tokens"):
-            check_access(Publishing(enabled=True, repo=repo))
+            check_access(recipe(publishing={"repo": repo}))
 
     @pytest.mark.parametrize(
         ("token", "complaint"),
@@ -294,7 +542,7 @@ class TestCheckAccess:
         if token:
             monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(NoAccess, match=complaint):
-            check_access(Publishing(enabled=True, repo="you/model"))
+            check_access(recipe(publishing={"repo": "you/model"}))
 
     @pytest.mark.parametrize(
         ("entities", "allowed"),
@@ -311,19 +559,19 @@ class TestCheckAccess:
         scoped = [{"entity": {"name": e}, "permissions": ["repo.write"]} for e in entities]
         hub.tokens["hf_fine"] = {"role": "fineGrained", "fineGrained": {"scoped": scoped}}
         monkeypatch.setenv("HF_TOKEN", "hf_fine")
-        publishing = Publishing(enabled=True, repo="you/model")
+        wanted = recipe(publishing={"repo": "you/model"})
         if allowed:
-            check_access(publishing)
+            check_access(wanted)
         else:
             with pytest.raises(NoAccess):
-                check_access(publishing)
+                check_access(wanted)
 
     def test_a_public_repository_is_found_before_the_training(
         self, hub: Hub, signed_in: None
     ) -> None:
         hub.add_model("you/model-GGUF", {"README.md": b""})
         with pytest.raises(PublishError, match="you/model-GGUF is public"):
-            check_access(Publishing(enabled=True, repo="you/model"))
+            check_access(recipe(publishing={"repo": "you/model"}))
 
 
 @pytest.mark.usefixtures("waits")
@@ -366,14 +614,76 @@ class TestToken:
         logged = "".join([caplog.text, *capfd.readouterr()]).encode()
         assert b"hf_canary" not in said + written + logged
 
+    # Publishes four times over, in Prefect flows and MLflow runs: three times it fails.
+    RUNS = """
+import logging
+import sys
+from flows.local import configure
+configure()
+from prefect import flow
+from prefect.blocks.system import Secret
+from retune.tracking import start_run
+from tasks.publish import NoAccess, check_access, publish
+from tests.tasks.test_publish import line, recipe
+
+for name in ("httpx", "httpcore"):
+    logging.getLogger(name).setLevel("DEBUG")
+Secret(value=sys.stdin.read()).save("hub-token")
+secret = recipe(publishing={"token_secret": "hub-token"})
+
+@flow
+def release():
+    with start_run(secret, "canary", {}, "digest") as run:
+        check_access(secret)
+        published = run.log(publish.with_options(retries=0)(**line() | {"recipe": secret}))
+        run.register(secret.name, published.model, published.params)
+
+try:
+    check_access(recipe(publishing={"token_secret": "nowhere"}))
+except NoAccess as error:
+    print(error)
+for _ in range(4):
+    print(release(return_state=True).type)
+"""
+
+    def test_stays_secret_in_whole_runs_that_fail_midway(self, hub: Hub, home: Path) -> None:
+        """Everything is logged, into Prefect's database too; the token is a Prefect secret."""
+        del hub.tokens["hf_write"]
+        hub.tokens["hf_canary"] = {"role": "write"}
+        hub.fail("POST", "/repos/create", 401)
+        hub.fail("POST", "/preupload/", 403)
+        hub.fail("POST", "/commit/", 500, times=ATTEMPTS, Retry_After="0")
+        ours = ("PREFECT", "MLFLOW", "HF_TOKEN")
+        done = subprocess.run(
+            [sys.executable, "-c", self.RUNS],
+            env={name: value for name, value in os.environ.items() if not name.startswith(ours)}
+            | {
+                "PREFECT_LOGGING_LEVEL": "DEBUG",
+                "PREFECT_LOGGING_EXTRA_LOGGERS": "huggingface_hub,retune,tasks",
+            },
+            input=b"hf_canary",
+            capture_output=True,
+            check=False,
+        )
+        complaint, *states = done.stdout.decode().splitlines()
+        assert "Prefect has no Secret block 'nowhere' that holds a token" in complaint
+        ended = [state.rpartition(".")[2] for state in states]
+        assert ended == ["FAILED", "FAILED", "FAILED", "COMPLETED"]
+        assert hub.model("you/FineLlama-GGUF").files["finellama-Q8_0.gguf"].startswith(b"GGUF")
+        written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+        # What there would be to find it in:
+        assert all(text in written for text in (b"Traceback", b"HTTP 500", b"mlflow.runName"))
+        assert b"send_request_headers" in done.stderr
+        assert b"hf_canary" not in written + done.stdout + done.stderr
+
 
 @pytest.mark.usefixtures("home")
 class TestCards:
     @pytest.fixture
     def release(self) -> Release:
-        return Release(
-            RECIPE, PINS, METRICS, [quant("q4_k_m"), quant("q8_0", content=b"8" * 2**20)]
-        )
+        quants = [quant("q4_k_m"), quant("q8_0", content=b"8" * 2**20)]
+        base = Terms("other", "base-community", "LICENSE", {"LICENSE": Path("x")})
+        return Release(RECIPE, PINS, METRICS, quants, base, Terms("mit"))
 
     def test_metadata_links_the_family(self, release: Release) -> None:
         adapter, merged, gguf = (
@@ -404,9 +714,11 @@ class TestCards:
         text = card("gguf", release)
         digest = release.quants[0].sha256
         assert "| [finellama-Q4_K_M.gguf](./finellama-Q4_K_M.gguf) **recommended** |" in text
-        assert f"| q8_0 | 0.00 GiB | 3.5 | 0.01 | `{release.quants[1].sha256}` |" in text
+        row = "| q8_0 | 0.00 GiB | 4.89 | 3.5 | 0.01 | 0.97 "
+        assert f"{row}| `{release.quants[1].sha256}` |" in text
         assert digest in text
         assert "ollama run hf.co/you/FineLlama-GGUF:Q4_K_M" in text
+        assert "ollama create finellama -f finellama-Q4_K_M.Modelfile" in text
 
     def test_without_the_usual_method_the_middle_size_is_recommended(self) -> None:
         quants = [quant(m, content=b"x" * n) for m, n in (("q8_0", 9), ("q2_k", 1), ("q6_k", 5))]
@@ -420,8 +732,60 @@ class TestCards:
             }
         )
         pins = Pins(dataset=f"sha256:{'1' * 64}", model=f"sha256:{'2' * 64}")
-        text = card("merged", Release(local, pins, {}, []))
+        text = card("merged", Release(local, pins, {}, [], Terms(), Terms()))
         assert ModelCard(text).data.base_model is None
         assert ModelCard(text).data.datasets is None
         assert "`chats.jsonl` (sha256:111111111111)" in text
         assert "Not evaluated." in text
+        assert "licence not stated by `base`" in text
+        assert ModelCard(text).data.license is None
+
+    def test_the_licence_is_the_bases_and_the_datasets_is_named(self, release: Release) -> None:
+        for artifact in ("adapter", "merged", "gguf"):
+            text = card(artifact, release)
+            data = ModelCard(text).data
+            assert (data.license, data.license_name, data.license_link) == (
+                "other",
+                "base-community",
+                "LICENSE",
+            )
+            assert "Base model: [base-community](LICENSE), as stated by [org/base]" in text
+            assert "Its LICENSE: in this repository." in text
+            assert "Dataset: mit, as stated by [org/data]" in text
+
+
+@pytest.mark.usefixtures("signed_in")
+class TestTerms:
+    def test_of_the_hub_at_the_commit_that_was_used(self, hub: Hub) -> None:
+        hub.model("org/base").commit({"README.md": b"---\nlicense: mit\n---\n"})  # since then
+        base = terms_of(connect(), "org/base", PINS.model, "model", "model.base")
+        data = terms_of(connect(), "org/data", PINS.dataset, "dataset", "dataset.source")
+        assert (base.licence, base.name, base.link) == ("other", "base-community", "LICENSE")
+        assert {name: path.read_bytes() for name, path in base.files.items()} == {
+            "LICENSE": BASE["LICENSE"],
+            "USE_POLICY.md": BASE["USE_POLICY.md"],
+        }
+        assert data == Terms("mit, cc-by-4.0")
+
+    def test_a_link_into_a_repository_becomes_one_to_it(self, hub: Hub) -> None:
+        del hub.model("org/base").commits[PINS.model]["LICENSE"]
+        base = terms_of(connect(), "org/base", PINS.model, "model", "model.base")
+        assert base.link == f"https://huggingface.co/org/base/blob/{PINS.model}/LICENSE"
+
+    def test_of_a_folder(self, tmp_path: Path) -> None:
+        for name, content in BASE.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+        terms = terms_of(connect(), str(tmp_path), "sha256:1", "model", "model.base")
+        assert (terms.licence, terms.name) == ("other", "base-community")
+        assert set(terms.files) == {"LICENSE", "USE_POLICY.md"}
+
+    def test_a_folder_that_says_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "rows.jsonl").write_text("{}")
+        path = str(tmp_path / "rows.jsonl")
+        assert terms_of(connect(), path, "sha256:1", "dataset", "dataset.source") == Terms()
+
+    def test_an_outage_is_no_licence(self, hub: Hub, waits: list) -> None:
+        hub.fail("GET", "/api/models/org/base", 503, times=1000)
+        with pytest.raises(HubUnavailable, match=r"org/base.*HTTP 503"):
+            terms_of(connect(), "org/base", PINS.model, "model", "model.base")
