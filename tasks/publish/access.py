@@ -183,7 +183,8 @@ def _explanation(repo: str, error: BaseException) -> PublishError:
     if status == 401:
         return NoAccess(
             f"the Hub does not accept the token for {repo} (401): make one with write permission "
-            f"at https://huggingface.co/settings/tokens, then set HF_TOKEN or run `hf auth login`"
+            f"at https://huggingface.co/settings/tokens, then set HF_TOKEN, run `hf auth login`, or "
+            f"put it in the Prefect secret that publishing.token_secret names"
         )
     if status == 403:
         return NoAccess(
@@ -202,7 +203,7 @@ def _without_token(error: BaseException) -> str:
     """
     text = re.sub(r"\?\S+", "", " ".join(str(error).split()))
     answer = getattr(error, "response", None)
-    sent = answer.request.headers.get("Authorization", "") if answer else ""
+    sent = answer.request.headers.get("Authorization", "") if answer is not None else ""
     return text.replace(sent.removeprefix("Bearer "), "…") if sent else text
 
 

@@ -8,7 +8,7 @@ import jinja2
 import pytest
 
 from retune.chat import CHATML
-from retune.modelfile import PROBES, TOOL_PROBE, Chat, modelfile
+from retune.modelfile import PROBES, TOOL_PROBE, Chat, hub_files, modelfile
 from tests.tasks.conftest import make_tokenizer
 
 # Templates as their makers ship them; TRL keeps copies.
@@ -66,6 +66,8 @@ def test_ollama_is_given_the_prompts_that_were_trained(tokenizer, name) -> None:
     assert text.startswith("FROM ./demo-Q4_K_M.gguf\n")
     assert text.endswith('\nPARAMETER stop "<|im_end|>"\n')
     assert tokenizer.bos_token not in text  # llama.cpp adds it
+    params = '{"stop": ["<|im_end|>"]}'
+    assert hub_files(text) == {"template": template_of(text), "params": params}
     for chat in [*PROBES, TOOL_PROBE]:
         trained = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         assert go(template_of(text), chat) == trained.removeprefix(tokenizer.bos_token)
