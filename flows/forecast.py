@@ -33,7 +33,7 @@ def forecast(recipe: Recipe) -> Grid:
     rows = []
     todo = []
     for step in make_plan(recipe, pins).steps():
-        done = (step.folder / "output.json").is_file()
+        done = step.done
         started = (step.folder.with_name(step.folder.name + ".partial") / "checkpoints").is_dir()
         name = f"quantize {step.key['method']}" if step.stage == "quantize" else step.stage
         if not done:

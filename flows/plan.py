@@ -39,16 +39,21 @@ class Plan(BaseModel):
     formatting: Step
     train: Step
     evaluate: Step
-    merge: Step
-    convert: Step
+    merge: Step | None  # and what follows from it: none if the recipe wants the adapter only
+    convert: Step | None
+    calibrate: Step | None
     quantize: tuple[Step, ...]
     publish: Step | None
 
     def steps(self) -> list[Step]:
         """Return every step in the order of the line."""
         before = [self.fetch, self.validation, self.formatting, self.train, self.evaluate]
-        after = [self.merge, self.convert, *self.quantize]
-        return [*before, *after, *([self.publish] if self.publish else [])]
+        after = [self.merge, self.convert, self.calibrate, *self.quantize, self.publish]
+        return [*before, *(step for step in after if step)]
+
+    def digest(self, recipe: Recipe) -> str:
+        """Return what stands for a run of `recipe` with all its settings by this plan."""
+        return digest([recipe.model_dump(), *(step.fingerprint for step in self.steps())])
 
 
 def make_plan(recipe: Recipe, pins: Pins) -> Plan:
@@ -58,7 +63,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     number of threads), the source of its code and the versions of its libraries. Raises
     LlamaCppNotFound: better now than when the GPU's work is done.
     """
-    model = recipe.model.model_dump(include={"max_length", "load_in_4bit"}) | {"pin": pins.model}
+    model = {"pin": pins.model, **recipe.model.model_dump(exclude={"base", "revision"})}
     dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
     fetch = _step(
         "fetch", {"pin": pins.dataset, **dataset}, "retune.sources", "datasets", "pyarrow"
@@ -111,23 +116,51 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     )
     merge = _step(
         "merge",
-        {"adapter": train.fingerprint, **recipe.merging.model_dump()},
+        {
+            "adapter": train.fingerprint,
+            "base_16bit": pins.base_16bit,
+            **recipe.merging.model_dump(exclude={"base_16bit", "base_16bit_revision"}),
+        },
         *("retune.models", "torch", "transformers", "peft"),
     )
+    quantization, methods = recipe.quantization, recipe.quantization.methods
     llamacpp = {"name": recipe.name, "llama.cpp": locate().root.name}
-    yardstick = recipe.quantization.model_dump(include={"context", "perplexity_rows"})
-    settings = recipe.quantization.model_dump(exclude={"methods", "parallel", "threads"})
-    code = ("retune.held_out", "retune.llamacpp")
-    convert = _step("convert", {"merged": merge.fingerprint, **llamacpp, **yardstick}, *code)
+    code = ("retune.held_out", "retune.llamacpp", "xllamacpp")
+    # What every file is measured by; the source is compared with what evaluate saw.
+    measured = quantization.model_dump(include={"context", "perplexity_rows", "answer_rows"})
+    measured["calibrates"] = quantization.calibrates
+    convert = _step(
+        "convert",
+        {
+            "merged": merge.fingerprint,
+            "scores": evaluate.fingerprint,
+            "gate": quantization.gate("bf16").model_dump(),
+            **llamacpp,
+            **measured,
+        },
+        *code,
+    )
+    calibrate = _step(
+        "calibrate",
+        {"source": convert.fingerprint, "rows": quantization.imatrix_rows, **llamacpp},
+        *code,
+    )
     quantize = tuple(
         _step(
             "quantize",
-            {"source": convert.fingerprint, "method": method, **llamacpp, **settings},
-            *(*code, "xllamacpp"),
+            {
+                "source": convert.fingerprint,
+                "imatrix": calibrate.fingerprint if quantization.uses_imatrix(method) else None,
+                "method": method,
+                "gate": quantization.gate(method).model_dump(),
+                **llamacpp,
+            },
+            *code,
         )
-        for method in recipe.quantization.methods
+        for method in methods
     )
-    shipped = [evaluate, merge, *quantize]
+    merging = recipe.merging.save_method != "lora"
+    shipped = [evaluate, *([merge, *quantize] if merging else [train])]
     publish = _step(
         "publish",
         {"parts": [step.fingerprint for step in shipped], **recipe.publishing.model_dump()},
@@ -139,9 +172,10 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         formatting=formatting,
         train=train,
         evaluate=evaluate,
-        merge=merge,
-        convert=convert,
-        quantize=quantize,
+        merge=merge if merging else None,
+        convert=convert if merging else None,
+        calibrate=calibrate if merging and quantization.calibrates else None,
+        quantize=quantize if merging else (),
         publish=publish if recipe.publishing.enabled else None,
     )
 
@@ -152,7 +186,7 @@ def _step(stage: str, settings: dict[str, Any], *made_with: str) -> Step:
     `made_with` are modules of this project (`retune.chat`; the stage's own is always one) and
     installed packages (`torch`).
     """
-    module = "quantize" if stage == "convert" else stage
+    module = "quantize" if stage in ("convert", "calibrate") else stage
     versions = {name: _version(name) for name in (f"tasks.{module}", *made_with)}
     return Step(stage=stage, key=settings | {"made with": versions})
 

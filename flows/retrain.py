@@ -5,7 +5,7 @@ fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate ─▶ merge �
 
 from datetime import datetime
 
-from prefect import flow, runtime
+from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import unmapped
@@ -25,15 +25,17 @@ from retune.config import (
     Training,
     Validation,
 )
+from retune.fan_out import fan_out
 from retune.machine import require_machine
-from retune.records import Chats, Gguf
+from retune.records import Chats, Gguf, Imatrix
 from retune.tracking import Run, start_run
+from retune.workspace import home
 from tasks.evaluate import evaluate
 from tasks.fetch import fetch, pin_inputs
 from tasks.format import format_chats
 from tasks.merge import merge
 from tasks.publish import check_access, publish
-from tasks.quantize import convert, quantize
+from tasks.quantize import calibrate, convert, quantize, report
 from tasks.train import train
 from tasks.validate import validate
 
@@ -84,16 +86,14 @@ def retrain(
         publishing=publishing,
         tracking=tracking,
     )
-    with start_run(
-        recipe, runtime.flow_run.name, {"prefect.flow_run_id": runtime.flow_run.id}
-    ) as run:
-        require_machine(recipe)
-        if publishing.enabled:
-            check_access(publishing)
-        pins = pin_inputs(recipe)
-        plan = make_plan(recipe, pins)
-        commit = pins.commit(pins.model)
-
+    require_machine(recipe)
+    if publishing.enabled:
+        check_access(recipe)
+    pins = pin_inputs(recipe)
+    plan = make_plan(recipe, pins)
+    commit = pins.commit(pins.model)
+    tags = {"prefect.flow_run_id": runtime.flow_run.id}
+    with start_run(recipe, runtime.flow_run.name, tags, plan.digest(recipe)) as run:
         rows = run.log(fetch(recipe.dataset, pins, plan.fetch))
         sound = run.log(validate(rows, recipe, pins, plan.validation, run))
         chats = run.log(format_chats(sound, recipe.model, recipe.formatting, pins, plan.formatting))
@@ -102,46 +102,63 @@ def retrain(
         scores = run.log(
             evaluate(adapter, chats, recipe.model, recipe.evaluation, plan.evaluate, run, commit)
         )
-        merged = run.log(merge(adapter, chats, recipe.model, recipe.merging, plan.merge, commit))
-        source = run.log(convert(merged, chats, name, recipe.quantization, plan.convert))
-        quants = quantize_all(source, chats, recipe, plan, run)
+        merged = imatrix = None
+        files: list[Gguf] = []
+        if plan.merge:
+            merged = run.log(merge(adapter, chats, recipe, pins, plan.merge))
+            source = run.log(convert(merged, chats, scores, recipe, plan.convert))
+            imatrix = plan.calibrate and run.log(calibrate(source, chats, recipe, plan.calibrate))
+            files = [source, *quantize_all(source, imatrix, chats, recipe, plan, run)]
         published = None
         if plan.publish:
             published = run.log(
-                publish(adapter, merged, quants, scores, recipe, pins, plan.publish)
+                publish(adapter, merged, files[1:], scores, recipe, pins, plan.publish)
             )
+            run.register(name, published.model, published.params)
 
-        outputs = [rows, sound, chats, adapter, scores, merged, source, *quants]
-        summary = summarise(recipe, run, outputs, published)
+        outputs = [rows, sound, chats, adapter, scores, merged, imatrix, *files]
+        summary = summarise(recipe, run, [made for made in outputs if made], published)
         create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
         return summary
 
 
-def quantize_all(source: Gguf, chats: Chats, recipe: Recipe, plan: Plan, run: Run) -> list[Gguf]:
+def quantize_all(
+    source: Gguf, imatrix: Imatrix | None, chats: Chats, recipe: Recipe, plan: Plan, run: Run
+) -> list[Gguf]:
     """Run one quantization per method side by side, each with a child run in MLflow.
 
-    All of them are waited for and logged before the first failure is raised.
+    Finished ones are reused. All are waited for and logged before the first failure is raised.
+    Raises NoSpaceLeft or MachineUnfit, before any is started, if not all fit.
     """
-    methods = recipe.quantization.methods
-    with ThreadPoolTaskRunner(max_workers=recipe.quantization.parallel) as runner:
+    steps = dict(zip(recipe.quantization.methods, plan.quantize, strict=True))
+    todo = [method for method, step in steps.items() if not step.done]
+    fan = fan_out(source.path, todo, recipe.quantization, home())
+    get_run_logger().info("%s", fan)
+    methods = [*fan.methods, *(method for method in steps if method not in todo)]
+    with ThreadPoolTaskRunner(max_workers=fan.parallel) as runner:
         futures = runner.map(
             quantize,
             {
                 "source": unmapped(source),
+                "imatrix": unmapped(imatrix),
                 "chats": unmapped(chats),
-                "name": unmapped(recipe.name),
                 "method": methods,
-                "config": unmapped(recipe.quantization),
-                "step": plan.quantize,
+                "recipe": unmapped(fan.settle(recipe)),
+                "step": [steps[method] for method in methods],
             },
         )
-        results = [future.result(raise_on_failure=False) for future in futures]
-    for method, result in zip(methods, results, strict=True):
+        results = {
+            method: future.result(raise_on_failure=False)
+            for method, future in zip(methods, futures, strict=True)
+        }
+    files = [results[method] for method in steps]
+    for method, result in zip(steps, files, strict=True):
         if isinstance(result, Gguf):
             run.log_child(result, method)
         else:
             run.log_failed_child(method, result)
-    for result in results:
+    report([gguf for gguf in files if isinstance(gguf, Gguf)], run)
+    for result in files:
         if not isinstance(result, Gguf):
             raise result
-    return results
+    return files

@@ -59,13 +59,13 @@ def summarise(
 ) -> Summary:
     """Collect what was trained, how well, what ships, and how long each stage took."""
     by_kind = {type(output): output for output in outputs if not isinstance(output, Rows | Gguf)}
-    quants = [output for output in outputs if isinstance(output, Gguf)]
+    files = [output for output in outputs if isinstance(output, Gguf)]
     rows = [output for output in outputs if isinstance(output, Rows)]
     every = [*outputs, *([published] if published else [])]
     grids = [
         _trained(recipe, rows[-1], by_kind[Adapter]),
         _scores(by_kind[Scores]),
-        _files(quants),
+        *_files(files),
         _stages(every, run),
     ]
     if published:
@@ -105,26 +105,44 @@ def _scores(scores: Output) -> Grid:
     return Grid(title="Held-out scores", columns=["", "base", "tuned"], rows=rows)
 
 
-def _files(quants: list[Gguf]) -> Grid:
-    rows = [
-        [
-            quant.file,
-            f"{quant.bytes / 1e6:,.1f} MB",
-            f"{quant.metrics['perplexity']:.3f}",
-            f"{quant.metrics['exact_match']:.3f}" if "exact_match" in quant.metrics else "",
-            quant.sha256[:16],
-            _fate(quant),
-        ]
-        for quant in quants
+# Of a GGUF file's measures: the column's title, and how a value is written.
+MEASURES = {
+    "bits_per_weight": ("bpw", ".2f"),
+    "perplexity": ("ppl", ".3f"),
+    "kl_divergence": ("KL", ".4f"),
+    "same_top_token": ("top-1", ".1%"),
+    "exact_match": ("match", ".1%"),
+    "stopped": ("stops", ".0%"),
+    "tokens_per_second": ("tok/s", ".1f"),
+}
+
+
+def _files(files: list[Gguf]) -> list[Grid]:
+    """Return the table of files, and one of what does not ship and why, if there is such a file."""
+    rows = [[gguf.file, _megabytes(gguf), *_measures(gguf), _fate(gguf)] for gguf in files]
+    columns = ["file", "size", *(title for title, _ in MEASURES.values()), ""]
+    kept = [[gguf.file, gguf.reason] for gguf in files if not gguf.ships]
+    return [
+        *([Grid(title="GGUF files", columns=columns, rows=rows)] if files else []),
+        *([Grid(title="Kept, not shipped", columns=["file", "why"], rows=kept)] if kept else []),
     ]
-    columns = ["file", "size", "perplexity", "exact match", "sha256[:16]", ""]
-    return Grid(title="GGUF files", columns=columns, rows=rows)
+
+
+def _megabytes(gguf: Gguf) -> str:
+    return f"{gguf.bytes / 1e6:,.1f} MB"
+
+
+def _measures(gguf: Gguf) -> list[str]:
+    return [
+        f"{gguf.metrics[name]:{how}}" if name in gguf.metrics else ""
+        for name, (_, how) in MEASURES.items()
+    ]
 
 
 def _fate(gguf: Gguf) -> str:
     if gguf.step.stage == "convert":
         return "source"
-    return "ships" if gguf.ships else gguf.reason
+    return "ships" if gguf.ships else "kept"
 
 
 def _stages(outputs: list[Output], run: Run) -> Grid:

@@ -4,6 +4,7 @@ A deployment's `parameters:` in `prefect.yaml` is a recipe, and so is a YAML fil
 command line. Prefect builds its run form from the descriptions below.
 """
 
+import re
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
@@ -25,6 +26,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _hint(word: str, known: Any) -> str:
+    close = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.7)
+    return (
+        f"; did you mean {close[0]!r}?" if close else f"; use one of: {', '.join(map(str, known))}"
+    )
+
+
+def _all_known(named: Any, known: Any, kind: str) -> Any:
+    for name in named:
+        if name not in known:
+            raise ValueError(f"{name!r} is not {kind}{_hint(name, known)}")
+    return named
+
+
 class Model(Section):
     """The base model that is fine-tuned."""
 
@@ -43,6 +58,12 @@ class Model(Section):
     )
     load_in_4bit: bool = Field(
         True, description="QLoRA: hold the frozen weights in 4-bit NF4. Off: 16-bit LoRA."
+    )
+    chat_tokens: Literal["map_eos", "reserved", "add"] = Field(
+        "map_eos",
+        description="Where ChatML's tokens come from if the base has none: its EOS becomes <|im_end|> "
+        "(map_eos, as in the article), two reserved tokens of its tokenizer (reserved), or two new "
+        "tokens whose embedding rows are trained and saved with the adapter (add).",
     )
 
 
@@ -448,15 +469,72 @@ class Evaluation(Section):
 class Merging(Section):
     """Adapter and base become one 16-bit checkpoint."""
 
+    save_method: Literal["lora", "merged_16bit", "merged_4bit"] = Field(
+        "merged_16bit",
+        description="lora: the adapter is all there is, no merge and no GGUF files. merged_16bit: a "
+        "16-bit checkpoint, and the GGUF files made of it. merged_4bit: that, and an NF4 checkpoint.",
+    )
+    onto: Literal["best", "16bit", "dequantized"] = Field(
+        "best",
+        description="Weights that an adapter trained on 4-bit ones is merged on: the base's true 16-bit "
+        "weights, what its 4-bit weights stand for, or whichever is nearer to the adapter model (KL).",
+    )
+    base_16bit: str | None = Field(
+        None,
+        description="Hub id or folder of the 16-bit weights of a base that is stored in 4 bits, e.g. "
+        "unsloth/Meta-Llama-3.1-8B; empty: its 4-bit weights are merged on, dequantised.",
+    )
+    base_16bit_revision: str | None = Field(
+        None, description="Branch, tag or commit of base_16bit; empty: its main branch."
+    )
     max_kl: float = Field(
         0.05,
         gt=0,
         description="Gate: mean KL divergence of merged from adapter model, at most (nats per token).",
     )
+    min_top1_agreement: Share = Field(
+        0.8, description="Gate: share of tokens for which both rank the same token first, at least."
+    )
+    max_perplexity_ratio: float = Field(
+        1.05, gt=1, description="Gate: perplexity of merged over that of the adapter model, at most."
+    )
     check_rows: int = Field(
         8, ge=1, description="Held-out conversations on which the two are compared."
     )
     max_shard_gb: float = Field(5.0, gt=0, description="Largest safetensors file, in GB.")
+
+
+class QuantGate(Section):
+    """What a GGUF file must reach against the 16-bit one; empty: the default for its bits."""
+
+    max_perplexity_ratio: float | None = Field(
+        None, gt=1, description="Perplexity over that of the 16-bit GGUF, at most."
+    )
+    max_kl_divergence: float | None = Field(
+        None, gt=0, description="Mean KL divergence from the 16-bit GGUF, at most (nats per token)."
+    )
+    min_same_top_token: Share | None = Field(
+        None, description="Share of tokens for which both rank the same token first, at least."
+    )
+    max_exact_match_drop: Share | None = Field(
+        None, description="How much lower its exact match may be, 0 to 1."
+    )
+    max_stopped_drop: Share | None = Field(
+        None, description="How much lower its share of answers that end by themselves may be, 0 to 1."
+    )
+
+
+# By bits, the first entry that is not below the method's: perplexity ratio, KL divergence, same top
+# token, exact match, stopped. Twice what Llama 3 8B loses by llama.cpp's published figures, or more:
+# a gate is to catch what is broken, not what is small.
+QUANT_GATES = {
+    2: (2.5, 1.5, 0.5, 0.5, 0.2),
+    3: (1.3, 0.3, 0.75, 0.2, 0.1),
+    4: (1.15, 0.15, 0.85, 0.15, 0.05),
+    5: (1.06, 0.06, 0.9, 0.1, 0.05),
+    6: (1.03, 0.03, 0.93, 0.1, 0.05),
+    32: (1.02, 0.02, 0.95, 0.1, 0.05),
+}
 
 
 class Quantization(Section):
@@ -467,26 +545,56 @@ class Quantization(Section):
         min_length=1,
         description="Quantization methods, by llama.cpp's names.",
     )
-    parallel: int = Field(2, ge=1, description="Quantizations that run at the same time.")
-    threads: int = Field(2, ge=1, description="Threads per quantization.")
+    imatrix: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Importance matrix from held-out conversations: for methods of up to 4 bits "
+        "(auto), for all, or for none.",
+    )
+    imatrix_rows: int = Field(
+        100, ge=1, description="Held-out conversations that the importance matrix is made of, at most."
+    )
+    parallel: int | None = Field(
+        None,
+        ge=1,
+        description="Quantizations that run at the same time; empty: as cores, memory and disk allow.",
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Threads per quantization; empty: the cores, shared out."
+    )
     context: int = Field(
         512, ge=32, description="Window over which perplexity is measured, in tokens."
     )
     perplexity_rows: int = Field(
-        200, ge=1, description="Held-out conversations for perplexity, at most."
+        200,
+        ge=1,
+        description="Held-out conversations for perplexity, at most; at most half of them if an "
+        "importance matrix is made of the others.",
     )
     answer_rows: int = Field(
-        60, ge=1, description="Held-out conversations answered through llama.cpp, at most."
+        100, ge=1, description="Held-out conversations answered through llama.cpp, at most."
     )
-    answer_tokens: int = Field(
-        128, ge=1, description="Longest answer through llama.cpp, in tokens."
+    gates: dict[str, QuantGate] = Field(
+        default_factory=dict,
+        description="Gates by method, e.g. {q2_k: {max_perplexity_ratio: 3}}; a file that fails is "
+        "kept but not published. What is not named has a default by the method's bits.",
     )
-    max_perplexity_ratio: float = Field(
-        2.0,
-        gt=1,
-        description="Gate: perplexity of a quant over that of the 16-bit GGUF, at most; above, it is "
-        "kept but not published.",
-    )
+
+    def gate(self, method: str) -> QuantGate:
+        """Return the gate of one method, every limit filled in."""
+        bits = bits_of(method)
+        limits = next(limits for most, limits in QUANT_GATES.items() if bits <= most)
+        defaults = dict(zip(QuantGate.model_fields, limits, strict=True))
+        own = self.gates.get(method, QuantGate()).model_dump(exclude_none=True)
+        return QuantGate(**defaults | own)
+
+    def uses_imatrix(self, method: str) -> bool:
+        """Tell whether `method` is given an importance matrix."""
+        return self.imatrix == "always" or (self.imatrix == "auto" and bits_of(method) <= 4)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether an importance matrix is made at all."""
+        return any(map(self.uses_imatrix, self.methods))
 
     @field_validator("methods")
     @classmethod
@@ -498,6 +606,23 @@ class Quantization(Section):
             raise ValueError(f"a method is named twice in {list(methods)}; name each once")
         return methods
 
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        from retune.llamacpp import NEED_IMATRIX
+
+        _all_known(self.gates, (*self.methods, "bf16"), "one of quantization.methods")
+        if self.imatrix == "never" and (needy := set(self.methods) & set(NEED_IMATRIX)):
+            raise ValueError(
+                f"{', '.join(sorted(needy))} cannot do without an importance matrix; set "
+                f"imatrix=auto, or take another method"
+            )
+        return self
+
+
+def bits_of(method: str) -> int:
+    """Return the nominal bits per weight of a llama.cpp quantization method: 4 for q4_k_m."""
+    return int(re.search(r"\d+", method)[0])
+
 
 class Publishing(Section):
     """Upload to the Hugging Face Hub."""
@@ -507,11 +632,16 @@ class Publishing(Section):
         None,
         pattern=r"^[\w.-]+/[\w.-]+$",
         description="Hub repository of the merged model, e.g. you/FineLlama-3.1-8B. The adapter goes "
-        "to <repo>-lora, the GGUF files to <repo>-GGUF.",
+        "to <repo>-lora, the NF4 model to <repo>-bnb-4bit, the GGUF files to <repo>-GGUF.",
     )
     private: bool = Field(True, description="Whether the repositories are private.")
-    artifacts: tuple[Literal["adapter", "merged", "gguf"], ...] = Field(
-        ("adapter", "merged", "gguf"), min_length=1, description="What to upload."
+    artifacts: tuple[Literal["adapter", "merged", "merged_4bit", "gguf"], ...] | None = Field(
+        None, min_length=1, description="What to upload; empty: all that the recipe makes."
+    )
+    token_secret: str | None = Field(
+        None,
+        description="Name of the Prefect Secret block that holds the Hub's token; empty: HF_TOKEN, or "
+        "the token of `hf auth login`.",
     )
 
     @model_validator(mode="after")
@@ -558,6 +688,31 @@ class Recipe(Section):
             raise ValueError(
                 "training.method=full: evaluate, merge and publish take adapters only; use lora"
             )
+        return self
+
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """What is uploaded, if anything is: what the recipe asks for, or all that it makes."""
+        return self.publishing.artifacts or self._makes()
+
+    def _makes(self) -> tuple[str, ...]:
+        merging = {
+            "lora": (),
+            "merged_16bit": ("merged", "gguf"),
+            "merged_4bit": ("merged", "merged_4bit", "gguf"),
+        }[self.merging.save_method]
+        return merging if self.training.method == "full" else ("adapter", *merging)
+
+    @model_validator(mode="after")
+    def _makes_what_it_publishes(self) -> Self:
+        makes = self._makes()
+        for artifact in self.publishing.artifacts or ():
+            if artifact not in makes:
+                raise ValueError(
+                    f"publishing.artifacts: {artifact} is not made with training.method="
+                    f"{self.training.method} and merging.save_method={self.merging.save_method}; "
+                    f"change these, or name only {', '.join(makes)}"
+                )
         return self
 
     @classmethod
@@ -608,20 +763,6 @@ def flat(section: BaseModel, prefix: str = "") -> dict[str, Any]:
         else:
             values[f"{prefix}{key}"] = value
     return values
-
-
-def _hint(word: str, known: Any) -> str:
-    close = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.7)
-    return (
-        f"; did you mean {close[0]!r}?" if close else f"; use one of: {', '.join(map(str, known))}"
-    )
-
-
-def _all_known(named: Any, known: Any, kind: str) -> Any:
-    for name in named:
-        if name not in known:
-            raise ValueError(f"{name!r} is not {kind}{_hint(name, known)}")
-    return named
 
 
 def _explain(recipe: type[BaseModel], problem: Any) -> str:

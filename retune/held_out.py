@@ -6,6 +6,8 @@ Base model, tuned model and every quant are asked the same questions, chosen her
 from dataclasses import dataclass
 from pathlib import Path
 
+from retune.config import Quantization
+
 
 @dataclass(frozen=True)
 class Question:
@@ -45,8 +47,17 @@ def questions(held_out: Path, most: int) -> list[Question]:
     ]
 
 
-def text(held_out: Path, most: int) -> str:
-    """Return the ChatML of the first `most` held-out conversations, one after another."""
+def measured_rows(held_out: Path, config: Quantization) -> int:
+    """Return on how many of the first rows quants are measured; an importance matrix is made of
+    rows behind these, so that no quant is measured on what it was fitted to."""
     import polars as pl
 
-    return "".join(pl.scan_parquet(held_out).select("text").head(most).collect()["text"])
+    rows = pl.scan_parquet(held_out).select(pl.len()).collect().item()
+    return min(config.perplexity_rows, rows // 2 if config.calibrates else rows)
+
+
+def text(held_out: Path, first: int, most: int) -> str:
+    """Return the ChatML of up to `most` held-out conversations from row `first` on, in one piece."""
+    import polars as pl
+
+    return "".join(pl.scan_parquet(held_out).select("text").slice(first, most).collect()["text"])

@@ -1,8 +1,13 @@
 """What this machine can do, and whether that is enough for a recipe."""
 
+import math
+import os
 import shutil
 import subprocess
 from functools import lru_cache
+from pathlib import Path
+
+import psutil
 
 from retune.config import Recipe
 
@@ -20,6 +25,30 @@ def gpus() -> tuple[str, ...]:
     query = [program, "--query-gpu=name", "--format=csv,noheader"]
     listed = subprocess.run(query, capture_output=True, text=True, check=False)
     return tuple(listed.stdout.splitlines()) if listed.returncode == 0 else ()
+
+
+def cores() -> int:
+    """Return how many cores this process may use: its CPU set, or its container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(allowed or 1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no container, or "max"
+        return allowed or 1
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that this process may still take, here or in its container."""
+    available = psutil.virtual_memory().available
+    cgroup = Path("/sys/fs/cgroup")
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+        # Cached files count as used too, and make room.
+        held = int(dict(line.split() for line in lines)["anon"])
+    except (OSError, ValueError):  # no container, or "max"
+        return available
+    return min(available, limit - held)
 
 
 def require_machine(recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ threads. Colours are Okabe and Ito's, which people with any colour vision can te
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,16 @@ HEADER = 0.85  # inches above the axes, for title and subtitle
 DPI = 150
 BINS = 60  # at most, about
 LOG_FROM = 20  # longest over shortest from which lengths stand on a logarithmic axis
+
+
+@dataclass(frozen=True)
+class Point:
+    """A GGUF file in the chart of sizes and quality: bytes, and KL divergence in nats per token."""
+
+    name: str
+    size: int
+    divergence: float
+    ships: bool
 
 
 def score_histogram(
@@ -102,6 +113,67 @@ def reasons_chart(counts: Mapping[str, int], rows: int, path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("rows")
     _save(figure, path)
+
+
+def size_and_quality(points: Sequence[Point], path: Path) -> None:
+    """Draw what each quant gives up for its size into a PNG file; those that do not ship are crosses.
+
+    The divergences stand on a logarithmic axis: each bit more leaves about a quarter.
+    """
+    words = _size_words(points)
+    if not points:
+        return _save(_headlines(*words), path)
+    figure, axes = _chart(*words)
+    for ships, colour, marker, label in (
+        (True, BLUE, "o", "ships"),
+        (False, ORANGE, "X", "does not ship"),
+    ):
+        some = [point for point in points if point.ships == ships]
+        if some:
+            x, y = [p.size / _unit(points)[0] for p in some], [_above_zero(p) for p in some]
+            axes.scatter(x, y, s=64, color=colour, marker=marker, label=label, zorder=3)
+    for point in points:
+        axes.annotate(
+            point.name,
+            (point.size / _unit(points)[0], _above_zero(point)),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            color=INK,
+            fontsize=10.5,
+        )
+    axes.set_yscale("log")
+    axes.margins(0.08, 0.12)
+    axes.set_xlim(left=0)
+    axes.legend(**_LEGEND)
+    axes.set_xlabel(f"size of the file ({_unit(points)[1]})")
+    axes.set_ylabel("KL divergence from 16 bits (nats per token)")
+    _save(figure, path)
+
+
+def _unit(points: Sequence[Point]) -> tuple[float, str]:
+    return (1e9, "GB") if max(point.size for point in points) >= 1e9 else (1e6, "MB")
+
+
+def _above_zero(point: Point) -> float:
+    """Return the divergence, or what a logarithmic axis can show of none (or of less, by rounding)."""
+    return max(point.divergence, 1e-7)
+
+
+def _size_words(points: Sequence[Point]) -> tuple[str, str]:
+    """Return title and subtitle."""
+    if not points:
+        return "No quant could be measured", ""
+    ships = sorted((p for p in points if p.ships), key=lambda point: point.size)
+    subtitle = "What each file loses against the 16-bit GGUF on held-out conversations"
+    if not ships:
+        return f"None of {_count(len(points), 'file')} ships", subtitle
+    scale, unit = _unit(points)
+    smallest = f"{ships[0].name} with {ships[0].size / scale:.3g} {unit}"
+    return (
+        f"{len(ships)} of {_count(len(points), 'file')} ship, the smallest is {smallest}",
+        subtitle,
+    )
 
 
 def _score_words(

@@ -14,20 +14,26 @@ from retune.workspace import Output
 class Pins(BaseModel):
     """The exact versions of what a run starts from: a Hub commit, or `sha256:` of local files.
 
-    `benchmarks` stands for the evaluation prompts' files, `accepted` is the MLflow run whose scores
-    the dataset's are compared with, if there is one.
+    `base_16bit` is the 16-bit twin of a base stored in 4 bits, if the recipe names one; `benchmarks`
+    stands for the evaluation prompts' files, `accepted` is the MLflow run whose scores the dataset's
+    are compared with, if there is one.
     """
 
     model_config = ConfigDict(frozen=True)
 
     dataset: str
     model: str
+    base_16bit: str | None = None
     benchmarks: tuple[str, ...] = ()
     accepted: str | None = None
 
     def commit(self, pin: str) -> str | None:
         """Return the Hub commit that `pin` names; None for local files."""
         return None if pin.startswith("sha256:") else pin
+
+
+class Conformance(Output):
+    """conform: `report.json`, what was checked of tokenizer, chat template and their GGUF."""
 
 
 class Rows(Output):
@@ -67,19 +73,38 @@ class Adapter(Output):
 
 
 class Scores(Output):
-    """evaluate: metrics of base and tuned model, and `samples.json`."""
+    """evaluate: metrics of base and tuned model, `samples.json`, and in `answers.json` the tuned
+    model's answer to every question asked (a list of `row`, `text`, `stopped`, in their order)."""
+
+    @property
+    def answers(self) -> Path:
+        return self.folder / "answers.json"
 
 
 class Merged(Output):
-    """merge: a 16-bit checkpoint with its tokenizer in `model/`."""
+    """merge: a 16-bit checkpoint with its tokenizer in `model/`, and an NF4 one in `model-4bit/` if
+    the recipe wants it."""
 
     @property
     def path(self) -> Path:
         return self.folder / "model"
 
+    @property
+    def four_bit(self) -> Path:
+        return self.folder / "model-4bit"
+
+
+class Imatrix(Output):
+    """calibrate: llama.cpp's importance matrix of the 16-bit GGUF, `imatrix.gguf`."""
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "imatrix.gguf"
+
 
 class Gguf(Output):
-    """quantize: one GGUF file. `ships` is False when it failed its gate, with the `reason`."""
+    """convert, quantize: one GGUF file, and the `Modelfile` by which Ollama runs it. `ships` is False
+    when it failed its gate, with the `reason`."""
 
     method: str
     file: str
@@ -94,6 +119,7 @@ class Gguf(Output):
 
 
 class Published(Output):
-    """publish: the commit URL of each Hub repository."""
+    """publish: the commit URL of each Hub repository; `model` is the one that stands for them all."""
 
     commits: dict[str, str]
+    model: str

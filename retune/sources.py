@@ -43,12 +43,14 @@ def local_path(name: str, setting: str) -> Path | None:
 
 def pin_all(recipe: Recipe) -> Pins:
     """Return the exact versions of a recipe's inputs. Raises as `pin` does."""
-    model, dataset = recipe.model, recipe.dataset
+    model, dataset, merging = recipe.model, recipe.dataset, recipe.merging
     benchmarks = recipe.validation.decontamination.files
     version = pin(dataset.source, dataset.revision, "dataset", "dataset.source")
     return Pins(
         dataset=version,
         model=pin(model.base, model.revision, "model", "model.base"),
+        base_16bit=merging.base_16bit
+        and pin(merging.base_16bit, merging.base_16bit_revision, "model", "merging.base_16bit"),
         benchmarks=tuple(pin_file(name, "validation.decontamination.files") for name in benchmarks),
         accepted=last_accepted(recipe, version),
     )

@@ -59,6 +59,11 @@ class Step(BaseModel):
     def folder(self) -> Path:
         return home() / "work" / self.name
 
+    @property
+    def done(self) -> bool:
+        """Whether its output is there."""
+        return (self.folder / "output.json").is_file()
+
 
 class Output(BaseModel):
     """What a finished stage hands on: its folder, and what MLflow is to know of it.

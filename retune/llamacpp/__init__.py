@@ -1,10 +1,11 @@
-"""What the pipeline needs of llama.cpp: convert, quantize, measure, tokenize, answer.
+"""What the pipeline needs of llama.cpp: convert, calibrate, quantize, measure, tokenize, answer.
 
 Each call runs llama.cpp in a child process: its chatter stays out of the caller's log, and a crash
 is one failed call.
 """
 
-from retune.llamacpp.answering import Answer, AnsweringFailed, answers
+from retune.llamacpp.answering import Answer, Answered, AnsweringFailed, answers
+from retune.llamacpp.calibration import calibrate
 from retune.llamacpp.conversion import DTYPES, ConversionFailed, convert
 from retune.llamacpp.header import GgufFacts, facts
 from retune.llamacpp.installation import LlamaCpp, LlamaCppNotFound, locate
@@ -15,14 +16,16 @@ from retune.llamacpp.measurement import (
     divergence,
     perplexity,
 )
-from retune.llamacpp.process import LlamaCppFailed
-from retune.llamacpp.quantization import METHODS, quantize
+from retune.llamacpp.process import LlamaCppFailed, LlamaCppStopped
+from retune.llamacpp.quantization import METHODS, NEED_IMATRIX, quantize, quantized_size
 from retune.llamacpp.tokens import tokenize
 
 __all__ = [
     "DTYPES",
     "METHODS",
+    "NEED_IMATRIX",
     "Answer",
+    "Answered",
     "AnsweringFailed",
     "ConversionFailed",
     "Divergence",
@@ -30,14 +33,17 @@ __all__ = [
     "LlamaCpp",
     "LlamaCppFailed",
     "LlamaCppNotFound",
+    "LlamaCppStopped",
     "Perplexity",
     "TextTooShort",
     "answers",
+    "calibrate",
     "convert",
     "divergence",
     "facts",
     "locate",
     "perplexity",
     "quantize",
+    "quantized_size",
     "tokenize",
 ]

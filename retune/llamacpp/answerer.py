@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 AT_A_TIME = 4
+TIMED_TOKENS = 32  # of one answer on its own, for the speed
 
 
 def main() -> None:
-    """Answer each conversation of the request on stdin; write the list of answers as JSON."""
+    """Answer each conversation of the request on stdin; write answers and speed as JSON."""
     request = json.load(sys.stdin)
     require_chat_template(request["gguf"])
     server = start_server(request)
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         ask = [(server, messages, request["max_tokens"]) for messages in request["conversations"]]
         answers = list(pool.map(lambda arguments: answer(*arguments), ask))
-    Path(sys.argv[1]).write_text(json.dumps(answers))
+    # The longest conversation's `context` has room for as many tokens as this.
+    tokens = min(TIMED_TOKENS, request["max_tokens"])
+    alone = reply(server, request["conversations"][0], tokens, ignore_eos=True)
+    speed = alone["timings"]["predicted_per_second"]
+    Path(sys.argv[1]).write_text(json.dumps({"answers": answers, "tokens_per_second": speed}))
 
 
 def require_chat_template(gguf: str) -> None:
@@ -50,19 +55,27 @@ def start_server(request: dict[str, Any]) -> Any:
 
 
 def answer(server: Any, messages: list[dict[str, Any]], max_tokens: int) -> dict[str, Any]:
-    """Return text, finish reason and number of tokens of the answer to `messages`."""
-    reply = server.handle_chat_completions(
-        # A prompt cache would make an answer depend on which ones came before.
-        {"messages": messages, "max_tokens": max_tokens, "temperature": 0, "cache_prompt": False}
-    )
-    if "choices" not in reply:
-        sys.exit(f"llama.cpp refused a conversation: {json.dumps(reply)}")
-    choice = reply["choices"][0]
+    """Return text, finish reason and numbers of tokens of the answer to `messages`."""
+    given = reply(server, messages, max_tokens)
+    choice = given["choices"][0]
     return {
         "text": choice["message"]["content"],
         "finish_reason": choice["finish_reason"],
-        "tokens": reply["usage"]["completion_tokens"],
+        "tokens": given["usage"]["completion_tokens"],
+        "prompt_tokens": given["usage"]["prompt_tokens"],
     }
+
+
+def reply(
+    server: Any, messages: list[dict[str, Any]], max_tokens: int, **options: Any
+) -> dict[str, Any]:
+    """Return the server's whole reply, in the form of OpenAI's chat API; ends the process if refused."""
+    # A prompt cache would make an answer depend on which ones came before.
+    how = {"max_tokens": max_tokens, "temperature": 0, "cache_prompt": False}
+    given = server.handle_chat_completions({"messages": messages, **how, **options})
+    if "choices" not in given:
+        sys.exit(f"llama.cpp refused a conversation: {json.dumps(given)}")
+    return given
 
 
 if __name__ == "__main__":

@@ -22,16 +22,32 @@ class AnsweringFailed(LlamaCppFailed):
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: `finish_reason` is `stop` if the model ended it, `length` if `max_tokens` did."""
+    """One answer: `finish_reason` is `stop` if the model ended it, `length` if `max_tokens` did.
+
+    `prompt_tokens` is what the chat template made of the conversation, BOS included.
+    """
 
     text: str
     finish_reason: str
     tokens: int
+    prompt_tokens: int
+
+    @property
+    def stopped(self) -> bool:
+        return self.finish_reason == "stop"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """All answers, and the speed at which one conversation alone is answered (0 if none was)."""
+
+    answers: list[Answer]
+    tokens_per_second: float
 
 
 def answers(
     gguf: Path, conversations: Sequence[list[dict]], max_tokens: int, threads: int
-) -> list[Answer]:
+) -> Answered:
     """Return the answer to each conversation (OpenAI-style messages, the last from the user).
 
     The model is loaded once and answers several conversations at a time; the rounding of a batched
@@ -40,7 +56,7 @@ def answers(
     """
     existing(gguf, "the GGUF to answer with")
     if not conversations:
-        return []
+        return Answered([], 0.0)
     request = {
         "gguf": str(gguf),
         "conversations": list(conversations),
@@ -52,7 +68,9 @@ def answers(
         out = Path(scratch, "answers.json")
         command = [sys.executable, "-P", ANSWERER, out]
         run(command, stdin=json.dumps(request).encode(), failure=AnsweringFailed)
-        return [Answer(**answer) for answer in json.loads(out.read_text())]
+        found = json.loads(out.read_text())
+        answers = [Answer(**answer) for answer in found["answers"]]
+        return Answered(answers, found["tokens_per_second"])
 
 
 def longest_prompt(gguf: Path, conversations: Sequence[list[dict]]) -> int:

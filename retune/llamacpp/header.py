@@ -8,12 +8,18 @@ from retune.llamacpp.process import LlamaCppFailed, existing
 
 @dataclass(frozen=True)
 class GgufFacts:
-    """Size and make-up of a GGUF: bytes of the file, parameters, and mean bits per parameter."""
+    """Size and make-up of a GGUF: bytes of the file, parameters, and mean bits per parameter.
+
+    `largest` is the number of weights in its largest tensor, `eos` the id of the token that ends a
+    turn.
+    """
 
     architecture: str
     size: int
     parameters: int
     bits_per_weight: float
+    largest: int
+    eos: int | None
     tensors: int
     tensor_types: dict[str, int]
 
@@ -32,13 +38,17 @@ def facts(gguf: Path) -> GgufFacts:
         reader = GGUFReader(gguf)
     except (ValueError, IndexError, KeyError) as error:
         raise LlamaCppFailed(f"{gguf} is not a whole GGUF file: {error}") from error
-    parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    weights = [int(tensor.n_elements) for tensor in reader.tensors]
+    parameters = sum(weights)
+    eos = reader.fields.get("tokenizer.ggml.eos_token_id")
     weight_bytes = sum(int(tensor.n_bytes) for tensor in reader.tensors)
     return GgufFacts(
         architecture=reader.fields["general.architecture"].contents(),
         size=gguf.stat().st_size,
         parameters=parameters,
         bits_per_weight=8 * weight_bytes / parameters,
+        largest=max(weights),
+        eos=eos and int(eos.contents()),
         tensors=len(reader.tensors),
         tensor_types=dict(Counter(tensor.tensor_type.name for tensor in reader.tensors)),
     )

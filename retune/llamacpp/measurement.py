@@ -96,7 +96,8 @@ def perplexity(
     """Measure `gguf` on the UTF-8 file `text` in chunks of `context` tokens.
 
     `keep_logits` names a file to write for `divergence`: about 65 MB per chunk of 512 tokens with a
-    vocabulary of 128,000. Raises TextTooShort, FileNotFoundError, NoSpaceLeft, or LlamaCppFailed.
+    vocabulary of 128,000. Raises TextTooShort (with `keep_logits` also for fewer than 100 scored
+    tokens), FileNotFoundError, NoSpaceLeft, or LlamaCppFailed.
     """
     existing(text, "the text to measure on")
     if keep_logits is None:
@@ -105,9 +106,10 @@ def perplexity(
         with appearing_whole(keep_logits) as partial:
             base = ["-f", text, "--kl-divergence-base", partial]
             done = _measure(gguf, base, context, threads)
-            check_text_length(done, text, context)
+            check_text_length(done.stderr, text, context)
             check_whole(partial)
-    check_text_length(done, text, context)
+            check_enough(KeptLogits.read(partial), text)
+    check_text_length(done.stderr, text, context)
     final, chunks = FINAL.search(done.stderr), CHUNKS.search(done.stderr)
     if not final or not chunks:
         raise LlamaCppFailed(f"llama-perplexity gave no result for {gguf}: {last_lines(done)}")
@@ -120,8 +122,8 @@ def perplexity(
 def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergence:
     """Compare `gguf` with the model whose `logits` were kept by `perplexity`, on the same tokens.
 
-    `context` is the one they were kept with. Raises ValueError if it is not, TextTooShort (fewer
-    than 100 tokens scored), FileNotFoundError, or LlamaCppFailed.
+    `context` is the one they were kept with. Raises ValueError if it is not, FileNotFoundError, or
+    LlamaCppFailed (if the weights are broken, too).
     """
     existing(logits, "the file of logits to compare with")
     kept = KeptLogits.read(logits)
@@ -130,16 +132,12 @@ def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergen
         raise ValueError(
             f"{logits} was kept with a context of {kept.context}, not {context}: use the same"
         )
-    tokens = kept.chunks * scored(context)
-    if tokens < FEWEST_SCORED:
-        raise TextTooShort(
-            f"{logits} holds only {tokens} scored tokens, {FEWEST_SCORED} are needed to compare:"
-            " measure on a longer text"
-        )
-    base = ["--kl-divergence-base", logits, "--kl-divergence"]
+    base = ["--kl-divergence-base", logits, "--kl-divergence", "--check-tensors"]
     done = _measure(gguf, base, context, threads)
     found = dict(re.findall(rf"^ *(\S[^:\n]*?) *: +{NUMBER}", done.stdout, re.MULTILINE))
     values = {" ".join(name.split()): float(value) for name, value in found.items()}
+    if not all(math.isfinite(values.get(name, 0)) for name in ("Mean KLD", "Mean PPL(Q)")):
+        raise LlamaCppFailed(f"the perplexity of {gguf} is no number: its weights are broken")
     try:
         return Divergence(
             mean=values["Mean KLD"],
@@ -169,12 +167,22 @@ def _measure(gguf: Path, what: list[str | Path], context: int, threads: int) -> 
     return run([program, "-m", gguf, *how, *what])
 
 
-def check_text_length(done: Finished, text: Path, context: int) -> None:
-    """Raise TextTooShort if that is what llama-perplexity said; its status is 0 all the same."""
-    if short := TOO_SHORT.search(done.stderr):
+def check_text_length(printed: str, text: Path, context: int) -> None:
+    """Raise TextTooShort if a program printed that; llama-perplexity's status is 0 all the same."""
+    if short := TOO_SHORT.search(printed):
         raise TextTooShort(
-            f"{text} has {short[2]} tokens; {short[1]} are needed to measure perplexity with a"
-            f" context of {context}: use a longer text or a shorter context"
+            f"{text} has {short[2]} tokens; {short[1]} are needed with a context of {context}: use a"
+            " longer text or a shorter context"
+        )
+
+
+def check_enough(kept: KeptLogits, text: Path) -> None:
+    """Raise TextTooShort if too few tokens of `text` are scored to compare another model on them."""
+    tokens = kept.chunks * scored(kept.context)
+    if tokens < FEWEST_SCORED:
+        raise TextTooShort(
+            f"{text} has only {tokens} tokens that are scored with a context of {kept.context},"
+            f" {FEWEST_SCORED} are needed to compare: use a longer text"
         )
 
 

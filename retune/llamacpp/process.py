@@ -18,8 +18,17 @@ SHOWN_LINES = 8
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|iostream error")
 
 
+# Ended by a person, a scheduler or the kernel; a fault of the input ends in SIGSEGV or SIGABRT.
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+MEMORY_SHORT = re.compile(r"bad_alloc|Cannot allocate memory|(?:failed|unable) to allocate")
+
+
 class LlamaCppFailed(RuntimeError):
     """A llama.cpp program failed; the message carries its last lines."""
+
+
+class LlamaCppStopped(LlamaCppFailed):
+    """A program was ended from outside or found no memory: its input may be sound."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,8 @@ def run(
 ) -> Finished:
     """Run `command` to its end and return what it printed.
 
-    Raises `failure` if it ends with a status other than 0, NoSpaceLeft if the disk of the folder
-    `writes_to` was full.
+    Raises `failure` if it ends with a status other than 0, LlamaCppStopped if that was not its own
+    doing, NoSpaceLeft if the disk of the folder `writes_to` was full.
     """
     done = subprocess.run(command, input=stdin, capture_output=True, env=environment(), check=False)
     finished = Finished(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
@@ -53,6 +62,8 @@ def run(
         how = f"was killed by {signal.Signals(-done.returncode).name}"
         if done.returncode == -signal.SIGKILL:
             how += " (was memory short?)"
+    if -done.returncode in FROM_OUTSIDE or MEMORY_SHORT.search(finished.stderr):
+        failure = LlamaCppStopped
     raise failure(f"{program_name(command)} {how}: {last_lines(finished)}")
 
 

@@ -3,6 +3,7 @@
 import polars as pl
 
 from retune import held_out
+from retune.config import Quantization
 
 
 def test_questions_are_spread_over_the_families(tmp_path):
@@ -23,4 +24,16 @@ def test_questions_are_spread_over_the_families(tmp_path):
     assert asked[0].prompt == [{"role": "user", "content": "q0"}]
     assert asked[0].matches(" a0\n")
     assert not asked[0].matches("a1")
-    assert held_out.text(tmp_path / "h.parquet", 3) == "t0t1t2"
+    assert held_out.text(tmp_path / "h.parquet", 0, 3) == "t0t1t2"
+    assert held_out.text(tmp_path / "h.parquet", 6, 3) == "t6t7"
+
+
+def test_no_quant_is_measured_on_what_its_importance_matrix_was_made_of(tmp_path):
+    pl.DataFrame({"text": ["t"] * 9}).write_parquet(tmp_path / "h.parquet")
+    for settings, rows in (
+        ({"methods": ["q4_k_m"]}, 4),
+        ({"methods": ["q4_k_m"], "perplexity_rows": 3}, 3),
+        ({"methods": ["q4_k_m"], "imatrix": "never"}, 9),
+        ({"methods": ["q8_0"]}, 9),
+    ):
+        assert held_out.measured_rows(tmp_path / "h.parquet", Quantization(**settings)) == rows

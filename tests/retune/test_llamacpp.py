@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -186,8 +187,48 @@ def test_the_methods_are_those_that_llamacpp_lists():
     program = llamacpp.locate().program("llama-quantize")
     usage = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
     listed = set(re.findall(r"^ +\d+  or  (\w+) *:", usage, re.MULTILINE))
-    refused = {f"IQ{name}" for name in ("1_S", "1_M", "2_XXS", "2_XS", "2_S", "2_M", "3_XXS")}
-    assert {method.upper() for method in llamacpp.METHODS} == listed - refused - {"Q2_K_S"}
+    assert {method.upper() for method in llamacpp.METHODS} == listed
+    assert len(llamacpp.METHODS) == len(listed)
+
+
+def test_llamacpp_says_of_the_same_methods_that_they_need_an_imatrix(gguf):
+    program = llamacpp.locate().program("llama-quantize")
+    for method in llamacpp.METHODS:
+        command = [program, "--dry-run", gguf, method.upper()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        needy = "will require an imatrix" in done.stderr + done.stdout
+        assert needy == (method in llamacpp.NEED_IMATRIX), method
+
+
+def test_the_size_is_known_beforehand(gguf, tmp_path):
+    out = tmp_path / "out.gguf"
+    llamacpp.quantize(gguf, out, "q4_k_m", threads=1)
+    weights = llamacpp.facts(out)
+    expected = weights.parameters * weights.bits_per_weight / 8
+    assert llamacpp.quantized_size(gguf, "q4_k_m") == pytest.approx(expected, rel=0.01)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_importance_matrix_is_of_the_text_and_changes_a_quant(gguf, text, tmp_path):
+    from gguf import GGUFReader
+
+    matrix, out = tmp_path / "imatrix.gguf", tmp_path / "out.gguf"
+    chunks = llamacpp.calibrate(gguf, text, matrix, context=64, threads=1)
+    # As in training: one token for each special one.
+    assert chunks == len(llamacpp.tokenize(gguf, [TEXT])[0]) // 64
+    sums = [t for t in GGUFReader(matrix).tensors if t.name.endswith("in_sum2")]
+    assert len(sums) == 14  # seven matrices in each of two layers
+    assert all((tensor.data > 0).all() for tensor in sums)
+    llamacpp.quantize(gguf, out, "q4_k_m", 1)
+    without = out.read_bytes()
+    llamacpp.quantize(gguf, out, "q4_k_m", 1, matrix)
+    assert out.read_bytes() != without
+    with pytest.raises(llamacpp.LlamaCppFailed, match="imatrix"):
+        llamacpp.quantize(gguf, tmp_path / "refused.gguf", "iq2_xxs", 1)
+    matrix.write_bytes(matrix.read_bytes()[:-5000])
+    with pytest.raises(llamacpp.LlamaCppFailed, match=r"llama-quantize"):
+        llamacpp.quantize(gguf, tmp_path / "refused.gguf", "iq2_xxs", 1, matrix)
+    assert {path.name for path in tmp_path.iterdir()} == {"imatrix.gguf", "out.gguf"}
 
 
 def test_perplexity_is_that_of_a_random_model(gguf, text):
@@ -223,14 +264,18 @@ def test_a_smaller_quant_diverges_more(gguf, text, tmp_path):
 def test_answers_come_in_order_and_end_where_they_were_told_to(gguf):
     asked = ["one", "two " * 40, "three", "four", "five", "one"]
     conversations = [[{"role": "user", "content": content}] for content in asked]
-    found = llamacpp.answers(gguf, conversations, max_tokens=8, threads=1)
+    answered = llamacpp.answers(gguf, conversations, max_tokens=8, threads=1)
+    assert answered.tokens_per_second > 0
+    found = answered.answers
     assert len(found) == len(asked)
     for answer in found:
-        assert answer.finish_reason == "length"
+        assert not answer.stopped
         assert answer.tokens == 8
         assert answer.text
     assert found[0] == found[-1]
-    assert llamacpp.answers(gguf, [], max_tokens=8, threads=1) == []
+    chatml = "<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n"
+    assert found[0].prompt_tokens == len(llamacpp.tokenize(gguf, [chatml])[0])
+    assert llamacpp.answers(gguf, [], max_tokens=8, threads=1).answers == []
 
 
 def test_bos_and_chat_template_are_as_the_checkpoint_and_its_user_say(checkpoint, tmp_path):
@@ -250,7 +295,7 @@ def test_bos_and_chat_template_are_as_the_checkpoint_and_its_user_say(checkpoint
 
 
 def test_an_unknown_method_or_dtype_is_answered_with_the_known_ones(gguf, checkpoint, tmp_path):
-    with pytest.raises(ValueError, match=r"'q4_k_xl': choose from q2_k, .*q8_0"):
+    with pytest.raises(ValueError, match=r"'q4_k_xl': choose from .*q2_k, .*q8_0"):
         llamacpp.quantize(gguf, tmp_path / "out.gguf", "q4_k_xl", threads=1)
     with pytest.raises(ValueError, match=r"'bfloat16': choose from f32, bf16"):
         llamacpp.convert(checkpoint, tmp_path / "out.gguf", "bfloat16")
@@ -291,11 +336,13 @@ def test_too_short_a_text_says_how_many_tokens_are_needed(gguf, tmp_path):
     short.write_text("What is 2 times 3? " * 4)
     with pytest.raises(llamacpp.TextTooShort, match=r"has \d+ tokens; 128 are needed"):
         llamacpp.perplexity(gguf, short, 64, 1, keep_logits=tmp_path / "logits")
-    assert list(tmp_path.iterdir()) == [short]
+    with pytest.raises(llamacpp.TextTooShort, match=r"has \d+ tokens; 128 are needed"):
+        llamacpp.calibrate(gguf, short, tmp_path / "imatrix.gguf", 64, 1)
     short.write_text("What is 2 times 3? " * 20)
-    llamacpp.perplexity(gguf, short, 64, 1, keep_logits=tmp_path / "logits")
-    with pytest.raises(llamacpp.TextTooShort, match=r"only \d+ scored tokens, 100 are needed"):
-        llamacpp.divergence(gguf, tmp_path / "logits", 64, 1)
+    assert llamacpp.perplexity(gguf, short, 64, 1).tokens < 100
+    with pytest.raises(llamacpp.TextTooShort, match=r"only \d+ tokens .* 100 are needed"):
+        llamacpp.perplexity(gguf, short, 64, 1, keep_logits=tmp_path / "logits")
+    assert list(tmp_path.iterdir()) == [short]
 
 
 def test_a_tokenizer_that_llamacpp_has_no_name_for_is_refused(checkpoint, tmp_path):
@@ -381,6 +428,7 @@ def test_a_full_disk_is_called_that(gguf, text, tmp_path):
         for call in (
             lambda: llamacpp.quantize(gguf, tmp_path / "out.gguf", "q8_0", 1),
             lambda: llamacpp.perplexity(gguf, text, 64, 1, keep_logits=tmp_path / "logits"),
+            lambda: fill_up_and_calibrate(gguf, text, tmp_path),
         ):
             with pytest.raises(OSError, match="no space left"):
                 call()
@@ -389,9 +437,25 @@ def test_a_full_disk_is_called_that(gguf, text, tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
+def fill_up_and_calibrate(gguf, text, folder):
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(1000)):
+            pass
+    try:
+        llamacpp.calibrate(gguf, text, folder / "imatrix.gguf", 64, threads=1)
+    finally:
+        filler.unlink()
+
+
 def test_a_killed_program_is_reported_with_its_signal():
-    with pytest.raises(process.LlamaCppFailed, match=r"sh was killed by SIGKILL .*memory short"):
+    with pytest.raises(process.LlamaCppStopped, match=r"sh was killed by SIGKILL .*memory short"):
         process.run(["sh", "-c", "kill -9 $$"])
+    with pytest.raises(process.LlamaCppStopped, match="bad_alloc"):
+        process.run(["sh", "-c", "echo std::bad_alloc >&2; kill -ABRT $$"])
+    with pytest.raises(process.LlamaCppFailed, match="killed by SIGSEGV") as fault:
+        process.run(["sh", "-c", "kill -SEGV $$"])
+    assert not isinstance(fault.value, process.LlamaCppStopped)  # likely the file's fault
 
 
 def test_settings_of_llamacpp_in_the_environment_have_no_effect(monkeypatch, gguf):

@@ -1,0 +1,93 @@
+"""Several quantizations of one GGUF side by side: what they need, and how many at a time fit here."""
+
+import errno
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retune import llamacpp
+from retune.config import Quantization, Recipe
+from retune.machine import MachineUnfit, cores, free_memory
+from retune.workspace import NoSpaceLeft
+
+GIB = 2**30
+# Measured: llama-quantize holds its largest tensor twice, as 32-bit numbers, and little else.
+BYTES_PER_WEIGHT_HELD = 8
+MEMORY_BESIDE = 0.2 * GIB
+DISK_BESIDE = 0.1 * GIB  # metadata, logs, the database
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """Which methods are still to do, the slowest first, and how.
+
+    `sizes` are the files' bytes, in the same order, `memory` the bytes that one quantization holds;
+    its file comes on top while it is measured, mapped, so that little memory only makes it slow.
+    """
+
+    methods: tuple[str, ...]
+    sizes: tuple[int, ...]
+    memory: int
+    parallel: int
+    threads: int
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.methods)} GGUF files to make: {_gib(sum(self.sizes))} of disk, "
+            f"{_gib(self.memory)} of memory for each of {self.parallel} at a time, with "
+            f"{self.threads} threads each"
+        )
+
+    def settle(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the number of threads that one of its quantizations gets."""
+        settled = recipe.quantization.model_copy(update={"threads": self.threads})
+        return recipe.model_copy(update={"quantization": settled})
+
+
+def fan_out(source: Path, methods: Sequence[str], config: Quantization, folder: Path) -> FanOut:
+    """Return how to quantize `source` by `methods` into files below `folder`.
+
+    The sizes are llama.cpp's own, by a dry run. What the recipe leaves open is filled in: as many at
+    a time as there are cores and memory for, since reading and writing then overlap with others'
+    arithmetic. Raises NoSpaceLeft or MachineUnfit, which say what would fit.
+    """
+    ordered = sorted(methods, key=llamacpp.METHODS.index)
+    sizes = tuple(llamacpp.quantized_size(source, method) for method in ordered)
+    _require_disk(dict(zip(ordered, sizes, strict=True)), methods, folder)
+    held = llamacpp.facts(source).largest * BYTES_PER_WEIGHT_HELD
+    memory = round(held + MEMORY_BESIDE)
+    free = free_memory()
+    if memory > free:
+        raise MachineUnfit(
+            f"to quantize {source.name} takes {_gib(memory)} of memory (its largest tensor in 32 bits), "
+            f"{_gib(free)} are free: no method fits; free some, or use a machine with more"
+        )
+    # While one is quantized another is measured: a mapped file needs room too, to be fast.
+    fitting = free // (memory + max(sizes, default=0))
+    parallel = config.parallel or max(1, min(len(ordered), cores(), fitting))
+    threads = config.threads or math.ceil(cores() / parallel)
+    return FanOut(tuple(ordered), sizes, memory, parallel, threads)
+
+
+def _require_disk(sizes: dict[str, int], methods: Sequence[str], folder: Path) -> None:
+    """Raise NoSpaceLeft unless all files fit; it names those that do, in the recipe's order."""
+    free = shutil.disk_usage(folder).free
+    if sum(sizes.values()) + DISK_BESIDE <= free:
+        return
+    fit: list[str] = []
+    for method in methods:
+        if sum(sizes[m] for m in (*fit, method)) + DISK_BESIDE <= free:
+            fit.append(method)
+    rest = [f"{method} ({_gib(sizes[method])})" for method in methods if method not in fit]
+    raise NoSpaceLeft(
+        errno.ENOSPC,
+        f"the GGUF files still to make need {_gib(sum(sizes.values()))}, {_gib(free)} are free in "
+        f"{folder}: {', '.join(fit) or 'none'} would fit, {', '.join(rest)} not; free some, set "
+        f"RETUNE_HOME to a folder on a larger disk, or set quantization.methods to what fits",
+    )
+
+
+def _gib(count: float) -> str:
+    return f"{count / GIB:,.2f} GiB"

@@ -1,0 +1,43 @@
+"""Importance matrices: which weights of a GGUF matter on a text, for quantizing it with less harm."""
+
+from pathlib import Path
+
+from retune.llamacpp.installation import locate
+from retune.llamacpp.measurement import CHUNKS, check_text_length
+from retune.llamacpp.process import LlamaCppFailed, appearing_whole, existing, last_lines, run
+from retune.workspace import no_space_left
+
+
+def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> int:
+    """Write the importance matrix of `gguf` on the UTF-8 file `text` to `out`; return its chunks.
+
+    The text is read as the model was trained, with special tokens, in chunks of `context` tokens.
+    Raises TextTooShort, FileNotFoundError, NoSpaceLeft, or LlamaCppFailed.
+    """
+    existing(gguf, "the GGUF to calibrate")
+    existing(text, "the text to calibrate on")
+    how = ["-c", str(context), "-t", str(threads), "--no-ppl", "--no-escape", "--parse-special"]
+    command = [locate().program("llama-imatrix"), "-m", gguf, "-f", text, *how]
+    with appearing_whole(out) as partial:
+        try:
+            done = run([*command, "-o", partial], writes_to=out.parent)
+        except LlamaCppFailed as error:
+            check_text_length(str(error), text, context)
+            raise
+        expected = CHUNKS.search(done.stderr)
+        if not expected:
+            raise LlamaCppFailed(f"llama-imatrix gave no result for {gguf}: {last_lines(done)}")
+        # It does not check its writes.
+        if chunks_in(partial) != int(expected[1]):
+            raise no_space_left(out, OSError())
+    return int(expected[1])
+
+
+def chunks_in(imatrix: Path) -> int:
+    """Return the number of chunks that `imatrix` was made of, 0 if the file is not whole."""
+    from gguf import GGUFReader
+
+    try:
+        return int(GGUFReader(imatrix).fields["imatrix.chunk_count"].contents())
+    except (ValueError, IndexError, KeyError):
+        return 0

@@ -1,0 +1,47 @@
+"""What is measured of a GGUF file, alone or against the 16-bit one."""
+
+from pathlib import Path
+
+from retune import llamacpp
+from retune.config import Quantization, Recipe
+from retune.held_out import Question
+from retune.machine import cores
+
+
+def size_of(gguf: Path) -> dict[str, float]:
+    """Return its bytes, and its bits per weight."""
+    facts = llamacpp.facts(gguf)
+    return {"bytes": facts.size, "bits_per_weight": facts.bits_per_weight}
+
+
+def measure(gguf: Path, logits: Path, config: Quantization) -> dict[str, float]:
+    """Return size, perplexity and divergence (nats per token) from the model that left `logits`."""
+    sizes = size_of(gguf)
+    seen = llamacpp.divergence(gguf, logits, config.context, config.threads or cores())
+    return sizes | {
+        "perplexity": seen.perplexity,
+        "perplexity_ratio": seen.perplexity_ratio,
+        "kl_divergence": seen.mean,
+        "same_top_token": seen.same_top,
+    }
+
+
+def answer(gguf: Path, asked: list[Question], recipe: Recipe) -> llamacpp.Answered:
+    """Ask the questions as evaluate did: same order, same limit of tokens."""
+    prompts = [question.prompt for question in asked]
+    most = recipe.evaluation.max_new_tokens
+    return llamacpp.answers(gguf, prompts, most, recipe.quantization.threads or cores())
+
+
+def summed_up(asked: list[Question], given: llamacpp.Answered) -> dict[str, float]:
+    """Return exact match, the share (0 to 1) of answers that ended by themselves, and the speed.
+
+    Tokens per second are of one answer on its own, by the threads that quantizing was given, while
+    other quantizations may run.
+    """
+    pairs = list(zip(asked, given.answers, strict=True))
+    return {
+        "exact_match": sum(q.matches(a.text) for q, a in pairs) / len(pairs),
+        "stopped": sum(a.stopped for _, a in pairs) / len(pairs),
+        "tokens_per_second": given.tokens_per_second,
+    }

@@ -1,0 +1,56 @@
+"""The GGUF files of one run side by side: a table and a chart, in MLflow and in Prefect."""
+
+import base64
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect.artifacts import create_image_artifact, create_table_artifact
+
+from retune.plots import Point, size_and_quality
+from retune.records import Gguf
+from retune.tracking import Run
+
+STAGE = "quantize"
+CHART, TABLE = "size_and_quality.png", "gguf_files.json"
+MEASURES = (
+    *("bits_per_weight", "perplexity", "perplexity_ratio", "kl_divergence", "same_top_token"),
+    *("exact_match", "stopped", "tokens_per_second"),
+)
+
+
+def report(files: list[Gguf], run: Run) -> None:
+    """Log table and chart of the quants in `files` to the run's own artifacts and to Prefect."""
+    rows = [row(gguf) for gguf in files]
+    create_table_artifact(table=rows, key="gguf-files", description="The GGUF files of this run")
+    with TemporaryDirectory(prefix="retune-report-") as name:
+        folder = Path(name)
+        size_and_quality([p for p in map(point, files) if p], folder / CHART)
+        (folder / TABLE).write_text(json.dumps(rows, indent=1))
+        run.log_files(folder, (CHART, TABLE), STAGE)
+        picture = base64.b64encode((folder / CHART).read_bytes()).decode()
+    create_image_artifact(
+        image_url=f"data:image/png;base64,{picture}",
+        key="gguf-chart",
+        description="Size and quality",
+    )
+
+
+def row(gguf: Gguf) -> dict[str, Any]:
+    """Return one row of the table; a file that does not load has few measures."""
+    return {
+        "file": gguf.file,
+        "method": gguf.method,
+        "bytes": gguf.bytes,
+        **{name: gguf.metrics.get(name) for name in MEASURES},
+        "sha256": gguf.sha256,
+        "ships": gguf.ships,
+        "reason": gguf.reason,
+    }
+
+
+def point(gguf: Gguf) -> Point | None:
+    """Return where a quant stands in the chart; None for the source and for what does not load."""
+    kl = gguf.metrics.get("kl_divergence")
+    return None if kl is None else Point(gguf.method, gguf.bytes, kl, gguf.ships)

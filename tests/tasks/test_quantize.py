@@ -1,0 +1,370 @@
+"""A small model that has learned its answers becomes GGUF files; sabotaged ones are caught by name."""
+
+import json
+import re
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from retune import fan_out, llamacpp
+from retune.config import Recipe, RecipeError
+from retune.held_out import Question, measured_rows
+from retune.machine import MachineUnfit
+from retune.records import Chats, Gguf, Merged, Scores
+from retune.workspace import NoSpaceLeft, Step
+from tasks import quantize as stage
+from tasks.quantize import GgufMismatch
+from tasks.quantize.fidelity import Pair, require_answers
+from tasks.quantize.verdict import verdict
+from tests.tasks.conftest import make_base, write_chats
+
+try:
+    llamacpp.locate()
+except llamacpp.LlamaCppNotFound as missing:
+    pytestmark = pytest.mark.skip(reason=str(missing))
+
+STEPS = 100
+HELD_OUT = 64
+
+
+def recipe_of(**quantization) -> Recipe:
+    return Recipe.parse(
+        {
+            "name": "tiny",
+            "model": {"base": "b"},
+            "dataset": {"source": "s"},
+            "evaluation": {"max_new_tokens": 8},
+            "quantization": {"context": 32, "answer_rows": 24, "threads": 2} | quantization,
+        }
+    )
+
+
+RECIPE = recipe_of()
+
+
+class Learned:
+    """The outputs of format, evaluate and merge for a model that answers everything right."""
+
+    def __init__(self) -> None:
+        self.chats = write_chats(Step(stage="format", key={}), 320, HELD_OUT)
+        self.merged = record(Merged, "merge")
+        make_base(self.merged.path, hidden=256)  # k-quants take no narrower matrix
+        self.scores = record(Scores, "evaluate")
+        answers = teach(self.merged.path, self.chats)
+        self.scores.answers.write_text(json.dumps(answers))
+        self.source = self.convert("good")
+
+    def convert(self, name: str, recipe: Recipe = RECIPE) -> Gguf:
+        step = Step(stage="convert", key={"name": name})
+        return stage.convert.fn(self.merged, self.chats, self.scores, recipe, step)
+
+    def quantize(self, method: str, imatrix=None, recipe: Recipe = RECIPE) -> Gguf:
+        step = Step(stage="quantize", key={"method": method, "recipe": recipe.model_dump()})
+        shutil.rmtree(step.folder, ignore_errors=True)
+        return stage.quantize.fn(self.source, imatrix, self.chats, method, recipe, step)
+
+
+def record(kind, name: str):
+    made = kind(step=Step(stage=name, key={}), started=datetime.now(UTC), seconds=0)
+    made.folder.mkdir(parents=True)
+    return made
+
+
+def teach(folder: Path, chats: Chats) -> list[dict]:
+    """Train the model in `folder` on the chats, and return its answers as evaluate writes them."""
+    import pyarrow.parquet as pq
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from retune.held_out import questions
+    from retune.models import padded
+
+    tokenizer = AutoTokenizer.from_pretrained(chats.tokenizer)
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    rows = pq.read_table(chats.train, columns=["input_ids"])["input_ids"].to_pylist()
+    batch = padded(rows[:8], tokenizer.pad_token_id)  # the others are like them
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(STEPS):
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    asked = questions(chats.held_out, HELD_OUT)
+    texts = [
+        tokenizer.apply_chat_template(q.prompt, tokenize=False, add_generation_prompt=True)
+        for q in asked
+    ]
+    prompts = tokenizer(texts, add_special_tokens=False).input_ids
+    given = model.float().generate(
+        **padded(prompts, tokenizer.pad_token_id, left=True), max_new_tokens=8, do_sample=False
+    )[:, max(map(len, prompts)) :]
+    ends = [tokenizer.eos_token_id in ids for ids in given.tolist()]
+    words = tokenizer.batch_decode(given, skip_special_tokens=True)
+    return [
+        {"row": q.row, "text": text, "stopped": end}
+        for q, text, end in zip(asked, words, ends, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    from prefect.logging import disable_run_logger
+
+    with pytest.MonkeyPatch.context() as patch, disable_run_logger():
+        patch.setenv("RETUNE_HOME", str(tmp_path_factory.mktemp("quantize")))
+        yield Learned()
+
+
+@pytest.fixture(scope="module")
+def imatrix(learned):
+    step = Step(stage="calibrate", key={})
+    return stage.calibrate.fn(learned.source, learned.chats, RECIPE, step)
+
+
+def test_the_16_bit_gguf_answers_as_the_model_did(learned):
+    metrics = learned.source.metrics
+    assert metrics["exact_match"] == metrics["stopped"] == metrics["same_prompts"] == 1
+    assert metrics["same_answers"] == 1
+    assert metrics["tokens_per_second"] > 0
+    assert metrics["perplexity"] > 1
+    assert set(learned.source.files) == {"differing_answers.json", "tiny-BF16.Modelfile"}
+    assert json.loads((learned.source.folder / "differing_answers.json").read_text()) == []
+
+
+@pytest.mark.parametrize("method", ["q8_0", "q4_k_m", "q2_k_s"])
+def test_a_sound_quant_ships(learned, imatrix, method):
+    gguf = learned.quantize(method, imatrix)
+    assert gguf.ships, gguf.reason
+    assert gguf.sha256 != learned.source.sha256
+    assert gguf.bytes < learned.source.bytes
+    assert gguf.metrics["bits_per_weight"] < 16
+    assert 0 < gguf.metrics["kl_divergence"] < 1
+    assert gguf.metrics["stopped"] > 0.9
+    assert {"same_top_token", "perplexity", "exact_match", "tokens_per_second"} <= set(gguf.metrics)
+    modelfile = (gguf.folder / f"tiny-{method.upper()}.Modelfile").read_text()
+    assert modelfile.startswith(f"FROM ./{gguf.file}\n")
+
+
+def test_the_importance_matrix_is_made_of_what_is_not_measured_on(learned, imatrix):
+    from gguf import GGUFReader
+
+    measured = (learned.source.folder / "held_out.txt").read_text()
+    calibrated = (imatrix.folder / "held_out.txt").read_text()
+    assert measured_rows(learned.chats.held_out, RECIPE.quantization) == HELD_OUT // 2
+    assert measured.count("user") == calibrated.count("user") == HELD_OUT // 2
+    tokens = sum(map(len, llamacpp.tokenize(learned.source.path, [calibrated], add_special=False)))
+    assert (
+        imatrix.metrics["chunks"] == (tokens - 1) // 32
+    )  # one for each control token; not the last \\n
+    names = {tensor.name for tensor in GGUFReader(imatrix.path).tensors}
+    assert "blk.1.ffn_down.weight.in_sum2" in names
+    with_it, without = (learned.quantize("q2_k", each) for each in (imatrix, None))
+    assert with_it.sha256 != without.sha256
+
+
+@pytest.mark.parametrize("stage_of", ["convert", "calibrate"])
+def test_too_little_held_out_text_names_the_settings(learned, stage_of, monkeypatch):
+    monkeypatch.setattr(llamacpp, "convert", copying(learned.source.path))
+    recipe = recipe_of(context=512, perplexity_rows=HELD_OUT)
+    with pytest.raises(llamacpp.TextTooShort, match=r"tokens; 1024 are needed .*held_out_share"):
+        if stage_of == "convert":
+            learned.convert("short", recipe)
+        else:
+            step = Step(stage="calibrate", key={"short": 1})
+            stage.calibrate.fn(learned.source, learned.chats, recipe, step)
+
+
+def copying(source: Path, change=lambda path: None):
+    """Return what stands in for a conversion: the GGUF `source`, with a change."""
+
+    def convert(_model, out, **_):
+        shutil.copy(source, out)
+        change(out)
+
+    return convert
+
+
+# Sabotage: of the 16-bit GGUF, then of a quant.
+
+
+def wrong_eos(fields) -> None:
+    value(fields["tokenizer.ggml.eos_token_id"])[0] = 1
+
+
+def double_bos(fields) -> None:
+    value(fields["tokenizer.ggml.add_bos_token"])[0] = True
+
+
+def no_template(fields) -> None:
+    name = fields["tokenizer.chat_template"].parts[1]
+    name[:] = bytearray(b"tokenizer.chat_nothing_")[: len(name)]
+
+
+def another_template(fields) -> None:
+    template = fields["tokenizer.chat_template"].parts[-1]
+    template[:] = bytearray(bytes(template).replace(b"im_start", b"im_begin"))
+
+
+def value(field):
+    return field.parts[field.data[0]]
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "error", "message"),
+    [
+        (wrong_eos, GgufMismatch, r"wrong EOS: .* token 3 \(<\|im_end\|>\), the GGUF's EOS is 1"),
+        (double_bos, GgufMismatch, r"double BOS.*24 of 24 prompts"),
+        (another_template, GgufMismatch, "wrong chat template"),
+        (no_template, llamacpp.AnsweringFailed, "has no chat template"),
+    ],
+)
+def test_a_gguf_that_misreads_the_chat_stops_the_run(
+    learned, monkeypatch, sabotage, error, message
+):
+    from gguf import GGUFReader
+
+    convert = copying(learned.source.path, lambda path: sabotage(GGUFReader(path, "r+").fields))
+    monkeypatch.setattr(llamacpp, "convert", convert)
+    with pytest.raises(error, match=message):
+        learned.convert(sabotage.__name__)
+    assert not list(Path(learned.source.folder.parent).glob("*.partial"))
+
+
+def test_a_gguf_with_another_tensor_stops_the_run(learned, monkeypatch):
+    convert = copying(learned.source.path, lambda path: corrupt(path, "blk.0.ffn_down.weight"))
+    monkeypatch.setattr(llamacpp, "convert", convert)
+    with pytest.raises(GgufMismatch, match=r"of 24 (questions right|answers of the GGUF end)"):
+        learned.convert("tensor")
+
+
+def corrupt(path: Path, name: str) -> None:
+    """Reverse the rows of one tensor: sound numbers, in the wrong place."""
+    from gguf import GGUFReader
+
+    tensor = next(t for t in GGUFReader(path, "r+").tensors if t.name == name)
+    tensor.data[:] = tensor.data[::-1].copy()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-2000]), "it does not load"),
+        (lambda path: path.write_bytes(b"GGUF"), "it does not load"),
+        (
+            lambda path: corrupt(path, "blk.0.ffn_down.weight"),
+            r"KL divergence .*at most 0\.15 \(quantization\.gates\.q4_k_m\.max_kl_divergence\)",
+        ),
+    ],
+    ids=["truncated", "cut to nothing", "one tensor corrupted"],
+)
+def test_a_broken_quant_is_kept_and_marked(learned, imatrix, monkeypatch, damage, reason):
+    quantize = llamacpp.quantize
+
+    def damaging(source, out, *arguments):
+        quantize(source, out, *arguments)
+        damage(out)
+
+    monkeypatch.setattr(llamacpp, "quantize", damaging)
+    gguf = learned.quantize("q4_k_m", imatrix)
+    assert not gguf.ships
+    assert re.search(reason, gguf.reason)
+    assert gguf.path.exists()
+
+
+def test_a_killed_program_is_no_verdict_on_the_file(learned, monkeypatch):
+    def killed(*_):
+        raise llamacpp.LlamaCppStopped("killed")
+
+    monkeypatch.setattr(llamacpp, "divergence", killed)
+    with pytest.raises(llamacpp.LlamaCppStopped):
+        learned.quantize("q8_0")
+
+
+GOOD = {"perplexity_ratio": 1.0, "kl_divergence": 0.0, "same_top_token": 1.0}
+GOOD |= {"exact_match": 0.5, "stopped": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("measure", "value", "setting"),
+    [
+        ("perplexity_ratio", 1.16, "max_perplexity_ratio"),
+        ("kl_divergence", float("nan"), "max_kl_divergence"),
+        ("same_top_token", 0.84, "min_same_top_token"),
+        ("exact_match", 0.34, "max_exact_match_drop"),
+        ("stopped", 0.94, "max_stopped_drop"),
+    ],
+)
+def test_each_measure_has_its_limit(measure, value, setting):
+    reason = verdict(GOOD | {measure: value}, GOOD, RECIPE.quantization, "q4_k_m")
+    assert f"{value:.4g}" in reason or "drop" in setting
+    assert f"(quantization.gates.q4_k_m.{setting})" in reason
+    assert ";" not in reason
+    assert not verdict(GOOD, GOOD, RECIPE.quantization, "q4_k_m")
+    assert not verdict(GOOD | {"stopped": 0.95}, GOOD, RECIPE.quantization, "q4_k_m")
+
+
+@pytest.mark.parametrize(
+    ("after", "stopped", "message"),
+    [
+        ("red and on and on", "length", "0 of 10 answers of the GGUF end by themselves, 10 did"),
+        ("blue", "stop", "answers 0 of 10 questions right, the evaluated model 10"),
+    ],
+)
+def test_worse_answers_than_evaluated_are_named(after, stopped, message):
+    question = Question(7, "f", [{"role": "user", "content": "say red"}], "red")
+    answer = llamacpp.Answer(after, stopped, tokens=4, prompt_tokens=9)
+    with pytest.raises(GgufMismatch, match=message):
+        require_answers(
+            [Pair(question, "red", True, answer)] * 10, RECIPE.quantization.gate("bf16")
+        )
+
+
+# The fan-out's preflight.
+
+
+def test_the_preflight_knows_the_sizes_and_starts_with_the_slowest(learned, monkeypatch):
+    monkeypatch.setattr(fan_out, "cores", lambda: 16)
+    config = recipe_of(methods=["q8_0", "q4_k_m", "q2_k"], threads=None).quantization
+    found = fan_out.fan_out(learned.source.path, config.methods, config, Path("/tmp"))
+    assert set(found.methods) == set(config.methods)
+    assert found.methods[-1] == "q8_0"
+    assert found.parallel == 3
+    assert found.threads == 6
+    size = found.sizes[found.methods.index("q8_0")]
+    out = learned.source.folder.parent / "whole.gguf"
+    llamacpp.quantize(learned.source.path, out, "q8_0", 1)
+    assert size == pytest.approx(out.stat().st_size, rel=0.05)
+
+
+def test_the_preflight_says_what_fits_on_the_disk(learned, monkeypatch):
+    config = recipe_of(methods=["q8_0", "q4_k_m", "q2_k"]).quantization
+    sizes = {
+        method: llamacpp.quantized_size(learned.source.path, method) for method in config.methods
+    }
+    free = fan_out.DISK_BESIDE + sizes["q4_k_m"] + sizes["q2_k"]
+    usage = shutil._ntuple_diskusage(free, 0, free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(NoSpaceLeft, match=r"q4_k_m, q2_k would fit, q8_0 .* not.*RETUNE_HOME"):
+        fan_out.fan_out(learned.source.path, config.methods, config, Path("/tmp"))
+
+
+def test_the_preflight_shares_out_the_memory(learned, monkeypatch):
+    config = recipe_of(threads=None).quantization
+    monkeypatch.setattr(fan_out, "cores", lambda: 16)
+    alone = fan_out.fan_out(learned.source.path, config.methods, config, Path("/tmp"))
+    monkeypatch.setattr(fan_out, "free_memory", lambda: int(alone.memory * 2.2))
+    assert fan_out.fan_out(learned.source.path, config.methods, config, Path("/tmp")).parallel == 2
+    monkeypatch.setattr(fan_out, "free_memory", lambda: alone.memory - 1)
+    with pytest.raises(MachineUnfit, match="no method fits"):
+        fan_out.fan_out(learned.source.path, config.methods, config, Path("/tmp"))
+
+
+def test_a_method_that_needs_an_imatrix_is_refused_without_one():
+    with pytest.raises(RecipeError, match="iq2_xs cannot do without an importance matrix"):
+        recipe_of(methods=["iq2_xs", "q8_0"], imatrix="never")
+    assert recipe_of(methods=["iq2_xs"]).quantization.calibrates
+    assert not recipe_of(methods=["q8_0"]).quantization.calibrates
