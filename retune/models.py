@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retune.embeddings import fit_embeddings
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from retune.config import Model
 
 TOKENS_PER_BATCH = 8192  # padding included; bounds the logits of a 128k vocabulary to about 2 GiB
+
+
+class AdapterMismatch(ValueError):
+    """An adapter that is not whole, or not one of this base model."""
 
 
 def device() -> str:
@@ -43,27 +49,38 @@ def require_gpu_for_4bit(model: "Model") -> None:
 
 
 def load_base(
-    model: "Model", revision: str | None, dtype: "torch.dtype | None" = None
+    model: "Model", revision: str | None, tokenizer: Path, dtype: "torch.dtype | None" = None
 ) -> "PreTrainedModel":
     """Return the base model, ready for inference, with 4-bit NF4 weights if the recipe says so.
 
-    `dtype` overrides the precision computed in. A base that is stored in 4 bits stays as stored.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+    Those work on a CPU too, slowly; it is training on them that needs a GPU.
 
-    require_gpu_for_4bit(model)
+    `tokenizer` is the folder of the one trained with, which may have more tokens than the base (see
+    `retune.embeddings`): format's `tokenizer/`, or what train wrote. `dtype` overrides the precision
+    computed in. A base that is stored in 4 bits stays as stored.
+    """
+    from transformers import AutoConfig
+
     dtype = dtype or compute_dtype()
     config = AutoConfig.from_pretrained(model.base, revision=revision)
-    quantization = None
-    if model.load_in_4bit and not getattr(config, "quantization_config", None):
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
+    in_4bit = model.load_in_4bit and not is_quantized(config)
+    loaded = _load(model.base, revision, dtype, nf4(dtype) if in_4bit else None)
+    fit_embeddings(loaded, model, revision, tokenizer)
+    return loaded
+
+
+def load_plain(folder: Path, quantization: Any = None) -> "PreTrainedModel":
+    """Return the whole checkpoint in `folder` as anyone would load it, ready for inference."""
+    return _load(str(folder), None, compute_dtype(), quantization)
+
+
+def _load(
+    name: str, revision: str | None, dtype: "torch.dtype", quantization: Any
+) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
     loaded = AutoModelForCausalLM.from_pretrained(
-        model.base,
+        name,
         revision=revision,
         dtype=dtype,
         quantization_config=quantization,
@@ -72,14 +89,58 @@ def load_base(
     return loaded.eval()
 
 
-def load_adapted(
-    model: "Model", revision: str | None, adapter: Path, dtype: "torch.dtype | None" = None
-) -> Any:
-    """Return the base model with the LoRA adapter on top, not merged (a PeftModel)."""
-    from peft import PeftModel
+def nf4(dtype: "torch.dtype") -> Any:
+    """Return transformers' settings of QLoRA's 4-bit weights, computed with in `dtype`."""
+    from transformers import BitsAndBytesConfig
 
-    base = load_base(model, revision, dtype)
-    return PeftModel.from_pretrained(base, str(adapter)).eval()
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def is_quantized(config: Any) -> bool:
+    """Tell by a model's configuration whether its weights are stored in few bits."""
+    return bool(getattr(config, "quantization_config", None))
+
+
+def is_adapter(folder: Path) -> bool:
+    """Tell whether train wrote an adapter to `folder`; else it is a whole checkpoint."""
+    return (folder / "adapter_config.json").exists()
+
+
+def load_tuned(model: "Model", revision: str | None, trained: Path) -> Any:
+    """Return what was trained, ready for inference: the adapter in `trained` on its base, not merged
+    (a PeftModel), or the whole checkpoint there. Raises AdapterMismatch."""
+    if is_adapter(trained):
+        return with_adapter(load_base(model, revision, trained), trained)
+    return load_plain(trained)
+
+
+def with_adapter(base: "PreTrainedModel", adapter: Path, **options: Any) -> Any:
+    """Return `base` with the adapter on top (a PeftModel), every tensor of it in its place.
+
+    `options` are PEFT's. Raises AdapterMismatch; PEFT only warns of tensors that are missing or fit
+    nowhere, and goes on with a model that is partly, or wholly, the base.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    tuned = PeftModel.from_pretrained(base, str(adapter), **options).eval()
+    wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False).keys()
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        stored = set(file.keys())
+    # Embeddings that were resized are saved too, under their own names.
+    missing, homeless = wanted - stored, stored - wanted - tuned.state_dict().keys()
+    if missing or homeless:
+        raise AdapterMismatch(
+            f"the adapter in {adapter} does not fit the base model: {len(missing)} of its "
+            f"{len(wanted)} tensors are missing, {len(homeless)} have no place in the model, e.g. "
+            f"{min(missing or homeless)}; remove the folder of this train output to train again"
+        )
+    return tuned
 
 
 def token_ids(rows: Path, most: int, max_length: int) -> list[list[int]]:

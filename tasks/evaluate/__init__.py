@@ -19,7 +19,7 @@ from tasks.evaluate.child import SIDES, EvaluateJob
 from tasks.stage import stage
 
 CHILD = Path(__file__).with_name("child.py")
-SAMPLES = "samples.json"
+SAMPLES, ANSWERS = "samples.json", "answers.json"
 
 
 class RegressionFound(ValueError):
@@ -41,9 +41,14 @@ def evaluate(
         asked = questions(chats.held_out, config.generation_rows)
         job = make_job(adapter, chats, model, config, revision, asked)
         result = run_child(CHILD, job, build.path / "evaluate.log")
-        metrics = losses(result["losses"]) | exact_match(asked, result["answers"])
-        samples = sample_table(asked, result["answers"], config)
-        (build.path / SAMPLES).write_text(json.dumps(samples, indent=1, ensure_ascii=False))
+        answers = result["answers"]
+        texts = {side: [one["text"] for one in answers[side]] for side in SIDES}
+        metrics = (
+            losses(result["losses"]) | exact_match(asked, texts) | stopped(answers, len(asked))
+        )
+        samples = sample_table(asked, texts, config)
+        write_json(build.path / SAMPLES, samples)
+        write_json(build.path / ANSWERS, by_row(asked, answers["tuned"]))
         create_table_artifact(table=samples, key="samples", description="Base and tuned, answering")
         get_run_logger().info(
             "held-out loss %.4f → %.4f, exact match %s → %s",
@@ -54,9 +59,9 @@ def evaluate(
             require_no_regression(metrics, config)
         except RegressionFound:
             run.log_metrics({f"{step.stage}/{name}": value for name, value in metrics.items()})
-            run.log_files(build.path, (SAMPLES,), step.stage)
+            run.log_files(build.path, (SAMPLES, ANSWERS), step.stage)
             raise
-        return build.finish(Scores, metrics=metrics, files=("evaluate.log", SAMPLES))
+        return build.finish(Scores, metrics=metrics, files=("evaluate.log", SAMPLES, ANSWERS))
 
 
 def make_job(
@@ -99,6 +104,25 @@ def exact_match(asked: list[Question], answers: dict[str, list[str]]) -> dict[st
         for name, numbers in groups.items()
         for side in SIDES
     }
+
+
+def stopped(answers: dict[str, list[dict[str, Any]]], asked: int) -> dict[str, float]:
+    """Return the share (0 to 1) of the first `asked` answers that ended their turn by themselves."""
+    if not asked:
+        return {}
+    return {
+        f"stopped/{side}": sum(one["stopped"] for one in answers[side][:asked]) / asked
+        for side in SIDES
+    }
+
+
+def by_row(asked: list[Question], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each question's `row` with the `text` of its answer and whether it `stopped`."""
+    return [{"row": question.row} | one for question, one in zip(asked, answers, strict=False)]
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def metric_name(family: str) -> str:

@@ -1,10 +1,11 @@
 """The child process of evaluate: held-out loss and answers of the base and the tuned model.
 
-Both are one model in memory; the base is the adapter switched off.
+With an adapter both are one model in memory, the base is the adapter switched off; after full
+fine-tuning they are loaded one after the other.
 """
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,17 @@ from pydantic import BaseModel
 from retune.chat import encode
 from retune.child import emit, main
 from retune.config import Evaluation, Model
-from retune.models import batches, load_adapted, padded, token_ids
+from retune.models import batches, is_adapter, load_base, load_tuned, padded, token_ids
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 SIDES = ("base", "tuned")
 
 
 class EvaluateJob(BaseModel):
-    """`held_out` is the Parquet file of the loss; `prompts` are lists of messages to answer."""
+    """`held_out` is the Parquet file of the loss, `adapter` the folder that train wrote; `prompts` are
+    lists of messages to answer."""
 
     held_out: Path
     tokenizer: Path
@@ -34,23 +35,42 @@ class EvaluateJob(BaseModel):
     prompts: list[list[dict[str, str]]]
 
 
+class Answer(BaseModel):
+    """What a model said in its turn; `stopped` if it ended the turn by itself."""
+
+    text: str
+    stopped: bool
+
+
 def evaluate(job: EvaluateJob) -> dict[str, Any]:
-    """Return for base and tuned: `losses` (nats per token) and `answers` (text, one per prompt)."""
+    """Return for base and tuned: `losses` (nats per token) and `answers` (one per prompt)."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
-    model = load_adapted(job.model, job.revision, job.adapter)
     rows = token_ids(job.held_out, job.config.loss_rows, job.model.max_length)
     losses, answers = {}, {}
-    for side in SIDES:
-        with model.disable_adapter() if side == "base" else nullcontext():
-            emit("state", text=f"measuring and asking the {side} model")
-            losses[side] = mean_loss(model, rows, tokenizer.pad_token_id, job.config.batch_size)
-            answers[side] = answer(model, tokenizer, job)
+    for side, model in sides(job):
+        emit("state", text=f"measuring and asking the {side} model")
+        losses[side] = mean_loss(model, rows, tokenizer.pad_token_id, job.config.batch_size)
+        answers[side] = [one.model_dump() for one in answer(model, tokenizer, job)]
+        del model  # before the next one is loaded
     return {"losses": losses, "answers": answers}
 
 
-def mean_loss(model: "PeftModel", rows: list[list[int]], pad: int, batch_size: int) -> float:
+def sides(job: EvaluateJob) -> Iterator[tuple[str, Any]]:
+    """Yield the base and the tuned model by name, no two in memory if the caller lets go of each."""
+    base, tuned = SIDES
+    if is_adapter(job.adapter):
+        model = load_tuned(job.model, job.revision, job.adapter)
+        with model.disable_adapter():
+            yield base, model
+        yield tuned, model
+    else:
+        yield base, load_base(job.model, job.revision, job.tokenizer)
+        yield tuned, load_tuned(job.model, job.revision, job.adapter)
+
+
+def mean_loss(model: Any, rows: list[list[int]], pad: int, batch_size: int) -> float:
     """Return the mean negative log-likelihood (nats) of every token but each row's first."""
     import torch
     from torch.nn.functional import cross_entropy
@@ -69,32 +89,30 @@ def mean_loss(model: "PeftModel", rows: list[list[int]], pad: int, batch_size: i
     return total / count if count else math.nan
 
 
-def answer(model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", job: EvaluateJob) -> list[str]:
+def answer(model: Any, tokenizer: "PreTrainedTokenizerBase", job: EvaluateJob) -> list[Answer]:
     """Return the greedy answer to each prompt, up to its end-of-turn token."""
     import torch
 
-    if not job.prompts:
-        return []
     texts = [
         tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         for prompt in job.prompts
     ]
     ids = encode(tokenizer, texts)
     settings = _greedy(model, tokenizer, job.config.max_new_tokens)
-    answers = [""] * len(ids)
+    answers = {}
     with torch.inference_mode():
         for numbers in batches([len(prompt) for prompt in ids], job.config.batch_size):
             batch = padded([ids[n] for n in numbers], tokenizer.pad_token_id, left=True)
             given = model.generate(**batch, generation_config=settings)
             new = given[:, batch["input_ids"].shape[1] :].tolist()
             for number, tokens in zip(numbers, new, strict=True):
-                answers[number] = tokenizer.decode(_first_turn(tokens, settings.eos_token_id))
-    return answers
+                turn = _first_turn(tokens, settings.eos_token_id)
+                stopped = len(turn) < len(tokens)
+                answers[number] = Answer(text=tokenizer.decode(turn), stopped=stopped)
+    return [answers[number] for number in range(len(ids))]
 
 
-def _greedy(
-    model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", most: int
-) -> "GenerationConfig":
+def _greedy(model: Any, tokenizer: "PreTrainedTokenizerBase", most: int) -> "GenerationConfig":
     from transformers import GenerationConfig
 
     # The base's own end tokens too: it has not learned to end a turn.

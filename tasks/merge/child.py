@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from retune.child import emit, main
 from retune.config import Merging, Model
-from retune.models import compute_dtype, device, load_adapted, padded, token_ids
+from retune.models import compute_dtype, device, load_tuned, padded, token_ids
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ def merge(job: MergeJob) -> dict[str, Any]:
     against adapter on base, and `changed_share` of the adapted matrices that differ from the base's.
     """
     emit("state", text="loading the adapter")
-    adapted = load_adapted(job.model, job.revision, job.adapter)
+    adapted = load_tuned(job.model, job.revision, job.adapter)
     dtype = checkpoint_dtype(job)
     rows = token_ids(job.held_out, job.config.check_rows, CHECK_TOKENS)
     logits = job.folder / "logits"

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retune.config import Evaluation
-from retune.held_out import Question
+from retune.held_out import Question, questions
 from retune.workspace import Step
 from tasks.evaluate import (
     RegressionFound,
@@ -16,6 +16,7 @@ from tasks.evaluate import (
     metric_name,
     require_no_regression,
     sample_table,
+    stopped,
 )
 
 CONFIG = Evaluation(max_new_tokens=8, batch_size=3, samples=4, prompts=("say grey",))
@@ -60,11 +61,30 @@ def test_a_model_that_learned_its_rows_by_heart_answers_them(at_home, scores):
     assert scores.metrics["exact_match/tuned"] == 1
     assert scores.metrics["exact_match/next_word/tuned"] == 1
     assert scores.metrics["exact_match/base"] == 0
+    assert scores.metrics["stopped/tuned"] == 1
+    assert scores.metrics["stopped/base"] < 0.5
     samples = json.loads((scores.folder / "samples.json").read_text())
     assert len(samples) == 4 + 1
     assert {row["family"] for row in samples} == {"copy", "next/word", "prompt"}
     assert samples[0]["match"] is True
     assert samples[-1]["prompt"] == "say grey"
+
+
+def test_every_question_is_there_with_the_tuned_model_s_answer(at_home, scores):
+    asked = questions(at_home.chats.held_out, CONFIG.generation_rows)
+    answers = json.loads(scores.answers.read_text())
+    assert [one["row"] for one in answers] == [question.row for question in asked]
+    assert all(q.matches(one["text"]) for q, one in zip(asked, answers, strict=True))
+    assert all(one["stopped"] is True for one in answers)
+
+
+def test_an_answer_that_is_cut_off_has_not_stopped():
+    answers = {
+        "base": [{"text": "a", "stopped": False}] * 3,
+        "tuned": [{"text": "b", "stopped": True}, {"text": "c", "stopped": False}] * 2,
+    }
+    assert stopped(answers, 3) == {"stopped/base": 0, "stopped/tuned": pytest.approx(2 / 3)}
+    assert stopped(answers, 0) == {}
 
 
 def test_a_regression_is_refused_with_its_numbers():
