@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.plan import make_plan
 from flows.summary import Grid
-from retune.config import Recipe
+from retune.config import Recipe, bits_of
 from retune.records import Pins
 from retune.sources import local_path, pin_all
 from retune.workspace import home
@@ -67,14 +67,10 @@ def _weights_in(file: Path) -> int:
 def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     """Estimate disk and memory; the merged model, its GGUF and the quants are what counts."""
     full = 2 * parameters
-    disk = 0.0
-    if "merge" in todo:
-        disk += full
-    if "convert" in todo:
-        disk += full
+    disk = full * sum(stage in todo for stage in ("merge", "convert"))
     for method in recipe.quantization.methods:
         if f"quantize {method}" in todo:
-            disk += parameters * BITS_PER_WEIGHT.get(method, 16) / 8
+            disk += parameters * BITS_PER_WEIGHT.get(method, bits_of(method) + 0.6) / 8
     folder = home()
     while not folder.exists():
         folder = folder.parent
@@ -84,7 +80,7 @@ def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
         ["base model", f"{parameters / 1e6:,.1f} M", "weights"],
         ["disk needed", _size(disk), f"{_size(free)} free in {folder}"],
         ["memory to train", _size(weights), "for the frozen weights, plus activations"],
-        ["memory to merge", _size(full * 1.2), "of main memory"],
+        *([["memory to merge", _size(full * 1.2), "of main memory"]] if "merge" in todo else []),
     ]
 
 

@@ -56,6 +56,14 @@ def measured_rows(held_out: Path, config: Quantization) -> int:
     return min(config.perplexity_rows, rows // 2 if config.calibrates else rows)
 
 
+def token_count(held_out: Path, most: int) -> int:
+    """Return the number of tokens in the first `most` conversations."""
+    import polars as pl
+
+    ids = pl.scan_parquet(held_out).select("input_ids").head(most)
+    return ids.select(pl.col("input_ids").list.len().sum()).collect().item()
+
+
 def text(held_out: Path, first: int, most: int) -> str:
     """Return the ChatML of up to `most` held-out conversations from row `first` on, in one piece."""
     import polars as pl

@@ -124,29 +124,27 @@ def size_and_quality(points: Sequence[Point], path: Path) -> None:
     if not points:
         return _save(_headlines(*words), path)
     figure, axes = _chart(*words)
+    scale, unit = _unit(points)
     for ships, colour, marker, label in (
         (True, BLUE, "o", "ships"),
         (False, ORANGE, "X", "does not ship"),
     ):
-        some = [point for point in points if point.ships == ships]
-        if some:
-            x, y = [p.size / _unit(points)[0] for p in some], [_above_zero(p) for p in some]
+        if some := [point for point in points if point.ships == ships]:
+            x, y = [point.size / scale for point in some], [_above_zero(point) for point in some]
             axes.scatter(x, y, s=64, color=colour, marker=marker, label=label, zorder=3)
-    for point in points:
+    for number, point in enumerate(sorted(points, key=lambda point: point.size)):
+        # On either side of the falling line in turns, so that neighbours' names do not overlap.
+        offset, align = ((5, 6), "left") if number % 2 else ((-5, -14), "right")
+        place, style = (point.size / scale, _above_zero(point)), {"color": INK, "fontsize": 10.5}
         axes.annotate(
-            point.name,
-            (point.size / _unit(points)[0], _above_zero(point)),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="center",
-            color=INK,
-            fontsize=10.5,
+            point.name, place, xytext=offset, textcoords="offset points", ha=align, **style
         )
     axes.set_yscale("log")
-    axes.margins(0.08, 0.12)
+    axes.minorticks_off()
+    axes.margins(0.1, 0.15)
     axes.set_xlim(left=0)
     axes.legend(**_LEGEND)
-    axes.set_xlabel(f"size of the file ({_unit(points)[1]})")
+    axes.set_xlabel(f"size of the file ({unit})")
     axes.set_ylabel("KL divergence from 16 bits (nats per token)")
     _save(figure, path)
 
@@ -167,13 +165,11 @@ def _size_words(points: Sequence[Point]) -> tuple[str, str]:
     ships = sorted((p for p in points if p.ships), key=lambda point: point.size)
     subtitle = "What each file loses against the 16-bit GGUF on held-out conversations"
     if not ships:
-        return f"None of {_count(len(points), 'file')} ships", subtitle
+        return f"None of {_count(len(points), 'quant')} ships", subtitle
     scale, unit = _unit(points)
+    share = "All" if len(ships) == len(points) else f"{len(ships)} of {len(points)}"
     smallest = f"{ships[0].name} with {ships[0].size / scale:.3g} {unit}"
-    return (
-        f"{len(ships)} of {_count(len(points), 'file')} ship, the smallest is {smallest}",
-        subtitle,
-    )
+    return f"{share} quants ship, the smallest is {smallest}", subtitle
 
 
 def _score_words(

@@ -144,7 +144,7 @@ def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
             f"another run is building {step.name}; wait for it and run again: its output is reused"
         ) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, NoSpaceLeft) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise no_space_left(final, error) from error
 
@@ -168,6 +168,17 @@ def no_space_left(folder: Path, error: OSError) -> NoSpaceLeft:
         f"no space left in {folder.parent} ({free / 2**30:.1f} GiB free): free some, or set RETUNE_HOME "
         f"to a folder on a larger disk; finished stages are kept",
     )
+
+
+def require_space(folder: Path, count: int, what: str, setting: str) -> None:
+    """Raise NoSpaceLeft unless `count` bytes are free in `folder`; `setting` would make it less."""
+    free = shutil.disk_usage(folder).free
+    if count > free:
+        raise NoSpaceLeft(
+            errno.ENOSPC,
+            f"{what} takes {count / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free in {folder}: free "
+            f"some, set RETUNE_HOME to a folder on a larger disk, or lower {setting}",
+        )
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from retune.llamacpp.header import GgufFacts, facts
 from retune.llamacpp.installation import LlamaCpp, LlamaCppNotFound, locate
 from retune.llamacpp.measurement import (
     Divergence,
+    KeptLogits,
     Perplexity,
     TextTooShort,
     divergence,
@@ -30,6 +31,7 @@ __all__ = [
     "ConversionFailed",
     "Divergence",
     "GgufFacts",
+    "KeptLogits",
     "LlamaCpp",
     "LlamaCppFailed",
     "LlamaCppNotFound",

@@ -16,7 +16,7 @@ from retune.config import Quantization, Recipe
 from retune.machine import cores
 from retune.modelfile import modelfile
 from retune.records import Chats, Gguf, Imatrix, Merged, Scores
-from retune.workspace import Build, Step, building, sha256
+from retune.workspace import Build, Step, building, require_space, sha256, size
 from tasks.quantize.fidelity import (
     GgufMismatch,
     differing,
@@ -48,6 +48,7 @@ def convert(merged: Merged, chats: Chats, scores: Scores, recipe: Recipe, step: 
 
     config = recipe.quantization
     with building(step) as build:
+        require_space_to_convert(merged, chats, config, build.path)
         out = build.path / f"{recipe.name}-{SOURCE_METHOD.upper()}.gguf"
         llamacpp.convert(merged.path, out, dtype=SOURCE_METHOD, name=recipe.name)
         asked = held_out.questions(chats.held_out, config.answer_rows)
@@ -69,6 +70,18 @@ def convert(merged: Merged, chats: Chats, scores: Scores, recipe: Recipe, step: 
             modelfile_of(out).write_text(ollama, encoding="utf-8")
         metrics |= size_of(out) | {"perplexity": measured.value} | summed_up(asked, given)
         return finish(build, out, SOURCE_METHOD, metrics, files=(ANSWERS,))
+
+
+def require_space_to_convert(
+    merged: Merged, chats: Chats, config: Quantization, folder: Path
+) -> None:
+    """Raise NoSpaceLeft unless there is room for the GGUF and its logits (often the larger part)."""
+    most = held_out.measured_rows(chats.held_out, config)
+    tokens = held_out.token_count(chats.held_out, most)
+    vocabulary = json.loads((merged.path / "config.json").read_text())["vocab_size"]
+    logits = llamacpp.KeptLogits(config.context, vocabulary, tokens // config.context)
+    what = f"the 16-bit GGUF with its logits on {tokens:,} held-out tokens"
+    require_space(folder, size(merged.path) + logits.size, what, "quantization.perplexity_rows")
 
 
 @stage(name="calibrate")

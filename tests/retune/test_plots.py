@@ -145,6 +145,23 @@ def test_a_few_are_not_none_and_nearly_all_not_all(part, whole, words):
     assert plots._percent(part, whole) == words
 
 
+def test_quants_that_do_not_ship_stand_out(tmp_path, words):
+    good = plots.Point("q4_k_m", int(4.58e9), 0.03, ships=True)
+    bad = plots.Point("q2_k", int(2.95e9), 0.8, ships=False)
+    exact = plots.Point("f32", 9_000_000, 0.0, ships=True)
+    plots.size_and_quality([good, bad], tmp_path / "a.png")
+    plots.size_and_quality([exact], tmp_path / "b.png")
+    plots.size_and_quality([bad], tmp_path / "c.png")
+    plots.size_and_quality([], tmp_path / "d.png")
+    assert colours(tmp_path / "a.png") == {plots.BLUE, plots.ORANGE}
+    assert colours(tmp_path / "b.png") == {plots.BLUE}
+    assert colours(tmp_path / "c.png") == {plots.ORANGE}
+    assert words[0] == "1 of 2 quants ship, the smallest is q4_k_m with 4.58 GB"
+    assert words[2] == "All quants ship, the smallest is f32 with 9 MB"
+    assert words[4] == "None of 1 quant ships"
+    assert words[6] == "No quant could be measured"
+
+
 @pytest.mark.parametrize("step", [1 / 32, 0.01, 0.1])
 def test_a_grid_of_scores_makes_no_comb(step):
     smooth = np.linspace(1, 5, 100_001)

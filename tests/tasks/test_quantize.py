@@ -5,6 +5,7 @@ import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from retune.config import Recipe, RecipeError
 from retune.held_out import Question, measured_rows
 from retune.machine import MachineUnfit
 from retune.records import Chats, Gguf, Merged, Scores
-from retune.workspace import NoSpaceLeft, Step
+from retune.workspace import NoSpaceLeft, Step, size
 from tasks import quantize as stage
 from tasks.quantize import GgufMismatch
 from tasks.quantize.fidelity import Pair, require_answers
@@ -323,7 +324,18 @@ def test_worse_answers_than_evaluated_are_named(after, stopped, message):
         )
 
 
-# The fan-out's preflight.
+# The preflights.
+
+
+def have_free(monkeypatch, count: float) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=count))
+
+
+def test_no_room_for_the_logits_is_said_before_converting(learned, monkeypatch):
+    monkeypatch.setattr(llamacpp, "convert", lambda *_, **__: pytest.fail("it began"))
+    have_free(monkeypatch, size(learned.merged.path) + 10_000)
+    with pytest.raises(NoSpaceLeft, match=r"logits on 480 held-out tokens .*perplexity_rows"):
+        learned.convert("full disk")
 
 
 def test_the_preflight_knows_the_sizes_and_starts_with_the_slowest(learned, monkeypatch):
@@ -334,10 +346,9 @@ def test_the_preflight_knows_the_sizes_and_starts_with_the_slowest(learned, monk
     assert found.methods[-1] == "q8_0"
     assert found.parallel == 3
     assert found.threads == 6
-    size = found.sizes[found.methods.index("q8_0")]
     out = learned.source.folder.parent / "whole.gguf"
     llamacpp.quantize(learned.source.path, out, "q8_0", 1)
-    assert size == pytest.approx(out.stat().st_size, rel=0.05)
+    assert found.sizes[-1] == pytest.approx(out.stat().st_size, rel=0.05)
 
 
 def test_the_preflight_says_what_fits_on_the_disk(learned, monkeypatch):
@@ -345,9 +356,7 @@ def test_the_preflight_says_what_fits_on_the_disk(learned, monkeypatch):
     sizes = {
         method: llamacpp.quantized_size(learned.source.path, method) for method in config.methods
     }
-    free = fan_out.DISK_BESIDE + sizes["q4_k_m"] + sizes["q2_k"]
-    usage = shutil._ntuple_diskusage(free, 0, free)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    have_free(monkeypatch, fan_out.DISK_BESIDE + sizes["q4_k_m"] + sizes["q2_k"])
     with pytest.raises(NoSpaceLeft, match=r"q4_k_m, q2_k would fit, q8_0 .* not.*RETUNE_HOME"):
         fan_out.fan_out(learned.source.path, config.methods, config, Path("/tmp"))
 
