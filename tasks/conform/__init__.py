@@ -1,0 +1,136 @@
+"""conform: base model, tokenizer and chat template fit each other and llama.cpp, before any GPU time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from prefect import get_run_logger
+from prefect.artifacts import create_table_artifact
+from pydantic import BaseModel
+
+from retune import llamacpp
+from retune.chat import chatml_tokenizer
+from retune.config import Model
+from retune.records import Conformance, Pins
+from retune.workspace import Step, building
+from tasks.conform.checks import Check, tokenizer_checks
+from tasks.conform.parity import Parity, gguf_checks, save_tiny
+from tasks.stage import stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class ConformanceError(ValueError):
+    """What would be trained could not be served as it was trained; the message names every case."""
+
+
+class Report(BaseModel):
+    """Everything that was checked; `parity` is None if there was no GGUF to compare with."""
+
+    base: str
+    chat_tokens: str
+    tokenizer: str
+    checks: list[Check]
+    parity: Parity | None
+
+    @property
+    def failed(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
+
+@stage(name="conform")
+def conform(model: Model, pins: Pins, step: Step) -> Conformance:
+    """Prove that what this recipe trains can be asked and served as it is trained; no weights needed."""
+    with building(step) as build:
+        report = examine(model, pins.commit(pins.model))
+        (build.path / "report.json").write_text(report.model_dump_json(indent=1))
+        _show(report)
+        require_passed(report)
+        metrics = {
+            "checks": len(report.checks),
+            "texts": sum(report.parity.texts.values()),
+            "texts/decomposed_differ": report.parity.decomposed,
+        }
+        return build.finish(Conformance, metrics=metrics, files=("report.json",))
+
+
+def examine(model: Model, revision: str | None) -> Report:
+    """Check tokenizer and template of `model`, and a tiny model with them in llama.cpp.
+
+    Raises ChatFormatError for a base that cannot be brought into ChatML at all.
+    """
+    tokenizer = chatml_tokenizer(model.base, revision, model.chat_tokens)
+    checks = [*tokenizer_checks(tokenizer, model.chat_tokens)]
+    parity = None
+    try:
+        with _tiny_gguf(model, revision, tokenizer) as gguf:
+            found, parity = gguf_checks(gguf, tokenizer)
+            checks += [_converted(passed=True, seen="converts"), *found]
+    except llamacpp.ConversionFailed as error:
+        reason = str(error).splitlines()[-1]  # before it the converter says more than helps
+        checks.append(_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}"))
+    return Report(
+        base=model.base,
+        chat_tokens=model.chat_tokens,
+        tokenizer=type(tokenizer).__name__,
+        checks=checks,
+        parity=parity,
+    )
+
+
+@contextmanager
+def _tiny_gguf(
+    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[Path]:
+    with TemporaryDirectory(prefix="retune-conform-") as scratch:
+        folder, gguf = Path(scratch, "tiny"), Path(scratch, "tiny.gguf")
+        save_tiny(model, revision, tokenizer, folder)
+        llamacpp.convert(folder, gguf)
+        yield gguf
+
+
+def _converted(passed: bool, seen: str) -> Check:
+    return Check(
+        name="llama.cpp's converter knows model and tokenizer",
+        passed=passed,
+        seen=seen,
+        fix="choose a model.base that llama.cpp supports, or set merging.save_method=lora to train "
+        "without GGUF files",
+    )
+
+
+def require_passed(report: Report) -> None:
+    """Raise ConformanceError that names every failed check with what was seen and the fix."""
+    if report.failed:
+        lines = "\n".join(f"- {check}" for check in report.failed)
+        raise ConformanceError(
+            f"{report.base} cannot be trained and served as the recipe wants: {len(report.failed)} of "
+            f"{len(report.checks)} checks failed\n{lines}"
+        )
+
+
+def _show(report: Report) -> None:
+    create_table_artifact(
+        key="conformance",
+        table=[
+            {"": "passed" if check.passed else "FAILED", "check": check.name, "seen": check.seen}
+            for check in sorted(report.checks, key=lambda check: check.passed)
+        ],
+        description=f"Tokenizer and chat template of {report.base}",
+    )
+    logger = get_run_logger()
+    passed = len(report.checks) - len(report.failed)
+    compared = sum(report.parity.texts.values()) if report.parity else 0
+    logger.info(
+        "%d of %d checks of tokenizer and chat template passed, %s texts compared with llama.cpp",
+        *(passed, len(report.checks), f"{compared:,}"),
+    )
+    if report.parity and report.parity.decomposed:
+        logger.warning(
+            "llama.cpp does not compose characters as this tokenizer does: %s texts with accents "
+            "written apart from their letters are read differently",
+            f"{report.parity.decomposed:,}",
+        )

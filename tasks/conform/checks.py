@@ -1,0 +1,159 @@
+"""What is checked of a tokenizer and its chat template before anything is trained with them."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from retune.chat import END, START, decode, encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Chat = list[dict[str, str]]
+
+ANSWER = "It is 42.\nThat is all."
+TOOLS = """Answer briefly.
+
+<tools>
+{"type": "function", "function": {"name": "thermometer", "parameters": {"type": "object"}}}
+</tools>"""
+CALL = '<tool_call>\n{"name": "thermometer", "arguments": {"city": "Łódź"}}\n</tool_call>'
+# One of each form that the format stage makes; all end with the assistant's turn.
+CHATS: dict[str, Chat] = {
+    "a single turn": [
+        {"role": "user", "content": "Is 9.11 larger than 9.9?"},
+        {"role": "assistant", "content": ANSWER},
+    ],
+    "several turns": [
+        {"role": "user", "content": "Grüß Gott 👋🏽"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "def f(x):\n\treturn x  # ?"},
+        {"role": "assistant", "content": ANSWER},
+    ],
+    "a system message": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "你好，世界！"},
+        {"role": "assistant", "content": ANSWER},
+    ],
+    "tool calls": [
+        {"role": "system", "content": TOOLS},
+        {"role": "user", "content": "How warm is it?"},
+        {"role": "assistant", "content": CALL},
+        {"role": "tool", "content": '{"celsius": 21}'},
+        {"role": "assistant", "content": ANSWER},
+    ],
+}
+FIX_TEMPLATE = (
+    "repair chat_template in the base's tokenizer_config.json or chat_template.jinja, or remove it: "
+    "ChatML's own is used then"
+)
+
+
+class Check(BaseModel):
+    """One thing that must hold: what was expected and seen, and what to change if they differ."""
+
+    name: str
+    passed: bool
+    seen: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.seen}; {self.fix}"
+
+
+def tokenizer_checks(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> Iterator[Check]:
+    """Yield what is to be known from the tokenizer and its template alone."""
+    yield _control_tokens(tokenizer, chat_tokens)
+    for form, chat in CHATS.items():
+        yield _rendering(tokenizer, form, chat)
+    if text := rendered(tokenizer, CHATS["a single turn"]):
+        yield _end_of_turn(tokenizer, text)
+        yield _one_bos(tokenizer, text)
+
+
+def rendered(tokenizer: "PreTrainedTokenizerBase", chat: Chat, prompt: bool = False) -> str | None:
+    """Return `chat` as text, `prompt` for one that asks for an answer; None if it is refused."""
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)
+    except (TemplateError, TypeError, ValueError):  # a filter may raise any of them
+        return None
+
+
+def _control_tokens(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> Check:
+    """`<|im_start|>` may be plain text where the EOS alone was renamed."""
+    control = {
+        token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    needed = [END] if chat_tokens == "map_eos" and START not in control else [START, END]
+    wrong = {}
+    for token in needed:
+        ids = tokenizer(f"a{token}b", add_special_tokens=False).input_ids
+        if token not in control or ids.count(control[token]) != 1 or tokenizer.unk_token_id in ids:
+            wrong[token] = ids
+    seen = ", ".join(f"a{token}b is read as {ids}" for token, ids in wrong.items())
+    return Check(
+        name="ChatML's tokens are control tokens",
+        passed=not wrong,
+        seen=seen or f"{' and '.join(needed)} are one token each",
+        fix="model.chat_tokens: try another way for them, or choose another model.base",
+    )
+
+
+def _rendering(tokenizer: "PreTrainedTokenizerBase", form: str, chat: Chat) -> Check:
+    """What is trained must begin with what will be asked, and the ids must stand for the text."""
+    name, fix = f"the template renders {form}", FIX_TEMPLATE
+    text, prompt = rendered(tokenizer, chat), rendered(tokenizer, chat[:-1], prompt=True)
+    if text is None or prompt is None:
+        return Check(name=name, passed=False, seen="the template refuses it", fix=fix)
+    lost = [message["content"] for message in chat if message["content"] not in text]
+    written = text.removeprefix(prompt).partition(ANSWER)[0]  # before the answer, by the template
+    ids, asked = encode(tokenizer, [text, prompt])
+    back = decode(tokenizer, [ids])[0]
+    problem = ""
+    if lost:
+        problem = f"{lost[0]!r} is not in {text!r}"
+    elif not text.startswith(prompt) or "assistant" in written:
+        problem = (
+            f"trained is {text!r}, asked would be {prompt!r}, which is not what it begins with"
+        )
+    elif not back.endswith(text):
+        problem = f"{text!r} comes back from its token ids as {back!r}"
+        fix = "choose a model.base whose tokenizer is lossless"
+    elif ids[: len(asked)] != asked:
+        problem = f"the prompt's token ids {asked} are not how those of the whole begin, {ids}"
+    return Check(name=name, passed=not problem, seen=problem or f"{len(ids)} tokens", fix=fix)
+
+
+def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", text: str) -> Check:
+    """Generation stops at EOS alone: what follows an answer must begin with it."""
+    after = text.partition(ANSWER)[2]
+    first = tokenizer(after, add_special_tokens=False).input_ids[:1]
+    shown = tokenizer.convert_ids_to_tokens(first)
+    return Check(
+        name="EOS ends an assistant's turn",
+        passed=first == [tokenizer.eos_token_id],
+        seen=f"an answer is followed by {after!r}, whose first token is {shown}; EOS is "
+        f"{tokenizer.eos_token!r}",
+        fix=f"let the template end a turn with {tokenizer.eos_token!r}: {FIX_TEMPLATE}",
+    )
+
+
+def _one_bos(tokenizer: "PreTrainedTokenizerBase", text: str) -> Check:
+    """Others tokenise what the template wrote with the tokenizer's defaults, and get both."""
+    bos = tokenizer.bos_token
+    adds = bos is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    writes = bos is not None and text.startswith(bos)
+    ids = encode(tokenizer, [text])[0]
+    leading = next((n for n, id_ in enumerate(ids) if id_ != tokenizer.bos_token_id), len(ids))
+    who = [who for who, does in (("tokenizer", adds), ("template", writes)) if does]
+    return Check(
+        name="one BOS",
+        passed=len(who) < 2 and leading == len(who),
+        seen=f"{bos!r} is written by {' and '.join(who) or 'nobody'}; a conversation begins with "
+        f"{leading} of it",
+        fix="remove bos_token from chat_template, or set add_bos_token to false in "
+        "tokenizer_config.json (and remove it from the post_processor in tokenizer.json)",
+    )

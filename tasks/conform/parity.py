@@ -1,0 +1,190 @@
+"""A tiny model with the tokenizer to be trained with goes the way to llama.cpp, and is compared."""
+
+import json
+import logging
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from retune import llamacpp
+from retune.chat import encode
+from retune.config import Model
+from tasks.conform.checks import CHATS, Check, rendered
+from tasks.conform.texts import texts
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+LAYERS = 2
+WIDTH = 64  # of what is not set by the size of an attention head
+SHOWN = 20  # differing texts in the report
+
+
+class Difference(BaseModel):
+    """A text that the two read as different token ids."""
+
+    kind: str
+    text: str
+    hugging_face: list[int]
+    llama_cpp: list[int]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.text!r} is {self.hugging_face} in Hugging Face's tokenizer and {self.llama_cpp} "
+            f"in llama.cpp's"
+        )
+
+
+class Parity(BaseModel):
+    """How many texts of each kind were compared, and the first that differ.
+
+    `decomposed` counts texts that differ only because llama.cpp does not compose characters.
+    """
+
+    texts: dict[str, int]
+    differing: list[Difference]
+    decomposed: int
+
+
+def save_tiny(
+    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase", folder: Path
+) -> None:
+    """Save a random model of the base's architecture with `tokenizer`, as merge would save it.
+
+    Of the base only `config.json` is read.
+    """
+    import torch
+
+    # Loaded beside the model's class; they have things to say that nobody here can act on.
+    for talkative in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    config = AutoConfig.from_pretrained(model.base, revision=revision)
+    shrink(config)
+    config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, len(tokenizer))
+    for kind in ("bos", "eos", "pad"):
+        setattr(config, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
+    disable_progress_bar()
+    tiny = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    tiny.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def shrink(config: "PretrainedConfig") -> None:
+    """Make a configuration tiny: few narrow layers, one attention head of the size it had.
+
+    The size of a head stays because factors of rotary embeddings fit it.
+    """
+    vars(config).pop("quantization_config", None)
+    text = config.get_text_config()
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    sizes = {
+        "hidden_size": head,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": LAYERS,
+        **dict.fromkeys(("intermediate_size", "moe_intermediate_size"), WIDTH),
+        **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 2),
+        "num_experts_per_tok": 1,
+    }
+    for name, size in sizes.items():
+        if getattr(text, name, None) is not None:
+            setattr(text, name, size)
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:LAYERS]
+
+
+def gguf_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[Check], Parity]:
+    """Return what is to be known from a GGUF with `tokenizer`, and how the texts were read."""
+    same, parity = _same_tokens(gguf, tokenizer)
+    return [*_header(gguf, tokenizer), _prompts(gguf, tokenizer), same], parity
+
+
+def _header(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Check]:
+    """Compare what programs read in the file before they ask it anything."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(gguf).fields
+
+    def value(name: str) -> Any:
+        return fields[name].contents() if name in fields else None
+
+    template, eos = value("tokenizer.chat_template"), value("tokenizer.ggml.eos_token_id")
+    return [
+        Check(
+            name="the GGUF carries the chat template",
+            passed=template == tokenizer.chat_template,
+            seen="the tokenizer's" if template == tokenizer.chat_template else f"{template!r:.200}",
+            fix="save chat_template.jinja beside tokenizer.json before converting",
+        ),
+        Check(
+            name="the GGUF's EOS is the tokenizer's",
+            passed=eos == tokenizer.eos_token_id,
+            seen=f"{eos}; the tokenizer's is {tokenizer.eos_token_id} ({tokenizer.eos_token!r})",
+            fix="set eos_token_id in the base's config.json to the tokenizer's",
+        ),
+    ]
+
+
+def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
+    """Load the model and ask it: llama.cpp's own template engine must make the trained prompts.
+
+    It says how many tokens it made of each. A program that is given the text adds BOS by itself.
+    """
+    name, fix = "llama.cpp makes the prompts that are trained", "simplify the chat template"
+    chats = [chat[:-1] for chat in CHATS.values()]
+    prompts = [rendered(tokenizer, chat, prompt=True) for chat in chats]
+    asked = [(chat, text) for chat, text in zip(chats, prompts, strict=True) if text]
+    if not asked:
+        return Check(name=name, passed=False, seen="the template renders none", fix=fix)
+    ours = encode(tokenizer, [text for _, text in asked])
+    try:
+        answered = llamacpp.answers(gguf, [chat for chat, _ in asked], max_tokens=1, threads=1)
+    except llamacpp.LlamaCppFailed as error:
+        return Check(name=name, passed=False, seen=str(error), fix=fix)
+    counts = [answer.prompt_tokens for answer in answered.answers]
+    theirs = llamacpp.tokenize(gguf, [text for _, text in asked])
+    for (_, text), ids, count, read in zip(asked, ours, counts, theirs, strict=True):
+        if count != len(ids):
+            seen = f"{count} tokens instead of {len(ids)} for the conversation of {text!r}"
+            return Check(name=name, passed=False, seen=seen, fix=fix)
+        if read != ids:
+            seen = f"{text!r} is read as {read}, in training as {ids}"
+            fix = "look at BOS: add_bos_token in tokenizer_config.json, bos_token in the template"
+            return Check(name=name, passed=False, seen=seen, fix=fix)
+    return Check(name=name, passed=True, seen=f"the same tokens in {len(asked)} conversations")
+
+
+def _same_tokens(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[Check, Parity]:
+    """Compare the token ids of varied texts.
+
+    llama.cpp leaves out a normalizer that composes characters (Qwen's NFC): with one of these a text
+    that is not composed is compared and counted, but not held against the tokenizer.
+    """
+    made = [(kind, text) for kind, of_kind in texts(tokenizer).items() for text in of_kind]
+    flat = [text for _, text in made]
+    ours = tokenizer.backend_tokenizer.encode_batch_fast(flat, add_special_tokens=False)
+    theirs = llamacpp.tokenize(gguf, flat, add_special=False)
+    differing = [
+        Difference(kind=kind, text=text, hugging_face=mine.ids, llama_cpp=other)
+        for (kind, text), mine, other in zip(made, ours, theirs, strict=True)
+        if mine.ids != other
+    ]
+    composes = "NFC" in str(json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"])
+    apart = [d for d in differing if composes and not unicodedata.is_normalized("NFC", d.text)]
+    wrong = [difference for difference in differing if difference not in apart]
+    example = f", e.g. {wrong[0]}" if wrong else ""
+    check = Check(
+        name="llama.cpp reads texts as training does",
+        passed=not wrong,
+        seen=f"{len(wrong):,} of {len(flat):,} differ{example}",
+        fix="choose a model.base whose tokenizer llama.cpp supports",
+    )
+    return check, Parity(
+        texts=Counter(kind for kind, _ in made), differing=wrong[:SHOWN], decomposed=len(apart)
+    )

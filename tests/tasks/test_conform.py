@@ -1,0 +1,235 @@
+"""The gate before any GPU time: what could not be served as trained is named, with the fix."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from retune import llamacpp
+from retune.chat import CHATML, END, chatml_tokenizer
+from retune.config import Model
+from retune.llamacpp import converter
+from retune.records import Pins
+from retune.workspace import Step
+from tasks.conform import ConformanceError, Report, conform, require_passed
+from tasks.conform.checks import CHATS, tokenizer_checks
+from tasks.conform.parity import gguf_checks, save_tiny
+from tasks.conform.texts import PER_KIND, texts
+from tests.retune.test_llamacpp import bpe_tokenizer
+
+try:
+    llamacpp.locate()
+except llamacpp.LlamaCppNotFound as missing:
+    pytestmark = pytest.mark.skip(reason=str(missing))
+
+STEP = Step(stage="conform", key={"test": 1})
+
+
+def make_base(folder: Path, regex: str, normalizer: dict | None, template: str | None) -> Path:
+    """Write what the check reads of a base: its configuration and a ChatML tokenizer, no weights."""
+    from tokenizers import Tokenizer
+    from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+    core = json.loads(bpe_tokenizer(regex).to_str())
+    core["normalizer"] = normalizer
+    core["model"]["ignore_merges"] = regex == converter.LLAMA3_REGEX
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(core)),
+        bos_token="<|endoftext|>",
+        eos_token=END,
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    # The shape of Llama 3.1 8B; rotary factors that fit heads of 128 alone.
+    LlamaConfig(
+        vocab_size=len(tokenizer),
+        num_key_value_heads=8,
+        max_position_embeddings=131_072,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 5e5,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"), converter.LLAMA3_REGEX, None, CHATML)
+
+
+@pytest.fixture(scope="module")
+def tiny(base, tmp_path_factory) -> Path:
+    """The tiny model of the base, as the check converts it."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_tiny(Model(base=str(base)), None, tokenizer_of(base), folder)
+    return folder
+
+
+def tokenizer_of(base: Path):
+    return chatml_tokenizer(str(base), None, "map_eos")
+
+
+def failures(checks) -> dict[str, str]:
+    """Return the failed checks as the error would name them, by name."""
+    return {check.name: str(check) for check in checks if not check.passed}
+
+
+def run(base: Path, home: Path, monkeypatch) -> dict:
+    """Run the stage on `base` as the flow does; return its report."""
+    from prefect.logging import disable_run_logger
+
+    monkeypatch.setenv("RETUNE_HOME", str(home))
+    monkeypatch.setattr("tasks.conform.create_table_artifact", lambda **_: None)
+    with disable_run_logger():
+        output = conform.fn(Model(base=str(base)), Pins(dataset="d", model="sha256:0"), STEP)
+    report = json.loads((output.folder / "report.json").read_text())
+    assert output.metrics["texts"] == sum(report["parity"]["texts"].values())
+    return report
+
+
+def test_a_sound_base_passes_without_weights(base, tmp_path, monkeypatch):
+    assert not list(base.glob("*.safetensors"))
+    report = run(base, tmp_path, monkeypatch)
+    assert all(check["passed"] for check in report["checks"])
+    assert sum(report["parity"]["texts"].values()) >= 10_000
+    assert report["parity"]["differing"] == []
+
+
+def test_a_composing_normalizer_differs_on_decomposed_text_alone(tmp_path, monkeypatch):
+    base = make_base(tmp_path / "base", converter.QWEN2_REGEX, {"type": "NFC"}, CHATML)
+    report = run(base, tmp_path, monkeypatch)
+    assert report["parity"]["decomposed"] > 10
+    assert report["parity"]["differing"] == []
+
+
+def test_an_unknown_tokenizer_is_named_with_all_other_failures(tmp_path, monkeypatch):
+    template = CHATML.replace("<|im_end|>", "<|stop|>")
+    base = make_base(tmp_path / "base", r"\p{N}{1,2}|[^\p{N}]", None, template)
+    with pytest.raises(ConformanceError) as error:
+        run(base, tmp_path, monkeypatch)
+    for words in (
+        f"tokenizer of {base}: llama.cpp has no name for how this tokenizer splits text",
+        "choose a model.base that llama.cpp supports",
+        "EOS ends an assistant's turn: an answer is followed by '<|stop|>\\n'",
+    ):
+        assert words in str(error.value)
+    assert not list((tmp_path / "work" / "conform").glob("*/report.json"))
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "words"),
+    [
+        ("{% for m in messages %}", "the template renders a single turn", "refuses it"),
+        ("{{ raise_exception('no') }}", "the template renders tool calls", "remove it: ChatML's"),
+        ("{{ messages[-1]['content'] }}", "the template renders several turns", "is not in"),
+        (
+            CHATML.replace("assistant\\n' }}{% endif", "' }}{% endif"),
+            "the template renders a single turn",
+            "asked would be",
+        ),
+        (
+            CHATML.replace("<|im_end|>", "<|endoftext|>"),
+            "EOS ends an assistant's turn",
+            r"'<|endoftext|>\n', whose first token is ['<|endoftext|>']; EOS is '<|im_end|>'",
+        ),
+        (
+            CHATML.replace(
+                "message['role'] +", "message['role'] | replace('assistant', 'model') +"
+            ),
+            "the template renders a system message",
+            "which is not what it begins with",
+        ),
+    ],
+)
+def test_a_template_is_broken(base, tmp_path, template, name, words):
+    broken = shutil.copytree(base, tmp_path / "base")
+    (broken / "chat_template.jinja").write_text(template)
+    found = failures(tokenizer_checks(tokenizer_of(broken), "map_eos"))
+    assert words in found[name]
+
+
+def test_a_tokenizer_that_splits_a_control_token_is_caught(base):
+    tokenizer = tokenizer_of(base)
+    lower = {"type": "Lowercase"}
+    changed = json.loads(tokenizer.backend_tokenizer.to_str()) | {"normalizer": lower}
+    for token in changed["added_tokens"]:
+        token["special"] = False
+    from tokenizers import Tokenizer
+
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(changed))
+    found = failures(tokenizer_checks(tokenizer, "add"))
+    assert "model.chat_tokens" in found["ChatML's tokens are control tokens"]
+    assert "lossless" in found["the template renders a single turn"]
+
+
+def test_two_bos_are_one_too_many(base, tmp_path):
+    """The tokenizer's post-processor and the template both write it."""
+    from tokenizers import processors
+
+    both = shutil.copytree(base, tmp_path / "base")
+    tokenizer = tokenizer_of(base)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    tokenizer.save_pretrained(both)
+    assert not failures(tokenizer_checks(tokenizer_of(both), "map_eos"))
+    (both / "chat_template.jinja").write_text("{{ bos_token }}" + CHATML)
+    found = failures(tokenizer_checks(tokenizer_of(both), "map_eos"))
+    assert "written by tokenizer and template" in found["one BOS"]
+    assert "remove bos_token from chat_template" in found["one BOS"]
+
+
+def test_a_gguf_without_template_and_with_another_eos_and_bos_is_caught(base, tiny, tmp_path):
+    spoiled = shutil.copytree(tiny, tmp_path / "tiny")
+    (spoiled / "chat_template.jinja").unlink()
+    path = spoiled / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"eos_token": "<|endoftext|>"}))
+    config = json.loads((spoiled / "config.json").read_text())
+    (spoiled / "config.json").write_text(json.dumps(config | {"eos_token_id": 0}))
+    llamacpp.convert(spoiled, tmp_path / "out.gguf", add_bos=True)
+    checks, _ = gguf_checks(tmp_path / "out.gguf", tokenizer_of(base))
+    found = failures(checks)
+    assert "save chat_template.jinja" in found["the GGUF carries the chat template"]
+    assert "the tokenizer's is 2" in found["the GGUF's EOS is the tokenizer's"]
+    assert "has no chat template" in found["llama.cpp makes the prompts that are trained"]
+
+
+def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tiny, tmp_path):
+    """The GGUF has BOS on, training had none, and its tokenizer knows no merges."""
+    from tokenizers import Tokenizer
+
+    llamacpp.convert(tiny, tmp_path / "out.gguf", add_bos=True)
+    tokenizer = tokenizer_of(base)
+    plain = json.loads(tokenizer.backend_tokenizer.to_str())
+    plain["model"]["merges"] = plain["model"]["merges"][:20]
+    plain["model"]["ignore_merges"] = False
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(plain))
+    checks, parity = gguf_checks(tmp_path / "out.gguf", tokenizer)
+    report = Report(base="b", chat_tokens="add", tokenizer="t", checks=checks, parity=parity)
+    with pytest.raises(ConformanceError, match="in Hugging Face's tokenizer and") as error:
+        require_passed(report)
+    assert error.match(r"(?s).*llama.cpp makes the prompts that are trained: \d+ tokens instead of")
+    first = parity.differing[0]
+    assert first.hugging_face != first.llama_cpp
+    assert first.hugging_face == tokenizer(first.text, add_special_tokens=False).input_ids
+
+
+def test_the_texts_are_many_valid_and_the_same_each_time(base):
+    tokenizer = tokenizer_of(base)
+    made = texts(tokenizer)
+    assert made == texts(tokenizer)
+    assert {len(of_kind) for of_kind in made.values()} == {PER_KIND}
+    for of_kind in made.values():
+        assert len(set(of_kind)) > PER_KIND / 2
+        "".join(of_kind).encode()
+    assert any("\u200d" in text for text in made["emoji"])
+    assert sum(END in text for text in made["control tokens in text"]) > 100
+    assert all(chat[-1]["role"] == "assistant" for chat in CHATS.values())
