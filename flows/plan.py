@@ -34,6 +34,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    conform: Step
     fetch: Step
     validation: Step
     formatting: Step
@@ -47,7 +48,8 @@ class Plan(BaseModel):
 
     def steps(self) -> list[Step]:
         """Return every step in the order of the line."""
-        before = [self.fetch, self.validation, self.formatting, self.train, self.evaluate]
+        data = [self.fetch, self.validation, self.formatting]
+        before = [self.conform, *data, self.train, self.evaluate]
         after = [self.merge, self.convert, self.calibrate, *self.quantize, self.publish]
         return [*before, *(step for step in after if step)]
 
@@ -64,6 +66,16 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     LlamaCppNotFound: better now than when the GPU's work is done.
     """
     model = {"pin": pins.model, **recipe.model.model_dump(exclude={"base", "revision"})}
+    with_models = ("retune.models", "retune.embeddings", "torch", "transformers", "peft")
+    conform = _step(
+        "conform",
+        {
+            "model": pins.model,
+            "chat_tokens": recipe.model.chat_tokens,
+            "llama.cpp": locate().root.name,
+        },
+        *("retune.chat", "retune.llamacpp", "transformers", "tokenizers", "gguf", "xllamacpp"),
+    )
     dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
     fetch = _step(
         "fetch", {"pin": pins.dataset, **dataset}, "retune.sources", "datasets", "pyarrow"
@@ -71,6 +83,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     gate = {
         "rows": fetch.fingerprint,
         "model": pins.model,
+        "chat_tokens": recipe.model.chat_tokens,
         "prompts": recipe.evaluation.prompts,
         "benchmarks": pins.benchmarks,
         **recipe.validation.model_dump(),
@@ -98,21 +111,12 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "effective_batch": recipe.training.batch_size * recipe.training.gradient_accumulation,
             **recipe.training.model_dump(exclude=RUNNING),
         },
-        *(
-            "retune.child",
-            "retune.models",
-            "retune.trainer",
-            "torch",
-            "transformers",
-            "peft",
-            "trl",
-            "unsloth",
-        ),
+        *("retune.child", "retune.trainer", "trl", "unsloth", *with_models),
     )
     evaluate = _step(
         "evaluate",
         {"adapter": train.fingerprint, **recipe.evaluation.model_dump(exclude={"batch_size"})},
-        *("retune.held_out", "retune.chat", "retune.models", "torch", "transformers", "peft"),
+        *("retune.held_out", "retune.chat", *with_models),
     )
     merge = _step(
         "merge",
@@ -121,7 +125,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "base_16bit": pins.base_16bit,
             **recipe.merging.model_dump(exclude={"base_16bit", "base_16bit_revision"}),
         },
-        *("retune.models", "torch", "transformers", "peft"),
+        *with_models,
     )
     quantization, methods = recipe.quantization, recipe.quantization.methods
     llamacpp = {"name": recipe.name, "llama.cpp": locate().root.name}
@@ -167,6 +171,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         "huggingface-hub",
     )
     return Plan(
+        conform=conform,
         fetch=fetch,
         validation=validation,
         formatting=formatting,

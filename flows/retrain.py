@@ -1,6 +1,6 @@
 """The line: from a dataset's name to the files that ship, one stage per line.
 
-fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate ─▶ merge ─▶ quantize ×6 ─▶ publish
+conform ─▶ fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate ─▶ merge ─▶ quantize ×6 ─▶ publish
 """
 
 from datetime import datetime
@@ -30,6 +30,7 @@ from retune.machine import require_machine
 from retune.records import Chats, Gguf, Imatrix
 from retune.tracking import Run, start_run
 from retune.workspace import home
+from tasks.conform import conform
 from tasks.evaluate import evaluate
 from tasks.fetch import fetch, pin_inputs
 from tasks.format import format_chats
@@ -94,6 +95,7 @@ def retrain(
     commit = pins.commit(pins.model)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     with start_run(recipe, runtime.flow_run.name, tags, plan.digest(recipe)) as run:
+        conformance = run.log(conform(recipe.model, pins, plan.conform))
         rows = run.log(fetch(recipe.dataset, pins, plan.fetch))
         sound = run.log(validate(rows, recipe, pins, plan.validation, run))
         chats = run.log(format_chats(sound, recipe.model, recipe.formatting, pins, plan.formatting))
@@ -116,7 +118,7 @@ def retrain(
             )
             run.register(name, published.model, published.params)
 
-        outputs = [rows, sound, chats, adapter, scores, merged, imatrix, *files]
+        outputs = [conformance, rows, sound, chats, adapter, scores, merged, imatrix, *files]
         summary = summarise(recipe, run, [made for made in outputs if made], published)
         create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
         return summary

@@ -26,7 +26,8 @@ def fit_embeddings(
     were (Hewitt 2021, "Initializing new word embeddings for pretrained language models"). These
     rows, (ids, hidden size), are trained; an adapter brings its own (see `lora_settings`), and a
     merge needs no other value for them. Nothing changes, and the list is empty, for a base that
-    knows all of its tokens, and always with `chat_tokens: map_eos`.
+    knows all of its tokens, and always with `chat_tokens: map_eos`. Raises ValueError for an output
+    layer whose rows cannot be trained singly.
     """
     import torch
     from transformers import AutoTokenizer
@@ -35,6 +36,11 @@ def fit_embeddings(
     new = new_tokens(model.base, revision, trained_with, model.chat_tokens)
     if not new:
         return []
+    if getattr(loaded.get_output_embeddings(), "bias", None) is not None:
+        raise ValueError(
+            f"model.chat_tokens={model.chat_tokens}: the output layer of {model.base} has a bias, which "
+            f"PEFT leaves out where it trains single rows; set model.chat_tokens=map_eos"
+        )
     if len(trained_with) > loaded.get_input_embeddings().num_embeddings:
         loaded.resize_token_embeddings(len(trained_with), mean_resizing=False)
     with torch.no_grad():

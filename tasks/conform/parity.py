@@ -102,10 +102,10 @@ def shrink(config: "PretrainedConfig") -> None:
 def gguf_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[Check], Parity]:
     """Return what is to be known from a GGUF with `tokenizer`, and how the texts were read."""
     same, parity = _same_tokens(gguf, tokenizer)
-    return [*_header(gguf, tokenizer), _prompts(gguf, tokenizer), same], parity
+    return [*header_checks(gguf, tokenizer), _prompts(gguf, tokenizer), same], parity
 
 
-def _header(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Check]:
+def header_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Check]:
     """Compare what programs read in the file before they ask it anything."""
     from gguf import GGUFReader
 

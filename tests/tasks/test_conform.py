@@ -14,7 +14,7 @@ from retune.records import Pins
 from retune.workspace import Step
 from tasks.conform import ConformanceError, Report, conform, require_passed
 from tasks.conform.checks import CHATS, tokenizer_checks
-from tasks.conform.parity import gguf_checks, save_tiny
+from tasks.conform.parity import gguf_checks, header_checks, save_tiny
 from tasks.conform.texts import PER_KIND, texts
 from tests.retune.test_llamacpp import bpe_tokenizer
 
@@ -62,14 +62,6 @@ def make_base(folder: Path, regex: str, normalizer: dict | None, template: str |
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     return make_base(tmp_path_factory.mktemp("base"), converter.LLAMA3_REGEX, None, CHATML)
-
-
-@pytest.fixture(scope="module")
-def tiny(base, tmp_path_factory) -> Path:
-    """The tiny model of the base, as the check converts it."""
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    save_tiny(Model(base=str(base)), None, tokenizer_of(base), folder)
-    return folder
 
 
 def tokenizer_of(base: Path):
@@ -186,28 +178,26 @@ def test_two_bos_are_one_too_many(base, tmp_path):
     assert "remove bos_token from chat_template" in found["one BOS"]
 
 
-def test_a_gguf_without_template_and_with_another_eos_and_bos_is_caught(base, tiny, tmp_path):
-    spoiled = shutil.copytree(tiny, tmp_path / "tiny")
-    (spoiled / "chat_template.jinja").unlink()
-    path = spoiled / "tokenizer_config.json"
-    settings = json.loads(path.read_text())
-    path.write_text(json.dumps(settings | {"eos_token": "<|endoftext|>"}))
-    config = json.loads((spoiled / "config.json").read_text())
-    (spoiled / "config.json").write_text(json.dumps(config | {"eos_token_id": 0}))
-    llamacpp.convert(spoiled, tmp_path / "out.gguf", add_bos=True)
-    checks, _ = gguf_checks(tmp_path / "out.gguf", tokenizer_of(base))
-    found = failures(checks)
-    assert "save chat_template.jinja" in found["the GGUF carries the chat template"]
-    assert "the tokenizer's is 2" in found["the GGUF's EOS is the tokenizer's"]
-    assert "has no chat template" in found["llama.cpp makes the prompts that are trained"]
+def test_a_gguf_without_template_and_with_another_eos_is_caught(base, tmp_path):
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "out.gguf", "llama")
+    writer.add_eos_token_id(0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    found = failures(header_checks(tmp_path / "out.gguf", tokenizer_of(base)))
+    assert "None; save chat_template.jinja" in found["the GGUF carries the chat template"]
+    assert "0; the tokenizer's is 2" in found["the GGUF's EOS is the tokenizer's"]
 
 
-def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tiny, tmp_path):
+def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tmp_path):
     """The GGUF has BOS on, training had none, and its tokenizer knows no merges."""
     from tokenizers import Tokenizer
 
-    llamacpp.convert(tiny, tmp_path / "out.gguf", add_bos=True)
     tokenizer = tokenizer_of(base)
+    save_tiny(Model(base=str(base)), None, tokenizer, tmp_path / "tiny")
+    llamacpp.convert(tmp_path / "tiny", tmp_path / "out.gguf", add_bos=True)
     plain = json.loads(tokenizer.backend_tokenizer.to_str())
     plain["model"]["merges"] = plain["model"]["merges"][:20]
     plain["model"]["ignore_merges"] = False
