@@ -683,6 +683,16 @@ class Recipe(Section):
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
+    def _new_rows_are_whole(self) -> Self:
+        lora = self.training.method == "lora"
+        if self.model.chat_tokens != "map_eos" and lora and self.training.shard:
+            raise ValueError(
+                f"model.chat_tokens={self.model.chat_tokens} trains single rows of the embeddings, which "
+                f"training.shard would split; set model.chat_tokens=map_eos or training.shard=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_shipped(self) -> Self:
         if self.training.method == "full":
             raise ValueError(

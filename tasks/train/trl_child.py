@@ -12,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from retune.child import Event, main
+from retune.embeddings import fit_embeddings, lora_settings
 from retune.models import compute_dtype, device
 from retune.trainer import loop
 from retune.trainer.job import TrainJob
@@ -57,6 +58,7 @@ class Trl:
             attn_implementation=varlen.NAME if self._varlen else "sdpa",
             device_map={"": where},
         )
+        new = fit_embeddings(model, job.model, job.revision, job.tokenizer)
         if config.method == "full":
             return model
         if quantization:
@@ -70,8 +72,13 @@ class Trl:
             use_rslora=config.use_rslora,
             use_dora=config.use_dora,
             task_type="CAUSAL_LM",
+            **lora_settings(model, new),
         )
-        return get_peft_model(model, lora, autocast_adapter_dtype=not config.shard)
+        adapted = get_peft_model(model, lora, autocast_adapter_dtype=not config.shard)
+        if new:
+            # TRL's fused loss asks for it, and PEFT's wrapper of trained rows has none to show.
+            adapted.get_output_embeddings().bias = None
+        return adapted
 
     def recompute(self, model: Any, mode: str) -> None:
         if mode == "off":

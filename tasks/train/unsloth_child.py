@@ -6,6 +6,7 @@ Unsloth patches transformers when it is imported, so it lives in a process of it
 from typing import TYPE_CHECKING, Any
 
 from retune.child import Event, emit, main
+from retune.embeddings import fit_embeddings, lora_settings
 from retune.models import compute_dtype, device
 from retune.trainer import loop
 from retune.trainer.job import TrainJob
@@ -37,6 +38,7 @@ class Unsloth:
             use_gradient_checkpointing=recompute,
             use_exact_model_name=True,  # else Unsloth may take another repository than the pinned one
         )
+        new = fit_embeddings(model, job.model, job.revision, job.tokenizer)
         if full:
             return model
         return FastLanguageModel.get_peft_model(
@@ -49,6 +51,7 @@ class Unsloth:
             use_dora=config.use_dora,
             use_gradient_checkpointing=recompute,
             random_state=config.seed,
+            **lora_settings(model, new),
         )
 
     def recompute(self, model: Any, mode: str) -> None:
