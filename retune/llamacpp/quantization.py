@@ -14,20 +14,9 @@ NEED_IMATRIX = (
     *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "q2_k_s"),
 )
 # What llama.cpp offers, less COPY (not a method); the slowest first, in CPU time with an importance
-# matrix: from 350 s for each billion weights (iq3_xs) over 90 (q4_k_m) to 6 (q8_0).
+# matrix: from 600 s for each billion weights (iq2_xs) over 90 (q4_k_m) to 6 (q8_0).
 METHODS = (
-    *(
-        "iq1_m",
-        "iq1_s",
-        "iq2_m",
-        "iq2_s",
-        "iq2_xs",
-        "iq2_xxs",
-        "iq3_xxs",
-        "iq3_xs",
-        "iq3_s",
-        "iq3_m",
-    ),
+    *("iq2_xs", "iq2_s", "iq2_m", "iq1_m", "iq3_xs", "iq2_xxs", "iq3_xxs", "iq3_s", "iq3_m", "iq1_s"),
     *("iq4_nl", "iq4_xs", "q5_k_s", "q4_k_s", "q5_k_m", "q5_k", "q4_k_m", "q4_k", "q2_k", "q2_k_s"),
     *("q4_1", "q5_1", "q3_k_l", "q3_k_m", "q3_k", "q3_k_s", "q6_k", "q4_0", "q5_0", "mxfp4_moe"),
     *("tq1_0", "tq2_0", "q1_0", "q2_0", "q8_0", "f32", "bf16", "f16"),
