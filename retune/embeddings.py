@@ -57,6 +57,24 @@ def lora_settings(loaded: "PreTrainedModel", new: list[int]) -> dict[str, Any]:
     return {"trainable_token_indices": dict.fromkeys(_layers(loaded), new)} if new else {}
 
 
+def unmoved_layers(trained: Any) -> list[str]:
+    """Return the embeddings of a trained PEFT model whose new rows are as they were at the start.
+
+    A kernel that reads the weights past PEFT's wrapper would leave them so without a word.
+    """
+    import torch
+
+    return [
+        name.removesuffix(".token_adapter")
+        for name, layer in trained.named_modules()
+        if name.endswith(".token_adapter")
+        and torch.equal(
+            layer.trainable_tokens_delta["default"].to(layer.weight.dtype),
+            layer.trainable_tokens_original["default"].to(layer.weight.dtype),
+        )
+    ]
+
+
 def _layers(loaded: "PreTrainedModel") -> dict[str, Any]:
     """Return input and output embedding by their names in the model."""
     wanted = (loaded.get_input_embeddings(), loaded.get_output_embeddings())

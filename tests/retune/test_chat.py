@@ -20,7 +20,7 @@ from retune.chat import (
 )
 from retune.child import ChildFailed
 from retune.config import Model, Recipe, RecipeError, Training
-from retune.embeddings import fit_embeddings, lora_settings
+from retune.embeddings import fit_embeddings, lora_settings, unmoved_layers
 from retune.models import load_base, load_tuned, padded
 from retune.trainer.job import TrainJob
 from tasks.train import run_training
@@ -127,8 +127,9 @@ def test_tokens_in_use_are_not_reserved(name):
     assert not RESERVED.fullmatch(name)
 
 
-def test_new_rows_are_the_mean_of_the_others(tmp_path):
+def test_new_rows_are_the_mean_of_the_others_until_they_are_trained(tmp_path):
     import torch
+    from peft import LoraConfig, get_peft_model
 
     rows = make_base(tmp_path / "base", [], tied=False)
     chatml_tokenizer(str(tmp_path / "base"), None, "add").save_pretrained(tmp_path / "tokenizer")
@@ -138,6 +139,15 @@ def test_new_rows_are_the_mean_of_the_others(tmp_path):
     for layer in (fitted.get_input_embeddings(), fitted.get_output_embeddings()):
         mean = layer.weight[:rows].mean(dim=0)
         torch.testing.assert_close(layer.weight[rows:], mean.expand(2, -1), rtol=1e-4, atol=1e-6)
+
+    new = fit_embeddings(fitted, model, None, tmp_path / "tokenizer")
+    adapted = get_peft_model(fitted, LoraConfig(r=2, **lora_settings(fitted, new)))
+    input_, output = adapted.get_input_embeddings(), adapted.get_output_embeddings()
+    assert len(unmoved_layers(adapted)) == 2
+    with torch.no_grad():
+        input_.token_adapter.trainable_tokens_delta["default"] += 1
+    assert unmoved_layers(adapted) == ["base_model.model.lm_head"]
+    assert output.weight.requires_grad
     as_is = SimpleNamespace(base=model.base, chat_tokens="map_eos")
     assert fit_embeddings(fitted, as_is, None, tmp_path / "tokenizer") == []
     assert lora_settings(fitted, []) == {}
