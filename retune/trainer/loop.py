@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from retune.child import Event, emit
 from retune.config import Training
+from retune.embeddings import unmoved_layers
 from retune.models import compute_dtype, device, require_gpu_for_4bit, token_ids
 from retune.trainer import checkpoints, data, fit, meter
 from retune.trainer.health import Health, interrupted, over_budget
@@ -447,6 +448,11 @@ def _check_trained(model: Any) -> None:
         raise ValueError(
             "the adapter is still zero after training: nothing was learned; train for more steps "
             "or raise training.learning_rate"
+        )
+    if unmoved := unmoved_layers(model):
+        raise ValueError(
+            f"the rows of the new chat tokens were not trained in {', '.join(unmoved)}: this backend "
+            f"does not reach them; set training.backend=trl, or model.chat_tokens=map_eos"
         )
 
 
