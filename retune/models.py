@@ -79,12 +79,10 @@ def _load(
 ) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
+    # Even a None would take the place of what the checkpoint says of itself.
+    told = {"quantization_config": quantization} if quantization else {}
     loaded = AutoModelForCausalLM.from_pretrained(
-        name,
-        revision=revision,
-        dtype=dtype,
-        quantization_config=quantization,
-        device_map={"": device()},
+        name, revision=revision, dtype=dtype, device_map={"": device()}, **told
     )
     return loaded.eval()
 
@@ -130,10 +128,10 @@ def with_adapter(base: "PreTrainedModel", adapter: Path, **options: Any) -> Any:
 
     tuned = PeftModel.from_pretrained(base, str(adapter), **options).eval()
     wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False).keys()
+    allowed = get_peft_model_state_dict(tuned, save_embedding_layers=True).keys()
     with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
         stored = set(file.keys())
-    # Embeddings that were resized are saved too, under their own names.
-    missing, homeless = wanted - stored, stored - wanted - tuned.state_dict().keys()
+    missing, homeless = wanted - stored, stored - allowed
     if missing or homeless:
         raise AdapterMismatch(
             f"the adapter in {adapter} does not fit the base model: {len(missing)} of its "

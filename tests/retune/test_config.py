@@ -47,6 +47,22 @@ def error(**changes) -> str:
             {"publishing": {"artifacts": ["merged_4bit"]}},
             "publishing.artifacts: merged_4bit is not made with training.method=lora and merging",
         ),
+        ({"training": {"method": "full"}}, "set model.load_in_4bit=false"),
+        (
+            {
+                "training": {"method": "full"},
+                "model": {"base": "a/b", "load_in_4bit": False},
+                "merging": {"save_method": "lora"},
+            },
+            "training.method=full makes no adapter; use merged_16bit",
+        ),
+        (
+            {
+                "model": {"base": "a/b", "load_in_4bit": False},
+                "merging": {"base_16bit": "c/d"},
+            },
+            "merging.base_16bit is for adapters trained on 4-bit weights; leave it empty",
+        ),
         ({"publishing": {"enabled": True}}, "enabled is true but repo is empty"),
         ({"dataset": {}}, "dataset.source is missing; add it"),
         ({"dataset": {"source": "a", "split": "train[10"}}, "dataset.split: String should match"),

@@ -63,8 +63,8 @@ def make_tokenizer(folder: Path):
     return fast
 
 
-def make_base(folder: Path, hidden: int = 64) -> None:
-    """Save a Llama with 2 layers and random weights, and its tokenizer."""
+def make_base(folder: Path, hidden: int = 64, **settings: bool) -> None:
+    """Save a Llama with 2 layers and random weights, and its tokenizer; `settings` are LlamaConfig's."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -81,8 +81,8 @@ def make_base(folder: Path, hidden: int = 64) -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
         dtype="bfloat16",
+        **{"tie_word_embeddings": False} | settings,
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
 

@@ -2,21 +2,60 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from retune.config import Merging
+from retune.chat import chatml_tokenizer, new_tokens
+from retune.config import Evaluation, Merging, Model, Recipe, Training
+from retune.embeddings import lora_settings
+from retune.models import AdapterMismatch, load_base
+from retune.records import Adapter, Merged, Pins
+from retune.tracking import start_run
 from retune.workspace import Step
-from tasks.merge import MergeMismatch, merge, require_match
+from tasks import merge as stage
+from tasks.evaluate import child as evaluating
+from tasks.evaluate.child import EvaluateJob
+from tasks.merge import (
+    MergeMismatch,
+    child,
+    four_bit_child,
+    merge,
+    nearest,
+    require_4bit_match,
+    require_match,
+    trained_child,
+)
+from tasks.merge.checkpoint import CheckpointError
+from tasks.merge.comparison import Yardstick
+from tasks.merge.sources import Base
+from tasks.train import train
+from tests.tasks.conftest import make_base
+
+PINS = Pins(dataset="sha256:0", model="sha256:0", base_16bit="sha256:0")
+CHILDREN = {"child": child.merge, "four_bit_child": four_bit_child.quantize}
+CHILDREN["trained_child"] = trained_child.ask
+ATTENTION = ["q_proj", "v_proj", "down_proj"]
+TOKENS = {"model.embed_tokens": [3, 9], "lm_head": [3, 9]}
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Do the children's work here: each process would import torch for as long as it works."""
+    monkeypatch.setattr(stage, "run_child", lambda script, job, log: CHILDREN[script.stem](job))
+
+
+def merged_by(project, adapter: Adapter, name: str, model=None, **merging) -> Merged:
+    settings = {"name": "r", "model": model or project.model, "dataset": {"source": "s"}}
+    recipe = Recipe(**settings, merging=Merging(**merging))
+    return merge.fn(adapter, project.chats, recipe, PINS, Step(stage="merge", key={"test": name}))
 
 
 @pytest.fixture(scope="module")
 def merged(project, trained):
     with project.at_home():
-        config = Merging(max_shard_gb=0.0001)
-        step = Step(stage="merge", key={"test": 1})
-        return merge.fn(trained.adapter, project.chats, project.model, config, step, None)
+        return merged_by(project, trained.adapter, "plain", max_shard_gb=0.0001)
 
 
 def test_merged_and_adapter_model_agree(at_home, trained, merged):
@@ -24,9 +63,11 @@ def test_merged_and_adapter_model_agree(at_home, trained, merged):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    assert 0 <= merged.metrics["kl"] < 1e-3
+    assert 0 <= merged.metrics["kl"] == merged.metrics["kl/16bit"] < 1e-3
     assert merged.metrics["top1_agreement"] > 0.98
+    assert merged.metrics["perplexity_ratio"] == pytest.approx(1, abs=0.01)
     assert merged.metrics["changed_share"] == 1
+    assert 0.1 < merged.metrics["write_memory_gib"] < 2
     ids = torch.tensor([pq.read_table(at_home.chats.held_out)["input_ids"][0].as_py()])
     base = AutoModelForCausalLM.from_pretrained(at_home.model.base, dtype=torch.float32)
     tuned = PeftModel.from_pretrained(base, trained.adapter.path).eval()
@@ -43,32 +84,356 @@ def test_the_checkpoint_is_complete(at_home, merged):
 
     config = json.loads((merged.path / "config.json").read_text())
     generation = json.loads((merged.path / "generation_config.json").read_text())
+    index = json.loads((merged.path / "model.safetensors.index.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(merged.path)
     assert config["dtype"] == "bfloat16"
+    assert config["vocab_size"] == len(tokenizer)
     assert "quantization_config" not in config
     assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert tokenizer.chat_template
-    assert len(list(merged.path.glob("*.safetensors"))) > 1
-    assert not (merged.folder / "logits").exists()
+    files = {path.name: path.stat().st_size for path in merged.path.glob("*.safetensors")}
+    assert set(index["weight_map"].values()) == files.keys()
+    assert max(files.values()) < 102_000 < sum(files.values())
+    assert {path.name for path in merged.folder.iterdir()} == {
+        *("model", "merge.log", "merge.job.json", "output.json")
+    }
 
 
-def test_a_checkpoint_that_is_only_the_base_is_refused(at_home, trained, tmp_path):
+def forget_chatml(base: Path) -> None:
+    """Give the tokens of ChatML in a base's tokenizer other names."""
+    for file in base.glob("tokenizer*.json"):
+        file.write_text(file.read_text().replace("<|im_", "<|other_"))
+
+
+class Made:
+    """A base model and an adapter of one kind on it, with random weights, in `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        tied: bool = False,
+        with_bias: bool = False,
+        chat_tokens: str = "map_eos",
+        **lora,
+    ) -> None:
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        self.base, self.adapter = folder / "base", folder / "adapter"
+        make_base(self.base, tie_word_embeddings=tied, attention_bias=with_bias)
+        if chat_tokens == "add":
+            forget_chatml(self.base)
+        self.model = Model(base=str(self.base), load_in_4bit=False, chat_tokens=chat_tokens)
+        self.tokenizer = chatml_tokenizer(self.model.base, None, chat_tokens)
+        self.tokenizer.save_pretrained(self.adapter)
+        model = load_base(self.model, None, self.adapter)
+        new = new_tokens(self.model.base, None, self.tokenizer, chat_tokens)
+        settings = lora_settings(model, new) | lora
+        self.tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, **settings))
+        torch.manual_seed(1)
+        for parameter in self.tuned.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.1 * torch.randn_like(parameter)
+        self.tuned.eval().save_pretrained(self.adapter)
+
+    def job(self, folder: Path, base: Path | None = None) -> child.MergeJob:
+        yardstick = Yardstick(held_out=folder / "none", rows=1, logits=folder / "logits")
+        return child.MergeJob(
+            trained=self.adapter,
+            tokenizer=self.adapter,
+            model=self.model,
+            revision=None,
+            base=Base(name=str(base or self.base), revision=None, setting="model.base"),
+            max_shard_gb=1e-4,
+            folder=folder / "merged",
+            yardstick=yardstick,
+        )
+
+    def distances(self, merged: Path) -> tuple[float, float]:
+        """Return how far the adapter's probabilities are from the merged model's, and the base's."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        plain = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
+        ids = torch.arange(5, len(self.tokenizer), 5)[None]
+        with torch.inference_mode():
+            expected, seen = self.tuned(ids).logits.softmax(-1), plain(ids).logits.softmax(-1)
+            with self.tuned.disable_adapter():
+                base = self.tuned(ids).logits.softmax(-1)
+        return (seen - expected).abs().max().item(), (base - expected).abs().max().item()
+
+
+@pytest.mark.parametrize(
+    ("kind", "keeps_tie"),
+    [
+        ({"use_rslora": True}, None),
+        ({"use_dora": True}, None),
+        ({"bias": "all", "with_bias": True}, None),
+        ({"modules_to_save": ["lm_head", "norm", "mlp"], "target_modules": ["q_proj"]}, None),
+        ({"trainable_token_indices": TOKENS}, None),
+        ({"target_modules": ["embed_tokens", "lm_head"]}, None),
+        ({}, True),
+        ({"trainable_token_indices": TOKENS}, True),
+        ({"target_modules": ["embed_tokens"]}, False),
+        ({"target_modules": ["lm_head"]}, False),
+        ({"modules_to_save": ["lm_head"]}, False),
+    ],
+    ids=str,
+)
+def test_whatever_peft_trains_is_merged(tmp_path, kind, keeps_tie):
+    """`keeps_tie`: the base's embeddings are tied, and whether the merged model's still are."""
+    kind = {"target_modules": ATTENTION} | kind
+    made = Made(
+        tmp_path, tied=keeps_tie is not None, with_bias=kind.pop("with_bias", False), **kind
+    )
+    written = child.write_checkpoint(made.job(tmp_path))
+    assert all(written.changed.values())
+    near, far = made.distances(tmp_path / "merged")
+    assert near < 0.02 * far
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is bool(keeps_tie)
+    assert ("lm_head.weight" in written.sums) is not bool(keeps_tie)
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32", "4bit"])
+def test_bases_stored_in_other_ways(tmp_path, precision):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from retune.models import nf4
+
+    made = Made(tmp_path, target_modules=ATTENTION)
+    dtype = torch.bfloat16 if precision == "4bit" else getattr(torch, precision)
+    settings = {"quantization_config": nf4(dtype)} if precision == "4bit" else {}
+    stored = AutoModelForCausalLM.from_pretrained(made.base, dtype=dtype, **settings)
+    stored.save_pretrained(tmp_path / "stored", max_shard_size="40KB")
+    child.write_checkpoint(made.job(tmp_path, base=tmp_path / "stored"))
+    near, far = made.distances(tmp_path / "merged")
+    assert near < (0.3 if precision == "4bit" else 0.02) * far
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["dtype"] == ("float16" if precision == "float16" else "bfloat16")
+    assert "quantization_config" not in config
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_new_tokens_come_with_their_rows(tmp_path, tied):
+    """`model.chat_tokens: add`: what was trained has two rows more than the base's files."""
+    made = Made(tmp_path, tied, chat_tokens="add", target_modules=ATTENTION)
+    written = child.write_checkpoint(made.job(tmp_path))
+    near, far = made.distances(tmp_path / "merged")
+    assert near < 0.02 * far
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["vocab_size"] == len(made.tokenizer) == made.tuned.config.vocab_size
+    assert config["tie_word_embeddings"] is tied
+    assert all(written.changed.values())
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    made = Made(tmp_path, target_modules=ATTENTION)
+    (made.base / "model.safetensors").rename(made.base / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"^model\.base: .*pickled weights \(\.bin\)"):
+        child.write_checkpoint(made.job(tmp_path))
+
+
+def test_a_base_whose_files_name_tensors_otherwise_is_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
-    step = Step(stage="train", key={"test": "zeroed"})
+    made = Made(tmp_path, target_modules=ATTENTION)
+    file = made.base / "model.safetensors"
+    save_file({f"transformer.{name}": one for name, one in load_file(file).items()}, file)
+    with pytest.raises(CheckpointError, match=r"hold no tensor lm_head\.weight \(21 of 21"):
+        child.write_checkpoint(made.job(tmp_path))
+
+
+def test_values_beyond_the_precision_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    made = Made(tmp_path, target_modules=ATTENTION)
+    file = made.adapter / "adapter_model.safetensors"
+    save_file({name: one * 1e25 for name, one in load_file(file).items()}, file)
+    with pytest.raises(ValueError, match=r"^model.layers.0.*values beyond torch\.bfloat16"):
+        child.write_checkpoint(made.job(tmp_path))
+
+
+def altered(trained, name: str, change) -> Adapter:
+    """Return a copy of the trained adapter's output with `change` made to its tensors (a dict)."""
+    from safetensors.torch import load_file, save_file
+
+    step = Step(stage="train", key={"test": name})
     shutil.copytree(trained.adapter.folder, step.folder)
-    zeroed = trained.adapter.model_copy(update={"step": step})
-    file = zeroed.path / "adapter_model.safetensors"
-    weights = load_file(file)
-    save_file({k: v * ("lora_B" not in k) for k, v in weights.items()}, file)
-    merging = Step(stage="merge", key={"test": "zeroed"})
+    adapter = trained.adapter.model_copy(update={"step": step})
+    file = adapter.path / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file)
+    return adapter
+
+
+def test_a_checkpoint_that_is_only_the_base_is_refused(at_home, trained, in_process):
+    zeroed = altered(
+        trained, "zeroed", lambda w: {k: v * ("lora_B" not in k) for k, v in w.items()}
+    )
     with pytest.raises(MergeMismatch, match="holds the base model's weights"):
-        merge.fn(zeroed, at_home.chats, at_home.model, Merging(), merging, None)
-    assert not merging.folder.exists()
+        merged_by(at_home, zeroed, "zeroed")
+    assert not Step(stage="merge", key={"test": "zeroed"}).folder.exists()
 
 
-@pytest.mark.parametrize("kl", [0.2, float("nan")])
-def test_a_divergence_beyond_the_tolerance_is_refused(kl):
-    metrics = {"changed_share": 1.0, "kl": kl, "top1_agreement": 0.7}
-    with pytest.raises(MergeMismatch, match=r"max_kl allows 0\.05.*70\.0%"):
-        require_match(metrics, Merging())
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("half", lambda w: dict(sorted(w.items())[::2]), r"14 of its 28 tensors are missing"),
+        (
+            "elsewhere",
+            lambda w: {k.replace(".layers.", ".blocks."): v for k, v in w.items()},
+            r"28 of its 28 tensors are missing, 28 have no place",
+        ),
+    ],
+)
+def test_an_adapter_that_peft_would_only_warn_of_is_refused(
+    at_home, trained, in_process, name, change, message
+):
+    with pytest.raises(AdapterMismatch, match=message):
+        merged_by(at_home, altered(trained, name, change), name)
+
+
+def test_a_tensor_that_is_corrupted_on_the_disk_is_named(at_home, trained, in_process, monkeypatch):
+    def write_then_corrupt(job):
+        written = child.Written.model_validate(write(job))
+        file = job.folder / "model.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 4  # one bit of the last tensor
+        file.write_bytes(content)
+        return written
+
+    write = child.write_checkpoint
+    monkeypatch.setattr(child, "write_checkpoint", write_then_corrupt)
+    with pytest.raises(MergeMismatch, match=r"^model\.norm\.weight .*not on the disk as it was"):
+        merged_by(at_home, trained.adapter, "corrupted")
+
+
+class TestTrainedOn4Bits:
+    """On a CPU nothing trains in 4 bits; an adapter on a base that is loaded so stands for one."""
+
+    @pytest.fixture
+    def model(self, project):
+        return project.model.model_copy(update={"load_in_4bit": True})
+
+    def test_the_nearer_of_two_candidates_is_kept(self, at_home, trained, in_process, model):
+        merged = merged_by(
+            at_home, trained.adapter, "two", model, save_method="merged_4bit", max_kl=10,
+            max_perplexity_ratio=10, min_top1_agreement=0,
+        )  # fmt: skip
+        seen = merged.metrics
+        assert seen["kl"] == seen["kl/dequantized"] < 1e-3 < seen["kl/16bit"]
+        assert seen["top1_agreement/dequantized"] > 0.98
+        assert seen["perplexity/16bit"] != seen["perplexity/dequantized"]
+        assert merged.params == {"merged_onto": "dequantized"}
+        assert {path.name for path in merged.folder.iterdir()} == {
+            *("model", "model-4bit", "output.json")
+        }
+        assert merged.models == ("model", "model-4bit")
+        stored = json.loads((merged.four_bit / "config.json").read_text())
+        assert stored["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
+        assert 0 < seen["kl/4bit"] < 1.5
+
+    def test_the_recipe_may_choose(self, at_home, trained, in_process, model):
+        merged = merged_by(
+            at_home, trained.adapter, "16bit", model, onto="16bit", max_kl=10,
+            max_perplexity_ratio=10, min_top1_agreement=0,
+        )  # fmt: skip
+        assert merged.params == {"merged_onto": "16bit"}
+        assert "kl/dequantized" not in merged.metrics
+
+    def test_both_bases_of_one_that_is_stored_in_4_bits(self, at_home, trained, tmp_path):
+        model = at_home.model.model_copy(update={"base": "stored", "load_in_4bit": True})
+        told = {"in_4bit": ["a"], "stored_in_4bit": True}
+
+        def bases(**merging):
+            recipe = Recipe(
+                name="r", model=model, dataset={"source": "s"}, merging=Merging(**merging)
+            )
+            work = stage.Work(trained.adapter, at_home.chats, recipe, PINS, tmp_path)
+            return work.bases(told)
+
+        assert {
+            name: (base.name, base.rounded) for name, base in bases(base_16bit="t").items()
+        } == {
+            "16bit": ("t", ()),
+            "dequantized": ("stored", ()),
+        }
+        assert list(bases()) == ["dequantized"]
+        with pytest.raises(ValueError, match=r"name its 16-bit weights in merging\.base_16bit"):
+            bases(onto="16bit")
+
+
+@pytest.fixture(scope="module")
+def full(project):
+    """What train leaves of a full fine-tuning, as `Adapter`."""
+    settings = Training(
+        **{"backend": "trl", "method": "full", "learning_rate": 1e-3, "optimizer": "adamw_torch"},
+        **{"max_steps": 12, "warmup_steps": 0, "batch_size": 8, "gradient_accumulation": 1},
+        packing=False,
+    )
+    recipe = {"name": "full", "model": {"base": "b"}, "dataset": {"source": "s"}}
+    with project.at_home(), start_run(Recipe.parse(recipe), "full", {}) as run:
+        step = Step(stage="train", key={"test": "full"})
+        return train.fn(project.chats, project.model, settings, step, run, None)
+
+
+class TestFullFineTuning:
+    def test_it_is_evaluated_beside_its_base(self, at_home, full):
+        job = EvaluateJob(
+            held_out=at_home.chats.held_out,
+            tokenizer=at_home.chats.tokenizer,
+            adapter=full.path,
+            model=at_home.model,
+            revision=None,
+            config=Evaluation(max_new_tokens=4),
+            prompts=[[{"role": "user", "content": "say red"}]],
+        )
+        seen = evaluating.evaluate(job)
+        assert seen["losses"]["tuned"] < 0.8 * seen["losses"]["base"]
+        assert seen["answers"]["base"] != seen["answers"]["tuned"]
+
+    def test_its_merge_is_what_was_trained(self, at_home, full, in_process):
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        merged = merged_by(at_home, full, "full")
+        assert merged.metrics["kl"] < 1e-3
+        assert merged.metrics["changed_share"] == 1
+        trained = AutoModelForCausalLM.from_pretrained(full.path, dtype=torch.bfloat16)
+        stored = AutoModelForCausalLM.from_pretrained(merged.path, dtype=torch.bfloat16)
+        for name, tensor in trained.state_dict().items():
+            assert torch.equal(tensor, stored.state_dict()[name])
+
+    def test_a_base_that_was_not_trained_is_refused(self, at_home, full, in_process):
+        step = Step(stage="train", key={"test": "untrained"})
+        shutil.copytree(at_home.model.base, step.folder / "adapter")
+        untrained = full.model_copy(update={"step": step})
+        with pytest.raises(MergeMismatch, match="holds the base model's weights"):
+            merged_by(at_home, untrained, "untrained")
+
+
+GOOD = {"changed_share": 1.0, "kl": 0.01, "top1_agreement": 0.97, "perplexity_ratio": 1.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kl": 0.2}, {"kl": float("nan")}, {"top1_agreement": 0.7}, {"perplexity_ratio": 1.2}],
+    ids=str,
+)
+def test_a_divergence_beyond_the_tolerance_is_refused(change):
+    require_match(GOOD, Merging())
+    with pytest.raises(MergeMismatch, match=r"max_kl allows 0\.05.*min_top1_agreement 80\.0%"):
+        require_match(GOOD | change, Merging())
+
+
+def test_what_is_not_a_number_is_never_the_nearest():
+    assert nearest({"16bit": {"kl": float("nan")}, "dequantized": {"kl": 3.0}}) == "dequantized"
+    assert nearest({"16bit": {"kl": 0.1}, "dequantized": {"kl": 0.2}}) == "16bit"
+
+
+def test_a_broken_4bit_checkpoint_is_refused():
+    require_4bit_match({"kl": 0.3, "top1_agreement": 0.8})
+    for broken in ({"kl": 4.0, "top1_agreement": 0.8}, {"kl": 0.3, "top1_agreement": 0.1}):
+        with pytest.raises(MergeMismatch, match="4-bit checkpoint is broken"):
+            require_4bit_match(broken)

@@ -1,0 +1,76 @@
+"""How near a checkpoint is to what was trained: the logits of both on held-out conversations.
+
+For child processes; imports torch where it is used.
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from retune.models import device, padded, token_ids
+
+if TYPE_CHECKING:
+    import torch
+
+CHECK_TOKENS = 512  # of each compared row: its logits wait on disk meanwhile
+
+
+class Yardstick(BaseModel):
+    """The first `rows` of `held_out` (Parquet), and the folder for what was trained says to them."""
+
+    held_out: Path
+    rows: int
+    logits: Path
+
+    def token_ids(self) -> list[list[int]]:
+        return token_ids(self.held_out, self.rows, CHECK_TOKENS)
+
+
+def keep_logits(model: Any, yardstick: Yardstick) -> None:
+    """Write the logits of each row, (tokens, vocabulary), to a file of its own."""
+    import torch
+
+    yardstick.logits.mkdir()
+    for number, ids in enumerate(yardstick.token_ids()):
+        torch.save(_logits(model, ids).cpu(), yardstick.logits / f"{number}.pt")
+
+
+def measure(model: Any, yardstick: Yardstick) -> dict[str, float]:
+    """Return how far `model` is from the kept logits, one row in memory at a time.
+
+    `kl` is its mean divergence from them (nats per token), `top1_agreement` (0 to 1) the share of
+    tokens for which both rank the same one first; `perplexity` is the model's own, and
+    `perplexity_ratio` that over `perplexity/trained`.
+    """
+    import torch
+    from torch.nn.functional import kl_div, nll_loss
+
+    divergence, agreed, tokens = 0.0, 0, 0
+    losses, targets = [0.0, 0.0], 0
+    for number, ids in enumerate(yardstick.token_ids()):
+        kept = torch.load(yardstick.logits / f"{number}.pt").to(device()).float().log_softmax(-1)
+        seen = _logits(model, ids).float().log_softmax(-1)
+        divergence += kl_div(seen, kept, reduction="sum", log_target=True).item()
+        agreed += (kept.argmax(-1) == seen.argmax(-1)).sum().item()
+        tokens += len(ids)
+        following = torch.tensor(ids[1:], device=seen.device)
+        for side, scores in enumerate((seen, kept)):
+            losses[side] += nll_loss(scores[:-1], following, reduction="sum").item()
+        targets += len(following)
+    own, trained = (math.exp(min(loss / targets, 700)) for loss in losses)
+    return {
+        "kl": divergence / tokens,
+        "top1_agreement": agreed / tokens,
+        "perplexity": own,
+        "perplexity/trained": trained,
+        "perplexity_ratio": own / trained,
+    }
+
+
+def _logits(model: Any, ids: list[int]) -> "torch.Tensor":
+    import torch
+
+    with torch.inference_mode():
+        return model(**padded([ids], pad=0), use_cache=False).logits[0]

@@ -1,0 +1,35 @@
+"""The child process of merge that stores a 16-bit checkpoint in 4 bits, as Unsloth's merged_4bit."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from retune.child import emit, main
+from retune.models import compute_dtype, load_plain, nf4
+from tasks.merge.comparison import Yardstick, measure
+
+
+class FourBitJob(BaseModel):
+    """`checkpoint` in 16 bits becomes one of NF4 weights in `folder`, in files of `max_shard_gb` GB."""
+
+    checkpoint: Path
+    folder: Path
+    max_shard_gb: float
+    yardstick: Yardstick
+
+
+def quantize(job: FourBitJob) -> dict[str, Any]:
+    """Write the checkpoint, for transformers and bitsandbytes; return `metrics` of it, read back."""
+    from transformers import AutoTokenizer
+
+    emit("state", text="storing the merged model in 4 bits")
+    model = load_plain(job.checkpoint, nf4(compute_dtype()))
+    model.save_pretrained(job.folder, max_shard_size=int(job.max_shard_gb * 1e9))
+    AutoTokenizer.from_pretrained(job.checkpoint).save_pretrained(job.folder)
+    del model
+    return {"metrics": measure(load_plain(job.folder), job.yardstick)}
+
+
+if __name__ == "__main__":
+    main(FourBitJob, quantize)

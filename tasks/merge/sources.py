@@ -1,0 +1,214 @@
+"""What a merged checkpoint is made of: an adapter on a base that stays on disk, or a full fine-tune.
+
+For child processes; imports torch where it is used.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel
+
+from retune.config import Model
+from retune.embeddings import fit_embeddings
+from retune.models import with_adapter
+from tasks.merge.checkpoint import Checkpoint, CheckpointError, in_4bit
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Base(BaseModel):
+    """The weights that are merged onto: a Hub id or folder, and the recipe's setting for it.
+
+    `rounded` are the modules whose weights become what QLoRA's 4-bit ones stand for.
+    """
+
+    name: str
+    revision: str | None
+    setting: str
+    rounded: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """Tensors of the merged model by their names; `config` is the model's, and goes with them."""
+
+    config: Any
+    shapes: "dict[str, torch.Size]"
+
+    def read(self, name: str) -> "tuple[torch.Tensor | None, torch.Tensor]":
+        """Return the base's tensor, None if nothing was trained in it, and the merged model's; both
+        in main memory."""
+
+
+class FullFineTune:
+    """A whole checkpoint that was trained, beside the base that it was trained from."""
+
+    def __init__(self, trained: Path, base: Base) -> None:
+        from transformers import AutoConfig
+
+        self._trained = Checkpoint(str(trained), None, "training.method")
+        self._base = Checkpoint(base.name, base.revision, base.setting)
+        self.config = AutoConfig.from_pretrained(trained)
+        self.shapes = {name: self._trained.shape(name) for name in self._trained.names}
+
+    def read(self, name: str) -> "tuple[torch.Tensor | None, torch.Tensor]":
+        before = self._base.read(name) if name in self._base.names else None
+        return before, self._trained.read(name)
+
+
+class AdaptedBase:
+    """An adapter on a base of which no weight is in memory; PEFT merges one layer at a time.
+
+    PEFT's own arithmetic does it, in 32 bits, whatever it is: LoRA, rsLoRA, DoRA, trained biases,
+    `modules_to_save`, trained embedding rows. A tied output embedding is written by itself, and the
+    tie cut, if training made it another matrix than the input embedding. Raises AdapterMismatch,
+    CheckpointError.
+    """
+
+    def __init__(
+        self, adapter: Path, base: Base, model: Model, revision: str | None, tokenizer: Path
+    ) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        self._base = Checkpoint(base.name, base.revision, base.setting)
+        self._rounded = set(base.rounded)
+        self.config = AutoConfig.from_pretrained(base.name, revision=base.revision)
+        vars(self.config).pop("quantization_config", None)
+        with torch.device("meta"):
+            plain = AutoModelForCausalLM.from_config(deepcopy(self.config), dtype=torch.float32)
+        fit_embeddings(plain, model, revision, tokenizer)
+        self.config.vocab_size = plain.config.vocab_size
+        self.shapes = {name: tensor.shape for name, tensor in plain.state_dict().items()}
+        self._tied = dict(plain.all_tied_weights_keys)
+        self._require_names(base.setting)
+        _hollow(plain)
+        # PEFT holds the adapter where the base is; with low_cpu_mem_usage it does not fill it first.
+        tuned = with_adapter(plain, adapter, low_cpu_mem_usage=True, torch_device="cpu")
+        self._wrappers = _wrappers(tuned.get_base_model())
+        self._brought = {
+            name: one
+            for name, one in tuned.get_base_model().named_parameters()
+            if name in self.shapes and not _is_hollow(one)
+        }
+        self._untie()
+
+    def read(self, name: str) -> "tuple[torch.Tensor | None, torch.Tensor]":
+        before = self._stored(name)
+        if name in self._brought:
+            return before, self._brought[name].data
+        path = self._wrapper(name)
+        if path is None:
+            return None, before
+        with self._filled(path, {name: before}):
+            merged = _unwrapped(self._wrappers[path], merge=True)
+            return before, merged.get_parameter(name.removeprefix(f"{path}.")).data
+
+    def _stored(self, name: str) -> "torch.Tensor":
+        """Return the base's tensor, rounded as in training and grown to the model's shape."""
+        from torch.nn.functional import pad
+
+        tensor = self._base.read(name if name in self._base.names else self._tied[name])
+        if name.removesuffix(".weight") in self._rounded:
+            tensor = in_4bit(tensor)
+        # The rows that were added are all trained, so the adapter brings them.
+        grown = self.shapes[name][0] - len(tensor) if tensor.dim() == 2 else 0
+        return pad(tensor, (0, 0, 0, grown)) if grown else tensor
+
+    def _require_names(self, setting: str) -> None:
+        """Raise CheckpointError if the files name their tensors in another way than the model."""
+        lost = self.shapes.keys() - self._base.names - self._tied.keys()
+        if lost:
+            raise CheckpointError(
+                f"{setting}: the files of {self._base.model} hold no tensor {min(lost)} ({len(lost)} of "
+                f"{len(self.shapes)} are missing), which transformers has in this model; save it again "
+                f"with transformers' save_pretrained and name that folder"
+            )
+
+    def _wrapper(self, name: str) -> str | None:
+        """Return the path of the module in which PEFT holds what it trained of `name`."""
+        path = name
+        while path:
+            path = path.rpartition(".")[0]
+            if path in self._wrappers:
+                return path
+        return None
+
+    @contextmanager
+    def _filled(self, path: str, known: "dict[str, torch.Tensor]") -> Iterator[None]:
+        """Give a wrapped layer copies of the base's weights for a while, in 32 bits."""
+        import torch
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        wrapper = self._wrappers[path]
+        parameters = dict(_unwrapped(wrapper, merge=False).named_parameters())
+        own = {leaf: parameter.data for leaf, parameter in parameters.items()}
+        for leaf, parameter in parameters.items():
+            name, data = f"{path}.{leaf}", own[leaf]
+            if _is_hollow(data):  # else the adapter brought it
+                data = known[name] if name in known else self._stored(name)
+            parameter.data = data.to(torch.float32, copy=True)
+        try:
+            yield
+        finally:  # as before, since it may be asked for again
+            for leaf, parameter in parameters.items():
+                parameter.data = own[leaf]
+            for module in wrapper.modules():
+                if isinstance(module, BaseTunerLayer):
+                    module.merged_adapters.clear()
+
+    def _untie(self) -> None:
+        """Keep of tied tensors only the first, unless training made them different."""
+        import torch
+
+        for name, first in self._tied.items():
+            if torch.equal(self.read(name)[1], self.read(first)[1]):
+                del self.shapes[name]
+            else:
+                self.config.tie_word_embeddings = False
+
+
+def _hollow(model: Any) -> None:
+    """Replace a model's weights by ones of the same shape in main memory that take no space."""
+    import torch
+
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.nn.Parameter(_nothing(parameter), requires_grad=False)
+                module._parameters[name] = empty
+
+
+def _nothing(like: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    return torch.zeros((), dtype=like.dtype).expand(like.shape)
+
+
+def _is_hollow(parameter: "torch.Tensor") -> bool:
+    return parameter.untyped_storage().nbytes() < parameter.nbytes
+
+
+def _wrappers(model: Any) -> dict[str, Any]:
+    """Return PEFT's layers around the model's own, by the path of the latter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    return {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def _unwrapped(wrapper: Any, merge: bool) -> Any:
+    """Return the layer inside PEFT's, with the adapter merged in if `merge`."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not isinstance(wrapper, BaseTunerLayer):
+        return wrapper.unload_and_optionally_merge_module(
+            merge, safe_merge=False, adapter_names=None
+        )
+    if merge:
+        wrapper.merge()
+    return wrapper.get_base_layer()
