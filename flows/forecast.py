@@ -11,7 +11,7 @@ from flows.summary import Grid
 from retune.config import Recipe, bits_of
 from retune.records import Pins
 from retune.sources import local_path, pin_all
-from retune.workspace import home
+from retune.workspace import home, in_words
 
 # Bits per weight of whole files, from llama.cpp's published sizes for an 8B model.
 BITS_PER_WEIGHT = {
@@ -78,11 +78,7 @@ def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     weights = parameters * (0.7 if recipe.model.load_in_4bit else 2)
     return [
         ["base model", f"{parameters / 1e6:,.1f} M", "weights"],
-        ["disk needed", _size(disk), f"{_size(free)} free in {folder}"],
-        ["memory to train", _size(weights), "for the frozen weights, plus activations"],
-        *([["memory to merge", _size(full * 1.2), "of main memory"]] if "merge" in todo else []),
+        ["disk needed", in_words(disk), f"{in_words(free)} free in {folder}"],
+        ["memory to train", in_words(weights), "for the frozen weights, plus activations"],
+        *([["memory to merge", in_words(full * 1.2), "of main memory"]] if "merge" in todo else []),
     ]
-
-
-def _size(count: float) -> str:
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

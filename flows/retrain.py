@@ -104,22 +104,23 @@ def retrain(
         scores = run.log(
             evaluate(adapter, chats, recipe.model, recipe.evaluation, plan.evaluate, run, commit)
         )
-        merged = imatrix = None
-        files: list[Gguf] = []
+        merged = source = imatrix = None
+        quants: list[Gguf] = []
         if plan.merge:
             merged = run.log(merge(adapter, chats, recipe, pins, plan.merge))
             source = run.log(convert(merged, chats, scores, recipe, plan.convert))
             imatrix = plan.calibrate and run.log(calibrate(source, chats, recipe, plan.calibrate))
-            files = [source, *quantize_all(source, imatrix, chats, recipe, plan, run)]
+            quants = quantize_all(source, imatrix, chats, recipe, plan, run)
         published = None
         if plan.publish:
             published = run.log(
-                publish(adapter, merged, files[1:], scores, recipe, pins, plan.publish)
+                publish(adapter, merged, quants, scores, recipe, pins, plan.publish)
             )
             run.register(name, published.model, published.params)
 
-        outputs = [conformance, rows, sound, chats, adapter, scores, merged, imatrix, *files]
-        summary = summarise(recipe, run, [made for made in outputs if made], published)
+        trained = [conformance, rows, sound, chats, adapter, scores]
+        files = [output for output in (merged, source, imatrix, *quants) if output]
+        summary = summarise(recipe, run, [*trained, *files], published)
         create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
         return summary
 

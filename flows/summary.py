@@ -108,7 +108,7 @@ def _scores(scores: Output) -> Grid:
 # Of a GGUF file's measures: the column's title, and how a value is written.
 MEASURES = {
     "bits_per_weight": ("bpw", ".2f"),
-    "perplexity": ("ppl", ".3f"),
+    "perplexity": ("ppl", "#.4g"),
     "kl_divergence": ("KL", ".4f"),
     "same_top_token": ("top-1", ".1%"),
     "exact_match": ("match", ".1%"),
@@ -119,8 +119,8 @@ MEASURES = {
 
 def _files(files: list[Gguf]) -> list[Grid]:
     """Return the table of files, and one of what does not ship and why, if there is such a file."""
-    rows = [[gguf.file, _megabytes(gguf), *_measures(gguf), _fate(gguf)] for gguf in files]
-    columns = ["file", "size", *(title for title, _ in MEASURES.values()), ""]
+    rows = [[gguf.method, _bytes(gguf.bytes), *_measures(gguf), _fate(gguf)] for gguf in files]
+    columns = ["", "size", *(title for title, _ in MEASURES.values()), ""]
     kept = [[gguf.file, gguf.reason] for gguf in files if not gguf.ships]
     return [
         *([Grid(title="GGUF files", columns=columns, rows=rows)] if files else []),
@@ -128,8 +128,8 @@ def _files(files: list[Gguf]) -> list[Grid]:
     ]
 
 
-def _megabytes(gguf: Gguf) -> str:
-    return f"{gguf.bytes / 1e6:,.1f} MB"
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _measures(gguf: Gguf) -> list[str]:

@@ -10,13 +10,12 @@ from pathlib import Path
 from retune import llamacpp
 from retune.config import Quantization, Recipe
 from retune.machine import MachineUnfit, cores, free_memory
-from retune.workspace import NoSpaceLeft
+from retune.workspace import NoSpaceLeft, in_words
 
-GIB = 2**30
 # Measured: llama-quantize holds its largest tensor twice, as 32-bit numbers, and little else.
 BYTES_PER_WEIGHT_HELD = 8
-MEMORY_BESIDE = 0.2 * GIB
-DISK_BESIDE = 0.1 * GIB  # metadata, logs, the database
+MEMORY_BESIDE = 0.2 * 2**30
+DISK_BESIDE = 0.1 * 2**30  # metadata, logs, the database
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,8 @@ class FanOut:
 
     def __str__(self) -> str:
         return (
-            f"{len(self.methods)} GGUF files to make: {_gib(sum(self.sizes))} of disk, "
-            f"{_gib(self.memory)} of memory for each of {self.parallel} at a time, with "
-            f"{self.threads} threads each"
+            f"{len(self.methods)} GGUF files to make, {in_words(sum(self.sizes))}; {self.parallel} at a "
+            f"time, each with {in_words(self.memory)} of memory and threads: {self.threads}"
         )
 
     def settle(self, recipe: Recipe) -> Recipe:
@@ -59,10 +57,10 @@ def fan_out(source: Path, methods: Sequence[str], config: Quantization, folder: 
     held = llamacpp.facts(source).largest * BYTES_PER_WEIGHT_HELD
     memory = round(held + MEMORY_BESIDE)
     free = free_memory()
-    if memory > free:
+    if ordered and memory > free:
         raise MachineUnfit(
-            f"to quantize {source.name} takes {_gib(memory)} of memory (its largest tensor in 32 bits), "
-            f"{_gib(free)} are free: no method fits; free some, or use a machine with more"
+            f"to quantize {source.name} takes {in_words(memory)} of memory (its largest tensor as 32-bit "
+            f"numbers), {in_words(free)} are free: no method fits; free some, or use a larger machine"
         )
     # While one is quantized another is measured: a mapped file needs room too, to be fast.
     fitting = free // (memory + max(sizes, default=0))
@@ -80,14 +78,10 @@ def _require_disk(sizes: dict[str, int], methods: Sequence[str], folder: Path) -
     for method in methods:
         if sum(sizes[m] for m in (*fit, method)) + DISK_BESIDE <= free:
             fit.append(method)
-    rest = [f"{method} ({_gib(sizes[method])})" for method in methods if method not in fit]
+    rest = [f"{method} ({in_words(sizes[method])})" for method in methods if method not in fit]
     raise NoSpaceLeft(
         errno.ENOSPC,
-        f"the GGUF files still to make need {_gib(sum(sizes.values()))}, {_gib(free)} are free in "
-        f"{folder}: {', '.join(fit) or 'none'} would fit, {', '.join(rest)} not; free some, set "
+        f"the GGUF files still to make need {in_words(sum(sizes.values()))}, {in_words(free)} are free "
+        f"in {folder}: {', '.join(fit) or 'none'} would fit, {', '.join(rest)} not; free some, set "
         f"RETUNE_HOME to a folder on a larger disk, or set quantization.methods to what fits",
     )
-
-
-def _gib(count: float) -> str:
-    return f"{count / GIB:,.2f} GiB"

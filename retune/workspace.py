@@ -170,14 +170,19 @@ def no_space_left(folder: Path, error: OSError) -> NoSpaceLeft:
     )
 
 
+def in_words(count: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
+
+
 def require_space(folder: Path, count: int, what: str, setting: str) -> None:
     """Raise NoSpaceLeft unless `count` bytes are free in `folder`; `setting` would make it less."""
     free = shutil.disk_usage(folder).free
     if count > free:
         raise NoSpaceLeft(
             errno.ENOSPC,
-            f"{what} takes {count / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free in {folder}: free "
-            f"some, set RETUNE_HOME to a folder on a larger disk, or lower {setting}",
+            f"{what} takes {in_words(count)}, {in_words(free)} are free in {folder}: free some, "
+            f"set RETUNE_HOME to a folder on a larger disk, or lower {setting}",
         )
 
 

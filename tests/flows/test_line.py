@@ -16,7 +16,20 @@ from retune.config import QUANTIZATION_METHODS
 from tests.tasks.conftest import make_base
 
 RETUNE = Path(sys.executable).with_name("retune")
-STAGES = ["fetch", "validate", "format", "train", "evaluate", "merge", "convert"]
+STAGES = [
+    "conform",
+    "fetch",
+    "validate",
+    "format",
+    "train",
+    "evaluate",
+    "merge",
+    "convert",
+    "calibrate",
+]
+# A model that learned nothing has no favourite among its tokens; one file must not ship.
+GATES = {method: {"min_same_top_token": 0.5} for method in QUANTIZATION_METHODS}
+GATES["q2_k"] = {"max_kl_divergence": 1e-9}
 
 
 def sums(count: int) -> list[dict]:
@@ -56,25 +69,24 @@ class Project:
             "evaluation": {
                 "max_loss_ratio": 1.1, "generation_rows": 4, "max_new_tokens": 8, "batch_size": 8,
             },
-            "quantization": {
-                "context": 64, "answer_rows": 2, "answer_tokens": 8, "max_perplexity_ratio": 3.0,
-            },
+            "quantization": {"context": 64, "answer_rows": 2, "gates": GATES},
         }  # fmt: skip
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
     def write(self, name: str, rows: list[dict]) -> None:
         (self.folder / name).write_text("\n".join(json.dumps(row) for row in rows))
 
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """Return this process's environment without what points to other servers and folders."""
+        ours = ("PREFECT", "MLFLOW", "RETUNE_HOME")
+        return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
     def retune(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PREFECT", "MLFLOW", "RETUNE_HOME"))
-        }
         return subprocess.run(
             [RETUNE, *arguments],
             cwd=self.folder,
-            env=environment,
+            env=self.environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -116,13 +128,16 @@ def first(project):
 
 
 def test_a_run_ends_with_what_was_made(first, project):
-    for words in ("rows accepted", "400 of 400", "perplexity", "sha256", "make ui"):
+    for words in ("rows accepted", "400 of 400", "perplexity", "top-1", "ships", "make ui"):
         assert words in first.stdout
     for method in QUANTIZATION_METHODS:
-        assert f"sums-{method.upper()}.gguf" in first.stdout
-        assert list(
-            (project.folder / ".retune" / "work" / "quantize").glob(f"*/sums-{method.upper()}.gguf")
-        )
+        fate = "kept" if method == "q2_k" else "ships"
+        row = re.search(rf"^{method} .* {fate}$", first.stdout, re.MULTILINE)
+        assert row
+        assert len(row[0]) <= 80
+        made = (project.folder / ".retune" / "work" / "quantize").glob("*/*.gguf")
+        assert f"sums-{method.upper()}.gguf" in {path.name for path in made}
+    assert "(quantization.gates.q2_k.max_kl_divergence)" in " ".join(first.stdout.split())
 
 
 def test_the_log_holds_nothing_to_learn_to_ignore(first):
@@ -145,6 +160,15 @@ def test_the_run_is_in_mlflow_with_a_child_per_quant(first, project):
     for child in children:
         assert child.data.metrics["quantize/perplexity"] > 1
         assert child.data.metrics["quantize/bytes"] > 0
+        assert child.data.metrics["quantize/kl_divergence"] < 0.1
+        modelfile = f"quantize/sums-{child.info.run_name.upper()}.Modelfile"
+        files = client.list_artifacts(child.info.run_id, "quantize")
+        assert modelfile in {file.path for file in files}
+    charts = client.list_artifacts(parent.info.run_id, "quantize")
+    assert {file.path for file in charts} == {
+        "quantize/size_and_quality.png",
+        "quantize/gguf_files.json",
+    }
     documents = client.list_artifacts(parent.info.run_id, "validate")
     assert {"validate/report.json", "validate/data_docs"} <= {file.path for file in documents}
 
@@ -170,6 +194,19 @@ def test_a_changed_setting_runs_only_what_depends_on_it(first, project):
     assert states["merge"] == "reuse"
 
 
+def test_without_a_merge_there_is_nothing_to_quantize(first, project):
+    planned = project.retune("plan", "recipe.yaml", "--set", "merging.save_method=lora")
+    assert planned.returncode == 0, planned.stderr
+    stages = {line.split()[0] for line in planned.stdout.splitlines() if line.strip()}
+    assert {"train", "evaluate"} <= stages
+    assert not {"merge", "convert", "calibrate", "quantize"} & stages
+    assert "memory to merge" not in planned.stdout
+    done = project.retune("run", "recipe.yaml", "--set", "merging.save_method=lora")
+    assert done.returncode == 0, done.stderr
+    assert "all 6 outputs were reused" in done.stdout
+    assert "GGUF files" not in done.stdout
+
+
 def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(project):
     done = project.retune("run", "recipe.yaml", "--set", "dataset.source=flipped.jsonl")
     assert done.returncode == 1
@@ -184,7 +221,7 @@ def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(project):
     state, message, tasks = project.flow_run()
     assert state == "Failed"
     assert "dataset rejected" in message
-    assert tasks == {"pin_inputs", "fetch", "validate"}
+    assert tasks == {"pin_inputs", "conform", "fetch", "validate"}
     client, parent, _ = project.newest_mlflow_run()
     assert parent.info.status == "FAILED"
     assert "dataset rejected" in parent.data.tags["retune.error"]
