@@ -97,8 +97,7 @@ def _converted(passed: bool, seen: str) -> Check:
         name="llama.cpp's converter knows model and tokenizer",
         passed=passed,
         seen=seen,
-        fix="choose a model.base that llama.cpp supports, or set merging.save_method=lora to train "
-        "without GGUF files",
+        fix="choose a model.base that llama.cpp supports",
     )
 
 
