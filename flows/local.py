@@ -12,6 +12,8 @@ from pathlib import Path
 from retune.workspace import home
 
 USER_ERRORS = (ValueError, OSError, RuntimeError)
+# Of Prefect's own life; the second comes at the end of a run on a busy machine.
+NO_NEWS = ("temporary server", "EventsWorker - Still processing items")
 
 
 def configure() -> None:
@@ -68,7 +70,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Tell what a person must read from what there is to learn to ignore."""
     if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
         return False
-    return "temporary server" not in record.getMessage()
+    return not any(words in record.getMessage() for words in NO_NEWS)
 
 
 def _brief(render: Callable[[logging.LogRecord], str]) -> Callable[[logging.LogRecord], str]:
