@@ -11,7 +11,7 @@ from flows.retrain import retrain
 from retune.config import Recipe, RecipeError
 
 ROOT = Path(__file__).parent.parent.parent
-INNER_SECTIONS = ("classifier", "drift", "decontamination")  # of validation
+INNER_SECTIONS = ("classifier", "drift", "decontamination", "gates")  # of validation, quantization
 DECLARED = {
     d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 }
