@@ -13,7 +13,6 @@ from prefect import get_run_logger
 
 from retune import held_out, llamacpp
 from retune.config import Quantization, Recipe
-from retune.machine import cores
 from retune.modelfile import modelfile
 from retune.records import Chats, Gguf, Imatrix, Merged, Scores
 from retune.workspace import Build, Step, building, require_space, sha256, size
@@ -25,7 +24,7 @@ from tasks.quantize.fidelity import (
     require_end_of_turn,
     require_prompts,
 )
-from tasks.quantize.measures import answer, measure, size_of, summed_up
+from tasks.quantize.measures import answer, measure, size_of, summed_up, threads
 from tasks.quantize.report import report
 from tasks.quantize.verdict import verdict
 from tasks.stage import stage
@@ -78,7 +77,8 @@ def require_space_to_convert(
     """Raise NoSpaceLeft unless there is room for the GGUF and its logits (often the larger part)."""
     most = held_out.measured_rows(chats.held_out, config)
     tokens = held_out.token_count(chats.held_out, most)
-    vocabulary = json.loads((merged.path / "config.json").read_text())["vocab_size"]
+    # Models of several parts name it deeper; of them only the GGUF itself is counted.
+    vocabulary = json.loads((merged.path / "config.json").read_text()).get("vocab_size", 0)
     logits = llamacpp.KeptLogits(config.context, vocabulary, tokens // config.context)
     what = f"the 16-bit GGUF with its logits on {tokens:,} held-out tokens"
     require_space(folder, size(merged.path) + logits.size, what, "quantization.perplexity_rows")
@@ -167,10 +167,6 @@ def finish(
 
 def modelfile_of(gguf: Path) -> Path:
     return gguf.with_suffix(".Modelfile")
-
-
-def threads(config: Quantization) -> int:
-    return config.threads or cores()
 
 
 @contextmanager

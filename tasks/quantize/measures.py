@@ -8,6 +8,11 @@ from retune.held_out import Question
 from retune.machine import cores
 
 
+def threads(config: Quantization) -> int:
+    """Return the threads that the recipe, or the fan-out, gives to one program; else the cores."""
+    return config.threads or cores()
+
+
 def size_of(gguf: Path) -> dict[str, float]:
     """Return its bytes, and its bits per weight."""
     facts = llamacpp.facts(gguf)
@@ -17,7 +22,7 @@ def size_of(gguf: Path) -> dict[str, float]:
 def measure(gguf: Path, logits: Path, config: Quantization) -> dict[str, float]:
     """Return size, perplexity and divergence (nats per token) from the model that left `logits`."""
     sizes = size_of(gguf)
-    seen = llamacpp.divergence(gguf, logits, config.context, config.threads or cores())
+    seen = llamacpp.divergence(gguf, logits, config.context, threads(config))
     return sizes | {
         "perplexity": seen.perplexity,
         "perplexity_ratio": seen.perplexity_ratio,
@@ -30,7 +35,7 @@ def answer(gguf: Path, asked: list[Question], recipe: Recipe) -> llamacpp.Answer
     """Ask the questions as evaluate did: same order, same limit of tokens."""
     prompts = [question.prompt for question in asked]
     most = recipe.evaluation.max_new_tokens
-    return llamacpp.answers(gguf, prompts, most, recipe.quantization.threads or cores())
+    return llamacpp.answers(gguf, prompts, most, threads(recipe.quantization))
 
 
 def summed_up(asked: list[Question], given: llamacpp.Answered) -> dict[str, float]:
