@@ -125,7 +125,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "base_16bit": pins.base_16bit,
             **recipe.merging.model_dump(exclude={"base_16bit", "base_16bit_revision"}),
         },
-        *with_models,
+        *("retune.merger", *with_models),
     )
     quantization, methods = recipe.quantization, recipe.quantization.methods
     llamacpp = {"name": recipe.name, "llama.cpp": locate().root.name}

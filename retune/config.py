@@ -693,10 +693,21 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _can_be_shipped(self) -> Self:
-        if self.training.method == "full":
+    def _training_and_merging_agree(self) -> Self:
+        full, in_4bit = self.training.method == "full", self.model.load_in_4bit
+        merging = self.merging
+        if full and in_4bit:
             raise ValueError(
-                "training.method=full: evaluate, merge and publish take adapters only; use lora"
+                "training.method=full trains 16-bit weights; set model.load_in_4bit=false"
+            )
+        if full and merging.save_method == "lora":
+            raise ValueError(
+                "merging.save_method=lora: training.method=full makes no adapter; use merged_16bit"
+            )
+        if merging.base_16bit and not in_4bit:
+            raise ValueError(
+                "merging.base_16bit is for adapters trained on 4-bit weights; leave it empty with "
+                "model.load_in_4bit=false"
             )
         return self
 

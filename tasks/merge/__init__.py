@@ -9,12 +9,12 @@ from prefect import get_run_logger
 
 from retune.child import Event, run_child
 from retune.config import Merging, Quantization, Recipe
+from retune.merger.comparison import Yardstick
+from retune.merger.sources import Base
 from retune.records import Adapter, Chats, Merged, Pins
 from retune.workspace import Step, building
 from tasks.merge.child import MergeJob
-from tasks.merge.comparison import Yardstick
 from tasks.merge.four_bit_child import FourBitJob
-from tasks.merge.sources import Base
 from tasks.merge.trained_child import TrainedJob
 from tasks.stage import stage
 

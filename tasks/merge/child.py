@@ -2,19 +2,17 @@
 
 import resource
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
 from retune.child import emit, main
 from retune.config import Model
-from retune.models import is_adapter, load_plain
-from tasks.merge.checkpoint import damaged, write
-from tasks.merge.comparison import Yardstick, measure
-from tasks.merge.sources import AdaptedBase, Base, FullFineTune, Source
-
-if TYPE_CHECKING:
-    import torch
+from retune.merger.checkpoint import damaged
+from retune.merger.comparison import Yardstick, measure
+from retune.merger.sources import Base, open_source
+from retune.merger.writing import write_model
+from retune.models import load_plain
 
 
 class MergeJob(BaseModel):
@@ -33,14 +31,6 @@ class MergeJob(BaseModel):
     yardstick: Yardstick
 
 
-class Written(BaseModel):
-    """`sums` is the checksum of every tensor, `changed` says of the trained ones whether they differ
-    from the base's at 16 bits."""
-
-    sums: dict[str, int]
-    changed: dict[str, bool]
-
-
 def merge(job: MergeJob) -> dict[str, Any]:
     """Write the checkpoint, read it back and compare it with what was trained.
 
@@ -49,7 +39,8 @@ def merge(job: MergeJob) -> dict[str, Any]:
     `write_memory_gib`, the most main memory while writing, mapped files and imports included.
     """
     emit("state", text=f"merging onto {job.base.name}")
-    written = write_checkpoint(job)
+    source = open_source(job.trained, job.base, job.model, job.revision, job.tokenizer)
+    written = write_model(source, job.tokenizer, job.folder, int(job.max_shard_gb * 1e9))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
     unchanged = [name for name, differs in written.changed.items() if not differs]
     print("trained, and still as in the base:", unchanged)
@@ -59,65 +50,6 @@ def merge(job: MergeJob) -> dict[str, Any]:
     seen = measure(load_plain(job.folder), job.yardstick)
     share = 1 - len(unchanged) / len(written.changed)
     return {"damaged": [], "metrics": {**seen, "changed_share": share, "write_memory_gib": memory}}
-
-
-def write_checkpoint(job: MergeJob) -> Written:
-    """Write weights, configuration and tokenizer to the job's folder, each weight rounded once."""
-    job.folder.mkdir()
-    source = open_source(job)
-    dtype = checkpoint_dtype(source.config)
-    changed = {}
-
-    def rounded(name: str) -> "torch.Tensor":
-        before, after = source.read(name)
-        after = after.to(dtype)
-        if not after.isfinite().all():
-            raise ValueError(
-                f"{name} has values beyond {dtype} with what was trained merged in; train with a lower "
-                f"training.learning_rate"
-            )
-        if before is not None:
-            changed[name] = not equal(before.to(dtype), after)
-        return after
-
-    sums = write(job.folder, source.shapes, dtype, rounded, int(job.max_shard_gb * 1e9))
-    save_settings(source.config, dtype, job)
-    return Written(sums=sums, changed=changed)
-
-
-def open_source(job: MergeJob) -> Source:
-    if is_adapter(job.trained):
-        return AdaptedBase(job.trained, job.base, job.model, job.revision, job.tokenizer)
-    return FullFineTune(job.trained, job.base)
-
-
-def checkpoint_dtype(config: Any) -> "torch.dtype":
-    """Return the precision of the checkpoint: bf16, or fp16 if the source is stored so."""
-    import torch
-
-    return torch.float16 if config.dtype == torch.float16 else torch.bfloat16
-
-
-def equal(one: "torch.Tensor", other: "torch.Tensor") -> bool:
-    import torch
-
-    return one.shape == other.shape and torch.equal(one, other)
-
-
-def save_settings(config: Any, dtype: "torch.dtype", job: MergeJob) -> None:
-    """Write configuration and tokenizer; generation ends with the end-of-turn token."""
-    from transformers import AutoTokenizer, GenerationConfig
-
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
-    special = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    config.update(special | {"dtype": dtype})
-    config.save_pretrained(job.folder)
-    GenerationConfig(**special).save_pretrained(job.folder)
-    tokenizer.save_pretrained(job.folder)
 
 
 if __name__ == "__main__":

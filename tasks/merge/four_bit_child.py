@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.child import emit, main
+from retune.merger.comparison import Yardstick, measure
 from retune.models import compute_dtype, load_plain, nf4
-from tasks.merge.comparison import Yardstick, measure
 
 
 class FourBitJob(BaseModel):

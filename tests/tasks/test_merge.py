@@ -7,13 +7,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import merge as benchmark
 from retune.chat import chatml_tokenizer, new_tokens
 from retune.config import Evaluation, Merging, Model, Recipe, Training
 from retune.embeddings import lora_settings
+from retune.merger.checkpoint import CheckpointError
+from retune.merger.sources import Base, open_source
+from retune.merger.writing import Written, write_model
 from retune.models import AdapterMismatch, load_base
 from retune.records import Adapter, Merged, Pins
 from retune.tracking import start_run
-from retune.workspace import Step
+from retune.workspace import Step, size
 from tasks import merge as stage
 from tasks.evaluate import child as evaluating
 from tasks.evaluate.child import EvaluateJob
@@ -27,9 +31,6 @@ from tasks.merge import (
     require_match,
     trained_child,
 )
-from tasks.merge.checkpoint import CheckpointError
-from tasks.merge.comparison import Yardstick
-from tasks.merge.sources import Base
 from tasks.train import train
 from tests.tasks.conftest import make_base
 
@@ -136,18 +137,11 @@ class Made:
                 parameter.data += 0.1 * torch.randn_like(parameter)
         self.tuned.eval().save_pretrained(self.adapter)
 
-    def job(self, folder: Path, base: Path | None = None) -> child.MergeJob:
-        yardstick = Yardstick(held_out=folder / "none", rows=1, logits=folder / "logits")
-        return child.MergeJob(
-            trained=self.adapter,
-            tokenizer=self.adapter,
-            model=self.model,
-            revision=None,
-            base=Base(name=str(base or self.base), revision=None, setting="model.base"),
-            max_shard_gb=1e-4,
-            folder=folder / "merged",
-            yardstick=yardstick,
-        )
+    def write(self, folder: Path, base: Path | None = None) -> Written:
+        """Merge onto `base`, or what was trained on, into `folder/merged`."""
+        onto = Base(name=str(base or self.base), revision=None, setting="model.base")
+        source = open_source(self.adapter, onto, self.model, None, self.adapter)
+        return write_model(source, self.adapter, folder / "merged", most=100_000)
 
     def distances(self, merged: Path) -> tuple[float, float]:
         """Return how far the adapter's probabilities are from the merged model's, and the base's."""
@@ -186,7 +180,7 @@ def test_whatever_peft_trains_is_merged(tmp_path, kind, keeps_tie):
     made = Made(
         tmp_path, tied=keeps_tie is not None, with_bias=kind.pop("with_bias", False), **kind
     )
-    written = child.write_checkpoint(made.job(tmp_path))
+    written = made.write(tmp_path)
     assert all(written.changed.values())
     near, far = made.distances(tmp_path / "merged")
     assert near < 0.02 * far
@@ -207,7 +201,7 @@ def test_bases_stored_in_other_ways(tmp_path, precision):
     settings = {"quantization_config": nf4(dtype)} if precision == "4bit" else {}
     stored = AutoModelForCausalLM.from_pretrained(made.base, dtype=dtype, **settings)
     stored.save_pretrained(tmp_path / "stored", max_shard_size="40KB")
-    child.write_checkpoint(made.job(tmp_path, base=tmp_path / "stored"))
+    made.write(tmp_path, base=tmp_path / "stored")
     near, far = made.distances(tmp_path / "merged")
     assert near < (0.3 if precision == "4bit" else 0.02) * far
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
@@ -219,7 +213,7 @@ def test_bases_stored_in_other_ways(tmp_path, precision):
 def test_new_tokens_come_with_their_rows(tmp_path, tied):
     """`model.chat_tokens: add`: what was trained has two rows more than the base's files."""
     made = Made(tmp_path, tied, chat_tokens="add", target_modules=ATTENTION)
-    written = child.write_checkpoint(made.job(tmp_path))
+    written = made.write(tmp_path)
     near, far = made.distances(tmp_path / "merged")
     assert near < 0.02 * far
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
@@ -232,7 +226,7 @@ def test_pickled_weights_are_refused(tmp_path):
     made = Made(tmp_path, target_modules=ATTENTION)
     (made.base / "model.safetensors").rename(made.base / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"^model\.base: .*pickled weights \(\.bin\)"):
-        child.write_checkpoint(made.job(tmp_path))
+        made.write(tmp_path)
 
 
 def test_a_base_whose_files_name_tensors_otherwise_is_refused(tmp_path):
@@ -242,7 +236,7 @@ def test_a_base_whose_files_name_tensors_otherwise_is_refused(tmp_path):
     file = made.base / "model.safetensors"
     save_file({f"transformer.{name}": one for name, one in load_file(file).items()}, file)
     with pytest.raises(CheckpointError, match=r"hold no tensor lm_head\.weight \(21 of 21"):
-        child.write_checkpoint(made.job(tmp_path))
+        made.write(tmp_path)
 
 
 def test_values_beyond_the_precision_are_refused(tmp_path):
@@ -252,7 +246,21 @@ def test_values_beyond_the_precision_are_refused(tmp_path):
     file = made.adapter / "adapter_model.safetensors"
     save_file({name: one * 1e25 for name, one in load_file(file).items()}, file)
     with pytest.raises(ValueError, match=r"^model.layers.0.*values beyond torch\.bfloat16"):
-        child.write_checkpoint(made.job(tmp_path))
+        made.write(tmp_path)
+
+
+def test_memory_grows_with_the_shards_size_not_with_their_number(tmp_path):
+    sizes = {"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 8000}
+    peaks, written = {}, {}
+    for layers in (2, 10):
+        folder = tmp_path / str(layers)
+        benchmark.make(layers, folder, sizes)
+        peaks[layers] = benchmark.watched("ours", layers, 9, folder)["peak"]
+        written[layers] = [size(file) for file in (folder / "ours").glob("*.safetensors")]
+        assert peaks[layers] < 1.3 * max(written[layers]) + 2 * 2**30
+    assert len(written[10]) > 2 * len(written[2])
+    assert max(written[10]) <= 9_010_000
+    assert peaks[10] - peaks[2] < 0.25 * (sum(written[10]) - sum(written[2]))
 
 
 def altered(trained, name: str, change) -> Adapter:
@@ -295,16 +303,15 @@ def test_an_adapter_that_peft_would_only_warn_of_is_refused(
 
 
 def test_a_tensor_that_is_corrupted_on_the_disk_is_named(at_home, trained, in_process, monkeypatch):
-    def write_then_corrupt(job):
-        written = child.Written.model_validate(write(job))
-        file = job.folder / "model.safetensors"
+    def write_then_corrupt(source, tokenizer, folder, most):
+        written = write_model(source, tokenizer, folder, most)
+        file = folder / "model.safetensors"
         content = bytearray(file.read_bytes())
         content[-3] ^= 4  # one bit of the last tensor
         file.write_bytes(content)
         return written
 
-    write = child.write_checkpoint
-    monkeypatch.setattr(child, "write_checkpoint", write_then_corrupt)
+    monkeypatch.setattr(child, "write_model", write_then_corrupt)
     with pytest.raises(MergeMismatch, match=r"^model\.norm\.weight .*not on the disk as it was"):
         merged_by(at_home, trained.adapter, "corrupted")
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from retune.config import Model
 from retune.embeddings import fit_embeddings
-from retune.models import with_adapter
-from tasks.merge.checkpoint import Checkpoint, CheckpointError, in_4bit
+from retune.merger.checkpoint import Checkpoint, CheckpointError, in_4bit
+from retune.models import is_adapter, with_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,18 @@ class Source(Protocol):
     def read(self, name: str) -> "tuple[torch.Tensor | None, torch.Tensor]":
         """Return the base's tensor, None if nothing was trained in it, and the merged model's; both
         in main memory."""
+
+
+def open_source(
+    trained: Path, base: Base, model: Model, revision: str | None, tokenizer: Path
+) -> Source:
+    """Return what train wrote to `trained`, an adapter or a whole checkpoint, over `base`.
+
+    `model` at `revision` is what was trained on. Raises AdapterMismatch, CheckpointError.
+    """
+    if is_adapter(trained):
+        return AdaptedBase(trained, base, model, revision, tokenizer)
+    return FullFineTune(trained, base)
 
 
 class FullFineTune:
