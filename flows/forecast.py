@@ -76,9 +76,12 @@ def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     weights = parameters * (0.7 if recipe.model.load_in_4bit else 2)
+    # A shard and what is imported; then, without a GPU, a whole model in 32 bits to compare it.
+    shard = 1.3 * min(full, recipe.merging.max_shard_gb * 1e9) + 2 * 2**30
+    merging = max(shard, 0 if recipe.model.load_in_4bit else 4 * parameters)
     return [
         ["base model", f"{parameters / 1e6:,.1f} M", "weights"],
         ["disk needed", in_words(disk), f"{in_words(free)} free in {folder}"],
         ["memory to train", in_words(weights), "for the frozen weights, plus activations"],
-        *([["memory to merge", in_words(full * 1.2), "of main memory"]] if "merge" in todo else []),
+        *([["memory to merge", in_words(merging), "of main memory"]] if "merge" in todo else []),
     ]
