@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from retune.llamacpp import LlamaCppNotFound, locate
+from retune.llamacpp.prebuilt import LIMITS
 from retune.tracking import tracking_uri
 from retune.workspace import cache_dir, home
 
@@ -149,16 +150,19 @@ def check_llamacpp() -> Check:
     except LlamaCppNotFound as error:
         problem, _, fix = str(error).partition(": ")
         return Check("llama.cpp", False, problem, f"{fix[:1].upper()}{fix[1:]}.")
-    return Check("llama.cpp", True, f"{found.version}, {found.root}")
+    if found.route == "prebuilt":
+        fix = "To quantize by every method, install a C++ compiler and run `make llamacpp`."
+        return Check("llama.cpp", None, f"{found}, {found.root}: {LIMITS}", fix)
+    return Check("llama.cpp", True, f"{found}, {found.root}")
 
 
 def check_compiler() -> Check:
-    """Look for a C++ compiler; without one llama.cpp cannot be built, but a built one works."""
+    """Look for a C++ compiler; without one llama.cpp is not built, but a wheel's library used."""
     wanted = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
     found = next((path for name in wanted if (path := shutil.which(name))), None)
     if found:
         return Check("C++ compiler", True, found)
-    fix = "To build llama.cpp install one, e.g. `apt install g++`, or set CXX."
+    fix = "To build llama.cpp, not take it from a wheel, install one, e.g. `apt install g++`."
     return Check("C++ compiler", None, f"none (looked for {', '.join(wanted)})", fix)
 
 

