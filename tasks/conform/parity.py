@@ -102,7 +102,24 @@ def shrink(config: "PretrainedConfig") -> None:
 def gguf_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[Check], Parity]:
     """Return what is to be known from a GGUF with `tokenizer`, and how the texts were read."""
     same, parity = _same_tokens(gguf, tokenizer)
-    return [*header_checks(gguf, tokenizer), _prompts(gguf, tokenizer), same], parity
+    checks = [*header_checks(gguf, tokenizer), _prompts(gguf, tokenizer), same]
+    return [*checks, quantizable(gguf)], parity
+
+
+def quantizable(gguf: Path) -> Check:
+    """Ask for the size of a quant: without llama.cpp's own quantizer few architectures have one."""
+    try:
+        seen = f"{llamacpp.quantized_size(gguf, 'q8_0'):,} bytes by q8_0"
+    except llamacpp.LlamaCppFailed as error:
+        seen, passed = str(error).splitlines()[-1], False
+    else:
+        passed = True
+    return Check(
+        name="llama.cpp can quantize the model",
+        passed=passed,
+        seen=f"{seen} ({llamacpp.locate()})",
+        fix="choose a model.base that llama.cpp supports, or do what is said to be missing",
+    )
 
 
 def header_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Check]:

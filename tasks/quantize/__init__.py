@@ -111,7 +111,11 @@ def quantize(
         llamacpp.quantize(source.path, out, method, threads(config), weights)
         metrics, reason = judge(out, source, chats, method, recipe)
         get_run_logger().info(
-            "%s: %.1f MB%s", method, out.stat().st_size / 1e6, reason and f", not shipped: {reason}"
+            "%s: %.1f MB, by llama.cpp %s%s",
+            method,
+            out.stat().st_size / 1e6,
+            llamacpp.locate(),
+            reason and f", not shipped: {reason}",
         )
         pattern = modelfile_of(source.path)
         if pattern.exists():
@@ -159,7 +163,8 @@ def finish(
         ships=not reason,
         reason=reason,
         metrics=metrics,
-        params={"method": method} | ({"not_shipped": reason} if reason else {}),
+        params={"method": method, "llama.cpp": str(llamacpp.locate())}
+        | ({"not_shipped": reason} if reason else {}),
         files=(*files, *ollama),
         models=(out.name,),
     )

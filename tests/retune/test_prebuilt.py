@@ -13,6 +13,7 @@ from retune import llamacpp
 from retune.llamacpp import converter
 from retune.llamacpp.installation import prebuilt_version
 from retune.llamacpp.prebuilt import library
+from tasks.conform import parity
 from tests.retune.conftest import TEXT
 
 try:
@@ -190,6 +191,16 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(matrices, tmp_path, p
         with pytest.raises(llamacpp.LlamaCppFailed, match=why):
             llamacpp.quantize(source, tmp_path / "out.gguf", method, 1)
     assert set(tmp_path.iterdir()) == before
+
+
+def test_conform_says_what_cannot_be_quantized(matrices, tmp_path, prebuilt):
+    other = make_gguf(tmp_path / "other.gguf", layers=1, architecture="falcon")
+    assert parity.quantizable(matrices).passed
+    prebuilt()
+    check = parity.quantizable(other)
+    assert not check.passed
+    assert "architecture 'falcon' can't be quantized" in check.seen
+    assert parity.quantizable(matrices).seen.endswith(f"(xllamacpp {prebuilt_version()} prebuilt)")
 
 
 def test_texts_are_read_alike(gguf, prebuilt):

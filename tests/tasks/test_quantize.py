@@ -141,6 +141,7 @@ def test_a_sound_quant_ships(learned, imatrix, method):
     gguf = learned.quantize(method, imatrix)
     assert gguf.ships, gguf.reason
     assert gguf.sha256 != learned.source.sha256
+    assert gguf.params == {"method": method, "llama.cpp": str(llamacpp.locate())}
     assert gguf.bytes < learned.source.bytes
     assert gguf.metrics["bits_per_weight"] < 16
     assert 0 < gguf.metrics["kl_divergence"] < 1

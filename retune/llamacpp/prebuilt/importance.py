@@ -19,8 +19,11 @@ class Importance:
 
     @classmethod
     def read(cls, path: str) -> "Importance":
-        """Read `path`; raises Refused if a value is no number, as gguf does if it is not whole."""
-        reader = GGUFReader(path)
+        """Read `path`; raises Refused if it is not whole, or a value no number."""
+        try:
+            reader = GGUFReader(path)
+        except ValueError as error:
+            raise Refused(f"{path} is no whole importance matrix: {error}") from error
         tensors = {tensor.name: tensor.data for tensor in reader.tensors}
         names = [name.removesuffix(".in_sum2") for name in tensors if name.endswith(".in_sum2")]
         rows = {}
