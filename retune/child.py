@@ -86,8 +86,8 @@ def run_child(
                 on_event(event)
         process.wait()
     finally:
-        os.close(reading)
         _end(process, grace)
+        os.close(reading)  # not before: an event into a closed pipe is an error in the child
     return _verdict(final, process.returncode, log)
 
 

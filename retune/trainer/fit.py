@@ -1,6 +1,7 @@
 """Fit the recipe's effective batch to this machine's memory, by measuring it."""
 
 import gc
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,9 @@ from retune.models import compute_dtype, device
 from retune.trainer.job import Fit
 
 HEADROOM = 0.92  # of the memory; what the allocator cannot use for its fragments
+# torch has an error of its own for its allocator only; cuBLAS, NCCL and Triton, which allocate for
+# themselves, raise a RuntimeError, as does Unsloth's loss when nothing is left for it.
+MEMORY_RAN_OUT = re.compile(r"out of memory|STATUS_ALLOC_FAILED|negligible GPU memory")
 LEAST_TOKENS = 2048  # per pass; below it the GPU starves, and recomputing costs less
 
 
@@ -45,6 +49,16 @@ def smaller(fit: Fit, config: Training) -> Fit | None:
     )
 
 
+def memory_ran_out(error: RuntimeError) -> bool:
+    """Return whether `error` says that the GPU's memory was not enough."""
+    return MEMORY_RAN_OUT.search(str(error)) is not None
+
+
+def most_frugal(fits: list[Fit]) -> Fit:
+    """Return the fit that takes the least memory: processes that train together must cut alike."""
+    return min(fits, key=lambda how: (how.gradient_checkpointing == "off", how.batch_size))
+
+
 def divisors(number: int) -> list[int]:
     """Return the divisors of `number`, the largest first."""
     return [part for part in range(number, 0, -1) if number % part == 0]
@@ -72,7 +86,8 @@ def fitted(
     import torch
 
     effective = config.batch_size * config.gradient_accumulation // processes
-    total = torch.cuda.mem_get_info()[1]
+    # What others hold on the card is not ours to plan with.
+    total = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     limit = int(total * HEADROOM) - reserve
     recompute = {"unsloth": "unsloth", "trl": "on"}[config.backend]
     tried: list[tuple[float, int, str]] = []
@@ -91,7 +106,7 @@ def fitted(
             break  # not recomputing is a third less work: nothing else can win
     if not tried:
         raise ValueError(
-            f"one sequence of {max_length} tokens does not fit in the GPU's memory "
+            f"one sequence of {max_length} tokens does not fit in the GPU's free memory "
             f"({total / 2**30:.0f} GiB); shorten model.max_length or take a smaller base model"
         )
     seconds, packs, mode = min(tried)
@@ -125,7 +140,9 @@ def _measured(
             attempt(packs, mode)
             torch.cuda.synchronize()
         return torch.cuda.max_memory_reserved(), time.perf_counter() - began
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not memory_ran_out(error):
+            raise
         return None
     finally:
         gc.collect()

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 HELD_OUT_ROWS = 32  # judged at each checkpoint: enough to rank checkpoints, seconds to compute
 USAGE_SECONDS = 10  # between two writes of the usage file
+PATIENCE = timedelta(minutes=30)  # of one process with another, which may be writing a checkpoint
 # Each process writes its own share of a checkpoint, and reads it for any number of processes.
 # No activation_checkpointing here: its wrapper is in the modules' names and not in the state dict's
 # keys, by which PEFT 0.21 finds no weight of the adapter and saves an empty one without a word.
@@ -80,6 +82,32 @@ def require_gpu(job: TrainJob) -> None:
         )
     if job.config.shard and device() == "cpu":
         raise ValueError("sharding a model needs GPUs, none is here; set training.shard=false")
+    if device() == "cuda":
+        _require_gpus(job.config.processes)
+
+
+def _require_gpus(processes: int) -> None:
+    import torch
+
+    if torch.cuda.device_count() < processes:
+        raise ValueError(
+            f"training.processes={processes} needs that many GPUs, {torch.cuda.device_count()} can be "
+            f"seen; set training.processes={torch.cuda.device_count()}, or look at CUDA_VISIBLE_DEVICES"
+        )
+
+
+def claim_gpus(count: int) -> None:
+    """Let this process and its children see only the first `count` GPUs of those it could see.
+
+    Call it before anything asks for a GPU. transformers spreads one process over all that it sees,
+    with a whole batch on each, and energy is read of all that can be seen. With a launcher's
+    environment the launcher has decided.
+    """
+    if "RANK" in os.environ:
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [str(number) for number in range(count)] if visible is None else visible.split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[:count])
 
 
 def world() -> int:
@@ -104,13 +132,37 @@ def chosen_fit(
         length = job.model.max_length
         trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
         bytes_each = 4 + (2 if job.config.optimizer.endswith("8bit") else 8)  # gradient, moments
+        if world() > 1:
+            bytes_each += 4  # the gradients once more, in the buckets that are summed
+            _join()
         model.train()
         attempt = fit.attempting(model, collate, length, lambda m: backend.recompute(model, m))
-        how = fit.fitted(job.config, world(), length, trained * bytes_each, attempt)
+        how = fit.most_frugal(
+            _of_all(fit.fitted(job.config, world(), length, trained * bytes_each, attempt))
+        )
     if is_first():
         (job.folder / "fit.json").write_text(how.model_dump_json(indent=1))
         emit("state", text=f"{describe(how)} ({how.reason})")
     return how
+
+
+def _join() -> None:
+    """Meet the other processes now; otherwise the trainer does so when it is made."""
+    if device() == "cuda":
+        from accelerate import PartialState
+
+        PartialState(timeout=PATIENCE)
+
+
+def _of_all(value: Any) -> list[Any]:
+    """Return every process's `value`, once they have met."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return [value]
+    values = [None] * world()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def describe(how: Fit) -> str:
@@ -140,7 +192,19 @@ def make_trainer(
         optimizers=(_lora_plus(model, job.config, settings), None),
     )
     backend.ready(trainer)
+    if job.config.shard:
+        _sum_in_32_bits(trainer)
     return trainer
+
+
+def _sum_in_32_bits(trainer: "Trainer") -> None:
+    """Sum gradients and return losses in 32 bits; accelerate would round both to 16 like the rest."""
+    import torch
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+        param_dtype=compute_dtype(), reduce_dtype=torch.float32
+    )
 
 
 def is_flat(config: Training) -> bool:
@@ -205,8 +269,6 @@ def _lora_plus(model: Any, config: Training, settings: Any) -> Any:
 
 def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event:
     """Run the trainer to its end and write `adapter/`."""
-    import torch
-
     begin = checkpoints.newest_whole(job.checkpoints) if is_first() else None
     begin = _from_first(begin)
     step = checkpoints.step_of(begin) if begin else 0
@@ -224,7 +286,9 @@ def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event
         if is_first():
             shutil.rmtree(job.checkpoints, ignore_errors=True)  # they lead to the same end
         raise
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not fit.memory_ran_out(error):
+            raise
         return {"retry": _after_memory_ran_out(job, trainer, watcher, how, error).model_dump()}
     finally:
         watcher.usage.record()
@@ -266,7 +330,11 @@ def _after_memory_ran_out(
         error.__traceback__ = None  # it holds the activations
         trainer.model.zero_grad(set_to_none=True)
         gc.collect()
-        watcher.save()
+        try:
+            watcher.save()
+        except RuntimeError as again:
+            if not fit.memory_ran_out(again):
+                raise  # else the last checkpoint is where the next process goes on
     return smaller
 
 
@@ -284,7 +352,6 @@ def _make_watcher(job: TrainJob, trainer: "Trainer", plan: data.Plan) -> Any:
             self._health = Health(job.config, plan.steps, compute_dtype() == torch.float16)
             self._held_out: float | None = None
             self._flops = meter.flops_per_token(trainer.model, plan.square_tokens)
-            self.ceiling = meter.matmul_ceiling() * world()
             self._saved = self._recorded = time.monotonic()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
@@ -293,6 +360,7 @@ def _make_watcher(job: TrainJob, trainer: "Trainer", plan: data.Plan) -> Any:
             self._signal = f"it was told to end by {signal.Signals(number).name}"
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.ceiling = meter.matmul_ceiling() * world()
             self._step, self._time = state.global_step, time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

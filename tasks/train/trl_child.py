@@ -6,19 +6,24 @@ itself on this machine, or this node's share of them (NNODES, NODE_RANK, MASTER_
 
 import json
 import os
+import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.child import Event, main
 from retune.embeddings import fit_embeddings, lora_settings
 from retune.models import compute_dtype, device
 from retune.trainer import loop
-from retune.trainer.job import TrainJob
+from retune.trainer.job import Hopeless, Interrupted, TrainJob
+from retune.workspace import write_whole
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+GRACE = 5  # seconds that the others have to end by themselves after one could not go on
 
 
 class Trl:
@@ -31,6 +36,7 @@ class Trl:
         self.lengths = "flash" if self._varlen else None
 
     def load(self, job: TrainJob) -> Any:
+        import torch
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
         from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed
 
@@ -44,12 +50,14 @@ class Trl:
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=compute_dtype(),
-                # FSDP splits tensors of floats only, all of one kind.
+                # FSDP splits tensors of floats only.
                 bnb_4bit_quant_storage=compute_dtype() if config.shard else None,
             )
         if self._varlen:
             varlen.register()
         where = int(os.environ.get("LOCAL_RANK", "0")) if device() == "cuda" else "cpu"
+        if where != "cpu":
+            torch.cuda.set_device(where)
         model = AutoModelForCausalLM.from_pretrained(
             job.model.base,
             revision=job.revision,
@@ -74,7 +82,7 @@ class Trl:
             task_type="CAUSAL_LM",
             **lora_settings(model, new),
         )
-        adapted = get_peft_model(model, lora, autocast_adapter_dtype=not config.shard)
+        adapted = get_peft_model(model, lora)
         if new:
             # TRL's fused loss asks for it, and PEFT's wrapper of trained rows has none to show.
             adapted.get_output_embeddings().bias = None
@@ -102,36 +110,67 @@ class Trl:
 
 def train(job: TrainJob) -> Event:
     """Train in this process, or start one process per GPU and return the first one's result."""
-    (job.folder / "result.json").unlink(missing_ok=True)
+    loop.claim_gpus(job.config.processes)
     if job.config.processes == 1 or "RANK" in os.environ:
         return loop.run(job, Trl())
-    from torch.multiprocessing import start_processes
-
-    nodes = int(os.environ.get("NNODES", "1"))
-    os.environ |= {"WORLD_SIZE": str(nodes * job.config.processes)}
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", str(_free_port()))
-    # Forked, so that they inherit the pipe for events; nothing has touched a GPU yet.
-    start_processes(_worker, (job,), nprocs=job.config.processes, start_method="fork")
-    outcome = json.loads((job.folder / "result.json").read_text())
+    outcome = _run_workers(job, job.folder / "result.json")
     if "refused" in outcome:
         raise ValueError(outcome["refused"])
     return outcome
 
 
-def _worker(local_rank: int, job: TrainJob) -> None:
+def _run_workers(job: TrainJob, result: Path) -> Event:
+    """Run this node's processes to their end and return what they wrote to `result`.
+
+    One that cannot go on ends the others, which would wait for it.
+    """
+    from torch.multiprocessing import (
+        ProcessExitedException,
+        ProcessRaisedException,
+        start_processes,
+    )
+
+    result.unlink(missing_ok=True)
+    nodes = int(os.environ.get("NNODES", "1"))
+    os.environ |= {"WORLD_SIZE": str(nodes * job.config.processes)}
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    # The signal reaches the workers too, and they need this process to write their checkpoint.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    # Forked, so that they inherit the pipe for events; nothing has touched a GPU yet.
+    workers = start_processes(
+        _worker, (job, result), nprocs=job.config.processes, join=False, start_method="fork"
+    )
+    try:
+        while not workers.join(grace_period=GRACE):
+            pass
+    except (ProcessExitedException, ProcessRaisedException):
+        outcome = json.loads(result.read_text()) if result.exists() else {"metrics": None}
+        if "metrics" in outcome:
+            raise  # a crash
+        return outcome
+    return json.loads(result.read_text())
+
+
+def _worker(local_rank: int, job: TrainJob, result: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     first = int(os.environ.get("NODE_RANK", "0")) * job.config.processes
     os.environ |= {"LOCAL_RANK": str(local_rank), "RANK": str(first + local_rank)}
     if device() == "cpu":
         _let_cpu_checkpoints_load()
+    alone = False
     try:
         outcome = loop.run(job, Trl())
+        alone = "retry" in outcome  # the others' memory may have been enough
     except ValueError as error:
         traceback.print_exc()
         outcome = {"refused": str(error)}
-    if loop.is_first():
-        (job.folder / "result.json").write_text(json.dumps(outcome))
+        alone = not isinstance(error, Hopeless | Interrupted)  # these all processes raise
+    if alone or loop.is_first():
+        write_whole(result, json.dumps(outcome))
     sys.stdout.flush()
+    if alone:
+        sys.exit(1)
 
 
 def _let_cpu_checkpoints_load() -> None:

@@ -79,6 +79,7 @@ class Unsloth:
 
 def train(job: TrainJob) -> Event:
     emit("state", text="importing Unsloth")
+    loop.claim_gpus(job.config.processes)
     loop.require_gpu(job)
     import unsloth  # noqa: F401  # first: it patches the others
 

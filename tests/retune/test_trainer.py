@@ -2,12 +2,13 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
 
 from retune.config import Model, RecipeError, Training
-from retune.trainer import checkpoints, data, fit, meter
+from retune.trainer import checkpoints, data, fit, loop, meter
 from retune.trainer.health import Health, over_budget
 from retune.trainer.job import Hopeless, TrainJob
 from tests.tasks.conftest import make_tokenizer
@@ -233,6 +234,29 @@ def test_smaller_fits_keep_the_effective_batch():
         (6, 2, "off"), (6, 2, "unsloth"), (4, 3, "unsloth"), (3, 4, "unsloth"),
         (2, 6, "unsloth"), (1, 12, "unsloth"),
     ]  # fmt: skip
+
+
+def test_processes_that_train_together_take_the_most_frugal_fit():
+    fits = [
+        fit.Fit(batch_size=batch, gradient_accumulation=8 // batch, gradient_checkpointing=mode)
+        for batch, mode in ((4, "off"), (8, "on"), (2, "on"))
+    ]
+    assert fit.most_frugal(fits) == fits[2]
+    assert fit.most_frugal(fits[:2]) == fits[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, "0,1"), ("3,5,7", "3,5"), ("GPU-a", "GPU-a"), ("", "")]
+)
+def test_a_training_sees_no_more_gpus_than_it_has_processes(monkeypatch, before, after):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before or "")
+    if before is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    loop.claim_gpus(2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == after
+    monkeypatch.setenv("RANK", "0")  # a launcher has dealt them out
+    loop.claim_gpus(0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == after
 
 
 def test_processes_share_the_effective_batch():
