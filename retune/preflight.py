@@ -162,7 +162,9 @@ def check_compiler() -> Check:
     found = next((path for name in wanted if (path := shutil.which(name))), None)
     if found:
         return Check("C++ compiler", True, found)
-    fix = "To build llama.cpp, not take it from a wheel, install one, e.g. `apt install g++`."
+    fix = (
+        "To build llama.cpp, not take it from a wheel, install one (`apt install g++`), or set CXX."
+    )
     return Check("C++ compiler", None, f"none (looked for {', '.join(wanted)})", fix)
 
 

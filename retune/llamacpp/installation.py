@@ -100,8 +100,11 @@ def locate() -> LlamaCpp:
             f"llama.cpp {VERSION} is not installed for this machine (looked in {cache_dir()}):"
             " run `make llamacpp` (minutes, once)"
         )
-    fitting.sort(key=lambda root: (root / "build.json").stat().st_mtime)
-    return max(reversed([_installed(root) for root in fitting]), key=lambda it: it.route == "built")
+
+    def rank(root: Path) -> tuple[bool, float]:
+        return _record(root)["route"] == "built", (root / "build.json").stat().st_mtime
+
+    return _installed(max(fitting, key=rank))
 
 
 def _installed(root: Path) -> LlamaCpp:

@@ -153,7 +153,7 @@ def test_an_importance_matrix_is_of_the_text_and_changes_a_quant(gguf, text, tmp
     with pytest.raises(llamacpp.LlamaCppFailed, match="imatrix"):
         llamacpp.quantize(gguf, tmp_path / "refused.gguf", "iq2_xxs", 1)
     matrix.write_bytes(matrix.read_bytes()[:-5000])
-    with pytest.raises(llamacpp.LlamaCppFailed, match="llama-quantize|no whole importance matrix"):
+    with pytest.raises(llamacpp.LlamaCppFailed, match=r"llama-quantize|no whole importance matrix"):
         llamacpp.quantize(gguf, tmp_path / "refused.gguf", "iq2_xxs", 1, matrix)
     assert {path.name for path in tmp_path.iterdir()} == {"imatrix.gguf", "out.gguf"}
 

@@ -137,6 +137,16 @@ class TestLlamaCpp:
         monkeypatch.setattr(preflight, "locate", lambda: LlamaCpp(Path("/opt/llama"), "0.94.0"))
         assert preflight.check_llamacpp().found == "0.94.0 built, /opt/llama"
 
+    def test_the_prebuilt_route_is_a_note(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = LlamaCpp(Path("/opt/llama"), "xllamacpp 1.0", "prebuilt")
+        monkeypatch.setattr(preflight, "locate", lambda: found)
+        check = preflight.check_llamacpp()
+        assert check.ok is None
+        assert check.found.startswith(
+            "xllamacpp 1.0 prebuilt, /opt/llama: it quantizes dense models"
+        )
+        assert "C++ compiler" in check.fix
+
     def test_not_found(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,11 @@ class ModelParams(ctypes.Structure):
         ("no_alloc", c_bool),
         ("load_mtp", c_bool),
     )
-    DEFAULTS = {"n_gpu_layers": -1, "split_mode": 1, "load_mode": -1, "lazy_mode": 1} | {
+    DEFAULTS: ClassVar[dict[str, int | float]] = {
+        "n_gpu_layers": -1,
+        "split_mode": 1,
+        "load_mode": -1,
+        "lazy_mode": 1,
         "main_gpu": 0,
         "vocab_only": False,
         "check_tensors": False,
@@ -95,7 +99,11 @@ class ContextParams(ctypes.Structure):
         ("n_samplers", c_size_t),
         ("ctx_other", c_void_p),
     )
-    DEFAULTS = {"n_ctx": 512, "n_batch": 2048, "n_ubatch": 512, "n_seq_max": 1} | {
+    DEFAULTS: ClassVar[dict[str, int | float]] = {
+        "n_ctx": 512,
+        "n_batch": 2048,
+        "n_ubatch": 512,
+        "n_seq_max": 1,
         "n_outputs_max_per_seq": 1,
         "n_threads": 4,
         "n_threads_batch": 4,
@@ -106,6 +114,7 @@ class ContextParams(ctypes.Structure):
         "type_v": 1,
         "embeddings": False,
         "offload_kqv": True,
+        "op_offload": True,
         "swa_full": True,
         "kv_unified": False,
     }
@@ -287,6 +296,7 @@ class Model:
     def _context(self, tokens: int, threads: int, watch: Any) -> int:
         params = self._library.llama_context_default_params()
         params.n_ctx = params.n_batch = tokens
+        params.offload_kqv = params.op_offload = False  # the measures are the CPU's everywhere
         params.n_outputs_max_per_seq = 0  # as many as there are tokens
         params.n_threads = params.n_threads_batch = threads
         if watch:
