@@ -9,6 +9,7 @@ shared pages), and what it held of that when its libraries were imported.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ import time
 from pathlib import Path
 
 import psutil
+
+from retune.merger import ENVIRONMENT
 
 WAYS = ("ours", "peft")
 SIZES = {"hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 16000}
@@ -37,8 +40,8 @@ def main() -> None:
 
 def run(layers: list[int], shard_mb: int) -> None:
     """Measure both ways on each model; print a table and one line of JSON."""
-    print("| layers | model MB | files | way | libraries MB | peak MB | peak − libraries MB | s |")
-    print("|---:|---:|---:|---|---:|---:|---:|---:|")
+    print("| layers | model MB | files | way | libraries MB | peak MB | more MB | s | CPU s |")
+    print("|---:|---:|---:|---|---:|---:|---:|---:|---:|")
     records = []
     for count in layers:
         with tempfile.TemporaryDirectory() as name:
@@ -59,18 +62,19 @@ def row(seen: dict[str, float]) -> str:
     shown = " | ".join(f"{size / 1e6:,.0f}" for size in sizes)
     return (
         f"| {seen['layers']} | {seen['bytes'] / 1e6:,.0f} | {seen['files']} | {seen['way']} | {shown} | "
-        f"{seen['seconds']:.1f} |"
+        f"{seen['seconds']:.1f} | {seen['cpu']:.1f} |"
     )
 
 
 def watched(part: str, layers: int, shard_mb: int, folder: Path) -> dict[str, float]:
     """Do one part in a child process; return the bytes it held when its libraries were `imported`,
-    the most it held (`peak`), and its `seconds` after the import."""
+    the most it held (`peak`), and its `seconds` and `cpu` seconds after the import."""
     options = ["--part", part, "--layers", str(layers), "--shard-mb", str(shard_mb)]
     command = [sys.executable, "-m", "benchmarks.merge", *options, "--folder", str(folder)]
     peak = 0
     with (folder / "log").open("w+") as log:
-        child = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        environment = os.environ | (ENVIRONMENT if part == "ours" else {})
+        child = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         while child.poll() is None:
             try:
                 peak = max(peak, held(child))
@@ -94,12 +98,13 @@ def do(part: str, layers: int, shard: int, folder: Path) -> None:
     import transformers  # noqa: F401
 
     torch.set_num_threads(2)
-    imported, begun = held(psutil.Process()), time.perf_counter()
+    imported, begun, cpu = held(psutil.Process()), time.perf_counter(), time.process_time()
     if part == "make":
         make(layers, folder)
     else:
         {"ours": merge_by_shard, "peft": merge_whole}[part](folder, shard)
-    print(json.dumps({"imported": imported, "seconds": time.perf_counter() - begun}))
+    spent = {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - cpu}
+    print(json.dumps({"imported": imported, **spent}))
 
 
 def make(layers: int, folder: Path, sizes: dict[str, int] | None = None) -> None:

@@ -9,6 +9,7 @@ from prefect import get_run_logger
 
 from retune.child import Event, run_child
 from retune.config import Merging, Quantization, Recipe
+from retune.merger import ENVIRONMENT
 from retune.merger.comparison import Yardstick
 from retune.merger.sources import Base
 from retune.records import Adapter, Chats, Merged, Pins
@@ -134,7 +135,7 @@ class Work:
             folder=self.path(name),
             yardstick=self.yardstick,
         )
-        seen = run_child(CHILD, job, self.folder / LOG)
+        seen = run_child(CHILD, job, self.folder / LOG, env=ENVIRONMENT)
         if names := seen["damaged"]:
             raise MergeMismatch(
                 f"{names[0]} of the merged checkpoint is not on the disk as it was written ({len(names)} "

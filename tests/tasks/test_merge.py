@@ -44,7 +44,9 @@ TOKENS = {"model.embed_tokens": [3, 9], "lm_head": [3, 9]}
 @pytest.fixture
 def in_process(monkeypatch):
     """Do the children's work here: each process would import torch for as long as it works."""
-    monkeypatch.setattr(stage, "run_child", lambda script, job, log: CHILDREN[script.stem](job))
+    monkeypatch.setattr(
+        stage, "run_child", lambda script, job, log, **_: CHILDREN[script.stem](job)
+    )
 
 
 def merged_by(project, adapter: Adapter, name: str, model=None, **merging) -> Merged:
