@@ -14,7 +14,7 @@ demo: env llamacpp demo-data
 	@$(BIN)/retune run demo
 
 test: env llamacpp
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 ui: env llamacpp demo-data
 	@$(BIN)/retune ui

@@ -13,7 +13,7 @@ from retune.workspace import home
 
 USER_ERRORS = (ValueError, OSError, RuntimeError)
 # Of Prefect's own life; the second comes at the end of a run on a busy machine.
-NO_NEWS = ("temporary server", "EventsWorker - Still processing items")
+NO_NEWS = ("temporary server", "Still processing items")
 
 
 def configure() -> None:

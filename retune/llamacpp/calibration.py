@@ -17,10 +17,12 @@ def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> 
     existing(gguf, "the GGUF to calibrate")
     existing(text, "the text to calibrate on")
     how = ["-c", str(context), "-t", str(threads), "--no-ppl", "--no-escape", "--parse-special"]
-    command = [*locate().program("llama-imatrix"), "-m", gguf, "-f", text, *how]
+    # The text's name is written into the matrix, and from there into every file made with it.
+    command = [*locate().program("llama-imatrix"), "-m", gguf.absolute(), "-f", text.name, *how]
     with appearing_whole(out) as partial:
         try:
-            done = run([*command, "-o", partial], writes_to=out.parent)
+            written = ["-o", partial.absolute()]
+            done = run([*command, *written], writes_to=out.parent, cwd=text.parent)
         except LlamaCppFailed as error:
             check_text_length(str(error), text, context)
             raise

@@ -45,14 +45,17 @@ def run(
     *,
     stdin: bytes = b"",
     writes_to: Path | None = None,
+    cwd: Path | None = None,
     failure: type[LlamaCppFailed] = LlamaCppFailed,
 ) -> Finished:
-    """Run `command` to its end and return what it printed.
+    """Run `command` in the folder `cwd` to its end and return what it printed.
 
     Raises `failure` if it ends with a status other than 0, LlamaCppStopped if that was not its own
     doing, NoSpaceLeft if the disk of the folder `writes_to` was full.
     """
-    done = subprocess.run(command, input=stdin, capture_output=True, env=environment(), check=False)
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, env=environment(), cwd=cwd, check=False
+    )
     finished = Finished(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     if done.returncode == 0:
         return finished

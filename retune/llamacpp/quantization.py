@@ -16,7 +16,18 @@ NEED_IMATRIX = (
 # What llama.cpp offers, less COPY (not a method); the slowest first, in CPU time with an importance
 # matrix: from 600 s for each billion weights (iq2_xs) over 90 (q4_k_m) to 6 (q8_0).
 METHODS = (
-    *("iq2_xs", "iq2_s", "iq2_m", "iq1_m", "iq3_xs", "iq2_xxs", "iq3_xxs", "iq3_s", "iq3_m", "iq1_s"),
+    *(
+        "iq2_xs",
+        "iq2_s",
+        "iq2_m",
+        "iq1_m",
+        "iq3_xs",
+        "iq2_xxs",
+        "iq3_xxs",
+        "iq3_s",
+        "iq3_m",
+        "iq1_s",
+    ),
     *("iq4_nl", "iq4_xs", "q5_k_s", "q4_k_s", "q5_k_m", "q5_k", "q4_k_m", "q4_k", "q2_k", "q2_k_s"),
     *("q4_1", "q5_1", "q3_k_l", "q3_k_m", "q3_k", "q3_k_s", "q6_k", "q4_0", "q5_0", "mxfp4_moe"),
     *("tq1_0", "tq2_0", "q1_0", "q2_0", "q8_0", "f32", "bf16", "f16"),
@@ -35,13 +46,15 @@ def quantize(
     """
     _require_known(method)
     existing(source, "the GGUF to quantize")
-    options: list[str | Path] = []
+    options: list[str] = []
     if imatrix:
-        options = ["--imatrix", existing(imatrix, "the importance matrix")]
+        # The name given is written into the file: no folder of this machine belongs there.
+        options = ["--imatrix", existing(imatrix, "the importance matrix").name]
     quantizer = locate().program("llama-quantize")
     with appearing_whole(out) as partial:
-        command = [*quantizer, *options, source, partial, method.upper(), str(threads)]
-        done = run(command, writes_to=out.parent)
+        files = [source.absolute(), partial.absolute()]
+        command = [*quantizer, *options, *files, method.upper(), str(threads)]
+        done = run(command, writes_to=out.parent, cwd=imatrix and imatrix.parent)
     # Rows of a length that the method has no blocks for get a larger type; the file is sound.
     if fallback := re.search(r"(\d+) of (\d+) tensor\(s\) required fallback", done.stderr):
         logger.warning("%s: %s of %s tensors needed another type", method, *fallback.groups())

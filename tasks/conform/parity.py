@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 LAYERS = 2
-WIDTH = 64  # of what is not set by the size of an attention head
+WIDTH = 64  # a multiple of llama.cpp's blocks, which rows are quantized in
 SHOWN = 20  # differing texts in the report
 
 
@@ -76,16 +77,17 @@ def save_tiny(
 
 
 def shrink(config: "PretrainedConfig") -> None:
-    """Make a configuration tiny: few narrow layers, one attention head of the size it had.
+    """Make a configuration tiny: few narrow layers, as few attention heads as make up whole blocks.
 
     The size of a head stays because factors of rotary embeddings fit it.
     """
     vars(config).pop("quantization_config", None)
     text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = WIDTH // math.gcd(head, WIDTH)
     sizes = {
-        "hidden_size": head,
-        "num_attention_heads": 1,
+        "hidden_size": heads * head,
+        "num_attention_heads": heads,
         "num_key_value_heads": 1,
         "num_hidden_layers": LAYERS,
         **dict.fromkeys(("intermediate_size", "moe_intermediate_size"), WIDTH),

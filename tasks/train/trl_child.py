@@ -62,7 +62,8 @@ class Trl:
             job.model.base,
             revision=job.revision,
             dtype=compute_dtype(),
-            quantization_config=quantization,
+            # Named at all, None would hide that a base is stored in 4 bits.
+            **({"quantization_config": quantization} if quantization else {}),
             attn_implementation=varlen.NAME if self._varlen else "sdpa",
             device_map={"": where},
         )

@@ -41,6 +41,12 @@ class Unsloth:
         new = fit_embeddings(model, job.model, job.revision, job.tokenizer)
         if full:
             return model
+        if new and device() == "cuda":
+            raise ValueError(
+                f"model.chat_tokens={job.model.chat_tokens}: on a GPU Unsloth's kernels read the "
+                f"embeddings past PEFT, so that single rows are not trained; set training.backend=trl, "
+                f"or model.chat_tokens=map_eos"
+            )
         return FastLanguageModel.get_peft_model(
             model,
             r=config.r,

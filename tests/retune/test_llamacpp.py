@@ -150,6 +150,9 @@ def test_an_importance_matrix_is_of_the_text_and_changes_a_quant(gguf, text, tmp
     without = out.read_bytes()
     llamacpp.quantize(gguf, out, "q4_k_m", 1, matrix)
     assert out.read_bytes() != without
+    names = {n: f.contents() for n, f in GGUFReader(out).fields.items() if ".imatrix." in n}
+    assert names["quantize.imatrix.file"] == matrix.name
+    assert names["quantize.imatrix.dataset"] == text.name  # no folder of this machine
     with pytest.raises(llamacpp.LlamaCppFailed, match="imatrix"):
         llamacpp.quantize(gguf, tmp_path / "refused.gguf", "iq2_xxs", 1)
     matrix.write_bytes(matrix.read_bytes()[:-5000])
