@@ -1,14 +1,14 @@
 """The line from training to six GGUFs, once, on whatever GPU is here: seconds, memory and disk.
 
-    python -m benchmarks.line [--shape 8b] [--folder /tmp/retune-line] [--parallel 4] [--threads 4]
+    python -m benchmarks.line [--shape 8b] [--folder /tmp/retune-line] [--lean]
 
 The stages are the pipeline's own code, on a model with random weights; a run that was interrupted
-goes on behind the last finished stage. llama.cpp has to be built (`make llamacpp`).
+goes on behind the last finished stage. `--lean` removes what no later stage reads, for a small disk.
+llama.cpp has to be built (`make llamacpp`).
 """
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,14 +18,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from benchmarks import train
 from retune import llamacpp
-from retune.config import QUANTIZATION_METHODS, Merging, Model
+from retune.config import QUANTIZATION_METHODS, Merging, Model, Quantization
+from retune.fan_out import fan_out
+from retune.machine import cores
 
-TEXT_ROWS = 8  # a few windows of perplexity: enough to show that a file loads and computes
+TEXT_ROWS = 4  # a few windows of perplexity: enough to show that a file loads and computes
 CONTEXT = 512
 EVERY = 0.5  # seconds between two looks
 
@@ -81,11 +84,12 @@ def size(folder: Path) -> int:
 class Line:
     """The stages' work on one model in one folder; what is finished stands in `line.json`."""
 
-    def __init__(self, shape: str, folder: Path, parallel: int, threads: int, steps: int):
-        self.folder, self.parallel, self.threads, self.steps = folder, parallel, threads, steps
+    def __init__(self, shape: str, folder: Path, steps: int, lean: bool):
+        self.folder, self.steps, self.lean = folder, steps, lean
         self.base = folder / shape
         self.gguf = folder / "model-BF16.gguf"
-        self.text = folder / "text.txt"
+        self.text, self.logits = folder / "text.txt", folder / "logits.bin"
+        self.imatrix = folder / "imatrix.gguf"
         self._record = folder / "line.json"
         self._done = json.loads(self._record.read_text()) if self._record.exists() else {}
 
@@ -116,41 +120,70 @@ class Line:
         return f"{seen['tokens_per_second']:,.0f} tokens/s, MFU {seen['mfu']:.0%}"
 
     def merge(self) -> str:
-        folder, log = self.folder / "merged", self.folder / "merged" / "log"
+        """Write and compare the candidates that the merge stage has for this adapter; keep one."""
+        folder = self.folder / "merged"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         model = Model(base=str(self.base), max_length=2048, load_in_4bit=train.HAS_GPU)
-        job = {  # a MergeJob; to import it would need Prefect here
-            "held_out": self.folder / "rows.parquet",
-            "tokenizer": self.base,
-            "adapter": self.folder / train.folder_of(train.AUTO) / "adapter",
+        trained = {
             "model": model.model_dump(),
             "revision": None,
-            "config": Merging().model_dump(),
-            "folder": folder,
+            "trained": self.folder / train.folder_of(train.AUTO) / "adapter",
+            "yardstick": {
+                "held_out": self.folder / "rows.parquet",
+                "rows": Merging().check_rows,
+                "logits": folder / "logits",
+            },
         }
-        (folder / "job.json").write_text(json.dumps(job, default=str))
-        child = train.ROOT / "tasks" / "merge" / "child.py"
-        train.run([sys.executable, "-P", str(child), str(folder / "job.json")], log)
-        return json.dumps(train.result_in(log)["metrics"])
+        in_4bit = self._merge_child("trained_child", trained)["in_4bit"]
+        said = {}
+        for onto, rounded in {"16bit": [], **({"dequantized": in_4bit} if in_4bit else {})}.items():
+            base = {"name": str(self.base), "revision": None, "setting": "", "rounded": rounded}
+            job = {"base": base, "tokenizer": self.base, "max_shard_gb": Merging().max_shard_gb}
+            job["folder"] = folder / onto
+            said[onto] = self._merge_child("child", trained | job)["metrics"]
+        best = min(said, key=lambda onto: said[onto]["kl"])
+        (folder / best).rename(folder / "model")
+        for loser in said.keys() - {best}:
+            shutil.rmtree(folder / loser)
+        shutil.rmtree(folder / "logits")
+        self._drop(self.base)
+        return json.dumps(said)
+
+    def _merge_child(self, name: str, job: dict[str, object]) -> dict[str, Any]:
+        """Run a child of the merge stage on `job`; to import the stage would need Prefect here."""
+        file, log = self.folder / "merged" / f"{name}.json", self.folder / "merged" / "log"
+        file.write_text(json.dumps(job, default=str))
+        child = train.ROOT / "tasks" / "merge" / f"{name}.py"
+        train.run([sys.executable, "-P", str(child), str(file)], log)
+        return train.result_in(log)
 
     def convert(self) -> str:
-        llamacpp.convert(self.folder / "merged" / "model", self.gguf, dtype="bf16", name="model")
+        merged = self.folder / "merged"
+        llamacpp.convert(merged / "model", self.gguf, dtype="bf16", name="model")
+        self._drop(merged)
         return f"{self.gguf.stat().st_size / 1e9:.2f} GB"
 
-    def measure(self) -> str:
-        cores = os.cpu_count() or 1
-        seen = llamacpp.perplexity(self.gguf, self.text, CONTEXT, cores, self.folder / "logits.bin")
-        return f"perplexity {seen.value:.6g}"
+    def calibrate(self) -> str:
+        """Make an importance matrix, of a text of a few chunks only."""
+        chunks = llamacpp.calibrate(self.gguf, self.text, self.imatrix, CONTEXT, cores())
+        return f"{chunks * CONTEXT} tokens"
 
     def quantize(self) -> str:
-        with ThreadPoolExecutor(self.parallel) as pool:
-            return ", ".join(pool.map(self._quantize, QUANTIZATION_METHODS))
+        how = fan_out(self.gguf, QUANTIZATION_METHODS, Quantization(), self.folder)
+        with ThreadPoolExecutor(how.parallel) as pool:
+            made = pool.map(lambda method: self._quantize(method, how.threads), how.methods)
+            return f"{how}: " + ", ".join(made)
 
-    def _quantize(self, method: str) -> str:
+    def measure(self) -> str:
+        seen = llamacpp.perplexity(self.gguf, self.text, CONTEXT, cores(), self.logits)
+        return f"perplexity {seen.value:.6g}"
+
+    def _quantize(self, method: str, threads: int) -> str:
         out, begun = self._quant(method), time.perf_counter()
+        imatrix = self.imatrix if Quantization().uses_imatrix(method) else None
         if not out.exists():
-            llamacpp.quantize(self.gguf, out, method, self.threads)
+            llamacpp.quantize(self.gguf, out, method, threads, imatrix)
         facts = llamacpp.facts(out)
         seconds = time.perf_counter() - begun
         return f"{method} {facts.size / 1e9:.2f} GB {facts.bits_per_weight:.2f} bpw {seconds:.0f} s"
@@ -159,11 +192,13 @@ class Line:
         """Measure each quant, as the quantize stage does, with all cores on one file."""
         said = []
         for method in QUANTIZATION_METHODS:
-            seen = llamacpp.divergence(
-                self._quant(method), self.folder / "logits.bin", CONTEXT, os.cpu_count() or 1
-            )
+            seen = llamacpp.divergence(self._quant(method), self.logits, CONTEXT, cores())
             said.append(f"{method} KL {seen.mean:.4f} top-1 {seen.same_top:.1%}")
         return ", ".join(said)
+
+    def _drop(self, folder: Path) -> None:
+        if self.lean:
+            shutil.rmtree(folder)
 
     def _quant(self, method: str) -> Path:
         return self.folder / f"model-{method.upper()}.gguf"
@@ -173,11 +208,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--shape", choices=train.SHAPES, default="8b")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/retune-line"))
-    parser.add_argument("--parallel", type=int, default=4, help="quantizations at a time")
-    parser.add_argument("--threads", type=int, default=4, help="threads of each quantization")
     parser.add_argument("--steps", type=int, default=10, help="of training")
+    parser.add_argument("--lean", action="store_true", help="remove what no later stage reads")
     options = parser.parse_args()
-    line = Line(options.shape, options.folder, options.parallel, options.threads, options.steps)
+    line = Line(options.shape, options.folder, options.steps, options.lean)
     line.folder.mkdir(parents=True, exist_ok=True)
     print("| stage | s | RSS GiB | GPU GiB | disk GiB | result |\n|---|---:|---:|---:|---:|---|")
     for stage in (
@@ -185,8 +219,9 @@ def main() -> None:
         line.train,
         line.merge,
         line.convert,
-        line.measure,
+        line.calibrate,
         line.quantize,
+        line.measure,
         line.compare,
     ):
         line.run(stage.__name__, stage)

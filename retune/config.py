@@ -496,7 +496,9 @@ class Merging(Section):
         0.8, description="Gate: share of tokens for which both rank the same token first, at least."
     )
     max_perplexity_ratio: float = Field(
-        1.05, gt=1, description="Gate: perplexity of merged over that of the adapter model, at most."
+        1.05,
+        gt=1,
+        description="Gate: perplexity of merged over that of the adapter model, at most.",
     )
     check_rows: int = Field(
         8, ge=1, description="Held-out conversations on which the two are compared."
@@ -520,7 +522,8 @@ class QuantGate(Section):
         None, description="How much lower its exact match may be, 0 to 1."
     )
     max_stopped_drop: Share | None = Field(
-        None, description="How much lower its share of answers that end by themselves may be, 0 to 1."
+        None,
+        description="How much lower its share of answers that end by themselves may be, 0 to 1.",
     )
 
 
@@ -551,7 +554,9 @@ class Quantization(Section):
         "(auto), for all, or for none.",
     )
     imatrix_rows: int = Field(
-        100, ge=1, description="Held-out conversations that the importance matrix is made of, at most."
+        100,
+        ge=1,
+        description="Held-out conversations that the importance matrix is made of, at most.",
     )
     parallel: int | None = Field(
         None,
