@@ -72,6 +72,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         {
             "model": pins.model,
             "chat_tokens": recipe.model.chat_tokens,
+            "gguf": recipe.merging.save_method != "lora",
             "llama.cpp": locate().root.name,
         },
         *("retune.chat", "retune.llamacpp", "transformers", "tokenizers", "gguf", "xllamacpp"),

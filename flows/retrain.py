@@ -95,7 +95,7 @@ def retrain(
     commit = pins.commit(pins.model)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     with start_run(recipe, runtime.flow_run.name, tags, plan.digest(recipe)) as run:
-        conformance = run.log(conform(recipe.model, pins, plan.conform))
+        conformance = run.log(conform(recipe.model, pins, plan.conform, gguf=bool(plan.convert)))
         rows = run.log(fetch(recipe.dataset, pins, plan.fetch))
         sound = run.log(validate(rows, recipe, pins, plan.validation, run))
         chats = run.log(format_chats(sound, recipe.model, recipe.formatting, pins, plan.formatting))

@@ -570,7 +570,7 @@ class Quantization(Section):
         512, ge=32, description="Window over which perplexity is measured, in tokens."
     )
     perplexity_rows: int = Field(
-        200,
+        50,
         ge=1,
         description="Held-out conversations for perplexity, at most; at most half of them if an "
         "importance matrix is made of the others.",

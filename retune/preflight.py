@@ -24,7 +24,7 @@ SHOWN = ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "prefect
 COMPILERS = ("c++", "g++", "clang++")
 DISK_FOR_8B = 20  # GiB; the 16-bit checkpoint alone is 15
 DISK_FOR_TOOLS = 2  # GiB; a build of llama.cpp, and its source meanwhile
-MEMORY_FOR_8B = 20  # GiB; the merge holds the 16-bit checkpoint
+MEMORY_FOR_8B = 12  # GiB; beside a GPU merging holds a shard, quantizing a tensor in 32 bits
 PATIENCE = 0.5  # seconds for a server to answer
 
 

@@ -9,7 +9,9 @@ from benchmarks import gate, packing
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    # Not by the environment: a library that is loaded meanwhile would keep it for the next tests.
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setattr("benchmarks.made_up.cache_dir", lambda: folder)
 
 
 def test_the_gate_and_the_loop_agree_on_every_row(capsys):

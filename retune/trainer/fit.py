@@ -153,8 +153,9 @@ def attempting(model: Any, collate: Any, max_length: int, recompute: Callable[[s
     """Return an `attempt` for `fitted`: full packs of one conversation each, the worst case."""
     import torch
 
-    ids = list(range(1, 1000)) * (max_length // 999 + 1)
-    pack = {"input_ids": ids[:max_length], "labels": ids[:max_length], "seq_lengths": [max_length]}
+    vocabulary = len(model.get_input_embeddings().weight)
+    ids = [number % vocabulary for number in range(max_length)]
+    pack = {"input_ids": ids, "labels": ids, "seq_lengths": [max_length]}
 
     def attempt(packs: int, mode: str) -> None:
         recompute(mode)

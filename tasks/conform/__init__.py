@@ -42,36 +42,34 @@ class Report(BaseModel):
 
 
 @stage(name="conform")
-def conform(model: Model, pins: Pins, step: Step) -> Conformance:
-    """Prove that what this recipe trains can be asked and served as it is trained; no weights needed."""
+def conform(model: Model, pins: Pins, step: Step, gguf: bool = True) -> Conformance:
+    """Prove that what this recipe trains can be asked and served as it is trained; no weights needed.
+
+    Without `gguf` files to come, llama.cpp has no say.
+    """
     with building(step) as build:
-        report = examine(model, pins.commit(pins.model))
+        report = examine(model, pins.commit(pins.model), gguf)
         (build.path / "report.json").write_text(report.model_dump_json(indent=1))
         _show(report)
         require_passed(report)
-        metrics = {
-            "checks": len(report.checks),
-            "texts": sum(report.parity.texts.values()),
-            "texts/decomposed_differ": report.parity.decomposed,
-        }
+        metrics = {"checks": len(report.checks)}
+        if report.parity:
+            metrics["texts"] = sum(report.parity.texts.values())
+            metrics["texts/decomposed_differ"] = report.parity.decomposed
         return build.finish(Conformance, metrics=metrics, files=("report.json",))
 
 
-def examine(model: Model, revision: str | None) -> Report:
-    """Check tokenizer and template of `model`, and a tiny model with them in llama.cpp.
+def examine(model: Model, revision: str | None, gguf: bool) -> Report:
+    """Check tokenizer and template of `model`, and if there will be a `gguf`, a tiny one with them.
 
     Raises ChatFormatError for a base that cannot be brought into ChatML at all.
     """
     tokenizer = chatml_tokenizer(model.base, revision, model.chat_tokens)
     checks = [*tokenizer_checks(tokenizer, model.chat_tokens)]
     parity = None
-    try:
-        with _tiny_gguf(model, revision, tokenizer) as gguf:
-            found, parity = gguf_checks(gguf, tokenizer)
-            checks += [_converted(passed=True, seen="converts"), *found]
-    except llamacpp.ConversionFailed as error:
-        reason = str(error).splitlines()[-1]  # before it the converter says more than helps
-        checks.append(_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}"))
+    if gguf:
+        found, parity = _in_llamacpp(model, revision, tokenizer)
+        checks += found
     return Report(
         base=model.base,
         chat_tokens=model.chat_tokens,
@@ -79,6 +77,18 @@ def examine(model: Model, revision: str | None) -> Report:
         checks=checks,
         parity=parity,
     )
+
+
+def _in_llamacpp(
+    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[list[Check], Parity | None]:
+    try:
+        with _tiny_gguf(model, revision, tokenizer) as gguf:
+            found, parity = gguf_checks(gguf, tokenizer)
+            return [_converted(passed=True, seen="converts"), *found], parity
+    except llamacpp.ConversionFailed as error:
+        reason = str(error).splitlines()[-1]  # before it the converter says more than helps
+        return [_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}")], None
 
 
 @contextmanager
@@ -97,7 +107,8 @@ def _converted(passed: bool, seen: str) -> Check:
         name="llama.cpp's converter knows model and tokenizer",
         passed=passed,
         seen=seen,
-        fix="choose a model.base that llama.cpp supports",
+        fix="choose a model.base that llama.cpp supports, or set merging.save_method=lora: then there "
+        "are no GGUF files",
     )
 
 

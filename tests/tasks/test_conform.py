@@ -12,7 +12,7 @@ from retune.config import Model
 from retune.llamacpp import converter
 from retune.records import Pins
 from retune.workspace import Step
-from tasks.conform import ConformanceError, Report, conform, require_passed
+from tasks.conform import ConformanceError, Report, conform, examine, require_passed
 from tasks.conform.checks import CHATS, tokenizer_checks
 from tasks.conform.parity import gguf_checks, header_checks, save_tiny
 from tasks.conform.texts import PER_KIND, texts
@@ -99,6 +99,14 @@ def test_a_composing_normalizer_differs_on_decomposed_text_alone(tmp_path, monke
     report = run(base, tmp_path, monkeypatch)
     assert report["parity"]["decomposed"] > 10
     assert report["parity"]["differing"] == []
+
+
+def test_llamacpp_has_no_say_if_there_will_be_no_gguf(tmp_path):
+    base = make_base(tmp_path / "base", r"\p{N}{1,2}|[^\p{N}]", None, CHATML)
+    report = examine(Model(base=str(base)), None, gguf=False)
+    assert report.checks
+    assert not report.failed
+    assert report.parity is None
 
 
 def test_an_unknown_tokenizer_is_named_with_all_other_failures(tmp_path, monkeypatch):
