@@ -26,6 +26,7 @@ from benchmarks.line import Watch
 from retune import llamacpp
 from retune.config import PROJECTIONS, QUANTIZATION_METHODS, Quantization
 from retune.fan_out import fan_out
+from retune.machine import cores
 from retune.workspace import sha256
 
 GIB = 2**30
@@ -99,7 +100,7 @@ class Workshop:
                 self.merge(model)
             source = work / "source.gguf"
             llamacpp.convert(model, source, dtype="bf16", name="model")
-            self._quantize(source, work, method, os.cpu_count() or 1)
+            self._quantize(source, work, method, cores())
             if merging:
                 shutil.rmtree(model)
             source.unlink()
@@ -159,13 +160,12 @@ def quantizers_cpu(shop: Workshop) -> float:
 
 def run(shape: str, folder: Path, methods: tuple[str, ...] = QUANTIZATION_METHODS) -> None:
     shop = Workshop(shape, folder, methods)
-    cores = os.cpu_count() or 1
     copied = watched(shop, shop.copy).seconds
-    floor = copied + quantizers_cpu(shop) / cores
+    floor = copied + quantizers_cpu(shop) / cores()
     print("| way | s | times the floor | times ours | CPU s | peak RSS GiB | peak disk GiB |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     print(
-        f"| floor: copy ({copied:.1f} s), quantizers' CPU over {cores} cores | {floor:.0f} | 1.00 |"
+        f"| floor: copy ({copied:.1f} s), quantizers' CPU over {cores()} cores | {floor:.0f} | 1.00 |"
     )
     ways = {
         "ours: one conversion, fan-out": shop.ours,

@@ -67,12 +67,13 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     """
     model = {"pin": pins.model, **recipe.model.model_dump(exclude={"base", "revision"})}
     with_models = ("retune.models", "retune.embeddings", "torch", "transformers", "peft")
+    merging = recipe.merging.save_method != "lora"
     conform = _step(
         "conform",
         {
             "model": pins.model,
             "chat_tokens": recipe.model.chat_tokens,
-            "gguf": recipe.merging.save_method != "lora",
+            "gguf": merging,
             "llama.cpp": locate().root.name,
         },
         *("retune.chat", "retune.llamacpp", "transformers", "tokenizers", "gguf", "xllamacpp"),
@@ -164,7 +165,6 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         )
         for method in methods
     )
-    merging = recipe.merging.save_method != "lora"
     shipped = [evaluate, *([merge, *quantize] if merging else [train])]
     publish = _step(
         "publish",

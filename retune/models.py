@@ -48,20 +48,18 @@ def require_gpu_for_4bit(model: "Model") -> None:
         raise ValueError("4-bit weights need a GPU, none is here; set model.load_in_4bit=false")
 
 
-def load_base(
-    model: "Model", revision: str | None, tokenizer: Path, dtype: "torch.dtype | None" = None
-) -> "PreTrainedModel":
+def load_base(model: "Model", revision: str | None, tokenizer: Path) -> "PreTrainedModel":
     """Return the base model, ready for inference, with 4-bit NF4 weights if the recipe says so.
 
     Those work on a CPU too, slowly; it is training on them that needs a GPU.
 
     `tokenizer` is the folder of the one trained with, which may have more tokens than the base (see
-    `retune.embeddings`): format's `tokenizer/`, or what train wrote. `dtype` overrides the precision
-    computed in. A base that is stored in 4 bits stays as stored.
+    `retune.embeddings`): format's `tokenizer/`, or what train wrote. A base that is stored in 4 bits
+    stays as stored.
     """
     from transformers import AutoConfig
 
-    dtype = dtype or compute_dtype()
+    dtype = compute_dtype()
     config = AutoConfig.from_pretrained(model.base, revision=revision)
     in_4bit = model.load_in_4bit and not is_quantized(config)
     loaded = _load(model.base, revision, dtype, nf4(dtype) if in_4bit else None)
@@ -87,8 +85,9 @@ def _load(
     return loaded.eval()
 
 
-def nf4(dtype: "torch.dtype") -> Any:
-    """Return transformers' settings of QLoRA's 4-bit weights, computed with in `dtype`."""
+def nf4(dtype: "torch.dtype", storage: "torch.dtype | None" = None) -> Any:
+    """Return transformers' settings of QLoRA's 4-bit weights, computed with in `dtype`, and held in
+    tensors of `storage` (bytes, if None)."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -96,6 +95,7 @@ def nf4(dtype: "torch.dtype") -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=storage,
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from retune.child import Event, main
 from retune.embeddings import fit_embeddings, lora_settings
-from retune.models import compute_dtype, device
+from retune.models import compute_dtype, device, nf4
 from retune.trainer import loop
 from retune.trainer.job import Hopeless, Interrupted, TrainJob
 from retune.workspace import write_whole
@@ -38,21 +38,15 @@ class Trl:
     def load(self, job: TrainJob) -> Any:
         import torch
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-        from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed
+        from transformers import AutoModelForCausalLM, set_seed
 
         from retune.trainer import varlen
 
         config = job.config
         quantization = None
         if job.model.load_in_4bit:
-            quantization = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=compute_dtype(),
-                # FSDP splits tensors of floats only.
-                bnb_4bit_quant_storage=compute_dtype() if config.shard else None,
-            )
+            # FSDP splits tensors of floats only.
+            quantization = nf4(compute_dtype(), compute_dtype() if config.shard else None)
         if self._varlen:
             varlen.register()
         where = int(os.environ.get("LOCAL_RANK", "0")) if device() == "cuda" else "cpu"
