@@ -172,18 +172,18 @@ class Line:
     def quantize(self) -> str:
         how = fan_out(self.gguf, QUANTIZATION_METHODS, Quantization(), self.folder)
         with ThreadPoolExecutor(how.parallel) as pool:
-            made = pool.map(lambda method: self._quantize(method, how.threads), how.methods)
+            made = pool.map(self._quantize, how.methods)
             return f"{how}: " + ", ".join(made)
 
     def measure(self) -> str:
         seen = llamacpp.perplexity(self.gguf, self.text, CONTEXT, cores(), self.logits)
         return f"perplexity {seen.value:.6g}"
 
-    def _quantize(self, method: str, threads: int) -> str:
+    def _quantize(self, method: str) -> str:
         out, begun = self._quant(method), time.perf_counter()
         imatrix = self.imatrix if Quantization().uses_imatrix(method) else None
         if not out.exists():
-            llamacpp.quantize(self.gguf, out, method, threads, imatrix)
+            llamacpp.quantize(self.gguf, out, method, cores(), imatrix)
         facts = llamacpp.facts(out)
         seconds = time.perf_counter() - begun
         return f"{method} {facts.size / 1e9:.2f} GB {facts.bits_per_weight:.2f} bpw {seconds:.0f} s"

@@ -63,10 +63,11 @@ class Workshop:
     """A base, an adapter and a merged checkpoint; each way works in an empty folder beside them."""
 
     def __init__(self, shape: str, folder: Path, methods: tuple[str, ...]) -> None:
-        self.folder, self.methods = folder, methods
-        self.base, self.adapter = folder / shape, folder / f"{shape}-adapter"
-        self.merged = folder / f"{shape}-merged"
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.methods = folder / shape, methods
+        self.base, self.adapter = self.folder / "base", self.folder / "adapter"
+        # The converter reads a size out of a folder's name: the article's loop has the same one.
+        self.merged = self.folder / "merged"
+        self.base.mkdir(parents=True, exist_ok=True)
         if not (self.base / "config.json").exists():
             self._python(MAKE, shape, str(self.base))
         if not self.adapter.exists():
@@ -90,7 +91,7 @@ class Workshop:
         llamacpp.convert(self.merged, source, dtype="bf16", name="model")
         how = fan_out(source, self.methods, Quantization(methods=self.methods), work)
         with ThreadPoolExecutor(how.parallel) as pool:
-            list(pool.map(lambda m: self._quantize(source, work, m, how.threads), how.methods))
+            list(pool.map(lambda method: self._quantize(source, work, method), how.methods))
 
     def article(self, work: Path, merging: bool) -> None:
         for method in self.methods:
@@ -100,13 +101,13 @@ class Workshop:
                 self.merge(model)
             source = work / "source.gguf"
             llamacpp.convert(model, source, dtype="bf16", name="model")
-            self._quantize(source, work, method, cores())
+            self._quantize(source, work, method)
             if merging:
                 shutil.rmtree(model)
             source.unlink()
 
-    def _quantize(self, source: Path, work: Path, method: str, threads: int) -> None:
-        llamacpp.quantize(source, self.file(work, method), method, threads)
+    def _quantize(self, source: Path, work: Path, method: str) -> None:
+        llamacpp.quantize(source, self.file(work, method), method, cores())
 
     def file(self, work: Path, method: str) -> Path:
         return work / f"model-{method}.gguf"

@@ -42,6 +42,7 @@ OURS: dict[str, dict[str, object]] = {
         "gradient_checkpointing": "unsloth",
     },
     "ours, trl backend": {"backend": "trl"},
+    "ours, trl backend, 2 GPUs": {"backend": "trl", "processes": 2},
 }
 ARTICLE = "the article's script"
 HAS_GPU = shutil.which("nvidia-smi") is not None

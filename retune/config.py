@@ -564,7 +564,10 @@ class Quantization(Section):
         description="Quantizations that run at the same time; empty: as cores, memory and disk allow.",
     )
     threads: int | None = Field(
-        None, ge=1, description="Threads per quantization; empty: the cores, shared out."
+        None,
+        ge=1,
+        description="Threads that measure one file; empty: the cores, shared out. Quantizing itself "
+        "takes the cores that are free.",
     )
     context: int = Field(
         512, ge=32, description="Window over which perplexity is measured, in tokens."

@@ -35,11 +35,11 @@ class FanOut:
     def __str__(self) -> str:
         return (
             f"{len(self.methods)} GGUF files to make, {in_words(sum(self.sizes))}; {self.parallel} at a "
-            f"time, each with {in_words(self.memory)} of memory and threads: {self.threads}"
+            f"time, each with {in_words(self.memory)} of memory, and measured by threads: {self.threads}"
         )
 
     def settle(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with the number of threads that one of its quantizations gets."""
+        """Return the recipe with the number of threads that each of its files is measured by."""
         settled = recipe.quantization.model_copy(update={"threads": self.threads})
         return recipe.model_copy(update={"quantization": settled})
 
@@ -47,9 +47,9 @@ class FanOut:
 def fan_out(source: Path, methods: Sequence[str], config: Quantization, folder: Path) -> FanOut:
     """Return how to quantize `source` by `methods` into files below `folder`.
 
-    The sizes are llama.cpp's own, by a dry run. What the recipe leaves open is filled in: as many at
-    a time as there are cores and memory for, since reading and writing then overlap with others'
-    arithmetic. Raises NoSpaceLeft or MachineUnfit, which say what would fit.
+    The sizes are llama.cpp's own, by a dry run. What the recipe leaves open is filled in: one at a
+    time more than there are cores, if memory allows, since one of them reads or writes while the
+    others compute. Raises NoSpaceLeft or MachineUnfit, which say what would fit.
     """
     ordered = sorted(methods, key=llamacpp.METHODS.index)
     sizes = tuple(llamacpp.quantized_size(source, method) for method in ordered)
@@ -64,7 +64,7 @@ def fan_out(source: Path, methods: Sequence[str], config: Quantization, folder: 
         )
     # While one is quantized another is measured: a mapped file needs room too, to be fast.
     fitting = free // (memory + max(sizes, default=0))
-    parallel = config.parallel or max(1, min(len(ordered), cores(), fitting))
+    parallel = config.parallel or max(1, min(len(ordered), cores() + 1, fitting))
     threads = config.threads or math.ceil(cores() / parallel)
     return FanOut(tuple(ordered), sizes, memory, parallel, threads)
 

@@ -33,6 +33,10 @@ PATIENCE = timedelta(minutes=30)  # of one process with another, which may be wr
 # No activation_checkpointing here: its wrapper is in the modules' names and not in the state dict's
 # keys, by which PEFT 0.21 finds no weight of the adapter and saves an empty one without a word.
 SHARDING = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}
+# TRL computes the loss beside the output layer, which FSDP2 then may never gather: unless gradients
+# are summed over the processes after each pass, it fails for want of the gathered weights (seen with
+# torch 2.11). An adapter's gradients are small, and of full ones only a share has to be kept.
+SUMMED_EACH_PASS = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
 
 
 class Backend(Protocol):
@@ -244,6 +248,7 @@ def trainer_settings(job: TrainJob, how: Fit, steps: int) -> Any:
         ddp_find_unused_parameters=False if world() > 1 else None,
         fsdp=config.shard,
         fsdp_config=dict(SHARDING) if config.shard else None,
+        accelerator_config=dict(SUMMED_EACH_PASS) if config.shard else None,
         logging_strategy="steps",
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,  # it would hide a NaN behind the last good loss

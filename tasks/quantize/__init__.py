@@ -13,6 +13,7 @@ from prefect import get_run_logger
 
 from retune import held_out, llamacpp
 from retune.config import Quantization, Recipe
+from retune.machine import cores
 from retune.modelfile import modelfile
 from retune.records import Chats, Gguf, Imatrix, Merged, Scores
 from retune.workspace import Build, Step, building, require_space, sha256, size
@@ -108,7 +109,8 @@ def quantize(
     with building(step) as build:
         out = build.path / f"{recipe.name}-{method.upper()}.gguf"
         weights = imatrix.path if imatrix and config.uses_imatrix(method) else None
-        llamacpp.quantize(source.path, out, method, threads(config), weights)
+        # All cores: llama-quantize's threads wait for none, and the last method has the machine alone.
+        llamacpp.quantize(source.path, out, method, cores(), weights)
         metrics, reason = judge(out, source, chats, method, recipe)
         get_run_logger().info(
             "%s: %.1f MB, by llama.cpp %s%s",

@@ -41,7 +41,7 @@ def answer(gguf: Path, asked: list[Question], recipe: Recipe) -> llamacpp.Answer
 def summed_up(asked: list[Question], given: llamacpp.Answered) -> dict[str, float]:
     """Return exact match, the share (0 to 1) of answers that ended by themselves, and the speed.
 
-    Tokens per second are of one answer on its own, by the threads that quantizing was given, while
+    Tokens per second are of one answer on its own, by the threads that measuring was given, while
     other quantizations may run.
     """
     pairs = list(zip(asked, given.answers, strict=True))

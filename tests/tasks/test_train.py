@@ -96,6 +96,8 @@ def losses(job) -> list[float]:
 
 
 CRASHED = {"backend": "trl", "max_steps": 6, "checkpoint_steps": 2, "learning_rate": 3e-3}
+# Two processes, each with two passes to a step of the same batch.
+SPLIT = {"processes": 2, "shard": True, "batch_size": 4, "gradient_accumulation": 4}
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +238,7 @@ def sharded(folder, half=False):
 def test_a_model_split_over_two_processes_trains_as_one_and_survives_a_crash(
     at_home, tmp_path, never_killed
 ):
-    job = job_in(tmp_path, at_home, **CRASHED, processes=2, shard=True)
+    job = job_in(tmp_path, at_home, **CRASHED, **SPLIT)
     script = sharded(tmp_path)
 
     def kill(event):
@@ -255,7 +257,7 @@ def test_a_model_split_over_two_processes_trains_as_one_and_survives_a_crash(
 def test_a_split_4_bit_model_learns_as_a_whole_one(at_home, tmp_path):
     model = at_home.model.model_copy(update={"load_in_4bit": True})
     courses = []
-    for settings in ({}, {"processes": 2, "shard": True}):
+    for settings in ({}, SPLIT):
         folder = tmp_path / str(len(courses))
         folder.mkdir()
         job = job_in(folder, at_home, model=model, **CRASHED, **settings)
