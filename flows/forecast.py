@@ -13,6 +13,7 @@ from retune.records import Pins
 from retune.sources import local_path, pin_all
 from retune.workspace import home, in_words
 
+NF4_SHARE = 0.35  # of the 16-bit weights' bytes: embeddings and output layer stay in 16 bits
 # Bits per weight of whole files, from llama.cpp's published sizes for an 8B model.
 BITS_PER_WEIGHT = {
     "q2_k": 3.2,
@@ -68,6 +69,8 @@ def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     """Estimate disk and memory; the merged model, its GGUF and the quants are what counts."""
     full = 2 * parameters
     disk = full * sum(stage in todo for stage in ("merge", "convert"))
+    if "merge" in todo and recipe.merging.save_method == "merged_4bit":
+        disk += NF4_SHARE * full
     for method in recipe.quantization.methods:
         if f"quantize {method}" in todo:
             disk += parameters * BITS_PER_WEIGHT.get(method, bits_of(method) + 0.6) / 8
@@ -75,7 +78,7 @@ def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    weights = parameters * (0.7 if recipe.model.load_in_4bit else 2)
+    weights = full * (NF4_SHARE if recipe.model.load_in_4bit else 1)
     # A shard and what is imported; then, without a GPU, a whole model in 32 bits to compare it.
     shard = 1.3 * min(full, recipe.merging.max_shard_gb * 1e9) + 2 * 2**30
     merging = max(shard, 0 if recipe.model.load_in_4bit else 4 * parameters)

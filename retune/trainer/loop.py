@@ -87,7 +87,24 @@ def require_gpu(job: TrainJob) -> None:
     if job.config.shard and device() == "cpu":
         raise ValueError("sharding a model needs GPUs, none is here; set training.shard=false")
     if device() == "cuda":
+        _require_bf16(job.config)
         _require_gpus(job.config.processes)
+
+
+def _require_bf16(config: Training) -> None:
+    """Raise ValueError on a GPU older than Ampere for what is not done in fp16.
+
+    Its gradients have to be scaled: PyTorch's scaler refuses 16-bit ones, which full fine-tuning
+    has, and with those of a split model it was never tried.
+    """
+    import torch
+
+    if compute_dtype() == torch.float16 and (config.shard or config.method == "full"):
+        what = "training.shard=true" if config.shard else "training.method=full"
+        raise ValueError(
+            f"{what} needs a GPU that computes in bf16 (Ampere or newer), this is a "
+            f"{torch.cuda.get_device_name()}; set training.shard=false and training.method=lora"
+        )
 
 
 def _require_gpus(processes: int) -> None:

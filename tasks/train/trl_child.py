@@ -91,7 +91,12 @@ class Trl:
             model.enable_input_require_grads()
 
     def ready(self, trainer: "Trainer") -> None:
-        pass
+        # TRL rounds the adapter of a 4-bit model to bf16, which loses updates below 1/256 of a
+        # weight, stops gradient scaling in fp16 and leaves FSDP2 two precisions with DoRA.
+        if hasattr(trainer.model, "peft_config"):
+            for parameter in trainer.model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
 
     def trainer(self) -> "type[Trainer]":
         from transformers import Trainer

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from safetensors.torch import load_file
 
 from benchmarks.train import make_model, make_rows
 from retune.child import ROOT, ChildFailed, ChildRefused, Event, run_child
@@ -69,9 +70,13 @@ def python(*arguments: str) -> str:
     return ended.stdout
 
 
+def child_script(backend: str) -> Path:
+    return ROOT / "tasks" / "train" / f"{backend}_child.py"
+
+
 def child_of(job: TrainJob, on_event: Callable[[Event], None] = lambda event: None) -> Event:
-    child = ROOT / "tasks" / "train" / f"{job.config.backend}_child.py"
-    return run_child(child, job, job.folder / "train.log", on_event, grace=60)
+    script = child_script(job.config.backend)
+    return run_child(script, job, job.folder / "train.log", on_event, grace=60)
 
 
 def train(job: TrainJob) -> list[float]:
@@ -150,6 +155,43 @@ def test_the_fit_does_not_change_the_course(folder, backend):
     row = json.loads(measured.log.read_text().splitlines()[-1])
     assert row["gpu/memory_gib"] > 0
     assert row["gpu/power_watts"] > 0
+
+
+@pytest.mark.parametrize("backend", ["unsloth", "trl"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"use_dora": True, "train_on": "responses"}, {"loraplus_ratio": 16.0, "packing": False}],
+)
+def test_other_ways_to_train_learn_too(folder, backend, settings):
+    name = "-".join([backend, *settings])
+    course = train(job_in(folder, name, backend=backend, learning_rate=3e-3, **settings))
+    print(course)
+    assert course[-1] < course[0] - 0.05
+    weights = load_file(folder / name / "adapter" / "adapter_model.safetensors")
+    assert any("magnitude" in key for key in weights) == ("use_dora" in settings)
+
+
+# A card from before Ampere: no bf16, and not PyTorch's kernel for packs.
+OLD_CARD = """
+import runpy, torch
+from retune import models
+from retune.trainer import loop, varlen
+models.compute_dtype = loop.compute_dtype = lambda: torch.float16
+varlen.supported = lambda: False
+runpy.run_path({child!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("backend", ["unsloth", "trl"])
+def test_fp16_as_on_older_cards_takes_the_same_course(folder, backend):
+    settings = {"backend": backend, "learning_rate": 3e-3}
+    job = job_in(folder, f"old-{backend}", **settings)
+    script = job.folder / "child.py"
+    script.write_text(OLD_CARD.format(child=str(child_script(backend))))
+    assert "metrics" in run_child(script, job, job.folder / "train.log")
+    course, newer = losses(job), train(job_in(folder, f"new-{backend}", **settings))
+    print(course, newer)
+    assert course == pytest.approx(newer, rel=2e-3)
 
 
 def test_full_fine_tuning(folder):

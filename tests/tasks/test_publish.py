@@ -221,11 +221,7 @@ class TestPublish:
             assert b"base_model: you/FineLlama\n" in files["README.md"]
 
     def test_of_full_fine_tuning_there_is_no_adapter(self, hub: Hub) -> None:
-        # As a recipe will be, once training.method=full is one that can be shipped.
-        full = RECIPE.model_copy(
-            update={"training": RECIPE.training.model_copy(update={"method": "full"})}
-        )
-        run(recipe=full)
+        run(recipe=recipe(model={"load_in_4bit": False}, training={"method": "full"}))
         assert set(yours(hub)) == {"you/FineLlama", "you/FineLlama-GGUF"}
         assert (
             "| method | full fine-tuning |"

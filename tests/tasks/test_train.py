@@ -13,6 +13,7 @@ from retune.child import ROOT, ChildFailed, ChildRefused, run_child
 from retune.config import Model, Training
 from retune.models import token_ids
 from retune.tracking import client
+from retune.trainer import data, loop
 from retune.trainer.checkpoints import newest_whole, step_of
 from retune.trainer.data import make_collator
 from retune.trainer.job import Fit, TrainJob
@@ -87,6 +88,39 @@ def test_settings_that_need_a_gpu_are_refused_before_anything_is_loaded(at_home,
     assert "Unsloth" not in (tmp_path / "train.log").read_text()
     with pytest.raises(ValueError, match=r"set model\.load_in_4bit=false"):
         require_gpu(job.model_copy(update={"model": Model(base="b", load_in_4bit=True)}))
+
+
+@pytest.mark.parametrize("settings", [{"shard": True, "backend": "trl"}, {"method": "full"}])
+def test_what_fp16_cannot_do_is_refused_on_an_older_gpu(at_home, tmp_path, monkeypatch, settings):
+    import torch
+
+    monkeypatch.setattr(loop, "device", lambda: "cuda")
+    monkeypatch.setattr(loop, "compute_dtype", lambda: torch.float16)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    require_gpu(job_in(tmp_path, at_home))
+    with pytest.raises(ValueError, match=r"bf16 \(Ampere or newer\), this is a Tesla T4; set"):
+        require_gpu(job_in(tmp_path, at_home, **settings))
+
+
+def test_the_adapter_of_a_4_bit_model_is_trained_in_32_bits(at_home, tmp_path, monkeypatch):
+    import torch
+    from transformers import AutoTokenizer
+    from trl import SFTTrainer
+
+    from tasks.train.trl_child import Trl
+
+    monkeypatch.setattr(Trl, "trainer", lambda self: SFTTrainer)  # as on a GPU
+    model = at_home.model.model_copy(update={"load_in_4bit": True})
+    job = job_in(tmp_path, at_home, model=model, backend="trl", use_dora=True)
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    rows = data.plan(job, tokenizer)
+    how = Fit(batch_size=8, gradient_accumulation=2, gradient_checkpointing="off")
+    trainer = loop.make_trainer(job, Trl(), Trl().load(job), tokenizer, rows, how)
+    named = trainer.model.named_parameters()
+    trained = {name: value.dtype for name, value in named if value.requires_grad}
+    assert any("lora_B" in name for name in trained)
+    assert set(trained.values()) == {torch.float32}
 
 
 def losses(job) -> list[float]:
