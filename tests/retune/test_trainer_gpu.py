@@ -202,8 +202,12 @@ def test_full_fine_tuning(folder):
 
 
 # With two processes too there are several passes to a step.
-RESUMED = {"checkpoint_steps": 2, "memory": "as_written"}
-RESUMED |= {"batch_size": 2, "gradient_accumulation": 4}
+RESUMED = {
+    "checkpoint_steps": 2,
+    "memory": "as_written",
+    "batch_size": 2,
+    "gradient_accumulation": 4,
+}
 RECOMPUTE = {"unsloth": "unsloth", "trl": "on"}
 
 

@@ -234,7 +234,8 @@ def test_a_cap_ends_with_a_checkpoint_and_a_higher_one_goes_on(at_home, tmp_path
     assert result["metrics"]["gpu_hours"] > 0
 
 
-# accelerate shards on accelerators only; the same FSDP2 runs on a CPU if it is told so.
+# accelerate shards on accelerators only; the same FSDP2 runs on a CPU if it is told so. With `half`
+# it computes in 16 bits.
 SHARDED = """
 import runpy
 from accelerate.state import AcceleratorState, DistributedType, PartialState
@@ -261,11 +262,11 @@ runpy.run_path({child!r}, run_name="__main__")
 """
 
 
-def sharded(folder, half=False):
-    """Write the script of a child that shards on a CPU, in 16 bits if `half`; return its path."""
+def wrapped(folder, code, **words):
+    """Write the script of a trl child that runs within `code`, filled in; return its path."""
     script = folder / "child.py"
     child = ROOT / "tasks" / "train" / "trl_child.py"
-    script.write_text(SHARDED.format(child=str(child), half=half))
+    script.write_text(code.format(child=str(child), **words))
     return script
 
 
@@ -273,7 +274,7 @@ def test_a_model_split_over_two_processes_trains_as_one_and_survives_a_crash(
     at_home, tmp_path, never_killed
 ):
     job = job_in(tmp_path, at_home, **CRASHED, **SPLIT)
-    script = sharded(tmp_path)
+    script = wrapped(tmp_path, SHARDED, half=False)
 
     def kill(event):
         if event["event"] == "log" and event["step"] == 3:
@@ -295,7 +296,7 @@ def test_a_split_4_bit_model_learns_as_a_whole_one(at_home, tmp_path):
         folder = tmp_path / str(len(courses))
         folder.mkdir()
         job = job_in(folder, at_home, model=model, **CRASHED, **settings)
-        run_child(sharded(folder, half=True), job, folder / "child.log")
+        run_child(wrapped(folder, SHARDED, half=True), job, folder / "child.log")
         courses.append(losses(job))
     assert courses[0][-1] < 0.9 * courses[0][0]
     # Split, the layers hand on 16 bits where PEFT's preparation of a whole one makes it 32.
@@ -343,9 +344,7 @@ runpy.run_path({child!r}, run_name="__main__")
 )
 def test_running_out_of_memory_steps_down_and_loses_nothing(at_home, tmp_path, never_killed, error):
     job = job_in(tmp_path, at_home, **CRASHED)
-    script = tmp_path / "child.py"
-    child = ROOT / "tasks" / "train" / "trl_child.py"
-    script.write_text(OUT_OF_MEMORY.format(child=str(child), error=error))
+    script = wrapped(tmp_path, OUT_OF_MEMORY, error=error)
     result = run_child(script, job, tmp_path / "child.log")
     fit = Fit.model_validate(result["retry"])
     assert (fit.batch_size, fit.gradient_accumulation) == (4, 4)
@@ -357,10 +356,8 @@ def test_running_out_of_memory_steps_down_and_loses_nothing(at_home, tmp_path, n
 
 def test_one_process_running_out_of_memory_ends_the_other_too(at_home, tmp_path, never_killed):
     job = job_in(tmp_path, at_home, **CRASHED, processes=2)
-    script = tmp_path / "child.py"
-    child = ROOT / "tasks" / "train" / "trl_child.py"
     error = 'torch.OutOfMemoryError("CUDA out of memory")'
-    script.write_text(OUT_OF_MEMORY.format(child=str(child), error=error))
+    script = wrapped(tmp_path, OUT_OF_MEMORY, error=error)
     fit = Fit.model_validate(run_child(script, job, tmp_path / "child.log")["retry"])
     assert (fit.batch_size, fit.gradient_accumulation) == (4, 2)
     assert last_step(job) == 2
