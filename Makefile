@@ -21,7 +21,7 @@ ui: env llamacpp demo-data
 
 env: $(READY)
 
-$(READY): pyproject.toml requirements.lock infra/install.sh
+$(READY): pyproject.toml requirements.lock infra/no-dependencies.txt infra/install.sh
 	@infra/install.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 

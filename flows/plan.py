@@ -113,7 +113,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "effective_batch": recipe.training.batch_size * recipe.training.gradient_accumulation,
             **recipe.training.model_dump(exclude=RUNNING),
         },
-        *("retune.child", "retune.trainer", "trl", "unsloth", *with_models),
+        *("retune.child", "retune.trainer", "trl", "unsloth", "liger-kernel", *with_models),
     )
     evaluate = _step(
         "evaluate",

@@ -16,4 +16,4 @@ pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 # First by itself: pip then takes a CPU build of this version where it finds one.
 "${pip[@]}" --constraint requirements.lock torch
 "${pip[@]}" --constraint requirements.lock --editable '.[dev]'
-"${pip[@]}" --no-deps --requirement infra/unsloth.txt
+"${pip[@]}" --no-deps --requirement infra/no-dependencies.txt

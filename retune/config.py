@@ -347,6 +347,11 @@ class Training(Section):
     method: Literal["lora", "full"] = Field(
         "lora", description="Train an adapter, or all weights (needs model.load_in_4bit=false)."
     )
+    master_weights: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="What method=full trains; bfloat16 takes half the memory, and rounds away an "
+        "update of less than 1/512 of a weight, as most are at usual learning rates.",
+    )
     train_on: Literal["all", "responses"] = Field(
         "all", description="Learn every token, or only the assistant's turns."
     )
@@ -435,6 +440,8 @@ class Training(Section):
             )
         if self.method == "full" and (self.use_dora or self.loraplus_ratio):
             raise ValueError("use_dora and loraplus_ratio belong to method=lora")
+        if self.method == "lora" and self.master_weights == "bfloat16":
+            raise ValueError("master_weights=bfloat16 belongs to method=full; leave it out")
         if self.batch_size * self.gradient_accumulation % self.processes:
             raise ValueError(
                 f"the effective batch (batch_size × gradient_accumulation = "
@@ -706,7 +713,7 @@ class Recipe(Section):
         merging = self.merging
         if full and in_4bit:
             raise ValueError(
-                "training.method=full trains 16-bit weights; set model.load_in_4bit=false"
+                "training.method=full cannot train 4-bit weights; set model.load_in_4bit=false"
             )
         if full and merging.save_method == "lora":
             raise ValueError(

@@ -149,7 +149,7 @@ def _measured(
         torch.cuda.empty_cache()
 
 
-def attempting(model: Any, collate: Any, max_length: int, recompute: Callable[[str], None]) -> Any:
+def attempting(model: Any, collate: Any, max_length: int, backend: Any) -> Any:
     """Return an `attempt` for `fitted`: full packs of one conversation each, the worst case."""
     import torch
 
@@ -158,14 +158,14 @@ def attempting(model: Any, collate: Any, max_length: int, recompute: Callable[[s
     pack = {"input_ids": ids, "labels": ids, "seq_lengths": [max_length]}
 
     def attempt(packs: int, mode: str) -> None:
-        recompute(mode)
+        backend.recompute(model, mode)
         batch = collate([pack] * packs)
         batch = {
             name: value.cuda() if torch.is_tensor(value) else value for name, value in batch.items()
         }
         try:
             with torch.autocast("cuda", compute_dtype()):
-                model(**batch).loss.backward()
+                backend.loss(model, batch).backward()
         finally:
             model.zero_grad(set_to_none=True)
 

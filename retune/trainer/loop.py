@@ -24,6 +24,7 @@ from retune.trainer.health import Health, interrupted, over_budget
 from retune.trainer.job import Fit, Hopeless, TrainJob
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase, Trainer
 
 HELD_OUT_ROWS = 32  # judged at each checkpoint: enough to rank checkpoints, seconds to compute
@@ -49,6 +50,9 @@ class Backend(Protocol):
 
     def recompute(self, model: Any, mode: str) -> None:
         """Switch gradient checkpointing of a loaded model to `unsloth`, `on` or `off`."""
+
+    def loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
+        """Return a batch's loss, computed as the trainer does."""
 
     def ready(self, trainer: "Trainer") -> None:
         """Do what the backend wants done to a finished trainer."""
@@ -94,17 +98,21 @@ def require_gpu(job: TrainJob) -> None:
 def _require_bf16(config: Training) -> None:
     """Raise ValueError on a GPU older than Ampere for what is not done in fp16.
 
-    Its gradients have to be scaled: PyTorch's scaler refuses 16-bit ones, which full fine-tuning
-    has, and with those of a split model it was never tried.
+    Its gradients have to be scaled, which was never tried with those of a split model.
     """
     import torch
 
-    if compute_dtype() == torch.float16 and (config.shard or config.method == "full"):
-        what = "training.shard=true" if config.shard else "training.method=full"
-        raise ValueError(
-            f"{what} needs a GPU that computes in bf16 (Ampere or newer), this is a "
-            f"{torch.cuda.get_device_name()}; set training.shard=false and training.method=lora"
-        )
+    if compute_dtype() != torch.float16:
+        return
+    for setting, instead, asked in (
+        ("shard=true", "shard=false", config.shard),
+        ("master_weights=bfloat16", "master_weights=float32", config.master_weights == "bfloat16"),
+    ):
+        if asked:
+            raise ValueError(
+                f"training.{setting} needs a GPU that computes in bf16 (Ampere or newer), this is a "
+                f"{torch.cuda.get_device_name()}; set training.{instead}"
+            )
 
 
 def _require_gpus(processes: int) -> None:
@@ -151,20 +159,24 @@ def chosen_fit(
     if how is None:
         collate = data.make_collator(tokenizer.pad_token_id, True, backend.lengths)
         length = job.model.max_length
-        trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
-        bytes_each = 4 + (2 if job.config.optimizer.endswith("8bit") else 8)  # gradient, moments
         if world() > 1:
-            bytes_each += 4  # the gradients once more, in the buckets that are summed
             _join()
         model.train()
-        attempt = fit.attempting(model, collate, length, lambda m: backend.recompute(model, m))
-        how = fit.most_frugal(
-            _of_all(fit.fitted(job.config, world(), length, trained * bytes_each, attempt))
-        )
+        attempt = fit.attempting(model, collate, length, backend)
+        reserve = _training_bytes(model, job.config.optimizer)
+        how = fit.most_frugal(_of_all(fit.fitted(job.config, world(), length, reserve, attempt)))
     if is_first():
         (job.folder / "fit.json").write_text(how.model_dump_json(indent=1))
         emit("state", text=f"{describe(how)} ({how.reason})")
     return how
+
+
+def _training_bytes(model: Any, optimizer: str) -> int:
+    """Return the bytes of gradients and moments; several processes also sum gradients in buckets."""
+    moments = 2 if optimizer.endswith("8bit") else 8
+    copies = 1 if world() == 1 else 2
+    trained = [one for one in model.parameters() if one.requires_grad]
+    return sum(one.numel() * (copies * one.element_size() + moments) for one in trained)
 
 
 def _join() -> None:
@@ -290,7 +302,9 @@ def _lora_plus(model: Any, config: Training, settings: Any) -> Any:
 
 
 def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event:
-    """Run the trainer to its end and write `adapter/`."""
+    """Run the trainer to its end and write `adapter/`: an adapter, or whole weights in bf16."""
+    import torch
+
     begin = checkpoints.newest_whole(job.checkpoints) if is_first() else None
     begin = _from_first(begin)
     step = checkpoints.step_of(begin) if begin else 0
@@ -317,6 +331,9 @@ def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event
     if watcher.why_ended:
         raise interrupted(trainer.state.global_step, watcher.why_ended)
     _check_trained(trainer.model)
+    if job.config.method == "full":
+        # Rounded once, here: what is evaluated is then what merge and GGUF hold.
+        trainer.model.to(torch.bfloat16)
     if job.config.shard:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(job.folder / "adapter"))

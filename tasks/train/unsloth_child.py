@@ -12,6 +12,7 @@ from retune.trainer import loop
 from retune.trainer.job import TrainJob
 
 if TYPE_CHECKING:
+    import torch
     from transformers import Trainer
 
 RECOMPUTE = {"unsloth": "unsloth", "on": True, "off": False}
@@ -28,6 +29,9 @@ class Unsloth:
 
         config, full = job.config, job.config.method == "full"
         recompute = RECOMPUTE[config.gradient_checkpointing]
+        precision = {}
+        if full and device() == "cuda":  # on a CPU all is in 32 bits, and this setting unknown
+            precision["float32_mixed_precision"] = config.master_weights == "float32"
         model, _ = FastLanguageModel.from_pretrained(
             job.model.base,
             revision=job.revision,
@@ -37,6 +41,7 @@ class Unsloth:
             dtype=compute_dtype(),
             use_gradient_checkpointing=recompute,
             use_exact_model_name=True,  # else Unsloth may take another repository than the pinned one
+            **precision,
         )
         new = fit_embeddings(model, job.model, job.revision, job.tokenizer)
         if full:
@@ -69,6 +74,9 @@ class Unsloth:
         model._unsloth_gradient_checkpointing = RECOMPUTE[mode]
         FastLanguageModel.for_training(model, use_gradient_checkpointing=RECOMPUTE[mode])
         mark_allow_overlength(model)  # a flat batch is longer than one sequence may be
+
+    def loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
+        return model(**batch).loss
 
     def ready(self, trainer: "Trainer") -> None:
         if device() == "cpu":

@@ -49,6 +49,10 @@ def error(**changes) -> str:
         ),
         ({"training": {"method": "full"}}, "set model.load_in_4bit=false"),
         (
+            {"training": {"master_weights": "bfloat16"}},
+            "master_weights=bfloat16 belongs to method=full",
+        ),
+        (
             {
                 "training": {"method": "full"},
                 "model": {"base": "a/b", "load_in_4bit": False},

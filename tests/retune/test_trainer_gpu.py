@@ -125,9 +125,12 @@ print("WORST", worst, packed.abs().max().item())
 
 
 @pytest.mark.parametrize("backend", ["unsloth", "trl"])
-@pytest.mark.parametrize("four_bits", [True, False])
-def test_packed_conversations_do_not_see_each_other(folder, backend, four_bits):
-    job = job_in(folder, f"pack-{backend}-{four_bits}", four_bits=four_bits, backend=backend)
+@pytest.mark.parametrize(
+    ("method", "four_bits"), [("lora", True), ("lora", False), ("full", False)]
+)
+def test_packed_conversations_do_not_see_each_other(folder, backend, method, four_bits):
+    name = f"pack-{backend}-{method}-{four_bits}"
+    job = job_in(folder, name, four_bits=four_bits, backend=backend, method=method)
     words = python("-c", COMPARE, backend, str(job.folder / "job.json")).split()
     worst, largest = map(float, words[words.index("WORST") + 1 :][:2])
     print("largest difference", worst, "of logits up to", largest)
@@ -183,22 +186,52 @@ runpy.run_path({child!r}, run_name="__main__")
 
 
 @pytest.mark.parametrize("backend", ["unsloth", "trl"])
-def test_fp16_as_on_older_cards_takes_the_same_course(folder, backend):
-    settings = {"backend": backend, "learning_rate": 3e-3}
-    job = job_in(folder, f"old-{backend}", **settings)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": 3e-3},
+        {"learning_rate": 1e-3, "method": "full", "four_bits": False},
+    ],
+)
+def test_fp16_as_on_older_cards_takes_the_same_course(folder, backend, settings):
+    settings = settings | {"backend": backend}
+    name = f"{backend}-{len(settings)}"
+    job = job_in(folder, f"old-{name}", **settings)
     script = job.folder / "child.py"
     script.write_text(OLD_CARD.format(child=str(child_script(backend))))
     assert "metrics" in run_child(script, job, job.folder / "train.log")
-    course, newer = losses(job), train(job_in(folder, f"new-{backend}", **settings))
+    course, newer = losses(job), train(job_in(folder, f"new-{name}", **settings))
     print(course, newer)
     assert course == pytest.approx(newer, rel=2e-3)
 
 
-def test_full_fine_tuning(folder):
-    job = job_in(folder, "full", four_bits=False, method="full", learning_rate=1e-3)
+@pytest.mark.parametrize("backend", ["unsloth", "trl"])
+def test_full_fine_tuning(folder, backend):
+    settings = {"method": "full", "four_bits": False, "backend": backend, "learning_rate": 1e-3}
+    job = job_in(folder, f"full-{backend}", **settings)
     course = train(job)
-    assert course[-1] < course[0]
-    assert (job.folder / "adapter" / "model.safetensors").exists()
+    print(course)
+    assert course[-1] < course[0] - 0.05
+    weights = load_file(job.folder / "adapter" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("backend", ["unsloth", "trl"])
+def test_small_updates_of_all_weights_add_up(folder, backend):
+    """Each is far below half a unit in the last place of nearly all weights in bf16."""
+    settings = {"method": "full", "four_bits": False, "backend": backend, "learning_rate": 1e-6}
+    settings |= {"lr_scheduler": "constant", "checkpoint_steps": 5}
+    moved = {}
+    for precision in ("float32", "bfloat16"):
+        job = job_in(folder, f"{precision}-{backend}", master_weights=precision, **settings)
+        train(job)
+        before = load_file(folder / "model" / "model.safetensors")
+        after = load_file(newest_whole(job.checkpoints) / "model.safetensors")
+        same = sum((after[name].float() == before[name].float()).sum().item() for name in before)
+        moved[precision] = 1 - same / sum(tensor.numel() for tensor in before.values())
+    print(moved)
+    assert moved["float32"] > 0.9
+    assert moved["bfloat16"] < 0.1
 
 
 # With two processes too there are several passes to a step.

@@ -90,7 +90,10 @@ def test_settings_that_need_a_gpu_are_refused_before_anything_is_loaded(at_home,
         require_gpu(job.model_copy(update={"model": Model(base="b", load_in_4bit=True)}))
 
 
-@pytest.mark.parametrize("settings", [{"shard": True, "backend": "trl"}, {"method": "full"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"shard": True, "backend": "trl"}, {"method": "full", "master_weights": "bfloat16"}],
+)
 def test_what_fp16_cannot_do_is_refused_on_an_older_gpu(at_home, tmp_path, monkeypatch, settings):
     import torch
 
@@ -289,6 +292,26 @@ def test_a_model_split_over_two_processes_trains_as_one_and_survives_a_crash(
     assert (job.folder / "adapter" / "adapter_model.safetensors").stat().st_size > 10_000
 
 
+def test_all_weights_of_a_split_model_are_trained_as_those_of_a_whole_one(at_home, tmp_path):
+    from safetensors.torch import load_file
+
+    courses, weights = [], []
+    for settings in ({}, SPLIT):
+        folder = tmp_path / str(len(courses))
+        folder.mkdir()
+        job = job_in(folder, at_home, **CRASHED | {"method": "full"} | settings)
+        run_child(wrapped(folder, SHARDED, half=False), job, folder / "child.log")
+        courses.append(losses(job))
+        weights.append(load_file(folder / "adapter" / "model.safetensors"))
+    whole, split = weights
+    assert courses[1] == pytest.approx(courses[0], rel=1e-4)
+    assert {name: tensor.dtype for name, tensor in split.items()} == {
+        name: tensor.dtype for name, tensor in whole.items()
+    }
+    for name, tensor in split.items():
+        assert tensor.float() == pytest.approx(whole[name].float(), abs=1e-3)
+
+
 def test_a_split_4_bit_model_learns_as_a_whole_one(at_home, tmp_path):
     model = at_home.model.model_copy(update={"load_in_4bit": True})
     courses = []
@@ -299,7 +322,6 @@ def test_a_split_4_bit_model_learns_as_a_whole_one(at_home, tmp_path):
         run_child(wrapped(folder, SHARDED, half=True), job, folder / "child.log")
         courses.append(losses(job))
     assert courses[0][-1] < 0.9 * courses[0][0]
-    # Split, the layers hand on 16 bits where PEFT's preparation of a whole one makes it 32.
     assert courses[1] == pytest.approx(courses[0], rel=2e-3)
     assert any(loss * 2**8 % 1 for loss in courses[1])  # accelerate would round to 16 bits
     saved = job.folder / "adapter" / "adapter_model.safetensors"
@@ -380,13 +402,18 @@ def test_both_backends_learn_alike(at_home, tmp_path, never_killed):
     ],
 )
 def test_other_ways_to_train_learn_too(at_home, tmp_path, settings):
+    import torch
+    from safetensors.torch import load_file
+
     job = job_in(tmp_path, at_home, **CRASHED | {"max_steps": 12} | settings)
     run_training(job, lambda event: None)
     course = losses(job)
     assert course[-1] < 0.8 * course[0]
-    weights = {path.name for path in (job.folder / "adapter").glob("*.safetensors")}
+    (weights,) = (job.folder / "adapter").glob("*.safetensors")
     full = settings.get("method") == "full"
-    assert weights == {"model.safetensors" if full else "adapter_model.safetensors"}
+    assert weights.name == ("model.safetensors" if full else "adapter_model.safetensors")
+    precision = torch.bfloat16 if full else torch.float32
+    assert {tensor.dtype for tensor in load_file(weights).values()} == {precision}
 
 
 def test_packed_conversations_do_not_see_each_other(at_home):
