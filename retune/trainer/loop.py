@@ -219,7 +219,10 @@ def make_trainer(
     trainer = backend.trainer()(
         model=model,
         processing_class=tokenizer,
-        train_dataset=plan.packs,
+        # Arrays become a batch in a sixth of the time that lists take, while the GPU waits.
+        train_dataset=plan.packs.with_format(
+            "numpy", columns=["input_ids", "labels"], output_all_columns=True
+        ),
         data_collator=data.make_collator(tokenizer.pad_token_id, flat, backend.lengths),
         args=settings,
         optimizers=(_lora_plus(model, job.config, settings), None),
@@ -537,8 +540,10 @@ def _median(values: list[float]) -> float:
 
 
 def _check_ids(plan: data.Plan, model: Any) -> None:
+    import pyarrow.compute as pc
+
     embeddings = len(model.get_input_embeddings().weight)
-    largest = max(max(pack["input_ids"]) for pack in plan.packs)
+    largest = pc.max(pc.list_flatten(plan.packs.data["input_ids"])).as_py()
     if largest >= embeddings:
         raise ValueError(
             f"the training rows use token id {largest}, but the base model has {embeddings} embeddings; "

@@ -6,6 +6,7 @@ import shutil
 import time
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -79,6 +80,17 @@ def test_a_loss_that_is_not_a_number_ends_the_training(at_home, tmp_path):
     job = job_in(tmp_path, at_home, model=model)
     with pytest.raises(ChildRefused, match=r"the loss is nan at step 1 .*training\.learning_rate"):
         run_training(job, lambda event: None)
+
+
+def test_a_token_that_the_base_has_no_embedding_for_is_refused(at_home, tmp_path):
+    from tasks.train.trl_child import Trl
+
+    (first, *others) = token_ids(at_home.chats.train, 4, 64)
+    rows = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"input_ids": [*others, [*first, 100_000]]}), rows)
+    job = job_in(tmp_path, at_home).model_copy(update={"rows": rows})
+    with pytest.raises(ValueError, match=r"use token id 100000, but the base model has \d+ embed"):
+        loop.run(job, Trl())
 
 
 def test_settings_that_need_a_gpu_are_refused_before_anything_is_loaded(at_home, tmp_path):
