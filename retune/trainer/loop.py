@@ -254,6 +254,11 @@ def trainer_settings(job: TrainJob, how: Fit, steps: int) -> Any:
     from trl import SFTConfig
 
     config = job.config
+    sharded = {
+        "fsdp": True,
+        "fsdp_config": dict(SHARDING),
+        "accelerator_config": dict(SUMMED_EACH_PASS),
+    }
     return SFTConfig(
         output_dir=str(job.checkpoints),
         max_length=job.model.max_length,
@@ -278,9 +283,7 @@ def trainer_settings(job: TrainJob, how: Fit, steps: int) -> Any:
         fp16=compute_dtype() == torch.float16,
         use_cpu=device() == "cpu",
         ddp_find_unused_parameters=False if world() > 1 else None,
-        fsdp=config.shard,
-        fsdp_config=dict(SHARDING) if config.shard else None,
-        accelerator_config=dict(SUMMED_EACH_PASS) if config.shard else None,
+        **(sharded if config.shard else {}),
         logging_strategy="steps",
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,  # it would hide a NaN behind the last good loss
