@@ -78,13 +78,22 @@ def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    weights = full * (NF4_SHARE if recipe.model.load_in_4bit else 1)
+    training, training_means = _to_train(recipe, parameters)
     # A shard and what is imported; then, without a GPU, a whole model in 32 bits to compare it.
     shard = 1.3 * min(full, recipe.merging.max_shard_gb * 1e9) + 2 * 2**30
     merging = max(shard, 0 if recipe.model.load_in_4bit else 4 * parameters)
     return [
         ["base model", f"{parameters / 1e6:,.1f} M", "weights"],
         ["disk needed", in_words(disk), f"{in_words(free)} free in {folder}"],
-        ["memory to train", in_words(weights), "for the frozen weights, plus activations"],
+        ["memory to train", in_words(training), f"for {training_means}, plus activations"],
         *([["memory to merge", in_words(merging), "of main memory"]] if "merge" in todo else []),
     ]
+
+
+def _to_train(recipe: Recipe, parameters: int) -> tuple[float, str]:
+    """Return the bytes that training takes whatever its batch, and of what they are."""
+    if recipe.training.method == "full":
+        width = 4 if recipe.training.master_weights == "float32" else 2
+        each = 2 * width + recipe.training.moments_bytes(width)
+        return each * parameters, "weights, gradients and the optimizer's moments"
+    return 2 * parameters * (NF4_SHARE if recipe.model.load_in_4bit else 1), "the frozen weights"

@@ -450,6 +450,10 @@ class Training(Section):
             )
         return self
 
+    def moments_bytes(self, width: int) -> int:
+        """Return the bytes of Adam's two moments of a trained weight that is `width` bytes wide."""
+        return 2 if self.optimizer.endswith("8bit") else 2 * width
+
 
 class Evaluation(Section):
     """Base and tuned model, side by side on the held-out conversations."""

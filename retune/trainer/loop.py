@@ -163,7 +163,7 @@ def chosen_fit(
             _join()
         model.train()
         attempt = fit.attempting(model, collate, length, backend)
-        reserve = _training_bytes(model, job.config.optimizer)
+        reserve = _training_bytes(model, job.config)
         how = fit.most_frugal(_of_all(fit.fitted(job.config, world(), length, reserve, attempt)))
     if is_first():
         (job.folder / "fit.json").write_text(how.model_dump_json(indent=1))
@@ -171,12 +171,11 @@ def chosen_fit(
     return how
 
 
-def _training_bytes(model: Any, optimizer: str) -> int:
+def _training_bytes(model: Any, config: Training) -> int:
     """Return the bytes of gradients and moments; several processes also sum gradients in buckets."""
-    moments = 2 if optimizer.endswith("8bit") else 8
     copies = 1 if world() == 1 else 2
-    trained = [one for one in model.parameters() if one.requires_grad]
-    return sum(one.numel() * (copies * one.element_size() + moments) for one in trained)
+    trained = [(one.numel(), one.element_size()) for one in model.parameters() if one.requires_grad]
+    return sum(count * (copies * width + config.moments_bytes(width)) for count, width in trained)
 
 
 def _join() -> None:
