@@ -1,12 +1,11 @@
 """`kill -9` of the whole run, twice: the third run ends what the first began, in one MLflow run."""
 
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.flows.test_line import RETUNE, Project
@@ -42,8 +41,12 @@ def kill_when(project: Project, reached: Callable[[], bool]) -> None:
         assert process.poll() is None, f"it ended before it was killed: {output.read_text()}"
         assert time.monotonic() < until, "the run never came to where it is killed"
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    children = psutil.Process(process.pid).children()
+    servers = [child for child in children if "uvicorn" in child.cmdline()]
+    process.kill()
     process.wait()
+    for server in servers:  # Prefect's temporary one does not see that nobody is left
+        server.kill()
 
 
 @pytest.mark.timeout(600)
