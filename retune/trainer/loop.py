@@ -167,7 +167,8 @@ def chosen_fit(
         how = fit.most_frugal(_of_all(fit.fitted(job.config, world(), length, reserve, attempt)))
     if is_first():
         (job.folder / "fit.json").write_text(how.model_dump_json(indent=1))
-        emit("state", text=f"{describe(how)} ({how.reason})")
+        precision = str(compute_dtype()).removeprefix("torch.")
+        emit("state", text=f"{describe(how)}, computing in {precision} ({how.reason})")
     return how
 
 

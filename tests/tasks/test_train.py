@@ -401,7 +401,9 @@ def test_one_process_running_out_of_memory_ends_the_other_too(at_home, tmp_path,
 
 def test_both_backends_learn_alike(at_home, tmp_path, never_killed):
     job = job_in(tmp_path, at_home, **CRASHED | {"backend": "unsloth"})
-    run_training(job, lambda event: None)
+    events = []
+    run_training(job, events.append)
+    assert any("computing in float32 (as the recipe says" in e.get("text", "") for e in events)
     assert losses(job) == pytest.approx(never_killed, rel=1e-3)
 
 
