@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import Trainer
 
-# Norms, rotary embeddings and gated activations as one kernel each; the loss is TRL's.
-FUSED_LAYERS = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 GRACE = 5  # seconds that the others have to end by themselves after one could not go on
 
 
@@ -42,7 +40,6 @@ class Trl:
         import torch
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM, set_seed
-        from transformers.integrations.liger import apply_liger_kernel
         from trl.trainer.utils import add_fused_lm_head
 
         from retune.trainer import varlen
@@ -69,7 +66,7 @@ class Trl:
         )
         new = fit_embeddings(model, job.model, job.revision, job.tokenizer)
         if where != "cpu":
-            apply_liger_kernel(model, FUSED_LAYERS)
+            fuse_layers(model)
             add_fused_lm_head(model)  # TRL's trainer does so later; now the fit can be measured
         if config.method == "full":
             return model
@@ -118,6 +115,19 @@ class Trl:
         # TRL 1.15 computes head and loss in one Triton kernel and knows no other way; what is left
         # of its trainer on a CPU, with packs and labels made already, is transformers' own.
         return SFTTrainer if utils._ChunkedLogProbFunction else Trainer
+
+
+def fuse_layers(model: Any) -> None:
+    """Let Liger compute norms, rotary embeddings and gated activations, each in one kernel.
+
+    The loss is TRL's, and a mixture's experts stay as they are: with adapters Liger's were never
+    tried. Architectures that Liger does not know stay as they are, too.
+    """
+    from transformers.integrations.liger import apply_liger_kernel
+
+    mixture = hasattr(model.config, "num_experts_per_tok")
+    losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+    apply_liger_kernel(model, {"swiglu": not mixture, **losses})
 
 
 def train(job: TrainJob) -> Event:

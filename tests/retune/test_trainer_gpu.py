@@ -12,12 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 from safetensors.torch import load_file
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from benchmarks.train import make_model, make_rows
 from retune.child import ROOT, ChildFailed, ChildRefused, Event, run_child
 from retune.config import Model, Training
 from retune.trainer.checkpoints import newest_whole, step_of
 from retune.trainer.job import Fit, TrainJob
+from tasks.train.trl_child import fuse_layers
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -136,6 +138,37 @@ def test_packed_conversations_do_not_see_each_other(folder, backend, method, fou
     print("largest difference", worst, "of logits up to", largest)
     assert largest > 0
     assert worst < 0.02 * largest  # bf16 has 8 bits
+
+
+ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "granite"]
+ARCHITECTURES += ["olmo2", "smollm3", "glm4"]
+TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 128}
+TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+TINY |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fused_layers_compute_what_the_plain_ones_do(architecture):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[architecture](**TINY)).cuda()
+    for name, parameter in model.named_parameters():
+        if "norm" in name:  # else all ones, or all zeros
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    ids = torch.randint(3, TINY["vocab_size"], (1, 24), device="cuda")
+    plain = logits_and_gradient(model, ids)
+    fuse_layers(model)
+    fused = logits_and_gradient(model, ids)
+    assert any("Liger" in repr(layer) for layer in model.modules())
+    for ours, theirs in zip(fused, plain, strict=True):
+        assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+
+
+def logits_and_gradient(model, ids):
+    """Return the logits, and the loss's gradient with respect to the embeddings."""
+    model.zero_grad()
+    output = model(ids, labels=ids)
+    output.loss.backward()
+    return output.logits.detach(), model.get_input_embeddings().weight.grad.clone()
 
 
 @pytest.mark.parametrize("backend", ["unsloth", "trl"])
