@@ -43,6 +43,7 @@ class Trl:
         from trl.trainer.utils import add_fused_lm_head
 
         from retune.trainer import varlen
+        from retune.trainer.fused import fuse_layers
 
         config = job.config
         in_32_bits = config.method == "full" and config.master_weights == "float32"
@@ -115,19 +116,6 @@ class Trl:
         # TRL 1.15 computes head and loss in one Triton kernel and knows no other way; what is left
         # of its trainer on a CPU, with packs and labels made already, is transformers' own.
         return SFTTrainer if utils._ChunkedLogProbFunction else Trainer
-
-
-def fuse_layers(model: Any) -> None:
-    """Let Liger compute norms, rotary embeddings and gated activations, each in one kernel.
-
-    The loss is TRL's, and a mixture's experts stay as they are: with adapters Liger's were never
-    tried. Architectures that Liger does not know stay as they are, too.
-    """
-    from transformers.integrations.liger import apply_liger_kernel
-
-    mixture = hasattr(model.config, "num_experts_per_tok")
-    losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}
-    apply_liger_kernel(model, {"swiglu": not mixture, **losses})
 
 
 def train(job: TrainJob) -> Event:

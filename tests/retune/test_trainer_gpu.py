@@ -18,8 +18,8 @@ from benchmarks.train import make_model, make_rows
 from retune.child import ROOT, ChildFailed, ChildRefused, Event, run_child
 from retune.config import Model, Training
 from retune.trainer.checkpoints import newest_whole, step_of
+from retune.trainer.fused import fuse_layers
 from retune.trainer.job import Fit, TrainJob
-from tasks.train.trl_child import fuse_layers
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
