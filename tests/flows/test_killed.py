@@ -41,8 +41,11 @@ def kill_when(project: Project, reached: Callable[[], bool]) -> None:
         assert process.poll() is None, f"it ended before it was killed: {output.read_text()}"
         assert time.monotonic() < until, "the run never came to where it is killed"
         time.sleep(0.02)
-    children = psutil.Process(process.pid).children()
-    servers = [child for child in children if "uvicorn" in child.cmdline()]
+    servers = [
+        one  # what can no longer be asked, because it ends just now, has None
+        for one in psutil.process_iter(["ppid", "cmdline"])
+        if one.info["ppid"] == process.pid and "uvicorn" in (one.info["cmdline"] or ())
+    ]
     process.kill()
     process.wait()
     for server in servers:  # Prefect's temporary one does not see that nobody is left

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an 
 
 CONTEXT_GIB = 1.0  # what CUDA and its libraries hold of a card for one process
 NCCL_GIB = 0.5  # and what several processes take besides, to talk to each other
+FULL = {"method": "full", "four_bits": False}
 two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 
 
@@ -220,15 +221,11 @@ runpy.run_path({child!r}, run_name="__main__")
 
 @pytest.mark.parametrize("backend", ["unsloth", "trl"])
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"learning_rate": 3e-3},
-        {"learning_rate": 1e-3, "method": "full", "four_bits": False},
-    ],
+    "settings", [{"learning_rate": 3e-3}, FULL | {"learning_rate": 1e-3}], ids=["lora", "full"]
 )
 def test_fp16_as_on_older_cards_takes_the_same_course(folder, backend, settings):
     settings = settings | {"backend": backend}
-    name = f"{backend}-{len(settings)}"
+    name = f"{backend}-{settings.get('method', 'lora')}"
     job = job_in(folder, f"old-{name}", **settings)
     script = job.folder / "child.py"
     script.write_text(OLD_CARD.format(child=str(child_script(backend))))
@@ -240,8 +237,7 @@ def test_fp16_as_on_older_cards_takes_the_same_course(folder, backend, settings)
 
 @pytest.mark.parametrize("backend", ["unsloth", "trl"])
 def test_full_fine_tuning(folder, backend):
-    settings = {"method": "full", "four_bits": False, "backend": backend, "learning_rate": 1e-3}
-    job = job_in(folder, f"full-{backend}", **settings)
+    job = job_in(folder, f"full-{backend}", backend=backend, learning_rate=1e-3, **FULL)
     course = train(job)
     print(course)
     assert course[-1] < course[0] - 0.05
@@ -252,8 +248,7 @@ def test_full_fine_tuning(folder, backend):
 @pytest.mark.parametrize("backend", ["unsloth", "trl"])
 def test_small_updates_of_all_weights_add_up(folder, backend):
     """Each is far below half a unit in the last place of nearly all weights in bf16."""
-    settings = {"method": "full", "four_bits": False, "backend": backend, "learning_rate": 1e-6}
-    settings |= {"lr_scheduler": "constant", "checkpoint_steps": 5}
+    settings = FULL | {"backend": backend, "learning_rate": 1e-6, "lr_scheduler": "constant"}
     moved = {}
     for precision in ("float32", "bfloat16"):
         job = job_in(folder, f"{precision}-{backend}", master_weights=precision, **settings)

@@ -304,18 +304,23 @@ def test_a_model_split_over_two_processes_trains_as_one_and_survives_a_crash(
     assert (job.folder / "adapter" / "adapter_model.safetensors").stat().st_size > 10_000
 
 
+def whole_and_split(folder, project, half, **settings) -> list[TrainJob]:
+    """Train in one process and split over two, with the same settings; return both jobs."""
+    jobs = []
+    for name, sharding in (("whole", {}), ("split", SPLIT)):
+        (folder / name).mkdir()
+        job = job_in(folder / name, project, **CRASHED, **settings, **sharding)
+        run_child(wrapped(job.folder, SHARDED, half=half), job, job.folder / "child.log")
+        jobs.append(job)
+    return jobs
+
+
 def test_all_weights_of_a_split_model_are_trained_as_those_of_a_whole_one(at_home, tmp_path):
     from safetensors.torch import load_file
 
-    courses, weights = [], []
-    for settings in ({}, SPLIT):
-        folder = tmp_path / str(len(courses))
-        folder.mkdir()
-        job = job_in(folder, at_home, **CRASHED | {"method": "full"} | settings)
-        run_child(wrapped(folder, SHARDED, half=False), job, folder / "child.log")
-        courses.append(losses(job))
-        weights.append(load_file(folder / "adapter" / "model.safetensors"))
-    whole, split = weights
+    jobs = whole_and_split(tmp_path, at_home, half=False, method="full")
+    courses = [losses(job) for job in jobs]
+    whole, split = (load_file(job.folder / "adapter" / "model.safetensors") for job in jobs)
     assert courses[1] == pytest.approx(courses[0], rel=1e-4)
     assert {name: tensor.dtype for name, tensor in split.items()} == {
         name: tensor.dtype for name, tensor in whole.items()
@@ -326,17 +331,12 @@ def test_all_weights_of_a_split_model_are_trained_as_those_of_a_whole_one(at_hom
 
 def test_a_split_4_bit_model_learns_as_a_whole_one(at_home, tmp_path):
     model = at_home.model.model_copy(update={"load_in_4bit": True})
-    courses = []
-    for settings in ({}, SPLIT):
-        folder = tmp_path / str(len(courses))
-        folder.mkdir()
-        job = job_in(folder, at_home, model=model, **CRASHED, **settings)
-        run_child(wrapped(folder, SHARDED, half=True), job, folder / "child.log")
-        courses.append(losses(job))
+    jobs = whole_and_split(tmp_path, at_home, half=True, model=model)
+    courses = [losses(job) for job in jobs]
     assert courses[0][-1] < 0.9 * courses[0][0]
     assert courses[1] == pytest.approx(courses[0], rel=2e-3)
     assert any(loss * 2**8 % 1 for loss in courses[1])  # accelerate would round to 16 bits
-    saved = job.folder / "adapter" / "adapter_model.safetensors"
+    saved = jobs[1].folder / "adapter" / "adapter_model.safetensors"
     assert saved.stat().st_size > 10_000
 
 
