@@ -1,7 +1,5 @@
 """The record of a score column, and the distances between two columns."""
 
-import time
-
 import numpy as np
 import polars as pl
 import pytest
@@ -139,13 +137,11 @@ def test_columns_of_other_sizes_but_equal_shares_are_equal():
     assert psi(distribution(np.array([3.0])), np.full(100_000, 3.0)) == 0
 
 
-def test_a_million_scores_take_a_moment():
+def test_a_million_scores_are_their_own_reference():
     scores = normal(1_000_000)
-    started = time.perf_counter()
     reference = distribution(scores)
     assert psi(reference, scores) < 1e-3
     assert ks(reference, scores) < 1e-3
-    assert time.perf_counter() - started < 5  # 0.3 s on a free core
 
 
 @given(COLUMNS)

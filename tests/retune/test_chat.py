@@ -248,7 +248,7 @@ def test_rows_of_new_tokens_are_trained_saved_and_loaded(tmp_path, mode, backend
         after = tuned.get_submodule(f"base_model.model.{name}").weight
         others = [row for row in range(len(before)) if row not in new]
         assert torch.equal(after[others], before[others])
-        assert (after[new] - before[new]).abs().amax(dim=1).min() > 1e-3
+        assert (after[new] != before[new]).any(dim=1).all()
         if not (tied and name == "lm_head"):
             stored = saved[f"base_model.model.{name}.token_adapter.trainable_tokens_delta"]
             assert torch.equal(stored, after[new])
@@ -259,5 +259,4 @@ def test_rows_of_new_tokens_are_trained_saved_and_loaded(tmp_path, mode, backend
         logits = tuned(**batch).logits
         merged = tuned.merge_and_unload()(**batch).logits
         untrained = base(**batch).logits
-    torch.testing.assert_close(merged, logits, rtol=1e-3, atol=1e-3)
-    assert (logits - untrained).abs().max() > 0.1
+    assert (merged - logits).abs().max() < 0.01 * (logits - untrained).abs().max()

@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,9 +202,9 @@ class TestServers:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = f"http://127.0.0.1:{silent.getsockname()[1]}"
             monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
-            began = time.monotonic()
-            assert preflight.check_mlflow().ok is False
-            assert time.monotonic() - began < 3 * preflight.PATIENCE
+            check = preflight.check_mlflow()
+            assert check.ok is False
+            assert "timed out" in check.found
 
     def test_passwords_are_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")

@@ -1,10 +1,10 @@
 """The merged checkpoint is what was trained, and a merge that is not is refused."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import merge as benchmark
@@ -12,9 +12,10 @@ from retune.chat import chatml_tokenizer, new_tokens
 from retune.config import Evaluation, Merging, Model, Recipe, Training
 from retune.embeddings import lora_settings
 from retune.merger.checkpoint import CheckpointError
+from retune.merger.comparison import CHECK_TOKENS
 from retune.merger.sources import Base, open_source
 from retune.merger.writing import Written, write_model
-from retune.models import AdapterMismatch, load_base
+from retune.models import AdapterMismatch, load_base, token_ids
 from retune.records import Adapter, Merged, Pins
 from retune.tracking import start_run
 from retune.workspace import Step, size
@@ -35,6 +36,7 @@ from tasks.train import train
 from tests.tasks.conftest import make_base
 
 PINS = Pins(dataset="sha256:0", model="sha256:0", base_16bit="sha256:0")
+ROUNDING = 1e-5  # nats: what sums of some thousand values of float32 may be off by
 CHILDREN = {"child": child.merge, "four_bit_child": four_bit_child.quantize}
 CHILDREN["trained_child"] = trained_child.ask
 ATTENTION = ["q_proj", "v_proj", "down_proj"]
@@ -61,25 +63,37 @@ def merged(project, trained):
         return merged_by(project, trained.adapter, "plain", max_shard_gb=0.0001)
 
 
+def joined_logits(model, rows):
+    """Return what `model` says to each of `rows` (token ids), joined: (tokens, vocabulary)."""
+    import torch
+
+    with torch.inference_mode():
+        return torch.cat([model(torch.tensor([ids])).logits[0].float() for ids in rows])
+
+
 def test_merged_and_adapter_model_agree(at_home, trained, merged):
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    assert 0 <= merged.metrics["kl"] == merged.metrics["kl/16bit"] < 1e-3
-    assert merged.metrics["top1_agreement"] > 0.98
-    assert merged.metrics["perplexity_ratio"] == pytest.approx(1, abs=0.01)
     assert merged.metrics["changed_share"] == 1
     assert 0.1 < merged.metrics["write_memory_gib"] < 2
-    ids = torch.tensor([pq.read_table(at_home.chats.held_out)["input_ids"][0].as_py()])
+    rows = token_ids(at_home.chats.held_out, Merging().check_rows, CHECK_TOKENS)
     base = AutoModelForCausalLM.from_pretrained(at_home.model.base, dtype=torch.float32)
     tuned = PeftModel.from_pretrained(base, trained.adapter.path).eval()
     plain = AutoModelForCausalLM.from_pretrained(merged.path, dtype=torch.float32)
-    with torch.inference_mode():
-        expected, seen = tuned(ids).logits.softmax(-1), plain(ids).logits.softmax(-1)
-        torch.testing.assert_close(seen, expected, atol=0.03, rtol=0)
-        with tuned.disable_adapter():
-            assert (tuned(ids).logits.softmax(-1) - expected).abs().max() > 0.5
+    kept, near = joined_logits(tuned, rows), joined_logits(plain, rows)
+    with tuned.disable_adapter():
+        far = joined_logits(tuned, rows)
+    assert (near - kept).abs().max() < 0.02 * (far - kept).abs().max()  # one rounding to bf16
+    # Logits that differ by values within a range of r diverge by r² / 8 at most (Hoeffding's lemma),
+    # and a first place that leads by more than r keeps it.
+    spread = (near - kept).max(-1).values - (near - kept).min(-1).values
+    lead = kept.topk(2).values.diff(dim=-1).abs().squeeze(-1)
+    metrics = merged.metrics
+    assert 0 <= metrics["kl"] == metrics["kl/16bit"] <= (spread**2 / 8).mean() + ROUNDING
+    assert metrics["top1_agreement"] >= (lead > spread).float().mean()
+    assert abs(math.log(metrics["perplexity_ratio"])) <= spread.max() + ROUNDING
 
 
 def test_the_checkpoint_is_complete(at_home, merged):
@@ -331,8 +345,8 @@ class TestTrainedOn4Bits:
             max_perplexity_ratio=10, min_top1_agreement=0,
         )  # fmt: skip
         seen = merged.metrics
-        assert seen["kl"] == seen["kl/dequantized"] < 1e-3 < seen["kl/16bit"]
-        assert seen["top1_agreement/dequantized"] > 0.98
+        assert seen["kl"] == seen["kl/dequantized"] < seen["kl/16bit"]
+        assert seen["top1_agreement"] == seen["top1_agreement/dequantized"]
         assert seen["perplexity/16bit"] != seen["perplexity/dequantized"]
         assert merged.params == {"merged_onto": "dequantized"}
         assert {path.name for path in merged.folder.iterdir()} == {
@@ -341,7 +355,7 @@ class TestTrainedOn4Bits:
         assert merged.models == ("model", "model-4bit")
         stored = json.loads((merged.four_bit / "config.json").read_text())
         assert stored["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
-        assert 0 < seen["kl/4bit"] < 1.5
+        assert seen["kl"] < seen["kl/4bit"]  # rounding costs less than quantizing
 
     def test_the_recipe_may_choose(self, at_home, trained, in_process, model):
         merged = merged_by(
@@ -407,7 +421,7 @@ class TestFullFineTuning:
         from transformers import AutoModelForCausalLM
 
         merged = merged_by(at_home, full, "full")
-        assert merged.metrics["kl"] < 1e-3
+        assert merged.metrics["kl"] <= ROUNDING  # not a weight is another
         assert merged.metrics["changed_share"] == 1
         trained = AutoModelForCausalLM.from_pretrained(full.path, dtype=torch.bfloat16)
         stored = AutoModelForCausalLM.from_pretrained(merged.path, dtype=torch.bfloat16)

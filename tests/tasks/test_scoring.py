@@ -324,8 +324,10 @@ def test_a_half_encoder_keeps_its_head_in_float32(config):
     batches = scorer.batches([f"red {' fox' * n} {' blue' * (n % 5)}" for n in range(ROWS)])
     given = [(scorer._forward(fast, b), scorer._forward(scorer.exact, b)) for b in batches]
     assert all(half.dtype == torch.float32 for half, _ in given)
-    assert max((half - exact).abs().max().item() for half, exact in given) < 0.01
-    assert torch.cat([half for half, _ in given]).unique().numel() == ROWS
+    half, exact = (torch.cat(scores) for scores in zip(*given, strict=True))
+    # float16 has 11 bits; some ten operations in a row may lose five of them.
+    assert (half - exact).abs().max() < 2**-6 * exact.abs().max()
+    assert half.unique().numel() == ROWS
 
 
 def test_float32_takes_over_where_float16_fails(config):
