@@ -309,7 +309,7 @@ def _values(expression: nodes.Node) -> list[Any]:
             value = node.as_const() if isinstance(node, nodes.Expr) else None
         except nodes.Impossible:
             value = None
-        if value is None:
+        if not isinstance(value, (str, int, list, tuple, dict)):  # such as a dict's bound method
             # A key names what is looked at, and is no text to look for.
             skipped = node.arg if isinstance(node, nodes.Getitem) else None
             pending += [child for child in node.iter_child_nodes() if child is not skipped]
