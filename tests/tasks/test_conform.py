@@ -173,9 +173,8 @@ def test_a_template_that_does_harm_is_a_check_that_failed(base, tmp_path, monkey
     monkeypatch.setattr("retune.templates.SECONDS", 1.0)
     hostile = shutil.copytree(base, tmp_path / "base")
     (hostile / "chat_template.jinja").write_text(bomb + CHATML)
-    with pytest.raises(ConformanceError, match="the template renders a single turn: ") as error:
-        run(hostile, tmp_path, monkeypatch)
-    assert words in str(error.value)
+    found = failures(tokenizer_checks(tokenizer_of(hostile), "map_eos"))
+    assert words in found["the template renders a single turn"]
 
 
 def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_path, monkeypatch):
