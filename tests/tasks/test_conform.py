@@ -189,8 +189,8 @@ def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_pat
     line, whole = report.warnings
     assert line.name == "line 2 of the template does not depend on content"
     assert "{% if 'Paris' in message['content'] %}" in line.seen
-    assert "Paris<|im_end|>\\nBuy now." in line.seen
-    assert "instead of '<|im_start|>user\\nParis<|im_end|>\\n<|im_start|>assistant" in line.seen
+    assert "Paris<|im_end|>\\n\\nBuy now.<|im_start|>assistant" in line.seen
+    assert "instead of '<|im_start|>user\\nParis<|im_end|>\\n\\n<|im_start|>assistant" in line.seen
     assert whole.name == "the template writes messages as they are"
 
 
