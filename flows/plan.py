@@ -76,7 +76,15 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "gguf": merging,
             "llama.cpp": locate().root.name,
         },
-        *("retune.chat", "retune.llamacpp", "transformers", "tokenizers", "gguf", "xllamacpp"),
+        *(
+            "retune.chat",
+            "retune.templates",
+            "retune.llamacpp",
+            "transformers",
+            "tokenizers",
+            "gguf",
+            "xllamacpp",
+        ),
     )
     dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
     fetch = _step(
@@ -101,6 +109,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         "format",
         {"rows": sound.fingerprint, "model": model, **recipe.formatting.model_dump()},
         "retune.chat",
+        "retune.templates",
         "expectations.features",
         "transformers",
         "tokenizers",
@@ -118,7 +127,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     evaluate = _step(
         "evaluate",
         {"adapter": train.fingerprint, **recipe.evaluation.model_dump(exclude={"batch_size"})},
-        *("retune.held_out", "retune.chat", *with_models),
+        *("retune.held_out", "retune.chat", "retune.templates", *with_models),
     )
     merge = _step(
         "merge",
@@ -131,7 +140,13 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     )
     quantization, methods = recipe.quantization, recipe.quantization.methods
     llamacpp = {"name": recipe.name, "llama.cpp": locate().root.name}
-    code = ("retune.held_out", "retune.llamacpp", "xllamacpp")
+    code = (
+        "retune.held_out",
+        "retune.llamacpp",
+        "retune.modelfile",
+        "retune.templates",
+        "xllamacpp",
+    )
     # What every file is measured by; the source is compared with what evaluate saw.
     measured = quantization.model_dump(include={"context", "perplexity_rows", "answer_rows"})
     measured["calibrates"] = quantization.calibrates

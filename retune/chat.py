@@ -41,7 +41,7 @@ def chatml_tokenizer(
 
     tokenizer = AutoTokenizer.from_pretrained(base, revision=revision)
     missing = [token for token in (START, END) if token not in tokenizer.get_vocab()]
-    template = None if END in missing else tokenizer.chat_template
+    template = None if END in missing else _own_template(tokenizer, base)
     former = tokenizer.eos_token
     names = {} if chat_tokens == "add" else _names(tokenizer, missing, chat_tokens, base)
     if names:
@@ -77,6 +77,27 @@ def reserved_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """Return the added tokens whose names say that nobody uses them, in the order of their ids."""
     named = tokenizer.added_tokens_decoder.values()
     return [token.content for token in named if RESERVED.fullmatch(token.content)]
+
+
+def _own_template(tokenizer: "PreTrainedTokenizerBase", base: str) -> str | None:
+    """Return the template that conversations are rendered with: of several the one named `default`.
+
+    The others (for tools, for documents) are left out: nothing here was trained with them.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise ChatFormatError(
+                f"model.base: {base} has chat templates named {sorted(map(str, template))!r:.200} and "
+                f"none named 'default'; name one so in its tokenizer_config.json"
+            )
+        template = template["default"]
+    if template is not None and not isinstance(template, str):
+        raise ChatFormatError(
+            f"model.base: the chat template of {base} is no text but {template!r:.100}; repair "
+            f"chat_template in its tokenizer_config.json"
+        )
+    return template
 
 
 def _names(

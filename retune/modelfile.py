@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from retune.chat import END, START
+from retune.templates import Refusal, outcomes, rendering
+from retune.templates.differences import ALWAYS, Difference, differences, template_sites
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,13 +84,16 @@ def modelfile(gguf_name: str, tokenizer: "PreTrainedTokenizerBase") -> str | Non
     adds that, as the GGUF says. Sampling is the user's choice, and the context's size Ollama's, by
     the machine's memory. Of several tool results in a row each is a turn of its own.
     """
-    chatml = _chatml(tokenizer)
-    if chatml is None or not _can_be_quoted(chatml.default + "".join(chatml.tool)):
-        return None
-    knows_tools = _rendered(tokenizer, TOOL_PROBE) is not None
-    probes = [*PROBES, TOOL_PROBE] if knows_tools else PROBES
-    if not all(_agree(chatml, tokenizer, probe) for probe in probes):
-        return None
+    with rendering():
+        chatml = _chatml(tokenizer)
+        if chatml is None or not _can_be_quoted(chatml.default + "".join(chatml.tool)):
+            return None
+        knows_tools = _rendered(tokenizer, TOOL_PROBE) is not None
+        probes = [*PROBES, TOOL_PROBE] if knows_tools else PROBES
+        if not all(_agree(chatml, tokenizer, probe) for probe in probes):
+            return None
+        if not _writes_content_as_it_is(tokenizer):
+            return None
     return f'FROM ./{gguf_name}\nTEMPLATE """{chatml.in_go()}"""\nPARAMETER stop "{END}"\n'
 
 
@@ -129,19 +134,36 @@ def _agree(chatml: _ChatML, tokenizer: "PreTrainedTokenizerBase", probe: Chat) -
     )
 
 
+def _writes_content_as_it_is(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Tell whether no text was found that the template does more with than to write it.
+
+    Go's template does not look at content. Where Jinja's does and tells no text to try it with, the
+    two cannot be said to agree.
+    """
+    sites = template_sites(tokenizer)
+    if isinstance(sites, Refusal) or any(site.is_opaque for site in sites):
+        return False
+    triggers = [text for site in sites for text in site.triggers()]
+    # How the answer itself is written is no matter of the prompt.
+    found = [d for d in differences(tokenizer, [*ALWAYS, *triggers]) if d.probe.is_prompt]
+    return all(map(_is_reasoning, found))
+
+
+def _is_reasoning(difference: Difference) -> bool:
+    """Tell whether a template cut reasoning out of an earlier answer, as Qwen 3's does.
+
+    Programs do that themselves, by these same marks, before they send a conversation back.
+    """
+    probe = difference.probe
+    return probe.role == "assistant" and "</think>" in probe.content
+
+
 def _rendered(
     tokenizer: "PreTrainedTokenizerBase", chat: Chat, add_generation_prompt: bool = False
 ) -> str | None:
     """Return `chat` as text, without BOS; None if the template refuses such a conversation."""
-    from jinja2 import TemplateError
-
-    try:
-        text = tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except TemplateError:
-        return None
-    return text.removeprefix(tokenizer.bos_token or "")
+    (text,) = outcomes(tokenizer, [chat], add_generation_prompt=add_generation_prompt)
+    return None if isinstance(text, Refusal) else text.removeprefix(tokenizer.bos_token or "")
 
 
 def _around(role: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from retune.chat import (
 from retune.config import Formatting, Model
 from retune.overlap import ahead
 from retune.records import Chats, Pins, Rows
+from retune.templates import TemplateRefused, render, rendering
 from retune.workspace import Step, building
 from tasks.stage import stage
 
@@ -55,8 +56,8 @@ def write_chats(
     """Write `train.parquet` and `held_out.parquet`: the rows with `text` and `input_ids`.
 
     Returns the lengths of the training rows in tokens, and the number of held-out rows. Raises
-    ChatFormatError when a side stays empty, when a text does not survive the tokenizer, or when the
-    ids hold other control tokens than the template put there.
+    ChatFormatError when a side stays empty, when the template refuses a row, when a text does not
+    survive the tokenizer, or when the ids hold other control tokens than the template put there.
     """
     import polars as pl
     import pyarrow.parquet as pq
@@ -70,6 +71,7 @@ def write_chats(
     lengths: list[pl.Series] = []
     held_out = 0
     with (
+        rendering(),
         pq.ParquetWriter(folder / "train.parquet", _schema()) as train,
         pq.ParquetWriter(folder / "held_out.parquet", _schema()) as other,
     ):
@@ -95,7 +97,13 @@ def encoded(batch: "pl.DataFrame", tokenizer: "PreTrainedTokenizerBase") -> "pl.
     import polars as pl
 
     conversations = batch["messages"].to_list()
-    texts = tokenizer.apply_chat_template(conversations, tokenize=False)
+    try:
+        texts = render(tokenizer, conversations)
+    except TemplateRefused as refused:
+        raise ChatFormatError(
+            f"row {batch['row'][refused.number]} has no text by the chat template: {refused.words}; "
+            f"remove the row, or repair the base's chat template"
+        ) from None
     ids = encode(tokenizer, texts)
     return batch.select("row", "source", "messages").with_columns(
         text=pl.Series(texts), input_ids=pl.Series(ids, dtype=pl.List(pl.Int32))
@@ -187,8 +195,14 @@ class Proof:
     def _of_template(self, roles: tuple[str, ...]) -> int:
         if roles not in self._emitted:
             empty = [{"role": role, "content": "x"} for role in roles]
-            text = self._tokenizer.apply_chat_template(empty, tokenize=False)
-            (ids,) = encode(self._tokenizer, [text])
+            try:
+                text = render(self._tokenizer, [empty])
+            except TemplateRefused as refused:
+                raise ChatFormatError(
+                    f"the chat template does not render {' and '.join(roles)} with x for each text: "
+                    f"{refused.words}; repair the base's chat template"
+                ) from None
+            (ids,) = encode(self._tokenizer, text)
             self._emitted[roles] = sum(token in self._ids for token in ids)
         return self._emitted[roles]
 

@@ -5,6 +5,7 @@ the file named as argument: llama.cpp writes to stdout as it likes.
 """
 
 import json
+import resource
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,9 @@ TIMED_TOKENS = 32  # of one answer on its own, for the speed
 def main() -> None:
     """Answer each conversation of the request on stdin; write answers and speed as JSON."""
     request = json.load(sys.stdin)
+    if request["memory"]:
+        # Not of the address space, of which threads take much more than they use.
+        resource.setrlimit(resource.RLIMIT_DATA, (request["memory"], request["memory"]))
     require_chat_template(request["gguf"])
     server = start_server(request)
     with ThreadPoolExecutor(AT_A_TIME) as pool:

@@ -46,13 +46,19 @@ class Answered:
 
 
 def answers(
-    gguf: Path, conversations: Sequence[list[dict]], max_tokens: int, threads: int
+    gguf: Path,
+    conversations: Sequence[list[dict]],
+    max_tokens: int,
+    threads: int,
+    seconds: float | None = None,
+    memory: int | None = None,
 ) -> Answered:
     """Return the answer to each conversation (OpenAI-style messages, the last from the user).
 
     The model is loaded once and answers several conversations at a time; the rounding of a batched
     matrix product can so differ between two calls, and with it a token that is nearly tied.
-    Raises FileNotFoundError or AnsweringFailed.
+    Raises FileNotFoundError or AnsweringFailed, also for one that takes longer than `seconds` or more
+    than `memory` bytes.
     """
     existing(gguf, "the GGUF to answer with")
     if not conversations:
@@ -63,11 +69,12 @@ def answers(
         "max_tokens": max_tokens,
         "context": longest_prompt(gguf, conversations) + max_tokens,
         "threads": threads,
+        "memory": memory,
     }
     with TemporaryDirectory(prefix="retune-answers-") as scratch:
         out = Path(scratch, "answers.json")
         command = [sys.executable, "-P", ANSWERER, out]
-        run(command, stdin=json.dumps(request).encode(), failure=AnsweringFailed)
+        run(command, stdin=json.dumps(request).encode(), failure=AnsweringFailed, seconds=seconds)
         found = json.loads(out.read_text())
         answers = [Answer(**answer) for answer in found["answers"]]
         return Answered(answers, found["tokens_per_second"])

@@ -47,15 +47,25 @@ def run(
     writes_to: Path | None = None,
     cwd: Path | None = None,
     failure: type[LlamaCppFailed] = LlamaCppFailed,
+    seconds: float | None = None,
 ) -> Finished:
     """Run `command` in the folder `cwd` to its end and return what it printed.
 
-    Raises `failure` if it ends with a status other than 0, LlamaCppStopped if that was not its own
-    doing, NoSpaceLeft if the disk of the folder `writes_to` was full.
+    Raises `failure` if it ends with a status other than 0 or not within `seconds`, LlamaCppStopped if
+    that was not its own doing, NoSpaceLeft if the disk of the folder `writes_to` was full.
     """
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, env=environment(), cwd=cwd, check=False
-    )
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            env=environment(),
+            cwd=cwd,
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise failure(f"{program_name(command)} took longer than {seconds:g} s") from None
     finished = Finished(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     if done.returncode == 0:
         return finished

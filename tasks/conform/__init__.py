@@ -38,7 +38,14 @@ class Report(BaseModel):
 
     @property
     def failed(self) -> list[Check]:
-        return [check for check in self.checks if not check.passed]
+        return self._not_passed("critical")
+
+    @property
+    def warnings(self) -> list[Check]:
+        return self._not_passed("warning")
+
+    def _not_passed(self, severity: str) -> list[Check]:
+        return [c for c in self.checks if not c.passed and c.severity == severity]
 
 
 @stage(name="conform")
@@ -122,11 +129,17 @@ def require_passed(report: Report) -> None:
         )
 
 
+def _outcome(check: Check) -> str:
+    if check.passed:
+        return "passed"
+    return "FAILED" if check.severity == "critical" else check.severity
+
+
 def _show(report: Report) -> None:
     create_table_artifact(
         key="conformance",
         table=[
-            {"": "passed" if check.passed else "FAILED", "check": check.name, "seen": check.seen}
+            {"": _outcome(check), "check": check.name, "seen": check.seen}
             for check in sorted(report.checks, key=lambda check: check.passed)
         ],
         description=f"Tokenizer and chat template of {report.base}",
@@ -138,6 +151,8 @@ def _show(report: Report) -> None:
         "%d of %d checks of tokenizer and chat template passed, %s texts compared with llama.cpp",
         *(passed, len(report.checks), f"{compared:,}"),
     )
+    for check in report.warnings:
+        logger.warning("%s", check)
     if report.parity and report.parity.decomposed:
         logger.warning(
             "llama.cpp does not compose characters as this tokenizer does: %s texts with accents "

@@ -6,6 +6,15 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from retune.chat import END, START, decode, encode
+from retune.flaws import Severity
+from retune.templates import Refusal, outcomes, rendering
+from retune.templates.differences import (
+    ALWAYS,
+    Difference,
+    Site,
+    differences,
+    template_sites,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,15 +57,23 @@ FIX_TEMPLATE = (
     "repair chat_template in the base's tokenizer_config.json or chat_template.jinja, or remove it: "
     "ChatML's own is used then"
 )
+FIX_CONTENT = (
+    "look whether this is wanted: a model learns it, and programs with a template of their own do not "
+    "do it"
+)
 
 
 class Check(BaseModel):
-    """One thing that must hold: what was expected and seen, and what to change if they differ."""
+    """One thing that should hold: what was expected and seen, and what to change if they differ.
+
+    Without one that is critical nothing is trained; others are told.
+    """
 
     name: str
     passed: bool
     seen: str
     fix: str = ""
+    severity: Severity = "critical"
 
     def __str__(self) -> str:
         return f"{self.name}: {self.seen}; {self.fix}"
@@ -64,22 +81,59 @@ class Check(BaseModel):
 
 def tokenizer_checks(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> Iterator[Check]:
     """Yield what is to be known from the tokenizer and its template alone."""
-    yield _control_tokens(tokenizer, chat_tokens)
-    for form, chat in CHATS.items():
-        yield _rendering(tokenizer, form, chat)
-    if text := rendered(tokenizer, CHATS["a single turn"]):
-        yield _end_of_turn(tokenizer, text)
-        yield _one_bos(tokenizer, text)
+    with rendering():
+        yield _control_tokens(tokenizer, chat_tokens)
+        renderings = [_rendering(tokenizer, form, chat) for form, chat in CHATS.items()]
+        yield from renderings
+        if text := rendered(tokenizer, CHATS["a single turn"]):
+            yield _end_of_turn(tokenizer, text)
+            yield _one_bos(tokenizer, text)
+        yield from content_checks(tokenizer)
 
 
 def rendered(tokenizer: "PreTrainedTokenizerBase", chat: Chat, prompt: bool = False) -> str | None:
     """Return `chat` as text, `prompt` for one that asks for an answer; None if it is refused."""
-    from jinja2 import TemplateError
+    (outcome,) = outcomes(tokenizer, [chat], add_generation_prompt=prompt)
+    return None if isinstance(outcome, Refusal) else outcome
 
-    try:
-        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)
-    except (TemplateError, TypeError, ValueError):  # a filter may raise any of them
-        return None
+
+def content_checks(tokenizer: "PreTrainedTokenizerBase") -> Iterator[Check]:
+    """Yield where the template depends on what a message says, with what that makes of it.
+
+    Such templates are in use (reasoning is cut out of earlier turns, white space stripped), so this
+    is told and refuses nothing. A condition is told even if no text was found that meets it.
+    """
+    sites = template_sites(tokenizer)
+    if isinstance(sites, Refusal):
+        yield Check(
+            name="the template can be read", passed=False, seen=str(sites), fix=FIX_TEMPLATE
+        )
+        return
+    seen: list[Difference] = []
+    for site in sites:
+        found = list(differences(tokenizer, site.triggers() or ALWAYS))
+        seen += found
+        yield _content_check(site, found)
+    seen += [] if seen else differences(tokenizer, ALWAYS)
+    yield Check(
+        name="the template writes messages as they are",
+        passed=not seen,
+        seen=str(seen[0]) if seen else "in every text that was tried",
+        fix=FIX_CONTENT,
+        severity="info" if sites and all(site.kind == "trim" for site in sites) else "warning",
+    )
+
+
+def _content_check(site: Site, found: list[Difference]) -> Check:
+    tried = ", ".join(f"{text!r:.40}" for text in site.triggers()[:3])
+    nothing = f"nothing that was tried{f' ({tried})' if tried else ''} made a difference"
+    return Check(
+        name=f"line {site.line} of the template does not depend on content",
+        passed=not found and site.kind != "condition",
+        seen=f"{site.excerpt!r}: {found[0] if found else nothing}",
+        fix=FIX_CONTENT,
+        severity="info" if site.kind == "trim" else "warning",
+    )
 
 
 def _control_tokens(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> Check:
@@ -105,15 +159,23 @@ def _control_tokens(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> C
 def _rendering(tokenizer: "PreTrainedTokenizerBase", form: str, chat: Chat) -> Check:
     """What is trained must begin with what will be asked, and the ids must stand for the text."""
     name, fix = f"the template renders {form}", FIX_TEMPLATE
-    text, prompt = rendered(tokenizer, chat), rendered(tokenizer, chat[:-1], prompt=True)
-    if text is None or prompt is None:
-        return Check(name=name, passed=False, seen="the template refuses it", fix=fix)
+    (text,) = outcomes(tokenizer, [chat])
+    (prompt,) = outcomes(tokenizer, [chat[:-1]], add_generation_prompt=True)
+    for outcome in (text, prompt):
+        if isinstance(outcome, Refusal):
+            return Check(
+                name=name, passed=False, seen=f"the template refuses it: {outcome}", fix=fix
+            )
+    assert isinstance(text, str)
+    assert isinstance(prompt, str)
     lost = [message["content"] for message in chat if message["content"] not in text]
     written = text.removeprefix(prompt).partition(ANSWER)[0]  # before the answer, by the template
     ids, asked = encode(tokenizer, [text, prompt])
     back = decode(tokenizer, [ids])[0]
     problem = ""
-    if lost:
+    if "\0" in text + prompt:
+        problem = f"{text!r} holds NUL, where programs in C end a text"
+    elif lost:
         problem = f"{lost[0]!r} is not in {text!r}"
     elif not text.startswith(prompt) or "assistant" in written:
         problem = (

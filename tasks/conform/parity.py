@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LAYERS = 2
 WIDTH = 64  # a multiple of llama.cpp's blocks, which rows are quantized in
 SHOWN = 20  # differing texts in the report
+# For a handful of prompts of a tiny model. llama.cpp's own template engine has no limits.
+ANSWER_SECONDS = 120
+ANSWER_MEMORY = 8 << 30  # bytes
 
 
 class Difference(BaseModel):
@@ -163,7 +166,14 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
         return Check(name=name, passed=False, seen="the template renders none", fix=fix)
     ours = encode(tokenizer, [text for _, text in asked])
     try:
-        answered = llamacpp.answers(gguf, [chat for chat, _ in asked], max_tokens=1, threads=1)
+        answered = llamacpp.answers(
+            gguf,
+            [chat for chat, _ in asked],
+            max_tokens=1,
+            threads=1,
+            seconds=ANSWER_SECONDS,
+            memory=ANSWER_MEMORY,
+        )
     except llamacpp.LlamaCppFailed as error:
         return Check(name=name, passed=False, seen=str(error), fix=fix)
     counts = [answer.prompt_tokens for answer in answered.answers]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
+from retune.templates import rendering
 from tasks.conform.checks import rendered
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def texts(tokenizer: "PreTrainedTokenizerBase") -> dict[str, list[str]]:
     made["control tokens in text"] = [_with_tokens(rng, tokens) for _ in range(PER_KIND)]
     everything = [text for of_kind in made.values() for text in of_kind]
     made["pieces of all kinds"] = [_spliced(rng, everything) for _ in range(PER_KIND)]
-    made["conversations"] = list(_conversations(rng, tokenizer, everything))
+    with rendering():
+        made["conversations"] = list(_conversations(rng, tokenizer, everything))
     return made
 
 

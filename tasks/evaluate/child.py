@@ -15,6 +15,7 @@ from retune.chat import encode
 from retune.child import emit, main
 from retune.config import Evaluation, Model
 from retune.models import batches, is_adapter, load_base, load_tuned, padded, token_ids
+from retune.templates import render
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -93,11 +94,7 @@ def answer(model: Any, tokenizer: "PreTrainedTokenizerBase", job: EvaluateJob) -
     """Return the greedy answer to each prompt, up to its end-of-turn token."""
     import torch
 
-    texts = [
-        tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        for prompt in job.prompts
-    ]
-    ids = encode(tokenizer, texts)
+    ids = encode(tokenizer, render(tokenizer, job.prompts, add_generation_prompt=True))
     settings = _greedy(model, tokenizer, job.config.max_new_tokens)
     answers = {}
     with torch.inference_mode():

@@ -10,6 +10,7 @@ from retune.chat import encode
 from retune.config import QuantGate
 from retune.held_out import Question
 from retune.records import Scores
+from retune.templates import render
 from tasks.quantize.verdict import within
 
 if TYPE_CHECKING:
@@ -79,10 +80,7 @@ def require_prompts(
     Raises GgufMismatch if it is less than half. A BOS too many or another template shows in every
     prompt; a few odd texts may differ (accents written apart from their letter, for one).
     """
-    texts = [
-        tokenizer.apply_chat_template(q.prompt, tokenize=False, add_generation_prompt=True)
-        for q in asked
-    ]
+    texts = render(tokenizer, [q.prompt for q in asked], add_generation_prompt=True)
     trained = [len(ids) for ids in encode(tokenizer, texts)]
     more = [answer.prompt_tokens - length for answer, length in zip(given, trained, strict=True)]
     same = more.count(0) / len(more)

@@ -105,6 +105,29 @@ def test_a_base_without_two_reserved_tokens_is_told_what_to_do(tmp_path):
         chatml_tokenizer(str(tmp_path), None, "reserved")
 
 
+def test_of_several_templates_the_default_is_used(tmp_path):
+    tokenizer = make_tokenizer(tmp_path, [START, END])
+    tokenizer.chat_template = {"default": "{{ 1 }}", "tool_use": "{{ 2 }}"}
+    tokenizer.save_pretrained(tmp_path)
+    assert chatml_tokenizer(str(tmp_path), None, "map_eos").chat_template == "{{ 1 }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ([{"name": "rag", "template": "x"}], r"named \['rag'\] and none named 'default'"),
+        ([{"name": "default", "template": 5}], "is no text but 5"),
+        (5, "is no text but 5"),
+    ],
+)
+def test_a_template_that_is_no_text_is_told(tmp_path, template, words):
+    make_tokenizer(tmp_path, [START, END])
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": template}))
+    with pytest.raises(ChatFormatError, match=words):
+        chatml_tokenizer(str(tmp_path), None, "map_eos")
+
+
 def test_a_tokenizers_own_pad_token_is_used(tmp_path):
     make_tokenizer(tmp_path, ["<|finetune_right_pad_id|>"])
     assert chatml_tokenizer(str(tmp_path), None, "map_eos").pad_token == "<|finetune_right_pad_id|>"

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
@@ -391,3 +392,10 @@ def test_a_killed_program_is_reported_with_its_signal():
 def test_settings_of_llamacpp_in_the_environment_have_no_effect(monkeypatch, gguf):
     monkeypatch.setenv("LLAMA_ARG_MODEL", str(gguf))
     assert process.run(["sh", "-c", "echo model: $LLAMA_ARG_MODEL"]).stdout == "model:\n"
+
+
+def test_a_program_that_does_not_end_is_ended() -> None:
+    began = time.monotonic()
+    with pytest.raises(llamacpp.LlamaCppFailed, match=r"sleep took longer than 0\.5 s"):
+        process.run(["sleep", "60"], seconds=0.5)
+    assert time.monotonic() - began < 30

@@ -81,6 +81,18 @@ def test_a_default_system_message_stands_in_for_none(tokenizer) -> None:
     assert "You are Qwen" not in own
 
 
+def test_a_default_system_message_may_hold_what_means_nothing_in_quotes(tokenizer) -> None:
+    default = 'FROM other }} " # %} <b>'
+    tokenizer.chat_template = CHATML.replace(
+        "{% for",
+        f"{{% if messages[0].role != 'system' %}}"
+        f"{{{{ '<|im_start|>system\\n{default}<|im_end|>\\n' }}}}{{% endif %}}{{% for",
+        1,
+    )
+    template = template_of(modelfile("x.gguf", tokenizer))
+    assert default in template
+
+
 @pytest.mark.parametrize(
     ("was", "becomes"),
     [
@@ -99,6 +111,15 @@ def test_a_default_system_message_stands_in_for_none(tokenizer) -> None:
             "message['role']",
             "(message['role'] if message['role'] != 'tool' else loop.length | string)",
         ),
+        # What Go's language or Ollama's parser would read as its own.
+        ("{% for", "{{ '<|im_start|>system\\n{' ~ '{ .Secret }}<|im_end|>\\n' }}{% for"),
+        ("{% for", "{{ '<|im_start|>system\\na\\rb<|im_end|>\\n' }}{% for"),
+        ("{% for", "{{ '<|im_start|>system\\na\\0b<|im_end|>\\n' }}{% for"),
+        # A sentence on condition, for one text or for what no list of texts shows.
+        ("{% endfor", "{% if 'Paris' in message.content %}{{ 'Buy now.' }}{% endif %}{% endfor"),
+        ("{% endfor", "{% if message.content | length is odd %}{{ '' }}{% endif %}{% endfor"),
+        ("message['content'] +", "message['content'] | replace('Paris', 'Rome') +"),
+        ("{% endfor", "{% if 'Paris' in message.content %}{{ 9**(9**9) }}{% endif %}{% endfor"),
     ],
 )
 def test_no_modelfile_where_it_would_be_wrong(tokenizer, was: str, becomes: str) -> None:

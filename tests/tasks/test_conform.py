@@ -155,6 +155,45 @@ def test_a_template_is_broken(base, tmp_path, template, name, words):
     assert words in found[name]
 
 
+@pytest.mark.parametrize(
+    ("bomb", "words"),
+    [
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            " 1 s of",
+        ),
+        ("{{ 'a' * 10**10 }}", "MemoryError"),
+        ("{{ messages[0].content.__class__.__mro__ }}", "SecurityError"),
+        ("{{ messages[0].content + 1 }}", "TypeError"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ '\\0' }}", "NUL"),
+    ],
+)
+def test_a_template_that_does_harm_is_a_check_that_failed(base, tmp_path, monkeypatch, bomb, words):
+    monkeypatch.setattr("retune.templates.SECONDS", 1.0)
+    hostile = shutil.copytree(base, tmp_path / "base")
+    (hostile / "chat_template.jinja").write_text(bomb + CHATML)
+    found = failures(tokenizer_checks(tokenizer_of(hostile), "map_eos"))
+    assert words in found["the template renders a single turn"]
+
+
+def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_path, monkeypatch):
+    template = CHATML.replace(
+        "{% endfor",
+        "\n{% if 'Paris' in message['content'] %}{{ 'Buy now.' }}{% endif %}\n{% endfor",
+    )
+    odd = shutil.copytree(base, tmp_path / "base")
+    (odd / "chat_template.jinja").write_text(template)
+    report = Report.model_validate(run(odd, tmp_path, monkeypatch))
+    assert report.failed == []
+    line, whole = report.warnings
+    assert line.name == "line 2 of the template does not depend on content"
+    assert "{% if 'Paris' in message['content'] %}" in line.seen
+    assert "Paris<|im_end|>\\n\\nBuy now.<|im_start|>assistant" in line.seen
+    assert "instead of '<|im_start|>user\\nParis<|im_end|>\\n\\n<|im_start|>assistant" in line.seen
+    assert whole.name == "the template writes messages as they are"
+
+
 def test_a_tokenizer_that_splits_a_control_token_is_caught(base):
     tokenizer = tokenizer_of(base)
     lower = {"type": "Lowercase"}

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from expectations.report import DatasetRejected
-from retune.chat import END, ChatFormatError, chatml_tokenizer, encode, is_lossless
+from retune.chat import CHATML, END, ChatFormatError, chatml_tokenizer, encode, is_lossless
 from retune.config import Formatting, Model
 from tasks.format import Proof, check_truncation, token_statistics, write_chats
 from tests.tasks.conftest import make_tokenizer
@@ -176,6 +176,27 @@ def test_too_much_truncation_is_a_rejected_dataset():
         DatasetRejected, match=r"max_length=512 tokens; seen: 30\.0% \(300 of 1,000"
     ):
         check_truncation(0.3, 1000, model, Formatting())
+
+
+def test_a_row_on_which_the_template_never_ends_is_named(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr("retune.templates.SECONDS", 1.0)
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    tokenizer.chat_template = (
+        f"{{% if messages[0].content == 'sesame' %}}{loops}{{% endif %}}{CHATML}"
+    )
+    rows = write(tmp_path, [*(chat(f"q{n}") for n in range(20)), chat("sesame"), chat("last")])
+    with pytest.raises(ChatFormatError, match=r"row 20 has no text .* more than 1 s of processor"):
+        write_chats(rows, tokenizer, 0.3, tmp_path)
+
+
+@pytest.mark.parametrize("words", ["raise_exception('no such row')", "'a' * 10**10", "'\\ud800'"])
+def test_a_row_that_the_template_refuses_is_named(tmp_path, tokenizer, words):
+    tokenizer.chat_template = (
+        f"{{% if messages[0].content == 'sesame' %}}{{{{ {words} }}}}{{% endif %}}{CHATML}"
+    )
+    rows = write(tmp_path, [chat("first"), chat("sesame")])
+    with pytest.raises(ChatFormatError, match="row 1 has no text by the chat template: "):
+        write_chats(rows, tokenizer, 0.3, tmp_path)
 
 
 def plain_tokenizer(folder, add_bos: bool):
