@@ -1,14 +1,12 @@
 """Runs without a server: where Prefect keeps its state, and how much of it a person must read."""
 
-import json
 import logging
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from retune.access import sign_in
-from retune.processes import listens, running
+from retune.access import LOOPBACK, no_proxy, sign_in, ui_server
 from retune.workspace import home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
@@ -52,9 +50,8 @@ def own_server(port: int | None = None) -> dict[str, str]:
     origin gets an answer. `port` is where its own pages are; a temporary server has none.
     """
     secret = sign_in()
-    names = ("127.0.0.1", "localhost")
-    pages = [f"http://{name}:{port}" for name in names] if port else ["http://127.0.0.1"]
-    return {
+    pages = [f"http://{name}:{port}" for name in LOOPBACK] if port else ["http://127.0.0.1"]
+    return no_proxy() | {
         "PREFECT_SERVER_API_AUTH_STRING": secret,
         "PREFECT_API_AUTH_STRING": secret,
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -78,27 +75,6 @@ def _named_server() -> str | None:
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url
-
-
-def ui_server() -> str | None:
-    """Return the API address of the running `retune ui` of this home folder, None if there is none.
-
-    What the file says is believed only if the process that it names runs and listens there: the
-    sign-in is not for a stranger who took the port since.
-    """
-    try:
-        record = json.loads(ui_file().read_text())
-        process, port = running(record["process"]), int(record["prefect_port"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    if process and listens(process, port):
-        return f"http://127.0.0.1:{port}/api"
-    return None
-
-
-def ui_file() -> Path:
-    """Return the file in which a running `retune ui` leaves who it is and where its server is."""
-    return home() / "ui.json"
 
 
 def quieten() -> None:

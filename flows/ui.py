@@ -4,7 +4,6 @@ Prefect's API runs commands as the user, so nothing is deployed to it, and no si
 before it is certain that the server which answers is the process that was started here.
 """
 
-import base64
 import json
 import os
 import signal
@@ -12,23 +11,22 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
 from flows import local
-from retune.access import other_users, sign_in, sign_in_file
+from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, status, ui_file
 from retune.processes import listens, name_of, running, this_process
 from retune.tracking import tracking_uri
 from retune.workspace import digest, home, write_whole
 
 WORK_POOL = "retune"
-START = 120  # seconds that a server has to come up, on a loaded machine
+START = 180  # seconds that a server has to come up, on a loaded machine
 GRACE = 15  # seconds that a server has to end by itself
 REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
 
@@ -56,11 +54,9 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         "PREFECT_UI_URL": prefect_ui,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, for nothing used here
     }
-    if mlflow_asks:
-        os.environ |= _mlflow_sign_in()
     local.reread()
     with ExitStack() as stack:
-        start = lambda name, *command: stack.enter_context(_process(name, *command))  # noqa: E731
+        start = lambda *command, **how: stack.enter_context(_process(*command, **how))  # noqa: E731
         prefect = start(
             "prefect-server",
             *("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)),
@@ -69,10 +65,11 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
             "mlflow-server",
             *_mlflow_command(mlflow_port),
             *(("--app-name", "basic-auth") if mlflow_asks else ()),
+            env=_mlflow_sign_in() if mlflow_asks else {},
         )
         _require_ours("prefect-server", prefect, prefect_port, "/api/health", "/api/admin/version")
         _note(prefect_port, prefect, mlflow)
-        stack.callback(local.ui_file().unlink, missing_ok=True)
+        stack.callback(ui_file().unlink, missing_ok=True)
         _close_dead_runs()
         _run("prefect", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
         _run("prefect", "--no-prompt", "deploy", "--all")
@@ -113,7 +110,7 @@ def _end_leftovers() -> None:
     Raises RuntimeError if one still runs: two servers and two workers on one database.
     """
     try:
-        record = json.loads(local.ui_file().read_text())
+        record = json.loads(ui_file().read_text())
         first, others = record["process"], list(record["started"])
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -125,7 +122,7 @@ def _end_leftovers() -> None:
     for process in filter(None, map(running, reversed(others))):
         _end_runs(process.pid)
         _end(process)
-    local.ui_file().unlink(missing_ok=True)
+    ui_file().unlink(missing_ok=True)
 
 
 def _note(prefect_port: int, *processes: "subprocess.Popen[bytes]") -> None:
@@ -135,7 +132,7 @@ def _note(prefect_port: int, *processes: "subprocess.Popen[bytes]") -> None:
         "prefect_port": prefect_port,
         "started": [name_of(process.pid) for process in processes],
     }
-    write_whole(local.ui_file(), json.dumps(record))
+    write_whole(ui_file(), json.dumps(record))
 
 
 def _require_free(option: str, port: int) -> None:
@@ -177,7 +174,7 @@ def _require_ours(
     server = psutil.Process(process.pid)
     while process.poll() is None and time.monotonic() < until:
         # Who listens is asked first: the sign-in goes to no other process.
-        if listens(server, port) and _status(address + health) == 200:
+        if listens(server, port) and status(address + health) == 200:
             break
         time.sleep(0.5)
     else:
@@ -187,8 +184,7 @@ def _require_ours(
             f"Its log, {log}, ends:\n" + "\n".join(log.read_text().splitlines()[-5:])
         )
     if private:
-        token = base64.b64encode(sign_in().encode()).decode()
-        seen = _status(address + private), _status(address + private, token)
+        seen = status(address + private), status(address + private, sign_in())
         if seen != (401, 200):
             raise RuntimeError(
                 f"{name} at {address} answers HTTP {seen[0]} without and {seen[1]} with this home's "
@@ -197,25 +193,11 @@ def _require_ours(
             )
 
 
-def _status(address: str, token: str = "") -> int:
-    """Return the HTTP status of the answer, 0 if there is none; `token` is for basic auth."""
-    request = urllib.request.Request(address)
-    if token:
-        request.add_unredirected_header("Authorization", f"Basic {token}")
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
-
-
 # MLflow.
 
 
 def _mlflow_command(port: int) -> tuple[str, ...]:
-    names = [f"127.0.0.1:{port}", f"localhost:{port}"]
+    names = [f"{name}:{port}" for name in LOOPBACK]
     return (
         *("mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", tracking_uri()),
@@ -278,13 +260,16 @@ def _program(name: str) -> str:
 
 
 @contextmanager
-def _process(name: str, program: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+def _process(
+    name: str, program: str, *arguments: str, env: Mapping[str, str] = MappingProxyType({})
+) -> Iterator["subprocess.Popen[bytes]"]:
     _logs().mkdir(exist_ok=True)
     with (_logs() / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
             [_program(program), *arguments],
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=os.environ | env,
             # Ctrl-C reaches whatever is in the terminal's foreground, all at once; this way the
             # order stays ours.
             start_new_session=True,
@@ -332,6 +317,7 @@ def _end_runs(worker: int) -> None:
 
 
 def _runs(worker: int) -> list[psutil.Process]:
+    """Return the flow runs among the worker's children; what they started they end themselves."""
     found = []
     with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(worker).children():

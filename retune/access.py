@@ -5,19 +5,27 @@ whoever can talk to Prefect's runs commands as the user. So they ask for a sign-
 password that are made once per home folder and stay in a file that only its user can read.
 """
 
+import base64
+import json
 import os
 import pwd
 import secrets
 import stat
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 import psutil
 
+from retune.processes import listens, running
 from retune.workspace import home
 
 NAME = "retune"
+LOOPBACK = ("127.0.0.1", "localhost")
 # Ids below are the system's own, and so are these above: nobody (65534), and those that systemd
 # hands out for services and containers.
 PEOPLE = range(1000, 60000)
@@ -36,12 +44,13 @@ def sign_in() -> str:
     """
     path = sign_in_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(2):
+    for _ in range(20):
         found = _read(path)
         if found:
             return found
         _make(path)
-    return _read(path) or _unreadable(path)
+        time.sleep(0.05)  # for whoever was faster to write what it made
+    _unreadable(path)
 
 
 def _read(path: Path) -> str | None:
@@ -76,6 +85,54 @@ def _unreadable(path: Path) -> NoReturn:
         f"you can read: remove it (a new one is made), or set RETUNE_HOME to a folder on a disk "
         f"that keeps permissions"
     )
+
+
+def ui_file() -> Path:
+    """Return the file in which a running `retune ui` leaves who it is and where its server is."""
+    return home() / "ui.json"
+
+
+def ui_server() -> str | None:
+    """Return the API address of the running `retune ui` of this home folder, None if there is none.
+
+    What the file says is believed only if the process that it names runs and listens there: the
+    sign-in is not for a stranger who took the port since.
+    """
+    try:
+        record = json.loads(ui_file().read_text())
+        process, port = running(record["process"]), int(record["prefect_port"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if process and listens(process, port):
+        return f"http://127.0.0.1:{port}/api"
+    return None
+
+
+def status(address: str, sign_in: str | None = None, patience: float = 10) -> int:
+    """Return the HTTP status of the answer, 0 if there is none within `patience` seconds."""
+    request = urllib.request.Request(address)
+    is_here = urllib.parse.urlsplit(address).hostname in LOOPBACK
+    # What is for a server on loopback is not for the user's proxy.
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_here else []))
+    if sign_in:
+        token = base64.b64encode(sign_in.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    try:
+        with opener.open(request, timeout=patience) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def no_proxy() -> dict[str, str]:
+    """Return variables by which no proxy gets what is for the servers on loopback."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if known.strip() != "*":
+        names = [name.strip() for name in known.split(",") if name.strip()]
+        known = ",".join([*names, *(name for name in LOOPBACK if name not in names)])
+    return {"no_proxy": known, "NO_PROXY": known}
 
 
 def other_users() -> list[str]:
