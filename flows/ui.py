@@ -40,7 +40,8 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
     MLflow cannot ask for a sign-in where it must.
     """
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, _interrupted)
+        if stop != signal.SIGHUP or signal.getsignal(stop) != signal.SIG_IGN:  # as nohup wants it
+            signal.signal(stop, _interrupted)
     local.configure()
     home().mkdir(parents=True, exist_ok=True)
     _end_leftovers()
@@ -176,7 +177,7 @@ def _require_ours(
         # Who listens is asked first: the sign-in goes to no other process.
         if listens(server, port) and status(address + health) == 200:
             break
-        time.sleep(0.5)
+        time.sleep(1)
     else:
         log = _logs() / f"{name}.log"
         raise RuntimeError(

@@ -28,6 +28,7 @@ def test_a_killed_training_frees_its_slot_and_an_interrupted_one_keeps_its_steps
         "model": {"base": str(tmp_path / "base"), "load_in_4bit": False, "max_length": 128},
         "dataset": {"source": str(tmp_path / "rows.jsonl")},
         "training": ENDLESS,
+        "validation": {},
     }
 
     def checkpoints() -> list[str]:

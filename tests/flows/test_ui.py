@@ -113,7 +113,7 @@ class TestNobodyElseDrivesIt:
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium here")
-def test_who_follows_the_printed_instruction_is_let_in(servers, tmp_path):
+def test_who_follows_the_printed_instruction_is_let_in(servers):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -132,9 +132,9 @@ def test_who_follows_the_printed_instruction_is_let_in(servers, tmp_path):
         page.click("text=llama31-8b-finetome-10k")
         # Its pages can also change something, by their token against forged requests.
         page.get_by_role("button", name="Run", exact=True).click()
-        page.click("text=Quick run")
+        page.get_by_role("menuitem", name="Quick run").click()
+        page.get_by_role("dialog").get_by_role("button", name="Run").click()
         page.wait_for_selector("text=Flow run created")
-        page.screenshot(path=tmp_path / "run.png")
         name, _, password = servers.sign_in.partition(":")
         with browser.new_context(
             http_credentials={"username": name, "password": password}
@@ -163,17 +163,15 @@ def refusal(home, **changes: str) -> str:
 
 def test_the_server_of_somebody_else_gets_nothing(servers, tmp_path):
     port = servers.prefect.rpartition(":")[2]
-    before = servers.api("deployments/filter", {})
     said = refusal(tmp_path / "home", prefect=port, mlflow=str(free_port()))
     assert f"port {port} is not free" in said
     assert "nothing was started or deployed" in said
     assert "--prefect-port" in said
-    assert servers.api("deployments/filter", {}) == before
     port = servers.mlflow.rpartition(":")[2]
     said = refusal(tmp_path / "home", prefect=str(free_port()), mlflow=port)
     assert f"port {port} is not free" in said
     assert "--mlflow-port" in said
-    assert not (tmp_path / "home" / "logs").exists()
+    assert not (tmp_path / "home" / "logs").exists()  # nothing ever ran
 
 
 def test_one_home_is_served_once(servers):
