@@ -60,7 +60,7 @@ def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (ty
     from flows.retrain import retrain
 
     local.quieten()
-    if "PREFECT_API_URL" not in os.environ:
+    if not local.api_address():
         print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
     summary = retrain(**parameters)
     show(summary.rich())

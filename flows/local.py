@@ -34,12 +34,12 @@ def configure() -> None:
         os.environ.setdefault(name, value)
     # Prefect itself makes no parent folders.
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    if _named_server():
+    running = ui_server()
+    if api_address() not in (None, running):
         return
     os.environ |= own_server()
-    address = ui_server()
-    if address:
-        os.environ["PREFECT_API_URL"] = address
+    if running:
+        os.environ["PREFECT_API_URL"] = running
     reread()
 
 
@@ -70,8 +70,11 @@ def reread() -> None:
     refresh_global_settings_context()
 
 
-def _named_server() -> str | None:
-    """Return the API address that the user has set, in whichever place Prefect looks."""
+def api_address() -> str | None:
+    """Return the address of the Prefect server that runs would use, wherever it is set.
+
+    None stands for a temporary one.
+    """
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url

@@ -91,13 +91,16 @@ class TestTheServerOfTheUser:
 
 def test_our_server_has_our_settings_whatever_else_is_set(tmp_path: Path) -> None:
     with left_by_a_ui(tmp_path) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/api"
         found = configured(
             tmp_path,
             PREFECT_API_AUTH_STRING="team:theirs",
             PREFECT_SERVER_API_AUTH_STRING="team:theirs",
             PREFECT_SERVER_CORS_ALLOWED_ORIGINS="*",
         )
-        assert found["url"] == f"http://127.0.0.1:{server.getsockname()[1]}/api"
+        # Who names it by its address, as for the `prefect` command, means the same.
+        assert configured(tmp_path, PREFECT_API_URL=address) == found
+        assert found["url"] == address
     assert found["string"] == (tmp_path / "home" / "sign-in").read_text().strip()
     assert found["sent"].startswith("Basic ")
     assert found["leases"] == "prefect.server.concurrency.lease_storage.filesystem"

@@ -22,6 +22,7 @@ from tests.flows.servers import (
 from tests.flows.test_line import sums
 from tests.tasks.conftest import make_base
 
+pytestmark = pytest.mark.timeout(900)  # three servers start, on a loaded machine
 STRANGER = "http://stranger.example"
 
 
