@@ -80,7 +80,8 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         )
         stack.callback(_end_runs, worker.pid)
         _note(prefect_port, prefect, mlflow, worker)
-        _require_ours("mlflow-server", mlflow, mlflow_port, "/health")
+        private = "/api/2.0/mlflow/experiments/search?max_results=1" if mlflow_asks else ""
+        _require_ours("mlflow-server", mlflow, mlflow_port, "/health", private)
         _say_where(prefect_ui, mlflow_ui, mlflow_asks)
         while all(process.poll() is None for process in (prefect, mlflow, worker)):
             time.sleep(1)
@@ -185,12 +186,12 @@ def _require_ours(
             f"Its log, {log}, ends:\n" + "\n".join(log.read_text().splitlines()[-5:])
         )
     if private:
-        seen = status(address + private), status(address + private, sign_in())
+        seen = tuple(status(address + private, own, patience=60) for own in (None, sign_in()))
         if seen != (401, 200):
             raise RuntimeError(
                 f"{name} at {address} answers HTTP {seen[0]} without and {seen[1]} with this home's "
-                f"sign-in, where 401 and 200 are right: nothing was deployed to it; look for other "
-                f"Prefect settings (PREFECT_* variables, .env, prefect.toml)"
+                f"sign-in, where 401 and 200 are right: look for other settings of it (PREFECT_* and "
+                f"MLFLOW_* variables, .env, prefect.toml)"
             )
 
 
