@@ -60,7 +60,7 @@ def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (ty
     from flows.retrain import retrain
 
     local.quieten()
-    if "PREFECT_API_URL" not in os.environ:
+    if not local.api_address():
         print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
     summary = retrain(**parameters)
     show(summary.rich())
@@ -140,11 +140,17 @@ def doctor() -> None:
 def ui(
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's UI.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's UI.")] = 5000,
+    mlflow_sign_in: Annotated[
+        bool,
+        typer.Option(
+            "--mlflow-sign-in", help="MLflow asks for a password, as it does beside other users."
+        ),
+    ] = False,
 ) -> None:
     """Serve Prefect's and MLflow's UIs on loopback, with the deployments ready to be run."""
     from flows.ui import serve
 
-    serve(prefect_port, mlflow_port)
+    serve(prefect_port, mlflow_port, mlflow_sign_in)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
 """Runs without a server: where Prefect keeps its state, and how much of it a person must read."""
 
-import json
 import logging
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from retune.access import LOOPBACK, no_proxy, sign_in, ui_server
 from retune.workspace import home
 
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 USER_ERRORS = (ValueError, OSError, RuntimeError)
 # Of Prefect's own life; the second comes at the end of a run on a busy machine.
 NO_NEWS = ("temporary server", "Still processing items")
@@ -19,9 +18,9 @@ NO_NEWS = ("temporary server", "Still processing items")
 def configure() -> None:
     """Point Prefect and MLflow at the home folder, before either is imported.
 
-    Whoever has set PREFECT_API_URL or another profile keeps it. While `retune ui` runs, its server
-    is used, so that a run shows there live; else Prefect starts a temporary one on the same
-    database.
+    Whoever has named a server of their own, by PREFECT_API_URL, a profile or a prefect.toml, keeps
+    it, and it learns nothing of this home's sign-in. Else, while `retune ui` runs, its server is
+    used, so that a run shows there live; else Prefect starts a temporary one on the same database.
     """
     defaults = {
         "PREFECT_HOME": str(home() / "prefect"),
@@ -35,24 +34,50 @@ def configure() -> None:
         os.environ.setdefault(name, value)
     # Prefect itself makes no parent folders.
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    server = ui_server()
-    if server and "PREFECT_API_URL" not in os.environ:
-        os.environ["PREFECT_API_URL"] = server
+    running = ui_server()
+    if api_address() not in (None, running):
+        return
+    os.environ |= own_server()
+    if running:
+        os.environ["PREFECT_API_URL"] = running
+    reread()
 
 
-def ui_server() -> str | None:
-    """Return the API address of the running `retune ui` of this home folder, None if there is none."""
-    try:
-        address = json.loads(ui_file().read_text())["prefect_api"]
-        with urllib.request.urlopen(f"{address}/health", timeout=2):
-            return address
-    except (OSError, urllib.error.URLError, ValueError, KeyError):
-        return None
+def own_server(port: int | None = None) -> dict[str, str]:
+    """Return the settings of a Prefect server that we start, and of its clients.
+
+    Prefect's API runs commands as the user, so it wants the home's sign-in, and no page of another
+    origin gets an answer. `port` is where its own pages are; a temporary server has none.
+    """
+    secret = sign_in()
+    pages = [f"http://{name}:{port}" for name in LOOPBACK] if port else ["http://127.0.0.1"]
+    return no_proxy() | {
+        "PREFECT_SERVER_API_AUTH_STRING": secret,
+        "PREFECT_API_AUTH_STRING": secret,
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(pages),
+        # By default leases live in the server's memory and what they hold in its database: after a
+        # power cut a deployment's only slot would be held for ever.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
+    }
 
 
-def ui_file() -> Path:
-    """Return the file in which a running `retune ui` leaves its addresses."""
-    return home() / "ui.json"
+def reread() -> None:
+    """Let Prefect, which reads its settings at import, see those that were set since."""
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
+
+
+def api_address() -> str | None:
+    """Return the address of the Prefect server that runs would use, wherever it is set.
+
+    None stands for a temporary one.
+    """
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
 
 
 def quieten() -> None:

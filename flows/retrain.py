@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import unmapped
 
+from flows.dead_runs import sign
 from flows.plan import Plan, make_plan
 from flows.summary import Summary, summarise
 from retune.config import (
@@ -45,7 +46,7 @@ def _run_name() -> str:
     return f"{runtime.flow_run.parameters['name']} {datetime.now():%Y-%m-%d %H:%M:%S}"
 
 
-@flow(name="retune", flow_run_name=_run_name)
+@flow(name="retune", flow_run_name=_run_name, on_running=[sign])
 def retrain(
     name: str,
     model: Model,

@@ -1,60 +1,88 @@
-"""`retune ui`: both UIs on loopback over the home folder's databases, and a worker for the runs."""
+"""`retune ui`: both UIs on loopback over the home folder's databases, and a worker for the runs.
+
+Prefect's API runs commands as the user, so nothing is deployed to it, and no sign-in sent to it,
+before it is certain that the server which answers is the process that was started here.
+"""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+
+import psutil
 
 from flows import local
+from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, status, ui_file
+from retune.processes import listens, name_of, running, this_process
 from retune.tracking import tracking_uri
-from retune.workspace import home, write_whole
+from retune.workspace import digest, home, write_whole
 
 WORK_POOL = "retune"
+START = 180  # seconds that a server has to come up, on a loaded machine
+GRACE = 15  # seconds that a server has to end by itself
+REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
 
 
-def serve(prefect_port: int, mlflow_port: int) -> None:
-    """Serve until interrupted (SIGINT or SIGTERM) and take the servers down with it.
+def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
+    """Serve until interrupted (SIGINT, SIGTERM or SIGHUP) and take the servers down with it.
 
-    Raises RuntimeError when a server does not come up or ends by itself.
+    A run that is at work then writes its checkpoint first; a second interrupt does not wait.
+    MLflow asks for a sign-in if `mlflow_sign_in`, or if the machine has other users.
+    Raises RuntimeError when a server does not come up or ends by itself, a port is not free, or
+    MLflow cannot ask for a sign-in where it must.
     """
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, _interrupted)
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if stop != signal.SIGHUP or signal.getsignal(stop) != signal.SIG_IGN:  # as nohup wants it
+            signal.signal(stop, _interrupted)
     local.configure()
     home().mkdir(parents=True, exist_ok=True)
+    _end_leftovers()
+    _require_free("--prefect-port", prefect_port)
+    _require_free("--mlflow-port", mlflow_port)
+    mlflow_asks = _mlflow_asks(mlflow_sign_in)
     prefect_ui, mlflow_ui = f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}"
-    os.environ |= {
+    os.environ |= local.own_server(prefect_port) | {
         "PREFECT_API_URL": f"{prefect_ui}/api",
         "PREFECT_SERVER_UI_API_URL": f"{prefect_ui}/api",
         "PREFECT_UI_URL": prefect_ui,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, for nothing used here
     }
+    local.reread()
     with ExitStack() as stack:
-        start = lambda name, *command: stack.enter_context(_process(name, *command))  # noqa: E731
-        prefect = start("prefect-server", "prefect", "server", "start", "--port", str(prefect_port))
-        store = ("--backend-store-uri", tracking_uri(), "--port", str(mlflow_port))
-        mlflow = start("mlflow-server", "mlflow", "server", "--host", "127.0.0.1", *store)
-        _wait_for(f"{prefect_ui}/api/health", "prefect-server", prefect)
-        write_whole(
-            local.ui_file(), json.dumps({"prefect_api": f"{prefect_ui}/api", "pid": os.getpid()})
+        start = lambda *command, **how: stack.enter_context(_process(*command, **how))  # noqa: E731
+        prefect = start(
+            "prefect-server",
+            *("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)),
         )
-        stack.callback(local.ui_file().unlink, missing_ok=True)
+        mlflow = start(
+            "mlflow-server",
+            *_mlflow_command(mlflow_port),
+            *(("--app-name", "basic-auth") if mlflow_asks else ()),
+            env=_mlflow_sign_in() if mlflow_asks else {},
+        )
+        _require_ours("prefect-server", prefect, prefect_port, "/api/health", "/api/admin/version")
+        _note(prefect_port, prefect, mlflow)
+        stack.callback(ui_file().unlink, missing_ok=True)
+        _close_dead_runs()
         _run("prefect", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
         _run("prefect", "--no-prompt", "deploy", "--all")
         # One run at a time: two trainings would fight over the machine.
         worker = start(
             "prefect-worker", "prefect", "worker", "start", "--pool", WORK_POOL, "--limit", "1"
         )
-        _wait_for(f"{mlflow_ui}/health", "mlflow-server", mlflow)
-        print(f"Prefect: {prefect_ui}  (Deployments → choose one → Run)")
-        print(f"MLflow:  {mlflow_ui}")
-        print("Ctrl-C stops both.", flush=True)
+        stack.callback(_end_runs, worker.pid)
+        _note(prefect_port, prefect, mlflow, worker)
+        private = "/api/2.0/mlflow/experiments/search?max_results=1" if mlflow_asks else ""
+        _require_ours("mlflow-server", mlflow, mlflow_port, "/health", private)
+        _say_where(prefect_ui, mlflow_ui, mlflow_asks)
         while all(process.poll() is None for process in (prefect, mlflow, worker)):
             time.sleep(1)
         raise RuntimeError(f"a server ended by itself; its log is in {_logs()}")
@@ -62,6 +90,167 @@ def serve(prefect_port: int, mlflow_port: int) -> None:
 
 def _interrupted(_signal: int, _frame: object) -> None:
     raise SystemExit(0)
+
+
+def _say_where(prefect_ui: str, mlflow_ui: str, mlflow_sign_in: bool) -> None:
+    """Print the addresses and how to sign in; the password itself only where a person looks."""
+    secret = sign_in() if sys.stdout.isatty() else f"the line in {sign_in_file()}"
+    print(f"Prefect: {prefect_ui}  (Deployments → choose one → Run)")
+    print(f"         It asks for a password once in each browser: {secret}")
+    print(f"MLflow:  {mlflow_ui}")
+    if mlflow_sign_in:
+        print("         It asks for name and password: the parts of the same before and after ':'")
+    print("Ctrl-C stops both.", flush=True)
+
+
+# What runs already.
+
+
+def _end_leftovers() -> None:
+    """End what a `retune ui` of this home folder left when it was killed.
+
+    Raises RuntimeError if one still runs: two servers and two workers on one database.
+    """
+    try:
+        record = json.loads(ui_file().read_text())
+        first, others = record["process"], list(record["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if running(first):
+        raise RuntimeError(
+            f"`retune ui` of {home()} runs already (process {first.split()[1]}), at "
+            f"http://127.0.0.1:{record.get('prefect_port')}: use it, or stop it first"
+        )
+    for process in filter(None, map(running, reversed(others))):
+        _end_runs(process.pid)
+        _end(process)
+    ui_file().unlink(missing_ok=True)
+
+
+def _note(prefect_port: int, *processes: "subprocess.Popen[bytes]") -> None:
+    """Leave for others which server is ours, and what to end if nobody else does."""
+    record = {
+        "process": this_process(),
+        "prefect_port": prefect_port,
+        "started": [name_of(process.pid) for process in processes],
+    }
+    write_whole(ui_file(), json.dumps(record))
+
+
+def _require_free(option: str, port: int) -> None:
+    """Raise RuntimeError if anybody listens on the port, on whichever address of this machine."""
+    with socket.socket() as probe:
+        # As servers do: what only lingers from an earlier one is no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RuntimeError(
+                f"port {port} is not free ({error.strerror}){_holder(port)}: nothing was started or "
+                f"deployed; stop what listens there, or choose another port with {option}"
+            ) from None
+
+
+def _holder(port: int) -> str:
+    """Return who listens on the port as far as this user may know, as the end of a sentence."""
+    with suppress(psutil.Error):
+        for one in psutil.net_connections("tcp"):
+            if (
+                one.laddr
+                and one.laddr.port == port
+                and one.status == psutil.CONN_LISTEN
+                and one.pid
+            ):
+                return f", process {one.pid} ({psutil.Process(one.pid).name()}) has it"
+    return ""
+
+
+def _require_ours(
+    name: str, process: "subprocess.Popen[bytes]", port: int, health: str, private: str = ""
+) -> None:
+    """Wait until `process` listens on the port and answers; `private` is what only we may read.
+
+    Raises RuntimeError if it ends, takes too long, or does not keep others out.
+    """
+    address, until = f"http://127.0.0.1:{port}", time.monotonic() + START
+    server = psutil.Process(process.pid)
+    while process.poll() is None and time.monotonic() < until:
+        # Who listens is asked first: the sign-in goes to no other process.
+        if listens(server, port) and status(address + health) == 200:
+            break
+        time.sleep(1)
+    else:
+        log = _logs() / f"{name}.log"
+        raise RuntimeError(
+            f"{name} did not come up at {address}; was the port taken meanwhile? "
+            f"Its log, {log}, ends:\n" + "\n".join(log.read_text().splitlines()[-5:])
+        )
+    if private:
+        seen = tuple(status(address + private, own, patience=60) for own in (None, sign_in()))
+        if seen != (401, 200):
+            raise RuntimeError(
+                f"{name} at {address} answers HTTP {seen[0]} without and {seen[1]} with this home's "
+                f"sign-in, where 401 and 200 are right: look for other settings of it (PREFECT_* and "
+                f"MLFLOW_* variables, .env, prefect.toml)"
+            )
+
+
+# MLflow.
+
+
+def _mlflow_command(port: int) -> tuple[str, ...]:
+    names = [f"{name}:{port}" for name in LOOPBACK]
+    return (
+        *("mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--backend-store-uri", tracking_uri()),
+        *("--allowed-hosts", ",".join(names)),
+        *("--cors-allowed-origins", ",".join(f"http://{name}" for name in names)),
+    )
+
+
+def _mlflow_asks(wanted: bool) -> bool:
+    """Tell whether MLflow is to ask for a sign-in.
+
+    Raises RuntimeError if it must and what it takes is not installed.
+    """
+    others = other_users()
+    if (others or wanted) and not find_spec("flask_wtf"):
+        reason = (
+            f"this machine has other users ({', '.join(others[:5])})" if others else "you say so"
+        )
+        raise RuntimeError(
+            f"MLflow must ask for a sign-in, since {reason}, and lacks what that takes: "
+            f"`{sys.executable} -m pip install flask-wtf`, or make the environment anew (`make env`)"
+        )
+    return bool(others) or wanted
+
+
+def _mlflow_sign_in() -> dict[str, str]:
+    """Return what MLflow's app for sign-ins reads; it knows one user, the home's."""
+    name, _, password = sign_in().partition(":")
+    config = home() / "mlflow-sign-in.ini"
+    # Its database keeps the first password that it saw, so each password gets its own.
+    users = home() / f"mlflow-users-{digest(password)}.db"
+    write_whole(
+        config,
+        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{users}\n",
+    )
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(config),
+        "MLFLOW_AUTH_ADMIN_USERNAME": name,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": digest(["mlflow", password]),
+    }
+
+
+# Prefect.
+
+
+def _close_dead_runs() -> None:
+    from flows.dead_runs import close_dead_runs
+
+    for closed in close_dead_runs():
+        print(f"Closed a run whose process is gone: {closed}")
 
 
 def _logs() -> Path:
@@ -73,20 +262,71 @@ def _program(name: str) -> str:
 
 
 @contextmanager
-def _process(name: str, program: str, *arguments: str) -> Iterator[subprocess.Popen]:
+def _process(
+    name: str, program: str, *arguments: str, env: Mapping[str, str] = MappingProxyType({})
+) -> Iterator["subprocess.Popen[bytes]"]:
     _logs().mkdir(exist_ok=True)
     with (_logs() / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
-            [_program(program), *arguments], stdout=log, stderr=subprocess.STDOUT
+            [_program(program), *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | env,
+            # Ctrl-C reaches whatever is in the terminal's foreground, all at once; this way the
+            # order stays ours.
+            start_new_session=True,
         )
         try:
             yield process
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            with suppress(psutil.NoSuchProcess):
+                _end(psutil.Process(process.pid))
+            process.wait()
+
+
+def _end(process: psutil.Process) -> None:
+    """End a process that leads its group, politely first; a second interrupt does not wait."""
+    with suppress(psutil.NoSuchProcess):
+        process.terminate()
+    try:
+        process.wait(GRACE)
+    except (psutil.TimeoutExpired, SystemExit):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end_runs(worker: int) -> None:
+    """End the runs that the process `worker` started, with time for their checkpoints.
+
+    Before the worker itself: that kills its runs on the spot. Before the server: they tell it.
+    """
+    runs = _runs(worker)
+    if not runs:
+        return
+    from tasks.train import FINISHING
+
+    patience = FINISHING + REPORT
+    print(
+        f"Waiting for the run at work to write its checkpoint, at most {patience} seconds; "
+        f"Ctrl-C again ends it at once.",
+        flush=True,
+    )
+    for run in runs:
+        with suppress(psutil.NoSuchProcess):
+            run.terminate()
+    with suppress(SystemExit):
+        psutil.wait_procs(runs, timeout=patience)
+
+
+def _runs(worker: int) -> list[psutil.Process]:
+    """Return the flow runs among the worker's children; what they started they end themselves."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(worker).children():
+            with suppress(psutil.Error):
+                if "PREFECT__FLOW_RUN_ID" in child.environ():
+                    found.append(child)
+    return found
 
 
 def _run(program: str, *arguments: str) -> None:
@@ -97,19 +337,3 @@ def _run(program: str, *arguments: str) -> None:
         raise RuntimeError(
             f"`{program} {' '.join(arguments)}` failed: {(done.stderr or done.stdout).strip()[-800:]}"
         )
-
-
-def _wait_for(address: str, name: str, process: subprocess.Popen) -> None:
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(address, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-        if process.poll() is not None:
-            break
-    log = _logs() / f"{name}.log"
-    raise RuntimeError(
-        f"{name} did not come up at {address}; is the port taken? Its log, {log}, ends:\n"
-        + "\n".join(log.read_text().splitlines()[-5:])
-    )

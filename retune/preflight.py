@@ -7,14 +7,17 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
+from retune.access import other_users, sign_in, sign_in_file, status, ui_server
 from retune.llamacpp import LlamaCppNotFound, locate
 from retune.llamacpp.prebuilt import LIMITS
 from retune.tracking import tracking_uri
@@ -53,6 +56,8 @@ def checks() -> list[Check]:
         check_llamacpp(),
         check_compiler(),
         check_token(),
+        check_sign_in(),
+        check_other_users(other_users()),
         check_prefect(),
         check_mlflow(),
     ]
@@ -177,12 +182,61 @@ def check_token() -> Check:
     return Check("Hub token", None, "none", fix)
 
 
+def check_sign_in() -> Check:
+    """Look at the file with the password of this home's servers, which is not shown."""
+    path = sign_in_file()
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        return Check("sign-in", True, "none yet: the first start of a Prefect server makes one")
+    if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) == 0o600:
+        return Check("sign-in", True, f"{path}, readable by you only")
+    found = f"{path} has owner {facts.st_uid} and mode {stat.S_IMODE(facts.st_mode):o}"
+    return Check(
+        "sign-in", False, found, "Remove it and start `make ui` again: it makes a new one."
+    )
+
+
+def check_other_users(others: list[str]) -> Check:
+    """Where a machine has other users MLflow needs a sign-in too, and a package for that."""
+    if not others:
+        return Check("other users", True, "none: MLflow's pages need no password")
+    shown = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
+    if find_spec("flask_wtf"):
+        return Check("other users", True, f"{shown}: MLflow's pages ask for the sign-in")
+    fix = f"Make the environment anew (`make env`), or `{sys.executable} -m pip install flask-wtf`."
+    return Check("other users", False, f"{shown}, and MLflow's sign-in lacks flask-wtf", fix)
+
+
 def check_prefect() -> Check:
+    """Ask the Prefect server that runs would use, with and without its sign-in."""
     url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        return Check("Prefect", True, "no PREFECT_API_URL: `make ui`'s server, or one for each run")
-    fix = "Start that server, or unset PREFECT_API_URL."
-    return _check_server("Prefect", url, fix)
+    if url:
+        check = _check_server("Prefect", url, "Start that server, or unset PREFECT_API_URL.")
+        own = os.environ.get("PREFECT_API_AUTH_STRING")
+        is_cloud = bool(os.environ.get("PREFECT_API_KEY"))
+        return check if is_cloud or not check.ok else _check_prefect_sign_in(url, own)
+    running = ui_server()
+    if running and sign_in_file().is_file():
+        return _check_prefect_sign_in(running, sign_in())
+    return Check("Prefect", True, "no PREFECT_API_URL: `make ui`'s server, or one for each run")
+
+
+def _check_prefect_sign_in(url: str, own: str | None) -> Check:
+    shown, private = _without_password(url), f"{url.rstrip('/')}/admin/version"
+    without, with_own = status(private), status(private, own)
+    if without == 200:
+        fix = (
+            "Start that server with PREFECT_SERVER_API_AUTH_STRING=name:password, and set the same "
+            "here as PREFECT_API_AUTH_STRING."
+        )
+        found = f"{shown} asks for no sign-in: whoever reaches it runs commands on its workers"
+        return Check("Prefect", None, found, fix)
+    if with_own == 200:
+        return Check("Prefect", True, f"{shown}, with a sign-in")
+    given = "does not take PREFECT_API_AUTH_STRING" if own else "asks for a sign-in"
+    fix = "Set PREFECT_API_AUTH_STRING to what that server has as PREFECT_SERVER_API_AUTH_STRING."
+    return Check("Prefect", False, f"{shown} {given} (HTTP {with_own})", fix)
 
 
 def check_mlflow() -> Check:

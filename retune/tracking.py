@@ -7,7 +7,6 @@ here relies on one.
 import json
 import os
 import re
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import psutil
 from pydantic import BaseModel, ConfigDict
 
 from retune.config import Recipe, flat
+from retune.processes import is_gone, this_process
 from retune.workspace import Output, SomeOutput, home, sha256, size
 
 if TYPE_CHECKING:
@@ -243,7 +242,7 @@ def start_run(
     `plan` stands for all that the run would make: if a run of this plan lost its process (`kill -9`,
     a power cut), that run is opened again, and its curves go on where they were.
     """
-    own = dict(tags) | {"retune.process": _this_process(), "retune.plan": plan or ""}
+    own = dict(tags) | {"retune.process": this_process(), "retune.plan": plan or ""}
     experiment_id = _experiment(_experiment_name(recipe))
     info = (_lost_run(experiment_id, plan) if plan else None) or client().create_run(
         experiment_id, run_name=name
@@ -274,24 +273,7 @@ def _lost_run(experiment_id: str, plan: str) -> "RunInfo | None":
         f"attributes.status = 'RUNNING' AND tags.`retune.plan` = '{plan}'",
         order_by=["attributes.start_time DESC"],
     )
-    return next((r.info for r in found if _is_gone(r.data.tags["retune.process"])), None)
-
-
-def _this_process() -> str:
-    """Return what tells this process from any other: host, process id, time of its start."""
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.0f}"
-
-
-def _is_gone(process: str) -> bool:
-    """Tell whether a process of this host has ended; of another host's nothing can be known."""
-    host, number, began = process.rsplit(" ", 2)
-    if host != socket.gethostname():
-        return False
-    try:
-        # Ids are used again; the clock may have been set by a second or two.
-        return abs(psutil.Process(int(number)).create_time() - float(began)) > 5
-    except psutil.NoSuchProcess:
-        return True
+    return next((r.info for r in found if is_gone(r.data.tags["retune.process"])), None)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ the file named as argument: llama.cpp writes to stdout as it likes.
 """
 
 import json
+import os
 import resource
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 AT_A_TIME = 4
+SOCKET = "llama.sock"  # llama.cpp takes a name that ends so for a Unix socket, not for a host
 TIMED_TOKENS = 32  # of one answer on its own, for the speed
 
 
@@ -22,6 +24,8 @@ def main() -> None:
         # Not of the address space, of which threads take much more than they use.
         resource.setrlimit(resource.RLIMIT_DATA, (request["memory"], request["memory"]))
     require_chat_template(request["gguf"])
+    out = Path(sys.argv[1])
+    os.chdir(out.parent)
     server = start_server(request)
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         ask = [(server, messages, request["max_tokens"]) for messages in request["conversations"]]
@@ -30,7 +34,7 @@ def main() -> None:
     tokens = min(TIMED_TOKENS, request["max_tokens"])
     alone = reply(server, request["conversations"][0], tokens, ignore_eos=True)
     speed = alone["timings"]["predicted_per_second"]
-    Path(sys.argv[1]).write_text(json.dumps({"answers": answers, "tokens_per_second": speed}))
+    out.write_text(json.dumps({"answers": answers, "tokens_per_second": speed}))
 
 
 def require_chat_template(gguf: str) -> None:
@@ -42,10 +46,17 @@ def require_chat_template(gguf: str) -> None:
 
 
 def start_server(request: dict[str, Any]) -> Any:
-    """Load the model with room for AT_A_TIME conversations of `context` tokens each."""
+    """Load the model with room for AT_A_TIME conversations of `context` tokens each.
+
+    The library always serves its HTTP API as well, to anyone and to every web page. Nobody needs
+    it here, so it listens on a Unix socket in the current folder, which only its user can enter.
+    """
     import xllamacpp
 
     params = xllamacpp.CommonParams()
+    params.hostnames = [SOCKET]  # relative: a socket's whole path has room for 107 bytes only
+    params.cors_origins = ""
+    params.endpoint_slots = False
     params.model.path = request["gguf"]
     params.n_parallel = AT_A_TIME
     params.n_ctx = AT_A_TIME * request["context"]

@@ -64,7 +64,7 @@ def answers(
     if not conversations:
         return Answered([], 0.0)
     request = {
-        "gguf": str(gguf),
+        "gguf": str(gguf.absolute()),
         "conversations": list(conversations),
         "max_tokens": max_tokens,
         "context": longest_prompt(gguf, conversations) + max_tokens,

@@ -1,98 +1,184 @@
 """`retune ui` as a person starts and stops it, and what a schedule does meanwhile."""
 
 import json
-import os
-import signal
-import socket
+import shutil
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import psutil
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
+from tests.flows.servers import (
+    PATIENCE,
+    RETUNE,
+    ROOT,
+    ask,
+    environment,
+    free_port,
+    retune_ui,
+    wait_for,
+)
 from tests.flows.test_line import sums
 from tests.tasks.conftest import make_base
 
-ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 150  # seconds for three servers on a loaded machine
-
-
-class Servers(NamedTuple):
-    prefect: str
-    mlflow: str
-    pid: int
-
-    def api(self, path: str, body: Any) -> Any:
-        """Post to Prefect's API and return its answer."""
-        request = urllib.request.Request(
-            f"{self.prefect}/api/{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def retune_ui(home: Path) -> Iterator[Servers]:
-    """Start `retune ui`, and see that it takes everything down with it in the end."""
-    prefect, mlflow = free_port(), free_port()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "MLFLOW"))}
-    environment |= {"RETUNE_HOME": str(home)}
-    command = [Path(sys.executable).with_name("retune"), "ui"]
-    ui = subprocess.Popen(
-        [*command, "--prefect-port", str(prefect), "--mlflow-port", str(mlflow)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    children = []
-    try:
-        deadline = time.monotonic() + PATIENCE
-        printed = ""
-        while "Ctrl-C" not in printed:
-            assert time.monotonic() < deadline
-            assert ui.poll() is None, printed
-            printed += ui.stdout.readline()
-        children = psutil.Process(ui.pid).children(recursive=True)
-        yield Servers(f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}", ui.pid)
-    finally:
-        ui.send_signal(signal.SIGTERM)
-        assert ui.wait(timeout=60) == 0
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert len(children) >= 3
-    assert alive == []
+pytestmark = pytest.mark.timeout(900)  # three servers start, on a loaded machine
+STRANGER = "http://stranger.example"
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    with retune_ui(tmp_path_factory.mktemp("home")) as running:
+    with retune_ui(tmp_path_factory.mktemp("home"), "--mlflow-sign-in") as running:
         yield running
 
 
 def test_both_uis_come_up_with_the_deployments(servers):
-    with urllib.request.urlopen(f"{servers.mlflow}/health") as answer:
-        assert answer.read() == b"OK"
+    assert ask(f"{servers.mlflow}/health").body == b"OK"
     deployments = {entry["name"]: entry for entry in servers.api("deployments/filter", {})}
     assert set(deployments) == {"demo", "llama31-8b-finetome", "llama31-8b-finetome-10k"}
     assert [s["schedule"]["cron"] for s in deployments["llama31-8b-finetome"]["schedules"]] == [
         "0 2 * * 0"
     ]
+
+
+class TestNobodyElseDrivesIt:
+    @pytest.mark.parametrize("host", [None, "stranger.example"])
+    @pytest.mark.parametrize("sign_in", [None, "retune:guessed", "admin:pass"])
+    def test_prefect_tells_a_stranger_nothing(self, servers, host, sign_in):
+        headers = {"Host": host} if host else {}
+        for path in (
+            "admin/version",
+            "admin/settings",
+            "csrf-token?client=x",
+            "docs",
+            "x/../ready",
+        ):
+            answer = ask(f"{servers.prefect}/api/{path}", sign_in=sign_in, **headers)
+            assert answer.status == 401, path
+            assert b"Unauthorized" in answer.body
+        for page in ("/", "/ui-settings", "/v2/login", "/docs", "/openapi.json"):
+            answer = ask(f"{servers.prefect}{page}", sign_in=sign_in, **headers)
+            assert servers.sign_in.partition(":")[2].encode() not in answer.body
+
+    @pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out"])
+    @pytest.mark.parametrize("token", [None, "retune:guessed"])
+    def test_prefects_streams_close(self, servers, path, token):
+        address = servers.prefect.replace("http", "ws") + f"/api/{path}"
+        with connect(address, subprotocols=["prefect"], open_timeout=60) as stream:
+            stream.send(json.dumps({"type": "auth", "token": token}))
+            with pytest.raises(ConnectionClosed):
+                stream.recv(timeout=60)
+
+    def test_a_web_page_gets_no_answer_and_changes_nothing(self, servers):
+        api = f"{servers.prefect}/api"
+        own = {"sign_in": servers.sign_in}
+        for origin, allowed in ((STRANGER, None), ("null", None), (servers.prefect,) * 2):
+            answer = ask(f"{api}/admin/version", Origin=origin, **own)
+            assert answer.headers.get("access-control-allow-origin") == allowed
+        # What a page of a stranger could send with a password that the browser keeps.
+        answer = ask(f"{api}/flow_runs/filter", {}, Origin=STRANGER, **own)
+        assert answer.status == 403
+        assert b"CSRF" in answer.body
+
+    def test_mlflow_asks_too_and_knows_its_own_name(self, servers):
+        api = f"{servers.mlflow}/api/2.0/mlflow/experiments/search?max_results=5"
+        for sign_in in (None, "retune:guessed"):
+            assert ask(api, sign_in=sign_in).status == 401
+        own = {"sign_in": servers.sign_in}
+        assert ask(api, **own).status == 200
+        assert ask(api, Host="stranger.example", **own).status == 403
+        answer = ask(api, Origin=STRANGER, **own)
+        assert "access-control-allow-origin" not in {name.lower() for name in answer.headers}
+        changed = ask(
+            f"{servers.mlflow}/api/2.0/mlflow/experiments/create",
+            {"name": "theirs"},
+            Origin=STRANGER,
+            **own,
+        )
+        assert changed.status == 403
+
+    def test_the_password_is_in_one_file_that_only_its_user_reads(self, servers):
+        file = servers.home / "sign-in"
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert f"the line in {file}" in servers.printed  # not the password: this is no terminal
+        secret = servers.sign_in.partition(":")[2]
+        assert len(secret) >= 32
+        for path in servers.home.rglob("*"):
+            if path.is_file() and path != file:
+                assert secret.encode() not in path.read_bytes(), path
+        for process in [servers.process.pid, *(child.pid for child in servers.children)]:
+            command = subprocess.run(
+                ["ps", "-o", "args=", "-p", str(process)], capture_output=True, text=True
+            )
+            assert secret not in command.stdout
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium here")
+def test_who_follows_the_printed_instruction_is_let_in(servers):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        options = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"]}
+        browser = play.chromium.launch(**options)
+        page = browser.new_page()
+        page.set_default_timeout(90_000)
+        page.goto(servers.prefect)
+        page.fill("input[type=password]", "retune:guessed")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=Invalid credentials")
+        page.fill("input[type=password]", servers.sign_in)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/dashboard*")
+        page.goto(f"{servers.prefect}/v2/deployments")
+        page.click("text=llama31-8b-finetome-10k")
+        # Its pages can also change something, by their token against forged requests.
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Quick run").click()
+        page.get_by_role("dialog").get_by_role("button", name="Run").click()
+        page.wait_for_selector("text=Flow run created")
+        name, _, password = servers.sign_in.partition(":")
+        with browser.new_context(
+            http_credentials={"username": name, "password": password}
+        ) as signed_in:
+            mlflow = signed_in.new_page()
+            mlflow.goto(servers.mlflow, timeout=90_000)
+            mlflow.wait_for_selector("text=Experiments", timeout=90_000)
+        browser.close()
+
+
+def refusal(home, **changes: str) -> str:
+    """Return what `retune ui` says when it does not start."""
+    options = [part for name, value in changes.items() for part in (f"--{name}-port", value)]
+    done = subprocess.run(
+        [RETUNE, "ui", *options],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_the_server_of_somebody_else_gets_nothing(servers, tmp_path):
+    port = servers.prefect.rpartition(":")[2]
+    said = refusal(tmp_path / "home", prefect=port, mlflow=str(free_port()))
+    assert f"port {port} is not free" in said
+    assert "nothing was started or deployed" in said
+    assert "--prefect-port" in said
+    port = servers.mlflow.rpartition(":")[2]
+    said = refusal(tmp_path / "home", prefect=str(free_port()), mlflow=port)
+    assert f"port {port} is not free" in said
+    assert "--mlflow-port" in said
+    assert not (tmp_path / "home" / "logs").exists()  # nothing ever ran
+
+
+def test_one_home_is_served_once(servers):
+    said = refusal(servers.home, prefect=str(free_port()), mlflow=str(free_port()))
+    assert "runs already" in said
+    assert servers.prefect in said
 
 
 def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path):
@@ -101,7 +187,7 @@ def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path
     for row in rows[:160]:
         row["conversations"].reverse()
     (tmp_path / "flipped.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (demo,) = servers.api("deployments/filter", {"deployments": {"name": {"any_": ["demo"]}}})
+    demo = servers.deployment("demo")
     schedule = {
         # A minute, because the scheduler looks at most once a minute, and only ahead.
         "schedule": {"interval": 60, "anchor_date": datetime.now(UTC).isoformat()},
@@ -114,8 +200,12 @@ def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path
             "validation": {},
         },
     }
-    servers.api(f"deployments/{demo['id']}/schedules", [schedule])
-    run = finished_run(servers, demo["id"])
+    servers.api(f"deployments/{demo}/schedules", [schedule])
+    ends = {
+        "deployments": {"id": {"any_": [demo]}},
+        "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
+    }
+    run = wait_for(lambda: servers.api("flow_runs/filter", ends), 2 * PATIENCE)[0]
     assert run["auto_scheduled"]
     assert run["state"]["name"] == "Failed"
     for words in (
@@ -129,15 +219,3 @@ def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path
     tasks = servers.api("task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
     ran = {task["name"].partition("-")[0] for task in tasks}
     assert ran == {"pin_inputs", "conform", "fetch", "validate"}
-
-
-def finished_run(servers: Servers, deployment: str) -> dict[str, Any]:
-    """Wait for the deployment's first run that has come to an end."""
-    deadline = time.monotonic() + 2 * PATIENCE
-    ends = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}}
-    while not (found := servers.api(
-        "flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}, **ends}
-    )):  # fmt: skip
-        assert time.monotonic() < deadline, servers.api("flow_runs/filter", {})
-        time.sleep(1)
-    return found[0]

@@ -1,14 +1,17 @@
 """`retune doctor`'s checks: what is wrong is found, and comes with its fix."""
 
+import base64
 import os
 import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from retune import preflight
+from retune import access, preflight
 from retune.llamacpp import LlamaCpp, LlamaCppNotFound
 from retune.preflight import check_disk, check_packages, checks
 
@@ -46,6 +49,8 @@ def test_every_check_is_there_and_each_problem_has_its_fix(
         "llama.cpp",
         "C++ compiler",
         "Hub token",
+        "sign-in",
+        "other users",
         "Prefect",
         "MLflow",
     ]
@@ -209,3 +214,76 @@ class TestServers:
     def test_passwords_are_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
         assert preflight.check_mlflow().found == "postgresql://db/mlflow"
+
+
+class TestSignIn:
+    """A Prefect server that asks for a sign-in, or does not, as `doctor` sees it."""
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        wanted = self.wanted = ["me:canary"]
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                tokens = [base64.b64encode(one.encode()).decode() for one in wanted]
+                own = self.headers.get("Authorization") in [f"Basic {token}" for token in tokens]
+                is_open = self.path == "/api/health" or not wanted
+                self.send_response(200 if own or is_open else 401)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever).start()
+            url = f"http://127.0.0.1:{server.server_address[1]}/api"
+            monkeypatch.setenv("PREFECT_API_URL", url)
+            monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+            yield url
+            server.shutdown()
+
+    def test_right_wrong_and_none(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        without = preflight.check_prefect()
+        assert without.ok is False
+        assert "asks for a sign-in" in without.found
+        assert "PREFECT_API_AUTH_STRING" in without.fix
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:canary-of-yesterday")
+        wrong = preflight.check_prefect()
+        assert wrong.ok is False
+        assert "does not take PREFECT_API_AUTH_STRING" in wrong.found
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:canary")
+        right = preflight.check_prefect()
+        assert right.ok
+        assert "canary" not in repr([without, wrong, right])
+
+    def test_a_server_that_is_open_to_all_is_noted(self, server: str) -> None:
+        self.wanted.clear()
+        check = preflight.check_prefect()
+        assert check.ok is None
+        assert "asks for no sign-in" in check.found
+        assert "PREFECT_SERVER_API_AUTH_STRING" in check.fix
+
+    def test_the_file_is_looked_at_and_not_shown(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+        assert preflight.check_sign_in().ok
+        assert not any(tmp_path.iterdir())  # looking makes none
+        password = access.sign_in().partition(":")[2]
+        check = preflight.check_sign_in()
+        assert check.ok
+        assert password not in repr(check)
+        access.sign_in_file().chmod(0o640)
+        check = preflight.check_sign_in()
+        assert check.ok is False
+        assert "mode 640" in check.found
+        assert password not in repr(check)
+
+    def test_beside_other_users_mlflow_needs_a_package(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert preflight.check_other_users([]).ok
+        monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+        check = preflight.check_other_users(["ann", "bob"])
+        assert check.ok is False
+        assert "ann, bob" in check.found
+        assert "install flask-wtf" in check.fix

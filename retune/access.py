@@ -1,0 +1,166 @@
+"""Who may drive the servers of a home folder: its sign-in, and who else uses this machine.
+
+The servers listen on loopback, which any user of the machine and many web pages can reach, and
+whoever can talk to Prefect's runs commands as the user. So they ask for a sign-in, a name and a
+password that are made once per home folder and stay in a file that only its user can read.
+"""
+
+import base64
+import json
+import os
+import pwd
+import secrets
+import stat
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+
+from retune.processes import listens, running
+from retune.workspace import home
+
+NAME = "retune"
+LOOPBACK = ("127.0.0.1", "localhost")
+# Ids below are the system's own, and so are these above: nobody (65534), and those that systemd
+# hands out for services and containers.
+PEOPLE = range(1000, 60000)
+NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")
+
+
+def sign_in_file() -> Path:
+    """Return the file with the name and password of this home folder's servers."""
+    return home() / "sign-in"
+
+
+def sign_in() -> str:
+    """Return `name:password`, made when it is first asked for.
+
+    A file that others could read is replaced. Raises PermissionError for one of another user.
+    """
+    path = sign_in_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(20):
+        found = _read(path)
+        if found:
+            return found
+        _make(path)
+        time.sleep(0.05)  # for whoever was faster to write what it made
+    _unreadable(path)
+
+
+def _read(path: Path) -> str | None:
+    """Return what the file says; None if there is none that only its user can read."""
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        _unreadable(path)
+    with file:
+        facts = os.fstat(file.fileno())
+        if facts.st_uid != os.getuid() or not stat.S_ISREG(facts.st_mode):
+            _unreadable(path)
+        if stat.S_IMODE(facts.st_mode) & 0o077:
+            path.unlink()  # known to others, perhaps
+            return None
+        return file.read().strip() or None
+
+
+def _make(path: Path) -> None:
+    """Write a new one; whoever was faster wins."""
+    with suppress(FileExistsError):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "w", encoding="utf-8") as writing:
+            writing.write(f"{NAME}:{secrets.token_urlsafe(24)}\n")
+
+
+def _unreadable(path: Path) -> NoReturn:
+    raise PermissionError(
+        f"{path} holds the sign-in of this home's servers and must be a file that you own and only "
+        f"you can read: remove it (a new one is made), or set RETUNE_HOME to a folder on a disk "
+        f"that keeps permissions"
+    )
+
+
+def ui_file() -> Path:
+    """Return the file in which a running `retune ui` leaves who it is and where its server is."""
+    return home() / "ui.json"
+
+
+def ui_server() -> str | None:
+    """Return the API address of the running `retune ui` of this home folder, None if there is none.
+
+    What the file says is believed only if the process that it names runs and listens there: the
+    sign-in is not for a stranger who took the port since.
+    """
+    try:
+        record = json.loads(ui_file().read_text())
+        process, port = running(record["process"]), int(record["prefect_port"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if process and listens(process, port):
+        return f"http://127.0.0.1:{port}/api"
+    return None
+
+
+def status(address: str, sign_in: str | None = None, patience: float = 10) -> int:
+    """Return the HTTP status of the answer, 0 if there is none within `patience` seconds."""
+    request = urllib.request.Request(address)
+    is_here = urllib.parse.urlsplit(address).hostname in LOOPBACK
+    # What is for a server on loopback is not for the user's proxy.
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_here else []))
+    if sign_in:
+        token = base64.b64encode(sign_in.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    try:
+        with opener.open(request, timeout=patience) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def no_proxy() -> dict[str, str]:
+    """Return variables by which no proxy gets what is for the servers on loopback."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if known.strip() != "*":
+        names = [name.strip() for name in known.split(",") if name.strip()]
+        known = ",".join([*names, *(name for name in LOOPBACK if name not in names)])
+    return {"no_proxy": known, "NO_PROXY": known}
+
+
+def other_users() -> list[str]:
+    """Return the people besides this user who can or do use this machine, by name, sorted.
+
+    Those are: accounts that can log in, owners of folders beside this user's home folder, and
+    owners of what runs now. The last two also see accounts of a directory (LDAP), which cannot be
+    listed; one of them that was never here is not seen.
+    """
+    ids = {one.pw_uid for one in pwd.getpwall() if Path(one.pw_shell).name not in NO_LOGIN}
+    for one in psutil.process_iter():
+        with suppress(psutil.Error):
+            ids.add(one.uids().real)
+    for folder in _homes():
+        with suppress(OSError):
+            ids.add(folder.stat().st_uid)
+    return sorted(_name(one) for one in ids if one in PEOPLE and one != os.getuid())
+
+
+def _homes() -> list[Path]:
+    try:
+        return list(Path("/home").iterdir())
+    except OSError:
+        return []
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)

@@ -1,0 +1,149 @@
+"""Where a run without `retune ui` keeps its state, and who may talk to its temporary server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.flows.servers import ROOT, ask, environment, wait_for
+from tests.flows.test_line import RETUNE, Project
+
+SHOW = """
+import json, os
+from flows import local
+local.configure()
+from prefect import get_client
+from prefect.settings import get_current_settings
+settings = get_current_settings()
+print(json.dumps({
+    "url": settings.api.url,
+    "string": settings.api.auth_string and settings.api.auth_string.get_secret_value(),
+    "sent": get_client(sync_client=True)._client.headers.get("Authorization"),
+    "leases": settings.server.concurrency.lease_storage,
+    "csrf": settings.server.api.csrf_protection_enabled,
+    "origins": settings.server.api.cors_allowed_origins,
+}))
+"""
+
+
+def configured(folder: Path, **variables: str) -> dict:
+    """Return what Prefect makes of its settings in `folder`."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW],
+        cwd=folder,
+        env=environment(folder / "home") | {"PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def left_by_a_ui(folder: Path) -> socket.socket:
+    """Let it look as if this process were the `retune ui` of the home, and listen where it says."""
+    from retune.processes import this_process
+
+    server = socket.create_server(("127.0.0.1", 0))
+    record = {"process": this_process(), "prefect_port": server.getsockname()[1], "started": []}
+    (folder / "home").mkdir(parents=True)
+    (folder / "home" / "ui.json").write_text(json.dumps(record))
+    return server
+
+
+class TestTheServerOfTheUser:
+    """Somebody's own server keeps its settings and never hears this home's password."""
+
+    URL = "http://prefect.example/api"
+
+    @pytest.mark.parametrize("place", ["variable", "prefect.toml", "profile", ".env"])
+    def test_it_is_kept_whichever_place_names_it(self, tmp_path: Path, place: str) -> None:
+        variables = {}
+        if place == "variable":
+            variables["PREFECT_API_URL"] = self.URL
+        elif place == "profile":
+            own = tmp_path / "own"
+            own.mkdir()
+            profile = f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{self.URL}"\n'
+            (own / "profiles.toml").write_text(profile)
+            variables["PREFECT_HOME"] = str(own)
+        elif place == "prefect.toml":
+            (tmp_path / place).write_text(f'[api]\nurl = "{self.URL}"\n')
+        else:
+            (tmp_path / place).write_text(f"PREFECT_API_URL={self.URL}\n")
+        with left_by_a_ui(tmp_path):
+            found = configured(tmp_path, **variables)
+        assert found["url"] == self.URL
+        assert found["string"] is None
+        assert found["sent"] is None
+        assert not (tmp_path / "home" / "sign-in").exists()
+
+    def test_its_own_sign_in_is_sent(self, tmp_path: Path) -> None:
+        own = {"PREFECT_API_URL": self.URL, "PREFECT_API_AUTH_STRING": "team:theirs"}
+        assert configured(tmp_path, **own)["string"] == "team:theirs"
+
+
+def test_our_server_has_our_settings_whatever_else_is_set(tmp_path: Path) -> None:
+    with left_by_a_ui(tmp_path) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/api"
+        found = configured(
+            tmp_path,
+            PREFECT_API_AUTH_STRING="team:theirs",
+            PREFECT_SERVER_API_AUTH_STRING="team:theirs",
+            PREFECT_SERVER_CORS_ALLOWED_ORIGINS="*",
+        )
+        # Who names it by its address, as for the `prefect` command, means the same.
+        assert configured(tmp_path, PREFECT_API_URL=address) == found
+        assert found["url"] == address
+    assert found["string"] == (tmp_path / "home" / "sign-in").read_text().strip()
+    assert found["sent"].startswith("Basic ")
+    assert found["leases"] == "prefect.server.concurrency.lease_storage.filesystem"
+    assert found["csrf"]
+    assert found["origins"] == "http://127.0.0.1"
+
+
+@pytest.mark.timeout(900)
+def test_the_temporary_server_of_a_run_asks_for_the_sign_in(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    run = subprocess.Popen(
+        [RETUNE, "run", "recipe.yaml", "--set", "dataset.source=flipped.jsonl"],
+        cwd=tmp_path,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+    def address() -> str | None:
+        for child in psutil.Process(run.pid).children():
+            for one in child.net_connections("tcp4"):
+                if one.status == psutil.CONN_LISTEN:
+                    return f"http://{one.laddr.ip}:{one.laddr.port}"
+        assert run.poll() is None, run.stdout.read()
+        return None
+
+    server = wait_for(address)
+    assert server.startswith("http://127.0.0.1:")
+    os.kill(run.pid, signal.SIGSTOP)  # so that the server stays as long as it is looked at
+    try:
+        wait_for(lambda: ask(f"{server}/api/health").status == 200)
+        for sign_in in (None, "retune:guessed"):
+            assert ask(f"{server}/api/admin/version", sign_in=sign_in).status == 401
+        own = (tmp_path / ".retune" / "sign-in").read_text().strip()
+        assert ask(f"{server}/api/admin/version", sign_in=own).status == 200
+        assert ask(f"{server}/api/flow_runs/filter", {}, sign_in=own).status == 403  # no token
+        answer = ask(f"{server}/api/admin/version", sign_in=own, Origin="http://stranger.example")
+        assert "access-control-allow-origin" not in {name.lower() for name in answer.headers}
+    finally:
+        os.kill(run.pid, signal.SIGCONT)
+    said, _ = run.communicate(timeout=600)
+    assert run.returncode == 1
+    assert "dataset rejected" in said  # the run itself knows the sign-in
+    assert project.flow_run()[0] == "Failed"
+    assert own.partition(":")[2] not in said
