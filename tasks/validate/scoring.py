@@ -119,7 +119,8 @@ def _run(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Eve
     # Runs that share the folder must not overwrite each other's job, which lies beside the log.
     log = job.folder / f"scoring-{digest(job.model_dump(mode='json'))}.log"
     # One thread tokenises 100,000 conversations in a minute or two, a GPU scores them in less.
-    return run_child(CHILD, job, log, tell, {"TOKENIZERS_PARALLELISM": "true"})
+    hub = job.config.revision is not None
+    return run_child(CHILD, job, log, tell, {"TOKENIZERS_PARALLELISM": "true"}, hub=hub)
 
 
 def _read(files: dict[Path, list[int]]) -> "pl.DataFrame":
