@@ -94,8 +94,8 @@ def _reading(name: str | Path, what: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason is given"
         raise ModelUnreadable(
-            f"the {what} of {name} cannot be read ({type(error).__name__}: {reason:.300}); name a "
-            f"model.base that transformers knows"
+            f"the {what} of {name} cannot be read ({type(error).__name__}: {reason:.300}); name a model "
+            f"that transformers knows"
         ) from error
 
 
