@@ -124,6 +124,10 @@ def _in_folder(name: str, setting: str) -> Files:
     folder = local_path(name, setting)
     if folder is None or not folder.is_dir():
         raise ModelRefused(f"{setting}: {name} is not a folder; name one that holds {CONFIG}")
+    return _files(folder, name, setting)
+
+
+def _files(folder: Path, name: str, setting: str) -> Files:
     sizes = plain_files(folder, setting)
     return Files(name, setting, sizes, lambda file: (folder / file).read_bytes())
 
@@ -131,10 +135,23 @@ def _in_folder(name: str, setting: str) -> Files:
 def _on_hub(name: str, commit: str, setting: str) -> Files:
     from huggingface_hub import HfApi
 
-    with _asking(name, setting):
-        info = HfApi().model_info(name, revision=commit, files_metadata=True)
+    try:
+        with _asking(name, setting):
+            info = HfApi().model_info(name, revision=commit, files_metadata=True)
+    except ConnectionError:
+        if folder := _cached(name, commit):
+            return _files(folder, name, setting)
+        raise
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     return Files(name, setting, sizes, lambda file: _fetched(name, commit, file, setting))
+
+
+def _cached(name: str, commit: str) -> Path | None:
+    """Return the folder of a commit that was downloaded before; who is offline loads from there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, CONFIG, revision=commit)
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _fetched(name: str, commit: str, file: str, setting: str) -> bytes:
@@ -297,12 +314,16 @@ def _check_code(
         for reference in references:
             _require_pinned(files, reference)
         return
-    kind = settings.get("model_type")
-    if isinstance(kind, str) and _knows_model(kind):
+    kind, named = settings.get("model_type"), tokenizer.get("tokenizer_class")
+    if not isinstance(kind, str) or not _knows_model(kind):
+        seen = f"is of model_type {kind!r:.80}"
+    elif _code(files, tokenizer, TOKENIZER_CONFIG) and not _knows_tokenizer(named, kind):
+        seen = f"has a tokenizer of tokenizer_class {named!r:.80}"
+    else:
         return
     from transformers import __version__ as transformers
 
-    seen = f"is of model_type {kind!r:.80}, which transformers {transformers} does not know"
+    seen += f", which transformers {transformers} does not know"
     if not references:
         raise files.refused(f"{seen}; choose another model")
     allow = f", or read it and set model.trust_remote_code={version}"
@@ -350,3 +371,15 @@ def _knows_model(kind: str) -> bool:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return kind in CONFIG_MAPPING
+
+
+def _knows_tokenizer(named: Any, kind: str) -> bool:
+    """Tell whether transformers takes a tokenizer class of its own, whatever code there is."""
+    from transformers.models.auto import tokenization_auto as auto
+
+    if kind in auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS or auto.TOKENIZER_MAPPING_NAMES.get(
+        kind
+    ):
+        return True
+    plain = named.removesuffix("Fast") if isinstance(named, str) else ""
+    return any(auto.tokenizer_class_from_name(name) for name in (plain, f"{plain}Fast") if plain)

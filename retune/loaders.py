@@ -128,11 +128,18 @@ def _refusing(theirs: Callable[..., Any]) -> Callable[..., Any]:
 
 def _never_trusting(theirs: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(theirs)
-    def ours(trust: bool | None, model: Any, has_local: bool, has_remote: bool, *_: Any, **__: Any):
-        if _admitting and trust:
+    def ours(
+        trust_remote_code: bool | None,
+        model_name: Any,
+        has_local_code: bool,
+        has_remote_code: bool,
+        *_: Any,
+        **__: Any,
+    ) -> bool:
+        if _admitting and trust_remote_code:
             return True
-        if has_remote and not has_local:
-            raise CustomCodeRefused(_refusal(model))
+        if has_remote_code and not has_local_code:
+            raise CustomCodeRefused(_refusal(model_name))
         return False
 
     return ours

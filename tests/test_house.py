@@ -101,6 +101,13 @@ def test_a_models_code_is_trusted_nowhere_but_where_the_recipe_allows_it():
     ]
 
 
+def test_what_is_saved_is_stripped_of_code():
+    saving = {file for file, *_ in calls("save_pretrained", "save_model")}
+    stripped = {file for file, *_ in calls("strip_code")}
+    assert len(saving) >= 5
+    assert {file for file in saving - stripped if not file.startswith("demo/")} == set()
+
+
 def test_weights_are_read_from_safetensors_alone():
     models = [
         (called, given.get("use_safetensors"))

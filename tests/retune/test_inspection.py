@@ -81,6 +81,10 @@ BAD = {
         files({"model_type": "odd"}, TOKENIZER | {"auto_map": ["a.Slow", None]}),
         "brings its own code (a.Slow)",
     ),
+    "a tokenizer's own code": (
+        files(CONFIG, {"tokenizer_class": "Odd", "auto_map": {"AutoTokenizer": ["a.Odd", None]}}),
+        "has a tokenizer of tokenizer_class 'Odd', which transformers",
+    ),
     "an unknown architecture": (files({"model_type": "odd"}), "which transformers"),
     "no architecture": (files({"hidden_size": 1}), "is of model_type None"),
     "code that is no name": (
@@ -173,7 +177,12 @@ GOOD = {
     "in shards": files(**index("model-00001-of-00001.safetensors")),
     "with code that transformers does not need": files(CONFIG | {"auto_map": CODE}),
     "of a nested kind": files({"model_type": "gemma3", "text_config": {"vocab_size": 262_208}}),
-    "with a tokenizer of its own": files(tokenizer={"auto_map": {"AutoTokenizer": ["a.B", None]}}),
+    "with a tokenizer that transformers knows": files(
+        tokenizer=TOKENIZER | {"auto_map": {"AutoTokenizer": ["a.B", None]}}
+    ),
+    "with a tokenizer that transformers takes otherwise": files(
+        {"model_type": "deepseek_v3"}, {"auto_map": {"AutoTokenizer": ["a.B", None]}}
+    ),
     "with the publisher's other formats": files(
         **{"original/consolidated.00.pth": b"p", "pytorch_model.bin": b"p", "onnx/model.onnx": b"o"}
     ),
@@ -285,6 +294,20 @@ def test_the_hub_may_be_away(hub):
     hub.fail("GET", "/api/models/them/base", 0, times=9)
     with pytest.raises(ConnectionError, match=r"model\.base: the Hub did not answer"):
         inspect_model("them/base", commit, "model.base")
+
+
+def test_what_was_downloaded_serves_where_the_hub_is_away(hub):
+    from huggingface_hub import snapshot_download
+
+    for name, made in (("them/cached", files()), ("them/pickled", BAD["a pickle"][0])):
+        commit = hub.add_model(name, made)
+        snapshot_download(name, revision=commit)
+        hub.fail("GET", f"/api/models/{name}", 0, times=9)
+        if name == "them/cached":
+            inspect_model(name, commit, "model.base")
+        else:
+            with pytest.raises(ModelRefused, match=r"has its weights in pytorch_model\.bin"):
+                inspect_model(name, commit, "model.base")
 
 
 def test_a_plain_file_name_may_hold_dots():

@@ -77,7 +77,9 @@ def trace(tmp_path, monkeypatch) -> Path:
 def with_code(plain: Path, folder: Path, model_type: str) -> Path:
     shutil.copytree(plain, folder)
     change(folder / "config.json", model_type=model_type, auto_map=CLASSES)
-    names = {"auto_map": TOKENIZER_CLASSES, "tokenizer_class": "OddTokenizer"}
+    names = {"auto_map": TOKENIZER_CLASSES}
+    if model_type == "odd":
+        names["tokenizer_class"] = "OddTokenizer"
     change(folder / "tokenizer_config.json", **names)
     for name, code in (
         ("configuration_odd.py", CONFIGURATION),
