@@ -230,7 +230,7 @@ def test_allowed_for_another_version_is_not_allowed(plain, tmp_path, trace):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("architecture", ["ChatGLMModel", "LLaDAModelLM", "DreamModel"])
+@pytest.mark.parametrize("architecture", ["LLaDAModelLM", "DreamModel"])
 def test_llamacpps_converter_runs_no_code(plain, tmp_path, trace, architecture):
     """It chooses by `architectures`, and for eleven of them it trusts whatever the folder brings."""
     try:
