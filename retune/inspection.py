@@ -32,6 +32,7 @@ TEXTS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 DEEPEST = 64  # levels of nested settings
 # A tiny model is made of the base's settings, so what they count is memory.
 MOST = {"vocab_size": 1 << 23, "num_hidden_layers": 10_000, "hidden_size": 1 << 20}
+MOST |= {"num_attention_heads": 1 << 16, "head_dim": 1 << 16, "intermediate_size": 1 << 24}
 FILE_NAME = re.compile(r"[\w][\w.-]*")
 CODE = re.compile(r"(?:([\w.-]+/[\w.-]+)--)?([\w.]+)\.(\w+)")  # repository, module, class
 # Names of a kernel on the Hub, which transformers would fetch and run, have a slash.
@@ -256,6 +257,9 @@ def _check_settings(files: Files, settings: dict[str, Any]) -> None:
             raise files.refused(
                 f"sets {key}={value} in {CONFIG}, {MOST[key]:,} at most are believable; mend it"
             )
+    for key in MOST.keys() & settings.keys():
+        if isinstance(settings[key], int) and settings[key] < 1:
+            raise files.refused(f"sets {key}={settings[key]} in {CONFIG}, 1 is the least; mend it")
     weights = settings.get("transformers_weights")
     if weights is not None and not (isinstance(weights, str) and FILE_NAME.fullmatch(weights)):
         raise files.refused(f"sets transformers_weights={weights!r:.100} in {CONFIG}; remove it")

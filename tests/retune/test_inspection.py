@@ -116,6 +116,10 @@ BAD = {
         files(CONFIG | {"vocab_size": 10**12}),
         "sets vocab_size=1000000000000 in config.json, 8,388,608 at most",
     ),
+    "no heads": (
+        files(CONFIG | {"num_attention_heads": 0}),
+        "sets num_attention_heads=0 in config.json, 1 is the least",
+    ),
     "endless layers in a part": (
         files(CONFIG | {"text_config": {"num_hidden_layers": 10**9}}),
         "sets num_hidden_layers=1000000000",
