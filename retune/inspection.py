@@ -36,7 +36,7 @@ MOST |= {"num_attention_heads": 1 << 16, "head_dim": 1 << 16, "intermediate_size
 FILE_NAME = re.compile(r"[\w][\w.-]*")
 CODE = re.compile(r"(?:([\w.-]+/[\w.-]+)--)?([\w.]+)\.(\w+)")  # repository, module, class
 # Names of a kernel on the Hub, which transformers would fetch and run, have a slash.
-IMPLEMENTATION = re.compile(r"_?\w*_implementation")
+IMPLEMENTATION = re.compile(r"\w*_implementation")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def inspect_inputs(recipe: Recipe, pins: Pins) -> None:
     inspect_base(model, pins.model)
     if merging.base_16bit and pins.base_16bit:
         inspect_model(merging.base_16bit, pins.base_16bit, "merging.base_16bit")
+    # The default one is known, and most recipes that leave it there have scores already.
     if classifier.score != "never" and classifier != Classifier():
         _inspect_classifier(classifier)
 
@@ -80,9 +81,8 @@ def _inspect_classifier(classifier: Classifier) -> None:
     try:
         version = pin(classifier.model, classifier.revision, "model", setting)
         inspect_model(classifier.model, version, setting)
-    except (SourceError, ConnectionError) as error:
-        # Where every row has a score already, it is never loaded.
-        if isinstance(error, ModelRefused) or classifier.score != "absent":
+    except (SourceError, ConnectionError):
+        if classifier.score != "absent":  # then rows may have scores already, and it is never loaded
             raise
 
 
