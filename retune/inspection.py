@@ -82,7 +82,9 @@ def _inspect_classifier(classifier: Classifier) -> None:
         version = pin(classifier.model, classifier.revision, "model", setting)
         inspect_model(classifier.model, version, setting)
     except (SourceError, ConnectionError):
-        if classifier.score != "absent":  # then rows may have scores already, and it is never loaded
+        if (
+            classifier.score != "absent"
+        ):  # then rows may have scores already, and it is never loaded
             raise
 
 
