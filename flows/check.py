@@ -123,6 +123,8 @@ def _fetched(recipe: Recipe) -> Iterator[tuple[Path, str]]:
 
 def _tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase | None":
     from retune.chat import chatml_tokenizer
+    from retune.inspection import inspect_base
+    from retune.loaders import admit
 
     model: Model = recipe.model
     if model.base == _NO_MODEL:
@@ -130,6 +132,8 @@ def _tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase | None":
         return None
     version = pin(model.base, model.revision, "model", "model.base")
     commit = None if version.startswith("sha256:") else version
+    inspect_base(model, version, weights=False)
+    admit(model, commit)
     return chatml_tokenizer(model.base, commit, model.chat_tokens)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from flows.plan import make_plan
 from flows.summary import Grid
 from retune.config import Recipe, bits_of
+from retune.folders import ModelRefused
+from retune.inspection import inspect_inputs
 from retune.records import Pins
 from retune.sources import local_path, pin_all
 from retune.workspace import home, in_words
@@ -24,13 +26,17 @@ BITS_PER_WEIGHT = {
     "q8_0": 8.5,
 }
 
+LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
+
 
 def forecast(recipe: Recipe) -> Grid:
     """Return each stage with its output folder, and the disk and memory a run would take.
 
-    Asks the Hub for the current commits of what is not local; downloads and writes nothing.
+    Asks the Hub for the current commits of what is not local, and looks at the models' files there;
+    downloads no weights and writes nothing. Raises as `pin_all` and `inspect_inputs` do.
     """
     pins = pin_all(recipe)
+    inspect_inputs(recipe, pins)
     rows = []
     todo = []
     for step in make_plan(recipe, pins).steps():
@@ -42,6 +48,8 @@ def forecast(recipe: Recipe) -> Grid:
         rows.append([name, "reuse" if done else "resume" if started else "run", str(step.folder)])
     parameters = count_parameters(recipe, pins)
     rows += [["", "", ""], *_needs(recipe, parameters, todo)]
+    if recipe.model.trust_remote_code:
+        rows.append(["the base's own code", "runs", recipe.model.trust_remote_code])
     return Grid(title=f"Plan: {recipe.name}", columns=["stage", "would", "output"], rows=rows)
 
 
@@ -59,8 +67,13 @@ def count_parameters(recipe: Recipe, pins: Pins) -> int:
 
 def _weights_in(file: Path) -> int:
     with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
+        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
+        if length > LONGEST_HEADER:
+            raise ModelRefused(
+                f"{file} is no safetensors file (its header would have {length:,} bytes); take the model "
+                f"from its publisher again"
+            )
+        header = json.loads(stream.read(length) or b"{}")
     shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
     return sum(math.prod(shape) for shape in shapes)
 

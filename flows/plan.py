@@ -67,24 +67,19 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     """
     model = {"pin": pins.model, **recipe.model.model_dump(exclude={"base", "revision"})}
     with_models = ("retune.models", "retune.embeddings", "torch", "transformers", "peft")
+    loading = ("retune.loaders", "transformers", "tokenizers")
     merging = recipe.merging.save_method != "lora"
     conform = _step(
         "conform",
         {
             "model": pins.model,
             "chat_tokens": recipe.model.chat_tokens,
+            "trust_remote_code": recipe.model.trust_remote_code,
             "gguf": merging,
             "llama.cpp": locate().root.name,
         },
-        *(
-            "retune.chat",
-            "retune.templates",
-            "retune.llamacpp",
-            "transformers",
-            "tokenizers",
-            "gguf",
-            "xllamacpp",
-        ),
+        *("retune.chat", "retune.templates", "retune.inspection", "retune.folders", *loading),
+        *("retune.llamacpp", "gguf", "xllamacpp"),
     )
     dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
     fetch = _step(
@@ -94,13 +89,14 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         "rows": fetch.fingerprint,
         "model": pins.model,
         "chat_tokens": recipe.model.chat_tokens,
+        "trust_remote_code": recipe.model.trust_remote_code,
         "prompts": recipe.evaluation.prompts,
         "benchmarks": pins.benchmarks,
         **recipe.validation.model_dump(),
     }
     gated_with = (
         *("expectations", "retune.chat", "retune.flaws", "great-expectations", "polars", "rensa"),
-        *("detect-secrets", "ftfy", "phonenumbers", "py3langid", "transformers"),
+        *("detect-secrets", "ftfy", "phonenumbers", "py3langid", *loading),
     )
     validation = _step("validate", {**gate, "reference": pins.accepted}, *gated_with)
     # What the scores are compared with decides whether the rows pass, not which they are.
@@ -111,8 +107,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         "retune.chat",
         "retune.templates",
         "expectations.features",
-        "transformers",
-        "tokenizers",
+        *loading,
     )
     train = _step(
         "train",
@@ -122,12 +117,13 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "effective_batch": recipe.training.batch_size * recipe.training.gradient_accumulation,
             **recipe.training.model_dump(exclude=RUNNING),
         },
-        *("retune.child", "retune.trainer", "trl", "unsloth", "liger-kernel", *with_models),
+        *("retune.child", "retune.trainer", "trl", "unsloth", "liger-kernel"),
+        *(*with_models, *loading),
     )
     evaluate = _step(
         "evaluate",
         {"adapter": train.fingerprint, **recipe.evaluation.model_dump(exclude={"batch_size"})},
-        *("retune.held_out", "retune.chat", "retune.templates", *with_models),
+        *("retune.held_out", "retune.chat", "retune.templates", *with_models, *loading),
     )
     merge = _step(
         "merge",
@@ -136,16 +132,13 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "base_16bit": pins.base_16bit,
             **recipe.merging.model_dump(exclude={"base_16bit", "base_16bit_revision"}),
         },
-        *("retune.merger", *with_models),
+        *("retune.merger", *with_models, *loading),
     )
     quantization, methods = recipe.quantization, recipe.quantization.methods
     llamacpp = {"name": recipe.name, "llama.cpp": locate().root.name}
     code = (
-        "retune.held_out",
-        "retune.llamacpp",
-        "retune.modelfile",
-        "retune.templates",
-        "xllamacpp",
+        *("retune.held_out", "retune.llamacpp", "retune.loaders", "retune.modelfile"),
+        *("retune.templates", "xllamacpp"),
     )
     # What every file is measured by; the source is compared with what evaluate saw.
     measured = quantization.model_dump(include={"context", "perplexity_rows", "answer_rows"})

@@ -4,6 +4,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from retune.loaders import load_tokenizer
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -37,9 +39,7 @@ def chatml_tokenizer(
     of its reserved tokens renamed (reserved), or two more tokens (add). Raises ChatFormatError if it
     has none to rename.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base, revision=revision)
+    tokenizer = load_tokenizer(base, revision)
     missing = [token for token in (START, END) if token not in tokenizer.get_vocab()]
     template = None if END in missing else _own_template(tokenizer, base)
     former = tokenizer.eos_token
@@ -64,11 +64,9 @@ def new_tokens(
     trained with such rows frozen do not learn to end a turn (meta-llama/llama3#77,
     meta-pytorch/torchtune#2429). An EOS that was renamed has been learned.
     """
-    from transformers import AutoTokenizer
-
     if chat_tokens == "map_eos":
         return []
-    known = AutoTokenizer.from_pretrained(base, revision=revision).get_vocab()
+    known = load_tokenizer(base, revision).get_vocab()
     ids = tokenizer.convert_tokens_to_ids([START, END])
     return [id_ for token, id_ in zip((START, END), ids, strict=True) if known.get(token) != id_]
 

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from retune.environment import without_secrets
+
 ROOT = Path(__file__).resolve().parents[1]
 EVENTS = "RETUNE_EVENTS_FD"
 GRACE = 10  # seconds between asking a child to end and killing it
@@ -54,12 +56,14 @@ def run_child(
     on_event: Callable[[Event], None] = lambda event: None,
     env: dict[str, str] | None = None,
     grace: float = GRACE,
+    hub: bool = False,
 ) -> Event:
     """Run `script` on `job` and return its `result` event; call `on_event` with every other one.
 
     The job is written beside `log`, which gets all the child prints (appended). The child and what
     it started end with this call, however that ends, and with this process, even by `kill -9`;
-    a child that is told to end has `grace` seconds to do so by itself.
+    a child that is told to end has `grace` seconds to do so by itself. It sees no secret of our
+    environment; `hub` says that it downloads from the Hub, with the Hub's token.
     Raises ChildRefused for a ValueError in the child, ChildFailed for anything else.
     """
     job_file = log.with_suffix(".job.json")
@@ -72,7 +76,7 @@ def run_child(
             stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(writing) | (env or {}),
+            env=_environment(writing, hub) | (env or {}),
             pass_fds=(writing,),
             start_new_session=True,  # its group can be ended whole
         )
@@ -91,10 +95,10 @@ def run_child(
     return _verdict(final, process.returncode, log)
 
 
-def _environment(events: int) -> dict[str, str]:
+def _environment(events: int, hub: bool) -> dict[str, str]:
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     own = {EVENTS: str(events), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    return PATIENT | dict(os.environ) | QUIET | own
+    return PATIENT | without_secrets(hub) | QUIET | own
 
 
 def _events(reading: int, process: "subprocess.Popen[bytes]") -> Iterator[Event]:
@@ -173,7 +177,7 @@ def main(job_type: type[Job], function: Callable[[Job], Event]) -> None:
     """
     if EVENTS in os.environ:
         os.set_inheritable(int(os.environ[EVENTS]), False)
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=[_lifeline()], daemon=True).start()
     try:
         job = job_type.model_validate_json(Path(sys.argv[1]).read_text())
         emit("result", **function(job))
@@ -185,6 +189,15 @@ def main(job_type: type[Job], function: Callable[[Job], Event]) -> None:
         raise SystemExit(1) from None
 
 
-def _end_with_parent() -> None:
-    os.read(0, 1)  # returns when the parent's end of the pipe closes: it is gone
+def _lifeline() -> int:
+    """Return the parent's end of stdin, and leave an empty stdin: no library may wait for an answer."""
+    lifeline = os.dup(0)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    return lifeline
+
+
+def _end_with_parent(lifeline: int) -> None:
+    os.read(lifeline, 1)  # returns when the parent's end of the pipe closes: it is gone
     os.killpg(0, signal.SIGKILL)

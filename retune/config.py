@@ -65,6 +65,19 @@ class Model(Section):
         "(map_eos, as in the article), two reserved tokens of its tokenizer (reserved), or two new "
         "tokens whose embedding rows are trained and saved with the adapter (add).",
     )
+    trust_remote_code: str | None = Field(
+        None,
+        pattern=r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})$",
+        description="The version of the base whose own Python code may run here, once you have read it: "
+        "a commit of the Hub, or sha256:… of a folder; empty: none runs.",
+    )
+
+    def trusts(self, revision: str | None) -> bool:
+        """Tell whether the base's own code may run at this commit (None: a folder, pinned as such)."""
+        allowed = self.trust_remote_code
+        if allowed is None:
+            return False
+        return allowed.startswith("sha256:") if revision is None else allowed == revision
 
 
 class Dataset(Section):

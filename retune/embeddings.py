@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.chat import new_tokens
+from retune.loaders import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +31,8 @@ def fit_embeddings(
     layer whose rows cannot be trained singly.
     """
     import torch
-    from transformers import AutoTokenizer
 
-    trained_with = AutoTokenizer.from_pretrained(tokenizer)
+    trained_with = load_tokenizer(tokenizer)
     new = new_tokens(model.base, revision, trained_with, model.chat_tokens)
     if not new:
         return []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.embeddings import fit_embeddings
+from retune.loaders import load_config, load_model
 
 if TYPE_CHECKING:
     import torch
@@ -57,11 +58,8 @@ def load_base(model: "Model", revision: str | None, tokenizer: Path) -> "PreTrai
     `retune.embeddings`): format's `tokenizer/`, or what train wrote. A base that is stored in 4 bits
     stays as stored.
     """
-    from transformers import AutoConfig
-
     dtype = compute_dtype()
-    config = AutoConfig.from_pretrained(model.base, revision=revision)
-    in_4bit = model.load_in_4bit and not is_quantized(config)
+    in_4bit = model.load_in_4bit and not is_quantized(load_config(model.base, revision))
     loaded = _load(model.base, revision, dtype, nf4(dtype) if in_4bit else None)
     fit_embeddings(loaded, model, revision, tokenizer)
     return loaded
@@ -75,14 +73,9 @@ def load_plain(folder: Path, quantization: Any = None) -> "PreTrainedModel":
 def _load(
     name: str, revision: str | None, dtype: "torch.dtype", quantization: Any
 ) -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM
-
     # Even a None would take the place of what the checkpoint says of itself.
     told = {"quantization_config": quantization} if quantization else {}
-    loaded = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=dtype, device_map={"": device()}, **told
-    )
-    return loaded.eval()
+    return load_model(name, revision, dtype=dtype, device_map={"": device()}, **told).eval()
 
 
 def nf4(dtype: "torch.dtype", storage: "torch.dtype | None" = None) -> Any:
@@ -126,10 +119,16 @@ def with_adapter(base: "PreTrainedModel", adapter: Path, **options: Any) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():  # PEFT would look for a pickle
+        raise AdapterMismatch(
+            f"the adapter in {adapter} has no {weights.name}; remove the folder of this train output to "
+            f"train again"
+        )
     tuned = PeftModel.from_pretrained(base, str(adapter), **options).eval()
     wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False).keys()
     allowed = get_peft_model_state_dict(tuned, save_embedding_layers=True).keys()
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+    with safe_open(weights, "pt") as file:
         stored = set(file.keys())
     missing, homeless = wanted - stored, stored - allowed
     if missing or homeless:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from retune.config import Recipe
+from retune.folders import plain_files
 from retune.records import Pins
 from retune.tracking import last_accepted
 from retune.workspace import sha256
@@ -70,10 +71,12 @@ def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], sett
     """Return the exact version of an input: a Hub commit, or `sha256:<digest>` of local files.
 
     Raises SourceError when it does not exist or may not be read, ConnectionError when the Hub
-    cannot be reached (worth a retry).
+    cannot be reached (worth a retry), ModelRefused for a model's folder with links that leave it.
     """
     path = local_path(name, setting)
     if path:
+        if kind == "model" and path.is_dir():
+            plain_files(path, setting)  # what a link leads to may have no end to hash
         return f"sha256:{sha256(path)}"
 
     import httpx

@@ -18,6 +18,7 @@ from retune.chat import (
     special_tokens,
 )
 from retune.config import Formatting, Model
+from retune.loaders import admit, strip_code
 from retune.overlap import ahead
 from retune.records import Chats, Pins, Rows
 from retune.templates import TemplateRefused, render, rendering
@@ -38,8 +39,10 @@ def format_chats(rows: Rows, model: Model, config: Formatting, pins: Pins, step:
     from retune.plots import length_histogram
 
     with building(step) as build:
+        admit(model, pins.commit(pins.model))
         tokenizer = chatml_tokenizer(model.base, pins.commit(pins.model), model.chat_tokens)
         tokenizer.save_pretrained(build.path / "tokenizer")
+        strip_code(build.path / "tokenizer")
         lengths, held_out = write_chats(rows.path, tokenizer, config.held_out_share, build.path)
         metrics = {"rows/train": len(lengths), "rows/held_out": held_out}
         metrics |= token_statistics(lengths, model.max_length)

@@ -71,3 +71,52 @@ def test_imports_are_light(module):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def calls(*names: str) -> list[tuple[str, str, dict[str | None, str]]]:
+    """Return every call of a method by one of `names`: its file, what is called, and the arguments
+    by name, as they are written."""
+    return [
+        (
+            str(path.relative_to(ROOT)),
+            ast.unparse(node.func),
+            {one.arg: ast.unparse(one.value) for one in node.keywords},
+        )
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names
+    ]
+
+
+def test_a_models_code_is_trusted_nowhere_but_where_the_recipe_allows_it():
+    trusting = [
+        (file, called)
+        for file, called, given in calls("from_pretrained", "from_config")
+        if given.get("trust_remote_code") != "False"
+    ]
+    assert trusting == [
+        ("retune/loaders.py", "AutoConfig.from_pretrained"),  # admit
+        ("retune/loaders.py", "AutoTokenizer.from_pretrained"),
+        ("retune/models.py", "PeftModel.from_pretrained"),  # an adapter that we wrote; has no code
+    ]
+
+
+def test_what_is_saved_is_stripped_of_code():
+    saving = {file for file, *_ in calls("save_pretrained", "save_model")}
+    stripped = {file for file, *_ in calls("strip_code")}
+    assert len(saving) >= 5
+    assert {file for file in saving - stripped if not file.startswith("demo/")} == set()
+
+
+def test_weights_are_read_from_safetensors_alone():
+    models = [
+        (called, given.get("use_safetensors"))
+        for _, called, given in calls("from_pretrained")
+        if "Model" in called and called != "PeftModel.from_pretrained"
+    ]
+    assert len(models) >= 3
+    assert {safe for _, safe in models} == {"True"}
+    pickles = [given.get("weights_only") for _, called, given in calls("load") if "torch" in called]
+    assert set(pickles) == {"True"}
+    modules = {"pickle", "joblib", "dill", "cloudpickle"}
+    assert not [path for path in SOURCES if modules & imports(path)]

@@ -1,7 +1,7 @@
 """The child process of `conversion.py`: llama.cpp's own converter, on a completed folder.
 
 The converter itself is not changed. This is run as a script, with the packages of llama.cpp on its
-path, and imports nothing of retune.
+path before this project, of which it imports the loaders alone.
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+PROJECT = Path(__file__).parents[2]
 GPT2_SPLIT = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 LLAMA3_REGEX = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -34,6 +35,10 @@ PROBES = (
 )
 
 
+# What the converter reads of a checkpoint; it takes pickles too.
+LINKED = (".json", ".jinja", ".model", ".safetensors", ".txt", ".tiktoken")
+
+
 class Unsupported(Exception):
     """This checkpoint can't be converted soundly; the message says why and what to do."""
 
@@ -47,9 +52,11 @@ def main() -> None:
     root, model_dir, scratch = (Path(argument) for argument in sys.argv[1:4])
     add_bos, *options = sys.argv[4:]
     sys.path[:0] = [str(root), str(root / "gguf-py")]
-    from transformers import AutoTokenizer
+    sys.path.append(str(PROJECT))
+    from retune.loaders import forbid_custom_code, load_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    forbid_custom_code()  # for the converter's sake, which trusts whatever a model brings
+    tokenizer = load_tokenizer(model_dir)
     structure = json.loads(tokenizer.backend_tokenizer.to_str())
     refuse_lost_sentencepiece(structure, model_dir)
     (scratch / "probes.json").write_text(json.dumps(probes(tokenizer)))
@@ -110,15 +117,19 @@ def tokenizer_facts(tokenizer: Any, add_bos: bool) -> dict[str, Any]:
 def complete(model_dir: Path, overlay: Path, facts: dict[str, Any]) -> None:
     """Make `overlay` a folder of links to the files of `model_dir`.
 
-    Its `tokenizer_config.json` is its own, with `facts` added.
+    Its settings are its own: without code, and `facts` added to `tokenizer_config.json`. What is
+    neither settings, weights nor vocabulary stays away.
     """
+    from retune.loaders import without_code
+
     overlay.mkdir(parents=True)
-    name = "tokenizer_config.json"
+    settings = {"config.json": {}, "tokenizer_config.json": facts}
     for path in model_dir.iterdir():
-        if path.name != name:
+        if path.is_file() and path.suffix in LINKED and path.name not in settings:
             (overlay / path.name).symlink_to(path.absolute())
-    given = json.loads((model_dir / name).read_text())
-    (overlay / name).write_text(json.dumps({**given, **facts}))
+    for name, more in settings.items():
+        given = without_code(json.loads((model_dir / name).read_text()))
+        (overlay / name).write_text(json.dumps({**given, **more}))
 
 
 def name_pre_tokenizer_by_structure(structure: dict[str, Any]) -> None:

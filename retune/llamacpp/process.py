@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from retune.environment import plain
 from retune.workspace import no_space_left
 
 SHOWN_LINES = 8
@@ -82,11 +83,10 @@ def run(
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for a child: ours, without what would change a result unseen."""
-    # llama.cpp reads LLAMA_ARG_CTX_SIZE and its like as if they were on the command line.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+    """Return the environment for a child: what it needs of ours, no secret, and nothing that would
+    change a result unseen (llama.cpp reads LLAMA_ARG_CTX_SIZE and its like as its command line)."""
     # Threads that spin while they wait took up to twice as long on cores shared with other work.
-    return {**kept, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+    return {**plain(), "OMP_WAIT_POLICY": "passive", "PYTHONUTF8": "1"}
 
 
 def program_name(command: Sequence[str | Path]) -> str:

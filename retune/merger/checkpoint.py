@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retune.inspection import INDEX, SINGLE, require_file_names
 from retune.models import compute_dtype, device
 
 if TYPE_CHECKING:
     import torch
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 STATE = (
     ".quant_state.bitsandbytes__"  # and the type: what bitsandbytes stores beside a 4-bit weight
 )
@@ -87,7 +87,7 @@ def _files(model: str, revision: str | None, setting: str) -> dict[str, Path]:
     from safetensors import safe_open
 
     if index := _file(model, revision, INDEX):
-        files = json.loads(index.read_text())["weight_map"]
+        files = require_file_names(json.loads(index.read_text()).get("weight_map"), model, setting)
         paths = {file: _file(model, revision, file) for file in set(files.values())}
         if lost := [file for file, path in paths.items() if path is None]:
             raise CheckpointError(f"{setting}: {model} lacks {min(lost)}, which its index names")

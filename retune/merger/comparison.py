@@ -50,7 +50,8 @@ def measure(model: Any, yardstick: Yardstick) -> dict[str, float]:
     divergence, agreed, tokens = 0.0, 0, 0
     losses, targets = [0.0, 0.0], 0
     for number, ids in enumerate(yardstick.token_ids()):
-        kept = torch.load(yardstick.logits / f"{number}.pt").to(device()).float().log_softmax(-1)
+        kept = torch.load(yardstick.logits / f"{number}.pt", weights_only=True)
+        kept = kept.to(device()).float().log_softmax(-1)
         seen = _logits(model, ids).float().log_softmax(-1)
         divergence += kl_div(seen, kept, reduction="sum", log_target=True).item()
         agreed += (kept.argmax(-1) == seen.argmax(-1)).sum().item()

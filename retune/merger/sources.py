@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from retune.config import Model
 from retune.embeddings import fit_embeddings
+from retune.loaders import load_config, new_model
 from retune.merger.checkpoint import Checkpoint, CheckpointError, in_4bit
 from retune.models import is_adapter, with_adapter
 
@@ -59,11 +60,9 @@ class FullFineTune:
     """A whole checkpoint that was trained, beside the base that it was trained from."""
 
     def __init__(self, trained: Path, base: Base) -> None:
-        from transformers import AutoConfig
-
         self._trained = Checkpoint(str(trained), None, "training.method")
         self._base = Checkpoint(base.name, base.revision, base.setting)
-        self.config = AutoConfig.from_pretrained(trained)
+        self.config = load_config(trained)
         self.shapes = {name: self._trained.shape(name) for name in self._trained.names}
 
     def read(self, name: str) -> "tuple[torch.Tensor | None, torch.Tensor]":
@@ -84,14 +83,15 @@ class AdaptedBase:
         self, adapter: Path, base: Base, model: Model, revision: str | None, tokenizer: Path
     ) -> None:
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
 
         self._base = Checkpoint(base.name, base.revision, base.setting)
         self._rounded = set(base.rounded)
-        self.config = AutoConfig.from_pretrained(base.name, revision=base.revision)
+        self.config = load_config(base.name, base.revision)
         vars(self.config).pop("quantization_config", None)
         with torch.device("meta"):
-            plain = AutoModelForCausalLM.from_config(deepcopy(self.config), dtype=torch.float32)
+            plain = new_model(deepcopy(self.config), torch.float32)
+        # Else what the base says, by which llama.cpp's converter would choose what to do.
+        self.config.architectures = [type(plain).__name__]
         fit_embeddings(plain, model, revision, tokenizer)
         self.config.vocab_size = plain.config.vocab_size
         self.shapes = {name: tensor.shape for name, tensor in plain.state_dict().items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from retune.loaders import load_tokenizer, strip_code
 from retune.merger.checkpoint import write
 from retune.merger.sources import Source
 
@@ -72,9 +73,9 @@ def equal(one: "torch.Tensor", other: "torch.Tensor") -> bool:
 
 def save_settings(config: Any, dtype: "torch.dtype", tokenizer: Path, folder: Path) -> None:
     """Write configuration and tokenizer; generation ends with the end-of-turn token."""
-    from transformers import AutoTokenizer, GenerationConfig
+    from transformers import GenerationConfig
 
-    used = AutoTokenizer.from_pretrained(tokenizer)
+    used = load_tokenizer(tokenizer)
     special = {
         "bos_token_id": used.bos_token_id,
         "eos_token_id": used.eos_token_id,
@@ -84,3 +85,4 @@ def save_settings(config: Any, dtype: "torch.dtype", tokenizer: Path, folder: Pa
     config.save_pretrained(folder)
     GenerationConfig(**special).save_pretrained(folder)
     used.save_pretrained(folder)
+    strip_code(folder)

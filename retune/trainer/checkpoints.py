@@ -2,6 +2,9 @@
 
 The trainer writes a checkpoint file by file. It counts only once `sealed.json` lies in it, which
 names each file's size and SHA-256 and appears by a rename after all files are on the disk.
+
+The seal proves that a checkpoint is whole, not who wrote it: what lies in our own home folder is
+trusted. The trainer reads it with `weights_only`, but the index of a split one is a pickle.
 """
 
 import hashlib

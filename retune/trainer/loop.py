@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from retune.child import Event, emit
 from retune.config import Training
 from retune.embeddings import unmoved_layers
+from retune.loaders import admit, load_tokenizer, strip_code
 from retune.models import compute_dtype, device, require_gpu_for_4bit, token_ids
 from retune.trainer import checkpoints, data, fit, meter
 from retune.trainer.health import Health, interrupted, over_budget
@@ -67,10 +68,9 @@ def run(job: TrainJob, backend: Backend) -> Event:
     Returns `metrics`, or `retry` with a smaller fit after the GPU's memory ran out. Raises
     Hopeless, Interrupted or another ValueError with a message for people.
     """
-    from transformers import AutoTokenizer
-
     require_gpu(job)
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    admit(job.model, job.revision)
+    tokenizer = load_tokenizer(job.tokenizer)
     plan = data.plan(job, tokenizer)
     model = backend.load(job)
     _check_ids(plan, model)
@@ -347,6 +347,7 @@ def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event
     trainer.save_model(str(job.folder / "adapter"))
     if is_first():
         trainer.processing_class.save_pretrained(job.folder / "adapter")
+        strip_code(job.folder / "adapter")
         _check_saved(job.folder / "adapter", trainer.model)
     return {"metrics": summary(job, trainer, watcher)}
 

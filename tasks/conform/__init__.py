@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import chatml_tokenizer
 from retune.config import Model
+from retune.inspection import inspect_base
+from retune.loaders import admit
 from retune.records import Conformance, Pins
 from retune.workspace import Step, building
 from tasks.conform.checks import Check, tokenizer_checks
@@ -54,6 +56,7 @@ def conform(model: Model, pins: Pins, step: Step, gguf: bool = True) -> Conforma
 
     Without `gguf` files to come, llama.cpp has no say.
     """
+    inspect_base(model, pins.model, weights=False)
     with building(step) as build:
         report = examine(model, pins.commit(pins.model), gguf)
         (build.path / "report.json").write_text(report.model_dump_json(indent=1))
@@ -63,7 +66,10 @@ def conform(model: Model, pins: Pins, step: Step, gguf: bool = True) -> Conforma
         if report.parity:
             metrics["texts"] = sum(report.parity.texts.values())
             metrics["texts/decomposed_differ"] = report.parity.decomposed
-        return build.finish(Conformance, metrics=metrics, files=("report.json",))
+        code = model.trust_remote_code or "none"
+        return build.finish(
+            Conformance, metrics=metrics, params={"custom_code": code}, files=("report.json",)
+        )
 
 
 def examine(model: Model, revision: str | None, gguf: bool) -> Report:
@@ -71,6 +77,7 @@ def examine(model: Model, revision: str | None, gguf: bool) -> Report:
 
     Raises ChatFormatError for a base that cannot be brought into ChatML at all.
     """
+    admit(model, revision)
     tokenizer = chatml_tokenizer(model.base, revision, model.chat_tokens)
     checks = [*tokenizer_checks(tokenizer, model.chat_tokens)]
     parity = None

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import encode
 from retune.config import Model
+from retune.loaders import load_config, new_model, strip_code
 from tasks.conform.checks import CHATS, Check, rendered
 from tasks.conform.texts import texts
 
@@ -65,18 +66,18 @@ def save_tiny(
     # Loaded beside the model's class; they have things to say that nobody here can act on.
     for talkative in ("torchao", "torch.utils._pytree"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
-    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    config = AutoConfig.from_pretrained(model.base, revision=revision)
+    config = load_config(model.base, revision)
     shrink(config)
     config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, len(tokenizer))
     for kind in ("bos", "eos", "pad"):
         setattr(config, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
     disable_progress_bar()
-    tiny = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    tiny = new_model(config, torch.bfloat16)
     tiny.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    strip_code(folder)
 
 
 def shrink(config: "PretrainedConfig") -> None:

@@ -40,7 +40,7 @@ def evaluate(
     with building(step) as build:
         asked = questions(chats.held_out, config.generation_rows)
         job = make_job(adapter, chats, model, config, revision, asked)
-        result = run_child(CHILD, job, build.path / "evaluate.log")
+        result = run_child(CHILD, job, build.path / "evaluate.log", hub=revision is not None)
         answers = result["answers"]
         texts = {side: [one["text"] for one in answers[side]] for side in SIDES}
         metrics = (

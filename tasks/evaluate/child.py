@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from retune.chat import encode
 from retune.child import emit, main
 from retune.config import Evaluation, Model
+from retune.loaders import admit, load_tokenizer
 from retune.models import batches, is_adapter, load_base, load_tuned, padded, token_ids
 from retune.templates import render
 
@@ -45,9 +46,8 @@ class Answer(BaseModel):
 
 def evaluate(job: EvaluateJob) -> dict[str, Any]:
     """Return for base and tuned: `losses` (nats per token) and `answers` (one per prompt)."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    admit(job.model, job.revision)
+    tokenizer = load_tokenizer(job.tokenizer)
     rows = token_ids(job.held_out, job.config.loss_rows, job.model.max_length)
     losses, answers = {}, {}
     for side, model in sides(job):

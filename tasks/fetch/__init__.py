@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
+from prefect import get_run_logger, task
 
 from retune.config import Dataset, Recipe
+from retune.inspection import inspect_inputs
 from retune.records import Pins, Rows
 from retune.sources import pin_all
 from retune.workspace import Step, building
@@ -30,8 +31,19 @@ GROUP_ROWS, GROUP_BYTES = 10_000, 256 << 20  # of a Parquet row group, at most; 
     retry_condition_fn=lambda _t, _r, state: _is_transient(state),
 )
 def pin_inputs(recipe: Recipe) -> Pins:
-    """Resolve the exact versions of what the run starts from; they stay the same to the end."""
-    return pin_all(recipe)
+    """Resolve the exact versions of what the run starts from; they stay the same to the end.
+
+    Models that may not be loaded end the run here.
+    """
+    pins = pin_all(recipe)
+    inspect_inputs(recipe, pins)
+    if allowed := recipe.model.trust_remote_code:
+        get_run_logger().warning(
+            "code that comes with %s runs in this run, as allowed for %s",
+            recipe.model.base,
+            allowed,
+        )
+    return pins
 
 
 @stage(

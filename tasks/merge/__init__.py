@@ -92,7 +92,7 @@ class Work:
             trained=self.adapter.path,
             yardstick=self.yardstick,
         )
-        return run_child(TRAINED, job, self.folder / LOG)
+        return run_child(TRAINED, job, self.folder / LOG, hub=job.revision is not None)
 
     def bases(self, trained: Event) -> dict[str, Base]:
         """Return the weights to merge onto, by the names that `merging.onto` has for them.
@@ -135,7 +135,8 @@ class Work:
             folder=self.path(name),
             yardstick=self.yardstick,
         )
-        seen = run_child(CHILD, job, self.folder / LOG, env=ENVIRONMENT)
+        hub = bool(base.revision or job.revision)
+        seen = run_child(CHILD, job, self.folder / LOG, env=ENVIRONMENT, hub=hub)
         if names := seen["damaged"]:
             raise MergeMismatch(
                 f"{names[0]} of the merged checkpoint is not on the disk as it was written ({len(names)} "
@@ -152,12 +153,15 @@ class Work:
     def four_bit(self) -> Metrics:
         """Store `model/` in 4 bits too; return how near that is. Raises MergeMismatch."""
         job = FourBitJob(
+            model=self.recipe.model,
+            revision=self.revision,
             checkpoint=self.folder / "model",
             folder=self.folder / "model-4bit",
             max_shard_gb=self.recipe.merging.max_shard_gb,
             yardstick=self.yardstick,
         )
-        metrics = run_child(FOUR_BIT, job, self.folder / LOG)["metrics"]
+        hub = self.recipe.model.trusts(job.revision) and job.revision is not None  # for its code
+        metrics = run_child(FOUR_BIT, job, self.folder / LOG, hub=hub)["metrics"]
         require_4bit_match(metrics)
         return metrics
 

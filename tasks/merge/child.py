@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from retune.child import emit, main
 from retune.config import Model
+from retune.loaders import admit
 from retune.merger.checkpoint import damaged
 from retune.merger.comparison import Yardstick, measure
 from retune.merger.sources import Base, open_source
@@ -39,6 +40,7 @@ def merge(job: MergeJob) -> dict[str, Any]:
     `write_memory_gib`, the most main memory while writing, mapped files and imports included.
     """
     emit("state", text=f"merging onto {job.base.name}")
+    admit(job.model, job.revision)
     source = open_source(job.trained, job.base, job.model, job.revision, job.tokenizer)
     written = write_model(source, job.tokenizer, job.folder, int(job.max_shard_gb * 1e9))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux

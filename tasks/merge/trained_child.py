@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from retune.child import emit, main
 from retune.config import Model
+from retune.loaders import admit, load_config
 from retune.merger.comparison import Yardstick, keep_logits
 from retune.models import is_quantized, load_tuned
 
@@ -23,12 +24,11 @@ class TrainedJob(BaseModel):
 def ask(job: TrainedJob) -> dict[str, Any]:
     """Keep the logits; return `in_4bit`, the modules whose weights are 4-bit ones, and whether the
     base is `stored_in_4bit`."""
-    from transformers import AutoConfig
-
     emit("state", text="measuring what was trained")
+    admit(job.model, job.revision)
     model = load_tuned(job.model, job.revision, job.trained)
     keep_logits(model, job.yardstick)
-    stored = AutoConfig.from_pretrained(job.model.base, revision=job.revision)
+    stored = load_config(job.model.base, job.revision)
     return {"in_4bit": in_4bit(model), "stored_in_4bit": is_quantized(stored)}
 
 

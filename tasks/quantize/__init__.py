@@ -13,6 +13,7 @@ from prefect import get_run_logger
 
 from retune import held_out, llamacpp
 from retune.config import Quantization, Recipe
+from retune.loaders import load_tokenizer
 from retune.machine import cores
 from retune.modelfile import modelfile
 from retune.records import Chats, Gguf, Imatrix, Merged, Scores
@@ -44,8 +45,6 @@ def convert(merged: Merged, chats: Chats, scores: Scores, recipe: Recipe, step: 
 
     Raises GgufMismatch, or TextTooShort if there is too little to measure on.
     """
-    from transformers import AutoTokenizer
-
     config = recipe.quantization
     with building(step) as build:
         require_space_to_convert(merged, chats, config, build.path)
@@ -53,7 +52,7 @@ def convert(merged: Merged, chats: Chats, scores: Scores, recipe: Recipe, step: 
         llamacpp.convert(merged.path, out, dtype=SOURCE_METHOD, name=recipe.name)
         asked = held_out.questions(chats.held_out, config.answer_rows)
         given = answer(out, asked, recipe)
-        tokenizer = AutoTokenizer.from_pretrained(chats.tokenizer)
+        tokenizer = load_tokenizer(chats.tokenizer)
         require_end_of_turn(out, tokenizer)
         metrics = {"same_prompts": require_prompts(tokenizer, asked, given.answers)}
         if pairs := pair_up(asked, given.answers, scores):

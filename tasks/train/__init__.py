@@ -65,7 +65,8 @@ def run_training(job: TrainJob, monitor: "Monitor") -> Event:
     child = Path(__file__).with_name(f"{job.config.backend}_child.py")
     log = job.folder / "train.log"
     while True:
-        result = run_child(child, job, log, monitor, environment, grace=FINISHING)
+        hub = job.revision is not None
+        result = run_child(child, job, log, monitor, environment, grace=FINISHING, hub=hub)
         if "retry" not in result:
             return result
         job = job.model_copy(update={"fit": Fit.model_validate(result["retry"])})

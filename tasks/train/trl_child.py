@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from retune.child import Event, main
 from retune.embeddings import fit_embeddings, lora_settings
+from retune.loaders import load_model
 from retune.models import compute_dtype, device, nf4
 from retune.trainer import loop
 from retune.trainer.job import Hopeless, Interrupted, TrainJob
@@ -39,7 +40,7 @@ class Trl:
     def load(self, job: TrainJob) -> Any:
         import torch
         from peft import LoraConfig, get_peft_model
-        from transformers import AutoModelForCausalLM, set_seed
+        from transformers import set_seed
         from trl.trainer.utils import add_fused_lm_head
 
         from retune.trainer import varlen
@@ -56,9 +57,9 @@ class Trl:
         where = int(os.environ.get("LOCAL_RANK", "0")) if device() == "cuda" else "cpu"
         if where != "cpu":
             torch.cuda.set_device(where)
-        model = AutoModelForCausalLM.from_pretrained(
+        model = load_model(
             job.model.base,
-            revision=job.revision,
+            job.revision,
             dtype=torch.float32 if in_32_bits else compute_dtype(),
             # Named at all, None would hide that a base is stored in 4 bits.
             **({"quantization_config": quantization} if quantization else {}),

@@ -39,6 +39,8 @@ class Unsloth:
             load_in_4bit=job.model.load_in_4bit,
             full_finetuning=full,
             dtype=compute_dtype(),
+            trust_remote_code=False,
+            use_safetensors=True,
             use_gradient_checkpointing=recompute,
             use_exact_model_name=True,  # else Unsloth may take another repository than the pinned one
             **precision,

@@ -8,6 +8,7 @@ from expectations.report import DatasetRejected, Report
 from expectations.scores import Distribution
 from retune.chat import chatml_tokenizer, special_tokens
 from retune.config import Recipe
+from retune.loaders import admit
 from retune.records import Pins, Rows
 from retune.tracking import Run, download_json
 from retune.workspace import Step, building
@@ -21,6 +22,7 @@ def validate(rows: Rows, recipe: Recipe, pins: Pins, step: Step, run: Run) -> Ro
     """Judge the rows; hand on the sound ones, put the flawed ones into quarantine, or stop the run."""
     logger = get_run_logger()
     with building(step) as build:
+        admit(recipe.model, pins.commit(pins.model))
         tokenizer = chatml_tokenizer(
             recipe.model.base, pins.commit(pins.model), recipe.model.chat_tokens
         )

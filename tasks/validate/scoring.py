@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from retune.child import Event, run_child
 from retune.config import Classifier
+from retune.inspection import inspect_model
 from retune.sources import local_path, pin
 from retune.workspace import digest
 from tasks.validate.scoring_child import SETTING, ScoringJob, shards
@@ -86,16 +87,18 @@ def score_rows(
 def resolved(config: Classifier) -> tuple[Classifier, str]:
     """Return the configuration with an exact model, and the version that stands for its weights.
 
-    A revision that is a whole commit needs no Hub. Raises as `retune.sources.pin` does.
+    Raises as `retune.sources.pin` does, and ModelRefused for a model that may not be loaded.
     """
     setting = f"{SETTING}.model"
     path = local_path(config.model, setting)
     if path:
         model, version = str(path), pin(str(path), None, "model", setting)
+        inspect_model(model, version, setting)
         return config.model_copy(update={"model": model, "revision": None}), version
     commit = config.revision or ""
     if not _COMMIT.fullmatch(commit):
         commit = pin(config.model, config.revision, "model", setting)
+    inspect_model(config.model, commit, setting)
     return config.model_copy(update={"revision": commit}), commit
 
 
@@ -119,7 +122,8 @@ def _run(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Eve
     # Runs that share the folder must not overwrite each other's job, which lies beside the log.
     log = job.folder / f"scoring-{digest(job.model_dump(mode='json'))}.log"
     # One thread tokenises 100,000 conversations in a minute or two, a GPU scores them in less.
-    return run_child(CHILD, job, log, tell, {"TOKENIZERS_PARALLELISM": "true"})
+    hub = job.config.revision is not None
+    return run_child(CHILD, job, log, tell, {"TOKENIZERS_PARALLELISM": "true"}, hub=hub)
 
 
 def _read(files: dict[Path, list[int]]) -> "pl.DataFrame":

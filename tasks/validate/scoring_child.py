@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from retune.child import emit, main
 from retune.config import Classifier
+from retune.loaders import load_classifier, load_config, load_tokenizer
 from retune.models import device
 
 if TYPE_CHECKING:
@@ -340,19 +341,18 @@ def load(config: Classifier) -> Scorer:
     the model cannot be had, has more than one output or no head, or reads less than max_length.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    shape = _pretrained(AutoConfig, config)
+    shape = _pretrained(load_config, config)
     if shape.num_labels != 1:
         raise ValueError(
             f"{SETTING}.model: {config.model} has {shape.num_labels} outputs (num_labels); a score is "
             f"one number, so name a sequence-classification model with num_labels=1"
         )
-    tokenizer = _pretrained(AutoTokenizer, config)
+    tokenizer = _pretrained(load_tokenizer, config)
     _require_length(config, tokenizer, shape)
     _set_padding(config, tokenizer, shape)
     model, loading = _pretrained(
-        AutoModelForSequenceClassification,
+        load_classifier,
         config,
         config=shape,
         dtype=torch.float32,
@@ -368,9 +368,9 @@ def load(config: Classifier) -> Scorer:
     return Scorer(model, tokenizer, config)
 
 
-def _pretrained(auto: Any, config: Classifier, /, **options: Any) -> Any:
+def _pretrained(load: Callable[..., Any], config: Classifier, /, **options: Any) -> Any:
     try:
-        return auto.from_pretrained(config.model, revision=config.revision, **options)
+        return load(config.model, config.revision, **options)
     except (OSError, ValueError) as error:
         if "couldn't connect" in str(error):
             raise ConnectionError(f"{SETTING}.model: the Hub did not answer: {error}") from error

@@ -11,6 +11,7 @@ from benchmarks import merge as benchmark
 from retune.chat import chatml_tokenizer, new_tokens
 from retune.config import Evaluation, Merging, Model, Recipe, Training
 from retune.embeddings import lora_settings
+from retune.folders import ModelRefused
 from retune.merger.checkpoint import CheckpointError
 from retune.merger.comparison import CHECK_TOKENS
 from retune.merger.sources import Base, open_source
@@ -242,6 +243,34 @@ def test_pickled_weights_are_refused(tmp_path):
     made = Made(tmp_path, target_modules=ATTENTION)
     (made.base / "model.safetensors").rename(made.base / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"^model\.base: .*pickled weights \(\.bin\)"):
+        made.write(tmp_path)
+
+
+def test_what_a_base_says_of_code_and_class_is_not_passed_on(tmp_path):
+    """llama.cpp's converter chooses by the class what to do, and conform has tried the true one."""
+    made = Made(tmp_path, target_modules=ATTENTION)
+    file = made.base / "config.json"
+    said = {"architectures": ["ChatGLMModel"], "auto_map": {"AutoConfig": "odd.Config"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | said))
+    made.write(tmp_path)
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert "auto_map" not in config
+
+
+def test_an_index_leads_to_no_file_outside_the_base(tmp_path):
+    made = Made(tmp_path, target_modules=ATTENTION)
+    (made.base / "model.safetensors").rename(tmp_path / "secret.safetensors")
+    index = {"weight_map": {"lm_head.weight": "../secret.safetensors"}}
+    (made.base / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelRefused, match=r"names a file outside its folder \('\.\./secret"):
+        made.write(tmp_path)
+
+
+def test_an_adapter_in_a_pickle_is_not_loaded(tmp_path):
+    made = Made(tmp_path, target_modules=ATTENTION)
+    (made.adapter / "adapter_model.safetensors").rename(made.adapter / "adapter_model.bin")
+    with pytest.raises(AdapterMismatch, match=r"has no adapter_model\.safetensors"):
         made.write(tmp_path)
 
 

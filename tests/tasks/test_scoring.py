@@ -12,6 +12,7 @@ import pytest
 
 from retune.child import ChildFailed, ChildRefused
 from retune.config import Classifier
+from retune.folders import ModelRefused
 from retune.sources import SourceError
 from tasks.validate import scoring
 from tasks.validate.scoring import agreement, sample, score_rows
@@ -98,7 +99,7 @@ def in_process(monkeypatch) -> None:
     monkeypatch.setattr(scoring, "run_child", run_here)
 
 
-def run_here(script: Path, job: ScoringJob, *_) -> dict:
+def run_here(script: Path, job: ScoringJob, *_, **__) -> dict:
     return score(job)
 
 
@@ -221,7 +222,7 @@ def test_a_killed_call_is_taken_up(config, model, tmp_path, monkeypatch):
 def test_finished_work_starts_no_child(rows, numbers, config, tmp_path, monkeypatch, in_process):
     folder = tmp_path / "scores"
     first = score_rows(rows, numbers, config, folder)
-    monkeypatch.setattr(scoring, "run_child", lambda *_: pytest.fail("a child was started"))
+    monkeypatch.setattr(scoring, "run_child", lambda *_, **__: pytest.fail("a child was started"))
     # Neither the batch size nor the folder's place decides a score.
     moved = shutil.copytree(config.model, tmp_path / "moved")
     same = config.model_copy(update={"batch_tokens": 2048, "model": str(moved)})
@@ -287,6 +288,15 @@ def test_a_model_without_a_head_is_refused(config, model, tmp_path):
     (bare / "config.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match=r"bare lacks weights \(classifier\.bias, classifier"):
         load(config.model_copy(update={"model": str(bare)}))
+
+
+def test_pickled_weights_are_refused_before_any_work(rows, numbers, config, model, tmp_path):
+    shutil.copytree(model, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "model.bin")
+    pickled = config.model_copy(update={"model": str(tmp_path / "pickled")})
+    with pytest.raises(ModelRefused, match=r"^validation\.classifier\.model: .* in model\.bin"):
+        score_rows(rows, numbers, pickled, tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
 
 
 def test_a_missing_model_is_named(rows, numbers, config, tmp_path, hub):

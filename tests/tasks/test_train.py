@@ -63,6 +63,11 @@ def test_the_loss_falls_and_the_record_says_so(at_home, trained):
     assert config["base_model_name_or_path"] == at_home.model.base
 
 
+def test_the_adapter_is_no_program(trained):
+    """transformers' trainer leaves its settings beside the adapter, as a pickle."""
+    assert not [*trained.adapter.path.glob("*.bin"), *trained.adapter.path.glob("*.py")]
+
+
 def test_the_model_sees_the_rows_tokens_and_no_others(at_home, trained):
     """A BOS or EOS added on the way would show in the count."""
     ids = pq.read_table(at_home.chats.train, columns=["input_ids"])["input_ids"].to_pylist()

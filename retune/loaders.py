@@ -1,0 +1,222 @@
+"""Tokenizers, configurations and models from the Hub or a folder, without running what comes with them.
+
+One function per kind: everything else in this project loads through these. A model may bring Python
+code of its own (`auto_map`); it runs only where `admit` lets it, and no library may be talked into it
+by something that a file says. Weights are read from safetensors alone: a pickle is a program.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from retune.config import Model
+
+# What transformers runs a model's code with, and by what it decides to.
+RUNNERS = ("get_class_in_module", "get_class_from_dynamic_module", "get_cached_module_file")
+RESOLVER = "resolve_trust_remote_code"
+# What makes other people's libraries run code, or is the trainer's own: not part of a model.
+CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
+CODE_FILES = ("*.py", "training_args.bin")
+
+_admitting = 0  # how deep in `_admitted` this process is
+
+
+class CustomCodeRefused(ValueError):
+    """A model whose own code would have to run, and may not."""
+
+
+class ModelUnreadable(ValueError):
+    """A tokenizer or configuration that transformers cannot make anything of."""
+
+
+def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":
+    """Return a tokenizer. Raises ModelUnreadable or CustomCodeRefused."""
+    from transformers import AutoTokenizer
+
+    with _reading(name, "tokenizer"):
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+
+
+def load_config(name: str | Path, revision: str | None = None) -> "PretrainedConfig":
+    """Return a model's configuration. Raises ModelUnreadable or CustomCodeRefused."""
+    from transformers import AutoConfig
+
+    with _reading(name, "config.json"):
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+
+
+def load_model(name: str, revision: str | None = None, **options: Any) -> "PreTrainedModel":
+    """Return a causal language model with its weights; `options` are transformers'."""
+    from transformers import AutoModelForCausalLM
+
+    forbid_custom_code()
+    return AutoModelForCausalLM.from_pretrained(
+        name, revision=revision, trust_remote_code=False, use_safetensors=True, **options
+    )
+
+
+def new_model(config: "PretrainedConfig", dtype: Any) -> "PreTrainedModel":
+    """Return a causal language model of this configuration with random weights."""
+    from transformers import AutoModelForCausalLM
+
+    forbid_custom_code()
+    return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+
+
+def load_classifier(name: str, revision: str | None = None, **options: Any) -> Any:
+    """Return a sequence-classification model with its weights, as transformers' `options` ask for."""
+    from transformers import AutoModelForSequenceClassification
+
+    forbid_custom_code()
+    return AutoModelForSequenceClassification.from_pretrained(
+        name, revision=revision, trust_remote_code=False, use_safetensors=True, **options
+    )
+
+
+@contextmanager
+def _reading(name: str | Path, what: str) -> Iterator[None]:
+    """Turn what transformers says of files that it cannot read into one sentence.
+
+    A missing file and a Hub that does not answer stay what they are.
+    """
+    forbid_custom_code()
+    try:
+        yield
+    except (OSError, CustomCodeRefused):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no reason is given"
+        raise ModelUnreadable(
+            f"the {what} of {name} cannot be read ({type(error).__name__}: {reason:.300}); name a model "
+            f"that transformers knows"
+        ) from error
+
+
+def forbid_custom_code() -> None:
+    """Let nothing in this process run the code that comes with a model, whoever asks for it, and
+    nothing ask the user whether it may. `admit` alone goes past this."""
+    from transformers import dynamic_module_utils as dynamic
+
+    for name in (*RUNNERS, RESOLVER):
+        theirs = getattr(dynamic, name)
+        if getattr(theirs, "of_retune", False):
+            continue
+        ours = _never_trusting(theirs) if name == RESOLVER else _refusing(theirs)
+        ours.of_retune = True  # type: ignore[attr-defined]
+        # Other modules of transformers have taken the function by its name already.
+        for module in list(sys.modules.values()):
+            if vars(module).get(name) is theirs:
+                setattr(module, name, ours)
+
+
+def _refusing(theirs: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(theirs)
+    def ours(*arguments: Any, **options: Any) -> Any:
+        if not _admitting:
+            raise CustomCodeRefused(_refusal("a model"))
+        return theirs(*arguments, **options)
+
+    return ours
+
+
+def _never_trusting(theirs: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(theirs)
+    def ours(
+        trust_remote_code: bool | None,
+        model_name: Any,
+        has_local_code: bool,
+        has_remote_code: bool,
+        *_: Any,
+        **__: Any,
+    ) -> bool:
+        if _admitting and trust_remote_code:
+            return True
+        if has_remote_code and not has_local_code:
+            raise CustomCodeRefused(_refusal(model_name))
+        return False
+
+    return ours
+
+
+def _refusal(model: Any) -> str:
+    return (
+        f"{model} brings Python code of its own, which is not run; choose a model that transformers "
+        f"knows, or read the code and allow it with model.trust_remote_code"
+    )
+
+
+def admit(model: "Model", revision: str | None) -> None:
+    """Make the base's own classes known in this process, if the recipe allows its code at `revision`.
+
+    Call it before anything is loaded. From then on transformers finds the classes of such a model, and
+    of what was trained of it, as it finds its own. Nothing happens for a recipe that allows none.
+    """
+    if not model.trusts(revision):
+        return
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model
+
+    with _admitted():
+        options = {"revision": revision, "trust_remote_code": True}
+        config = AutoConfig.from_pretrained(model.base, **options)
+        if type(config).__module__.startswith("transformers_modules."):
+            AutoConfig.register(config.model_type, type(config), exist_ok=True)
+        brought = getattr(config, "auto_map", None) or {}
+        if reference := brought.get("AutoModelForCausalLM"):
+            made = add_generation_mixin_to_remote_model(_class(reference, model.base, revision))
+            made.config_class = type(config)
+            AutoModelForCausalLM.register(type(config), made, exist_ok=True)
+        tokenizer = type(AutoTokenizer.from_pretrained(model.base, **options))
+        if tokenizer.__module__.startswith("transformers_modules."):
+            AutoTokenizer.register(type(config), tokenizer, exist_ok=True)
+
+
+def _class(reference: str, name: str, revision: str | None) -> Any:
+    from transformers import dynamic_module_utils as dynamic
+
+    return dynamic.get_class_from_dynamic_module(reference, name, revision=revision)
+
+
+@contextmanager
+def _admitted() -> Iterator[None]:
+    global _admitting
+    forbid_custom_code()
+    _admitting += 1
+    try:
+        yield
+    finally:
+        _admitting -= 1
+
+
+def strip_code(folder: Path) -> None:
+    """Remove from a model that we wrote to `folder` what would run code where it is loaded.
+
+    Call it after anything was saved there: transformers passes on what a base says of its code.
+    """
+    for pattern in CODE_FILES:
+        for path in folder.glob(pattern):
+            path.unlink()
+    for path in folder.glob("*.json"):
+        if path.name.endswith(".index.json") or path.name == "tokenizer.json":
+            continue  # names of tensors, and a vocabulary
+        said = json.loads(path.read_text(encoding="utf-8"))
+        kept = without_code(said)
+        if kept != said:
+            text = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+            path.write_text(text, encoding="utf-8")
+
+
+def without_code(said: Any) -> Any:
+    """Return a configuration without the keys that name code, at whatever depth."""
+    if isinstance(said, dict):
+        return {key: without_code(value) for key, value in said.items() if key not in CODE_KEYS}
+    if isinstance(said, list):
+        return [without_code(value) for value in said]
+    return said

@@ -1,0 +1,85 @@
+"""`retune plan` and the run's first task refuse a model before any of its weights is asked for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.forecast import forecast
+from retune import llamacpp
+from retune.config import Recipe
+from retune.folders import ModelRefused
+from retune.sources import pin
+from tasks.fetch import pin_inputs
+from tests.retune.test_inspection import BAD, CODE, files, written
+
+try:
+    llamacpp.locate()
+except llamacpp.LlamaCppNotFound as missing:
+    pytestmark = pytest.mark.skip(reason=str(missing))
+
+REFUSED = ("a pickle", "an adapter", "its own code", "a shard above", "a kernel")
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch, tmp_path):
+    from prefect.logging import disable_run_logger
+
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with disable_run_logger():
+        yield
+
+
+def recipe(folder: Path, base: str, **model) -> Recipe:
+    (folder / "rows.jsonl").write_text(json.dumps({"messages": []}))
+    source = {"source": str(folder / "rows.jsonl")}
+    return Recipe.parse({"name": "r", "model": {"base": base, **model}, "dataset": source})
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("where", ["folder", "hub"])
+def test_plan_and_run_refuse_alike(hub, tmp_path, case, where):
+    made, words = BAD[case]
+    hub.add_model("them/base", made)
+    base = "them/base" if where == "hub" else str(written(tmp_path / "base", made))
+    asked = recipe(tmp_path, base)
+    for look in (forecast, pin_inputs.fn):
+        with pytest.raises(ModelRefused, match=r"^model\.base: ") as error:
+            look(asked)
+        assert words in str(error.value)
+    assert not (tmp_path / "home" / "work").exists()
+    assert not [path for path in hub.requests if path.endswith((".safetensors", ".bin", ".py"))]
+
+
+def weights(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
+
+
+def test_a_plan_shows_whose_code_would_run_and_what_depends_on_it(tmp_path):
+    shape = json.dumps({"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}).encode()
+    made = files({"model_type": "odd", "auto_map": CODE}, **{"model.safetensors": weights(shape)})
+    made |= {"configuration_odd.py": b"", "modeling_odd.py": b""}
+    base = str(written(tmp_path / "base", made))
+    version = pin(base, None, "model", "model.base")
+    rows = forecast(recipe(tmp_path, base, trust_remote_code=version)).rows
+    assert ["the base's own code", "runs", version] in rows
+    pin_inputs.fn(recipe(tmp_path, base, trust_remote_code=version))
+
+    known = files(**{"model.safetensors": weights(shape)})
+    base = str(written(tmp_path / "known", known))
+    version = pin(base, None, "model", "model.base")
+    plain = forecast(recipe(tmp_path, base)).rows
+    trusting = forecast(recipe(tmp_path, base, trust_remote_code=version)).rows
+    assert not [row for row in plain if "own code" in row[0]]
+    stages = ("conform", "validate", "format", "train", "merge")
+    for stage in stages:
+        before, after = ([row[2] for row in rows if row[0] == stage] for rows in (plain, trusting))
+        assert before != after, stage
+
+
+def test_weights_with_an_endless_header_are_refused(tmp_path):
+    made = files(**{"model.safetensors": b"\xff" * 8 + b"{}"})
+    base = str(written(tmp_path / "base", made))
+    with pytest.raises(ModelRefused, match="no safetensors file"):
+        forecast(recipe(tmp_path, base))
