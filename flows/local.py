@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from retune.escaping import terminal
 from retune.workspace import home
 
 USER_ERRORS = (ValueError, OSError, RuntimeError)
@@ -74,5 +75,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _brief(render: Callable[[logging.LogRecord], str]) -> Callable[[logging.LogRecord], str]:
-    """Leave the exception's text out of "Finished in state Failed(...)"."""
-    return lambda record: re.sub(r"(in state Failed)\(.*", r"\1", render(record), flags=re.DOTALL)
+    """Leave the exception's text out of "Finished in state Failed(...)"; print what data says."""
+    return lambda record: terminal(
+        re.sub(r"(in state Failed)\(.*", r"\1", render(record), flags=re.DOTALL)
+    )

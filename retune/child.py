@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from retune.escaping import terminal
+
 ROOT = Path(__file__).resolve().parents[1]
 EVENTS = "RETUNE_EVENTS_FD"
 GRACE = 10  # seconds between asking a child to end and killing it
@@ -154,7 +156,7 @@ def _cause_of_death(code: int) -> str:
 
 
 def _tail(log: Path, lines: int = 8) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return terminal("\n".join(log.read_text(errors="replace").splitlines()[-lines:]))
 
 
 def emit(event: str, **fields: Any) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import chatml_tokenizer
 from retune.config import Model
+from retune.escaping import table, visible
 from retune.records import Conformance, Pins
 from retune.workspace import Step, building
 from tasks.conform.checks import Check, tokenizer_checks
@@ -125,11 +126,15 @@ def require_passed(report: Report) -> None:
 def _show(report: Report) -> None:
     create_table_artifact(
         key="conformance",
-        table=[
-            {"": "passed" if check.passed else "FAILED", "check": check.name, "seen": check.seen}
+        table=table(
+            {
+                "result": "passed" if check.passed else "FAILED",
+                "check": check.name,
+                "seen": check.seen,
+            }
             for check in sorted(report.checks, key=lambda check: check.passed)
-        ],
-        description=f"Tokenizer and chat template of {report.base}",
+        ),
+        description=f"Tokenizer and chat template of {visible(report.base)}",
     )
     logger = get_run_logger()
     passed = len(report.checks) - len(report.failed)

@@ -11,6 +11,7 @@ from prefect.artifacts import create_table_artifact
 
 from retune.child import run_child
 from retune.config import Evaluation, Model
+from retune.escaping import table
 from retune.held_out import Question, questions
 from retune.records import Adapter, Chats, Scores
 from retune.tracking import Run
@@ -49,7 +50,9 @@ def evaluate(
         samples = sample_table(asked, texts, config)
         write_json(build.path / SAMPLES, samples)
         write_json(build.path / ANSWERS, by_row(asked, answers["tuned"]))
-        create_table_artifact(table=samples, key="samples", description="Base and tuned, answering")
+        create_table_artifact(
+            table=table(samples), key="samples", description="Base and tuned, answering"
+        )
         get_run_logger().info(
             "held-out loss %.4f → %.4f, exact match %s → %s",
             *(metrics["loss/base"], metrics["loss/tuned"]),
