@@ -18,7 +18,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --grey: #a0a0a0; --rule: #3a3a3a;
   --page: #1b1b1b; --good: #56b4e9; --bad: #ff9d5c; } }
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--page);
-  max-width: 72rem; margin: 2rem auto; padding: 0 1.2rem; }
+  max-width: 80rem; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 p.note { color: var(--grey); margin-top: 0; }
 table { border-collapse: collapse; width: 100%; }
@@ -82,9 +82,7 @@ def _expectations(verdicts: Sequence[Verdict]) -> str:
     ranked = sorted(verdicts, key=lambda one: (one.success, gravity[one.severity]))
     rows = [
         (
-            '<span class="good">passed</span>'
-            if verdict.success
-            else f'<span class="{"bad" if verdict.severity == "critical" else ""}">FAILED</span>',
+            _result(verdict),
             verdict.severity,
             html(verdict.title),
             html(verdict.seen),
@@ -92,7 +90,13 @@ def _expectations(verdicts: Sequence[Verdict]) -> str:
         )
         for verdict in ranked
     ]
-    return _table(("result", "severity", "*expected", "*seen", "*setting"), rows)
+    return _table(("result", "severity", "*expected", "*seen", "setting"), rows)
+
+
+def _result(verdict: Verdict) -> str:
+    if verdict.success:
+        return '<span class="good">passed</span>'
+    return '<span class="bad">FAILED</span>' if verdict.severity == "critical" else "failed"
 
 
 def _findings(findings: Sequence[Finding], rows: int) -> str:

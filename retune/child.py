@@ -137,9 +137,10 @@ def _verdict(final: Event, code: int, log: Path) -> Event:
     if final.get("event") == "result" and code == 0:
         return final
     if final.get("event") == "error":
+        message = terminal(final["message"])
         if final["refused"]:
-            raise ChildRefused(final["message"])
-        raise ChildFailed(f"{final['message']}; the full log is {log}")
+            raise ChildRefused(message)
+        raise ChildFailed(f"{message}; the full log is {log}")
     raise ChildFailed(f"{_cause_of_death(code)}; the log is {log} and ends with:\n{_tail(log)}")
 
 

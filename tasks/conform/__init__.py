@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import chatml_tokenizer
 from retune.config import Model
-from retune.escaping import table, visible
+from retune.escaping import markdown, table
 from retune.records import Conformance, Pins
 from retune.workspace import Step, building
 from tasks.conform.checks import Check, tokenizer_checks
@@ -134,7 +134,8 @@ def _show(report: Report) -> None:
             }
             for check in sorted(report.checks, key=lambda check: check.passed)
         ),
-        description=f"Tokenizer and chat template of {visible(report.base)}",
+        # A description is Markdown to Prefect, a cell is text.
+        description=f"Tokenizer and chat template of {markdown(report.base)}",
     )
     logger = get_run_logger()
     passed = len(report.checks) - len(report.failed)
