@@ -155,4 +155,4 @@ def _can_be_quoted(text: str) -> bool:
     the action that follows.
     """
     printable = text.replace("\n", "").replace("\t", "").isprintable()
-    return printable and "{{" not in text and not text.endswith("{") and '"' * 3 not in text
+    return printable and "{{" not in text and not text.endswith("{") and '"""' not in text

@@ -132,3 +132,16 @@ def test_a_system_message_of_strangers_is_text_or_there_is_no_modelfile(tokenize
         chat = [{"role": "user", "content": "hi"}]
         rendered = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         assert go(template_of(made), chat) == rendered.removeprefix(tokenizer.bos_token)
+
+
+def test_a_brace_before_an_action_would_become_part_of_it(tokenizer):
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'tool' %}"
+        "{{ '<|im_start|>tool\n{' + m['content'] + '}<|im_end|>\n' }}{% else %}"
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    chat = tokenizer.apply_chat_template([{"role": "tool", "content": "7"}], tokenize=False)
+    assert chat == "<|im_start|>tool\n{7}<|im_end|>\n"
+    assert modelfile("x.gguf", tokenizer) is None
