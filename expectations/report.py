@@ -10,6 +10,7 @@ from expectations.measures import sound_scores
 from expectations.scores import Distribution, distribution
 from expectations.suite import title
 from retune.config import Validation
+from retune.escaping import markdown, visible
 from retune.flaws import FLAWS, Severity
 
 if TYPE_CHECKING:
@@ -87,10 +88,10 @@ class Report(BaseModel):
         for found in self.findings:
             examples = "; ".join(f"row {row}: {text}" for row, text in found.examples)
             fate = "quarantined" if found.quarantined else "kept"
-            cells = (f"{found.rows:,}", found.title, fate, examples.replace("|", "\\|"))
+            cells = (f"{found.rows:,}", markdown(found.title), fate, markdown(examples))
             lines.append(f"| {' | '.join(cells)} |")
         lines += ["", "| source | rows |", "|---|---:|"]
-        lines += [f"| {name} | {rows:,} |" for name, rows in self.sources.items()]
+        lines += [f"| {markdown(name)} | {rows:,} |" for name, rows in self.sources.items()]
         return "\n".join(lines)
 
     def metrics(self) -> dict[str, float]:
@@ -184,7 +185,7 @@ def _verdict(
     meta = entry.expectation_config.meta
     name = meta["name"]
     if problem := entry.exception_info.get("exception_message"):
-        seen = f"could not be judged: {problem}"
+        seen = f"could not be judged: {visible(problem)}"
     elif name in FLAWS:
         seen = _seen_flaw(name, bool(entry.success), len(table), findings)
     elif name == "score_quantiles_min":
@@ -233,7 +234,8 @@ def _seen_measure(
         return text if success else f"{text}: {_worst(findings)}"
     if name == "max_source_share":
         source = table.filter(fate(table, config) == "accepted")["source"].mode()
-        return f"{value:.1%} from {', '.join(source.sort()[:1].to_list()) or 'nowhere'}"
+        largest = source.sort()[:1].to_list()
+        return f"{value:.1%} from {visible(largest[0]) if largest else 'nowhere'}"
     if name.startswith("score_mean"):
         return f"{value:.3f}; {_extremes(table, config)}"
     if name == "min_distinct_scores":

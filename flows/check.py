@@ -17,6 +17,7 @@ from expectations.report import Report
 from expectations.scores import Distribution
 from flows.recipes import load
 from retune.config import Model, Recipe, set_value
+from retune.escaping import terminal, visible
 from retune.sources import DATA_FORMATS, pin
 from retune.tracking import download_json, last_accepted
 
@@ -71,15 +72,15 @@ def scaffold(name: str, assignments: list[str]) -> str:
         rules = _rules(recipe, _tokenizer(recipe))
         table = with_scores(features(rows, rules), rules.config)
     found = {"validation": thresholds(table)}
-    return f"# from {recipe.dataset.source}, {len(table):,} rows\n" + yaml.safe_dump(
+    return f"# from {visible(recipe.dataset.source)}, {len(table):,} rows\n" + yaml.safe_dump(
         found, sort_keys=False, allow_unicode=True
     )
 
 
 def shown(report: Report) -> "Table":
     """Return the expectations with what was seen, the failed ones first, as a table for a terminal."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
         "", "severity", "expected", "seen",
@@ -90,7 +91,8 @@ def shown(report: Report) -> "Table":
     told = [verdict for verdict in report.verdicts if verdict not in clean]
     for verdict in sorted(told, key=lambda verdict: verdict.success):
         mark = "[green]ok[/]" if verdict.success else "[red]FAILED[/]"
-        table.add_row(mark, verdict.severity, escape(verdict.title), escape(verdict.seen))
+        words = (Text(visible(words)) for words in (verdict.title, verdict.seen))
+        table.add_row(mark, verdict.severity, *words)
     table.add_row("[green]ok[/]", "", f"{len(clean)} more expectations", "nothing found")
     return table
 
@@ -146,4 +148,4 @@ def _rules(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase | None") -> Rules
 
 
 def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    print(terminal(sentence), file=sys.stderr)

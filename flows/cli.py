@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from retune.escaping import terminal, visible
 from retune.workspace import home
 
 app = typer.Typer(
@@ -42,7 +43,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("RETUNE_TRACEBACK"):
             raise
-        print(f"retune: {error}", file=sys.stderr)
+        print(f"retune: {terminal(error)}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -121,6 +122,7 @@ def doctor() -> None:
     """Check this machine; each problem comes with its fix."""
     from rich import print as show
     from rich.table import Table
+    from rich.text import Text
 
     from retune.preflight import checks
 
@@ -128,9 +130,9 @@ def doctor() -> None:
     table = Table(box=None, show_header=False)
     found = checks()
     for check in found:
-        table.add_row(marks[check.ok], check.name, check.found)
+        table.add_row(marks[check.ok], check.name, Text(visible(check.found)))
         if check.fix and not check.ok:
-            table.add_row("", "", f"→ {check.fix}")
+            table.add_row("", "", Text(visible(f"→ {check.fix}")))
     show(table)
     if any(check.ok is False for check in found):
         sys.exit(1)

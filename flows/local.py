@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retune.access import LOOPBACK, no_proxy, sign_in, ui_server
+from retune.escaping import terminal
 from retune.workspace import home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
@@ -99,5 +100,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _brief(render: Callable[[logging.LogRecord], str]) -> Callable[[logging.LogRecord], str]:
-    """Leave the exception's text out of "Finished in state Failed(...)"."""
-    return lambda record: re.sub(r"(in state Failed)\(.*", r"\1", render(record), flags=re.DOTALL)
+    """Leave the exception's text out of "Finished in state Failed(...)"; print what data says."""
+    return lambda record: terminal(
+        re.sub(r"(in state Failed)\(.*", r"\1", render(record), flags=re.DOTALL)
+    )

@@ -96,7 +96,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     }
     gated_with = (
         *("expectations", "retune.chat", "retune.flaws", "great-expectations", "polars", "rensa"),
-        *("detect-secrets", "ftfy", "phonenumbers", "py3langid", *loading),
+        *("retune.escaping", "detect-secrets", "ftfy", "phonenumbers", "py3langid", *loading),
     )
     validation = _step("validate", {**gate, "reference": pins.accepted}, *gated_with)
     # What the scores are compared with decides whether the rows pass, not which they are.
@@ -177,7 +177,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     publish = _step(
         "publish",
         {"parts": [step.fingerprint for step in shipped], **recipe.publishing.model_dump()},
-        "huggingface-hub",
+        *("retune.escaping", "retune.modelfile", "huggingface-hub"),
     )
     return Plan(
         conform=conform,

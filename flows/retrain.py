@@ -36,7 +36,7 @@ from tasks.evaluate import evaluate
 from tasks.fetch import fetch, pin_inputs
 from tasks.format import format_chats
 from tasks.merge import merge
-from tasks.publish import check_access, publish
+from tasks.publish import check_access, check_terms, publish
 from tasks.quantize import calibrate, convert, quantize, report
 from tasks.train import train
 from tasks.validate import validate
@@ -91,6 +91,7 @@ def retrain(
     require_machine(recipe)
     if publishing.enabled:
         check_access(recipe)
+        check_terms(recipe)
     pins = pin_inputs(recipe)
     plan = make_plan(recipe, pins)
     commit = pins.commit(pins.model)

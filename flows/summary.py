@@ -3,8 +3,10 @@
 from pydantic import BaseModel
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from retune.config import Recipe
+from retune.escaping import markdown, visible
 from retune.records import Adapter, Gguf, Published, Rows, Scores
 from retune.tracking import Run
 from retune.workspace import Output
@@ -19,17 +21,18 @@ class Grid(BaseModel):
 
     def markdown(self) -> str:
         rule = "|" + "|".join(["---", *["---:"] * (len(self.columns) - 1)]) + "|"
-        lines = ["| " + " | ".join(row) + " |" for row in (self.columns, *self.rows)]
-        return "\n".join([f"### {self.title}", "", lines[0], rule, *lines[1:]])
+        rows = (self.columns, *self.rows)
+        lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
+        return "\n".join([f"### {markdown(self.title)}", "", lines[0], rule, *lines[1:]])
 
     def rich(self) -> Table:
-        table = Table(
-            title=self.title, title_justify="left", title_style="bold", box=None, pad_edge=False
-        )
+        title = Text(visible(self.title), style="bold")
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left", overflow="fold")
+            head = Text(visible(column))
+            table.add_column(head, justify="right" if number else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(Text(visible(cell)) for cell in row))
         return table
 
 

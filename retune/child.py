@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from retune.environment import without_secrets
+from retune.escaping import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 EVENTS = "RETUNE_EVENTS_FD"
@@ -139,9 +140,10 @@ def _verdict(final: Event, code: int, log: Path) -> Event:
     if final.get("event") == "result" and code == 0:
         return final
     if final.get("event") == "error":
+        message = terminal(final["message"])
         if final["refused"]:
-            raise ChildRefused(final["message"])
-        raise ChildFailed(f"{final['message']}; the full log is {log}")
+            raise ChildRefused(message)
+        raise ChildFailed(f"{message}; the full log is {log}")
     raise ChildFailed(f"{_cause_of_death(code)}; the log is {log} and ends with:\n{_tail(log)}")
 
 
@@ -158,7 +160,7 @@ def _cause_of_death(code: int) -> str:
 
 
 def _tail(log: Path, lines: int = 8) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return terminal("\n".join(log.read_text(errors="replace").splitlines()[-lines:]))
 
 
 def emit(event: str, **fields: Any) -> None:

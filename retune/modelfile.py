@@ -86,7 +86,7 @@ def modelfile(gguf_name: str, tokenizer: "PreTrainedTokenizerBase") -> str | Non
     """
     with rendering():
         chatml = _chatml(tokenizer)
-        if chatml is None or not _can_be_quoted(chatml.default + "".join(chatml.tool)):
+        if chatml is None or not all(map(_can_be_quoted, (chatml.default, *chatml.tool))):
             return None
         knows_tools = _rendered(tokenizer, TOOL_PROBE) is not None
         probes = [*PROBES, TOOL_PROBE] if knows_tools else PROBES
@@ -173,7 +173,8 @@ def _around(role: str) -> tuple[str, str]:
 def _can_be_quoted(text: str) -> bool:
     """Tell whether `text` means itself in a Go template in a Modelfile's quotes.
 
-    Ollama's parser drops characters that cannot be printed.
+    Ollama's parser drops characters that cannot be printed. A brace at the end would become part of
+    the action that follows.
     """
     printable = text.replace("\n", "").replace("\t", "").isprintable()
-    return printable and "{{" not in text and '"""' not in text
+    return printable and "{{" not in text and not text.endswith("{") and '"""' not in text

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from retune.config import Recipe, flat
+from retune.escaping import terminal
 from retune.processes import is_gone, this_process
 from retune.workspace import Output, SomeOutput, home, sha256, size
 
@@ -71,7 +72,7 @@ class Run(BaseModel):
     def log_failed_child(self, name: str, error: BaseException) -> None:
         """Leave a failed child run that says why there is no output."""
         child = self._start_child(name, datetime.now(UTC))
-        child.set_tags({"retune.error": str(error)})
+        child.set_tags({"retune.error": terminal(error)[:PARAM_LIMIT]})
         client().set_terminated(child.id, "FAILED")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -260,7 +261,7 @@ def start_run(
         yield run
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        run.set_tags({"retune.error": str(error)[:PARAM_LIMIT]})
+        run.set_tags({"retune.error": terminal(error)[:PARAM_LIMIT]})
         raise
     finally:
         client().set_terminated(run.id, status)

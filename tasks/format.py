@@ -18,6 +18,7 @@ from retune.chat import (
     special_tokens,
 )
 from retune.config import Formatting, Model
+from retune.escaping import code_block
 from retune.loaders import admit, strip_code
 from retune.overlap import ahead
 from retune.records import Chats, Pins, Rows
@@ -268,6 +269,7 @@ def _show(train: Path, metrics: dict[str, float]) -> None:
     numbers = "\n".join(f"| {name} | {value:,.4g} |" for name, value in metrics.items())
     create_markdown_artifact(
         key="format",
-        markdown=f"| | |\n|---|---:|\n{numbers}\n\nThe first training row:\n\n```\n{example[:2000]}\n```",
+        markdown=f"| | |\n|---|---:|\n{numbers}\n\n"
+        f"The first training row:\n\n{code_block(example[:2000])}",
         description="Token statistics and an example",
     )

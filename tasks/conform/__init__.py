@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import chatml_tokenizer
 from retune.config import Model
+from retune.escaping import markdown, table
 from retune.inspection import inspect_base
 from retune.loaders import admit
 from retune.records import Conformance, Pins
@@ -145,11 +146,12 @@ def _outcome(check: Check) -> str:
 def _show(report: Report) -> None:
     create_table_artifact(
         key="conformance",
-        table=[
-            {"": _outcome(check), "check": check.name, "seen": check.seen}
+        table=table(
+            {"result": _outcome(check), "check": check.name, "seen": check.seen}
             for check in sorted(report.checks, key=lambda check: check.passed)
-        ],
-        description=f"Tokenizer and chat template of {report.base}",
+        ),
+        # A description is Markdown to Prefect, a cell is text.
+        description=f"Tokenizer and chat template of {markdown(report.base)}",
     )
     logger = get_run_logger()
     passed = len(report.checks) - len(report.failed)

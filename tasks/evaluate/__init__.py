@@ -11,6 +11,7 @@ from prefect.artifacts import create_table_artifact
 
 from retune.child import run_child
 from retune.config import Evaluation, Model
+from retune.escaping import table
 from retune.held_out import Question, questions
 from retune.records import Adapter, Chats, Scores
 from retune.tracking import Run
@@ -49,7 +50,7 @@ def evaluate(
         samples = sample_table(asked, texts, config)
         write_json(build.path / SAMPLES, samples)
         write_json(build.path / ANSWERS, by_row(asked, answers["tuned"]))
-        create_table_artifact(table=samples, key="samples", description="Base and tuned, answering")
+        show_samples(samples)
         get_run_logger().info(
             "held-out loss %.4f → %.4f, exact match %s → %s",
             *(metrics["loss/base"], metrics["loss/tuned"]),
@@ -150,6 +151,13 @@ def sample_table(
         row = {"prompt": prompt, "expected": "", "base": base, "tuned": tuned}
         table.append(row | {"family": "prompt", "match": None})
     return table
+
+
+def show_samples(samples: list[dict[str, Any]]) -> None:
+    """Show what base and tuned model answered in Prefect; questions and answers are data."""
+    create_table_artifact(
+        table=table(samples), key="samples", description="Base and tuned, answering"
+    )
 
 
 def require_no_regression(metrics: dict[str, float], config: Evaluation) -> None:

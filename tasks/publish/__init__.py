@@ -19,8 +19,9 @@ from tasks.publish.access import (
     hub,
 )
 from tasks.publish.cards import Release, card, modelfile_of, recommended
-from tasks.publish.terms import Terms, terms_of
-from tasks.publish.upload import Bundle, files_below, publish_bundles
+from tasks.publish.files import SETTINGS, outputs_in, public_name, require_regular, without_paths
+from tasks.publish.terms import Terms, check_terms, terms_of
+from tasks.publish.upload import Bundle, publish_bundles
 from tasks.stage import stage
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PublishError",
     "UploadNotVerified",
     "check_access",
+    "check_terms",
     "publish",
     "publish_bundles",
 ]
@@ -99,16 +101,28 @@ def bundles_of(
         folders |= {"merged": merged.path, "merged_4bit": merged.four_bit}
     bundles = []
     for artifact, repo in release.repos.items():
-        readme = _written(cards / artifact / "README.md", card(artifact, release))
+        own = cards / artifact
+        readme = _written(own / "README.md", card(artifact, release))
         if artifact == "gguf":
-            files = _gguf_files(release, readme.parent)
+            files = _gguf_files(release, own)
         else:
-            files = files_below(folders[artifact])
+            files = _model_files(folders[artifact], release, own)
             assert files, f"no {artifact} in {folders[artifact]}"
         digests = {quant.file: quant.sha256 for quant in release.quants}
-        licence = release.base_terms.files
+        texts = release.base_terms.files.items()
+        licence = {name: _written(own / name, content) for name, content in texts}
         bundles.append(Bundle(repo, {**files, **licence, "README.md": readme}, digests))
     return bundles
+
+
+def _model_files(made: Path, release: Release, folder: Path) -> dict[str, Path]:
+    """Return what was made; settings that name a path of this machine as copies that do not."""
+    files = outputs_in(made)
+    base = public_name(release.recipe.model.base)
+    for name in filter(SETTINGS.fullmatch, list(files)):
+        if text := without_paths(files[name], base):
+            files[name] = _written(folder / name, text)
+    return files
 
 
 def _gguf_files(release: Release, folder: Path) -> dict[str, Path]:
@@ -116,9 +130,11 @@ def _gguf_files(release: Release, folder: Path) -> dict[str, Path]:
 
     All quants are of one model, so the template of the first is that of all.
     """
-    files = {quant.file: quant.path for quant in release.quants}
+    files = {quant.file: require_regular(quant.path) for quant in release.quants}
     modelfiles = {
-        name: quant.folder / name for quant in release.quants if (name := modelfile_of(quant))
+        name: require_regular(quant.folder / name)
+        for quant in release.quants
+        if (name := modelfile_of(quant))
     }
     if modelfiles:
         text = next(iter(modelfiles.values())).read_text(encoding="utf-8")
@@ -126,7 +142,7 @@ def _gguf_files(release: Release, folder: Path) -> dict[str, Path]:
     return files | modelfiles
 
 
-def _written(path: Path, text: str) -> Path:
+def _written(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path

@@ -1,12 +1,17 @@
 """The model cards: what a repository holds, what it was made of, how good it is, how to run it."""
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from retune.config import Recipe
+from retune.escaping import code, code_block, markdown, visible
 from retune.records import Gguf, Pins
 from tasks.publish.access import repositories
+from tasks.publish.files import is_local_path, public_name
 from tasks.publish.terms import Terms
 
 if TYPE_CHECKING:
@@ -76,7 +81,7 @@ def card(artifact: str, release: Release) -> str:
     from huggingface_hub import ModelCard
 
     parts = [
-        f"# {release.repos[artifact].partition('/')[2]}",
+        f"# {markdown(release.repos[artifact].partition('/')[2])}",
         _summary(artifact, release),
         *(["## Files", _quants(release)] if artifact == "gguf" else []),
         "## How to run",
@@ -136,7 +141,7 @@ def _results(release: Release) -> list["EvalResult"]:
             dataset_name=f"{dataset.source if commit else release.recipe.name}, held out",
             dataset_revision=commit,
             dataset_split=dataset.split,
-            metric_type=name,
+            metric_type=visible(name),
             metric_value=tuned,
         )
         for name, (_, tuned) in side_by_side(release.metrics).items()
@@ -144,7 +149,7 @@ def _results(release: Release) -> list["EvalResult"]:
 
 
 def _summary(artifact: str, release: Release) -> str:
-    others = [f"[{name}](https://huggingface.co/{repo})" for name, repo in release.repos.items()]
+    others = [f"[{name}]({_page(repo)})" for name, repo in release.repos.items()]
     return (
         f"{KINDS[artifact].what}: {_base(release)}, fine-tuned on {_dataset(release)} with ChatML "
         f"conversations.\n\nThis release: {', '.join(others)}."
@@ -162,14 +167,18 @@ def _dataset(release: Release) -> str:
 def _input(name: str, pin: str, kind: str) -> str:
     """Name a Hub repository with a link to its commit, a local file by its last part and digest."""
     if pin.startswith("sha256:"):
-        return f"`{name.rstrip('/').rpartition('/')[2]}` ({pin[:19]})"
-    return f"[{name}](https://huggingface.co/{kind}{name}/tree/{pin})"
+        return f"{code(public_name(name))} ({pin[:19]})"
+    return f"[{markdown(name)}]({_page(f'{kind}{name}/tree/{pin}')})"
+
+
+def _page(path: str) -> str:
+    return f"https://huggingface.co/{quote(path)}"
 
 
 def _quants(release: Release) -> str:
     rows = [
         [
-            f"[{quant.file}](./{quant.file})"
+            f"[{markdown(quant.file)}](./{quote(quant.file)})"
             + (" **recommended**" if quant is recommended(release.quants) else ""),
             quant.method,
             f"{quant.bytes / 2**30:.2f} GiB",
@@ -199,7 +208,7 @@ def modelfile_of(quant: Gguf) -> str | None:
 
 def _scores(metrics: Mapping[str, float]) -> str:
     rows = [
-        [name, _number(base), _number(tuned)]
+        [markdown(name), _number(base), _number(tuned)]
         for name, (base, tuned) in side_by_side(metrics).items()
     ]
     if not rows:
@@ -208,10 +217,10 @@ def _scores(metrics: Mapping[str, float]) -> str:
 
 
 def _origin(release: Release) -> str:
-    recipe, pins = release.recipe, release.pins
+    recipe = release.recipe
     rows = [
-        ["base model", f"{recipe.model.base} at `{pins.model}`"],
-        ["dataset", f"{recipe.dataset.source}, {recipe.dataset.split}, at `{pins.dataset}`"],
+        ["base model", _base(release)],
+        ["dataset", f"{_dataset(release)}, split {code(recipe.dataset.split)}"],
         *_method(recipe),
         ["learning rate", f"{recipe.training.learning_rate:g}, {recipe.training.lr_scheduler}"],
     ]
@@ -230,9 +239,13 @@ def _method(recipe: Recipe) -> list[list[str]]:
 def _licence(release: Release) -> str:
     """Say what base model and dataset say, and no more: what follows from it is for lawyers."""
     base, data = release.base_terms, release.data_terms
-    carried = f" Its {', '.join(sorted(base.files))}: in this repository." if base.files else ""
+    carried = missing = ""
+    if base.files:
+        carried = f" Its {', '.join(map(code, sorted(base.files)))}: in this repository."
+    if base.missing:
+        missing = f" Its {', '.join(map(code, sorted(base.missing)))}: only there."
     return (
-        f"Base model: {_stated(base)} {_base(release)}.{carried}\n\n"
+        f"Base model: {_stated(base)} {_base(release)}.{carried}{missing}\n\n"
         f"Dataset: {_stated(data)} {_dataset(release)}."
     )
 
@@ -240,24 +253,44 @@ def _licence(release: Release) -> str:
 def _stated(terms: Terms) -> str:
     if not terms.licence:
         return "licence not stated by"
-    name = terms.name or terms.licence
+    name = markdown(terms.name or terms.licence)
     return f"{f'[{name}]({terms.link})' if terms.link else name}, as stated by"
 
 
 def _recipe(recipe: Recipe) -> str:
     import yaml
 
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return f"<details><summary>The whole recipe</summary>\n\n```yaml\n{text}```\n\n</details>"
+    settings = _without_paths(recipe.model_dump(mode="json"))
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    block = code_block(text.rstrip("\n"), "yaml")
+    return f"<details><summary>The whole recipe</summary>\n\n{block}\n\n</details>"
+
+
+# Settings that may name a file or folder of the machine that trained.
+SOURCES = {"base", "source", "model", "base_16bit", "files"}
+
+
+def _without_paths(value: Any, key: str = "") -> Any:
+    """Return settings in which a path of this machine is its last part."""
+    if isinstance(value, dict):
+        return {name: _without_paths(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(one, key) for one in value]
+    if not isinstance(value, str):
+        return value
+    if key in SOURCES:
+        return public_name(value)
+    return public_name(value) if is_local_path(value) else value
 
 
 def _run_adapter(release: Release) -> str:
+    repo = _quoted(release.repos["adapter"])
     return f"""```python
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
-model = AutoPeftModelForCausalLM.from_pretrained("{release.repos["adapter"]}", device_map="auto")
-tokenizer = AutoTokenizer.from_pretrained("{release.repos["adapter"]}")
+model = AutoPeftModelForCausalLM.from_pretrained({repo}, device_map="auto")
+tokenizer = AutoTokenizer.from_pretrained({repo})
 chat = [{{"role": "user", "content": "{QUESTION}"}}]
 inputs = tokenizer.apply_chat_template(
     chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
@@ -274,11 +307,16 @@ def _run_merged_4bit(release: Release) -> str:
     return f"With a CUDA GPU and `bitsandbytes`:\n\n{_pipeline(release.repos['merged_4bit'])}"
 
 
+def _quoted(name: str) -> str:
+    """Return a name as a string in Python, on one line and in ASCII."""
+    return json.dumps(name)
+
+
 def _pipeline(repo: str) -> str:
     return f"""```python
 from transformers import pipeline
 
-chat = pipeline("text-generation", model="{repo}", device_map="auto")
+chat = pipeline("text-generation", model={_quoted(repo)}, device_map="auto")
 answer = chat([{{"role": "user", "content": "{QUESTION}"}}], max_new_tokens=128)
 print(answer[0]["generated_text"][-1]["content"])
 ```"""
@@ -287,19 +325,20 @@ print(answer[0]["generated_text"][-1]["content"])
 def _run_gguf(release: Release) -> str:
     quant = recommended(release.quants)
     repo = release.repos["gguf"]
-    tag = f"{repo}:{quant.method.upper()}"
+    tag, file = f"{repo}:{quant.method.upper()}", shlex.quote(quant.file)
     own = modelfile_of(quant)
-    ollama = f'ollama run hf.co/{tag} "{QUESTION}"'
+    ollama = f'ollama run {shlex.quote(f"hf.co/{tag}")} "{QUESTION}"'
     if own:
+        own = shlex.quote(own)
         ollama += f"""
 
 # or from the files, with the Modelfile that is made for each
-hf download {repo} {quant.file} {own} --local-dir .
-ollama create {release.recipe.name} -f {own}"""
+hf download {shlex.quote(repo)} {file} {own} --local-dir .
+ollama create {shlex.quote(release.recipe.name)} -f {own}"""
     return f"""With [llama.cpp](https://github.com/ggml-org/llama.cpp):
 
 ```sh
-llama-cli -hf {tag} -p "{QUESTION}"
+llama-cli -hf {shlex.quote(tag)} -p "{QUESTION}"
 ```
 
 With [Ollama](https://ollama.com):
@@ -313,8 +352,8 @@ With [transformers](https://huggingface.co/docs/transformers/gguf), which expand
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{repo}", gguf_file="{quant.file}")
-tokenizer = AutoTokenizer.from_pretrained("{repo}", gguf_file="{quant.file}")
+model = AutoModelForCausalLM.from_pretrained({_quoted(repo)}, gguf_file={_quoted(quant.file)})
+tokenizer = AutoTokenizer.from_pretrained({_quoted(repo)}, gguf_file={_quoted(quant.file)})
 ```
 
 The chat template (ChatML) and the end-of-turn token are in the files."""

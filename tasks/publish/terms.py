@@ -1,33 +1,43 @@
 """Under what licence a release may be used: what the base model's and the dataset's own cards say."""
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
+from retune.config import Recipe
+from retune.escaping import visible
 from retune.sources import local_path
-from tasks.publish.access import PublishError, explained, patiently
+from tasks.publish.access import explained, patiently
+from tasks.publish.files import LICENCES, MOST, is_text, read_small, refusal
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-# Some licences (Llama's, Gemma's) must go with every copy of what is made of the model.
-FILES = re.compile(r"(licen[cs]e|notice|use_policy|copying)\b[^/]*", re.IGNORECASE)
+LONGEST = 200  # characters of a licence's name
+WEB = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w.~%!$&'*+,;=:@/?#-]*)?", re.ASCII)
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|[/\\]", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a repository or folder says of its licence.
+    """What a repository or folder says of its licence, in its own words: to be escaped.
 
     `licence` is the Hub's name for it, None if nothing is said. `name` and `link` tell what `other`
-    means. `files` are the texts of the licence, by their names.
+    means; the link is a web address or one of `files`. `files` are the texts of the licence by their
+    names, `missing` the names of those that can't be carried.
     """
 
     licence: str | None = None
     name: str | None = None
     link: str | None = None
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 def terms_of(
@@ -42,36 +52,94 @@ def terms_of(
         assert path, "pinned as a file"
         return _terms_of_folder(path if path.is_dir() else path.parent, kind)
     with explained(source):
-        info = patiently(lambda: api.repo_info(source, repo_type=kind, revision=pin))
-        names = [file.rfilename for file in info.siblings or () if FILES.fullmatch(file.rfilename)]
+        ask = lambda: api.repo_info(source, repo_type=kind, revision=pin, files_metadata=True)  # noqa: E731
+        info = patiently(ask)
+        sizes = {file.rfilename: file.size for file in info.siblings or ()}
+        names = [name for name in sizes if kind == "model" and LICENCES.fullmatch(name)]
         files = {
-            name: Path(patiently(lambda name=name: api.hf_hub_download(source, name, revision=pin)))
-            for name in (names if kind == "model" else ())
+            name: _download(api, source, name, pin) for name in names if (sizes[name] or 0) <= MOST
         }
+    texts = {name: content for name, content in files.items() if is_text(content)}
+    missing = tuple(name for name in names if name not in texts)
+    if missing:
+        _log.warning("%s of %s is no text of up to %s bytes", ", ".join(missing), source, MOST)
     stated = info.card_data.to_dict() if info.card_data else {}
-    return _terms(stated, files, f"https://huggingface.co/{source}/blob/{pin}")
+    return _terms(stated, texts, f"https://huggingface.co/{source}/blob/{pin}", missing)
+
+
+def check_terms(recipe: Recipe) -> None:
+    """Find out, before GPU time is spent, whether the texts beside local inputs can be read.
+
+    Raises PublishError for a licence or a card that is a link, too large or no text.
+    """
+    for source, kind, setting in (
+        (recipe.model.base, "model", "model.base"),
+        (recipe.dataset.source, "dataset", "dataset.source"),
+    ):
+        if path := local_path(source, setting):
+            _terms_of_folder(path if path.is_dir() else path.parent, kind)
+
+
+def _download(api: "HfApi", source: str, name: str, pin: str) -> bytes:
+    path = patiently(lambda: api.hf_hub_download(source, name, revision=pin))
+    return read_small(Path(path))
 
 
 def _terms_of_folder(folder: Path, kind: str) -> Terms:
+    found = [path for path in sorted(folder.iterdir()) if LICENCES.fullmatch(path.name)]
+    texts = [path for path in found if path.is_symlink() or not path.is_dir()]
+    files = {path.name: _text(path) for path in texts if kind == "model"}
+    return _terms(_stated(folder / "README.md"), files, None)
+
+
+def _text(path: Path) -> bytes:
+    content = read_small(path)
+    if not is_text(content):
+        raise refusal(path, "is not text in UTF-8")
+    return content
+
+
+def _stated(card: Path) -> Mapping[str, Any]:
+    """Return the YAML at the head of a card, empty if there is no card or no YAML in it."""
     import yaml
-    from huggingface_hub import metadata_load
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-    card = folder / "README.md"
+    if not (card.is_symlink() or card.exists()):
+        return {}
+    block = REGEX_YAML_BLOCK.search(read_small(card).decode(errors="replace"))
     try:
-        stated = metadata_load(card) if card.is_file() else None
-    except (ValueError, yaml.YAMLError) as error:
-        raise PublishError(
-            f"{card}: the block between the lines of --- is not YAML: {error}"
-        ) from None
-    texts = [path for path in sorted(folder.iterdir()) if FILES.fullmatch(path.name)]
-    return _terms(stated or {}, {path.name: path for path in texts if kind == "model"}, None)
+        stated = yaml.safe_load(block[2]) if block else {}
+    except (yaml.YAMLError, ValueError, RecursionError):
+        # Not what YAML says of it: that quotes the file.
+        raise refusal(card, "has a block between lines of --- that is not YAML") from None
+    return stated if isinstance(stated, dict) else {}
 
 
-def _terms(stated: Mapping[str, Any], files: Mapping[str, Path], home: str | None) -> Terms:
-    licence, link = stated.get("license"), stated.get("license_link")
+def _terms(
+    stated: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    home: str | None,
+    missing: tuple[str, ...] = (),
+) -> Terms:
+    licence = stated.get("license")
     if isinstance(licence, list):  # a dataset may have several
-        licence = ", ".join(map(str, licence))
-    relative = link and "://" not in link and link not in files
-    if relative:
-        link = f"{home}/{link}" if home else None
-    return Terms(licence, stated.get("license_name"), link, files)
+        parts = [part for part in map(_words, licence[:20]) if part]
+        licence = ", ".join(parts) or None
+    link = _link(_words(stated.get("license_link")), files, home)
+    return Terms(_words(licence), _words(stated.get("license_name")), link, files, missing)
+
+
+def _words(value: Any) -> str | None:
+    """Return a value of a card if it is a few words; a card may hold anything."""
+    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST:
+        return None
+    return visible(value)
+
+
+def _link(link: str | None, files: Mapping[str, bytes], home: str | None) -> str | None:
+    """Return where a card's link leads: one of `files`, or a web address; None for anything else."""
+    if not link or link in files or WEB.fullmatch(link):
+        return link
+    if SCHEME.match(link) or ".." in link.split("/") or not home:
+        return None
+    return f"{home}/{quote(link)}"

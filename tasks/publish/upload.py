@@ -78,13 +78,6 @@ def _with_state_of_set(
     )
 
 
-def files_below(folder: Path) -> dict[str, Path]:
-    """Return the files below `folder` by their path there; hidden ones stay here."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: path for name, path in files.items() if "/." not in f"/{name}"}
-
-
 def verify(api: "HfApi", repo: str, additions: Sequence["CommitOperationAdd"], commit: str) -> None:
     """Raise UploadNotVerified unless `commit` of `repo` holds exactly the local files."""
     wrong = _differences(api, repo, additions, commit)

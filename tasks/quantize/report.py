@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect.artifacts import create_image_artifact, create_table_artifact
 
+from retune.escaping import table
 from retune.plots import Point, size_and_quality
 from retune.records import Gguf
 from retune.tracking import Run
@@ -23,7 +24,9 @@ MEASURES = (
 def report(files: list[Gguf], run: Run) -> None:
     """Log table and chart of the quants in `files` to the run's own artifacts and to Prefect."""
     rows = [row(gguf) for gguf in files]
-    create_table_artifact(table=rows, key="gguf-files", description="The GGUF files of this run")
+    create_table_artifact(
+        table=table(rows), key="gguf-files", description="The GGUF files of this run"
+    )
     with TemporaryDirectory(prefix="retune-report-") as name:
         folder = Path(name)
         size_and_quality([p for p in map(point, files) if p], folder / CHART)

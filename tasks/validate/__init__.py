@@ -8,6 +8,7 @@ from expectations.report import DatasetRejected, Report
 from expectations.scores import Distribution
 from retune.chat import chatml_tokenizer, special_tokens
 from retune.config import Recipe
+from retune.escaping import table, visible
 from retune.loaders import admit
 from retune.records import Pins, Rows
 from retune.tracking import Run, download_json
@@ -60,21 +61,21 @@ def _show(report: Report) -> None:
             found.title,
             fate,
             row,
-            excerpt,
+            visible(excerpt),
         )
     for verdict in report.warnings:
         logger.warning("expected: %s; seen: %s (%s)", verdict.title, verdict.seen, verdict.setting)
     create_table_artifact(
         key="validation",
-        table=[
+        table=table(
             {
-                "": "passed" if verdict.success else "FAILED",
+                "result": "passed" if verdict.success else "FAILED",
                 "severity": verdict.severity,
                 "expectation": verdict.title,
                 "seen": verdict.seen,
             }
             for verdict in sorted(report.verdicts, key=lambda verdict: verdict.success)
-        ],
+        ),
         description=f"The data gate's expectations, suite {report.suite}",
     )
     create_markdown_artifact(

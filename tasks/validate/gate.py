@@ -9,6 +9,7 @@ from expectations.excerpts import excerpts
 from expectations.features import batches, fate, features, is_sound, reasons, with_scores
 from expectations.measures import measures, sound_scores
 from expectations.messages import Rules
+from expectations.page import page
 from expectations.report import EXAMPLES, Report, report
 from expectations.scores import Distribution
 from expectations.suite import DATASET, ROWS, fingerprint, judge, suites
@@ -40,7 +41,7 @@ def gate(
     Writes `rows.parquet` (the accepted rows, control tokens escaped if the recipe says so),
     `quarantine.parquet` (`row`, `source`, `score`, `reasons`, `place` of the message to blame and
     `excerpt`), `report.json`, `scores.json` (the next run's reference), `expectations.json` and
-    `data_docs/` (Great Expectations' results and pages), and the charts.
+    `data_docs/index.html` (all of it as one page that loads nothing), and the charts.
     """
     config = rules.config
     table = features(rows, rules)
@@ -53,11 +54,12 @@ def gate(
     table = with_scores(table, config, scores)
     numbers = measures(table, config, reference, agreement)
     suite = suites(config, scored)
-    results = judge(_tables(table, numbers, config), suite, folder / "data_docs")
+    results = judge(_tables(table, numbers, config), suite)
     shown = _write_rows(rows, table, rules._replace(config=config), folder)
     outcome = report(table, shown, results, numbers, fingerprint(rules.config), config)
     _write_report(outcome, results, folder)
     _draw(outcome, table, reference, config, folder)
+    _write_page(outcome, folder)
     return outcome
 
 
@@ -143,6 +145,13 @@ def _write_report(
     (folder / "expectations.json").write_text(json.dumps(described, indent=1))
     scores = outcome.scores.model_dump_json() if outcome.scores else "null"
     (folder / "scores.json").write_text(scores)
+
+
+def _write_page(outcome: Report, folder: Path) -> None:
+    docs = folder / "data_docs"
+    docs.mkdir()
+    charts = {name: (folder / name).read_bytes() for name in ("reasons.png", "scores.png")}
+    (docs / "index.html").write_text(page(outcome, charts), encoding="utf-8")
 
 
 def _draw(

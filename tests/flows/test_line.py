@@ -140,6 +140,17 @@ def test_a_run_ends_with_what_was_made(first, project):
     assert "(quantization.gates.q2_k.max_kl_divergence)" in " ".join(first.stdout.split())
 
 
+def test_every_column_that_prefect_shows_has_a_name(first, project):
+    with sqlite3.connect(project.folder / ".retune" / "prefect" / "prefect.db") as database:
+        rows = database.execute("select key, data from artifact where type = 'table'").fetchall()
+    assert {key for key, _ in rows} == {"conformance", "validation", "samples", "gguf-files"}
+    for _, data in rows:
+        table = json.loads(data)
+        table = json.loads(table) if isinstance(table, str) else table
+        assert table
+        assert all(name.strip() for row in table for name in row)
+
+
 def test_the_log_holds_nothing_to_learn_to_ignore(first):
     strange = [
         line

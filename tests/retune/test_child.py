@@ -25,9 +25,12 @@ def work(job):
     emit("begin", pid=os.getpid())
     if job.what == "refuse":
         raise ValueError("rows is 0; use more")
+    if job.what == "paint":
+        raise ValueError("row says \\x1b[2J\\rACCEPTED")
     if job.what == "crash":
         raise RuntimeError("broke")
     if job.what == "exit":
+        print("\\x1b[32mACCEPTED")
         os._exit(3)
     if job.what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -90,6 +93,15 @@ def test_a_silent_end_is_explained(script, tmp_path):
         run_child(script, Job(what="exit"), tmp_path / "log.txt")
     with pytest.raises(ChildFailed, match=r"signal 9, SIGKILL .*memory"):
         run_child(script, Job(what="kill"), tmp_path / "log.txt")
+
+
+def test_what_a_child_quotes_does_nothing_to_a_terminal(script, tmp_path):
+    with pytest.raises(ChildRefused) as refused:
+        run_child(script, Job(what="paint"), tmp_path / "log.txt")
+    assert str(refused.value) == "row says \\x1b[2J\\rACCEPTED"
+    with pytest.raises(ChildFailed, match="chatter") as failed:
+        run_child(script, Job(what="exit"), tmp_path / "log.txt")
+    assert "\\x1b[32mACCEPTED" in str(failed.value)
 
 
 def test_an_interrupted_parent_ends_its_child(script, tmp_path, monkeypatch):

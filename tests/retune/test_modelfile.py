@@ -1,6 +1,8 @@
 """The Modelfile's template, read by the rules of Go's text/template, against the tokenizer's own."""
 
+import json
 import re
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import jinja2
 import pytest
 
 from retune.chat import CHATML
+from retune.escaping import visible
 from retune.modelfile import PROBES, TOOL_PROBE, Chat, hub_files, modelfile
+from tests.nasty import NASTY
 from tests.tasks.conftest import make_tokenizer
 
 # Templates as their makers ship them; TRL keeps copies.
@@ -125,4 +129,40 @@ def test_a_default_system_message_may_hold_what_means_nothing_in_quotes(tokenize
 def test_no_modelfile_where_it_would_be_wrong(tokenizer, was: str, becomes: str) -> None:
     assert was in CHATML
     tokenizer.chat_template = CHATML.replace(was, becomes)
+    assert modelfile("x.gguf", tokenizer) is None
+
+
+@pytest.mark.parametrize("text", [*NASTY.values(), "a brace {", "{"], ids=[*NASTY, "end", "brace"])
+def test_a_system_message_of_strangers_is_text_or_there_is_no_modelfile(tokenizer, text):
+    first = (
+        "{% if messages[0]['role'] != 'system' %}"
+        "{{ '<|im_start|>system\n' + said + '<|im_end|>\n' }}{% endif %}"
+    )
+    tokenizer = deepcopy(tokenizer)
+    quoted = json.dumps(text) if "\ud800" not in text else json.dumps(visible(text))
+    tokenizer.chat_template = f"{{% set said = {quoted} %}}{first}{CHATML}"
+    made = modelfile("x.gguf", tokenizer)
+    acts = (
+        "{{" in text or '"""' in text or not text.replace("\n", "").replace("\t", "").isprintable()
+    )
+    if acts and "\ud800" not in text:
+        assert made is None
+    else:
+        assert made
+        assert made.count('"""') == 2
+        chat = [{"role": "user", "content": "hi"}]
+        rendered = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        assert go(template_of(made), chat) == rendered.removeprefix(tokenizer.bos_token)
+
+
+def test_a_brace_before_an_action_would_become_part_of_it(tokenizer):
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'tool' %}"
+        "{{ '<|im_start|>tool\n{' + m['content'] + '}<|im_end|>\n' }}{% else %}"
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    chat = tokenizer.apply_chat_template([{"role": "tool", "content": "7"}], tokenize=False)
+    assert chat == "<|im_start|>tool\n{7}<|im_end|>\n"
     assert modelfile("x.gguf", tokenizer) is None

@@ -15,7 +15,8 @@ import yaml
 from huggingface_hub import ModelCard
 from prefect.logging import disable_run_logger
 
-from retune.config import Recipe
+from retune.config import Recipe, RecipeError
+from retune.escaping import visible
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
 from retune.workspace import Output, Step
 from tasks.publish import (
@@ -25,13 +26,17 @@ from tasks.publish import (
     UploadNotVerified,
     access,
     check_access,
+    check_terms,
     publish,
 )
 from tasks.publish.access import ATTEMPTS, LONGEST_WAIT, connect
 from tasks.publish.cards import Release, card, recommended
-from tasks.publish.terms import Terms, terms_of
+from tasks.publish.files import LICENCES, is_text, outputs_in
+from tasks.publish.terms import MOST, Terms, terms_of
 from tasks.publish.upload import Bundle, publish_bundles
 from tests.hub import Hub, Repo
+from tests.nasty import HOST, MARK, NASTY, unseen_in
+from tests.rendered import Page, rendered
 
 RECIPE = Recipe.parse(
     {
@@ -678,7 +683,7 @@ class TestCards:
     @pytest.fixture
     def release(self) -> Release:
         quants = [quant("q4_k_m"), quant("q8_0", content=b"8" * 2**20)]
-        base = Terms("other", "base-community", "LICENSE", {"LICENSE": Path("x")})
+        base = Terms("other", "base-community", "LICENSE", {"LICENSE": b"x"})
         return Release(RECIPE, PINS, METRICS, quants, base, Terms("mit"))
 
     def test_metadata_links_the_family(self, release: Release) -> None:
@@ -746,7 +751,7 @@ class TestCards:
                 "LICENSE",
             )
             assert "Base model: [base-community](LICENSE), as stated by [org/base]" in text
-            assert "Its LICENSE: in this repository." in text
+            assert "Its `LICENSE`: in this repository." in text
             assert "Dataset: mit, as stated by [org/data]" in text
 
 
@@ -757,7 +762,7 @@ class TestTerms:
         base = terms_of(connect(), "org/base", PINS.model, "model", "model.base")
         data = terms_of(connect(), "org/data", PINS.dataset, "dataset", "dataset.source")
         assert (base.licence, base.name, base.link) == ("other", "base-community", "LICENSE")
-        assert {name: path.read_bytes() for name, path in base.files.items()} == {
+        assert base.files == {
             "LICENSE": BASE["LICENSE"],
             "USE_POLICY.md": BASE["USE_POLICY.md"],
         }
@@ -785,3 +790,349 @@ class TestTerms:
         hub.fail("GET", "/api/models/org/base", 503, times=1000)
         with pytest.raises(HubUnavailable, match=r"org/base.*HTTP 503"):
             terms_of(connect(), "org/base", PINS.model, "model", "model.base")
+
+
+SECRET = b"HF_TOKEN=hf_canary\0"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A local base model's folder, beside a file that is nobody's business."""
+    folder = tmp_path / "models" / "base"
+    for name, content in BASE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (tmp_path / "secret").write_bytes(SECRET)
+    return folder
+
+
+def local(base: Path, **sections: dict) -> Recipe:
+    """A recipe that starts from local files."""
+    (base.parent / "chats.jsonl").write_text("{}")
+    sources = {
+        "model": {"base": str(base)},
+        "dataset": {"source": str(base.parent / "chats.jsonl")},
+    }
+    return recipe(**sources, **sections)
+
+
+LOCAL_PINS = Pins(dataset=f"sha256:{'1' * 64}", model=f"sha256:{'2' * 64}")
+
+
+class TestTextsOfOthers:
+    """What lies beside a base model goes out only if it is what its name says."""
+
+    @pytest.mark.parametrize("name", ["LICENSE", "NOTICE.txt", "USE_POLICY.md", "README.md"])
+    @pytest.mark.parametrize(
+        "target", ["../../secret", "/proc/self/environ", "/dev/zero", "config"]
+    )
+    def test_a_link_is_refused_before_any_work(self, base: Path, name: str, target: str) -> None:
+        (base / "config").write_text("inside the folder, and a link all the same")
+        (base / name).unlink(missing_ok=True)
+        (base / name).symlink_to(target)
+        with pytest.raises(PublishError, match=f"{name} is a link to .*put the text itself there"):
+            check_terms(local(base))
+        with pytest.raises(PublishError, match=name):
+            terms_of(connect(), str(base), "sha256:1", "model", "model.base")
+
+    def test_neither_is_what_is_no_file_or_no_text_or_endless(self, base: Path) -> None:
+        (base / "LICENSE").unlink()
+        for make, complaint in (
+            (lambda path: os.mkfifo(path), "is no file"),
+            (lambda path: path.write_bytes(b"x" * (MOST + 1)), "has more than 1,048,576 bytes"),
+            (lambda path: path.write_bytes(b"MZ\x90\0"), "is not text in UTF-8"),
+            (lambda path: path.write_bytes("© 2026".encode("latin-1")), "is not text in UTF-8"),
+        ):
+            make(base / "LICENSE")
+            with pytest.raises(PublishError, match=complaint):
+                check_terms(local(base))
+            (base / "LICENSE").unlink()
+        check_terms(local(base))
+
+    def test_a_card_that_is_no_yaml_is_not_quoted(self, base: Path) -> None:
+        (base / "README.md").write_text("---\n\tlicense: [hf_canary\n---\n")
+        with pytest.raises(PublishError, match="not YAML") as caught:
+            check_terms(local(base))
+        assert "hf_canary" not in str(caught.value)
+        (base / "README.md").write_text(f"---\nlicense: {'[' * 20_000}\n---\n")
+        with pytest.raises(PublishError, match="not YAML"):
+            check_terms(local(base))
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("LICENSE", "LICENSE.txt", "license.md", "LICENCE.rst", "Notice", "NOTICE.txt"),
+            *("USE_POLICY.md", "COPYING", "LICENSE-MODEL", "LICENSE-CODE", "MODEL_LICENSE"),
+            *("THIRD_PARTY_NOTICES.txt", "ACCEPTABLE_USE_POLICY.md", "TERMS_OF_USE.txt"),
+        ],
+    )
+    def test_names_of_licences(self, name: str) -> None:
+        assert LICENCES.fullmatch(name)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("NOTICE.exe", "LICENSE.py", "LICENSE.txt.exe", "LICENSE.html", "license.safetensors"),
+            *("LICENSE/../x", "licences/third.txt", "LICENSE\n", "noticed", "LICENSE .txt", ".env"),
+        ],
+    )
+    def test_names_that_only_begin_so(self, name: str) -> None:
+        assert not LICENCES.fullmatch(name)
+
+    def test_texts_are_known_by_their_bytes(self) -> None:
+        assert is_text("GNU GENERAL\x0c\r\n\tPUBLIC © é".encode())
+        assert not is_text(b"\x7fELF")
+        assert not is_text(b"\x1b[2J")
+
+    def test_a_folder_of_licences_is_left_alone(self, base: Path) -> None:
+        (base / "licenses").mkdir()
+        terms = terms_of(connect(), str(base), "sha256:1", "model", "model.base")
+        assert set(terms.files) == {"LICENSE", "USE_POLICY.md"}
+
+    def test_a_snapshot_of_the_hub_is_made_of_links_and_its_licences_go_along(
+        self, hub: Hub, tmp_path: Path
+    ) -> None:
+        """As people name it in model.base, and as huggingface_hub leaves it."""
+        from huggingface_hub import snapshot_download
+
+        path = snapshot_download("org/base", revision=PINS.model, cache_dir=tmp_path / "cache")
+        assert Path(path, "LICENSE").is_symlink()
+        terms = terms_of(connect(), path, "sha256:1", "model", "model.base")
+        assert terms.licence == "other"
+        assert terms.files == {name: BASE[name] for name in ("LICENSE", "USE_POLICY.md")}
+
+    def test_a_forged_snapshot_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_bytes(SECRET)
+        snapshot = tmp_path / "models--a--b" / "snapshots" / "c1"
+        snapshot.mkdir(parents=True)
+        blobs = tmp_path / "models--a--b" / "blobs"
+        blobs.mkdir()
+        (blobs / "1").symlink_to(tmp_path / "secret")
+        for target in (
+            "../../blobs/1",
+            "../../../secret",
+            "../../blobs/../../secret",
+            "../../blobs",
+        ):
+            (snapshot / "LICENSE").symlink_to(target)
+            with pytest.raises(PublishError, match="LICENSE is a link"):
+                terms_of(connect(), str(snapshot), "sha256:1", "model", "model.base")
+            (snapshot / "LICENSE").unlink()
+        blobs.joinpath("1").unlink()
+        blobs.rmdir()
+        blobs.symlink_to(tmp_path)
+        (snapshot / "LICENSE").symlink_to("../../blobs/secret")
+        with pytest.raises(PublishError, match="LICENSE is a link"):
+            terms_of(connect(), str(snapshot), "sha256:1", "model", "model.base")
+
+    @pytest.mark.usefixtures("home", "signed_in")
+    def test_of_the_hub_only_texts_of_known_names_are_carried(self, hub: Hub) -> None:
+        files = hub.model("org/base").commits[PINS.model]
+        files |= {"NOTICE.exe": b"MZ", "LICENSE.txt": b"L" * (MOST + 1), "NOTICE": b"\xff\xfe\0"}
+        files["USE_POLICY.md"] = BASE["USE_POLICY.md"]
+        run()
+        for repo in yours(hub).values():
+            assert {"LICENSE", "USE_POLICY.md"} <= set(repo.files)
+            assert not {"NOTICE.exe", "LICENSE.txt", "NOTICE"} & set(repo.files)
+            assert "Its `LICENSE.txt`, `NOTICE`: only there." in repo.files["README.md"].decode()
+
+
+@pytest.mark.usefixtures("home", "signed_in")
+class TestOutputs:
+    """Of what was made, only what loads a model or an adapter leaves, and only as files."""
+
+    def test_by_names_that_are_known(self, hub: Hub) -> None:
+        made = line()
+        for folder in (made["adapter"].path, made["merged"].path):
+            for name in (
+                *("training_args.bin", "pytorch_model.bin", "optimizer.pt", "rng_state.pth"),
+                *("modeling_x.py", "train.log", "train.job.json", "output.json", "events.out"),
+                *("model.safetensors.py", "x_model.safetensors", "notes.txt", ".env"),
+            ):
+                (folder / name).write_bytes(b"no")
+            for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+                (folder / name).write_bytes(b"{}")
+        with disable_run_logger():
+            publish.fn(**made)
+        common = {".gitattributes", "LICENSE", "README.md", "USE_POLICY.md"}
+        tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+        assert set(hub.model("you/FineLlama-lora").files) == common | tokenizer | {
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
+        assert set(hub.model("you/FineLlama").files) == common | tokenizer | {
+            "config.json",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+        }
+
+    @pytest.mark.parametrize(
+        "name", ["adapter/tokenizer.json", "adapter/adapter_model.safetensors", "adapter"]
+    )
+    def test_not_through_links(self, hub: Hub, tmp_path: Path, name: str) -> None:
+        made = line()
+        path = made["adapter"].folder / name
+        secret = tmp_path / "secret"
+        if path.is_dir():
+            path.rename(secret)
+        else:
+            path.unlink(missing_ok=True)
+            secret.write_bytes(SECRET)
+        path.symlink_to(secret)
+        with disable_run_logger(), pytest.raises(PublishError, match="is a link"):
+            publish.fn(**made)
+        assert not any("hf_canary" in str(repo.files) for repo in yours(hub).values())
+        assert all(len(repo.commits) == 1 for repo in yours(hub).values())
+
+    @pytest.mark.parametrize("which", ["path", "modelfile"])
+    def test_nor_are_quants(self, hub: Hub, tmp_path: Path, which: str) -> None:
+        made = line()
+        quantized = made["ggufs"][1]
+        path = quantized.path if which == "path" else quantized.folder / quantized.files[0]
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+        with disable_run_logger(), pytest.raises(PublishError, match="is a link"):
+            publish.fn(**made)
+        assert not yours(hub)
+
+    def test_what_transformers_and_peft_save_is_known(self, tmp_path: Path) -> None:
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        from tests.tasks.conftest import make_base
+
+        make_base(tmp_path / "base")
+        saved = {path.name for path in (tmp_path / "base").iterdir()}
+        assert set(outputs_in(tmp_path / "base")) == saved
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(
+            tmp_path / "adapter"
+        )
+        assert set(outputs_in(tmp_path / "adapter")) == {
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
+        kept = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+        assert kept["base_model_name_or_path"] == str(tmp_path / "base")  # what must not leave
+
+    def test_no_path_of_this_machine_leaves(self, hub: Hub, base: Path, tmp_path: Path) -> None:
+        made = line()
+        settings = {
+            "base_model_name_or_path": str(base),
+            "r": 8,
+            "target_modules": ["q_proj"],
+            "eva_config": {"path": str(tmp_path / "scratch" / "x.bin")},
+        }
+        (made["adapter"].path / "adapter_config.json").write_text(json.dumps(settings))
+        (made["merged"].path / "config.json").write_text(
+            json.dumps({"_name_or_path": str(base), "hidden_size": 64, "note": "a/b and/or /"})
+        )
+        prompts = tmp_path / "prompts.jsonl"
+        prompts.write_text("{}")
+        changed = local(
+            base,
+            validation={"decontamination": {"files": [str(prompts)]}},
+            evaluation={"prompts": [f"What is in {prompts}?", "/etc or /usr?"]},
+        )
+        made |= {"recipe": changed, "pins": LOCAL_PINS}
+        with disable_run_logger():
+            published = publish.fn(**made)
+        assert len(yours(hub)) == 3
+        for repo in yours(hub).values():
+            for name, content in repo.files.items():
+                if name != "README.md":  # of which the recipe's own prompts are a part
+                    assert str(tmp_path).encode() not in content, name
+            text = repo.files["README.md"].decode()
+            assert str(tmp_path) not in text.replace(f"What is in {prompts}?", "")
+            assert "/etc or /usr?" in text
+            assert "- prompts.jsonl" in text
+        sent = json.loads(hub.model("you/FineLlama-lora").files["adapter_config.json"])
+        assert sent == settings | {
+            "base_model_name_or_path": "base",
+            "eva_config": {"path": "x.bin"},
+        }
+        merged = json.loads(hub.model("you/FineLlama").files["config.json"])
+        assert merged == {"_name_or_path": "base", "hidden_size": 64, "note": "a/b and/or /"}
+        assert (made["adapter"].path / "adapter_config.json").read_text() == json.dumps(settings)
+        assert str(tmp_path) not in json.dumps(published.params | published.commits)
+
+    def test_settings_that_name_a_hub_id_go_as_they_are(self, hub: Hub) -> None:
+        made = line()
+        path = made["adapter"].path / "adapter_config.json"
+        path.write_text('{"base_model_name_or_path":   "unsloth/base-bnb-4bit", "tokens": ["/"]}')
+        with disable_run_logger():
+            publish.fn(**made)
+        assert hub.model("you/FineLlama-lora").files["adapter_config.json"] == path.read_bytes()
+
+
+@pytest.mark.usefixtures("home")
+class TestForeignWords:
+    """A card of somebody else's is quoted in ours, and does nothing there."""
+
+    def release(self, text: str, kind: str = "licence") -> Release:
+        base = Terms("other", visible(text), None)
+        sections = {
+            "dataset": {"dataset": {"source": f"/data/{text}".rstrip("/")}},
+            "base": {"model": {"base": f"/models/{text}".rstrip("/")}},
+            "prompt": {"evaluation": {"prompts": [text]}},
+        }
+        if kind in sections:
+            changed = {"recipe": recipe(**sections[kind])}
+        elif kind == "measure":
+            changed = {"metrics": {f"{text}/base": 1.0, f"{text}/tuned": 2.0}}
+        else:
+            changed = {"base_terms": base}
+        values = {
+            "recipe": RECIPE, "pins": LOCAL_PINS, "metrics": METRICS, "quants": [quant("q4_k_m")],
+            "base_terms": Terms(), "data_terms": Terms(),
+        }  # fmt: skip
+        return Release(**values | changed)
+
+    @pytest.mark.parametrize("kind", ["licence", "measure", "dataset", "base", "prompt"])
+    @pytest.mark.parametrize("text", NASTY.values(), ids=list(NASTY))
+    def test_are_words(self, text: str, kind: str) -> None:
+        if "\ud800" in text and kind in ("dataset", "base"):
+            with pytest.raises(RecipeError, match="unable to parse"):
+                self.release(text, kind)
+            return
+        harmless = self.release(MARK, kind)
+        release = self.release(text, kind)
+        for artifact in ("adapter", "merged", "gguf"):
+            made = card(artifact, release)
+            body, plain = (
+                Page(rendered(one.split("\n---\n", 1)[1]))
+                for one in (made, card(artifact, harmless))
+            )
+            assert [tag for tag in body.tags if tag[0] != "code"] == [
+                tag for tag in plain.tags if tag[0] != "code"
+            ]
+            assert HOST not in str(body.tags)
+            assert unseen_in(made) == []
+            data = yaml.safe_load(made.split("\n---\n")[0].removeprefix("---\n"))
+            assert set(data) == set(ModelCard(card(artifact, harmless)).data.to_dict())
+            if kind == "licence":
+                assert data["license_name"] == visible(text)
+
+    @pytest.mark.parametrize(
+        ("link", "kept"),
+        [
+            ("https://example.org/licence?v=1#2", "https://example.org/licence?v=1#2"),
+            ("LICENSE", "LICENSE"),
+            ("docs/terms.md", f"https://huggingface.co/org/base/blob/{PINS.model}/docs/terms.md"),
+            ("a b](x)", f"https://huggingface.co/org/base/blob/{PINS.model}/a%20b%5D%28x%29"),
+            ("javascript:alert(1)", None),
+            ("data:text/html,x", None),
+            ("https://x/) [sign in](https://evil", None),
+            ("//evil.example/x", None),
+            ("../../../other", None),
+            ({"a": 1}, None),
+        ],
+    )
+    def test_a_licence_links_to_the_web_or_into_its_repository(
+        self, hub: Hub, signed_in: None, link: object, kept: str | None
+    ) -> None:
+        stated = {"license": "other", "license_name": ["no", "text"], "license_link": link}
+        front = f"---\n{yaml.safe_dump(stated)}---\n"
+        hub.model("org/base").commits[PINS.model]["README.md"] = front.encode()
+        terms = terms_of(connect(), "org/base", PINS.model, "model", "model.base")
+        assert (terms.licence, terms.name, terms.link) == ("other", None, kept)
