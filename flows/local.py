@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from retune.workspace import home
+from retune.workspace import home, keep_private, make_home
 
 USER_ERRORS = (ValueError, OSError, RuntimeError)
 # Of Prefect's own life; the second comes at the end of a run on a busy machine.
@@ -21,8 +21,10 @@ def configure() -> None:
 
     Whoever has set PREFECT_API_URL or another profile keeps it. While `retune ui` runs, its server
     is used, so that a run shows there live; else Prefect starts a temporary one on the same
-    database.
+    database. What is written from here on, by children too, is for the user's eyes alone.
     """
+    keep_private()
+    make_home()
     defaults = {
         "PREFECT_HOME": str(home() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

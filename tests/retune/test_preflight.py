@@ -43,6 +43,7 @@ def test_every_check_is_there_and_each_problem_has_its_fix(
         "GPU",
         "memory",
         "work folder",
+        "home folder",
         "tool cache",
         "llama.cpp",
         "C++ compiler",
