@@ -42,6 +42,7 @@ sys.exit(not any(name.startswith(("nvidia-", "cuda-")) for name in requires("tor
 '; then
   locks+=(--requirement infra/cuda.lock)
 fi
-"${pip[@]}" --require-hashes "${locks[@]}"
+# Wheels only: what is built would first fetch what builds it, and that without asking for hashes.
+"${pip[@]}" --require-hashes --only-binary :all: "${locks[@]}"
 # setuptools, which builds it, is in the lock.
 "${pip[@]}" --no-build-isolation --no-index --editable .

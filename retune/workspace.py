@@ -125,7 +125,7 @@ class Step(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    stage: str = Field(pattern="^[a-z]+$")  # it names a folder
+    stage: str = Field(pattern="^[a-z][a-z0-9_-]*$")  # it names a folder
     key: dict[str, Any]
 
     @property

@@ -107,11 +107,15 @@ class TestNothingIsLost:
 
     @pytest.fixture
     def folder(self, tmp_path):
+        """A folder in a folder: whatever goes wrong here erases no more than these."""
+        folder = tmp_path / "project"
+        folder.mkdir()
         (tmp_path / "thesis.tex").write_text("mine")
+        (folder / "thesis.tex").write_text("mine")
         rows = "\n".join(map(json.dumps, sums(150)))
         for name in ("...jsonl", "good.jsonl"):
-            (tmp_path / name).write_text(rows)
-        return tmp_path
+            (folder / name).write_text(rows)
+        return folder
 
     def validate(self, folder, *arguments):
         """Run the command in `folder`; return its exit code and its last words."""
@@ -126,6 +130,7 @@ class TestNothingIsLost:
             text=True,
         )
         assert (home / "mlflow.db").exists()
+        assert (folder.parent / "thesis.tex").read_text() == "mine"
         assert (folder / "thesis.tex").read_text() == "mine"
         assert (folder / "good.jsonl").exists()
         assert "Traceback" not in done.stderr
@@ -138,7 +143,7 @@ class TestNothingIsLost:
         assert folder / "home" / "validate" / "dataset" / "report.json" in mine
         assert {path.stat().st_mode & 0o077 for path in mine} == {0}  # for the owner alone
 
-    @pytest.mark.parametrize("out", [".", "..", "/", "home", "good.jsonl", "./home/.."])
+    @pytest.mark.parametrize("out", [".", "..", "home", "good.jsonl", "./home/.."])
     def test_wherever_the_report_shall_go(self, folder, out):
         code, said = self.validate(folder, "good.jsonl", "--out", out)
         assert code == 1

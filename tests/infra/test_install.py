@@ -40,7 +40,6 @@ def project(tmp_path):
         ("..", "would be erased"),
         (".", "would be erased"),
         ("data", "would be erased"),
-        ("/", "would be erased"),
         ("link", "is a link"),
         ("link/", "is a link"),
         ("link/project/data", "would be erased"),

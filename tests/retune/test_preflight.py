@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from retune import preflight
 from retune.llamacpp import LlamaCpp, LlamaCppNotFound
 from retune.preflight import check_disk, check_packages, checks
+from retune.workspace import make_home
 
 Program = Callable[[str, str], None]
 
@@ -211,3 +213,44 @@ class TestServers:
     def test_passwords_are_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
         assert preflight.check_mlflow().found == "postgresql://db/mlflow"
+
+
+class TestPrivacy:
+    """Who may read the home folder is said, with the command that changes it."""
+
+    @pytest.fixture
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        folder = tmp_path / "my home"
+        monkeypatch.setenv("RETUNE_HOME", str(folder))
+        return folder
+
+    def test_none_yet_is_fine(self, home: Path) -> None:
+        assert preflight.check_privacy().ok
+        assert not home.exists()
+
+    def test_one_made_by_retune_is_fine(self, home: Path) -> None:
+        make_home()
+        check = preflight.check_privacy()
+        assert (check.ok, check.found) == (True, f"{home}, for you alone (mode 700)")
+
+    @pytest.mark.parametrize("mode", [0o755, 0o750, 0o711, 0o702])
+    def test_an_open_one_is_told_and_the_fix_mends_it(self, home: Path, mode: int) -> None:
+        home.mkdir()
+        home.chmod(mode)
+        check = preflight.check_privacy()
+        assert check.ok is None
+        assert f"is open to other users (mode {mode:03o})" in check.found
+        command = check.fix.split("`")[1]
+        assert subprocess.run(command, shell=True, check=True)
+        assert preflight.check_privacy().ok
+
+    @pytest.mark.parametrize("place", ["me", "me/.."])
+    def test_the_users_own_is_a_problem(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    ) -> None:
+        (tmp_path / "me").mkdir()
+        monkeypatch.setenv("HOME", str(tmp_path / "me"))
+        monkeypatch.setenv("RETUNE_HOME", str(tmp_path / place))
+        check = preflight.check_privacy()
+        assert check.ok is False
+        assert check.fix.startswith("Name a folder for them alone")

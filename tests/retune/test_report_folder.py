@@ -44,7 +44,7 @@ def test_an_empty_folder_may_be_used_and_stays_itself(tmp_path):
             (folder / ".git" / "objects").mkdir(parents=True)
             or (folder / ".git" / "objects" / "x").touch()
         ),
-        lambda folder: (folder / "link").symlink_to("/"),
+        lambda folder: (folder / "link").symlink_to(folder.parent),
     ],
     ids=["a file", "a hidden one", "a link"],
 )
