@@ -313,7 +313,7 @@ def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event
     """Run the trainer to its end and write `adapter/`: an adapter, or whole weights in bf16."""
     import torch
 
-    if is_first() and not job.checkpoints.exists():
+    if is_first() and not any(job.checkpoints.glob("*")):
         mark(job.checkpoints)
     begin = checkpoints.newest_whole(job.checkpoints) if is_first() else None
     begin = _from_first(begin)
