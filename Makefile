@@ -21,7 +21,7 @@ ui: env llamacpp demo-data
 
 env: $(READY)
 
-$(READY): pyproject.toml requirements.lock infra/no-dependencies.txt infra/install.sh
+$(READY): pyproject.toml requirements.lock $(wildcard infra/*.lock infra/*.txt) infra/install.sh
 	@infra/install.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 
@@ -36,6 +36,4 @@ lint: env
 
 # Takes newer versions only where pyproject.toml asks for them: delete a line of the lock to renew it.
 lock: env
-	@$(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip compile --quiet --python-version 3.11 \
-	  --python-platform x86_64-manylinux_2_39 --extra dev --no-annotate --no-header pyproject.toml \
-	  --output-file requirements.lock
+	@$(BIN)/python -m pip install --quiet uv && $(BIN)/python -m infra.lock

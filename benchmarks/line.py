@@ -27,6 +27,7 @@ from retune import llamacpp
 from retune.config import QUANTIZATION_METHODS, Merging, Model, Quantization
 from retune.fan_out import fan_out
 from retune.machine import cores
+from retune.workspace import mark, remove
 
 TEXT_ROWS = 4  # a few windows of perplexity: enough to show that a file loads and computes
 CONTEXT = 512
@@ -122,7 +123,7 @@ class Line:
     def merge(self) -> str:
         """Write and compare the candidates that the merge stage has for this adapter; keep one."""
         folder = self.folder / "merged"
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         folder.mkdir()
         model = Model(base=str(self.base), max_length=2048, load_in_4bit=train.HAS_GPU)
         trained = {
@@ -145,8 +146,8 @@ class Line:
         best = min(said, key=lambda onto: said[onto]["kl"])
         (folder / best).rename(folder / "model")
         for loser in said.keys() - {best}:
-            shutil.rmtree(folder / loser)
-        shutil.rmtree(folder / "logits")
+            remove(folder / loser)
+        remove(folder / "logits")
         self._drop(self.base)
         return json.dumps(said)
 
@@ -198,7 +199,7 @@ class Line:
 
     def _drop(self, folder: Path) -> None:
         if self.lean:
-            shutil.rmtree(folder)
+            remove(folder)
 
     def _quant(self, method: str) -> Path:
         return self.folder / f"model-{method.upper()}.gguf"
@@ -212,7 +213,7 @@ def main() -> None:
     parser.add_argument("--lean", action="store_true", help="remove what no later stage reads")
     options = parser.parse_args()
     line = Line(options.shape, options.folder, options.steps, options.lean)
-    line.folder.mkdir(parents=True, exist_ok=True)
+    mark(line.folder)
     print("| stage | s | RSS GiB | GPU GiB | disk GiB | result |\n|---|---:|---:|---:|---:|---|")
     for stage in (
         line.make,

@@ -27,7 +27,7 @@ from retune import llamacpp
 from retune.config import PROJECTIONS, QUANTIZATION_METHODS, Quantization
 from retune.fan_out import fan_out
 from retune.machine import cores
-from retune.workspace import sha256
+from retune.workspace import mark, remove, sha256
 
 GIB = 2**30
 MAKE = """
@@ -103,8 +103,8 @@ class Workshop:
             llamacpp.convert(model, source, dtype="bf16", name="model")
             self._quantize(source, work, method)
             if merging:
-                shutil.rmtree(model)
-            source.unlink()
+                remove(model)
+            remove(source)
 
     def _quantize(self, source: Path, work: Path, method: str) -> None:
         llamacpp.quantize(source, self.file(work, method), method, cores())
@@ -127,7 +127,7 @@ class Seen:
 def watched(shop: Workshop, way: Callable[[Path], None]) -> Seen:
     """Run one way in an empty folder, which is removed afterwards."""
     work = shop.folder / "work"
-    shutil.rmtree(work, ignore_errors=True)
+    remove(work)
     work.mkdir()
     os.sync()
     begun, cpu = time.perf_counter(), cpu_seconds()
@@ -136,7 +136,7 @@ def watched(shop: Workshop, way: Callable[[Path], None]) -> Seen:
     seconds, cpu = time.perf_counter() - begun, cpu_seconds() - cpu
     files = {method: shop.file(work, method) for method in shop.methods}
     digests = {method: sha256(file) for method, file in files.items() if file.exists()}
-    shutil.rmtree(work)
+    remove(work)
     return Seen(seconds, cpu, watch.most["rss"], watch.most["disk"], digests)
 
 
@@ -154,13 +154,13 @@ def quantizers_cpu(shop: Workshop) -> float:
     for method in shop.methods:
         out = shop.folder / "floor-quant.gguf"
         llamacpp.quantize(source, out, method, 1)
-        out.unlink()
-    source.unlink()
+        remove(out)
+    remove(source)
     return cpu_seconds() - before
 
 
 def run(shape: str, folder: Path, methods: tuple[str, ...] = QUANTIZATION_METHODS) -> None:
-    shop = Workshop(shape, folder, methods)
+    shop = Workshop(shape, mark(folder), methods)
     copied = watched(shop, shop.copy).seconds
     floor = copied + quantizers_cpu(shop) / cores()
     print("| way | s | times the floor | times ours | CPU s | peak RSS GiB | peak disk GiB |")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from retune.config import Model, Training
 from retune.trainer.job import TrainJob
+from retune.workspace import mark, remove
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {
@@ -119,7 +120,7 @@ def make_rows(folder: Path, model: Path, count: int) -> None:
 def run_ours(name: str, folder: Path, model: Path, steps: int) -> dict[str, object]:
     settings = dict(OURS[name])
     job_folder = folder / folder_of(name)
-    shutil.rmtree(job_folder, ignore_errors=True)
+    remove(job_folder)
     job_folder.mkdir()
     four_bits = bool(settings.pop("load_in_4bit", HAS_GPU))
     if not HAS_GPU:
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--only", nargs="*", default=[ARTICLE, *OURS])
     options = parser.parse_args()
+    mark(options.folder)
     model = options.folder / options.shape
     if not (model / "config.json").exists():
         model.mkdir(parents=True)

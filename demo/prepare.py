@@ -13,13 +13,16 @@ import sys
 from pathlib import Path
 
 from demo import dataset
-from retune.workspace import cache_dir, home
+from retune.workspace import MARKER, NotOurs, cache_dir, keep_private, make_home, mark, remove
 
 SOURCES = ("base_model.py", "dataset.py", "text.py", "world.py")
 
 
 def prepare(into: Path, cache: Path) -> None:
-    """Write the demo's files into the folder `into`; what is there and up to date is left alone."""
+    """Write the demo's files into the folder `into`; what is there and up to date is left alone.
+
+    Raises NotOurs if another model is there.
+    """
     key = fingerprint()
     if (into / "made-by").is_file() and (into / "made-by").read_text() == key:
         print(f"Demo data is up to date in {into}")
@@ -33,8 +36,11 @@ def prepare(into: Path, cache: Path) -> None:
     ):
         dataset.write(variant, into / f"{name}.jsonl")
         print(f"Wrote {into / name}.jsonl: {len(variant):,} rows")
-    shutil.rmtree(into / "base", ignore_errors=True)
-    shutil.copytree(base_model(cache / f"demo-base-{key}"), into / "base")
+    base = into / "base"
+    if (into / "made-by").is_file() and base.is_dir():
+        (base / MARKER).touch()  # it was made before there were markers
+    remove(base)
+    shutil.copytree(base_model(cache / f"demo-base-{key}"), mark(base), dirs_exist_ok=True)
     (into / "made-by").write_text(key)
     print(f"Wrote {into / 'base'}: the base model")
 
@@ -44,11 +50,13 @@ def base_model(folder: Path) -> Path:
     if folder.is_dir():
         return folder
     print("Pretraining the demo's base model (two minutes, once)", flush=True)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    scratch = mark(folder.with_name("demo-base.partial"))
+    partial = scratch / folder.name
+    remove(partial)
+    partial.mkdir()
     pretrain(partial)
     partial.rename(folder)
+    remove(scratch)
     return folder
 
 
@@ -73,4 +81,8 @@ def fingerprint() -> str:
 
 
 if __name__ == "__main__":
-    prepare(home() / "demo", cache_dir())
+    keep_private()
+    try:
+        prepare(make_home() / "demo", cache_dir())
+    except NotOurs as error:
+        sys.exit(f"the demo's files were not made: {error}")

@@ -4,7 +4,6 @@ For a dataset repository's own CI, and for writing a recipe's thresholds.
 """
 
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from expectations.scores import Distribution
 from flows.recipes import load
 from retune.config import Model, Recipe, set_value
 from retune.escaping import terminal, visible
+from retune.report_folder import replacing
 from retune.sources import DATA_FORMATS, pin
 from retune.tracking import download_json, last_accepted
 
@@ -31,32 +31,33 @@ _NO_MODEL = "none"  # of a dataset file that is judged without a recipe
 def check(name: str, assignments: list[str], folder: Path) -> Report:
     """Judge the dataset of a recipe, or a dataset file by the default recipe; write into `folder`.
 
-    `folder` is replaced by what the gate leaves (see `tasks.validate.gate.FILES`). With a base model
-    the token ids are proven and counted as well. Raises SourceError and RecipeError for what cannot
-    be judged, DatasetRejected for too many long rows; what the gate itself rejects is in the report.
+    What the gate leaves (see `tasks.validate.gate.FILES`) replaces the report that is in `folder`;
+    nothing else may be there. With a base model the token ids are proven and counted as well. Raises
+    SourceError and RecipeError for what cannot be judged, NotOurs for a folder of something else,
+    DatasetRejected for too many long rows; what the gate itself rejects is in the report.
     """
     from tasks.format import check_truncation, write_chats
     from tasks.validate.gate import gate
 
     recipe = _recipe(name, assignments)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    with _fetched(recipe) as (rows, version):
+    lengths = None
+    with replacing(folder, name) as new, _fetched(recipe) as (rows, version):
         tokenizer = _tokenizer(recipe)
         accepted = last_accepted(recipe, version)
         stored = download_json(accepted, "validate/scores.json") if accepted else None
         reference = Distribution.model_validate(stored) if stored else None
-        report = gate(rows, _rules(recipe, tokenizer), folder, reference, _say)
+        report = gate(rows, _rules(recipe, tokenizer), new, reference, _say)
         if tokenizer and not report.failed:
             with tempfile.TemporaryDirectory() as chats:
                 lengths, _ = write_chats(
-                    folder / "rows.parquet",
+                    new / "rows.parquet",
                     tokenizer,
                     recipe.formatting.held_out_share,
                     Path(chats),
                 )
-            share = float((lengths > recipe.model.max_length).mean())
-            check_truncation(share, len(lengths), recipe.model, recipe.formatting)
+    if lengths is not None:
+        share = float((lengths > recipe.model.max_length).mean())
+        check_truncation(share, len(lengths), recipe.model, recipe.formatting)
     return report
 
 
@@ -101,9 +102,8 @@ def _recipe(name: str, assignments: list[str]) -> Recipe:
     if Path(name).suffix.lower() not in DATA_FORMATS:
         return load(name, assignments)
     values: dict[str, Any] = {"dataset": {"source": name}, "model": {"base": _NO_MODEL}}
-    values["name"] = (
-        re.sub(r"[^a-z0-9._-]+", "-", Path(name).stem.lower()).strip("-._") or "dataset"
-    )
+    words = re.sub(r"[^a-z0-9._-]+", "-", Path(name).stem.lower())
+    values["name"] = words[:60].strip("-._") or "dataset"
     for assignment in assignments:
         values = set_value(values, assignment)
     return Recipe.parse(values, name)

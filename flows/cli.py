@@ -87,17 +87,23 @@ def validate(
     dataset: DatasetName,
     settings: Settings = [],  # noqa: B006
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the report; replaced. [.retune/validate/NAME]")
+        Path | None,
+        typer.Option(
+            help="Folder for the report: new, empty, or of an earlier report, which is replaced. "
+            "[.retune/validate/NAME]"
+        ),
     ] = None,
 ) -> None:
     """Judge a dataset by the data gate alone; no server. Exit code 0: accepted, 1: rejected."""
     from flows import local
     from flows.check import check, shown
+    from retune.report_folder import report_folder, require_ours
 
+    folder = (out or report_folder(dataset)).resolve()
+    require_ours(folder)
     local.configure()
     from rich import print as show
 
-    folder = (out or home() / "validate" / Path(dataset).stem).absolute()
     report = check(dataset, settings, folder)
     show(shown(report))
     print(f"Report, quarantine and charts: {folder}")

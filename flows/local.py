@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retune.access import LOOPBACK, no_proxy, sign_in, ui_server
 from retune.escaping import terminal
-from retune.workspace import home
+from retune.workspace import home, keep_private, make_home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 USER_ERRORS = (ValueError, OSError, RuntimeError)
@@ -22,7 +22,10 @@ def configure() -> None:
     Whoever has named a server of their own, by PREFECT_API_URL, a profile or a prefect.toml, keeps
     it, and it learns nothing of this home's sign-in. Else, while `retune ui` runs, its server is
     used, so that a run shows there live; else Prefect starts a temporary one on the same database.
+    What is written from here on, by children too, is for the user's eyes alone.
     """
+    keep_private()
+    make_home()
     defaults = {
         "PREFECT_HOME": str(home() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from retune.config import Recipe, RecipeError, set_value
+from retune.documents import BYTES, read_yaml
 
 DEPLOYMENTS = Path("prefect.yaml")
 
@@ -20,11 +21,19 @@ def load(name: str, assignments: list[str]) -> Recipe:
 
 
 def deployments() -> dict[str, dict[str, Any]]:
-    """Return the parameters of every deployment in `prefect.yaml`, by name."""
+    """Return the parameters of every deployment in `prefect.yaml`, by name. Raises RecipeError."""
     if not DEPLOYMENTS.is_file():
         return {}
-    declared = _yaml(DEPLOYMENTS).get("deployments", [])
-    return {entry["name"]: entry.get("parameters", {}) for entry in declared}
+    content = _yaml(DEPLOYMENTS)
+    declared = content.get("deployments") if isinstance(content, dict) else None
+    found: dict[str, dict[str, Any]] = {}
+    for entry in declared if isinstance(declared, list) else []:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise RecipeError(f"{DEPLOYMENTS}: a deployment needs a name, got {entry!r:.80}")
+        if entry["name"] in found:
+            raise RecipeError(f"{DEPLOYMENTS}: two deployments are named {entry['name']!r:.80}")
+        found[entry["name"]] = entry.get("parameters") or {}
+    return found
 
 
 def _read(name: str) -> tuple[Any, str]:
@@ -42,9 +51,5 @@ def _read(name: str) -> tuple[Any, str]:
 
 
 def _yaml(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    with path.open("rb") as file:
+        return read_yaml(file.read(BYTES + 1), str(path))

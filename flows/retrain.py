@@ -30,7 +30,7 @@ from retune.fan_out import fan_out
 from retune.machine import require_machine
 from retune.records import Chats, Gguf, Imatrix
 from retune.tracking import Run, start_run
-from retune.workspace import home
+from retune.workspace import home, keep_private
 from tasks.conform import conform
 from tasks.evaluate import evaluate
 from tasks.fetch import fetch, pin_inputs
@@ -75,6 +75,7 @@ def retrain(
         publishing: What goes to the Hugging Face Hub.
         tracking: What MLflow keeps.
     """
+    keep_private()  # a team's own worker does not come by `retune ui`
     recipe = Recipe(
         name=name,
         model=model,

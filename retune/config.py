@@ -6,16 +6,37 @@ command line. Prefect builds its run form from the descriptions below.
 
 import re
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from reprlib import Repr
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from retune.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
 
 QUANTIZATION_METHODS = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+MOST_LINES = 20  # of mistakes that are named at once
+
+_UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # tab and line break are
+_SHORT = Repr()  # of Python's, which goes neither deep nor far
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 78
+
+# Every number and text has an upper bound, far above what is of use: what the libraries below would
+# choke on hours later is refused when the recipe is read.
 Share = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(ge=-1e9, le=1e9)]
+Line = Annotated[str, Field(max_length=4_096)]  # an id, a path, a revision, a name
+Phrase = Annotated[str, Field(max_length=10_000)]
 
 
 class RecipeError(ValueError):
@@ -24,6 +45,34 @@ class RecipeError(ValueError):
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `seed: on`, which YAML reads as true and pydantic as 1."""
+        kinds = _kinds(cls.model_fields[info.field_name].annotation)
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError("should be a number, not a truth value")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _is_readable(cls, value: Any) -> Any:
+        """Refuse control characters, which no path, name or sentence has and some libraries cut at."""
+        texts = value if isinstance(value, tuple | dict) else (value,)
+        for text in texts:
+            if isinstance(text, str) and (found := _UNREADABLE.search(text)):
+                raise ValueError(f"holds the character {found[0]!a}; remove it")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types of an annotation: {int, NoneType} for `Annotated[int, …] | None`."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {annotation}
 
 
 def _hint(word: str, known: Any) -> str:
@@ -36,24 +85,25 @@ def _hint(word: str, known: Any) -> str:
 def _all_known(named: Any, known: Any, kind: str) -> Any:
     for name in named:
         if name not in known:
-            raise ValueError(f"{name!r} is not {kind}{_hint(name, known)}")
+            raise ValueError(f"{_shown(name)} is not {kind}{_hint(str(name)[:80], known)}")
     return named
 
 
 class Model(Section):
     """The base model that is fine-tuned."""
 
-    base: str = Field(
+    base: Line = Field(
         description="Hub id or folder of the base model, e.g. unsloth/Meta-Llama-3.1-8B-bnb-4bit.",
         min_length=1,
     )
-    revision: str | None = Field(
+    revision: Line | None = Field(
         None,
         description="Branch, tag or commit of the base model on the Hub; empty: its main branch.",
     )
     max_length: int = Field(
         2048,
         ge=16,
+        le=16_777_216,
         description="Longest sequence that is trained on, in tokens; longer ones are cut.",
     )
     load_in_4bit: bool = Field(
@@ -83,15 +133,15 @@ class Model(Section):
 class Dataset(Section):
     """Where the conversations come from."""
 
-    source: str = Field(
+    source: Line = Field(
         description="Hub dataset id, or a local .jsonl, .json, .parquet, .csv or .arrow file.",
         min_length=1,
     )
-    revision: str | None = Field(
+    revision: Line | None = Field(
         None, description="Branch, tag or commit of the Hub dataset; empty: its main branch."
     )
-    subset: str | None = Field(None, description="Subset (configuration name) of the Hub dataset.")
-    split: str = Field(
+    subset: Line | None = Field(None, description="Subset (configuration name) of the Hub dataset.")
+    split: Line = Field(
         "train",
         pattern=r"^[\w.]+(\[\d*%?:\d*%?\])?$",
         description="Split to read, with an optional slice in rows or percent, e.g. train[:10000].",
@@ -101,12 +151,12 @@ class Dataset(Section):
 class Classifier(Section):
     """The sequence-classification model behind the scores."""
 
-    model: str = Field(
+    model: Line = Field(
         "HuggingFaceFW/fineweb-edu-classifier",
         min_length=1,
         description="Hub id or folder of a sequence-classification model with one output.",
     )
-    revision: str | None = Field(
+    revision: Line | None = Field(
         None, description="Branch, tag or commit of the classifier; empty: its main branch."
     )
     score: Literal["absent", "missing", "all", "never"] = Field(
@@ -117,19 +167,23 @@ class Classifier(Section):
     sample: int = Field(
         0,
         ge=0,
+        le=1_000_000_000,
         description="Stored scores that are computed again to see whether they hold, in rows.",
     )
     tolerance: float = Field(
-        0.1, gt=0, description="Largest difference at which a stored score still agrees."
+        0.1, gt=0, le=1e9, description="Largest difference at which a stored score still agrees."
     )
     min_agreement: Share = Field(
         0.95, description="Smallest share of the sample that must agree, 0 to 1."
     )
     max_length: int = Field(
-        512, ge=8, description="Tokens of a conversation that it reads; the rest is cut."
+        512,
+        ge=8,
+        le=1_000_000,
+        description="Tokens of a conversation that it reads; the rest is cut.",
     )
     batch_tokens: int = Field(
-        32_768, ge=512, description="Tokens per forward pass, padding included."
+        32_768, ge=512, le=1_000_000_000, description="Tokens per forward pass, padding included."
     )
 
 
@@ -137,7 +191,10 @@ class Drift(Section):
     """How far scores may move from those of the last accepted run of the same recipe."""
 
     max_psi: float = Field(
-        0.25, gt=0, description="Largest population stability index, over the old scores' deciles."
+        0.25,
+        gt=0,
+        le=1e6,
+        description="Largest population stability index, over the old scores' deciles.",
     )
     max_ks: float = Field(
         0.15, gt=0, le=1, description="Largest Kolmogorov-Smirnov distance, 0 to 1."
@@ -147,13 +204,15 @@ class Drift(Section):
 class Decontamination(Section):
     """Evaluation prompts that must not be trained on."""
 
-    files: tuple[str, ...] = Field(
+    files: tuple[Line, ...] = Field(
         (),
+        max_length=1000,
         description="Benchmark files (.jsonl, .json, .parquet, .csv, .arrow, .txt), all their texts.",
     )
     ngram: int = Field(
         13,
         ge=3,
+        le=1_000,
         description="Words in a row that a conversation and a prompt may not share; a shorter prompt "
         "of at least 5 words counts as a whole.",
     )
@@ -162,28 +221,37 @@ class Decontamination(Section):
 class Validation(Section):
     """The data gate: what a dataset must fulfil before a GPU is touched."""
 
-    min_rows: int = Field(100, ge=1, description="Fewest rows that must remain, in rows.")
+    min_rows: int = Field(
+        100, ge=1, le=1_000_000_000, description="Fewest rows that must remain, in rows."
+    )
     max_quarantined_share: Share = Field(
         0.1, description="Largest share of rows that may go to quarantine, 0 to 1."
     )
     max_source_share: Share | None = Field(
         None, description="Largest share of rows that may come from one source, 0 to 1."
     )
-    tolerances: dict[str, Share] = Field(
+    tolerances: dict[Line, Share] = Field(
         default_factory=dict,
+        max_length=1000,
         description="Share of rows that may have a flaw, by the flaw's name, 0 to 1, e.g. "
         "{refusal: 0.02}; see retune/flaws.py for the names and the defaults.",
     )
-    severities: dict[str, Severity] = Field(
+    severities: dict[Line, Severity] = Field(
         default_factory=dict,
+        max_length=1000,
         description="critical (blocks), warning (is shown) or info (is logged), by expectation, e.g. "
         "{email: critical, max_psi: warning}.",
     )
-    keep: tuple[str, ...] = Field(
-        (), description="Flaws that are counted but leave the row in the dataset, e.g. [refusal]."
+    keep: tuple[Line, ...] = Field(
+        (),
+        max_length=1000,
+        description="Flaws that are counted but leave the row in the dataset, e.g. [refusal].",
     )
     max_message_chars: int = Field(
-        200_000, ge=1, description="Longest message that is believable, in characters."
+        200_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Longest message that is believable, in characters.",
     )
     min_compression: Share = Field(
         0.05,
@@ -194,7 +262,7 @@ class Validation(Section):
         description="What happens to control tokens typed inside a message: the row goes to "
         "quarantine, or an invisible character makes plain text of them.",
     )
-    refusals: tuple[str, ...] = Field(
+    refusals: tuple[Phrase, ...] = Field(
         (
             "sorry, but I can't",
             "sorry, but I cannot",
@@ -212,9 +280,10 @@ class Validation(Section):
             "I do not feel comfortable",
             "I don't feel comfortable",
         ),
+        max_length=10_000,
         description="Phrases that make an answer a refusal when it begins with them or nearly so.",
     )
-    identities: tuple[str, ...] = Field(
+    identities: tuple[Phrase, ...] = Field(
         (
             "as an AI language model",
             "as a large language model",
@@ -232,10 +301,13 @@ class Validation(Section):
             "created by Alibaba",
             "developed by DeepSeek",
         ),
+        max_length=10_000,
         description="Phrases by which an answer names the model or the maker that wrote it.",
     )
-    languages: tuple[str, ...] = Field(
-        (), description="ISO 639-1 codes of the languages wanted, e.g. [en, de]; empty: any."
+    languages: tuple[Line, ...] = Field(
+        (),
+        max_length=1000,
+        description="ISO 639-1 codes of the languages wanted, e.g. [en, de]; empty: any.",
     )
     near_duplicate_similarity: float | None = Field(
         0.85,
@@ -247,23 +319,24 @@ class Validation(Section):
     score_required: bool = Field(
         True, description="Whether every row must carry a classifier score."
     )
-    score_min: float = Field(
+    score_min: Score = Field(
         0.0, description="Lowest score the classifier can give (its own scale)."
     )
-    score_max: float = Field(
+    score_max: Score = Field(
         6.0, description="Highest score the classifier can give (its own scale)."
     )
-    score_mean_min: float | None = Field(
+    score_mean_min: Score | None = Field(
         None, description="The mean score must be at least this (classifier's scale)."
     )
-    score_mean_max: float | None = Field(
+    score_mean_max: Score | None = Field(
         None, description="The mean score must be at most this (classifier's scale)."
     )
-    score_quantiles_min: dict[Annotated[float, Field(ge=0, le=1)], float] = Field(
+    score_quantiles_min: dict[Share, Score] = Field(
         default_factory=dict,
+        max_length=1000,
         description="The least score at each quantile, e.g. {0.05: 2.5, 0.5: 3.0}.",
     )
-    score_threshold: float | None = Field(
+    score_threshold: Score | None = Field(
         None, description="Score below which few rows may lie (classifier's scale)."
     )
     max_below_threshold_share: Share = Field(
@@ -272,9 +345,10 @@ class Validation(Section):
     min_distinct_scores: int = Field(
         20,
         ge=1,
+        le=1_000_000_000,
         description="Fewest different scores; a classifier run in bf16 gives few.",
     )
-    keep_score_min: float | None = Field(
+    keep_score_min: Score | None = Field(
         None, description="Filter: train only on rows that score at least this."
     )
     keep_top_share: float | None = Field(
@@ -350,7 +424,10 @@ class Training(Section):
         "unsloth", description="Library that trains; trl (with PEFT) serves several GPUs."
     )
     processes: int = Field(
-        1, ge=1, description="Processes on this machine, one per GPU; more than one needs trl."
+        1,
+        ge=1,
+        le=1_024,
+        description="Processes on this machine, one per GPU; more than one needs trl.",
     )
     shard: bool = Field(
         False,
@@ -368,30 +445,39 @@ class Training(Section):
     train_on: Literal["all", "responses"] = Field(
         "all", description="Learn every token, or only the assistant's turns."
     )
-    r: int = Field(16, ge=1, description="LoRA rank.")
+    r: int = Field(16, ge=1, le=65_536, description="LoRA rank.")
     alpha: int = Field(
-        16, ge=1, description="LoRA alpha; the update is scaled by alpha / r (rsLoRA: / √r)."
+        16,
+        ge=1,
+        le=1_000_000,
+        description="LoRA alpha; the update is scaled by alpha / r (rsLoRA: / √r).",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout, 0 to 1; 0 is the fast path.")
-    target_modules: tuple[str, ...] = Field(
-        PROJECTIONS, min_length=1, description="Projections that get an adapter."
+    target_modules: tuple[Line, ...] = Field(
+        PROJECTIONS, min_length=1, max_length=1000, description="Projections that get an adapter."
     )
     use_rslora: bool = Field(True, description="Rank-stabilised LoRA: scale by alpha / √r.")
     use_dora: bool = Field(False, description="DoRA: also learn each weight's magnitude; slower.")
     loraplus_ratio: float | None = Field(
         None,
         ge=1,
+        le=1e6,
         description="LoRA+: how much faster the B matrices learn, e.g. 16; empty: equal.",
     )
     learning_rate: float = Field(3e-4, gt=0, lt=1, description="Peak learning rate.")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="Course of the learning rate after warm-up."
     )
-    warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises.")
-    batch_size: int = Field(8, ge=1, description="Sequences per device and forward pass.")
+    warmup_steps: int = Field(
+        10, ge=0, le=1_000_000_000, description="Steps over which the learning rate rises."
+    )
+    batch_size: int = Field(
+        8, ge=1, le=65_536, description="Sequences per device and forward pass."
+    )
     gradient_accumulation: int = Field(
         2,
         ge=1,
+        le=65_536,
         description="Forward passes per optimizer step; batch_size × this is the effective batch.",
     )
     memory: Literal["auto", "as_written"] = Field(
@@ -399,45 +485,65 @@ class Training(Section):
         description="auto: measure the GPU and cut the effective batch and choose checkpointing to fit "
         "it, smaller still if memory runs out. as_written: batch_size and gradient_checkpointing hold.",
     )
-    epochs: float = Field(1.0, gt=0, description="Passes over the training rows.")
+    epochs: float = Field(1.0, gt=0, le=100_000, description="Passes over the training rows.")
     max_steps: int | None = Field(
-        None, ge=1, description="Stop after this many optimizer steps; empty: after `epochs`."
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Stop after this many optimizer steps; empty: after `epochs`.",
     )
     optimizer: Literal["adamw_8bit", "paged_adamw_8bit", "adamw_torch", "adamw_torch_fused"] = (
         Field("adamw_8bit", description="Optimizer; the 8-bit ones need a GPU.")
     )
-    weight_decay: float = Field(0.01, ge=0, description="Weight decay.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    weight_decay: float = Field(0.01, ge=0, le=1_000, description="Weight decay.")
+    max_grad_norm: float = Field(
+        1.0, gt=0, le=1e9, description="Gradients are clipped to this norm."
+    )
     packing: bool = Field(True, description="Fill each sequence with several conversations.")
     gradient_checkpointing: Literal["unsloth", "on", "off"] = Field(
         "unsloth", description="Recompute activations to save memory: Unsloth's, PyTorch's, or not."
     )
-    seed: int = Field(0, ge=0, description="Seed of adapter initialisation and data order.")
-    logging_steps: int = Field(1, ge=1, description="Steps between two logged metrics.")
+    seed: int = Field(
+        0, ge=0, le=4_294_967_295, description="Seed of adapter initialisation and data order."
+    )
+    logging_steps: int = Field(
+        1, ge=1, le=1_000_000_000, description="Steps between two logged metrics."
+    )
     checkpoint_minutes: float = Field(
-        10, gt=0, description="Minutes between two checkpoints: the most that a crash can cost."
+        10,
+        gt=0,
+        le=1e6,
+        description="Minutes between two checkpoints: the most that a crash can cost.",
     )
     checkpoint_steps: int | None = Field(
-        None, ge=1, description="Steps between two checkpoints, besides checkpoint_minutes."
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Steps between two checkpoints, besides checkpoint_minutes.",
     )
     max_loss_rise: float = Field(
         3.0,
         gt=1,
+        le=1e9,
         description="Stop when the loss is this many times its lowest (medians of 5 steps).",
     )
     max_gradient_norm: float = Field(
         1000.0,
         gt=0,
+        le=1e12,
         description="Stop when the gradient norm stays above this (median of 5 steps).",
     )
     price_per_hour: float | None = Field(
-        None, gt=0, description="Price of one GPU-hour; the run then shows what it cost."
+        None, gt=0, le=1e9, description="Price of one GPU-hour; the run then shows what it cost."
     )
     max_gpu_hours: float | None = Field(
-        None, gt=0, description="End with a checkpoint after this many GPU-hours; empty: no cap."
+        None,
+        gt=0,
+        le=1e9,
+        description="End with a checkpoint after this many GPU-hours; empty: no cap.",
     )
     max_cost: float | None = Field(
-        None, gt=0, description="End with a checkpoint at this cost; needs price_per_hour."
+        None, gt=0, le=1e12, description="End with a checkpoint at this cost; needs price_per_hour."
     )
 
     @model_validator(mode="after")
@@ -472,20 +578,33 @@ class Evaluation(Section):
     """Base and tuned model, side by side on the held-out conversations."""
 
     loss_rows: int = Field(
-        500, ge=1, description="Held-out conversations for loss and perplexity, at most."
+        500,
+        ge=1,
+        le=1_000_000_000,
+        description="Held-out conversations for loss and perplexity, at most.",
     )
     generation_rows: int = Field(
-        200, ge=0, description="Held-out conversations answered for exact match, at most."
+        200,
+        ge=0,
+        le=1_000_000_000,
+        description="Held-out conversations answered for exact match, at most.",
     )
-    max_new_tokens: int = Field(128, ge=1, description="Longest generated answer, in tokens.")
-    batch_size: int = Field(16, ge=1, description="Conversations per forward pass.")
-    samples: int = Field(24, ge=0, description="Generated answers kept in the sample table.")
-    prompts: tuple[str, ...] = Field(
-        ("Is 9.11 larger than 9.9?",), description="Further questions for the sample table."
+    max_new_tokens: int = Field(
+        128, ge=1, le=1_000_000, description="Longest generated answer, in tokens."
+    )
+    batch_size: int = Field(16, ge=1, le=65_536, description="Conversations per forward pass.")
+    samples: int = Field(
+        24, ge=0, le=1_000_000, description="Generated answers kept in the sample table."
+    )
+    prompts: tuple[Phrase, ...] = Field(
+        ("Is 9.11 larger than 9.9?",),
+        max_length=10_000,
+        description="Further questions for the sample table.",
     )
     max_loss_ratio: float = Field(
         1.0,
         gt=0,
+        le=1e6,
         description="Gate: held-out loss of the tuned model over that of the base, at most.",
     )
 
@@ -503,17 +622,18 @@ class Merging(Section):
         description="Weights that an adapter trained on 4-bit ones is merged on: the base's true 16-bit "
         "weights, what its 4-bit weights stand for, or whichever is nearer to the adapter model (KL).",
     )
-    base_16bit: str | None = Field(
+    base_16bit: Line | None = Field(
         None,
         description="Hub id or folder of the 16-bit weights of a base that is stored in 4 bits, e.g. "
         "unsloth/Meta-Llama-3.1-8B; empty: its 4-bit weights are merged on, dequantised.",
     )
-    base_16bit_revision: str | None = Field(
+    base_16bit_revision: Line | None = Field(
         None, description="Branch, tag or commit of base_16bit; empty: its main branch."
     )
     max_kl: float = Field(
         0.05,
         gt=0,
+        le=1e6,
         description="Gate: mean KL divergence of merged from adapter model, at most (nats per token).",
     )
     min_top1_agreement: Share = Field(
@@ -522,22 +642,29 @@ class Merging(Section):
     max_perplexity_ratio: float = Field(
         1.05,
         gt=1,
+        le=1e6,
         description="Gate: perplexity of merged over that of the adapter model, at most.",
     )
     check_rows: int = Field(
-        8, ge=1, description="Held-out conversations on which the two are compared."
+        8,
+        ge=1,
+        le=1_000_000_000,
+        description="Held-out conversations on which the two are compared.",
     )
-    max_shard_gb: float = Field(5.0, gt=0, description="Largest safetensors file, in GB.")
+    max_shard_gb: float = Field(5.0, gt=0, le=1e6, description="Largest safetensors file, in GB.")
 
 
 class QuantGate(Section):
     """What a GGUF file must reach against the 16-bit one; empty: the default for its bits."""
 
     max_perplexity_ratio: float | None = Field(
-        None, gt=1, description="Perplexity over that of the 16-bit GGUF, at most."
+        None, gt=1, le=1e6, description="Perplexity over that of the 16-bit GGUF, at most."
     )
     max_kl_divergence: float | None = Field(
-        None, gt=0, description="Mean KL divergence from the 16-bit GGUF, at most (nats per token)."
+        None,
+        gt=0,
+        le=1e6,
+        description="Mean KL divergence from the 16-bit GGUF, at most (nats per token).",
     )
     min_same_top_token: Share | None = Field(
         None, description="Share of tokens for which both rank the same token first, at least."
@@ -567,9 +694,10 @@ QUANT_GATES = {
 class Quantization(Section):
     """GGUF files for llama.cpp, one per method."""
 
-    methods: tuple[str, ...] = Field(
+    methods: tuple[Line, ...] = Field(
         QUANTIZATION_METHODS,
         min_length=1,
+        max_length=100,
         description="Quantization methods, by llama.cpp's names.",
     )
     imatrix: Literal["auto", "always", "never"] = Field(
@@ -580,33 +708,41 @@ class Quantization(Section):
     imatrix_rows: int = Field(
         100,
         ge=1,
+        le=1_000_000_000,
         description="Held-out conversations that the importance matrix is made of, at most.",
     )
     parallel: int | None = Field(
         None,
         ge=1,
+        le=1_024,
         description="Quantizations that run at the same time; empty: as cores, memory and disk allow.",
     )
     threads: int | None = Field(
         None,
         ge=1,
+        le=1_024,
         description="Threads that measure one file; empty: the cores, shared out. Quantizing itself "
         "takes the cores that are free.",
     )
     context: int = Field(
-        512, ge=32, description="Window over which perplexity is measured, in tokens."
+        512, ge=32, le=1_000_000, description="Window over which perplexity is measured, in tokens."
     )
     perplexity_rows: int = Field(
         50,
         ge=1,
+        le=1_000_000_000,
         description="Held-out conversations for perplexity, at most; at most half of them if an "
         "importance matrix is made of the others.",
     )
     answer_rows: int = Field(
-        100, ge=1, description="Held-out conversations answered through llama.cpp, at most."
+        100,
+        ge=1,
+        le=1_000_000_000,
+        description="Held-out conversations answered through llama.cpp, at most.",
     )
-    gates: dict[str, QuantGate] = Field(
+    gates: dict[Line, QuantGate] = Field(
         default_factory=dict,
+        max_length=100,
         description="Gates by method, e.g. {q2_k: {max_perplexity_ratio: 3}}; a file that fails is "
         "kept but not published. What is not named has a default by the method's bits.",
     )
@@ -660,17 +796,20 @@ class Publishing(Section):
     """Upload to the Hugging Face Hub."""
 
     enabled: bool = Field(False, description="Whether to upload at all.")
-    repo: str | None = Field(
+    repo: Line | None = Field(
         None,
-        pattern=r"^[\w.-]+/[\w.-]+$",
+        pattern=r"^\w[\w.-]*/\w[\w.-]*$",
         description="Hub repository of the merged model, e.g. you/FineLlama-3.1-8B. The adapter goes "
         "to <repo>-lora, the NF4 model to <repo>-bnb-4bit, the GGUF files to <repo>-GGUF.",
     )
     private: bool = Field(True, description="Whether the repositories are private.")
     artifacts: tuple[Literal["adapter", "merged", "merged_4bit", "gguf"], ...] | None = Field(
-        None, min_length=1, description="What to upload; empty: all that the recipe makes."
+        None,
+        min_length=1,
+        max_length=100,
+        description="What to upload; empty: all that the recipe makes.",
     )
-    token_secret: str | None = Field(
+    token_secret: Line | None = Field(
         None,
         description="Name of the Prefect Secret block that holds the Hub's token; empty: HF_TOKEN, or "
         "the token of `hf auth login`.",
@@ -688,7 +827,9 @@ class Publishing(Section):
 class Tracking(Section):
     """What MLflow keeps; the server is MLFLOW_TRACKING_URI, or a SQLite file in .retune."""
 
-    experiment: str | None = Field(None, description="MLflow experiment; empty: the recipe's name.")
+    experiment: Line | None = Field(
+        None, description="MLflow experiment; empty: the recipe's name."
+    )
     upload_models: bool = Field(
         False,
         description="Copy adapter, merged model and GGUF files into MLflow. Off: their path, size and "
@@ -701,6 +842,7 @@ class Recipe(Section):
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        max_length=100,  # it names an experiment, a model and runs
         description="Name of the recipe: a-z, 0-9, dot, dash, underscore.",
     )
     model: Model
@@ -776,33 +918,36 @@ class Recipe(Section):
         """
         if not isinstance(values, dict):
             raise RecipeError(
-                f"{origin}: expected sections such as `model:` and `dataset:`, got {values!r:.80}"
+                f"{origin}: expected sections such as `model:` and `dataset:`, got {_shown(values)}"
             )
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             lines = [_explain(cls, problem) for problem in error.errors()]
-            raise RecipeError("\n".join(f"{origin}: {line}" for line in lines)) from None
+            more = [f"and {len(lines) - MOST_LINES:,} more mistakes"] if lines[MOST_LINES:] else []
+            said = [f"{origin}: {line}" for line in (*lines[:MOST_LINES], *more)]
+            raise RecipeError("\n".join(said)) from None
 
 
 def set_value(values: dict[str, Any], assignment: str) -> dict[str, Any]:
     """Return a copy of nested `values` with one `section.key=value` applied; the value is YAML."""
-    import yaml
+    from retune.documents import read_yaml
 
     path, equals, text = assignment.partition("=")
     keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise RecipeError(
-            f"--set {assignment}: expected section.key=value, e.g. training.learning_rate=1e-4"
-        )
+    shown = f"--set {assignment!r:.80}"
+    if not equals or not all(keys) or len(keys) > 10:
+        raise RecipeError(f"{shown}: expected section.key=value, e.g. training.learning_rate=1e-4")
+    if not isinstance(values, dict):
+        raise RecipeError(f"{shown}: the recipe has no sections, it is {_shown(values)}")
     *parents, last = keys
     changed = node = dict(values)
     for key in parents:
         child = node.get(key) or {}
         if not isinstance(child, dict):
-            raise RecipeError(f"--set {assignment}: {key} is {child!r}, not a section")
+            raise RecipeError(f"{shown}: {key} is {_shown(child)}, not a section")
         node[key] = node = dict(child)
-    node[last] = yaml.safe_load(text)
+    node[last] = read_yaml(text, shown)
     return changed
 
 
@@ -820,13 +965,41 @@ def flat(section: BaseModel, prefix: str = "") -> dict[str, Any]:
 
 def _explain(recipe: type[BaseModel], problem: Any) -> str:
     """One line for one pydantic error: where, what was wrong, the value seen, what to change."""
-    where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    path = ".".join(f"{part!s:.80}" for part in problem["loc"]) or "recipe"
+    where = path if path.isprintable() else repr(path)  # a key may be anything
     if problem["type"] == "extra_forbidden":
-        section: Any = recipe
-        for part in problem["loc"][:-1]:
-            section = section.model_fields[part].annotation
-        return f"unknown key {where!r}{_hint(problem['loc'][-1], section.model_fields)}"
+        section = _section_at(recipe, problem["loc"][:-1])
+        known = section.model_fields if section else ()
+        return f"unknown key {path!r}{_hint(str(problem['loc'][-1])[:80], known)}"
     if problem["type"] == "missing":
         return f"{where} is missing; add it"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{where}: {message} (got {problem['input']!r:.80})"
+    return f"{where}: {message} (got {_shown(problem['input'])}){_quoting(problem)}"
+
+
+def _section_at(recipe: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
+    """Return the section that stands at `path`, by way of lists and of sections by name."""
+    found: Any = recipe
+    for part in path:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            found = found.model_fields[part].annotation
+        else:  # what one entry of a list, or of a section of names, is
+            found = get_args(found)[-1]
+        if None.__class__ in get_args(found):
+            found = next(arg for arg in get_args(found) if arg is not None.__class__)
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def _quoting(problem: Any) -> str:
+    """Return advice on a word that YAML takes for a truth value: `no` for Norway, `off`."""
+    if isinstance(problem["input"], bool) and problem["type"] in ("string_type", "literal_error"):
+        return "; YAML reads yes, no, on and off as true and false: put the word in quotes"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    """Return a value for an error: short, in one line, and whatever it is."""
+    try:
+        return f"{_SHORT.repr(value):.80}"
+    except ValueError:  # a number of more than 4,300 digits
+        return f"a {type(value).__name__} too long to show"

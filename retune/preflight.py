@@ -6,6 +6,7 @@ Nothing heavy is imported and nothing is changed, so that it also works where th
 import os
 import platform
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from retune.access import other_users, sign_in, sign_in_file, status, ui_server
 from retune.llamacpp import LlamaCppNotFound, locate
 from retune.llamacpp.prebuilt import LIMITS
 from retune.tracking import tracking_uri
-from retune.workspace import cache_dir, home
+from retune.workspace import NotOurs, cache_dir, home, own_home
 
 SHOWN = ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "prefect", "mlflow")
 COMPILERS = ("c++", "g++", "clang++")
@@ -52,6 +53,7 @@ def checks() -> list[Check]:
         check_gpu(torch_version=_version("torch") or ""),
         check_memory(memory()),
         check_disk("work folder", home(), "RETUNE_HOME", DISK_FOR_8B),
+        check_privacy(),
         check_disk("tool cache", cache_dir(), "XDG_CACHE_HOME", DISK_FOR_TOOLS),
         check_llamacpp(),
         check_compiler(),
@@ -147,6 +149,30 @@ def check_disk(name: str, folder: Path, variable: str, wanted: float) -> Check:
     ok = (True if gib >= wanted else None) if gib >= 1 else False
     fix = f"Free {wanted} GiB for large models, or set {variable} to a folder on a larger disk."
     return Check(name, ok, f"{folder}, {gib:.1f} GiB free", fix)
+
+
+def check_privacy() -> Check:
+    """Look at who may read the home folder, which is made for its owner alone.
+
+    Wider permissions are a note: a team may share a folder on purpose.
+    """
+    name = "home folder"
+    try:
+        folder = own_home()
+    except NotOurs as error:
+        problem, _, fix = str(error).partition("; ")
+        return Check(name, False, problem, f"{fix[:1].upper()}{fix[1:]}.")
+    if not folder.exists():
+        return Check(name, True, f"{folder}, made by the first run for you alone")
+    seen = folder.stat()
+    mode = stat.S_IMODE(seen.st_mode)
+    if seen.st_uid != os.geteuid():
+        fix = "Set RETUNE_HOME to a folder of your own."
+        return Check(name, None, f"{folder} belongs to another user (id {seen.st_uid})", fix)
+    if mode & 0o077:
+        fix = f"Datasets, quarantined rows and logs lie there: `chmod 700 {shlex.quote(str(folder))}`."
+        return Check(name, None, f"{folder} is open to other users (mode {mode:03o})", fix)
+    return Check(name, True, f"{folder}, for you alone (mode {mode:03o})")
 
 
 def check_llamacpp() -> Check:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from retune.config import Recipe, flat
 from retune.escaping import terminal
 from retune.processes import is_gone, this_process
-from retune.workspace import Output, SomeOutput, home, sha256, size
+from retune.workspace import Output, SomeOutput, home, make_home, sha256, size
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
 DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer ones
 BATCH = 100  # parameters per request; MLflow's limit
+SOURCE_TAG = "retune.source"  # of a registered version: the Hub's commit
 CHAMPION = "champion"  # alias of the registered version that was published last
 
 
@@ -138,12 +139,17 @@ class Run(BaseModel):
         )
 
     def register(self, name: str, source: str, tags: Mapping[str, str]) -> None:
-        """Make what lies at `source` the champion of the registered model `name`.
+        """Make what was published at the URL `source` the champion of the registered model `name`.
 
         A source that has a version keeps it, so that a run which reuses its outputs adds none, and
-        running an earlier recipe again goes back to what it made.
+        running an earlier recipe again goes back to what it made. To MLflow a version's source is
+        what this run logged of the publication: a server takes no URL of another host. The URL is
+        the tag `retune.source`, beside `tags`.
         """
         from mlflow.exceptions import MlflowException
+
+        # MLflow's filter language has no escapes, so what goes into it has no quotes.
+        assert re.fullmatch(r"[\w.-]+", name), f"not a recipe's name: {name!r}"
 
         try:
             client().create_registered_model(name)
@@ -151,8 +157,14 @@ class Run(BaseModel):
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         versions = client().search_model_versions(f"name = '{name}'")
-        found = next((version for version in versions if version.source == source), None)
-        version = found or client().create_model_version(name, source, self.id, tags=dict(tags))
+        found = next(
+            # An older version has the URL itself as its source.
+            (old for old in versions if source in (old.tags.get(SOURCE_TAG), old.source)),
+            None,
+        )
+        version = found or client().create_model_version(
+            name, f"runs:/{self.id}/publish", self.id, tags={**tags, SOURCE_TAG: source}
+        )
         client().set_registered_model_alias(name, CHAMPION, version.version)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -229,7 +241,7 @@ def client() -> "MlflowClient":
     # The first use of a SQLite file narrates 40 schema migrations.
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    home().mkdir(parents=True, exist_ok=True)
+    make_home()
     return MlflowClient(tracking_uri())
 
 

@@ -3,12 +3,16 @@
 A finished output is a folder `<home>/work/<stage>/<fingerprint>/` with an `output.json` that names
 the configuration and the inputs that made it. It is built beside, in `<fingerprint>.partial`, and
 renamed when done.
+
+What retune may delete again carries a marker from the moment it is made, and `remove` is the one
+function that deletes: it takes nothing that does not lie in such a folder.
 """
 
 import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +21,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+MARKER = ".made-by-retune"  # in a folder whose contents retune may remove
 
 
 class OutputBusy(RuntimeError):
@@ -28,9 +34,85 @@ class NoSpaceLeft(OSError):
     """The disk is too full to go on."""
 
 
+class NotOurs(ValueError):
+    """Something that retune did not make stands where it would write or remove."""
+
+
 def home() -> Path:
     """Folder of everything retune writes: $RETUNE_HOME, else `.retune` below the current folder."""
     return Path(os.environ.get("RETUNE_HOME") or ".retune").absolute()
+
+
+def own_home() -> Path:
+    """Return the home folder. Raises NotOurs for one that holds all that the user has."""
+    folder, user = home().resolve(), _users_home()
+    if folder in (user, *user.parents):
+        raise NotOurs(
+            f"RETUNE_HOME={home()} would mix retune's files with everything that is there; name a "
+            f"folder for them alone, e.g. {user / '.retune'}"
+        )
+    return home()
+
+
+def make_home() -> Path:
+    """Return the home folder; if it is not there, it is made for its owner's eyes alone (0700).
+
+    One that is there keeps its permissions, which may be wider on purpose: `retune doctor` tells.
+    Raises NotOurs, see `own_home`.
+    """
+    folder = own_home()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def keep_private() -> None:
+    """Let what this process and its children write be read by their owner alone (umask 077)."""
+    os.umask(0o077)
+
+
+def _users_home() -> Path:
+    # Path.home() raises for a user without a name, as in many containers.
+    return Path(os.path.expanduser("~")).resolve()  # noqa: PTH111
+
+
+def mark(folder: Path) -> Path:
+    """Return `folder`, made if need be, as one whose contents retune may remove.
+
+    Raises NotOurs if it holds anything that came before the marker.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_marked(folder.resolve()):
+        if found := next(folder.iterdir(), None):
+            raise NotOurs(
+                f"{folder} holds {found.name!r:.80}, which retune did not make; name another folder"
+            )
+        (folder / MARKER).touch()
+    return folder
+
+
+def is_marked(folder: Path) -> bool:
+    """Tell whether retune made `folder`. A link to a folder is not one."""
+    return (folder / MARKER).is_file() and not folder.is_symlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there; links are not followed.
+
+    Raises NotOurs unless it is, or lies in, a folder that retune made; and for one that holds the
+    home folder, retune's or the user's.
+    """
+    if not os.path.lexists(path):
+        return
+    # The way to it is resolved, so that neither `..` nor a link leads out of the marked folder.
+    place = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
+    if any(kept.is_relative_to(place) for kept in (home().resolve(), _users_home())):
+        raise NotOurs(f"{path} is not removed: {place} holds more than retune made")
+    if not any(map(is_marked, (place, *place.parents))):
+        raise NotOurs(f"{path} is not removed: retune did not make it ({MARKER} is not there)")
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
 
 
 def cache_dir() -> Path:
@@ -43,7 +125,7 @@ class Step(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    stage: str
+    stage: str = Field(pattern="^[a-z][a-z0-9_-]*$")  # it names a folder
     key: dict[str, Any]
 
     @property
@@ -124,12 +206,13 @@ def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
 
     final = step.folder
     partial = final.with_name(final.name + ".partial")
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_home()
+    _mark_stage(final.parent)
     try:
         # A kernel lock goes with its process, also when that is killed; a lock file would stay.
         with FileLock(final.with_name(final.name + ".lock"), timeout=0):
             if not keep_partial:
-                shutil.rmtree(partial, ignore_errors=True)
+                remove(partial)
             partial.mkdir(exist_ok=True)
             try:
                 yield Build(step, partial)
@@ -137,7 +220,7 @@ def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
                 if not keep_partial:
                     _keep_logs(partial)
                 raise
-            shutil.rmtree(final, ignore_errors=True)
+            remove(final)
             partial.rename(final)
     except Timeout:
         raise OutputBusy(
@@ -149,13 +232,22 @@ def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
         raise no_space_left(final, error) from error
 
 
+def _mark_stage(folder: Path) -> None:
+    """Make and mark the folder of a stage's outputs; one of before there were markers is known by
+    the names in it. Raises NotOurs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if all(
+        re.fullmatch(r"[0-9a-f]{16}(\.partial|\.lock)?", path.name) for path in folder.iterdir()
+    ):
+        (folder / MARKER).touch()
+    mark(folder)
+
+
 def _keep_logs(partial: Path) -> None:
     """Remove what a failed attempt left, which may be large, but for the logs that say why."""
     for path in partial.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.suffix != ".log":
-            path.unlink()
+        if path.is_dir() or path.suffix != ".log":
+            remove(path)
     if not any(partial.iterdir()):
         partial.rmdir()
 

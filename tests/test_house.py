@@ -120,3 +120,58 @@ def test_weights_are_read_from_safetensors_alone():
     assert set(pickles) == {"True"}
     modules = {"pickle", "joblib", "dill", "cloudpickle"}
     assert not [path for path in SOURCES if modules & imports(path)]
+
+
+# Where something may be removed or replaced besides retune.workspace.remove, and why that is safe.
+DELETES = {
+    ("retune/workspace.py", "remove", "rmtree"): "the one that asks for the marker",
+    ("retune/workspace.py", "remove", "unlink"): "the one that asks for the marker",
+    ("retune/workspace.py", "_keep_logs", "rmdir"): "an empty folder of a marked stage",
+    ("retune/workspace.py", "building", "rename"): "to a place that `remove` has just cleared",
+    ("retune/workspace.py", "write_whole", "replace"): "a file that the caller writes anew",
+    ("retune/report_folder.py", "_move_in", "rmdir"): "an empty folder of a report",
+    ("retune/report_folder.py", "_move_in", "replace"): "over a file of the report's own listing",
+    ("retune/llamacpp/process.py", "appearing_whole", "replace"): "the program's own output file",
+    ("retune/llamacpp/process.py", "appearing_whole", "unlink"): "a temporary file made above it",
+    ("retune/trainer/checkpoints.py", "seal", "rename"): "the seal of a checkpoint",
+    ("retune/trainer/loop.py", "cut_log", "rename"): "the training log that it has read",
+    ("tasks/train/trl_child.py", "_run_workers", "unlink"): "the workers' own result file",
+    ("tasks/merge/__init__.py", "keep", "rename"): "a candidate of the stage's own build folder",
+    ("tasks/validate/scoring_child.py", "write", "replace"): "a shard's own file of scores",
+    ("flows/ui.py", "serve", "unlink"): "the server's own address file",
+    ("infra/llamacpp/build.py", "making", "unlink"): "the build's own log, under the build's lock",
+    (
+        "infra/llamacpp/build.py",
+        "making",
+        "rename",
+    ): "to a place that was not there, under the lock",
+    ("infra/llamacpp/build.py", "unpack_source", "rename"): "within a scratch folder",
+    ("demo/prepare.py", "base_model", "rename"): "to a place that was not there",
+    ("benchmarks/line.py", "merge", "rename"): "within a folder that it has just made",
+    ("benchmarks/made_up.py", "_cached", "rename"): "to a place that was not there",
+}
+
+
+def deletions(path: Path) -> set[tuple[str, str, str]]:
+    """Return what in a file removes, or moves over something: (file, function, method)."""
+    found = set()
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for node in ast.walk(function):
+            # Bare names too: passed on, or imported with `from shutil import`.
+            name = getattr(node, "attr", getattr(node, "id", ""))
+            if name in ("rmtree", "unlink", "rmdir", "removedirs"):
+                found.add((str(path.relative_to(ROOT)), function.name, name))
+            if name == "remove" and ast.unparse(node).startswith("os."):
+                found.add((str(path.relative_to(ROOT)), function.name, name))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                moves = node.func.attr in ("rename", "replace") and len(node.args) == 1
+                if moves or node.func.attr in ("move", "renames"):
+                    found.add((str(path.relative_to(ROOT)), function.name, node.func.attr))
+    return found
+
+
+def test_only_one_function_deletes():
+    everywhere = [*SOURCES, *sorted((ROOT / "benchmarks").rglob("*.py"))]
+    assert set().union(*map(deletions, everywhere)) == set(DELETES)

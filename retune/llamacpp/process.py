@@ -106,7 +106,6 @@ def appearing_whole(out: Path) -> Iterator[Path]:
     """Give a path beside `out` to write to: it becomes `out` if the block ends well."""
     with NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
         partial = Path(file.name)
-    partial.chmod(0o644)  # a temporary file is the owner's alone
     try:
         yield partial
         partial.replace(out)

@@ -11,8 +11,9 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from pathlib import Path
+
+from retune.workspace import remove
 
 SEAL = "sealed.json"
 KEPT = 2  # of the newest, besides the best
@@ -47,7 +48,7 @@ def newest_whole(folder: Path) -> Path | None:
         if problem is None:
             return checkpoint
         logger.warning("%s is not used: %s; going back to the one before", checkpoint, problem)
-        shutil.rmtree(checkpoint)
+        remove(checkpoint)
     return None
 
 
@@ -77,7 +78,7 @@ def retain(folder: Path) -> None:
     best = min(losses, key=lambda path: losses[path], default=None)
     for path in found[:-KEPT]:
         if path != best:
-            shutil.rmtree(path)
+            remove(path)
 
 
 def loss_of(checkpoint: Path) -> float:

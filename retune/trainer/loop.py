@@ -8,7 +8,6 @@ its checkpoint is, so that whatever is killed when, no step is missing or there 
 import gc
 import json
 import os
-import shutil
 import signal
 import time
 from datetime import timedelta
@@ -23,6 +22,7 @@ from retune.models import compute_dtype, device, require_gpu_for_4bit, token_ids
 from retune.trainer import checkpoints, data, fit, meter
 from retune.trainer.health import Health, interrupted, over_budget
 from retune.trainer.job import Fit, Hopeless, TrainJob
+from retune.workspace import mark, remove
 
 if TYPE_CHECKING:
     import torch
@@ -313,6 +313,8 @@ def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event
     """Run the trainer to its end and write `adapter/`: an adapter, or whole weights in bf16."""
     import torch
 
+    if is_first() and not any(job.checkpoints.glob("*")):
+        mark(job.checkpoints)
     begin = checkpoints.newest_whole(job.checkpoints) if is_first() else None
     begin = _from_first(begin)
     step = checkpoints.step_of(begin) if begin else 0
@@ -328,7 +330,7 @@ def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event
         trainer.train(resume_from_checkpoint=str(begin) if begin else None)
     except Hopeless:
         if is_first():
-            shutil.rmtree(job.checkpoints, ignore_errors=True)  # they lead to the same end
+            remove(job.checkpoints)  # they lead to the same end
         raise
     except RuntimeError as error:
         if not fit.memory_ran_out(error):

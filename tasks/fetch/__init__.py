@@ -1,6 +1,5 @@
 """fetch: a Hub dataset at a pinned commit, or local files, as rows of one shape."""
 
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from retune.config import Dataset, Recipe
 from retune.inspection import inspect_inputs
 from retune.records import Pins, Rows
 from retune.sources import pin_all
-from retune.workspace import Step, building
+from retune.workspace import Step, building, remove
 from tasks.fetch.batches import to_rows
 from tasks.fetch.columns import row_schema
 from tasks.fetch.reading import read
@@ -57,7 +56,7 @@ def fetch(dataset: Dataset, pins: Pins, step: Step) -> Rows:
     with building(step) as build:
         batches = read(dataset, pins.commit(pins.dataset), build.path / "cache")
         rows = write_rows(to_rows(batches, dataset.source), build.path / "rows.parquet")
-        shutil.rmtree(build.path / "cache", ignore_errors=True)
+        remove(build.path / "cache")
         return build.finish(Rows, metrics={"rows": rows}, params={"dataset_version": pins.dataset})
 
 

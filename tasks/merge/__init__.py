@@ -1,7 +1,6 @@
 """merge: what was trained becomes one 16-bit checkpoint; what ships is what was trained."""
 
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from retune.merger import ENVIRONMENT
 from retune.merger.comparison import Yardstick
 from retune.merger.sources import Base
 from retune.records import Adapter, Chats, Merged, Pins
-from retune.workspace import Step, building
+from retune.workspace import Step, building, remove
 from tasks.merge.child import MergeJob
 from tasks.merge.four_bit_child import FourBitJob
 from tasks.merge.trained_child import TrainedJob
@@ -49,7 +48,7 @@ def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         best, models = seen[onto], ("model",)
         if recipe.merging.save_method == "merged_4bit":
             seen["4bit"], models = work.four_bit(), ("model", "model-4bit")
-        shutil.rmtree(work.yardstick.logits)
+        remove(work.yardstick.logits)
         return build.finish(
             Merged,
             metrics=best | by_candidate(seen),
@@ -148,7 +147,7 @@ class Work:
         """Make one candidate the stage's `model/`; remove the others."""
         self.path(name).rename(self.folder / "model")
         for loser in self.folder.glob("candidate-*"):
-            shutil.rmtree(loser)
+            remove(loser)
 
     def four_bit(self) -> Metrics:
         """Store `model/` in 4 bits too; return how near that is. Raises MergeMismatch."""

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,7 @@ from retune.config import Model, Training
 from retune.records import Adapter, Chats
 from retune.tracking import Run, client, watch_machine
 from retune.trainer.job import Fit, TrainJob
-from retune.workspace import Step, building, cache_dir
+from retune.workspace import Step, building, cache_dir, remove
 from tasks.stage import stage
 
 FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
@@ -42,7 +41,7 @@ def train(
         )
         with watch_machine(run):
             result = run_training(job, Monitor(run, job.log))
-        shutil.rmtree(job.checkpoints, ignore_errors=True)
+        remove(job.checkpoints)
         return build.finish(
             Adapter,
             metrics=result["metrics"],

@@ -1,6 +1,10 @@
 """`retune validate` and `retune scaffold-suite`: the gate alone, as a dataset repository's CI runs it."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -11,6 +15,8 @@ from flows.check import check, scaffold
 from retune.config import RecipeError
 from retune.sources import SourceError
 from tests.flows.test_line import Project, sums
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +100,68 @@ def test_unscored_data_needs_no_scores(here):
     rows = [{key: row[key] for key in ("conversations", "source")} for row in sums(150)]
     (here / "bare.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert yaml.safe_load(scaffold("bare.jsonl", []))["validation"]["score_required"] is False
+
+
+class TestNothingIsLost:
+    """`retune validate` replaces its own reports; whatever else stands there stays."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """A folder in a folder: whatever goes wrong here erases no more than these."""
+        folder = tmp_path / "project"
+        folder.mkdir()
+        (tmp_path / "thesis.tex").write_text("mine")
+        (folder / "thesis.tex").write_text("mine")
+        rows = "\n".join(map(json.dumps, sums(150)))
+        for name in ("...jsonl", "good.jsonl"):
+            (folder / name).write_text(rows)
+        return folder
+
+    def validate(self, folder, *arguments):
+        """Run the command in `folder`; return its exit code and its last words."""
+        home = folder / "home"
+        home.mkdir(exist_ok=True)
+        (home / "mlflow.db").touch()
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "validate", *arguments],
+            cwd=folder,
+            env=os.environ | {"RETUNE_HOME": str(home), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert (home / "mlflow.db").exists()
+        assert (folder.parent / "thesis.tex").read_text() == "mine"
+        assert (folder / "thesis.tex").read_text() == "mine"
+        assert (folder / "good.jsonl").exists()
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stderr.splitlines()[-1] if done.stderr else ""
+
+    def test_though_the_dataset_is_called_dot_dot(self, folder):
+        assert self.validate(folder, "...jsonl")[0] == 0
+        files = [path for path in (folder / "home").rglob("*") if path.is_file()]
+        mine = [path for path in files if path.name != "mlflow.db"]
+        assert folder / "home" / "validate" / "dataset" / "report.json" in mine
+        assert {path.stat().st_mode & 0o077 for path in mine} == {0}  # for the owner alone
+
+    @pytest.mark.parametrize("out", [".", "..", "home", "good.jsonl", "./home/.."])
+    def test_wherever_the_report_shall_go(self, folder, out):
+        code, said = self.validate(folder, "good.jsonl", "--out", out)
+        assert code == 1
+        assert "with --out" in said
+
+    def test_if_there_is_no_such_dataset(self, folder):
+        (folder / "report").mkdir()
+        (folder / "report" / "notes").touch()
+        code, said = self.validate(folder, "typo.jsonl", "--out", "report")
+        assert (code, (folder / "report" / "notes").exists()) == (1, True)
+        code, said = self.validate(folder, "typo.jsonl", "--out", "new")
+        assert (code, (folder / "new").exists()) == (1, False)
+        assert "nothing is at 'typo.jsonl'" in said
+
+
+def test_the_last_report_stays_if_the_next_cannot_be_made(here, tmp_path):
+    check("good.jsonl", [], tmp_path / "out")
+    before = (tmp_path / "out" / "report.json").read_text()
+    with pytest.raises(SourceError):
+        check("none.jsonl", [], tmp_path / "out")
+    assert (tmp_path / "out" / "report.json").read_text() == before

@@ -84,12 +84,41 @@ def test_a_recipe_may_be_a_file(tmp_path):
         ("nope.yaml", None, "no recipe file"),
         ("bad.yaml", "a: [", "is not YAML"),
         ("list.yaml", "- a", "expected sections"),
+        ("twice.yaml", "a: {b: 1}\na: {}", "line 2: 'a' stands there already, in line 1"),
+        ("latin.yaml", b"a: \xe9", "is not UTF-8 text"),
+        ("large.yaml", "a: 1\n" + "#" * 2_000_000, "has more than 1,000,000 bytes"),
     ],
 )
 def test_a_wrong_name_or_file_says_so(tmp_path, name, text, expected):
     if text is not None:
         path = tmp_path / name
-        path.write_text(text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
         name = str(path)
     with pytest.raises(RecipeError, match=expected):
         recipes.load(name, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("deployments: [{name: a}, {name: a}]", "two deployments are named 'a'"),
+        ("deployments: [{nam: a}]", "a deployment needs a name, got {'nam': 'a'}"),
+        ("deployments: [a]", "a deployment needs a name, got 'a'"),
+        ("deployments:\n- name: a\n  parameters: {x: 1}\n  parameters: {}", "line 4: 'parameters'"),
+        ("deployments: 7", "no deployment 'a' in prefect.yaml \\(there: none"),
+        ("- a", "no deployment 'a' in prefect.yaml \\(there: none"),
+        ("", "no deployment 'a'"),
+        ("deployments: [{name: a, parameters: 7}]", "expected sections"),
+        ("deployments: [{name: a, parameters: }]", "name is missing"),
+    ],
+)
+def test_a_wrong_list_of_deployments_says_so(tmp_path, monkeypatch, text, expected):
+    (tmp_path / "prefect.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=expected):
+        recipes.load("a", [])
+
+
+def test_the_shipped_recipes_are_read_as_prefect_reads_them():
+    read = {name: entry.get("parameters") for name, entry in DECLARED.items()}
+    assert recipes.deployments() == read

@@ -3,6 +3,7 @@
 import base64
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from retune import access, preflight
 from retune.llamacpp import LlamaCpp, LlamaCppNotFound
 from retune.preflight import check_disk, check_packages, checks
+from retune.workspace import make_home
 
 Program = Callable[[str, str], None]
 
@@ -45,6 +47,7 @@ def test_every_check_is_there_and_each_problem_has_its_fix(
         "GPU",
         "memory",
         "work folder",
+        "home folder",
         "tool cache",
         "llama.cpp",
         "C++ compiler",
@@ -287,3 +290,44 @@ class TestSignIn:
         assert check.ok is False
         assert "ann, bob" in check.found
         assert "install flask-wtf" in check.fix
+
+
+class TestPrivacy:
+    """Who may read the home folder is said, with the command that changes it."""
+
+    @pytest.fixture
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        folder = tmp_path / "my home"
+        monkeypatch.setenv("RETUNE_HOME", str(folder))
+        return folder
+
+    def test_none_yet_is_fine(self, home: Path) -> None:
+        assert preflight.check_privacy().ok
+        assert not home.exists()
+
+    def test_one_made_by_retune_is_fine(self, home: Path) -> None:
+        make_home()
+        check = preflight.check_privacy()
+        assert (check.ok, check.found) == (True, f"{home}, for you alone (mode 700)")
+
+    @pytest.mark.parametrize("mode", [0o755, 0o750, 0o711, 0o702])
+    def test_an_open_one_is_told_and_the_fix_mends_it(self, home: Path, mode: int) -> None:
+        home.mkdir()
+        home.chmod(mode)
+        check = preflight.check_privacy()
+        assert check.ok is None
+        assert f"is open to other users (mode {mode:03o})" in check.found
+        command = check.fix.split("`")[1]
+        assert subprocess.run(command, shell=True, check=True)
+        assert preflight.check_privacy().ok
+
+    @pytest.mark.parametrize("place", ["me", "me/.."])
+    def test_the_users_own_is_a_problem(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    ) -> None:
+        (tmp_path / "me").mkdir()
+        monkeypatch.setenv("HOME", str(tmp_path / "me"))
+        monkeypatch.setenv("RETUNE_HOME", str(tmp_path / place))
+        check = preflight.check_privacy()
+        assert check.ok is False
+        assert check.fix.startswith("Name a folder for them alone")

@@ -2,10 +2,16 @@
 
 import itertools
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
+import mlflow.artifacts
 import mlflow.data
 import pytest
 from mlflow.data.huggingface_dataset_source import HuggingFaceDatasetSource
@@ -14,13 +20,60 @@ from retune import tracking
 from retune.config import Recipe, flat
 from retune.workspace import Output, Step, building
 
-RECIPE = Recipe.parse({"name": "r", "model": {"base": "a/b" * 3000}, "dataset": {"source": "c/d"}})
+NUMBERS = itertools.count(1)
 
 
 @pytest.fixture
-def client(tmp_path, monkeypatch):
+def recipe():
+    """A recipe of its own for each test, since all share one server; one value is long."""
+    return Recipe.parse(
+        {
+            "name": f"r{next(NUMBERS)}",
+            "model": {"base": "a/b"},
+            "dataset": {"source": "c/d"},
+            "validation": {"refusals": ["I can't" * 10] * 100},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """MLflow's own server, as `mlflow server` starts it; its address."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = ("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}")
+    places += ("--artifacts-destination", str(folder / "artifacts"))
+    command = [Path(sys.executable).with_name("mlflow"), "server", *places]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(240):
+                assert process.poll() is None, (folder / "log").read_text()
+                with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+                    break
+                time.sleep(0.25)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def client(request, tmp_path, monkeypatch):
+    """MLflow's client of the embedded store, and of a server."""
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if request.param == "server":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
     tracking.client.cache_clear()
     yield tracking.client()
     tracking.client.cache_clear()
@@ -48,33 +101,33 @@ def artifacts(client, run, path=None):
     return {file.path for file in client.list_artifacts(run.id, path)}
 
 
-def test_a_run_holds_the_whole_recipe_and_each_output(client):
+def test_a_run_holds_the_whole_recipe_and_each_output(client, recipe):
     old = make_output("old")
-    with tracking.start_run(RECIPE, "first", {"where": "here"}) as run:
+    with tracking.start_run(recipe, "first", {"where": "here"}) as run:
         run.log(make_output("new"))
         history = client.get_metric_history(run.id, "train/loss")
         assert [entry.step for entry in history] == [0]  # the live log is the task's own work
         run.log(old)
     stored = client.get_run(run.id)
     assert stored.info.status == "FINISHED"
-    assert set(stored.data.params) == set(flat(RECIPE))
+    assert set(stored.data.params) == set(flat(recipe))
     assert stored.data.params["training.learning_rate"] == "0.0003"
-    assert len(stored.data.params["model.base"]) == tracking.PARAM_LIMIT
+    assert len(stored.data.params["validation.refusals"]) == tracking.PARAM_LIMIT
     assert stored.data.metrics["train/seconds"] >= 0
     assert artifacts(client, run, "train") == {"train/notes.txt", "train/models.json"}
 
 
-def test_a_reused_output_brings_its_history(client):
+def test_a_reused_output_brings_its_history(client, recipe):
     old = make_output("old")
-    with tracking.start_run(RECIPE, "second", {}) as run:
+    with tracking.start_run(recipe, "second", {}) as run:
         run.log(old)
     assert client.get_run(run.id).data.tags["retune.train"] == "reused"
     steps = [e.step for e in client.get_metric_history(run.id, "train/loss") if e.step]
     assert steps == [1, 2]
 
 
-def test_models_are_logged_by_place_size_and_hash(client):
-    with tracking.start_run(RECIPE, "third", {}) as run:
+def test_models_are_logged_by_place_size_and_hash(client, recipe):
+    with tracking.start_run(recipe, "third", {}) as run:
         output = run.log(make_output("x"))
         path = client.download_artifacts(run.id, "train/models.json")
     (entry,) = json.loads(Path(path).read_text())["models"]
@@ -83,11 +136,11 @@ def test_models_are_logged_by_place_size_and_hash(client):
     assert len(entry["sha256"]) == 64
 
 
-def test_models_are_uploaded_when_the_recipe_asks(client):
-    recipe = RECIPE.model_copy(
-        update={"tracking": RECIPE.tracking.model_copy(update={"upload_models": True})}
+def test_models_are_uploaded_when_the_recipe_asks(client, recipe):
+    uploading = recipe.model_copy(
+        update={"tracking": recipe.tracking.model_copy(update={"upload_models": True})}
     )
-    with tracking.start_run(recipe, "fourth", {}) as run:
+    with tracking.start_run(uploading, "fourth", {}) as run:
         run.log(make_output("y"))
     assert "train/models" in artifacts(client, run, "train")
 
@@ -95,8 +148,8 @@ def test_models_are_uploaded_when_the_recipe_asks(client):
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
-def test_a_run_ends_as_its_block_does(client, error, status):
-    with pytest.raises(type(error)), tracking.start_run(RECIPE, "fifth", {}) as run:
+def test_a_run_ends_as_its_block_does(client, recipe, error, status):
+    with pytest.raises(type(error)), tracking.start_run(recipe, "fifth", {}) as run:
         raise error
     stored = client.get_run(run.id)
     assert stored.info.status == status
@@ -139,8 +192,8 @@ def test_a_run_that_lost_its_process_goes_on(client):
     assert [child.info.run_name for child in children] == ["q4_k_m"]
 
 
-def test_children_know_their_parent(client):
-    with tracking.start_run(RECIPE, "sixth", {}) as run:
+def test_children_know_their_parent(client, recipe):
+    with tracking.start_run(recipe, "sixth", {}) as run:
         run.log_child(make_output("z"), "q4_k_m")
         run.log_failed_child("q2_k", RuntimeError("broke"))
     children = client.search_runs(
@@ -150,7 +203,7 @@ def test_children_know_their_parent(client):
     assert seen == {"q4_k_m": "FINISHED", "q2_k": "FAILED"}
 
 
-def accepted(pin: str, recipe: Recipe = RECIPE, gate: str = "passed") -> str:
+def accepted(recipe: Recipe, pin: str, gate: str = "passed") -> str:
     """Make a run whose gate said `gate` of the dataset version `pin`; return its id."""
     with tracking.start_run(recipe, "earlier", {"retune.dataset": pin}) as run:
         run.set_tags({"retune.gate": gate})
@@ -166,8 +219,8 @@ def clock(monkeypatch):
     )
 
 
-def test_a_hub_dataset_is_an_input_that_mlflow_can_load_again(client):
-    with tracking.start_run(RECIPE, "seventh", {}) as run:
+def test_a_hub_dataset_is_an_input_that_mlflow_can_load_again(client, recipe):
+    with tracking.start_run(recipe, "seventh", {}) as run:
         run.log_dataset(
             "FineTome", "a" * 40, "m/FineTome", "c0ffee", 900, "training", split="train"
         )
@@ -181,57 +234,57 @@ def test_a_hub_dataset_is_an_input_that_mlflow_can_load_again(client):
     assert (source.config_name, source.split) == (None, "train")
 
 
-def test_a_local_dataset_is_an_input_by_its_path(client, tmp_path):
+def test_a_local_dataset_is_an_input_by_its_path(client, recipe, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("{}")
-    with tracking.start_run(RECIPE, "eighth", {}) as run:
+    with tracking.start_run(recipe, "eighth", {}) as run:
         run.log_dataset("rows", "1234", str(file), None, 1, "training")
     (logged,) = client.get_run(run.id).inputs.dataset_inputs
     assert logged.dataset.source_type == "local"
     assert Path(mlflow.data.get_source(logged).load()).read_text() == "{}"
 
 
-def test_runs_are_found_by_their_dataset(client):
-    with tracking.start_run(RECIPE, "ninth", {}) as run:
+def test_runs_are_found_by_their_dataset(client, recipe):
+    with tracking.start_run(recipe, "ninth", {}) as run:
         run.log_dataset("rows", "1234", "a/b", "c0ffee", 1, "training")
     for word, ids in (("rows", [run.id]), ("others", [])):
         found = client.search_runs([run.experiment_id], f"dataset.name = '{word}'")
         assert [r.info.run_id for r in found] == ids
 
 
-def test_without_an_earlier_run_nothing_was_accepted(client):
-    assert tracking.last_accepted(RECIPE, "sha256:a") is None
-    accepted("sha256:a")
-    assert tracking.last_accepted(RECIPE, "sha256:a") is None
+def test_without_an_earlier_run_nothing_was_accepted(client, recipe):
+    assert tracking.last_accepted(recipe, "sha256:a") is None
+    accepted(recipe, "sha256:a")
+    assert tracking.last_accepted(recipe, "sha256:a") is None
 
 
-def test_the_newest_run_on_other_data_was_accepted_last(client, clock):
-    accepted("sha256:a")
-    newest = accepted("sha256:b")
-    accepted("sha256:c")
-    accepted("sha256:d", gate="failed")
-    accepted("sha256:e", recipe=RECIPE.model_copy(update={"name": "other"}))
-    assert tracking.last_accepted(RECIPE, "sha256:c") == newest
+def test_the_newest_run_on_other_data_was_accepted_last(client, recipe, clock):
+    accepted(recipe, "sha256:a")
+    newest = accepted(recipe, "sha256:b")
+    accepted(recipe, "sha256:c")
+    accepted(recipe, "sha256:d", gate="failed")
+    accepted(recipe.model_copy(update={"name": "other"}), "sha256:e")
+    assert tracking.last_accepted(recipe, "sha256:c") == newest
     # Run again, the same data is compared with the same run.
-    accepted("sha256:c")
-    assert tracking.last_accepted(RECIPE, "sha256:c") == newest
+    accepted(recipe, "sha256:c")
+    assert tracking.last_accepted(recipe, "sha256:c") == newest
 
 
-def test_the_experiment_may_have_a_name_of_its_own(client):
+def test_the_experiment_may_have_a_name_of_its_own(client, recipe):
     named = Recipe.parse(
-        {**RECIPE.model_dump(exclude_unset=True), "tracking": {"experiment": "it's mine"}}
+        {**recipe.model_dump(exclude_unset=True), "tracking": {"experiment": "it's mine"}}
     )
-    run_id = accepted("sha256:a", recipe=named)
+    run_id = accepted(named, "sha256:a")
     assert tracking.last_accepted(named, "sha256:b") == run_id
 
 
-def test_a_pin_cannot_change_the_question(client):
+def test_a_pin_cannot_change_the_question(client, recipe):
     with pytest.raises(AssertionError, match="not a commit"):
-        tracking.last_accepted(RECIPE, "x' OR tags.a = 'b")
+        tracking.last_accepted(recipe, "x' OR tags.a = 'b")
 
 
-def test_json_artifacts_come_back(client):
-    with tracking.start_run(RECIPE, "tenth", {}) as run:
+def test_json_artifacts_come_back(client, recipe):
+    with tracking.start_run(recipe, "tenth", {}) as run:
         client.log_dict(run.id, {"mean": 3.5}, "validate/scores.json")
         client.log_dict(run.id, {"é": 1}, "top.json")
     assert tracking.download_json(run.id, "validate/scores.json") == {"mean": 3.5}
@@ -241,19 +294,55 @@ def test_json_artifacts_come_back(client):
 @pytest.mark.parametrize(
     "path", ["validate/scores.json", "validate/other.json", "none/x.json", "x"]
 )
-def test_a_missing_artifact_is_none(client, path):
-    with tracking.start_run(RECIPE, "eleventh", {}) as run:
+def test_a_missing_artifact_is_none(client, recipe, path):
+    with tracking.start_run(recipe, "eleventh", {}) as run:
         client.log_dict(run.id, {}, "validate/there.json")
     assert tracking.download_json(run.id, path) is None
 
 
-def test_what_was_published_last_is_the_champion(client):
-    with tracking.start_run(RECIPE, "first", {}) as run:
-        run.register("r", "https://hub/a/commit/1", {"sha256": "1"})
-        run.register("r", "https://hub/a/commit/2", {"sha256": "2"})
-        champion = client.get_model_version_by_alias("r", "champion")
-        assert champion.source == "https://hub/a/commit/2"
-        assert (champion.run_id, champion.tags) == (run.id, {"sha256": "2"})
-        run.register("r", "https://hub/a/commit/1", {"sha256": "1"})
-    assert client.get_model_version_by_alias("r", "champion").version == 1
-    assert len(client.search_model_versions("name = 'r'")) == 2
+def test_what_was_published_last_is_the_champion(client, recipe):
+    first, second = "https://hub/a/commit/1", "https://hub/a/commit/2"
+    with tracking.start_run(recipe, "first", {}) as run:
+        run.register(recipe.name, first, {"sha256": "1"})
+        run.register(recipe.name, second, {"sha256": "2"})
+        champion = client.get_model_version_by_alias(recipe.name, "champion")
+        assert champion.tags == {"sha256": "2", "retune.source": second}
+        assert (champion.run_id, champion.source) == (run.id, f"runs:/{run.id}/publish")
+    with tracking.start_run(recipe, "second", {}) as run:
+        run.register(recipe.name, first, {"sha256": "1"})
+    champion = client.get_model_version_by_alias(recipe.name, "champion")
+    assert int(champion.version) == 1
+    assert len(client.search_model_versions(f"name = '{recipe.name}'")) == 2
+
+
+def test_a_registered_version_leads_to_what_the_run_logged(client, recipe):
+    with building(Step(stage="publish", key={"k": recipe.name})) as build:
+        (build.path / "cards").mkdir()
+        (build.path / "cards" / "README.md").write_text("the card")
+        output = build.finish(Output, files=("cards",))
+    with tracking.start_run(recipe, "twelfth", {}) as run:
+        run.log(output)
+        run.register(recipe.name, "https://hub/a/commit/1", {})
+    champion = client.get_model_version_by_alias(recipe.name, "champion")
+    stored = client.get_model_version_download_uri(recipe.name, champion.version)
+    path = mlflow.artifacts.download_artifacts(stored, tracking_uri=tracking.tracking_uri())
+    assert (Path(path) / "cards" / "README.md").read_text() == "the card"
+
+
+def test_a_version_of_an_earlier_retune_is_known_again(recipe, tmp_path, monkeypatch):
+    """Its source is the URL itself, which only the embedded store took."""
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking.client.cache_clear()
+    with tracking.start_run(recipe, "first", {}) as run:
+        tracking.client().create_registered_model(recipe.name)
+        tracking.client().create_model_version(recipe.name, "https://hub/a/commit/1", run.id)
+        run.register(recipe.name, "https://hub/a/commit/1", {})
+    assert len(tracking.client().search_model_versions(f"name = '{recipe.name}'")) == 1
+    tracking.client.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["it's", "a' OR name = 'b", ""])
+def test_a_name_cannot_change_the_question(client, recipe, name):
+    with tracking.start_run(recipe, "x", {}) as run, pytest.raises(AssertionError, match="not a"):
+        run.register(name, "https://hub/a/commit/1", {})

@@ -11,6 +11,7 @@ from retune.config import Model, RecipeError, Training
 from retune.trainer import checkpoints, data, fit, loop, meter
 from retune.trainer.health import Health, over_budget
 from retune.trainer.job import Hopeless, TrainJob
+from retune.workspace import mark
 from tests.tasks.conftest import make_tokenizer
 
 TURNS = [
@@ -118,8 +119,8 @@ def test_a_flat_batch_starts_anew_at_each_conversation():
 
 
 def make_checkpoint(folder, step, loss):
-    checkpoint = folder / f"checkpoint-{step}"
-    checkpoint.mkdir(parents=True)
+    checkpoint = mark(folder) / f"checkpoint-{step}"
+    checkpoint.mkdir()
     (checkpoint / "adapter_model.safetensors").write_bytes(bytes(range(256)) * step)
     (checkpoint / "trainer_state.json").write_text("{}")
     checkpoints.seal(checkpoint, loss)
@@ -161,7 +162,7 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     for step, loss in ((5, 2.0), (10, 0.5), (15, 0.9), (20, 0.8), (100, 0.7)):
         make_checkpoint(tmp_path, step, loss)
     checkpoints.retain(tmp_path)
-    kept = sorted(checkpoints.step_of(path) for path in tmp_path.iterdir())
+    kept = sorted(checkpoints.step_of(path) for path in tmp_path.glob("checkpoint-*"))
     assert kept == [10, 20, 100]
 
 

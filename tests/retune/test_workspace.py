@@ -10,7 +10,7 @@ import time
 import pytest
 
 from retune import workspace
-from retune.workspace import NoSpaceLeft, Output, OutputBusy, Step, building
+from retune.workspace import NoSpaceLeft, NotOurs, Output, OutputBusy, Step, building
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +101,135 @@ def test_sha256_of_a_folder_sees_names_and_contents(tmp_path):
     first = workspace.sha256(folder)
     (folder / "a").rename(folder / "b")
     assert workspace.sha256(folder) != first
+
+
+class TestRemove:
+    """Nothing goes that retune did not make."""
+
+    def test_what_lies_in_a_marked_folder_goes(self, tmp_path):
+        folder = workspace.mark(tmp_path / "made")
+        (folder / "sub").mkdir()
+        (folder / "sub" / "file").touch()
+        workspace.remove(folder / "sub" / "file")
+        assert not (folder / "sub" / "file").exists()
+        workspace.remove(folder / "sub")
+        workspace.remove(folder / "sub")  # it is gone already
+        assert [path.name for path in folder.iterdir()] == [workspace.MARKER]
+        workspace.remove(folder)
+        assert not folder.exists()
+
+    @pytest.mark.parametrize(
+        "name", ["foreign", "foreign/file", "made/../foreign", "made/way/file"]
+    )
+    def test_other_things_stay(self, tmp_path, name):
+        (tmp_path / "foreign").mkdir()
+        (tmp_path / "foreign" / "file").touch()
+        (workspace.mark(tmp_path / "made") / "way").symlink_to(tmp_path / "foreign")
+        with pytest.raises(NotOurs, match="is not removed"):
+            workspace.remove(tmp_path / name)
+        assert (tmp_path / "foreign" / "file").is_file()
+
+    def test_a_link_goes_and_what_it_leads_to_stays(self, tmp_path):
+        (tmp_path / "foreign").mkdir()
+        (tmp_path / "foreign" / "file").touch()
+        link = workspace.mark(tmp_path / "made") / "way"
+        link.symlink_to(tmp_path / "foreign")
+        workspace.remove(link)
+        assert not link.is_symlink()
+        assert (tmp_path / "foreign" / "file").is_file()
+
+    def test_a_link_is_not_a_folder_that_retune_made(self, tmp_path):
+        made = workspace.mark(tmp_path / "made")
+        (tmp_path / "link").symlink_to(made)
+        with pytest.raises(NotOurs):
+            workspace.remove(tmp_path / "link")
+        assert made.is_dir()
+
+    def test_a_home_folder_stays_though_it_be_marked(self, tmp_path, monkeypatch):
+        user = workspace.mark(tmp_path / "me")
+        monkeypatch.setenv("HOME", str(user))
+        monkeypatch.setenv("RETUNE_HOME", str(user / "retune"))
+        for path in (user, user / "retune" / "..", user / "retune"):
+            (user / "retune").mkdir(exist_ok=True)
+            with pytest.raises(NotOurs, match="holds more"):
+                workspace.remove(path)
+
+    def test_a_folder_with_other_things_is_not_marked(self, tmp_path):
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(NotOurs, match=r"holds 'notes\.txt', which retune did not make"):
+            workspace.mark(tmp_path)
+
+
+def test_a_stage_folder_of_something_else_is_left_alone(tmp_path):
+    """RETUNE_HOME may be a project with a folder `work/train` of its own."""
+    (STEP.folder.parent).mkdir(parents=True)
+    (STEP.folder.parent / "thesis.tex").touch()
+    with pytest.raises(NotOurs, match=r"thesis\.tex"), building(STEP):
+        pass
+    assert (STEP.folder.parent / "thesis.tex").exists()
+
+
+def test_outputs_of_before_there_were_markers_are_retunes_own():
+    partial = STEP.folder.with_name(STEP.folder.name + ".partial")
+    (partial / "model").mkdir(parents=True)
+    STEP.folder.mkdir()
+    with building(STEP) as build:
+        assert not any(build.path.iterdir())
+        build.finish(Output)
+    assert STEP.done
+
+
+def test_the_work_folder_may_be_a_link_to_a_larger_disk(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "work").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        with building(STEP) as build:
+            (build.path / "model").mkdir()
+            build.finish(Output)
+    assert (tmp_path / "disk" / STEP.name / "output.json").is_file()
+
+
+def test_an_output_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    STEP.folder.parent.mkdir(parents=True)
+    STEP.folder.symlink_to(tmp_path / "mine")
+    with building(STEP) as build:
+        build.finish(Output)
+    assert (tmp_path / "mine" / "file").exists()
+    assert not STEP.folder.is_symlink()
+
+
+@pytest.mark.parametrize("stage", ["..", "a/b", "", "/tmp", "a b"])
+def test_a_stage_names_one_folder(stage):
+    with pytest.raises(ValueError, match="stage"):
+        Step(stage=stage, key={})
+
+
+class TestHome:
+    @pytest.mark.parametrize("place", ["~", "~/..", "~/.", "link"])
+    def test_it_is_not_the_users_own(self, tmp_path, monkeypatch, place):
+        user = tmp_path / "me"
+        user.mkdir()
+        (tmp_path / "link").symlink_to(user)
+        place = str(tmp_path / "link") if place == "link" else place.replace("~", str(user))
+        monkeypatch.setenv("HOME", str(user))
+        monkeypatch.setenv("RETUNE_HOME", place)
+        with pytest.raises(NotOurs, match="name a folder for them alone"):
+            workspace.make_home()
+        with pytest.raises(NotOurs), building(STEP):
+            pass
+        assert not any(user.iterdir())
+
+    def test_it_is_made_for_its_owner_alone(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "new" / "home"))
+        with building(STEP) as build:
+            build.finish(Output)
+        assert (tmp_path / "new" / "home").stat().st_mode & 0o777 == 0o700
+
+    def test_one_that_is_there_keeps_its_permissions(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "team"))
+        (tmp_path / "team").mkdir()
+        (tmp_path / "team").chmod(0o770)
+        workspace.make_home()
+        assert (tmp_path / "team").stat().st_mode & 0o777 == 0o770
