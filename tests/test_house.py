@@ -139,6 +139,9 @@ DELETES = {
     ("tasks/merge/__init__.py", "keep", "rename"): "a candidate of the stage's own build folder",
     ("tasks/validate/scoring_child.py", "write", "replace"): "a shard's own file of scores",
     ("flows/ui.py", "serve", "unlink"): "the server's own address file",
+    ("flows/ui.py", "_end_leftovers", "unlink"): "the same file of a server that was killed",
+    ("retune/access.py", "_read", "unlink"): "a sign-in that others could read",
+    ("retune/loaders.py", "strip_code", "unlink"): "code in what a stage has just saved",
     ("infra/llamacpp/build.py", "making", "unlink"): "the build's own log, under the build's lock",
     (
         "infra/llamacpp/build.py",
