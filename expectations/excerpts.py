@@ -88,7 +88,9 @@ def _around(flaw: str, rules: Rules) -> "pl.Expr":
     }
     head = text.str.head(LENGTH)
     if flaw == "unknown_role":
-        return pl.concat_str(pl.col("role").fill_null("(none)"), pl.lit(": "), head)
+        return pl.concat_str(pl.col("role").fill_null("(none)"), pl.lit(": "), text).str.head(
+            LENGTH
+        )
     if flaw not in patterns:
         return head
     near = text.str.extract(rf"(?s)(.{{0,{_BEFORE}}}(?:{patterns[flaw]}).{{0,{LENGTH}}})")

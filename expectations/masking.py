@@ -42,18 +42,23 @@ _BEGUN = (
     r"AIza[A-Za-z0-9_-]{4}|eyJ[A-Za-z0-9_-]{4}|\bSG\.[A-Za-z0-9_-]{8}",
     rf"\b(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA){_MARKS}[0-9A-Z]{{4}}",
 )
-_SEPARATOR = r"""[*`"'\\ \t)\]]{0,6}(?:[:=]{1,2}>?|\bis\b)[*`"'\\ \t]{0,6}"""
+_MORE = r"(?:[_-][A-Za-z0-9_-]{0,24}|[A-Z0-9][A-Za-z0-9_]{0,24})?"  # SECRET_KEY_BASE, tokenValue
+_SEPARATOR = _MORE + r"""[*`"'\\ \t)\]]{0,6}(?:[:=]{1,2}>?|\bis\b)[*`"'\\ \t]{0,6}"""
+_PASSWORD = (
+    r"(?i:pass(?:word|wd|phrase|code)?|\bpwd|_pw|mot de passe|passwort|contraseña)s?" + _SEPARATOR
+)
+_KEY_NAME = (
+    r"(?i:secret|token|credential|api[_ -]?key|(?:access|account|private|shared|signing|encryption|"
+    r"client|master|auth)[_ -]?key|\bkey|\bsig|signature)s?" + _SEPARATOR
+)
+_OPTION = r"\s--?(?:password|pass|token|secret|api-key|user)[ =]"
 # What stands after the name of a secret: the rest of the line after a password's, else one word.
 _NAMED = (
-    rf"((?i:pass(?:word|wd|phrase|code)|\bpwd|_pw|mot de passe|passwort|contraseña)s?{_SEPARATOR})"
-    r"[^\n]+",
-    r"((?i:secret|token|credential|api[_ -]?key|(?:access|account|private|shared|signing|"
-    r"encryption|client|master|auth)[_ -]?key|\bkey|\bsig|signature)"
-    rf"s?{_SEPARATOR})"
-    r"""[^\s"'`,;<>()]{6,}""",
+    rf"({_PASSWORD})[^\n]+",
+    rf"""({_KEY_NAME})[^\s"'`,;<>()]{{6,}}""",
     r"""((?i:authorization|cookie)["'\\]{0,2}\s*:\s*)[^\n]+""",
     r"(\b(?i:bearer) {1,3})[A-Za-z0-9+/._~=-]{16,}",
-    r"(\s--?(?:password|pass|token|secret|api-key|user)[ =])\S{4,}",
+    rf"({_OPTION})\S{{4,}}",
     r"(\s-u ?)[^\s:]+:\S+",
 )
 # The user and the password of a URL; a password may hold @ and /.
@@ -63,8 +68,7 @@ _IN_URLS = (
 )
 _DOUBTFUL = (  # what any of these begins with
     *("PRIVATE KEY|PuTTY-User-Key", *_BEGUN, r"://[^\s:/]*[:@][^\s]*@"),
-    rf"(?i:pass|pwd|_pw|secret|token|key|credential|\bsig|signature|contraseña){_SEPARATOR}",
-    r"(?i:authorization|cookie|bearer)|\s--?(?:password|pass|token|secret|api-key|user)[ =]|\s-u ",
+    *(_PASSWORD, _KEY_NAME, _OPTION, r"(?i:authorization|cookie|bearer)|\s-u "),
 )
 _RUN = r"[A-Za-z0-9+/_=-]{20,}"  # as long as no word, or several joined ones
 

@@ -181,8 +181,8 @@ class Proof:
             at = lost[0]
             raise ChatFormatError(
                 f"the tokenizer does not give back what went in: row {chats['row'][at]}, "
-                f"{mask(chats['text'][at])!r:.120} became {mask(decoded[at])!r:.120}; choose a base model whose "
-                f"tokenizer is lossless"
+                f"{mask(chats['text'][at])!r:.120} became {mask(decoded[at])!r:.120}; choose a base "
+                f"model whose tokenizer is lossless"
             )
 
     def _of_template(self, roles: tuple[str, ...]) -> int:

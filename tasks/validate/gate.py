@@ -121,8 +121,8 @@ def _write_rows(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -
                 .join(first.select("row", "place", "excerpt"), on="row", how="left")
             )
             if rules.config.quarantine_rows == "whole":
-                rows_ = batch.with_columns(lines["score"], lines["reasons"])
-                whole.append(rows_.filter(lines["fate"] == "quarantined"))
+                judged = batch.with_columns(lines["score"], lines["reasons"])
+                whole.append(judged.filter(lines["fate"] == "quarantined"))
     pl.concat(quarantine).write_parquet(folder / "quarantine.parquet")
     if whole:
         pl.concat(whole).write_parquet(folder / WHOLE_ROWS)
