@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from expectations import credentials, personal
 from expectations import messages as m
 from expectations.messages import FOREIGN_TOKENS, KNOWN_ROLES, Rules
 from expectations.similarity import BANDS, LEAST_PROMPT, PERMUTATIONS, SHINGLE
@@ -154,11 +155,16 @@ class Checks:
         self.identities = [phrase.lower() for phrase in self.config.identities]
         self.secrets = _secret_detectors()
         self.patterns = {
-            name: re.compile(_as_python(getattr(m, name.upper())))
-            for name in ("control", "broken", "mojibake", "email", "url", "phone")
+            name: re.compile(_as_python(getattr(module, name.upper())))
+            for module, names in (
+                (m, ("control", "broken", "mojibake", "url")),
+                (personal, ("email", "phone")),
+            )
+            for name in names
         }
         self.code = re.compile(m._CODE)
-        self.nobodys, self.more_secrets = re.compile(m._NOBODYS), re.compile(m._SECRETS)
+        self.nobodys = re.compile(personal.NOBODYS)
+        self.more_secrets = re.compile(credentials.MORE_SECRETS)
 
     def of_row(self, row: dict[str, Any], messages: list[Message]) -> set[str]:
         if row["problem"] is not None:
@@ -210,6 +216,11 @@ class Checks:
         self.clock.lap("phone numbers")
         found["secret"] = self._has_secret(content)
         self.clock.lap("secrets")
+        for form in personal.FORMS:
+            found[form.flaw] = found.get(form.flaw) or any(
+                map(form.check, form.candidates(content))
+            )
+        self.clock.lap("cards, accounts, ids")
         return {name for name, is_so in found.items() if is_so}
 
     def _has_email(self, content: str) -> bool:
@@ -218,7 +229,7 @@ class Checks:
 
     def _has_secret(self, content: str) -> bool:
         values = (value for detector in self.secrets for value in detector.analyze_string(content))
-        if any(value.lower().strip("<>[]{}$*") not in m._PLACEHOLDERS for value in values):
+        if any(value.lower().strip("<>[]{}$*") not in credentials.PLACEHOLDERS for value in values):
             return True
         return self.more_secrets.search(content) is not None
 

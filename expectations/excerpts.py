@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from expectations import masking
 from expectations import messages as m
 from expectations.messages import MESSAGE_FLAWS, Rules, explode, judge_messages
+from expectations.personal import FORMS
 from retune.flaws import FLAWS
 
 if TYPE_CHECKING:
@@ -17,13 +19,16 @@ def excerpts(batch: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.
     """Return for every flaw of the rows in `batch` what shows it: `row`, `reason`, `place` (of the
     message, from 0; null when it is about the whole row) and `excerpt` (up to LENGTH characters).
 
-    `table` holds the same rows' lines of the feature table. Secrets, e-mail addresses and phone
-    numbers are masked: excerpts go to logs and other people's screens.
+    `table` holds the same rows' lines of the feature table. Secrets and what belongs to a person are
+    masked, also in roles and problems, before anything is cut to length: excerpts go to logs and
+    other people's screens.
     """
     import polars as pl
 
-    judged = judge_messages(explode(batch), rules).with_columns(content=_masked(pl.col("content")))
-    first = judged.filter(pl.col("place") == 0)
+    judged = judge_messages(explode(batch), rules)
+    judged = _masked(judged, "role")
+    batch = _masked(batch, "problem")
+    first = _masked(judged.filter(pl.col("place") == 0), "content")
     found = []
     for flaw in FLAWS:
         rows = table.filter(pl.col(flaw)).select("row")
@@ -31,7 +36,7 @@ def excerpts(batch: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.
             continue
         if flaw in MESSAGE_FLAWS:
             blamed = judged.filter(pl.col(flaw)).unique("row", keep="first", maintain_order=True)
-            shown = rows.join(blamed, on="row").select(
+            shown = _masked(rows.join(blamed, on="row"), "content").select(
                 "row", pl.col("place").cast(pl.Int64), excerpt=_around(flaw, rules)
             )
         else:
@@ -78,20 +83,23 @@ def _around(flaw: str, rules: Rules) -> "pl.Expr":
         "secret": r"\[secret\]",
         "email": r"\[e-mail\]",
         "phone_number": r"\[phone number\]",
+        **{form.flaw: pl.escape_regex(form.word) for form in FORMS},
         "url": m.URL,
     }
     head = text.str.head(LENGTH)
     if flaw == "unknown_role":
-        return pl.concat_str(pl.col("role").fill_null("(none)"), pl.lit(": "), head)
+        return pl.concat_str(pl.col("role").fill_null("(none)"), pl.lit(": "), text).str.head(
+            LENGTH
+        )
     if flaw not in patterns:
         return head
     near = text.str.extract(rf"(?s)(.{{0,{_BEFORE}}}(?:{patterns[flaw]}).{{0,{LENGTH}}})")
     return pl.coalesce(near.str.head(LENGTH), head)
 
 
-def _masked(text: "pl.Expr") -> "pl.Expr":
-    masked = text.str.replace_all(m.secret_pattern(), "[secret]")
-    return masked.str.replace_all(m.EMAIL, "[e-mail]").str.replace_all(m.PHONE, "[phone number]")
+def _masked(table: "pl.DataFrame", column: str) -> "pl.DataFrame":
+    """Mask a column of texts."""
+    return table.with_columns(masking.masked(table[column]).alias(column))
 
 
 def _any_of(texts: tuple[str, ...]) -> str:

@@ -1,12 +1,13 @@
 """What can be wrong with single messages and rows, found by column operations over one batch.
 
-A library's verdict in Python is only asked for the few texts that a column pattern lets through.
+A library's verdict in Python is only asked for the few texts that a column pattern lets through,
+and where it may take longer than the text is long, only for the places in them (`candidates`).
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from expectations import credentials, personal
 from retune.chat import END, START
 from retune.config import Validation
 
@@ -39,18 +40,7 @@ BROKEN = r"[\x{FFFD}\x{FFFE}\x{FFFF}]"
 MOJIBAKE = (
     r"[\x{C2}-\x{F4}][\x{80}-\x{BF}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|\x{E2}\x{20AC}|\x{EF}\x{BF}\x{BD}"
 )
-EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b"
-# Addresses that reach nobody (RFC 2606), and what looks like one in the name of a repository.
-_NOBODYS = r"(?i)[\w.+-]+@(?:[\w-]+\.)*(?:example|test|invalid|localhost)\b[\w.]*|\bgit@[\w.-]+:"
 URL = r"(?i)\bhttps?://[^\s/]|\bwww\.[a-z0-9-]+\.[a-z]"
-PHONE = r"\+\d[\d ().\-]{7,}\d|\(\d{3}\) ?\d{3}[-. ]\d{4}\b|\b\d{3}[-.]\d{3}[-.]\d{4}\b"
-# Keys that detect-secrets 1.5 does not know: Hugging Face, Google, Anthropic, GitHub's newer ones, and
-# AWS's without quotes.
-_SECRETS = (
-    r"hf_[A-Za-z0-9]{34}|AIza[A-Za-z0-9_-]{35}|sk-ant-[A-Za-z0-9_-]{20}|github_pat_[A-Za-z0-9_]{22}"
-    r"|(?i:aws_secret_access_key *[=:] *)[A-Za-z0-9/+]{40}"
-)
-_PLACEHOLDERS = {"password", "passwd", "pass", "pwd", "secret", "changeme", "xxx", "xxxx", ""}
 _LEAST_BYTES = 800  # of a message that is asked whether it repeats itself
 _HEAD = 160  # characters in which a refusal shows
 _LANGUAGE_CHARS = (40, 1000)  # least for a guess, and how many are read
@@ -58,7 +48,8 @@ _LANGUAGE_CHARS = (40, 1000)  # least for a guess, and how many are read
 MESSAGE_FLAWS = (
     *("unknown_role", "empty_message", "oversized_message", "special_token", "invalid_unicode"),
     *("control_character", "mojibake", "repetition", "answer_repeats_question", "roles_swapped"),
-    *("refusal", "self_identification", "secret", "email", "phone_number", "url"),
+    *("refusal", "self_identification", "secret", "email", "phone_number", *personal.NUMBERS),
+    *("url", "unjudged"),
 )
 
 
@@ -121,19 +112,24 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
         & (text.str.len_chars() < text.shift(1).str.len_chars()),
         refusal=(role == "assistant") & _has_phrase(straight.str.head(_HEAD), config.refusals),
         self_identification=(role == "assistant") & _has_phrase(straight, config.identities),
-        email=pl.when(text.str.contains(EMAIL)).then(
-            text.str.replace_all(_NOBODYS, "").str.contains(EMAIL)
+        email=pl.when(text.str.contains(personal.EMAIL)).then(
+            text.str.replace_all(personal.NOBODYS, "").str.contains(personal.EMAIL)
         ),
         url=text.str.contains(URL),
     )
     code_free = text.str.replace_all(_CODE, "")
     foreign = [token for token in FOREIGN_TOKENS if token not in rules.control_tokens]
+    private = {
+        "secret": credentials.has_secret(messages["content"]),
+        "phone_number": personal.has_phone_number(messages["content"]),
+        **personal.numbers(messages["content"]),
+    }
     return judged.with_columns(
         special_token=text.str.contains_any(rules.control_tokens)
         | pl.when(text.str.contains_any(foreign)).then(code_free.str.contains_any(foreign)),
         mojibake=_confirmed(judged, text.str.contains(MOJIBAKE), _is_mojibake),
-        secret=_confirmed(judged, text.str.contains(secret_pattern()), _has_secret),
-        phone_number=_confirmed(judged, text.str.contains(PHONE), _has_phone_number),
+        unjudged=pl.any_horizontal([verdict.is_null() for verdict in private.values()]),
+        **private,
         repetition=_confirmed(
             judged,
             text.str.len_bytes() >= _LEAST_BYTES,
@@ -190,56 +186,6 @@ def compression(text: str) -> float:
 
     raw = text.encode()
     return len(pa.compress(raw, codec="lz4", asbytes=True)) / len(raw)
-
-
-@cache
-def secret_pattern() -> str:
-    """Return one pattern for whatever detect-secrets' detectors may match.
-
-    Their own patterns, without the look-arounds that a linear-time engine lacks: it finds too much
-    rather than too little, and the detectors themselves decide.
-    """
-    import re
-
-    found = []
-    for detector in _secret_detectors():
-        for pattern in detector.denylist:
-            flags = "".join(
-                letter for letter, flag in (("i", re.I), ("x", re.X)) if pattern.flags & flag
-            )
-            source = re.sub(r"\(\?<?[=!](?:[^()\\]|\\.|\[[^\]]*\])*\)", "", pattern.pattern)
-            found.append(f"(?{flags}:{source})" if flags else f"(?:{source})")
-    return "|".join((*found, _SECRETS))
-
-
-@cache
-def _secret_detectors() -> list:
-    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-
-    detectors = [kind() for kind in get_mapping_from_secret_type_to_class().values()]
-    # Public IP addresses are no secret; Artifactory's patterns match capitalised words.
-    unwanted = ("IPPublicDetector", "ArtifactoryDetector")
-    return [
-        detector
-        for detector in detectors
-        if getattr(detector, "denylist", None) and type(detector).__name__ not in unwanted
-    ]
-
-
-def _has_secret(text: str) -> bool:
-    import re
-
-    found = (value for detector in _secret_detectors() for value in detector.analyze_string(text))
-    return any(value.lower().strip("<>[]{}$*") not in _PLACEHOLDERS for value in found) or bool(
-        re.search(_SECRETS, text)
-    )
-
-
-def _has_phone_number(text: str) -> bool:
-    """Ask libphonenumber; a number without a country code is read as a North American one."""
-    import phonenumbers
-
-    return any(True for _ in phonenumbers.PhoneNumberMatcher(text, "US"))
 
 
 def _is_mojibake(text: str) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from expectations.features import fate
+from expectations.masking import mask
 from expectations.measures import sound_scores
 from expectations.scores import Distribution, distribution
 from expectations.suite import title
@@ -185,7 +186,7 @@ def _verdict(
     meta = entry.expectation_config.meta
     name = meta["name"]
     if problem := entry.exception_info.get("exception_message"):
-        seen = f"could not be judged: {visible(problem)}"
+        seen = f"could not be judged: {visible(mask(problem))}"
     elif name in FLAWS:
         seen = _seen_flaw(name, bool(entry.success), len(table), findings)
     elif name == "score_quantiles_min":

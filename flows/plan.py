@@ -82,8 +82,14 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         *("retune.llamacpp", "gguf", "xllamacpp"),
     )
     dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
+    masked_with = (  # what is quoted of rows that cannot be read
+        *("expectations.masking", "expectations.credentials", "expectations.personal"),
+        "detect-secrets",
+    )
     fetch = _step(
-        "fetch", {"pin": pins.dataset, **dataset}, "retune.sources", "datasets", "pyarrow"
+        "fetch",
+        {"pin": pins.dataset, **dataset},
+        *("retune.sources", "datasets", "pyarrow", *masked_with),
     )
     gate = {
         "rows": fetch.fingerprint,

@@ -247,6 +247,11 @@ class Validation(Section):
         max_length=1000,
         description="Flaws that are counted but leave the row in the dataset, e.g. [refusal].",
     )
+    quarantine_rows: Literal["excerpts", "whole"] = Field(
+        "excerpts",
+        description="What is kept of rows in quarantine: masked excerpts, or also the whole rows, "
+        "secrets included, in quarantine_rows.parquet, which never leaves the output's folder.",
+    )
     max_message_chars: int = Field(
         200_000,
         ge=1,

@@ -52,7 +52,12 @@ FLAWS = {
     "secret": Flaw("a password, key or token", 0.01, "critical"),
     "email": Flaw("an e-mail address", 0.05, "warning", quarantined=False),
     "phone_number": Flaw("a phone number", 0.05, "warning", quarantined=False),
+    "credit_card": Flaw("the number of a payment card", 0.05, "warning", quarantined=False),
+    "iban": Flaw("the number of a bank account (IBAN)", 0.05, "warning", quarantined=False),
+    "national_id": Flaw("a national id such as a US SSN", 0.05, "warning", quarantined=False),
+    "ip_address": Flaw("a public IP address", 0.05, "warning", quarantined=False),
     "url": Flaw("a web address", 0.5, "info", quarantined=False),
+    "unjudged": Flaw("too much that looks like a secret to judge it", 0.01, "critical"),
     # the classifier's score
     "score_missing": Flaw("no score", 0.05, "critical"),
     "score_not_finite": Flaw("a score that is NaN or infinite", 0.01, "critical"),

@@ -8,6 +8,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from expectations.features import batches
+from expectations.masking import mask
 from expectations.report import DatasetRejected, Verdict, rejection
 from retune.chat import (
     ChatFormatError,
@@ -178,7 +179,7 @@ class Proof:
             at = wrong[0]
             raise ChatFormatError(
                 f"row {chats['row'][at]} has {counts[at]} control tokens where the chat template emits "
-                f"{emitted[at]}: {chats['text'][at]!r:.200}; a message holds one as text (set "
+                f"{emitted[at]}: {mask(chats['text'][at])!r:.200}; a message holds one as text (set "
                 f"validation.special_tokens=escape), or the template and the tokenizer do not fit"
             )
 
@@ -192,8 +193,8 @@ class Proof:
             at = lost[0]
             raise ChatFormatError(
                 f"the tokenizer does not give back what went in: row {chats['row'][at]}, "
-                f"{chats['text'][at]!r:.120} became {decoded[at]!r:.120}; choose a base model whose "
-                f"tokenizer is lossless"
+                f"{mask(chats['text'][at])!r:.120} became {mask(decoded[at])!r:.120}; choose a base "
+                f"model whose tokenizer is lossless"
             )
 
     def _of_template(self, roles: tuple[str, ...]) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from expectations.masking import mask
 from retune.sources import SourceError
 from tasks.fetch.columns import from_columns, from_rows
 from tasks.fetch.conversations import EXPECTED, PREFERENCE_PAIR
@@ -64,7 +65,7 @@ class _Tally:
             if isinstance(row, dict):
                 self.columns |= dict.fromkeys(list(row)[:20])
         for number, problem in enumerate(table["problem"][:3].to_pylist(), start=self.rows):
-            self.problems.append(f"row {number}: {problem}")
+            self.problems.append(f"row {number}: {problem and mask(problem)}")
 
     def count(self, table: "pa.Table") -> None:
         import pyarrow.compute as pc
@@ -85,7 +86,7 @@ class _Tally:
                 f"name an SFT dataset"
             )
         if self.columns and not self.with_format:
-            names = f"{list(self.columns)[:20]}"
+            names = [mask(str(name)) for name in list(self.columns)[:20]]
             raise SourceError(f"dataset.source: no usable columns among {names}; {EXPECTED}")
         raise SourceError(
             f"dataset.source: none of the {self.rows:,} rows of {source} can be read: "

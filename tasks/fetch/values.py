@@ -5,6 +5,8 @@ import math
 from decimal import Decimal
 from typing import Any
 
+from expectations.masking import LONGEST_QUOTED, mask
+
 _KINDS = {
     bool: "a boolean",
     int: "a number",
@@ -27,10 +29,10 @@ def kind_of(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value for an error message: as JSON, at most 80 characters of it."""
+    """Return a value for an error message: as JSON, secrets masked, at most 80 characters of it."""
     if isinstance(value, str):
-        value = value[:100]  # the rest of a long text would be quoted for nothing
-    return f"{json.dumps(value, ensure_ascii=False, default=str):.80}"
+        value = value[:LONGEST_QUOTED]  # the rest of a long text would be quoted for nothing
+    return f"{mask(json.dumps(value, ensure_ascii=False, default=str)):.80}"
 
 
 def parse_json(text: str, what: str) -> Any:

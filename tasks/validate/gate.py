@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expectations.excerpts import excerpts
+from expectations.excerpts import LENGTH, excerpts
 from expectations.features import batches, fate, features, is_sound, reasons, with_scores
+from expectations.masking import masked
 from expectations.measures import measures, sound_scores
 from expectations.messages import Rules
 from expectations.page import page
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     import polars as pl
     from great_expectations.core import ExpectationSuiteValidationResult
 
-# What the gate leaves besides the rows; all of it small, and shown in MLflow.
+# What the gate leaves besides the rows; all of it small, without secrets, and shown in MLflow.
 FILES = (
     *("report.json", "expectations.json", "quarantine.parquet", "scores.json", "data_docs"),
     *("reasons.png", "scores.png"),
 )
+WHOLE_ROWS = "quarantine_rows.parquet"  # stays in the work folder: it holds what the rows say
 
 
 def gate(
@@ -41,7 +43,9 @@ def gate(
     Writes `rows.parquet` (the accepted rows, control tokens escaped if the recipe says so),
     `quarantine.parquet` (`row`, `source`, `score`, `reasons`, `place` of the message to blame and
     `excerpt`), `report.json`, `scores.json` (the next run's reference), `expectations.json` and
-    `data_docs/index.html` (all of it as one page that loads nothing), and the charts.
+    `data_docs/index.html` (all of it as one page that loads nothing), and the charts. What quotes a
+    row is masked (`expectations.masking`), but in `quarantine_rows.parquet`, the quarantined rows as
+    they are, which is written only if the recipe says so.
     """
     config = rules.config
     table = features(rows, rules)
@@ -55,6 +59,7 @@ def gate(
     numbers = measures(table, config, reference, agreement)
     suite = suites(config, scored)
     results = judge(_tables(table, numbers, config), suite)
+    table = table.with_columns(masked(table["source"]).str.head(LENGTH).alias("source"))
     shown = _write_rows(rows, table, rules._replace(config=config), folder)
     outcome = report(table, shown, results, numbers, fingerprint(rules.config), config)
     _write_report(outcome, results, folder)
@@ -98,7 +103,7 @@ def _write_rows(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -
     examples = pl.concat(
         [table.filter(pl.col(flaw)).head(EXAMPLES)["row"] for flaw in FLAWS]
     ).unique()
-    shown, quarantine = [], []
+    shown, quarantine, whole = [], [], []
     done = 0
     schema = pq.read_schema(rows).append(pa.field("twin", pa.int64()))
     with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
@@ -117,7 +122,12 @@ def _write_rows(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -
                 .select("row", "source", "score", "reasons")
                 .join(first.select("row", "place", "excerpt"), on="row", how="left")
             )
+            if rules.config.quarantine_rows == "whole":
+                judged = batch.with_columns(lines["score"], lines["reasons"])
+                whole.append(judged.filter(lines["fate"] == "quarantined"))
     pl.concat(quarantine).write_parquet(folder / "quarantine.parquet")
+    if whole:
+        pl.concat(whole).write_parquet(folder / WHOLE_ROWS)
     return pl.concat(shown)
 
 

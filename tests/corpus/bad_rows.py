@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
 
@@ -355,6 +356,64 @@ SECRETS = {
     "private_key": ("```\n{}\n```", private_key),
     "password_in_url": ("Connect to postgres://admin:{}@db.internal:5432/shop.", some(TOKEN, 14)),
 }
+# Numbers with the right check digits.
+
+
+def card(start: str, length: int, space: str = "") -> Callable[[Random], str]:
+    """A card's number: these digits first, Luhn's check digit last, in groups if there is a space."""
+
+    def make(rng: Random) -> str:
+        body = start + some(digits, length - 1 - len(start))(rng)
+        doubled = (sum(divmod(2 * int(sign), 10)) for sign in body[::-2])
+        number = f"{body}{-(sum(doubled) + sum(map(int, body[-2::-2]))) % 10}"
+        sizes = (4, 4, 4, 4) if length == 16 else (4, 6, 5)
+        ends = [sum(sizes[:size]) for size in range(len(sizes) + 1)]
+        return space.join(number[a:b] for a, b in pairwise(ends))
+
+    return make
+
+
+def iban(country: str, length: int, space: str = "") -> Callable[[Random], str]:
+    def make(rng: Random) -> str:
+        body = some(digits, length - 4)(rng)
+        signs = "".join(str(int(sign, 36)) for sign in f"{body}{country}00")
+        number = f"{country}{98 - int(signs) % 97:02}{body}"
+        return space.join(number[at : at + 4] for at in range(0, length, 4))
+
+    return make
+
+
+def nested_token(rng: Random) -> str:
+    """A JSON Web Token whose JSON is deeper than a reader goes."""
+    deep = '{"a":' * 2000 + f'"{some(ascii_lowercase, 8)(rng)}"' + "}" * 2000
+    head = base64.urlsafe_b64encode(deep.encode()).decode().rstrip("=")
+    return f"{head}.{head}.c2ln"
+
+
+def likely_tokens(rng: Random) -> str:
+    """Thousands of words of which each looks like a token."""
+    return " ".join(f"eyJ{number}.{some(ascii_lowercase, 8)(rng)}" for number in range(3000))
+
+
+def public_address(rng: Random) -> str:
+    return f"81.{rng.randint(20, 250)}.{rng.randint(20, 250)}.{rng.randint(1, 250)}"
+
+
+PERSONAL_NUMBERS = {
+    "credit_card": {
+        "visa": card("4539", 16),
+        "visa_in_groups": card("4539", 16, " "),
+        "mastercard_with_hyphens": card("5412", 16, "-"),
+        "american_express": card("3714", 15, " "),
+    },
+    "iban": {"german_in_groups": iban("DE", 22, " "), "belgian": iban("BE", 16)},
+    "national_id": {
+        "us": dialled("2#9-6#-1##9"),
+        "us_by_name": lambda rng: f"my SSN {dialled('2#961##91')(rng)}",
+    },
+    "ip_address": {"router": public_address, "with_port": lambda rng: public_address(rng) + ":22"},
+}
+UNJUDGED = {"token_nested_deeply": nested_token, "too_many_likely_tokens": likely_tokens}
 PHONES = {
     "us": "(415) 555-01##",
     "us_international": "+1 212-555-01##",
@@ -375,6 +434,24 @@ LINKED = answer(followed("See {} for details.", web_address))
 PRIVATE = (
     *family("secret", FEW, {name: question(followed(*how)) for name, how in SECRETS.items()}),
     Case("aws_key_in_answer", "secret", spoil(answer(followed(*SECRETS["aws_key"])), FEW)),
+    *family(
+        "unjudged",
+        FEW,
+        {name: question(followed("{}", make)) for name, make in UNJUDGED.items()},
+    ),
+    *(
+        case
+        for flaw, makers in PERSONAL_NUMBERS.items()
+        for case in family(
+            flaw,
+            SOME,
+            {
+                f"{flaw}_{name}": question(followed("It is {}, I think.", make))
+                for name, make in makers.items()
+            },
+            rejected=False,
+        )
+    ),
     *family("email", SOME, CONTACT, rejected=False),
     *family("phone_number", SOME, PHONE_NUMBER, rejected=False),
     Case(

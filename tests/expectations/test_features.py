@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from expectations import similarity
+from expectations.credentials import secret_pattern
 from expectations.excerpts import excerpts
 from expectations.features import batches, fate, features, reasons, with_scores
-from expectations.messages import MESSAGE_FLAWS, Rules, compression, secret_pattern
+from expectations.messages import MESSAGE_FLAWS, Rules, compression
 from retune.config import Validation
 from retune.flaws import FLAWS
 
