@@ -78,7 +78,8 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         },
         *("retune.chat", "retune.llamacpp", "transformers", "tokenizers", "gguf", "xllamacpp"),
     )
-    dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
+    budget = {"max_row_bytes", "max_row_values", "max_row_depth"}
+    dataset = recipe.dataset.model_dump(include={"source", "subset", "split", *budget})
     fetch = _step(
         "fetch", {"pin": pins.dataset, **dataset}, "retune.sources", "datasets", "pyarrow"
     )

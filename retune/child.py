@@ -40,7 +40,10 @@ Job = TypeVar("Job", bound=BaseModel)
 
 
 class ChildFailed(RuntimeError):
-    """The child process crashed or was killed; the message says how and where its log is."""
+    """The child process crashed or was killed; the message says how and where its log is, `signal`
+    which signal killed it, None if none did."""
+
+    signal: int | None = None
 
 
 class ChildRefused(ValueError):
@@ -52,14 +55,15 @@ def run_child(
     job: BaseModel,
     log: Path,
     on_event: Callable[[Event], None] = lambda event: None,
-    env: dict[str, str] | None = None,
+    env: dict[str, str | None] | None = None,
     grace: float = GRACE,
 ) -> Event:
     """Run `script` on `job` and return its `result` event; call `on_event` with every other one.
 
     The job is written beside `log`, which gets all the child prints (appended). The child and what
     it started end with this call, however that ends, and with this process, even by `kill -9`;
-    a child that is told to end has `grace` seconds to do so by itself.
+    a child that is told to end has `grace` seconds to do so by itself. `env` adds to this process's
+    environment; what is None in it the child does not get.
     Raises ChildRefused for a ValueError in the child, ChildFailed for anything else.
     """
     job_file = log.with_suffix(".job.json")
@@ -72,7 +76,11 @@ def run_child(
             stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(writing) | (env or {}),
+            env={
+                name: value
+                for name, value in (_environment(writing) | (env or {})).items()
+                if value is not None
+            },
             pass_fds=(writing,),
             start_new_session=True,  # its group can be ended whole
         )
@@ -138,7 +146,9 @@ def _verdict(final: Event, code: int, log: Path) -> Event:
         if final["refused"]:
             raise ChildRefused(final["message"])
         raise ChildFailed(f"{final['message']}; the full log is {log}")
-    raise ChildFailed(f"{_cause_of_death(code)}; the log is {log} and ends with:\n{_tail(log)}")
+    failure = ChildFailed(f"{_cause_of_death(code)}; the log is {log} and ends with:\n{_tail(log)}")
+    failure.signal = -code if code < 0 else None
+    raise failure
 
 
 def _cause_of_death(code: int) -> str:

@@ -5,6 +5,8 @@ import math
 from decimal import Decimal
 from typing import Any
 
+from tasks.fetch.budget import BUDGET
+
 _KINDS = {
     bool: "a boolean",
     int: "a number",
@@ -34,7 +36,10 @@ def shown(value: Any) -> str:
 
 
 def parse_json(text: str, what: str) -> Any:
-    """Return the value of a JSON text; NaN and Infinity are numbers. Raises Unreadable."""
+    """Return the value of a JSON text; NaN and Infinity are numbers. Raises Unreadable, also for a
+    text that is over the row's budget."""
+    if problem := BUDGET.get().excess(text.encode("utf-8", "surrogatepass"), what):
+        raise Unreadable(problem)
     try:
         return json.loads(text)
     except RecursionError:
