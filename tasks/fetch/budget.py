@@ -44,7 +44,9 @@ class Budget(NamedTuple):
             return None  # even if none of them stands in a string, as most do
         bare = _STRING.sub(b"", text)
         brackets = bare.count(b"{") + bare.count(b"[")
-        if (count := brackets + bare.count(b",")) > self.values:
+        # Each key and each element but the first has a comma in front; so has a list that is not empty.
+        count = brackets + bare.count(b",") - bare.count(b"[]") - bare.count(b"{}")
+        if count > self.values:
             return self.over_values(count, what)
         if brackets > self.depth and (depth := _depth(bare)) > self.depth:
             return self.over_depth(depth, what)

@@ -279,6 +279,7 @@ def _extent(file: IO[str], text: str) -> tuple[str, int, str | None]:
             count += 1
         else:
             depth -= 1
+            count -= text[at - 2 : at] in ("[]", "{}")
             end = 0 if depth else at
     while end and not text[end:].strip() and (piece := file.read(_PIECE)):
         text += piece  # what follows the value

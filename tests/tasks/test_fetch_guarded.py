@@ -18,6 +18,7 @@ from retune.config import Dataset
 from retune.flaws import OVERSIZED
 from retune.sources import SourceError, pin, unchanged
 from tasks.fetch import read, to_rows
+from tasks.fetch.budget import BUDGET
 from tasks.fetch.guarded import fetch_rows
 
 GOOD = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
@@ -38,9 +39,18 @@ def fetched(folder: Path, source: str, **settings) -> list[dict]:
 def read_here(folder: Path, source: str, **settings) -> list[dict]:
     """Return the rows of a source as this process reads them: children take their time to start."""
     dataset = Dataset(source=source, **settings)
-    commit = pin(source, None, "dataset", "dataset.source")
+    version = pin(source, None, "dataset", "dataset.source")
+    commit = None if version.startswith("sha256:") else version
     tables = to_rows(read(dataset, commit, folder / "cache"), source)
     return pa.concat_tables(tables).to_pylist()
+
+
+@pytest.fixture(autouse=True)
+def usual_budget():
+    """A budget that a test sets is not the next one's."""
+    before = BUDGET.set(BUDGET.get())
+    yield
+    BUDGET.reset(before)
 
 
 class Website(HTTPServer):
@@ -53,7 +63,7 @@ class Website(HTTPServer):
 
 
 class _Page(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.server.asked.append(self.path)
         self.send_response(200)
         self.send_header("Content-Length", str(len(LINE)))
@@ -117,7 +127,9 @@ def test_a_card_that_leads_out_of_its_repository_is_refused(hub, website, secret
     hub.add_dataset("org/private", {"secret.jsonl": LINE}, private=True)
     text = card(where.format(folder=secret, url=website.url))
     hub.add_dataset("org/tome", {"README.md": text, "d.jsonl": LINE})
-    with pytest.raises(SourceError, match="org/tome is not read: its card names .* only the files"):
+    with pytest.raises(
+        SourceError, match=r"org/tome is not read: its card names .* only the files"
+    ):
         read_here(tmp_path, "org/tome")
     assert website.asked == []
     assert not [request for request in hub.requests if "org/private" in request]
@@ -299,16 +311,16 @@ def oversized(kind: str, path: Path) -> None:
     ("kind", "seen"),
     [
         ("bytes", "2,097,"),
-        ("values", "2,00"),
+        ("values", "has 2,002 keys and elements"),
         ("depth", "lists and objects 51 deep"),
-        ("text", "2,00"),
+        ("text", "`messages` has 2,000 keys and elements"),
     ],
 )
 def test_a_row_over_the_budget_is_named_and_its_neighbours_are_read(tmp_path, kind, seen, name):
     path = tmp_path / name
     oversized(kind, path)
     budget = {"max_row_bytes": BIG, "max_row_values": 1000, "max_row_depth": 20}
-    first, second, third = fetched(tmp_path, str(path), **budget)
+    first, second, third = read_here(tmp_path, str(path), **budget)
     assert first["problem"] is third["problem"] is None
     assert second["problem"].startswith(OVERSIZED)
     setting = {"text": "values"}.get(kind, kind)
@@ -316,11 +328,11 @@ def test_a_row_over_the_budget_is_named_and_its_neighbours_are_read(tmp_path, ki
     assert f"more than dataset.max_row_{setting} ({limit:,})" in second["problem"]
     if "utf16" not in name:
         assert seen in second["problem"]
-    three = fetched(tmp_path, str(path))  # the usual budget is generous
+    three = read_here(tmp_path, str(path))  # the usual budget is generous
     assert not [row for row in three if (row["problem"] or "").startswith(OVERSIZED)]
 
 
-def test_a_line_of_400_megabytes_is_one_row_of_the_quarantine(tmp_path):
+def test_a_line_of_100_megabytes_is_one_row_of_the_quarantine(tmp_path):
     for name, (before, between, after) in {
         "d.jsonl": (b"", b"\n", b""),
         "d.json": (b"[", b",", b"]"),
@@ -330,12 +342,12 @@ def test_a_line_of_400_megabytes_is_one_row_of_the_quarantine(tmp_path):
         path = tmp_path / name
         with path.open("wb") as file:
             file.write(before + good + between + (b"" if name == "d.csv" else b'{"prompt": "'))
-            for _ in range(400):
+            for _ in range(100):
                 file.write(b"x" * (1 << 20))
             file.write((b",y" if name == "d.csv" else b'"}') + between + good + after)
         rows = fetched(tmp_path, str(path))
         assert [row["problem"] is None for row in rows] == [True, False, True], name
-        assert "has 419,430," in rows[1]["problem"]
+        assert "has 104,857,6" in rows[1]["problem"]
         assert rows[1]["problem"].startswith(OVERSIZED)
         path.unlink()
 
@@ -344,7 +356,7 @@ def test_a_quote_that_is_never_closed_costs_its_row_and_no_more(tmp_path):
     path = tmp_path / "d.csv"
     lines = ["prompt,completion", "hi,hello", 'hi,"never closed', *["hi,hello"] * 1000]
     path.write_text("\n".join(lines))
-    rows = fetched(tmp_path, str(path), max_row_bytes=1024)
+    rows = read_here(tmp_path, str(path), max_row_bytes=1024)
     assert rows[1]["problem"].startswith(OVERSIZED)
     assert sum(row["problem"] is None for row in rows) > 800
 
@@ -373,7 +385,7 @@ def test_a_typed_row_over_the_budget_is_named(tmp_path, kind):
     else:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-    rows = fetched(tmp_path, str(path), max_row_bytes=BIG, max_row_values=1000)
+    rows = read_here(tmp_path, str(path), max_row_bytes=BIG, max_row_values=1000)
     flawed = {row["row"]: row["problem"] for row in rows if row["problem"]}
     assert list(flawed) == [20, 30]
     assert "dataset.max_row_values (1,000)" in flawed[20]
@@ -411,7 +423,7 @@ def test_more_rows_than_the_limit_end_the_run(tmp_path):
 
 
 def test_a_reader_that_hangs_is_ended(tmp_path, monkeypatch):
-    """A pipe in the place of the file, after it was looked at: nobody ever writes into it."""
+    """A pipe in the place of the file, which nobody ever writes into."""
     from retune.confined import limits
     from tasks.fetch import guarded
 
@@ -422,16 +434,12 @@ def test_a_reader_that_hangs_is_ended(tmp_path, monkeypatch):
     real = guarded.local_files
 
     def swapped(dataset):
-        found = real(dataset)
-        path.rename(tmp_path / "moved.jsonl")
-        pipe = tmp_path / "pipe.jsonl"
-        os.mkfifo(pipe)
-        return found.model_copy(update={"paths": (pipe,)})
+        os.mkfifo(tmp_path / "pipe.jsonl")
+        return real(dataset).model_copy(update={"paths": (tmp_path / "pipe.jsonl",)})
 
     monkeypatch.setattr(guarded, "local_files", swapped)
-    monkeypatch.setattr(guarded, "unchanged", lambda *_: open(os.devnull))
     (tmp_path / "out").mkdir()
-    with pytest.raises(SourceError, match="gave no further rows .*dataset.quiet_minutes"):
+    with pytest.raises(SourceError, match=r"gave no further rows .*dataset.quiet_minutes"):
         fetch_rows(Dataset(source=str(path)), version, tmp_path / "out")
 
 
@@ -474,7 +482,7 @@ def test_a_row_appended_after_the_pin_is_not_read_under_it(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(
-        SourceError, match="d.jsonl changed while the run was reading it; run again"
+        SourceError, match=r"d.jsonl changed while the run was reading it; run again"
     ):
         fetch_rows(Dataset(source=str(path)), version, out)
 
@@ -509,7 +517,7 @@ def test_a_folder_that_changes_while_it_is_read_is_noticed(tmp_path):
     with unchanged(tmp_path, version, "model.base"):
         pass
     with (
-        pytest.raises(SourceError, match="model.base: .* changed while"),
+        pytest.raises(SourceError, match=r"model.base: .* changed while"),
         unchanged(tmp_path, version, "model.base"),
     ):
         (tmp_path / "b").write_text("2")
