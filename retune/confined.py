@@ -87,6 +87,8 @@ def run_confined(
         raise ConnectionError(result["message"])
     if failed == "space":
         raise OSError(result["errno"], os.strerror(result["errno"]))
+    if failed == "crash":
+        raise SourceError(_crashed(current, "panic"))
     if failed == "memory":
         raise SourceError(_too_much_memory(job, current))
     return result
@@ -114,9 +116,13 @@ def _cause_of_death(failure: ChildFailed, job: ConfinedJob, subject: str) -> str
         )
     if failure.signal == signal.SIGKILL or "alloc" in words or "memory" in words:
         return _too_much_memory(job, subject)
+    return _crashed(subject, signal.Signals(failure.signal or 0).name)
+
+
+def _crashed(subject: str, how: str) -> str:
     return (
-        f"{subject} crashed its reader ({signal.Signals(failure.signal or 0).name}): it is damaged, or "
-        f"made to do so; correct it, or name another"
+        f"{subject} crashed its reader ({how}): it is damaged, or made to do so; correct it, or name "
+        f"another"
     )
 
 
@@ -142,7 +148,7 @@ def confined(job_type: type[Job], function: Callable[[Job], Event]) -> None:
         alive()
         try:
             return function(job)
-        except Exception as error:
+        except BaseException as error:
             if event := _failure(error):
                 return event
             raise
@@ -154,7 +160,7 @@ def alive() -> None:
     """Say that the work goes on: in a confined child the limit of silence begins anew."""
     if _job:
         left, _ = signal.getitimer(signal.ITIMER_REAL)
-        if left < _job.quiet - _FREQUENT:
+        if left < max(_job.quiet - _FREQUENT, _job.quiet / 2):
             signal.setitimer(signal.ITIMER_REAL, _job.quiet)
 
 
@@ -163,6 +169,12 @@ def reading(file: Path) -> None:
     alive()
     if _job:
         emit("reading", file=file.name)
+
+
+def require_memory(count: int) -> None:
+    """Raise MemoryError if a confined child cannot have `count` bytes: not every library does."""
+    if _job and count > _job.memory:
+        raise MemoryError(f"{count:,} bytes")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -183,7 +195,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _failure(error: Exception) -> Event | None:
+def _failure(error: BaseException) -> Event | None:
     """Return the event that stands for an exception in the parent; None for a bug's."""
     if out_of_memory(error):
         return {"failed": "memory"}
@@ -193,4 +205,6 @@ def _failure(error: Exception) -> Event | None:
         return {"failed": "outage", "message": str(error)}
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return {"failed": "space", "errno": error.errno}
+    if type(error).__name__ == "PanicException":  # of libraries in Rust, and no Exception
+        return {"failed": "crash"}
     return None

@@ -218,7 +218,7 @@ def _array_rows(path: Path) -> Iterator[Any]:
                     raise SourceError(_why_no_array(path, number, text, error)) from None
                 at, ended = separator.end(), separator[1] == "]"
             else:
-                if problem := budget.excess(text[at:end].encode()):
+                if problem := budget.excess(text[at : end - 1].encode()):
                     row = Unreadable(problem)
                 at = end
             yield row

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retune.child import Event
-from retune.confined import ConfinedJob, confined
+from retune.confined import ConfinedJob, confined, require_memory
 from retune.sources import SourceError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def _strings(frame: "pl.DataFrame") -> list[str]:
         elif isinstance(column.dtype, pl.Struct):
             found += _strings(column.struct.unnest())
         elif column.dtype == pl.String:
+            require_memory(int(column.str.len_bytes().cast(pl.Int64).sum()))
             found += column.drop_nulls().to_list()
     return found
 
