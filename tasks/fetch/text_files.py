@@ -166,13 +166,14 @@ def _lines(path: Path) -> Iterator[Line | Unreadable]:
 
 
 def _bounded(file: IO[Any], limit: int) -> Iterator[tuple[Any, int]]:
-    """Return each line of a file and its size; of one that is longer than `limit`, the beginning."""
+    """Return each line of a file and its size but for the line feed; of one that is longer than
+    `limit`, the beginning."""
     while line := file.readline(limit + 1):
         size, part = len(line), line
         while part and part[-1:] not in ("\n", b"\n"):
             part = file.readline(_PIECE)
             size += len(part)
-        yield line, size
+        yield line, size - bool(part)
 
 
 def _object_rows(path: Path) -> list[Any] | None:
@@ -256,7 +257,7 @@ def _extent(file: IO[str], text: str) -> tuple[str, int, str | None]:
                 break
             if (
                 dropped + len(text) > budget.bytes
-                or count > budget.values
+                or count > budget.values + 1  # an empty list counts until it is closed
                 or deepest > budget.depth
             ):
                 dropped, at, text = dropped + len(text), max(0, at - len(text)), ""

@@ -197,7 +197,7 @@ def test_any_bytes_are_rows_or_refused(tmp_path, kind, data):
         fetched(path, split)
 
 
-deep = st.integers(0, 9).map(lambda depth: eval("[" * depth + "]" * depth or "0"))
+deep = st.integers(0, 9).map(lambda depth: json.loads("[" * depth + "]" * depth or "0"))
 wide = st.integers(0, 20).map(lambda width: {f"k{n}": [] for n in range(width)})
 long = st.integers(900, 1100).map(lambda length: "\\" * (length // 2))
 
