@@ -221,7 +221,9 @@ def test_lines_and_arrays_agree_on_what_is_over_the_budget(tmp_path, piece, data
             usual = BUDGET.set(BUDGET.get())
             table = pa.concat_tables(to_rows(read(dataset, None, tmp_path / "cache"), "unnamed"))
             BUDGET.reset(usual)
-            told = [(problem or "").split("has")[-1] for problem in table["problem"].to_pylist()]
+            told = [
+                (problem or "").split("dataset.")[-1] for problem in table["problem"].to_pylist()
+            ]
             over = [(p or "").startswith(OVERSIZED) for p in table["problem"].to_pylist()]
             seen.append([what if is_over else "" for what, is_over in zip(told, over, strict=True)])
     assert seen[0] == seen[1]
