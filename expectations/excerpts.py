@@ -55,7 +55,7 @@ def _of_whole_row(
     """Say of each row (`row`, `about`) what its head alone does not show."""
     import polars as pl
 
-    if flaw == "malformed":
+    if flaw in ("malformed", "oversized_row"):
         return batch.select("row", about="problem")
     if flaw == "roles_out_of_order":
         roles = judged.group_by("row").agg(about=pl.col("role").str.join(" ").str.head(60))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from expectations import credentials, personal
 from retune.chat import END, START
 from retune.config import Validation
+from retune.flaws import OVERSIZED
 
 if TYPE_CHECKING:
     import polars as pl
@@ -159,8 +160,15 @@ def judge_rows(
         .hash(),
     )
     turns, order = pl.col("turns"), pl.col("order")
+    oversized = pl.col("problem").str.starts_with(OVERSIZED).fill_null(False)
     judged = (
-        batch.select("row", "source", "score", malformed=pl.col("problem").is_not_null())
+        batch.select(
+            "row",
+            "source",
+            "score",
+            malformed=pl.col("problem").is_not_null() & ~oversized,
+            oversized_row=oversized,
+        )
         .join(per_row, on="row", how="left", maintain_order="left")
         # A row without messages has no line in `per_row`.
         .with_columns(
@@ -169,7 +177,7 @@ def judge_rows(
             order.fill_null(""),
         )
         .with_columns(
-            no_messages=(turns == 0) & ~pl.col("malformed"),
+            no_messages=(turns == 0) & ~pl.col("malformed") & ~pl.col("oversized_row"),
             roles_out_of_order=(turns > 0) & ~pl.col("unknown_role") & ~order.str.contains(_ORDER),
             language=pl.lit(False),
         )

@@ -112,15 +112,13 @@ def _recipe(name: str, assignments: list[str]) -> Recipe:
 @contextmanager
 def _fetched(recipe: Recipe) -> Iterator[tuple[Path, str]]:
     """Yield the dataset's rows in a temporary Parquet file, and its version."""
-    from tasks.fetch import read, to_rows, write_rows
+    from tasks.fetch.guarded import fetch_rows
 
     dataset = recipe.dataset
     version = pin(dataset.source, dataset.revision, "dataset", "dataset.source")
-    commit = None if version.startswith("sha256:") else version
     with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.parquet"
-        write_rows(to_rows(read(dataset, commit, Path(folder) / "cache"), dataset.source), rows)
-        yield rows, version
+        fetch_rows(dataset, version, Path(folder))
+        yield Path(folder) / "rows.parquet", version
 
 
 def _tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase | None":

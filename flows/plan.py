@@ -81,11 +81,12 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         *("retune.chat", "retune.templates", "retune.inspection", "retune.folders", *loading),
         *("retune.llamacpp", "gguf", "xllamacpp"),
     )
-    dataset = recipe.dataset.model_dump(include={"source", "subset", "split"})
     masked_with = (  # what is quoted of rows that cannot be read
         *("expectations.masking", "expectations.credentials", "expectations.personal"),
         "detect-secrets",
     )
+    budget = {"max_row_bytes", "max_row_values", "max_row_depth"}
+    dataset = recipe.dataset.model_dump(include={"source", "subset", "split", *budget})
     fetch = _step(
         "fetch",
         {"pin": pins.dataset, **dataset},

@@ -33,7 +33,7 @@ from retune.tracking import Run, start_run
 from retune.workspace import home, keep_private
 from tasks.conform import conform
 from tasks.evaluate import evaluate
-from tasks.fetch import fetch, pin_inputs
+from tasks.fetch.task import fetch, pin_inputs
 from tasks.format import format_chats
 from tasks.merge import merge
 from tasks.publish import check_access, check_terms, publish

@@ -43,7 +43,10 @@ Job = TypeVar("Job", bound=BaseModel)
 
 
 class ChildFailed(RuntimeError):
-    """The child process crashed or was killed; the message says how and where its log is."""
+    """The child process crashed or was killed; the message says how and where its log is, `signal`
+    which signal killed it, None if none did."""
+
+    signal: int | None = None
 
 
 class ChildRefused(ValueError):
@@ -58,13 +61,15 @@ def run_child(
     env: dict[str, str] | None = None,
     grace: float = GRACE,
     hub: bool = False,
+    environment: dict[str, str] | None = None,
 ) -> Event:
     """Run `script` on `job` and return its `result` event; call `on_event` with every other one.
 
     The job is written beside `log`, which gets all the child prints (appended). The child and what
     it started end with this call, however that ends, and with this process, even by `kill -9`;
     a child that is told to end has `grace` seconds to do so by itself. It sees no secret of our
-    environment; `hub` says that it downloads from the Hub, with the Hub's token.
+    environment; `hub` says that it downloads from the Hub, with the Hub's token. `environment` is
+    all that it sees, if given; `env` is added in either case.
     Raises ChildRefused for a ValueError in the child, ChildFailed for anything else.
     """
     job_file = log.with_suffix(".job.json")
@@ -77,7 +82,7 @@ def run_child(
             stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(writing, hub) | (env or {}),
+            env=_environment(writing, hub, environment) | (env or {}),
             pass_fds=(writing,),
             start_new_session=True,  # its group can be ended whole
         )
@@ -96,10 +101,10 @@ def run_child(
     return _verdict(final, process.returncode, log)
 
 
-def _environment(events: int, hub: bool) -> dict[str, str]:
+def _environment(events: int, hub: bool, given: dict[str, str] | None) -> dict[str, str]:
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     own = {EVENTS: str(events), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    return PATIENT | without_secrets(hub) | QUIET | own
+    return PATIENT | (without_secrets(hub) if given is None else given) | QUIET | own
 
 
 def _events(reading: int, process: "subprocess.Popen[bytes]") -> Iterator[Event]:
@@ -144,7 +149,9 @@ def _verdict(final: Event, code: int, log: Path) -> Event:
         if final["refused"]:
             raise ChildRefused(message)
         raise ChildFailed(f"{message}; the full log is {log}")
-    raise ChildFailed(f"{_cause_of_death(code)}; the log is {log} and ends with:\n{_tail(log)}")
+    failure = ChildFailed(f"{_cause_of_death(code)}; the log is {log} and ends with:\n{_tail(log)}")
+    failure.signal = -code if code < 0 else None
+    raise failure
 
 
 def _cause_of_death(code: int) -> str:

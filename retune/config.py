@@ -146,6 +146,43 @@ class Dataset(Section):
         pattern=r"^[\w.]+(\[\d*%?:\d*%?\])?$",
         description="Split to read, with an optional slice in rows or percent, e.g. train[:10000].",
     )
+    max_row_bytes: int = Field(
+        64 << 20,
+        ge=1024,
+        description="Largest row that is read, in bytes as stored; a larger one is quarantined.",
+    )
+    max_row_values: int = Field(
+        500_000,
+        ge=10,
+        description="Most values of a row that is read: keys of its objects and elements of its "
+        "lists, at all depths; a row with more is quarantined.",
+    )
+    max_row_depth: int = Field(
+        100,
+        ge=5,
+        description="Deepest nesting of a row that is read, in lists and objects within each other; "
+        "a deeper row is quarantined.",
+    )
+    max_rows: int = Field(
+        50_000_000, ge=1, description="Most rows that are read; a source with more ends the run."
+    )
+    max_unpacked_bytes: int = Field(
+        64 << 30,
+        ge=1 << 20,
+        description="Most that the compressed files of a split may unfold to in all, in bytes.",
+    )
+    memory_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the machine's free memory that reading may take, 0 to 1, but 1 GiB in "
+        "any case; a source that takes more ends the run.",
+    )
+    quiet_minutes: int = Field(
+        30,
+        ge=1,
+        description="Longest time without a further batch of rows, in minutes; then reading ends.",
+    )
 
 
 class Classifier(Section):

@@ -21,7 +21,9 @@ SERVICES = re.compile(
 # scheme://user:password@host
 PASSWORD_IN_URL = re.compile(r"://[^/\s@]+@")
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
-PROXY = re.compile(r"(https?|all)_proxy", re.IGNORECASE)
+PROXY = re.compile(r"(https?|all|no)_proxy", re.IGNORECASE)
+# How the Hub is reached; HF_HOME and the like say where what it gave lies.
+NETWORK = re.compile(r"(HF|HUGGING_?FACE)_\w+|(SSL_CERT|REQUESTS_CA|CURL_CA)_\w+")
 # Without the Hub: what a library would fetch by itself, and the token that `hf auth login` keeps.
 NO_HUB = {
     "HF_HUB_OFFLINE": "1",
@@ -33,7 +35,7 @@ NO_HUB = {
 # All that a program needs which reads one file and writes another.
 PLAIN = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|TMPDIR|TMP|TEMP|SYSTEMROOT|PYTHONPATH|PYTHONHOME"
-    r"|VIRTUAL_ENV|LD_LIBRARY_PATH|DYLD_LIBRARY_PATH|NUMEXPR_NUM_THREADS"
+    r"|VIRTUAL_ENV|LD_LIBRARY_PATH|DYLD_LIBRARY_PATH|NUMEXPR_NUM_THREADS|HF_(HOME|\w+_CACHE)"
     r"|(LC|OMP|GOMP|KMP|MKL|OPENBLAS|ATEN|GGML|CUDA|NVIDIA|HIP|ROCR|HSA|VK|XDG)_\w+"
 )
 
@@ -50,14 +52,24 @@ def without_secrets(hub: bool) -> dict[str, str]:
     return kept | NO_HUB
 
 
-def plain() -> dict[str, str]:
-    """Return the few variables that a program needs which has no use for network or account."""
+def plain(hub: bool = False) -> dict[str, str]:
+    """Return the few variables that a program needs which has no use for network or account.
+
+    With `hub` it downloads: the Hub's settings and token, certificates and the proxy are among them.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if PLAIN.fullmatch(name) and not PASSWORD_IN_URL.search(value)
     }
-    return kept | NO_HUB
+    if not hub:
+        return kept | NO_HUB
+    way = {
+        name: value
+        for name, value in os.environ.items()
+        if NETWORK.fullmatch(name) or PROXY.fullmatch(name)
+    }
+    return kept | way
 
 
 def _needed(name: str, value: str) -> bool:

@@ -19,11 +19,15 @@ class Flaw(NamedTuple):
     quarantined: bool = True
 
 
+# How the `problem` of a row begins that has the flaw `oversized_row`, in `retune.records.Rows`.
+OVERSIZED = "the row is too large: "
+
 # In the order in which a person would want to hear of them. The words go after "rows that have";
 # those in braces are settings.
 FLAWS = {
     # structure
     "malformed": Flaw("a form that cannot be read", 0.01, "critical"),
+    "oversized_row": Flaw("more than the dataset's budget for a row", 0.01, "critical"),
     "no_messages": Flaw("no messages", 0.01, "critical"),
     "unknown_role": Flaw("an unknown role", 0.01, "critical"),
     "roles_out_of_order": Flaw(

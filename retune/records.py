@@ -39,8 +39,9 @@ class Conformance(Output):
 class Rows(Output):
     """fetch, validate: `rows.parquet` with columns `row` (number of the row in its source),
     `messages`, `source` (text), `score` (float64, the classifier's), `format` (sharegpt, openai,
-    alpaca, prompt_completion; null: none of them) and `problem` (why the row cannot be read; null:
-    it can). validate adds `twin` (the earlier row that a kept duplicate is like, else null)."""
+    alpaca, prompt_completion; null: none of them) and `problem` (why the row cannot be read, with
+    retune.flaws.OVERSIZED in front where it is over the dataset's budget; null: it can). validate
+    adds `twin` (the earlier row that a kept duplicate is like, else null)."""
 
     @property
     def path(self) -> Path:

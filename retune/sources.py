@@ -1,6 +1,11 @@
 """Inputs by name: what a recipe's dataset or base model refers to, and its exact version."""
 
+import hashlib
+import os
 import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +37,9 @@ def local_path(name: str, setting: str) -> Path | None:
     """
     path = Path(name).expanduser()
     if path.exists():
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe or /dev/zero never ends
+            raise SourceError(f"{setting}: {name!r} is no file and no folder; correct the path")
         return path.absolute()
     looks_like_file = path.suffix.lower() in DATA_FORMATS or name.startswith((".", "/", "~"))
     if looks_like_file or not _HUB_ID.fullmatch(name):
@@ -65,6 +73,48 @@ def pin_file(name: str, setting: str) -> str:
             f"{setting}: no file is at {name!r} (looked in {Path.cwd()}); correct the path"
         )
     return f"sha256:{sha256(path)}"
+
+
+@contextmanager
+def unchanged(name: str | Path, pinned: str, setting: str) -> Iterator[None]:
+    """Hold what is read of a local file or folder within the block to what was pinned.
+
+    Raises SourceError at its end, and in the place of what the block raises, when that is no longer
+    what `pinned` says. A file is opened once, before it is read: it is its content that is hashed,
+    and the name must still lead to it.
+    """
+    path = Path(name).expanduser()
+    error = SourceError(
+        f"{setting}: {name} changed while the run was reading it; run again, when nothing writes to it"
+    )
+    if path.is_dir():
+        try:
+            yield
+        finally:
+            if f"sha256:{sha256(path)}" != pinned:
+                raise error
+        return
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise error from None
+    with file:
+        before = _identity(os.fstat(file.fileno()))
+        try:
+            yield
+        finally:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            after = (
+                {_identity(os.fstat(file.fileno())), _identity(path.stat())}
+                if path.exists()
+                else ()
+            )
+            if after != {before} or f"sha256:{digest}" != pinned:
+                raise error
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], setting: str) -> str:

@@ -1,20 +1,20 @@
 """A Hub dataset at a pinned commit, or a local file, as batches of its own rows."""
 
-import dataclasses
 import errno
+import glob
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retune.config import Dataset
+from retune.confined import causes, out_of_memory, reading
 from retune.sources import DATA_FORMATS, SourceError, local_path
-from tasks.fetch import text_files, typed_files
+from tasks.fetch import hub, text_files, typed_files
 from tasks.fetch.batches import Batch
-
-if TYPE_CHECKING:
-    from datasets import DatasetBuilder
+from tasks.fetch.budget import BUDGET, Budget
+from tasks.fetch.hub import Files
+from tasks.fetch.unpacking import unpacked
 
 # Readers by `datasets`'s names of file formats.
 TEXT = {"json": text_files.json_rows, "csv": text_files.csv_rows}
@@ -27,17 +27,39 @@ TYPED = {
 def read(dataset: Dataset, commit: str | None, cache: Path) -> Iterator[Batch]:
     """Return the rows of the dataset's split, in order, as its source has them.
 
-    `commit` is the Hub commit to read, None for a local file; what `datasets` unpacks or converts
-    on the way lies in `cache`. Raises SourceError if the source cannot be read or is empty,
-    ConnectionError when the Hub does not answer.
+    `commit` is the Hub commit to read, None for a local file; what is unpacked or converted on the
+    way lies in `cache`. This process reads it itself, at whatever cost (see `tasks.fetch.guarded`).
+    Raises SourceError if the source cannot be read or is empty, ConnectionError when the Hub does
+    not answer.
     """
+    return read_files(dataset, local_files(dataset) or download(dataset, commit), cache)
+
+
+def local_files(dataset: Dataset) -> Files | None:
+    """Return the local file that is the dataset; None if it is on the Hub. Raises SourceError."""
     path = local_path(dataset.source, "dataset.source")
+    return Files(kind=_format_of(path), paths=(path,)) if path else None
+
+
+def download(dataset: Dataset, commit: str | None) -> Files:
+    """Return the files of a Hub dataset's split, downloaded. Raises as `read` does."""
+    with explained(dataset):
+        return hub.download(dataset, commit)
+
+
+def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[Batch]:
+    """Return the rows in a dataset's files, without the network. Raises as `read` does."""
+    BUDGET.set(Budget.of(dataset))
     empty = True
-    with _explained(dataset):
-        if path:
-            found = _from_files(dataset, _format_of(path), [path])
+    with explained(dataset):
+        paths = list(files.paths)
+        if not local_path(dataset.source, "dataset.source"):
+            limit = dataset.max_unpacked_bytes
+            paths = unpacked(files.paths, cache / "unpacked", limit, dataset.source)
+        if files.settings is None:
+            found = _from_files(dataset, files.kind, paths)
         else:
-            found = _from_hub(dataset, commit, cache)
+            found = _converted(dataset, files, paths, cache)
         for batch in found:
             empty = False
             yield batch
@@ -49,12 +71,18 @@ def _from_files(dataset: Dataset, kind: str, files: list[Path]) -> Iterator[Batc
     """Return the split's slice of the rows in files of one format."""
     if kind in TEXT:
         start, stop = _slice(dataset, lambda: sum(1 for file in files for _ in TEXT[kind](file)))
-        rows = chain.from_iterable(map(TEXT[kind], files))
+        rows = chain.from_iterable(map(TEXT[kind], _told(files)))
         return text_files.batches(islice(rows, start, stop))
     pieces, count = TYPED[kind]
     start, stop = _slice(dataset, lambda: sum(map(count, files)))
-    found = chain.from_iterable(map(pieces, files))
+    found = chain.from_iterable(map(pieces, _told(files)))
     return typed_files.batches(typed_files.cut(found, start, stop))
+
+
+def _told(files: list[Path]) -> Iterator[Path]:
+    for file in files:
+        reading(file)
+        yield file
 
 
 def _slice(dataset: Dataset, count: Callable[[], int]) -> tuple[int, int | None]:
@@ -73,64 +101,41 @@ def _slice(dataset: Dataset, count: Callable[[], int]) -> tuple[int, int | None]
     return absolute.from_, max(absolute.from_, absolute.to)
 
 
-def _from_hub(dataset: Dataset, commit: str | None, cache: Path) -> Iterator[Batch]:
-    """Let `datasets` find a repository's files, and convert them if they are of no format above."""
+def _converted(dataset: Dataset, files: Files, paths: list[Path], cache: Path) -> Iterator[Batch]:
+    """Let `datasets` convert files whose repository sets how they are read."""
     import datasets
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors are raised as well
+    types = datasets.Features.from_dict(files.features) if files.features else None
+    name = dataset.split.partition("[")[0]
     builder = datasets.load_dataset_builder(
-        dataset.source, name=dataset.subset, revision=commit, cache_dir=str(cache)
+        files.kind,
+        data_files={name: [glob.escape(str(path)) for path in paths]},
+        cache_dir=str(cache),
+        features=types,
+        **(files.settings or {}),
     )
-    kind = _format_in(builder)
-    if kind:
-        return _from_files(dataset, kind, _downloaded(builder, dataset.split, cache))
     builder.download_and_prepare()
     rows = builder.as_dataset(split=dataset.split).with_format("arrow")
     return typed_files.batches(map(typed_files.piece, rows.iter(typed_files.BATCH_ROWS)))
 
 
-def _format_in(builder: "DatasetBuilder") -> str | None:
-    """Return the format of a repository's files, None if it is another or has settings of its own."""
-    import datasets
-
-    config = builder.config
-    kind = type(config).__module__.rpartition(".")[2]  # datasets.packaged_modules.json.json
-    if kind not in (*TEXT, *TYPED) or not config.data_files:
-        return None
-    common = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
-    own = {field.name for field in dataclasses.fields(config)} - common
-    usual = type(config)()
-    return kind if all(getattr(config, name) == getattr(usual, name) for name in own) else None
-
-
-def _downloaded(builder: "DatasetBuilder", split: str, cache: Path) -> list[Path]:
-    """Return a split's files, downloaded and unpacked. Raises ValueError if there is none."""
-    import datasets
-
-    name = split.partition("[")[0]
-    files = {str(split): found for split, found in builder.config.data_files.items()}
-    if name not in files:
-        raise ValueError(f"no split {name!r} among {list(files)}")
-    config = datasets.DownloadConfig(cache_dir=cache / "downloads", token=builder.token)
-    manager = datasets.DownloadManager(download_config=config)
-    unpacked = manager.download_and_extract(list(files[name]))
-    return [Path(file) for file in manager.iter_files(unpacked)]
-
-
 @contextmanager
-def _explained(dataset: Dataset) -> Iterator[None]:
+def explained(dataset: Dataset) -> Iterator[None]:
     """Say what is wrong with a source, whatever the libraries that read it raise.
 
     Raises SourceError, but ConnectionError (worth a retry) when the Hub was not to be reached, and
-    the OSError of a full disk, which the work folder explains.
+    the OSError of a full disk, which the work folder explains, and whatever says that memory ran out.
     """
     try:
         yield
     except SourceError:
         raise
     except Exception as error:
-        for cause in _causes(error):
+        if out_of_memory(error):
+            raise
+        for cause in causes(error):
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise cause from None
             if _is_outage(cause):
@@ -145,12 +150,6 @@ def _explained(dataset: Dataset) -> Iterator[None]:
         raise SourceError(
             f"dataset.source: cannot read {dataset.source}: {reason}; correct it, or name another"
         ) from error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -16,7 +16,15 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from retune.sources import SourceError
 from tasks.fetch.batches import Batch
-from tasks.fetch.conversations import PAIRS, SYSTEM_COLUMNS, TURN_COLUMNS, layout_of
+from tasks.fetch.budget import BUDGET
+from tasks.fetch.conversations import (
+    PAIRS,
+    PREFERENCE_COLUMNS,
+    SYSTEM_COLUMNS,
+    TOOL_COLUMNS,
+    TURN_COLUMNS,
+    layout_of,
+)
 from tasks.fetch.values import Unreadable, parse_json, shown
 
 if TYPE_CHECKING:
@@ -24,10 +32,11 @@ if TYPE_CHECKING:
 
 _HEAD = 1 << 20  # characters in which the layout of a JSON file shows
 _LARGEST_DOCUMENT = 256 << 20  # bytes of a file that is one JSON object, read as a whole
-_LARGEST_ROW = 64 << 20  # characters of a row in a JSON array
 _BATCH_ROWS, _BATCH_BYTES = 2000, 32 << 20
 _MOST_BRACKETS = 2000  # in a row; pyarrow's JSON reader crashes when 10,000 are nested
 
+_PIECE = 1 << 20  # characters read at a time of what is only counted
+_IN_TEXT, _OUTSIDE = re.compile(r'["\\]'), re.compile(r'["\[\]{},]')
 _SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*([,\]])")
 _DECODER = json.JSONDecoder()
 
@@ -84,7 +93,8 @@ def _as_columns(lines: list[bytes]) -> "pa.Table | None":
         table = pj.read_json(
             io.BytesIO(data),
             read_options=pj.ReadOptions(block_size=len(data) + 1),  # a row must not span blocks
-            parse_options=pj.ParseOptions(explicit_schema=_expected_schema()),
+            # Unknown keys would be columns, each as long as the batch: a million of them in a row.
+            parse_options=pj.ParseOptions(_expected_schema(), unexpected_field_behavior="ignore"),
         )
         table.validate(full=True)
     except (UnicodeDecodeError, pa.ArrowException):
@@ -93,15 +103,23 @@ def _as_columns(lines: list[bytes]) -> "pa.Table | None":
 
 
 def _expected_schema() -> "pa.Schema":
-    """Return types for the columns that are read, so that Arrow takes no text for a date."""
+    """Return types for the columns that are read, so that Arrow takes no text for a date.
+
+    Columns of nulls are those that only the reading by rows understands: a value ends this one.
+    """
     import pyarrow as pa
 
-    turn = pa.struct([(key, pa.string()) for key in ("from", "value", "role", "content")])
+    by_rows = (*TOOL_COLUMNS, *PREFERENCE_COLUMNS, "history", "label")
+    turn = pa.struct(
+        [(key, pa.string()) for key in ("from", "value", "role", "content")]
+        + [(key, pa.null()) for key in ("tool_calls", "function_call")]
+    )
     texts = {name for pair in PAIRS for name in pair[1:] if name} | {*SYSTEM_COLUMNS, "source"}
     return pa.schema(
         [
             *((name, pa.list_(turn)) for name in TURN_COLUMNS),
             *((name, pa.string()) for name in sorted(texts)),
+            *((name, pa.null()) for name in by_rows),
             ("score", pa.float64()),
         ]
     )
@@ -131,14 +149,31 @@ def _more_follows(head: str) -> bool:
     return bool(head[end:].strip())
 
 
-def _lines(path: Path) -> Iterator[Line]:
-    """Return the lines of a file that are not blank."""
+def _lines(path: Path) -> Iterator[Line | Unreadable]:
+    """Return the lines of a file that are not blank, an Unreadable for each over the budget."""
+    budget = BUDGET.get()
     with _open_lines(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, (line, size) in enumerate(_bounded(file, budget.bytes), start=1):
+            if size > budget.bytes:
+                yield Unreadable(budget.over_bytes(size, f"line {number}"))
+                continue
             text = (line.encode() if isinstance(line, str) else line).strip()
             text = text.removeprefix(codecs.BOM_UTF8).strip()
-            if text:
+            if problem := budget.excess(text, f"line {number}"):
+                yield Unreadable(problem)
+            elif text:
                 yield Line(number, text)
+
+
+def _bounded(file: IO[Any], limit: int) -> Iterator[tuple[Any, int]]:
+    """Return each line of a file and its size but for the line feed; of one that is longer than
+    `limit`, the beginning."""
+    while line := file.readline(limit + 1):
+        size, part = len(line), line
+        while part and part[-1:] not in ("\n", b"\n"):
+            part = file.readline(_PIECE)
+            size += len(part)
+        yield line, size - bool(part)
 
 
 def _object_rows(path: Path) -> list[Any] | None:
@@ -155,11 +190,15 @@ def _object_rows(path: Path) -> list[Any] | None:
     of_rows = [items for items in lists if items and isinstance(items[0], dict)]
     if layout_of(value) is None and len(lists) == len(of_rows) == 1:
         return of_rows[0]
-    return [value]
+    with path.open("rb") as file:
+        problem = BUDGET.get().excess(file.read())
+    return [Unreadable(problem) if problem else value]
 
 
 def _array_rows(path: Path) -> Iterator[Any]:
-    """Return the elements of a JSON array, with no more than a piece of the file in memory."""
+    """Return the elements of a JSON array, with no more than a piece of the file in memory, and an
+    Unreadable for each over the budget."""
+    budget = BUDGET.get()
     with _open_text(path) as file:
         text, number = file.read(_HEAD), 0
         at = _SPACE.match(text, text.index("[") + 1).end()
@@ -167,15 +206,24 @@ def _array_rows(path: Path) -> Iterator[Any]:
         at += ended
         while not ended:
             try:
-                row, at, ended = _element(text, at)
+                row, end, ended = _element(text, at)
             except (ValueError, RecursionError) as error:
-                piece = file.read(max(_HEAD, len(text) - at))
-                if not piece or len(text) - at > _LARGEST_ROW:
-                    raise SourceError(_why_no_array(path, number, text[at:], error)) from None
-                text, at = text[at:] + piece, 0  # it may only go on behind what was read
+                # It may only go on behind what was read, or be too deep.
+                text, end, problem = _extent(file, text[_SPACE.match(text, at).end() :])
+                separator = _SEPARATOR.match(text, end) if end else None
+                if not separator:
+                    raise SourceError(_why_no_array(path, number, text, error)) from None
+                try:
+                    row = Unreadable(problem) if problem else json.loads(text[:end])
+                except (ValueError, RecursionError) as error:
+                    raise SourceError(_why_no_array(path, number, text, error)) from None
+                at, ended = separator.end(), separator[1] == "]"
             else:
-                yield row
-                number += 1
+                if problem := budget.excess(text[at : end - 1].encode()):
+                    row = Unreadable(problem)
+                at = end
+            yield row
+            number += 1
         if rest := (text[at:] + file.read(_HEAD)).strip():
             raise SourceError(_why_no_array(path, number, rest, "something follows its end"))
 
@@ -192,6 +240,60 @@ def _element(text: str, at: int) -> tuple[Any, int, bool]:
     return value, separator.end(), separator[1] == "]"
 
 
+def _extent(file: IO[str], text: str) -> tuple[str, int, str | None]:
+    """Find the end of a JSON value that may go on in a file, and count what it has on the way.
+
+    Returns the text, which begins with the value, the position of the value's end (0: there is
+    none), and what it has too much of, if anything; then its beginning is no longer in the text.
+    """
+    budget = BUDGET.get()
+    at = dropped = depth = deepest = count = end = 0
+    quoted = False
+    while not end:
+        match = (_IN_TEXT if quoted else _OUTSIDE).search(text, at)
+        if not match:
+            piece = file.read(max(_PIECE, len(text) // 2))
+            if not piece:
+                break
+            if (
+                dropped + len(text) > budget.bytes
+                or count > budget.values + 1  # an empty list counts until it is closed
+                or deepest > budget.depth
+            ):
+                dropped, at, text = dropped + len(text), max(0, at - len(text)), ""
+            else:
+                at = max(at, len(text))
+            text += piece
+            continue
+        mark, at = match[0], match.end()
+        if quoted:
+            quoted, at = mark != '"', at + (mark == "\\")
+            end = 0 if quoted or depth else at
+        elif mark == '"':
+            quoted = True
+        elif mark in "[{":
+            depth, count = depth + 1, count + 1
+            deepest = max(deepest, depth)
+        elif not depth:  # behind a number or a name
+            end = match.start()
+        elif mark == ",":
+            count += 1
+        else:
+            depth -= 1
+            count -= text[at - 2 : at] in ("[]", "{}")
+            end = 0 if depth else at
+    while end and not text[end:].strip() and (piece := file.read(_PIECE)):
+        text += piece  # what follows the value
+    problem = None
+    if dropped + end > budget.bytes:
+        problem = budget.over_bytes(dropped + end)
+    elif count > budget.values:
+        problem = budget.over_values(count)
+    elif deepest > budget.depth:
+        problem = budget.over_depth(deepest)
+    return text, end, problem
+
+
 def _why_no_array(path: Path, number: int, text: str, error: object) -> str:
     reason = f"{error}".partition(": line ")[0]  # its line counts from where reading went on
     return (
@@ -206,23 +308,58 @@ def csv_rows(path: Path) -> Iterator[Any]:
     Raises SourceError when there is no header.
     """
     csv.field_size_limit(sys.maxsize)  # 128 KiB by default, little for a conversation
+    budget = BUDGET.get()
     with _open_text(path) as file:
-        reader = csv.reader(file, strict=True)
+        lines = _RowLines(file, budget.bytes)
+        reader = csv.reader(lines, strict=True)
         try:
             header = next((cells for cells in reader if cells), [])
-        except csv.Error as error:
+        except (csv.Error, _RowTooLarge) as error:
             raise SourceError(f"dataset.source: {path} has no CSV header ({error})") from None
         while True:
-            line = reader.line_num + 1
+            line = lines.begin()
             try:
                 cells = next(reader)
             except StopIteration:
                 return
+            except _RowTooLarge:
+                yield Unreadable(budget.over_bytes(lines.size, f"the row of line {line}"))
+                continue
             except csv.Error as error:
                 yield Unreadable(f"line {line} is not CSV ({error})")
                 continue
-            if cells:
+            if len(cells) > budget.values:
+                yield Unreadable(budget.over_values(len(cells), f"line {line}"))
+            elif cells:
                 yield _csv_row(header, cells, line)
+
+
+class _RowTooLarge(ValueError):
+    """A row of a CSV file that is over the budget."""
+
+
+class _RowLines:
+    """The lines of a CSV file, for `csv.reader`; raises _RowTooLarge within a row over `limit`."""
+
+    def __init__(self, file: IO[str], limit: int) -> None:
+        self._lines, self._limit = _bounded(file, limit), limit
+        self._number, self.size = 0, 0
+
+    def begin(self) -> int:
+        """Begin a row; returns the number of its first line."""
+        self.size = 0
+        return self._number + 1
+
+    def __iter__(self) -> "_RowLines":
+        return self
+
+    def __next__(self) -> str:
+        line, size = next(self._lines)
+        self._number += 1
+        self.size += size
+        if self.size > self._limit:
+            raise _RowTooLarge(f"a row of more than {self._limit:,} bytes")
+        return line
 
 
 def _csv_row(header: list[str], cells: list[str], line: int) -> dict[str, str] | Unreadable:

@@ -1,12 +1,14 @@
 """Parquet and Arrow files, whose columns have types, and tables that `datasets` made of others."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.fetch.batches import Batch
+from tasks.fetch.budget import BUDGET
 from tasks.fetch.conversations import KNOWN_COLUMNS
 from tasks.fetch.values import Unreadable
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 2000
+_MOST_NAMES = 50  # of unknown columns, which are only told; a file may have millions
 
 
 class Piece(NamedTuple):
@@ -32,7 +35,7 @@ def parquet_pieces(path: Path) -> Iterator[Piece]:
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         names = file.schema_arrow.names
         known = [name for name in names if name in KNOWN_COLUMNS]
-        others = tuple(name for name in names if name not in KNOWN_COLUMNS)
+        others = _others(names)
         for batch in file.iter_batches(BATCH_ROWS, columns=known):
             yield Piece(pa.Table.from_batches([batch]), others)
 
@@ -66,8 +69,11 @@ def arrow_count(path: Path) -> int:
 
 def piece(table: "pa.Table") -> Piece:
     known = [name for name in table.column_names if name in KNOWN_COLUMNS]
-    others = (name for name in table.column_names if name not in KNOWN_COLUMNS)
-    return Piece(table.select(known), tuple(others))
+    return Piece(table.select(known), _others(table.column_names))
+
+
+def _others(names: list[str]) -> tuple[str, ...]:
+    return tuple(islice((name for name in names if name not in KNOWN_COLUMNS), _MOST_NAMES))
 
 
 def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece]:
@@ -83,8 +89,11 @@ def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece
 
 
 def batches(pieces: Iterable[Piece]) -> Iterator[Batch]:
-    """Return each piece as a batch. Raises ArrowInvalid when a piece is damaged, which its file's
-    format need not show; reading on would crash the process."""
+    """Return the pieces as batches, with an Unreadable in the place of each row over the budget.
+
+    Raises ArrowInvalid when a piece is damaged, which its file's format need not show; reading on
+    would crash the process.
+    """
     import pyarrow as pa
 
     for known, others in pieces:
@@ -93,9 +102,29 @@ def batches(pieces: Iterable[Piece]) -> Iterator[Batch]:
         except pa.ArrowInvalid:
             raw = _with_bytes(known)  # all that may be wrong is text in another encoding
             raw.validate(full=True)
-            yield Batch(None, partial(_rows, raw, others))
+            for part in _within_budget(raw):
+                yield Batch(None, _reader(part, others))
         else:
-            yield Batch(known, partial(_rows, known, others))
+            for part in _within_budget(known):
+                columns = None if isinstance(part, Unreadable) else part
+                yield Batch(columns, _reader(part, others))
+
+
+def _within_budget(known: "pa.Table") -> "Iterator[pa.Table | Unreadable]":
+    """Cut a table until no row of a part can be over the budget; such a row is a part of its own."""
+    problem = BUDGET.get().excess_of(known)
+    if problem is None:
+        yield known
+    elif len(known) == 1:
+        yield Unreadable(problem)
+    else:
+        half = len(known) // 2
+        yield from _within_budget(known.slice(0, half))
+        yield from _within_budget(known.slice(half))
+
+
+def _reader(part: "pa.Table | Unreadable", others: tuple[str, ...]) -> Callable[[], list[Any]]:
+    return (lambda: [part]) if isinstance(part, Unreadable) else partial(_rows, part, others)
 
 
 def _rows(known: "pa.Table", others: tuple[str, ...]) -> list[Any]:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from expectations.masking import LONGEST_QUOTED, mask
+from tasks.fetch.budget import BUDGET
 
 _KINDS = {
     bool: "a boolean",
@@ -36,7 +37,10 @@ def shown(value: Any) -> str:
 
 
 def parse_json(text: str, what: str) -> Any:
-    """Return the value of a JSON text; NaN and Infinity are numbers. Raises Unreadable."""
+    """Return the value of a JSON text; NaN and Infinity are numbers. Raises Unreadable, also for a
+    text that is over the row's budget."""
+    if problem := BUDGET.get().excess(text.encode("utf-8", "surrogatepass"), what):
+        raise Unreadable(problem)
     try:
         return json.loads(text)
     except RecursionError:

@@ -27,7 +27,8 @@ def validate(rows: Rows, recipe: Recipe, pins: Pins, step: Step, run: Run) -> Ro
         tokenizer = chatml_tokenizer(
             recipe.model.base, pins.commit(pins.model), recipe.model.chat_tokens
         )
-        rules = Rules(recipe.validation, special_tokens(tokenizer), evaluation_prompts(recipe))
+        prompts = evaluation_prompts(recipe, pins.benchmarks)
+        rules = Rules(recipe.validation, special_tokens(tokenizer), prompts)
         report = gate(rows.path, rules, build.path, _reference(pins), logger.info)
         _show(report)
         if report.failed:

@@ -1,21 +1,35 @@
 """The evaluation prompts that a recipe's rows must not contain, read from benchmark files."""
 
+import json
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retune.config import Recipe
-from retune.sources import SourceError
+from retune.confined import limits, run_confined
+from retune.sources import SourceError, pin_file, unchanged
+from tasks.validate.prompts_child import SETTING, PromptsJob, texts
 
-if TYPE_CHECKING:
-    import polars as pl
-
-SETTING = "validation.decontamination.files"
+CHILD = Path(__file__).with_name("prompts_child.py")
 
 
-def evaluation_prompts(recipe: Recipe) -> tuple[str, ...]:
-    """Return the recipe's own evaluation prompts and every text in its benchmark files."""
+def evaluation_prompts(recipe: Recipe, pinned: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Return the recipe's own evaluation prompts and every text in its benchmark files.
+
+    The files are read in confined children. `pinned` are their versions, by default today's. Raises
+    SourceError as `benchmark_texts`, and for a file that costs too much or is not what was pinned.
+    """
     files = recipe.validation.decontamination.files
-    return (*recipe.evaluation.prompts, *benchmark_texts(files))
+    pinned = tuple(pin_file(name, SETTING) for name in files) if pinned is None else pinned
+    prompts = [*recipe.evaluation.prompts]
+    with tempfile.TemporaryDirectory() as folder:
+        out, log = Path(folder) / "texts.json", Path(folder) / "prompts.log"
+        for name, version in zip(files, pinned, strict=True):
+            file = Path(name).expanduser().absolute()
+            job = PromptsJob(file=file, texts=out, **limits(recipe.dataset))
+            with unchanged(file, version, SETTING):
+                run_confined(CHILD, job, log, f"{SETTING}: {name}")
+            prompts += _some(json.loads(out.read_text(encoding="utf-8")), name)
+    return tuple(prompts)
 
 
 def benchmark_texts(files: tuple[str, ...]) -> list[str]:
@@ -23,55 +37,10 @@ def benchmark_texts(files: tuple[str, ...]) -> list[str]:
 
     Raises SourceError when a file is missing, of another format or without texts.
     """
-    texts: list[str] = []
-    for name in files:
-        found = _texts(Path(name).expanduser())
-        if not found:
-            raise SourceError(
-                f"{SETTING}: {name} has no texts; name a file with evaluation prompts"
-            )
-        texts += found
-    return texts
+    return [text for name in files for text in _some(texts(Path(name).expanduser()), name)]
 
 
-def _texts(path: Path) -> list[str]:
-    import polars as pl
-
-    readers = {
-        ".jsonl": pl.read_ndjson,
-        ".json": pl.read_json,
-        ".parquet": pl.read_parquet,
-        ".csv": pl.read_csv,
-        ".arrow": pl.read_ipc_stream,
-    }
-    kind = path.suffix.lower()
-    if kind not in (*readers, ".txt"):
-        raise SourceError(
-            f"{SETTING}: cannot read {path.name!r}; use one of {', '.join([*readers, '.txt'])}"
-        )
-    try:
-        if kind == ".txt":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return [line for line in lines if line.strip()]
-        return _strings(readers[kind](path))
-    except FileNotFoundError:
-        raise SourceError(
-            f"{SETTING}: nothing is at {str(path)!r} (looked in {Path.cwd()}); correct the path"
-        ) from None
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
-        raise SourceError(f"{SETTING}: cannot read {path}: {error}") from None
-
-
-def _strings(frame: "pl.DataFrame") -> list[str]:
-    """Return the texts of all columns, those inside lists (choices, turns) and records included."""
-    import polars as pl
-
-    texts: list[str] = []
-    for column in frame:
-        if isinstance(column.dtype, pl.List):
-            texts += _strings(column.explode().to_frame())
-        elif isinstance(column.dtype, pl.Struct):
-            texts += _strings(column.struct.unnest())
-        elif column.dtype == pl.String:
-            texts += column.drop_nulls().to_list()
-    return texts
+def _some(found: list[str], name: str) -> list[str]:
+    if not found:
+        raise SourceError(f"{SETTING}: {name} has no texts; name a file with evaluation prompts")
+    return found

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from retune.child import Event, run_child
 from retune.config import Classifier
 from retune.inspection import inspect_model
-from retune.sources import local_path, pin
+from retune.sources import local_path, pin, unchanged
 from retune.workspace import digest
 from tasks.validate.scoring_child import SETTING, ScoringJob, shards
 
@@ -74,7 +75,9 @@ def score_rows(
             shard_rows=SHARD_ROWS,
             folder=folder.absolute(),
         )
-        result = _run(job, len(wanted), on_progress)
+        local = version.startswith("sha256:")
+        with unchanged(config.model, version, f"{SETTING}.model") if local else nullcontext():
+            result = _run(job, len(wanted), on_progress)
     return Scored(
         scores=_read(files),
         version=version,

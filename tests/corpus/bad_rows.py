@@ -95,9 +95,12 @@ MALFORMED = {
 }
 BROKEN_LINES = {
     "lines_cut_off": lambda line: line[: len(line) // 2] + "\n",
-    "lines_nested_deeply": lambda _: "[" * 100_000 + "\n",
     "lines_that_are_lists": lambda line: f"[{line.strip()}]\n",
     "conflict_markers": lambda line: f"<<<<<<< HEAD\n{line}",
+}
+OVERSIZED_LINES = {
+    "lines_nested_deeply": lambda _: "[" * 100_000 + "\n",
+    "lines_with_a_deep_value": lambda line: f'{line.strip()[:-1]}, "x": {"[" * 200}{"]" * 200}}}\n',
 }
 NO_MESSAGES = {
     "conversation_empty": instead(lambda *_: {"conversations": []}),
@@ -133,6 +136,7 @@ EMPTY_MESSAGE = {
 STRUCTURE = (
     *family("malformed", FEW, MALFORMED),
     *(Case(name, "malformed", sound, form=lines(cut)) for name, cut in BROKEN_LINES.items()),
+    *(Case(name, "oversized_row", sound, form=lines(cut)) for name, cut in OVERSIZED_LINES.items()),
     *family("no_messages", FEW, NO_MESSAGES),
     *family("unknown_role", FEW, UNKNOWN_ROLE),
     *family("roles_out_of_order", SOME, OUT_OF_ORDER),

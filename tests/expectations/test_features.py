@@ -13,7 +13,7 @@ from expectations.excerpts import excerpts
 from expectations.features import batches, fate, features, reasons, with_scores
 from expectations.messages import MESSAGE_FLAWS, Rules, compression
 from retune.config import Validation
-from retune.flaws import FLAWS
+from retune.flaws import FLAWS, OVERSIZED
 
 Q, A = ("user", "What is 2 + 2?"), ("assistant", "4")
 SYSTEM, TOOL = ("system", "Be brief."), ("tool", "12 °C")
@@ -142,6 +142,11 @@ def test_each_score_has_its_flaw(tmp_path, score, expected):
 
 def test_scores_may_be_optional(tmp_path):
     assert flaws(tmp_path, [Q, A], None, score_required=False) == []
+
+
+def test_a_row_over_the_budget_is_named_as_such(tmp_path):
+    table = judged(tmp_path, [], problem=[f"{OVERSIZED}it has 9 bytes"])
+    assert table["reasons"].to_list() == [["oversized_row"]]
 
 
 def test_a_row_that_cannot_be_read_is_malformed(tmp_path):

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retune.config import Dataset
+from retune.flaws import OVERSIZED
 from retune.sources import SourceError
 from tasks.fetch import read, to_rows
+from tasks.fetch.budget import BUDGET
 from tasks.fetch.columns import from_columns, from_rows, row_schema
 from tasks.fetch.conversations import KNOWN_COLUMNS, PAIRS, ROLES, TURN_COLUMNS
 from tasks.fetch.text_files import Line, batches
@@ -193,6 +195,38 @@ def test_any_bytes_are_rows_or_refused(tmp_path, kind, data):
     split = data.draw(st.sampled_from(["train", "train[1:3]", "train[:50%]"]))
     with suppress(SourceError):
         fetched(path, split)
+
+
+deep = st.integers(0, 9).map(lambda depth: json.loads("[" * depth + "]" * depth or "0"))
+wide = st.integers(0, 20).map(lambda width: {f"k{n}": [] for n in range(width)})
+long = st.integers(900, 1100).map(lambda length: "\\" * (length // 2))
+
+
+@pytest.mark.parametrize("piece", [16, 1 << 20])
+@settings(quick, max_examples=300)
+@given(st.lists(st.fixed_dictionaries({"x": deep | wide | long | values}), max_size=4))
+def test_lines_and_arrays_agree_on_what_is_over_the_budget(tmp_path, piece, data):
+    """Whether an array's element is read at once or piece by piece, and a line as a line."""
+    data = [{"messages": []}, *data]
+    lines = [json.dumps(row) for row in data]
+    budget = {"max_row_bytes": 1024, "max_row_values": 10, "max_row_depth": 5}
+    texts = {"d.jsonl": "\n".join([*lines, ""]), "d.json": f"[{','.join(lines)}]"}
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.fetch.text_files._HEAD", max(piece, len(lines[0]) + 2))
+        patch.setattr("tasks.fetch.text_files._PIECE", piece)
+        for name, text in texts.items():
+            (tmp_path / name).write_text(text)
+            dataset = Dataset(source=str(tmp_path / name), **budget)
+            usual = BUDGET.set(BUDGET.get())
+            table = pa.concat_tables(to_rows(read(dataset, None, tmp_path / "cache"), "unnamed"))
+            BUDGET.reset(usual)
+            told = [
+                (problem or "").split("dataset.")[-1] for problem in table["problem"].to_pylist()
+            ]
+            over = [(p or "").startswith(OVERSIZED) for p in table["problem"].to_pylist()]
+            seen.append([what if is_over else "" for what, is_over in zip(told, over, strict=True)])
+    assert seen[0] == seen[1]
 
 
 def typed_file(kind: str) -> bytes:

@@ -5,16 +5,18 @@ import math
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from expectations.messages import Rules
 from expectations.scores import distribution
 from expectations.suite import fingerprint
-from retune.config import Validation
+from retune.config import Recipe, Validation
 from retune.flaws import DATASET_EXPECTATIONS, FLAWS
-from retune.sources import SourceError
+from retune.sources import SourceError, pin_file
 from tasks.validate.gate import FILES, gate
-from tasks.validate.prompts import benchmark_texts
+from tasks.validate.prompts import benchmark_texts, evaluation_prompts
 from tests.expectations.test_features import AWS_KEY, A, Q, prose, write
 
 
@@ -226,6 +228,36 @@ def test_a_wrong_benchmark_file_is_one_clear_error(tmp_path, name, content, mess
         (tmp_path / name).write_text(content)
     with pytest.raises(SourceError, match=message):
         benchmark_texts((str(tmp_path / name),))
+
+
+def with_benchmark(path) -> Recipe:
+    return Recipe.parse(
+        {
+            "name": "r",
+            "model": {"base": "m"},
+            "dataset": {"source": "d.jsonl", "memory_share": 1e-9},
+            "validation": {"decontamination": {"files": [str(path)]}},
+        },
+        "r",
+    )
+
+
+def test_a_benchmark_file_is_read_as_pinned_and_within_limits(tmp_path):
+    path = tmp_path / "b.txt"
+    path.write_text("Why so?")
+    recipe = with_benchmark(path)
+    pinned = (pin_file(str(path), "s"),)
+    assert evaluation_prompts(recipe, pinned)[-1] == "Why so?"
+    path.write_text("Why not?")
+    assert evaluation_prompts(recipe)[-1] == "Why not?"
+    with pytest.raises(SourceError, match=r"decontamination.files: .*b.txt changed while"):
+        evaluation_prompts(recipe, pinned)
+    bomb = tmp_path / "b.parquet"
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int8()), ["x" * (20 << 20)])
+    plain = {"compression": "zstd", "write_statistics": False, "store_schema": False}
+    pq.write_table(pa.table({"q": text}), bomb, **plain)
+    with pytest.raises(SourceError, match=r"b.parquet takes more than 1.0 GiB of memory to read"):
+        evaluation_prompts(with_benchmark(bomb))
 
 
 def test_missing_scores_are_made_and_stored_ones_checked(tmp_path, monkeypatch):

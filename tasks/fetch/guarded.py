@@ -1,0 +1,43 @@
+"""Fetching as every run does it: pinned, and in children that a hostile source cannot lead astray.
+
+The first child has the Hub's token and the network, and opens nothing that it downloads but the
+repository's card; the second has neither, and opens everything.
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from retune.config import Dataset
+from retune.confined import limits, run_confined
+from retune.sources import unchanged
+from tasks.fetch.child import FetchJob
+from tasks.fetch.hub import Files
+from tasks.fetch.reading import local_files
+
+CHILD = Path(__file__).with_name("child.py")
+
+
+def fetch_rows(dataset: Dataset, pin: str, folder: Path) -> int:
+    """Read a dataset at its pinned version into `folder/rows.parquet`; returns how many rows it has.
+
+    `folder` also gets `fetch.log` and, for the time being, `cache`. Raises SourceError if the source
+    cannot be read, is empty, costs more than the recipe allows, or is not what was pinned;
+    ConnectionError when the Hub does not answer.
+    """
+    commit = None if pin.startswith("sha256:") else pin
+    job = FetchJob(
+        dataset=dataset,
+        commit=commit,
+        cache=folder / "cache",
+        rows=folder / "rows.parquet",
+        **limits(dataset),
+    )
+    log, subject = folder / "fetch.log", f"dataset.source: {dataset.source}"
+    files = local_files(dataset)
+    if not files:
+        found = run_confined(CHILD, job, log, subject, network=True)
+        files = Files.model_validate(found["files"])
+    job = job.model_copy(update={"files": files})
+    local = commit is None
+    with unchanged(dataset.source, pin, "dataset.source") if local else nullcontext():
+        return run_confined(CHILD, job, log, subject)["rows"]

@@ -1,0 +1,126 @@
+"""Compressed files and archives, unfolded into a folder: no more than a limit, and nothing else.
+
+The members of archives get names of our own: no path of theirs is followed, and no link.
+"""
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from retune.confined import alive
+from retune.sources import SourceError
+from retune.workspace import in_words
+
+_STREAMS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
+_ZSTANDARD, _ZIP = b"\x28\xb5\x2f\xfd", (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_TAR = slice(257, 262)  # where a tar file says `ustar`
+_MOST_MEMBERS = 100_000
+_PIECE = 1 << 20
+
+
+def unpacked(files: tuple[Path, ...], folder: Path, limit: int, source: str) -> list[Path]:
+    """Return the files, or in the place of each packed one what it holds, written to `folder`.
+
+    Members of archives come in the order of their names, files before folders, but for hidden ones.
+    Raises SourceError when they unfold to more than `limit` bytes in all, and what the standard
+    library raises for a damaged one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found: list[Path] = []
+    unfolded = 0
+    for number, file in enumerate(files):
+        with _members(file) as members:
+            if members is None:
+                found.append(file)
+                continue
+            own: list[tuple[tuple[tuple[bool, str], ...], Path]] = []
+            for name, content in members:
+                out = folder / f"{number}-{len(own)}"
+                with out.open("wb") as target:
+                    while piece := content.read(_PIECE):
+                        alive()
+                        unfolded += target.write(piece)
+                        if unfolded > limit:
+                            raise SourceError(
+                                f"dataset.source: the files of {source} unfold to more than "
+                                f"{in_words(limit)} (dataset.max_unpacked_bytes); name another dataset, "
+                                f"or raise the limit"
+                            )
+                own.append((_place(name), out))
+                if len(own) > _MOST_MEMBERS:
+                    raise SourceError(
+                        f"dataset.source: {file.name} of {source} holds more than {_MOST_MEMBERS:,} "
+                        f"files; name another dataset"
+                    )
+        found += [out for _, out in sorted(own)]
+    return found
+
+
+@contextmanager
+def _members(file: Path) -> "Iterator[Iterator[tuple[str, IO[bytes]]] | None]":
+    """Give the names and contents in a packed file; None for one that is not packed."""
+    with file.open("rb") as raw:
+        start = raw.read(512)
+    if start.startswith(_ZIP):
+        with zipfile.ZipFile(file) as archive:
+            yield _zipped(archive)
+        return
+    if start[_TAR] == b"ustar":
+        with tarfile.open(file, "r|") as archive:
+            yield _tarred(archive)
+        return
+    stream = _stream(file, start)
+    if stream is None:
+        yield None
+        return
+    with stream:
+        head = stream.read(512)
+    stream = _stream(file, start)
+    assert stream is not None, file
+    with stream:
+        if head[_TAR] == b"ustar":
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                yield _tarred(archive)
+        else:
+            yield iter([("", stream)])
+
+
+def _stream(file: Path, start: bytes) -> IO[bytes] | None:
+    """Open a file that is one compressed stream; None if it is not."""
+    for magic, opened in _STREAMS.items():
+        if start.startswith(magic):
+            return opened(file, "rb")
+    if start.startswith(_ZSTANDARD):
+        import pyarrow as pa
+
+        return pa.input_stream(str(file), compression="zstd")
+    return None
+
+
+def _zipped(archive: zipfile.ZipFile) -> Iterator[tuple[str, IO[bytes]]]:
+    for info in archive.infolist():
+        if _is_wanted(info.filename) and not info.is_dir():
+            with archive.open(info) as content:
+                yield info.filename, content
+
+
+def _tarred(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
+    for info in archive:
+        if info.isreg() and _is_wanted(info.name) and (content := archive.extractfile(info)):
+            yield info.name, content
+
+
+def _is_wanted(name: str) -> bool:
+    return not any(part.startswith((".", "__")) for part in Path(name).parts if part != ".")
+
+
+def _place(name: str) -> tuple[tuple[bool, str], ...]:
+    """Return what sorts a member among the others: by folder, after the files beside that."""
+    *folders, last = Path(name).parts or ("",)
+    return (*((True, folder) for folder in folders), (False, last))

@@ -1,0 +1,39 @@
+"""Tables of rows as one Parquet file."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.fetch.columns import row_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP_ROWS, GROUP_BYTES = 10_000, 256 << 20  # of a Parquet row group, at most; they bound memory
+
+
+def write_rows(tables: "Iterable[pa.Table]", path: Path) -> int:
+    """Write tables of `row_schema()` to one Parquet file; returns how many rows there are."""
+    import pyarrow.parquet as pq
+
+    rows = 0
+    with pq.ParquetWriter(path, row_schema()) as writer:
+        for group in _groups(tables):
+            writer.write_table(group)
+            rows += len(group)
+    return rows
+
+
+def _groups(tables: "Iterable[pa.Table]") -> "Iterator[pa.Table]":
+    """Join and cut tables to the size of row groups."""
+    import pyarrow as pa
+
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= GROUP_ROWS or sum(part.nbytes for part in held) >= GROUP_BYTES:
+            joined = pa.concat_tables(held)
+            yield joined.slice(0, GROUP_ROWS)
+            held = [joined.slice(GROUP_ROWS)] if len(joined) > GROUP_ROWS else []
+    if held:
+        yield pa.concat_tables(held)
