@@ -117,6 +117,7 @@ class Model(Section):
     )
     trust_remote_code: str | None = Field(
         None,
+        max_length=71,
         pattern=r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})$",
         description="The version of the base whose own Python code may run here, once you have read it: "
         "a commit of the Hub, or sha256:… of a folder; empty: none runs.",
@@ -149,26 +150,33 @@ class Dataset(Section):
     max_row_bytes: int = Field(
         64 << 20,
         ge=1024,
+        le=1 << 40,
         description="Largest row that is read, in bytes as stored; a larger one is quarantined.",
     )
     max_row_values: int = Field(
         500_000,
         ge=10,
+        le=10**9,
         description="Most values of a row that is read: keys of its objects and elements of its "
         "lists, at all depths; a row with more is quarantined.",
     )
     max_row_depth: int = Field(
         100,
         ge=5,
+        le=900,  # beyond it Python's own reader of JSON gives up
         description="Deepest nesting of a row that is read, in lists and objects within each other; "
         "a deeper row is quarantined.",
     )
     max_rows: int = Field(
-        50_000_000, ge=1, description="Most rows that are read; a source with more ends the run."
+        50_000_000,
+        ge=1,
+        le=10**12,
+        description="Most rows that are read; a source with more ends the run.",
     )
     max_unpacked_bytes: int = Field(
         64 << 30,
         ge=1 << 20,
+        le=1 << 50,
         description="Most that the compressed files of a split may unfold to in all, in bytes.",
     )
     memory_share: float = Field(
@@ -181,6 +189,7 @@ class Dataset(Section):
     quiet_minutes: int = Field(
         30,
         ge=1,
+        le=10_000,
         description="Longest time without a further batch of rows, in minutes; then reading ends.",
     )
 

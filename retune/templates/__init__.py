@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retune.environment import plain
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -36,8 +38,6 @@ MEMORY = 1 << 30  # bytes beyond what the child needs for itself
 OUTPUT_FREE = 100_000  # characters that may come of any conversation,
 OUTPUT_TIMES = 8  # and so many more for each of its own
 REQUEST_BYTES = 8_000_000  # of conversations that go to the child together
-# What a child needs to find its libraries and the time of day; no token is among them.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "HF_HOME")
 PROGRESS = struct.Struct("=qq")  # the conversation's number, and whether all of them were too slow
 
 Chat = list[dict[str, Any]]
@@ -233,7 +233,6 @@ class _Child:
                 file.truncate(PROGRESS.size)
                 self._progress = mmap.mmap(file.fileno(), PROGRESS.size)
                 paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-                kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
                 self._process = subprocess.Popen(
                     # -P: a script's own folder must not shadow installed libraries.
                     [sys.executable, "-P", CHILD, str(file.fileno()), str(MEMORY)],
@@ -241,9 +240,9 @@ class _Child:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     pass_fds=(file.fileno(),),
-                    env=kept
+                    env=plain()
                     | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1"}
-                    | {"HF_HUB_OFFLINE": "1", "OPENBLAS_NUM_THREADS": "1"},
+                    | {"OPENBLAS_NUM_THREADS": "1"},
                 )
         return self._process
 
