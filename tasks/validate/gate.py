@@ -159,7 +159,7 @@ def _write_report(
 
 def _write_page(outcome: Report, folder: Path) -> None:
     docs = folder / "data_docs"
-    docs.mkdir()
+    docs.mkdir(exist_ok=True)
     charts = {name: (folder / name).read_bytes() for name in ("reasons.png", "scores.png")}
     (docs / "index.html").write_text(page(outcome, charts), encoding="utf-8")
 
