@@ -1066,6 +1066,13 @@ class TestOutputs:
         assert hub.model("you/FineLlama-lora").files["adapter_config.json"] == path.read_bytes()
 
 
+def in_a_recipe(text: str) -> bool:
+    """Tell whether a recipe takes `text` as a name or a prompt: one line of characters to be seen."""
+    return len(text) < 4_000 and not re.search(
+        r"[\x00-\x09\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]", text
+    )
+
+
 @pytest.mark.usefixtures("home")
 class TestForeignWords:
     """A card of somebody else's is quoted in ours, and does nothing there."""
@@ -1093,12 +1100,11 @@ class TestForeignWords:
     @pytest.mark.parametrize("text", NASTY.values(), ids=list(NASTY))
     def test_are_words(self, text: str, kind: str) -> None:
         harmless = self.release(MARK, kind)
-        try:
-            release = self.release(text, kind)
-        except RecipeError as error:  # no character of a name or a prompt could do harm later
-            assert kind in ("dataset", "base", "prompt")
-            assert re.search("unable to parse|holds the character|at most", str(error))
+        if kind in ("dataset", "base", "prompt") and not in_a_recipe(text):
+            with pytest.raises(RecipeError, match=r"unable to parse|holds the character|at most"):
+                self.release(text, kind)
             return
+        release = self.release(text, kind)
         for artifact in ("adapter", "merged", "gguf"):
             made = card(artifact, release)
             body, plain = (
