@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from retune.config import QUANTIZATION_METHODS
+from tests import canary
 from tests.tasks.conftest import make_base
 
 RETUNE = Path(sys.executable).with_name("retune")
@@ -82,11 +83,11 @@ class Project:
         ours = ("PREFECT", "MLFLOW", "RETUNE_HOME")
         return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
-    def retune(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def retune(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [RETUNE, *arguments],
             cwd=self.folder,
-            env=self.environment(),
+            env=self.environment() | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -231,6 +232,21 @@ def test_without_a_merge_there_is_nothing_to_quantize(first, project):
     ran = [line.split()[0] for line in done.stdout.splitlines() if line.endswith(" ran")]
     assert ran == ["conform"]  # without GGUF files it asks less
     assert "GGUF files" not in done.stdout
+
+
+def test_canaries_leave_no_trace(project, tmp_path_factory):
+    """A run that is rejected quotes rows in every place that it can; `tests/canary.py` runs a whole."""
+    project.write("canary.jsonl", sums(400) + canary.rows())
+    home = tmp_path_factory.mktemp("canary") / "home"
+    environment = {"RETUNE_HOME": str(home), "HF_TOKEN": canary.TOKEN}
+    done = project.retune(
+        "run", "recipe.yaml", "--set", "dataset.source=canary.jsonl", **environment
+    )
+    assert done.returncode == 1
+    assert "rows have a password, key or token" in done.stderr
+    assert [word for word in canary.words() if word in done.stdout + done.stderr] == []
+    assert canary.traces(home, ["It is 12."]) != []  # what a row says is found where it may be
+    assert canary.traces(home, canary.words()) == []
 
 
 def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(project):
