@@ -262,4 +262,4 @@ def _worst(findings: list[Finding]) -> str:
 
 def _example(found: Finding) -> str:
     row, excerpt = found.examples[0]
-    return f"e.g. row {row} ({visible(excerpt)})"
+    return f"e.g. row {row} ({excerpt})"

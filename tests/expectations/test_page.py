@@ -93,9 +93,3 @@ def test_markdown_for_prefect_is_words_too(report):
     assert not set(page_.names()) & ACTIVE
     assert page_.names().count("table") == 2
     assert unseen_in(shown.markdown()) == []
-
-
-def test_an_example_is_one_line_of_the_error(report):
-    (verdict,) = report.failed
-    assert r"row 60 (assistant user: # canary" in verdict.seen
-    assert verdict.seen.isprintable()
