@@ -13,7 +13,7 @@ from retune.config import Recipe
 from retune.folders import plain_files
 from retune.records import Pins
 from retune.tracking import last_accepted
-from retune.workspace import sha256
+from retune.workspace import files_in, sha256
 
 DATA_FORMATS = {
     ".jsonl": "json",
@@ -154,10 +154,10 @@ def _version(path: Path) -> str:
 def _listing(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return what tells by itself that a file was changed; ctime is not for programs to set."""
     found = {}
-    for path in folder.rglob("*"):
+    for name, path in files_in(folder).items():
         with suppress(OSError):  # it has gone, which the next look shows
             status = path.stat()
-            found[str(path)] = (*_identity(status), status.st_ctime_ns, status.st_mode)
+            found[name] = (*_identity(status), status.st_ctime_ns, status.st_mode)
     return found
 
 

@@ -536,6 +536,16 @@ def test_a_folder_that_is_not_what_was_pinned_is_not_begun_with(tmp_path):
         pass
 
 
+def test_what_git_and_editors_note_in_a_folder_is_no_change(tmp_path):
+    (tmp_path / "a").write_text("1")
+    (tmp_path / ".git").mkdir()
+    version = pin(str(tmp_path), None, "model", "model.base")
+    with unchanged(tmp_path, version, "model.base"):
+        (tmp_path / ".git" / "index").write_text("2")
+        (tmp_path / ".a.swp").write_text("3")
+    assert pin(str(tmp_path), None, "model", "model.base") == version
+
+
 def test_a_folder_that_looks_as_it_did_is_hashed_once(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("1")
     version = pin(str(tmp_path), None, "model", "model.base")
