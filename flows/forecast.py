@@ -69,13 +69,19 @@ def _weights_in(file: Path) -> int:
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
         if length > LONGEST_HEADER:
-            raise ModelRefused(
-                f"{file} is no safetensors file (its header would have {length:,} bytes); take the model "
-                f"from its publisher again"
-            )
-        header = json.loads(stream.read(length) or b"{}")
-    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(math.prod(shape) for shape in shapes)
+            raise _no_weights(file, f"its header would have {length:,} bytes")
+        header = stream.read(length) or b"{}"
+    try:
+        tensors = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
+        return sum(math.prod(tensor["shape"]) for tensor in tensors)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise _no_weights(file, "its header does not tell the tensors' shapes") from None
+
+
+def _no_weights(file: Path, reason: str) -> ModelRefused:
+    return ModelRefused(
+        f"{file} is no safetensors file ({reason}); take the model from its publisher again"
+    )
 
 
 def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from retune.config import Recipe
+from retune.flaws import OVERSIZED
 from retune.llamacpp import locate
 from retune.records import Pins
 from retune.workspace import Step, digest, sha256
@@ -83,13 +84,13 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     )
     masked_with = (  # what is quoted of rows that cannot be read
         *("expectations.masking", "expectations.credentials", "expectations.personal"),
-        "detect-secrets",
+        *("expectations.candidates", "detect-secrets"),
     )
     budget = {"max_row_bytes", "max_row_values", "max_row_depth"}
     dataset = recipe.dataset.model_dump(include={"source", "subset", "split", *budget})
     fetch = _step(
         "fetch",
-        {"pin": pins.dataset, **dataset},
+        {"pin": pins.dataset, "oversized": OVERSIZED, **dataset},
         *("retune.sources", "datasets", "pyarrow", *masked_with),
     )
     gate = {
@@ -184,7 +185,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     publish = _step(
         "publish",
         {"parts": [step.fingerprint for step in shipped], **recipe.publishing.model_dump()},
-        *("retune.escaping", "retune.modelfile", "huggingface-hub"),
+        *("retune.escaping", "retune.documents", "retune.modelfile", "huggingface-hub"),
     )
     return Plan(
         conform=conform,

@@ -95,7 +95,6 @@ def retrain(
         check_terms(recipe)
     pins = pin_inputs(recipe)
     plan = make_plan(recipe, pins)
-    commit = pins.commit(pins.model)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     with start_run(recipe, runtime.flow_run.name, tags, plan.digest(recipe)) as run:
         conformance = run.log(conform(recipe.model, pins, plan.conform, gguf=bool(plan.convert)))
@@ -103,9 +102,9 @@ def retrain(
         sound = run.log(validate(rows, recipe, pins, plan.validation, run))
         chats = run.log(format_chats(sound, recipe.model, recipe.formatting, pins, plan.formatting))
         run.accept(sound, recipe, pins.dataset)
-        adapter = run.log(train(chats, recipe.model, recipe.training, plan.train, run, commit))
+        adapter = run.log(train(chats, recipe.model, recipe.training, plan.train, run, pins))
         scores = run.log(
-            evaluate(adapter, chats, recipe.model, recipe.evaluation, plan.evaluate, run, commit)
+            evaluate(adapter, chats, recipe.model, recipe.evaluation, plan.evaluate, run, pins)
         )
         merged = source = imatrix = None
         quants: list[Gguf] = []

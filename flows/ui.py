@@ -43,7 +43,6 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         if stop != signal.SIGHUP or signal.getsignal(stop) != signal.SIG_IGN:  # as nohup wants it
             signal.signal(stop, _interrupted)
     local.configure()
-    home().mkdir(parents=True, exist_ok=True)
     _end_leftovers()
     _require_free("--prefect-port", prefect_port)
     _require_free("--mlflow-port", mlflow_port)

@@ -6,6 +6,7 @@ password that are made once per home folder and stay in a file that only its use
 """
 
 import base64
+import http.client
 import json
 import os
 import pwd
@@ -22,7 +23,7 @@ from typing import NoReturn
 import psutil
 
 from retune.processes import listens, running
-from retune.workspace import home
+from retune.workspace import home, make_home
 
 NAME = "retune"
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -43,7 +44,7 @@ def sign_in() -> str:
     A file that others could read is replaced. Raises PermissionError for one of another user.
     """
     path = sign_in_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_home()
     for _ in range(20):
         found = _read(path)
         if found:
@@ -66,7 +67,7 @@ def _read(path: Path) -> str | None:
         if facts.st_uid != os.getuid() or not stat.S_ISREG(facts.st_mode):
             _unreadable(path)
         if stat.S_IMODE(facts.st_mode) & 0o077:
-            path.unlink()  # known to others, perhaps
+            path.unlink(missing_ok=True)  # known to others, perhaps
             return None
         return file.read().strip() or None
 
@@ -122,7 +123,7 @@ def status(address: str, sign_in: str | None = None, patience: float = 10) -> in
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
-    except OSError:
+    except (OSError, ValueError, http.client.HTTPException):  # no server of HTTP, or no address
         return 0
 
 

@@ -20,10 +20,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from retune.environment import without_secrets
+from retune.environment import python_path, without_secrets
 from retune.escaping import terminal
 
-ROOT = Path(__file__).resolve().parents[1]
 EVENTS = "RETUNE_EVENTS_FD"
 GRACE = 10  # seconds between asking a child to end and killing it
 QUIET = {
@@ -102,8 +101,7 @@ def run_child(
 
 
 def _environment(events: int, hub: bool, given: dict[str, str] | None) -> dict[str, str]:
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    own = {EVENTS: str(events), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    own = {EVENTS: str(events), "PYTHONPATH": python_path()}
     return PATIENT | (without_secrets(hub) if given is None else given) | QUIET | own
 
 

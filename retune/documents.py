@@ -26,10 +26,11 @@ _MERGE = f"{_CORE}merge"
 _NO_KEY = object()
 
 
-def read_yaml(content: str | bytes, origin: str) -> Any:
+def read_yaml(content: str | bytes, origin: str, values: int = VALUES) -> Any:
     """Return what one YAML document holds, None if that is nothing; `origin` names it in errors.
 
-    Text that YAML 1.1 takes for a date or for minutes (1:30) stays text. Raises RecipeError.
+    It may hold `values` keys and values, aliases unfolded. Text that YAML 1.1 takes for a date or for
+    minutes (1:30) stays text. Raises RecipeError.
     """
     if len(content) > BYTES:
         raise RecipeError(f"{origin} has more than {BYTES:,} bytes; a recipe has a few thousand")
@@ -40,7 +41,7 @@ def read_yaml(content: str | bytes, origin: str) -> Any:
         raise RecipeError(f"{origin} is not UTF-8 text ({error}); save it as UTF-8") from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return _Reader(origin).read(yaml.parse(text, Loader=loader))
+        return _Reader(origin, values).read(yaml.parse(text, Loader=loader))
     except yaml.YAMLError as error:
         said = " ".join(str(error).replace("<unicode string>", origin).split())
         raise RecipeError(f"{origin} is not YAML: {said:.400}") from None
@@ -81,8 +82,8 @@ class _Open:
 class _Reader:
     """Builds values from a parser's events, one after another: nothing in a file makes it recurse."""
 
-    def __init__(self, origin: str) -> None:
-        self._origin = origin
+    def __init__(self, origin: str, values: int) -> None:
+        self._origin, self._values = origin, values
         self._open: list[_Open] = []
         self._anchors: dict[str, _Part] = {}
         self._scalars = yaml.SafeLoader("")
@@ -155,10 +156,11 @@ class _Reader:
         into = self._open[-1]
         into.size += part.size
         into.depth = max(into.depth, part.depth + 1)
-        if into.size > VALUES or into.depth > DEPTH:
+        if into.size > self._values or into.depth > DEPTH:
             self._refuse(
                 line,
-                f"the document unfolds to more than {VALUES:,} values, or {DEPTH} inside one another",
+                f"the document unfolds to more than {self._values:,} values, or {DEPTH} inside one "
+                f"another",
             )
         if not into.is_section:
             into.items.append(part.value)

@@ -5,6 +5,9 @@ A child that reads a stranger's files may be made to tell what it knows, so it i
 
 import os
 import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # By name; what is meant to be secret says so nearly always. TOKENIZERS_PARALLELISM is none.
 SECRET = re.compile(
@@ -20,9 +23,9 @@ SERVICES = re.compile(
 )
 # scheme://user:password@host
 PASSWORD_IN_URL = re.compile(r"://[^/\s@]+@")
-HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 PROXY = re.compile(r"(https?|all|no)_proxy", re.IGNORECASE)
-# How the Hub is reached; HF_HOME and the like say where what it gave lies.
+# How the Hub is reached, its token and a mirror's password included; HF_HOME and the like say where
+# what it gave lies.
 NETWORK = re.compile(r"(HF|HUGGING_?FACE)_\w+|(SSL_CERT|REQUESTS_CA|CURL_CA)_\w+")
 # Without the Hub: what a library would fetch by itself, and the token that `hf auth login` keeps.
 NO_HUB = {
@@ -43,13 +46,11 @@ PLAIN = re.compile(
 def without_secrets(hub: bool) -> dict[str, str]:
     """Return our environment for a child that trains or measures, without passwords and tokens.
 
-    With `hub` it downloads, and keeps the Hub's token and the proxy alone; without, its libraries
-    are offline.
+    With `hub` it downloads, and keeps what the Hub and the proxy ask for; without, its libraries are
+    offline.
     """
-    if hub:
-        return {name: value for name, value in os.environ.items() if _needed(name, value)}
     kept = {name: value for name, value in os.environ.items() if not _secret(name, value)}
-    return kept | NO_HUB
+    return kept | (_way_to_the_hub() if hub else NO_HUB)
 
 
 def plain(hub: bool = False) -> dict[str, str]:
@@ -62,18 +63,20 @@ def plain(hub: bool = False) -> dict[str, str]:
         for name, value in os.environ.items()
         if PLAIN.fullmatch(name) and not PASSWORD_IN_URL.search(value)
     }
-    if not hub:
-        return kept | NO_HUB
-    way = {
+    return kept | (_way_to_the_hub() if hub else NO_HUB)
+
+
+def python_path() -> str:
+    """Return the PYTHONPATH by which a child finds this project, before what ours names."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+
+
+def _way_to_the_hub() -> dict[str, str]:
+    return {
         name: value
         for name, value in os.environ.items()
         if NETWORK.fullmatch(name) or PROXY.fullmatch(name)
     }
-    return kept | way
-
-
-def _needed(name: str, value: str) -> bool:
-    return name in HUB_TOKENS or bool(PROXY.fullmatch(name)) or not _secret(name, value)
 
 
 def _secret(name: str, value: str) -> bool:

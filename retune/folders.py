@@ -28,15 +28,29 @@ def plain_files(folder: Path, setting: str) -> dict[str, int]:
     return sizes
 
 
+def exists(path: Path) -> bool:
+    """Tell whether a program of this user would find anything at a path that a stranger wrote.
+
+    Path.exists raises for one that is too long, or in a folder that may not be looked into (/root).
+    """
+    try:
+        return path.expanduser().exists()
+    except (OSError, RuntimeError):  # the latter for the home of a user who is not there
+        return False
+
+
+def blobs_of(folder: Path) -> Path | None:
+    """Return where huggingface_hub's cache keeps what the links in `folder` lead to; None if that is
+    no folder of a commit: models--x--y/snapshots/<commit>/file -> ../../blobs/<hash>."""
+    return folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else None
+
+
 def _require_inside(path: Path, folder: Path, setting: str) -> None:
     if not path.is_symlink():
         return
     target, root = path.resolve(), folder.resolve()
-    places = [root]
-    # models--x--y/snapshots/<commit>/file -> ../../blobs/<hash>
-    if root.parent.name == "snapshots":
-        places.append(root.parents[1] / "blobs")
-    if not any(target.is_relative_to(place) for place in places):
+    places = (root, blobs_of(root))
+    if not any(place and target.is_relative_to(place) for place in places):
         raise ModelRefused(
             f"{setting}: {path.relative_to(folder)} of {folder} is a link to {target}, outside the "
             f"folder; put the file itself there, or name the folder that holds it"

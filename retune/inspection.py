@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.config import Classifier, Recipe
-from retune.folders import ModelRefused, plain_files
+from retune.folders import ModelRefused, exists, plain_files
 from retune.records import Pins
 from retune.sources import SourceError, local_path, pin
 
@@ -40,7 +40,7 @@ IMPLEMENTATION = re.compile(r"\w*_implementation")
 
 
 @dataclass(frozen=True)
-class Files:
+class ModelFiles:
     """The files of a model by name, with their bytes; `read` returns what is in one of them."""
 
     name: str
@@ -123,19 +123,19 @@ def require_file_names(weight_map: Any, name: str, setting: str) -> dict[str, st
     return weight_map
 
 
-def _in_folder(name: str, setting: str) -> Files:
+def _in_folder(name: str, setting: str) -> ModelFiles:
     folder = local_path(name, setting)
     if folder is None or not folder.is_dir():
         raise ModelRefused(f"{setting}: {name} is not a folder; name one that holds {CONFIG}")
     return _files(folder, name, setting)
 
 
-def _files(folder: Path, name: str, setting: str) -> Files:
+def _files(folder: Path, name: str, setting: str) -> ModelFiles:
     sizes = plain_files(folder, setting)
-    return Files(name, setting, sizes, lambda file: (folder / file).read_bytes())
+    return ModelFiles(name, setting, sizes, lambda file: (folder / file).read_bytes())
 
 
-def _on_hub(name: str, commit: str, setting: str) -> Files:
+def _on_hub(name: str, commit: str, setting: str) -> ModelFiles:
     from huggingface_hub import HfApi
 
     try:
@@ -146,7 +146,7 @@ def _on_hub(name: str, commit: str, setting: str) -> Files:
             return _files(folder, name, setting)
         raise
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    return Files(name, setting, sizes, lambda file: _fetched(name, commit, file, setting))
+    return ModelFiles(name, setting, sizes, lambda file: _fetched(name, commit, file, setting))
 
 
 def _cached(name: str, commit: str) -> Path | None:
@@ -187,7 +187,7 @@ def _asking(name: str, setting: str) -> Iterator[None]:
         ) from error
 
 
-def _check_names(files: Files) -> None:
+def _check_names(files: ModelFiles) -> None:
     if "adapter_config.json" in files.sizes:
         raise files.refused(
             "holds an adapter (adapter_config.json), which would be applied unseen; name the base model "
@@ -204,7 +204,7 @@ def _check_names(files: Files) -> None:
         raise files.refused(f"has no {CONFIG}; name a model as transformers saves it")
 
 
-def _check_weights(files: Files, required: bool) -> None:
+def _check_weights(files: ModelFiles, required: bool) -> None:
     if SINGLE in files.sizes or INDEX in files.sizes:
         return
     there = [name for name in files.sizes if "/" not in name and name.endswith(WEIGHTS)]
@@ -220,7 +220,7 @@ def _check_weights(files: Files, required: bool) -> None:
         )
 
 
-def _json(files: Files, file: str, deepest: int = DEEPEST) -> dict[str, Any]:
+def _json(files: ModelFiles, file: str, deepest: int = DEEPEST) -> dict[str, Any]:
     """Return the settings in a JSON file. Raises ModelRefused for what is none, or nested too deep."""
     try:
         settings = json.loads(files.read(file))
@@ -248,7 +248,7 @@ def _depth_exceeds(value: Any, most: int) -> bool:
     return True
 
 
-def _check_settings(files: Files, settings: dict[str, Any]) -> None:
+def _check_settings(files: ModelFiles, settings: dict[str, Any]) -> None:
     """Refuse settings that would fetch and run code, or make a model of any size."""
     for key, value in _pairs(settings):
         if IMPLEMENTATION.fullmatch(key) and re.search(r"[/:\\]", json.dumps(value)):
@@ -268,7 +268,7 @@ def _check_settings(files: Files, settings: dict[str, Any]) -> None:
     _check_quantization(files, settings.get("quantization_config"))
 
 
-def _check_quantization(files: Files, config: Any) -> None:
+def _check_quantization(files: ModelFiles, config: Any) -> None:
     if not config:
         return
     method = config.get("quant_method") if isinstance(config, dict) else config
@@ -285,7 +285,7 @@ def _check_quantization(files: Files, config: Any) -> None:
         )
 
 
-def _check_paths(files: Files, tokenizer: dict[str, Any]) -> None:
+def _check_paths(files: ModelFiles, tokenizer: dict[str, Any]) -> None:
     """Refuse a tokenizer's setting that names a file of this machine.
 
     Many published ones carry a path of the machine that they were made on, which leads nowhere.
@@ -293,7 +293,7 @@ def _check_paths(files: Files, tokenizer: dict[str, Any]) -> None:
     for key, value in _pairs(tokenizer):
         if not key.endswith("_file") or not isinstance(value, str) or FILE_NAME.fullmatch(value):
             continue
-        if Path(value).expanduser().exists() or ".." in Path(value).parts or "://" in value:
+        if exists(Path(value)) or ".." in Path(value).parts or "://" in value:
             raise files.refused(
                 f"sets {key}={value!r:.200} in {TOKENIZER_CONFIG}, a file outside the model; remove it"
             )
@@ -312,7 +312,11 @@ def _pairs(settings: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_code(
-    files: Files, settings: dict[str, Any], tokenizer: dict[str, Any], version: str, trusted: bool
+    files: ModelFiles,
+    settings: dict[str, Any],
+    tokenizer: dict[str, Any],
+    version: str,
+    trusted: bool,
 ) -> None:
     """Refuse a model that only code of its own can load; what transformers knows is loaded by it."""
     references = [*_code(files, settings, CONFIG), *_code(files, tokenizer, TOKENIZER_CONFIG)]
@@ -339,7 +343,7 @@ def _check_code(
     )
 
 
-def _code(files: Files, settings: dict[str, Any], file: str) -> list[str]:
+def _code(files: ModelFiles, settings: dict[str, Any], file: str) -> list[str]:
     """Return the classes of its own that a model names: `module.Class`, `repository--module.Class`."""
     named = settings.get("auto_map") or []
     found = []
@@ -356,7 +360,7 @@ def _code(files: Files, settings: dict[str, Any], file: str) -> list[str]:
     return found
 
 
-def _require_pinned(files: Files, reference: str) -> None:
+def _require_pinned(files: ModelFiles, reference: str) -> None:
     """Raise ModelRefused for code that the commit does not fix, since it lies elsewhere."""
     repository, module, _ = CODE.fullmatch(reference).groups()
     if repository not in (None, files.name):

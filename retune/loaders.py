@@ -112,7 +112,7 @@ def forbid_custom_code() -> None:
         ours.of_retune = True  # type: ignore[attr-defined]
         # Other modules of transformers have taken the function by its name already.
         for module in list(sys.modules.values()):
-            if vars(module).get(name) is theirs:
+            if getattr(module, "__dict__", {}).get(name) is theirs:  # None bars an import
                 setattr(module, name, ours)
 
 

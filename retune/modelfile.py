@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from retune.chat import END, START
 from retune.templates import Refusal, outcomes, rendering
-from retune.templates.differences import ALWAYS, Difference, differences, template_sites
+from retune.templates.differences import ALWAYS, Deviation, differences, template_sites
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -149,7 +149,7 @@ def _writes_content_as_it_is(tokenizer: "PreTrainedTokenizerBase") -> bool:
     return all(map(_is_reasoning, found))
 
 
-def _is_reasoning(difference: Difference) -> bool:
+def _is_reasoning(difference: Deviation) -> bool:
     """Tell whether a template cut reasoning out of an earlier answer, as Qwen 3's does.
 
     Programs do that themselves, by these same marks, before they send a conversation back.

@@ -3,6 +3,7 @@
 Nothing heavy is imported and nothing is changed, so that it also works where the rest does not.
 """
 
+import http.client
 import os
 import platform
 import re
@@ -243,7 +244,8 @@ def check_prefect() -> Check:
         is_cloud = bool(os.environ.get("PREFECT_API_KEY"))
         return check if is_cloud or not check.ok else _check_prefect_sign_in(url, own)
     running = ui_server()
-    if running and sign_in_file().is_file():
+    # One that is not as it should be would be replaced by asking for it; here nothing is changed.
+    if running and sign_in_file().is_file() and check_sign_in().ok:
         return _check_prefect_sign_in(running, sign_in())
     return Check("Prefect", True, "no PREFECT_API_URL: `make ui`'s server, or one for each run")
 
@@ -279,7 +281,7 @@ def _check_server(name: str, url: str, fix: str) -> Check:
             return Check(name, True, shown)
     except urllib.error.HTTPError as error:  # it is there, and wants a sign-in, say
         return Check(name, None, f"{shown} answers with HTTP {error.code}", fix)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         return Check(name, False, f"{shown} does not answer ({reason})", fix)
 

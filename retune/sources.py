@@ -5,7 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from retune.config import Recipe
 from retune.folders import plain_files
 from retune.records import Pins
 from retune.tracking import last_accepted
-from retune.workspace import sha256
+from retune.workspace import files_in, sha256
 
 DATA_FORMATS = {
     ".jsonl": "json",
@@ -76,22 +76,23 @@ def pin_file(name: str, setting: str) -> str:
 
 
 @contextmanager
-def unchanged(name: str | Path, pinned: str, setting: str) -> Iterator[None]:
+def unchanged(name: str | Path | None, pinned: str | None, setting: str) -> Iterator[None]:
     """Hold what is read of a local file or folder within the block to what was pinned.
 
     Raises SourceError at its end, and in the place of what the block raises, when that is no longer
-    what `pinned` says. A file is opened once, before it is read: it is its content that is hashed,
-    and the name must still lead to it.
+    what `pinned` says; for a folder at its beginning, too. A file is opened once, before it is read:
+    it is its content that is hashed, and the name must still lead to it. A commit stays what it is.
     """
-    path = Path(name).expanduser()
-    error = SourceError(
-        f"{setting}: {name} changed while the run was reading it; run again, when nothing writes to it"
-    )
+    if not name or not pinned or not pinned.startswith("sha256:"):
+        yield
+        return
+    path, error = Path(name).expanduser().absolute(), _changed(name, setting)
     if path.is_dir():
+        require_unchanged(name, pinned, setting)
         try:
             yield
         finally:
-            if f"sha256:{sha256(path)}" != pinned:
+            if not path.is_dir() or _version(path) != pinned:
                 raise error
         return
     try:
@@ -113,8 +114,51 @@ def unchanged(name: str | Path, pinned: str, setting: str) -> Iterator[None]:
                 raise error
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+def require_unchanged(name: str | Path, pinned: str, setting: str) -> None:
+    """Raise SourceError unless a local folder is what was pinned. Any commit is."""
+    path = Path(name).expanduser().absolute()
+    if pinned.startswith("sha256:") and not (path.is_dir() and _version(path) == pinned):
+        raise _changed(name, setting)
+
+
+def _changed(name: str | Path, setting: str) -> SourceError:
+    return SourceError(
+        f"{setting}: {name} changed while the run was reading it; run again, when nothing writes to it"
+    )
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+# Folders that were hashed, by path: how they looked before, and their version.
+_hashed: dict[Path, tuple[dict[str, tuple[int, ...]], str]] = {}
+
+
+def _version(path: Path) -> str:
+    """Return `sha256:<digest>` of a local file or folder.
+
+    A folder that looks as it did is not hashed again: a large model takes a minute, in every stage.
+    """
+    if not path.is_dir():
+        return f"sha256:{sha256(path)}"
+    listing = _listing(path)
+    known, version = _hashed.get(path, ({}, ""))
+    if not version or known != listing:
+        version = f"sha256:{sha256(path)}"
+        # As it was before: what changed while it was hashed is seen next time.
+        _hashed[path] = listing, version
+    return version
+
+
+def _listing(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return what tells by itself that a file was changed; ctime is not for programs to set."""
+    found = {}
+    for name, path in files_in(folder).items():
+        with suppress(OSError):  # it has gone, which the next look shows
+            status = path.stat()
+            found[name] = (*_identity(status), status.st_ctime_ns, status.st_mode)
+    return found
 
 
 def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], setting: str) -> str:
@@ -127,7 +171,7 @@ def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], sett
     if path:
         if kind == "model" and path.is_dir():
             plain_files(path, setting)  # what a link leads to may have no end to hash
-        return f"sha256:{sha256(path)}"
+        return _version(path)
 
     import httpx
     from huggingface_hub import HfApi

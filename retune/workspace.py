@@ -292,13 +292,21 @@ def digest(value: Any) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's file names and contents."""
+    """Return the sha256 of a file, or of a folder's file names and contents.
+
+    Hidden files are not of a folder's contents: what git, a download or an editor notes there.
+    """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        listing = {str(file.relative_to(path)): sha256(file) for file in files}
+        listing = {name: sha256(file) for name, file in files_in(path).items() if file.is_file()}
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """Return what is below a folder by its path there, in order, but for what is hidden."""
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    return {name: path for name, path in found.items() if "/." not in f"/{name}"}
 
 
 def size(path: Path) -> int:

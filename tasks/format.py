@@ -23,6 +23,7 @@ from retune.escaping import code_block
 from retune.loaders import admit, strip_code
 from retune.overlap import ahead
 from retune.records import Chats, Pins, Rows
+from retune.sources import unchanged
 from retune.templates import TemplateRefused, render, rendering
 from retune.workspace import Step, building
 from tasks.stage import stage
@@ -41,8 +42,9 @@ def format_chats(rows: Rows, model: Model, config: Formatting, pins: Pins, step:
     from retune.plots import length_histogram
 
     with building(step) as build:
-        admit(model, pins.commit(pins.model))
-        tokenizer = chatml_tokenizer(model.base, pins.commit(pins.model), model.chat_tokens)
+        with unchanged(model.base, pins.model, "model.base"):
+            admit(model, pins.commit(pins.model))
+            tokenizer = chatml_tokenizer(model.base, pins.commit(pins.model), model.chat_tokens)
         tokenizer.save_pretrained(build.path / "tokenizer")
         strip_code(build.path / "tokenizer")
         lengths, held_out = write_chats(rows.path, tokenizer, config.held_out_share, build.path)

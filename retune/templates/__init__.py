@@ -7,7 +7,6 @@ transformers' own function renders in it, so that what comes out is what `apply_
 
 import json
 import mmap
-import os
 import signal
 import struct
 import subprocess
@@ -20,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retune.environment import plain
+from retune.environment import plain, python_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("child.py")
 
 MOST_CHARACTERS = 262_144  # of a template; the longest in use have about 30,000
@@ -232,7 +230,6 @@ class _Child:
             with tempfile.TemporaryFile() as file:
                 file.truncate(PROGRESS.size)
                 self._progress = mmap.mmap(file.fileno(), PROGRESS.size)
-                paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
                 self._process = subprocess.Popen(
                     # -P: a script's own folder must not shadow installed libraries.
                     [sys.executable, "-P", CHILD, str(file.fileno()), str(MEMORY)],
@@ -241,8 +238,7 @@ class _Child:
                     stderr=subprocess.DEVNULL,
                     pass_fds=(file.fileno(),),
                     env=plain()
-                    | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1"}
-                    | {"OPENBLAS_NUM_THREADS": "1"},
+                    | {"PYTHONPATH": python_path(), "PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1"},
                 )
         return self._process
 

@@ -66,7 +66,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Deviation:
     """What was rendered instead of what was to be expected, both around where they part."""
 
     probe: Probe
@@ -97,7 +97,7 @@ def probes(triggers: Sequence[str]) -> list[Probe]:
 
 def differences(
     tokenizer: "PreTrainedTokenizerBase", triggers: Sequence[str]
-) -> Iterator[Difference]:
+) -> Iterator[Deviation]:
     """Yield where the template writes something else than the content of its messages."""
     tried = probes(triggers)
     for is_prompt in (True, False):
@@ -114,7 +114,7 @@ def differences(
                 continue
             expected = expected.replace(UNKNOWN, probe.content)
             if str(outcome) != expected:
-                yield Difference(probe, *_where_they_part(expected, outcome))
+                yield Deviation(probe, *_where_they_part(expected, outcome))
 
 
 def _in_every_place(content: str) -> Iterator[Probe]:

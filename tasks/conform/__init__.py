@@ -13,10 +13,11 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import chatml_tokenizer
 from retune.config import Model
-from retune.escaping import markdown, table
+from retune.escaping import markdown, table, visible
 from retune.inspection import inspect_base
 from retune.loaders import admit
 from retune.records import Conformance, Pins
+from retune.sources import unchanged
 from retune.workspace import Step, building
 from tasks.conform.checks import Check, tokenizer_checks
 from tasks.conform.parity import Parity, gguf_checks, save_tiny
@@ -58,7 +59,7 @@ def conform(model: Model, pins: Pins, step: Step, gguf: bool = True) -> Conforma
     Without `gguf` files to come, llama.cpp has no say.
     """
     inspect_base(model, pins.model, weights=False)
-    with building(step) as build:
+    with building(step) as build, unchanged(model.base, pins.model, "model.base"):
         report = examine(model, pins.commit(pins.model), gguf)
         (build.path / "report.json").write_text(report.model_dump_json(indent=1))
         _show(report)
@@ -130,11 +131,17 @@ def _converted(passed: bool, seen: str) -> Check:
 def require_passed(report: Report) -> None:
     """Raise ConformanceError that names every failed check with what was seen and the fix."""
     if report.failed:
-        lines = "\n".join(f"- {check}" for check in report.failed)
+        lines = "\n".join(f"- {_told(check)}" for check in report.failed)
         raise ConformanceError(
-            f"{report.base} cannot be trained and served as the recipe wants: {len(report.failed)} of "
-            f"{len(report.checks)} checks failed\n{lines}"
+            f"{visible(report.base)} cannot be trained and served as the recipe wants: "
+            f"{len(report.failed)} of {len(report.checks)} checks failed\n{lines}"
         )
+
+
+def _told(check: Check) -> str:
+    """Return a check in words, what the base's files say as what it is: no line of ours."""
+    seen = "\n  ".join(map(visible, check.seen.splitlines()))
+    return str(check.model_copy(update={"seen": seen}))
 
 
 def _outcome(check: Check) -> str:
@@ -161,7 +168,7 @@ def _show(report: Report) -> None:
         *(passed, len(report.checks), f"{compared:,}"),
     )
     for check in report.warnings:
-        logger.warning("%s", check)
+        logger.warning("%s", _told(check))
     if report.parity and report.parity.decomposed:
         logger.warning(
             "llama.cpp does not compose characters as this tokenizer does: %s texts with accents "

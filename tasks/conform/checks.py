@@ -10,7 +10,7 @@ from retune.flaws import Severity
 from retune.templates import Refusal, outcomes, rendering
 from retune.templates.differences import (
     ALWAYS,
-    Difference,
+    Deviation,
     Site,
     differences,
     template_sites,
@@ -109,7 +109,7 @@ def content_checks(tokenizer: "PreTrainedTokenizerBase") -> Iterator[Check]:
             name="the template can be read", passed=False, seen=str(sites), fix=FIX_TEMPLATE
         )
         return
-    seen: list[Difference] = []
+    seen: list[Deviation] = []
     for site in sites:
         found = list(differences(tokenizer, site.triggers() or ALWAYS))
         seen += found
@@ -124,7 +124,7 @@ def content_checks(tokenizer: "PreTrainedTokenizerBase") -> Iterator[Check]:
     )
 
 
-def _content_check(site: Site, found: list[Difference]) -> Check:
+def _content_check(site: Site, found: list[Deviation]) -> Check:
     tried = ", ".join(f"{text!r:.40}" for text in site.triggers()[:3])
     nothing = f"nothing that was tried{f' ({tried})' if tried else ''} made a difference"
     return Check(

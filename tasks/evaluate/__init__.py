@@ -13,7 +13,8 @@ from retune.child import run_child
 from retune.config import Evaluation, Model
 from retune.escaping import table
 from retune.held_out import Question, questions
-from retune.records import Adapter, Chats, Scores
+from retune.records import Adapter, Chats, Pins, Scores
+from retune.sources import unchanged
 from retune.tracking import Run
 from retune.workspace import Step, building
 from tasks.evaluate.child import SIDES, EvaluateJob
@@ -35,10 +36,11 @@ def evaluate(
     config: Evaluation,
     step: Step,
     run: Run,
-    revision: str | None,
+    pins: Pins,
 ) -> Scores:
     """Measure base and tuned model; refuse a regression, with all that was measured in MLflow."""
-    with building(step) as build:
+    revision = pins.commit(pins.model)
+    with building(step) as build, unchanged(model.base, pins.model, "model.base"):
         asked = questions(chats.held_out, config.generation_rows)
         job = make_job(adapter, chats, model, config, revision, asked)
         result = run_child(CHILD, job, build.path / "evaluate.log", hub=revision is not None)

@@ -4,7 +4,6 @@ The first child has the Hub's token and the network, and opens nothing that it d
 repository's card; the second has neither, and opens everything.
 """
 
-from contextlib import nullcontext
 from pathlib import Path
 
 from retune.config import Dataset
@@ -38,6 +37,5 @@ def fetch_rows(dataset: Dataset, pin: str, folder: Path) -> int:
         found = run_confined(CHILD, job, log, subject, network=True)
         files = Files.model_validate(found["files"])
     job = job.model_copy(update={"files": files})
-    local = commit is None
-    with unchanged(dataset.source, pin, "dataset.source") if local else nullcontext():
+    with unchanged(dataset.source, pin, "dataset.source"):
         return run_confined(CHILD, job, log, subject)["rows"]

@@ -12,6 +12,7 @@ from retune.merger import ENVIRONMENT
 from retune.merger.comparison import Yardstick
 from retune.merger.sources import Base
 from retune.records import Adapter, Chats, Merged, Pins
+from retune.sources import unchanged
 from retune.workspace import Step, building, remove
 from tasks.merge.child import MergeJob
 from tasks.merge.four_bit_child import FourBitJob
@@ -37,16 +38,21 @@ def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step
     Of two checkpoints that can be made of an adapter trained on 4-bit weights, the one nearer to it
     is kept (`merging.onto`), if that is near enough.
     """
-    with building(step) as build:
+    model, merging = recipe.model, recipe.merging
+    with (
+        building(step) as build,
+        unchanged(model.base, pins.model, "model.base"),
+        unchanged(merging.base_16bit, pins.base_16bit, "merging.base_16bit"),
+    ):
         work = Work(adapter, chats, recipe, pins, build.path)
         trained = work.ask_trained()
         seen = {name: work.candidate(name, base) for name, base in work.bases(trained).items()}
         onto = nearest(seen)
         get_run_logger().info("merged onto %s: %s", onto, describe(seen))
-        require_match(seen[onto], recipe.merging)
+        require_match(seen[onto], merging)
         work.keep(onto)
         best, models = seen[onto], ("model",)
-        if recipe.merging.save_method == "merged_4bit":
+        if merging.save_method == "merged_4bit":
             seen["4bit"], models = work.four_bit(), ("model", "model-4bit")
         remove(work.yardstick.logits)
         return build.finish(

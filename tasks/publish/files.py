@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retune.escaping import visible
+from retune.folders import blobs_of, exists
 from retune.workspace import cache_dir, home
 from tasks.publish.access import PublishError
 
@@ -103,13 +104,10 @@ def is_text(content: bytes) -> bool:
 
 
 def blob_of(path: Path) -> Path:
-    """Return the file that an entry of huggingface_hub's cache stands for; any other path as it is.
-
-    There `snapshots/<commit>/LICENSE` is a link to `../../blobs/<digest>`.
-    """
-    if not path.is_symlink() or path.parent.parent.name != "snapshots":
+    """Return the file that an entry of huggingface_hub's cache stands for; any other path as it is."""
+    blobs = blobs_of(path.parent)
+    if not blobs or not path.is_symlink():
         return path
-    blobs = path.parent.parent.parent / "blobs"
     target = Path(os.path.normpath(path.parent / path.readlink()))
     inside = target.parent == Path(os.path.normpath(blobs)) and not blobs.is_symlink()
     return target if inside else path
@@ -143,7 +141,7 @@ def is_local_path(text: str) -> bool:
         return False
     ours = (home(), Path.home(), cache_dir(), Path.cwd(), Path(tempfile.gettempdir()))
     known = any(path.is_relative_to(folder) for folder in ours if len(folder.parts) > 1)
-    return known or path.exists()
+    return known or exists(path)
 
 
 def _cleaned(value: Any, base: str, key: str = "") -> Any:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from retune.config import Recipe
+from retune.config import Recipe, RecipeError
+from retune.documents import read_yaml
 from retune.escaping import visible
 from retune.sources import local_path
 from tasks.publish.access import explained, patiently
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 LONGEST = 200  # characters of a licence's name
+VALUES = 500_000  # of a card; one of a dataset in 2,000 languages has 30,000
 WEB = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w.~%!$&'*+,;=:@/?#-]*)?", re.ASCII)
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|[/\\]", re.IGNORECASE)
 
@@ -101,18 +103,20 @@ def _text(path: Path) -> bytes:
 
 def _stated(card: Path) -> Mapping[str, Any]:
     """Return the YAML at the head of a card, empty if there is no card or no YAML in it."""
-    import yaml
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
     if not (card.is_symlink() or card.exists()):
         return {}
-    block = REGEX_YAML_BLOCK.search(read_small(card).decode(errors="replace"))
     try:
-        stated = yaml.safe_load(block[2]) if block else {}
-    except (yaml.YAMLError, ValueError, RecursionError):
-        # Not what YAML says of it: that quotes the file.
+        stated = read_yaml(_head(read_small(card).decode(errors="replace")), "", VALUES)
+    except RecipeError:
+        # Not what is said of it: that quotes the file.
         raise refusal(card, "has a block between lines of --- that is not YAML") from None
     return stated if isinstance(stated, dict) else {}
+
+
+def _head(text: str) -> str:
+    """Return what stands between the card's first line of --- and the next, if there are two."""
+    first, *lines = re.split(r"\r\n|\r|\n", text.lstrip())
+    return "\n".join(lines[: lines.index("---")]) if first == "---" and "---" in lines else ""
 
 
 def _terms(

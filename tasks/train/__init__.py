@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from retune.child import Event, run_child
 from retune.config import Model, Training
-from retune.records import Adapter, Chats
+from retune.records import Adapter, Chats, Pins
+from retune.sources import require_unchanged
 from retune.tracking import Run, client, watch_machine
 from retune.trainer.job import Fit, TrainJob
 from retune.workspace import Step, building, cache_dir, remove
@@ -26,16 +26,18 @@ PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
 
 @stage(name="train")
 def train(
-    chats: Chats, model: Model, config: Training, step: Step, run: Run, revision: str | None
+    chats: Chats, model: Model, config: Training, step: Step, run: Run, pins: Pins
 ) -> Adapter:
     """Train the adapter; a run that was killed goes on from its last checkpoint."""
+    # Not to the end: the base is read in the first minute, and hours later no reason to lose them.
+    require_unchanged(model.base, pins.model, "model.base")
     with building(step, keep_partial=True) as build:
         job = TrainJob(
             rows=chats.train,
             held_out=chats.held_out,
             tokenizer=chats.tokenizer,
             model=model,
-            revision=revision,
+            revision=pins.commit(pins.model),
             config=config,
             folder=build.path,
         )
@@ -60,7 +62,7 @@ def run_training(job: TrainJob, monitor: "Monitor") -> Event:
     # version generated must not serve the next.
     compiled = cache_dir() / f"unsloth-{version('unsloth')}-torch-{version('torch')}"
     compiled.mkdir(parents=True, exist_ok=True)
-    environment = {"UNSLOTH_COMPILE_LOCATION": str(compiled)} | _offline()
+    environment = {"UNSLOTH_COMPILE_LOCATION": str(compiled)}
     child = Path(__file__).with_name(f"{job.config.backend}_child.py")
     log = job.folder / "train.log"
     while True:
@@ -69,12 +71,6 @@ def run_training(job: TrainJob, monitor: "Monitor") -> Event:
         if "retry" not in result:
             return result
         job = job.model_copy(update={"fit": Fit.model_validate(result["retry"])})
-
-
-def _offline() -> dict[str, str]:
-    """Keep transformers offline as well, if the user has taken the Hub's library offline."""
-    value = os.environ.get("HF_HUB_OFFLINE")
-    return {"TRANSFORMERS_OFFLINE": value} if value else {}
 
 
 class Monitor:

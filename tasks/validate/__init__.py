@@ -11,6 +11,7 @@ from retune.config import Recipe
 from retune.escaping import table, visible
 from retune.loaders import admit
 from retune.records import Pins, Rows
+from retune.sources import unchanged
 from retune.tracking import Run, download_json
 from retune.workspace import Step, building
 from tasks.stage import stage
@@ -23,10 +24,10 @@ def validate(rows: Rows, recipe: Recipe, pins: Pins, step: Step, run: Run) -> Ro
     """Judge the rows; hand on the sound ones, put the flawed ones into quarantine, or stop the run."""
     logger = get_run_logger()
     with building(step) as build:
-        admit(recipe.model, pins.commit(pins.model))
-        tokenizer = chatml_tokenizer(
-            recipe.model.base, pins.commit(pins.model), recipe.model.chat_tokens
-        )
+        model, commit = recipe.model, pins.commit(pins.model)
+        with unchanged(model.base, pins.model, "model.base"):
+            admit(model, commit)
+            tokenizer = chatml_tokenizer(model.base, commit, model.chat_tokens)
         prompts = evaluation_prompts(recipe, pins.benchmarks)
         rules = Rules(recipe.validation, special_tokens(tokenizer), prompts)
         report = gate(rows.path, rules, build.path, _reference(pins), logger.info)

@@ -29,7 +29,14 @@ def work(job: PromptsJob) -> Event:
 
 def texts(path: Path) -> list[str]:
     """Return the lines of a .txt, the texts of all columns of any other format. Raises SourceError
-    for a file that cannot be read."""
+    for a file that is missing, cannot be read or has none."""
+    found = _texts(path)
+    if not found:
+        raise SourceError(f"{SETTING}: {path} has no texts; name a file with evaluation prompts")
+    return found
+
+
+def _texts(path: Path) -> list[str]:
     import polars as pl
 
     readers = {

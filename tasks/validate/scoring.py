@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,8 +74,7 @@ def score_rows(
             shard_rows=SHARD_ROWS,
             folder=folder.absolute(),
         )
-        local = version.startswith("sha256:")
-        with unchanged(config.model, version, f"{SETTING}.model") if local else nullcontext():
+        with unchanged(config.model, version, f"{SETTING}.model"):
             result = _run(job, len(wanted), on_progress)
     return Scored(
         scores=_read(files),

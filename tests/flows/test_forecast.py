@@ -10,7 +10,7 @@ from retune import llamacpp
 from retune.config import Recipe
 from retune.folders import ModelRefused
 from retune.sources import pin
-from tasks.fetch import pin_inputs
+from tasks.fetch.task import pin_inputs
 from tests.retune.test_inspection import BAD, CODE, files, written
 
 try:
@@ -78,8 +78,13 @@ def test_a_plan_shows_whose_code_would_run_and_what_depends_on_it(tmp_path):
         assert before != after, stage
 
 
-def test_weights_with_an_endless_header_are_refused(tmp_path):
-    made = files(**{"model.safetensors": b"\xff" * 8 + b"{}"})
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff" * 8 + b"{}", weights(b"[]"), weights(b'{"a": {}}'), weights(b'{"a": {"shape": 3}}')],
+    ids=["endless", "a list", "without a shape", "a number"],
+)
+def test_weights_with_a_header_that_is_none_are_refused(tmp_path, content):
+    made = files(**{"model.safetensors": content})
     base = str(written(tmp_path / "base", made))
     with pytest.raises(ModelRefused, match="no safetensors file"):
         forecast(recipe(tmp_path, base))

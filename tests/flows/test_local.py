@@ -99,7 +99,8 @@ def test_our_server_has_our_settings_whatever_else_is_set(tmp_path: Path) -> Non
             PREFECT_SERVER_CORS_ALLOWED_ORIGINS="*",
         )
         # Who names it by its address, as for the `prefect` command, means the same.
-        assert configured(tmp_path, PREFECT_API_URL=address) == found
+        for named in (address, address.replace("127.0.0.1", "localhost")):
+            assert configured(tmp_path, PREFECT_API_URL=named) == found
         assert found["url"] == address
     assert found["string"] == (tmp_path / "home" / "sign-in").read_text().strip()
     assert found["sent"].startswith("Basic ")

@@ -154,6 +154,17 @@ class TestWhoseServerItIs:
         assert access.ui_server() is None
 
 
+def test_who_speaks_no_http_gives_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        port = server.getsockname()[1]
+        asked = pool.submit(access.status, f"http://127.0.0.1:{port}/api", patience=5)
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+            assert asked.result(10) == 0
+    assert access.status("http://me:pass@host.example:x/api") == 0
+
+
 def test_no_proxy_gets_what_is_for_loopback(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     from http.server import BaseHTTPRequestHandler, HTTPServer
 

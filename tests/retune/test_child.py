@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from retune.child import ROOT, ChildFailed, ChildRefused, run_child
+from retune.child import ChildFailed, ChildRefused, run_child
+from retune.environment import ROOT
 
 CHILD = """
 import os, signal, subprocess, sys, time

@@ -24,6 +24,7 @@ SECRETS["PIP_INDEX_URL"] = "https://me:canary-url@registry.example/simple"
 HUB = {
     "HF_TOKEN": "canary-hub",
     "HUGGING_FACE_HUB_TOKEN": "canary-hub",
+    "HF_ENDPOINT": "https://me:canary-mirror@mirror.example",
     "HTTPS_PROXY": "http://me:canary-proxy@proxy.example:8080",
 }
 NEEDED = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "LC_ALL": "C.UTF-8"}

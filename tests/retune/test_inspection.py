@@ -196,6 +196,10 @@ GOOD = {
         CONFIG | {"_name_or_path": "/home/them/model"},
         {"special_tokens_map_file": "/root/.cache/huggingface/transformers/dd8bd9", "vocab_file": None},
     ),
+    # Looking there is an error (as in /root for others), not an answer.
+    "with paths that may not be looked at": files(
+        tokenizer={"vocab_file": f"/root/{'a' * 300}/vocab.json", "merges_file": "~nobody-here/m"}
+    ),
     "with an attention of transformers": files(
         CONFIG | {"_attn_implementation": "flash_attention_2", "quantization_config": None}
     ),

@@ -242,3 +242,12 @@ def test_llamacpps_converter_runs_no_code(plain, tmp_path, trace, architecture):
     with suppress(llamacpp.ConversionFailed):
         llamacpp.convert(folder, tmp_path / "out.gguf")
     assert not trace.exists()
+
+
+def test_a_module_that_may_not_be_imported_is_no_obstacle(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    import transformers.dynamic_module_utils as dynamic
+
+    monkeypatch.setattr(dynamic, "get_class_in_module", lambda *_: None)  # as it was before
+    forbid_custom_code()
+    assert dynamic.get_class_in_module.of_retune

@@ -281,6 +281,18 @@ class TestSignIn:
         assert "mode 640" in check.found
         assert password not in repr(check)
 
+    def test_a_sign_in_that_others_can_read_is_told_and_not_replaced(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """A running server still takes it."""
+        monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+        monkeypatch.delenv("PREFECT_API_URL", raising=False)
+        monkeypatch.setattr(preflight, "ui_server", lambda: "http://127.0.0.1:1/api")
+        secret = access.sign_in()
+        access.sign_in_file().chmod(0o644)
+        preflight.check_prefect()
+        assert access.sign_in_file().read_text().strip() == secret
+
     def test_beside_other_users_mlflow_needs_a_package(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

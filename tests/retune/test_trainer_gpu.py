@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from benchmarks.train import make_model, make_rows
-from retune.child import ROOT, ChildFailed, ChildRefused, Event, run_child
+from retune.child import ChildFailed, ChildRefused, Event, run_child
 from retune.config import Model, Training
+from retune.environment import ROOT
 from retune.trainer.checkpoints import newest_whole, step_of
 from retune.trainer.fused import fuse_layers
 from retune.trainer.job import Fit, TrainJob

@@ -12,7 +12,8 @@ import pytest
 from retune import tracking
 from retune.child import ChildFailed
 from retune.config import Model, Recipe, Training
-from retune.records import Adapter, Chats
+from retune.records import Adapter, Chats, Pins
+from retune.sources import pin
 from retune.tracking import Run, start_run
 from retune.workspace import Step
 from tasks.train import train
@@ -132,6 +133,8 @@ class Project:
         make_base(folder / "base")
         sharpen(folder / "base")
         self.model = Model(base=str(folder / "base"), load_in_4bit=False, max_length=64)
+        version = pin(self.model.base, None, "model", "model.base")
+        self.pins = Pins(dataset="d", model=version)
         with self.at_home():
             step = Step(stage="format", key={"test": 1})
             self.chats = write_chats(step, train_rows=320, held_out_rows=16)
@@ -194,7 +197,7 @@ class Trained:
         return self.step.folder.with_name(self.step.folder.name + suffix) / "training_log.jsonl"
 
     def _train(self, project: Project, run: Run) -> Adapter:
-        return train.fn(project.chats, project.model, self.settings, self.step, run, None)
+        return train.fn(project.chats, project.model, self.settings, self.step, run, project.pins)
 
 
 class KilledRun(Run):

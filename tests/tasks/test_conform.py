@@ -11,9 +11,10 @@ from retune.chat import CHATML, END, chatml_tokenizer
 from retune.config import Model
 from retune.llamacpp import converter
 from retune.records import Pins
+from retune.sources import pin
 from retune.workspace import Step
 from tasks.conform import ConformanceError, Report, conform, examine, require_passed
-from tasks.conform.checks import CHATS, tokenizer_checks
+from tasks.conform.checks import CHATS, Check, tokenizer_checks
 from tasks.conform.parity import gguf_checks, header_checks, save_tiny
 from tasks.conform.texts import PER_KIND, texts
 from tests.retune.conftest import bpe_tokenizer
@@ -80,7 +81,8 @@ def run(base: Path, home: Path, monkeypatch) -> dict:
     monkeypatch.setenv("RETUNE_HOME", str(home))
     monkeypatch.setattr("tasks.conform.create_table_artifact", lambda **_: None)
     with disable_run_logger():
-        output = conform.fn(Model(base=str(base)), Pins(dataset="d", model="sha256:0"), STEP)
+        pins = Pins(dataset="d", model=pin(str(base), None, "model", "model.base"))
+        output = conform.fn(Model(base=str(base)), pins, STEP)
     report = json.loads((output.folder / "report.json").read_text())
     assert output.metrics["texts"] == sum(report["parity"]["texts"].values())
     return report
@@ -107,6 +109,19 @@ def test_llamacpp_has_no_say_if_there_will_be_no_gguf(tmp_path):
     assert report.checks
     assert not report.failed
     assert report.parity is None
+
+
+def test_what_a_base_says_forges_no_line_of_the_error():
+    said = "\x1b[32mall is well\n- EOS: passed\u202e"
+    check = Check(name="it can be read", passed=False, seen=said, fix="repair it")
+    report = Report(base="b\x07", chat_tokens="add", tokenizer="t", checks=[check])
+    with pytest.raises(ConformanceError) as error:
+        require_passed(report)
+    assert str(error.value).splitlines() == [
+        r"b\x07 cannot be trained and served as the recipe wants: 1 of 1 checks failed",
+        r"- it can be read: \x1b[32mall is well",
+        r"  - EOS: passed\u202e; repair it",
+    ]
 
 
 def test_an_unknown_tokenizer_is_named_with_all_other_failures(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The corpus of datasets through the real readers, the real gate and the real format stage."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -12,7 +14,7 @@ from retune.sources import SourceError
 from tasks.fetch import read, to_rows, write_rows
 from tasks.format import check_truncation, write_chats
 from tasks.validate.gate import gate
-from tasks.validate.prompts import benchmark_texts
+from tasks.validate.prompts_child import texts
 from tests.corpus import CASES_BAD, CASES_GOOD, Case
 from tests.tasks.conftest import make_tokenizer
 
@@ -43,7 +45,8 @@ def no_pages(monkeypatch):
 def judged(case: Case, folder, tokenizer):
     rows = fetched(case, folder)
     config = case.validation(folder)
-    prompts = (*case.prompts, *benchmark_texts(config.decontamination.files))
+    files = map(Path, config.decontamination.files)
+    prompts = (*case.prompts, *(text for file in files for text in texts(file)))
     rules = Rules(config, special_tokens(tokenizer), prompts)
     reference = distribution(pl.Series(case.reference, dtype=pl.Float64))
     return gate(rows, rules, folder, reference)

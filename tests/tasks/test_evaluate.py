@@ -27,7 +27,7 @@ def scores(project, trained):
     with project.at_home():
         step = Step(stage="evaluate", key={"test": 1})
         return evaluate.fn(
-            trained.adapter, project.chats, project.model, CONFIG, step, trained.run, None
+            trained.adapter, project.chats, project.model, CONFIG, step, trained.run, project.pins
         )
 
 

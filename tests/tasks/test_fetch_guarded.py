@@ -16,7 +16,7 @@ import pytest
 
 from retune.config import Dataset
 from retune.flaws import OVERSIZED
-from retune.sources import SourceError, pin, unchanged
+from retune.sources import SourceError, pin, require_unchanged, unchanged
 from tasks.fetch import read, to_rows
 from tasks.fetch.budget import BUDGET
 from tasks.fetch.guarded import fetch_rows
@@ -520,6 +520,45 @@ def test_a_folder_that_changes_while_it_is_read_is_noticed(tmp_path):
         unchanged(tmp_path, version, "model.base"),
     ):
         (tmp_path / "b").write_text("2")
+
+
+def test_a_folder_that_is_not_what_was_pinned_is_not_begun_with(tmp_path):
+    (tmp_path / "a").write_text("1")
+    version = pin(str(tmp_path), None, "model", "model.base")
+    (tmp_path / "a").write_text("2")  # of the same size
+    with (
+        pytest.raises(SourceError, match=r"model.base: .* changed while"),
+        unchanged(tmp_path, version, "model.base"),
+    ):
+        pytest.fail("it was begun")
+    (tmp_path / "a").write_text("1")
+    with unchanged(tmp_path, version, "model.base"):  # it is what was pinned again
+        pass
+
+
+def test_what_git_and_editors_note_in_a_folder_is_no_change(tmp_path):
+    (tmp_path / "a").write_text("1")
+    (tmp_path / ".git").mkdir()
+    version = pin(str(tmp_path), None, "model", "model.base")
+    with unchanged(tmp_path, version, "model.base"):
+        (tmp_path / ".git" / "index").write_text("2")
+        (tmp_path / ".a.swp").write_text("3")
+    assert pin(str(tmp_path), None, "model", "model.base") == version
+
+
+def test_a_folder_that_looks_as_it_did_is_hashed_once(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("1")
+    version = pin(str(tmp_path), None, "model", "model.base")
+    monkeypatch.setattr("retune.sources.sha256", lambda path: pytest.fail(f"{path} is hashed"))
+    with unchanged(tmp_path, version, "model.base"):
+        require_unchanged(tmp_path, version, "model.base")
+
+
+def test_a_commit_and_a_model_that_is_not_named_stay_what_they_are():
+    for name, version in (("org/base", "b" * 40), (None, None)):
+        with unchanged(name, version, "model.base"):
+            pass
+    require_unchanged("org/base", "b" * 40, "model.base")
 
 
 # ---- what crosses the border of the child

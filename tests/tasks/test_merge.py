@@ -18,6 +18,7 @@ from retune.merger.sources import Base, open_source
 from retune.merger.writing import Written, write_model
 from retune.models import AdapterMismatch, load_base, token_ids
 from retune.records import Adapter, Merged, Pins
+from retune.sources import pin
 from retune.tracking import start_run
 from retune.workspace import Step, size
 from tasks import merge as stage
@@ -55,7 +56,12 @@ def in_process(monkeypatch):
 def merged_by(project, adapter: Adapter, name: str, model=None, **merging) -> Merged:
     settings = {"name": "r", "model": model or project.model, "dataset": {"source": "s"}}
     recipe = Recipe(**settings, merging=Merging(**merging))
-    return merge.fn(adapter, project.chats, recipe, PINS, Step(stage="merge", key={"test": name}))
+    pins = Pins(dataset="d", model=pin(recipe.model.base, None, "model", "model.base"))
+    if other := recipe.merging.base_16bit:
+        pins = pins.model_copy(
+            update={"base_16bit": pin(other, None, "model", "merging.base_16bit")}
+        )
+    return merge.fn(adapter, project.chats, recipe, pins, Step(stage="merge", key={"test": name}))
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +433,7 @@ def full(project):
     recipe = {"name": "full", "model": {"base": "b"}, "dataset": {"source": "s"}}
     with project.at_home(), start_run(Recipe.parse(recipe), "full", {}) as run:
         step = Step(stage="train", key={"test": "full"})
-        return train.fn(project.chats, project.model, settings, step, run, None)
+        return train.fn(project.chats, project.model, settings, step, run, project.pins)
 
 
 class TestFullFineTuning:

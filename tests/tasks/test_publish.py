@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from tasks.publish import (
 )
 from tasks.publish.access import ATTEMPTS, LONGEST_WAIT, connect
 from tasks.publish.cards import Release, card, recommended
-from tasks.publish.files import LICENCES, is_text, outputs_in
+from tasks.publish.files import LICENCES, is_local_path, is_text, outputs_in
 from tasks.publish.terms import MOST, Terms, terms_of
 from tasks.publish.upload import Bundle, publish_bundles
 from tests.hub import Hub, Repo
@@ -859,6 +860,30 @@ class TestTextsOfOthers:
         with pytest.raises(PublishError, match="not YAML"):
             check_terms(local(base))
 
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize(
+        "card",
+        [
+            "---\n" + "\n" * 1_000_000,
+            "---\nlicense: " + "1:" * 400_000 + "1\n---\n",
+            "---\na: &a0 {b: 1}\n"
+            + "".join(f"k{n}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 9)}]}}\n" for n in range(12))
+            + "---\n",
+        ],
+        ids=["empty lines", "minutes", "merges"],
+    )
+    def test_a_card_takes_no_more_time_than_its_length(self, base: Path, card: str) -> None:
+        (base / "README.md").write_text(card)
+        with suppress(PublishError):
+            check_terms(local(base))
+
+    def test_a_card_of_a_dataset_in_two_thousand_languages_is_read(self, base: Path) -> None:
+        config = "- config_name: {n}\n  data_files:\n  - {{split: train, path: {n}/*.parquet}}\n"
+        configs = "".join(config.format(n=number) for number in range(5_000))
+        (base / "README.md").write_text(f"\n---\r\nlicense: odc-by\r\nconfigs:\n{configs}---\nText")
+        pin = f"sha256:{'0' * 64}"
+        assert terms_of(connect(), str(base), pin, "dataset", "dataset.source").licence == "odc-by"
+
     @pytest.mark.parametrize(
         "name",
         [
@@ -1056,6 +1081,9 @@ class TestOutputs:
         assert merged == {"_name_or_path": "base", "hidden_size": 64, "note": "a/b and/or /"}
         assert (made["adapter"].path / "adapter_config.json").read_text() == json.dumps(settings)
         assert str(tmp_path) not in json.dumps(published.params | published.commits)
+
+    def test_what_cannot_be_looked_at_is_of_another_machine(self) -> None:
+        assert not is_local_path(f"/there/is/{'no' * 200}")
 
     def test_settings_that_name_a_hub_id_go_as_they_are(self, hub: Hub) -> None:
         made = line()

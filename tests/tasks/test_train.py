@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retune.child import ROOT, ChildFailed, ChildRefused, run_child
+from retune.child import ChildFailed, ChildRefused, run_child
 from retune.config import Model, Training
+from retune.environment import ROOT
 from retune.models import token_ids
 from retune.tracking import client
 from retune.trainer import data, loop

@@ -16,7 +16,8 @@ from retune.config import Recipe, Validation
 from retune.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.sources import SourceError, pin_file
 from tasks.validate.gate import FILES, gate
-from tasks.validate.prompts import benchmark_texts, evaluation_prompts
+from tasks.validate.prompts import evaluation_prompts
+from tasks.validate.prompts_child import texts
 from tests.expectations.test_features import AWS_KEY, A, Q, prose, write
 
 
@@ -209,9 +210,9 @@ def test_benchmark_files_of_every_kind_are_read(tmp_path):
     frame.select("question", "n").write_csv(tmp_path / "b.csv")
     (tmp_path / "b.txt").write_text("Why so?\n\n")
     for name in ("b.jsonl", "b.json", "b.parquet", "b.arrow"):
-        assert benchmark_texts((str(tmp_path / name),)) == ["Why so?", "one", "two"]
+        assert texts(tmp_path / name) == ["Why so?", "one", "two"]
     for name in ("b.csv", "b.txt"):
-        assert benchmark_texts((str(tmp_path / name),)) == ["Why so?"]
+        assert texts(tmp_path / name) == ["Why so?"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_a_wrong_benchmark_file_is_one_clear_error(tmp_path, name, content, mess
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(SourceError, match=message):
-        benchmark_texts((str(tmp_path / name),))
+        texts(tmp_path / name)
 
 
 def with_benchmark(path) -> Recipe:
