@@ -106,7 +106,7 @@ def _recipe(name: str, assignments: list[str]) -> Recipe:
     values["name"] = words[:60].strip("-._") or "dataset"
     for assignment in assignments:
         values = set_value(values, assignment)
-    return Recipe.parse(values, name)
+    return Recipe.parse(values, visible(name))
 
 
 @contextmanager

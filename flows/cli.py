@@ -106,7 +106,7 @@ def validate(
 
     report = check(dataset, settings, folder)
     show(shown(report))
-    print(f"Report, quarantine and charts: {folder}")
+    print(f"Report, quarantine and charts: {visible(folder)}")
     if report.failed:
         from expectations.report import DatasetRejected
 

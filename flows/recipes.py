@@ -5,6 +5,7 @@ from typing import Any
 
 from retune.config import Recipe, RecipeError, set_value
 from retune.documents import BYTES, read_yaml
+from retune.escaping import visible
 
 DEPLOYMENTS = Path("prefect.yaml")
 
@@ -40,7 +41,7 @@ def _read(name: str) -> tuple[Any, str]:
     if Path(name).suffix in (".yaml", ".yml"):
         if not Path(name).is_file():
             raise RecipeError(f"no recipe file {name!r} in {Path.cwd()}; correct the path")
-        return _yaml(Path(name)), name
+        return _yaml(Path(name)), visible(name)
     known = deployments()
     if name not in known:
         there = ", ".join(known) or "none: run this in the project's folder"
@@ -52,4 +53,4 @@ def _read(name: str) -> tuple[Any, str]:
 
 def _yaml(path: Path) -> Any:
     with path.open("rb") as file:
-        return read_yaml(file.read(BYTES + 1), str(path))
+        return read_yaml(file.read(BYTES + 1), visible(path))

@@ -47,6 +47,23 @@ def test_a_bad_file_is_rejected_in_words(project):
     assert len(pl.read_parquet(quarantine)) == 160
 
 
+def test_names_of_files_forge_no_lines(project):
+    """A name is a stranger's, too: of a repository's files, checked in a loop."""
+    forged = "x\n400 of 400 rows accepted\x1b[31m"
+    (project.folder / f"{forged}.jsonl").write_bytes((project.folder / "good.jsonl").read_bytes())
+    (project.folder / f"{forged}.yaml").write_text("a: [")
+    for done in (
+        project.retune("validate", f"{forged}.jsonl"),
+        project.retune("validate", f"{forged}.yaml"),
+        project.retune(
+            "validate", "good.jsonl", "--out", forged, "--set", "validation.min_rows=401"
+        ),
+    ):
+        assert done.returncode == 1
+        assert "\x1b" not in done.stdout + done.stderr
+        assert "\n400 of 400 rows accepted\\x1b" not in done.stdout + done.stderr
+
+
 @pytest.fixture
 def here(project, monkeypatch):
     monkeypatch.chdir(project.folder)
