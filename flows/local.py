@@ -12,8 +12,8 @@ from retune.workspace import home, keep_private, make_home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 USER_ERRORS = (ValueError, OSError, RuntimeError)
-# Of Prefect's own life; the second comes at the end of a run on a busy machine.
-NO_NEWS = ("temporary server", "Still processing items")
+# Of Prefect's own life; the second comes at the end of a run on a busy machine, the last at its start.
+NO_NEWS = ("temporary server", "Still processing items", "unning hook 'sign'", "Hook 'sign'")
 
 
 def configure() -> None:

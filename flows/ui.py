@@ -113,15 +113,15 @@ def _end_leftovers() -> None:
     """
     try:
         record = json.loads(ui_file().read_text())
-        first, others = record["process"], list(record["started"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if running(first):
+        first, others = running(record["process"]), list(map(running, record["started"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return  # there is none, or it is damaged
+    if first:
         raise RuntimeError(
-            f"`retune ui` of {home()} runs already (process {first.split()[1]}), at "
+            f"`retune ui` of {home()} runs already (process {first.pid}), at "
             f"http://127.0.0.1:{record.get('prefect_port')}: use it, or stop it first"
         )
-    for process in filter(None, map(running, reversed(others))):
+    for process in filter(None, reversed(others)):
         _end_runs(process.pid)
         _end(process)
     ui_file().unlink(missing_ok=True)

@@ -145,5 +145,6 @@ def test_the_temporary_server_of_a_run_asks_for_the_sign_in(tmp_path: Path) -> N
     said, _ = run.communicate(timeout=600)
     assert run.returncode == 1
     assert "dataset rejected" in said  # the run itself knows the sign-in
+    assert "hook" not in said.lower()  # which process it is, is noted without a word
     assert project.flow_run()[0] == "Failed"
     assert own.partition(":")[2] not in said

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+import flows.ui
 from tests.flows.servers import (
     PATIENCE,
     RETUNE,
@@ -179,6 +181,23 @@ def test_one_home_is_served_once(servers):
     said = refusal(servers.home, prefect=str(free_port()), mlflow=str(free_port()))
     assert "runs already" in said
     assert servers.prefect in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\udcff",
+        "{}",
+        '{"process": "x", "started": []}',
+        '{"process": "host one two", "started": [1]}',
+        '{"process": "HOST 99999999999999999999 1", "started": ["x", null]}',
+    ],
+)
+def test_a_damaged_note_of_an_earlier_start_is_no_obstacle(monkeypatch, tmp_path, text):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    note = tmp_path / "ui.json"
+    note.write_text(text.replace("HOST", socket.gethostname()), errors="surrogateescape")
+    flows.ui._end_leftovers()
 
 
 def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path):
