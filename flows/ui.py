@@ -4,6 +4,7 @@ Prefect's API runs commands as the user, so nothing is deployed to it, and no si
 before it is certain that the server which answers is the process that was started here.
 """
 
+import errno
 import json
 import os
 import signal
@@ -139,12 +140,16 @@ def _note(prefect_port: int, *processes: "subprocess.Popen[bytes]") -> None:
 
 def _require_free(option: str, port: int) -> None:
     """Raise RuntimeError if anybody listens on the port, on whichever address of this machine."""
-    with socket.socket() as probe:
-        # As servers do: what only lingers from an earlier one is no obstacle.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Whoever types `localhost` may come to ::1, and give the sign-in to who listens there.
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
-            probe.bind(("127.0.0.1", port))
+            with socket.socket(family) as probe:
+                # As servers do: what only lingers from an earlier one is no obstacle.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, port))
         except OSError as error:
+            if family == socket.AF_INET6 and error.errno != errno.EADDRINUSE:
+                continue  # this machine has no IPv6
             raise RuntimeError(
                 f"port {port} is not free ({error.strerror}){_holder(port)}: nothing was started or "
                 f"deployed; stop what listens there, or choose another port with {option}"

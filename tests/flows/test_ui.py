@@ -177,6 +177,23 @@ def test_the_server_of_somebody_else_gets_nothing(servers, tmp_path):
     assert not (tmp_path / "home" / "logs").exists()  # nothing ever ran
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_port_is_free_only_if_it_is_on_every_address(address):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as stranger:
+        if family == socket.AF_INET6:
+            stranger.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            stranger.bind((address, 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        with pytest.raises(RuntimeError, match=f"port {port} is not free.*--prefect-port"):
+            flows.ui._require_free("--prefect-port", port)
+    flows.ui._require_free("--prefect-port", port)
+
+
 def test_one_home_is_served_once(servers):
     said = refusal(servers.home, prefect=str(free_port()), mlflow=str(free_port()))
     assert "runs already" in said
