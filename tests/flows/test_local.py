@@ -28,6 +28,8 @@ print(json.dumps({
     "leases": settings.server.concurrency.lease_storage,
     "csrf": settings.server.api.csrf_protection_enabled,
     "origins": settings.server.api.cors_allowed_origins,
+    "reports": settings.server.analytics_enabled,
+    "sells": settings.server.ui.show_promotional_content,
 }))
 """
 
@@ -106,6 +108,8 @@ def test_our_server_has_our_settings_whatever_else_is_set(tmp_path: Path) -> Non
     assert found["leases"] == "prefect.server.concurrency.lease_storage.filesystem"
     assert found["csrf"]
     assert found["origins"] == "http://127.0.0.1"
+    assert not found["reports"]
+    assert not found["sells"]
 
 
 @pytest.mark.timeout(900)
