@@ -122,10 +122,13 @@ def _end_leftovers() -> None:
             f"`retune ui` of {home()} runs already (process {first.pid}), at "
             f"http://127.0.0.1:{record.get('prefect_port')}: use it, or stop it first"
         )
+    interrupted = False
     for process in filter(None, reversed(others)):
-        _end_runs(process.pid)
-        _end(process)
+        interrupted |= _end_runs(process.pid, "Ctrl-C ends it at once, and this start")
+        interrupted |= _end(process)
     ui_file().unlink(missing_ok=True)
+    if interrupted:
+        raise SystemExit(0)
 
 
 def _note(prefect_port: int, *processes: "subprocess.Popen[bytes]") -> None:
@@ -289,38 +292,47 @@ def _process(
             process.wait()
 
 
-def _end(process: psutil.Process) -> None:
-    """End a process that leads its group, politely first; a second interrupt does not wait."""
+def _end(process: psutil.Process) -> bool:
+    """End a process that leads its group, politely first; an interrupt does not wait.
+
+    Returns whether there was one.
+    """
     with suppress(psutil.NoSuchProcess):
         process.terminate()
     try:
         process.wait(GRACE)
-    except (psutil.TimeoutExpired, SystemExit):
+    except (psutil.TimeoutExpired, SystemExit) as error:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        return isinstance(error, SystemExit)
+    return False
 
 
-def _end_runs(worker: int) -> None:
+def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> bool:
     """End the runs that the process `worker` started, with time for their checkpoints.
 
     Before the worker itself: that kills its runs on the spot. Before the server: they tell it.
+    An interrupt does not wait; returns whether there was one. `at_once` says so to the user.
     """
     runs = _runs(worker)
     if not runs:
-        return
+        return False
     from tasks.train import FINISHING
 
     patience = FINISHING + REPORT
     print(
         f"Waiting for the run at work to write its checkpoint, at most {patience} seconds; "
-        f"Ctrl-C again ends it at once.",
+        f"{at_once}.",
         flush=True,
     )
     for run in runs:
         with suppress(psutil.NoSuchProcess):
             run.terminate()
-    with suppress(SystemExit):
+    try:
         psutil.wait_procs(runs, timeout=patience)
+    except SystemExit:
+        return True
+    return False
 
 
 def _runs(worker: int) -> list[psutil.Process]:

@@ -1,9 +1,14 @@
 """`retune ui` as a person starts and stops it, and what a schedule does meanwhile."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
+import textwrap
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import flows.ui
+from retune.processes import this_process
 from tests.flows.servers import (
     PATIENCE,
     RETUNE,
@@ -215,6 +221,43 @@ def test_a_damaged_note_of_an_earlier_start_is_no_obstacle(monkeypatch, tmp_path
     note = tmp_path / "ui.json"
     note.write_text(text.replace("HOST", socket.gethostname()), errors="surrogateescape")
     flows.ui._end_leftovers()
+
+
+def test_ctrl_c_while_the_leftovers_end_is_obeyed(tmp_path):
+    """A run that a killed `retune ui` left may take its time; who waits for it may not want to."""
+    busy = (
+        "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); print(1, flush=True)"
+    )
+    leftover = subprocess.Popen(
+        [sys.executable, "-c", f"{busy}; time.sleep(600)"],
+        env=os.environ | {"PREFECT__FLOW_RUN_ID": "left"},
+        stdout=subprocess.PIPE,
+    )  # below this process, which stands for the worker
+    leftover.stdout.readline()
+    ended = {"process": f"{socket.gethostname()} 1 0", "prefect_port": 1, "started": []}
+    (tmp_path / "ui.json").write_text(json.dumps(ended | {"started": [this_process()]}))
+    start = textwrap.dedent("""
+        import signal, sys
+        from flows import ui
+        ui._end = lambda process: False  # the worker is the test
+        signal.signal(signal.SIGINT, ui._interrupted)
+        ui._end_leftovers()
+        print("goes on")
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", start],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as ui:
+        assert "Waiting for the run at work" in ui.stdout.readline()
+        time.sleep(1)
+        ui.send_signal(signal.SIGINT)
+        assert ui.wait(60) == 0
+        assert "goes on" not in ui.stdout.read()
+    leftover.kill()
+    leftover.wait()
 
 
 def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path):
