@@ -336,13 +336,17 @@ def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> boo
 
 
 def _runs(worker: int) -> list[psutil.Process]:
-    """Return the flow runs among the worker's children; what they started they end themselves."""
+    """Return the flow runs of the worker; what they started they end themselves.
+
+    Those of a worker that was killed have lost their parent: they are known by their environment.
+    """
     found = []
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(worker).children():
-            with suppress(psutil.Error):
-                if "PREFECT__FLOW_RUN_ID" in child.environ():
-                    found.append(child)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            known = process.environ()
+            orphan = known.get("PREFECT_HOME") == os.environ.get("PREFECT_HOME", "")
+            if "PREFECT__FLOW_RUN_ID" in known and (orphan or process.ppid() == worker):
+                found.append(process)
     return found
 
 

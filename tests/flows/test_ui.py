@@ -11,6 +11,7 @@ import textwrap
 import time
 from datetime import UTC, datetime
 
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -258,6 +259,24 @@ def test_ctrl_c_while_the_leftovers_end_is_obeyed(tmp_path):
         assert "goes on" not in ui.stdout.read()
     leftover.kill()
     leftover.wait()
+
+
+def test_the_runs_of_a_killed_worker_are_found(monkeypatch, tmp_path):
+    worker = subprocess.Popen(["true"])
+    worker.wait()
+    ours, theirs = str(tmp_path / "prefect"), str(tmp_path / "another" / "prefect")
+    run = os.environ | {"PREFECT__FLOW_RUN_ID": "orphan"}
+    with (
+        subprocess.Popen(["sleep", "600"], env=run | {"PREFECT_HOME": ours}) as orphan,
+        subprocess.Popen(["sleep", "600"], env=run | {"PREFECT_HOME": theirs}) as strange,
+        subprocess.Popen(["sleep", "600"], env=os.environ | {"PREFECT_HOME": ours}) as no_run,
+    ):
+        monkeypatch.setenv("PREFECT_HOME", ours)
+        wait_for(lambda: psutil.Process(orphan.pid).name() == "sleep")
+        found = [process.pid for process in flows.ui._runs(worker.pid)]
+        for process in (orphan, strange, no_run):
+            process.kill()
+    assert found == [orphan.pid]
 
 
 def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path):
