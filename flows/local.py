@@ -12,8 +12,8 @@ from retune.workspace import home, keep_private, make_home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 USER_ERRORS = (ValueError, OSError, RuntimeError)
-# Of Prefect's own life; the second comes at the end of a run on a busy machine.
-NO_NEWS = ("temporary server", "Still processing items")
+# Of Prefect's own life; the second comes at the end of a run on a busy machine, the last at its start.
+NO_NEWS = ("temporary server", "Still processing items", "unning hook 'sign'", "Hook 'sign'")
 
 
 def configure() -> None:
@@ -29,6 +29,7 @@ def configure() -> None:
     defaults = {
         "PREFECT_HOME": str(home() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "MLFLOW_DISABLE_TELEMETRY": "true",

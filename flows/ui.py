@@ -4,6 +4,7 @@ Prefect's API runs commands as the user, so nothing is deployed to it, and no si
 before it is certain that the server which answers is the process that was started here.
 """
 
+import errno
 import json
 import os
 import signal
@@ -112,18 +113,21 @@ def _end_leftovers() -> None:
     """
     try:
         record = json.loads(ui_file().read_text())
-        first, others = record["process"], list(record["started"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if running(first):
+        first, others = running(record["process"]), list(map(running, record["started"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return  # there is none, or it is damaged
+    if first:
         raise RuntimeError(
-            f"`retune ui` of {home()} runs already (process {first.split()[1]}), at "
+            f"`retune ui` of {home()} runs already (process {first.pid}), at "
             f"http://127.0.0.1:{record.get('prefect_port')}: use it, or stop it first"
         )
-    for process in filter(None, map(running, reversed(others))):
-        _end_runs(process.pid)
-        _end(process)
+    interrupted = False
+    for process in filter(None, reversed(others)):
+        interrupted |= _end_runs(process.pid, "Ctrl-C ends it at once, and this start")
+        interrupted |= _end(process)
     ui_file().unlink(missing_ok=True)
+    if interrupted:
+        raise SystemExit(0)
 
 
 def _note(prefect_port: int, *processes: "subprocess.Popen[bytes]") -> None:
@@ -138,12 +142,16 @@ def _note(prefect_port: int, *processes: "subprocess.Popen[bytes]") -> None:
 
 def _require_free(option: str, port: int) -> None:
     """Raise RuntimeError if anybody listens on the port, on whichever address of this machine."""
-    with socket.socket() as probe:
-        # As servers do: what only lingers from an earlier one is no obstacle.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Whoever types `localhost` may come to ::1, and give the sign-in to who listens there.
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
-            probe.bind(("127.0.0.1", port))
+            with socket.socket(family) as probe:
+                # As servers do: what only lingers from an earlier one is no obstacle.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, port))
         except OSError as error:
+            if family == socket.AF_INET6 and error.errno != errno.EADDRINUSE:
+                continue  # this machine has no IPv6
             raise RuntimeError(
                 f"port {port} is not free ({error.strerror}){_holder(port)}: nothing was started or "
                 f"deployed; stop what listens there, or choose another port with {option}"
@@ -283,48 +291,61 @@ def _process(
             process.wait()
 
 
-def _end(process: psutil.Process) -> None:
-    """End a process that leads its group, politely first; a second interrupt does not wait."""
+def _end(process: psutil.Process) -> bool:
+    """End a process that leads its group, politely first; an interrupt does not wait.
+
+    Returns whether there was one.
+    """
     with suppress(psutil.NoSuchProcess):
         process.terminate()
     try:
         process.wait(GRACE)
-    except (psutil.TimeoutExpired, SystemExit):
+    except (psutil.TimeoutExpired, SystemExit) as error:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        return isinstance(error, SystemExit)
+    return False
 
 
-def _end_runs(worker: int) -> None:
+def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> bool:
     """End the runs that the process `worker` started, with time for their checkpoints.
 
     Before the worker itself: that kills its runs on the spot. Before the server: they tell it.
+    An interrupt does not wait; returns whether there was one. `at_once` says so to the user.
     """
     runs = _runs(worker)
     if not runs:
-        return
+        return False
     from tasks.train import FINISHING
 
     patience = FINISHING + REPORT
     print(
         f"Waiting for the run at work to write its checkpoint, at most {patience} seconds; "
-        f"Ctrl-C again ends it at once.",
+        f"{at_once}.",
         flush=True,
     )
     for run in runs:
         with suppress(psutil.NoSuchProcess):
             run.terminate()
-    with suppress(SystemExit):
+    try:
         psutil.wait_procs(runs, timeout=patience)
+    except SystemExit:
+        return True
+    return False
 
 
 def _runs(worker: int) -> list[psutil.Process]:
-    """Return the flow runs among the worker's children; what they started they end themselves."""
+    """Return the flow runs of the worker; what they started they end themselves.
+
+    Those of a worker that was killed have lost their parent: they are known by their environment.
+    """
     found = []
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(worker).children():
-            with suppress(psutil.Error):
-                if "PREFECT__FLOW_RUN_ID" in child.environ():
-                    found.append(child)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            known = process.environ()
+            orphan = known.get("PREFECT_HOME") == os.environ.get("PREFECT_HOME", "")
+            if "PREFECT__FLOW_RUN_ID" in known and (orphan or process.ppid() == worker):
+                found.append(process)
     return found
 
 

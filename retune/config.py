@@ -6,11 +6,13 @@ command line. Prefect builds its run form from the descriptions below.
 
 import re
 from difflib import get_close_matches
+from pathlib import Path
 from reprlib import Repr
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,6 +23,7 @@ from pydantic import (
 )
 
 from retune.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
+from retune.workspace import home
 
 QUANTIZATION_METHODS = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -37,6 +40,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Score = Annotated[float, Field(ge=-1e9, le=1e9)]
 Line = Annotated[str, Field(max_length=4_096)]  # an id, a path, a revision, a name
 Phrase = Annotated[str, Field(max_length=10_000)]
+
+
+def _in_home(name: str) -> str:
+    """Return where `.retune/…` is if RETUNE_HOME has moved it: the demo's inputs are made there."""
+    usual, moved = Path(".retune").absolute(), home()
+    if moved == usual or not name.startswith(".retune/"):
+        return name
+    there = moved / name.removeprefix(".retune/")
+    return str(there) if there.exists() else name
+
+
+Source = Annotated[Line, AfterValidator(_in_home)]  # a Hub id or a path
 
 
 class RecipeError(ValueError):
@@ -92,7 +107,7 @@ def _all_known(named: Any, known: Any, kind: str) -> Any:
 class Model(Section):
     """The base model that is fine-tuned."""
 
-    base: Line = Field(
+    base: Source = Field(
         description="Hub id or folder of the base model, e.g. unsloth/Meta-Llama-3.1-8B-bnb-4bit.",
         min_length=1,
     )
@@ -134,7 +149,7 @@ class Model(Section):
 class Dataset(Section):
     """Where the conversations come from."""
 
-    source: Line = Field(
+    source: Source = Field(
         description="Hub dataset id, or a local .jsonl, .json, .parquet, .csv or .arrow file.",
         min_length=1,
     )

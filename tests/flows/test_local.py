@@ -28,6 +28,8 @@ print(json.dumps({
     "leases": settings.server.concurrency.lease_storage,
     "csrf": settings.server.api.csrf_protection_enabled,
     "origins": settings.server.api.cors_allowed_origins,
+    "reports": settings.server.analytics_enabled,
+    "sells": settings.server.ui.show_promotional_content,
 }))
 """
 
@@ -107,6 +109,8 @@ def test_our_server_has_our_settings_whatever_else_is_set(tmp_path: Path) -> Non
     assert found["leases"] == "prefect.server.concurrency.lease_storage.filesystem"
     assert found["csrf"]
     assert found["origins"] == "http://127.0.0.1"
+    assert not found["reports"]
+    assert not found["sells"]
 
 
 @pytest.mark.timeout(900)
@@ -146,5 +150,6 @@ def test_the_temporary_server_of_a_run_asks_for_the_sign_in(tmp_path: Path) -> N
     said, _ = run.communicate(timeout=600)
     assert run.returncode == 1
     assert "dataset rejected" in said  # the run itself knows the sign-in
+    assert "hook" not in said.lower()  # which process it is, is noted without a word
     assert project.flow_run()[0] == "Failed"
     assert own.partition(":")[2] not in said

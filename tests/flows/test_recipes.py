@@ -28,6 +28,17 @@ def test_every_deployment_is_a_valid_recipe_of_its_name(name):
     assert DECLARED[name]["entrypoint"] == "flows/retrain.py:retrain"
 
 
+def test_the_demo_finds_its_inputs_wherever_the_home_is(monkeypatch, tmp_path):
+    assert recipes.load("demo", []).model.base == ".retune/demo/base"
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    assert recipes.load("demo", []).model.base == ".retune/demo/base"  # for the error to name
+    (tmp_path / "home" / "demo" / "base").mkdir(parents=True)
+    (tmp_path / "home" / "demo" / "finetome-demo.jsonl").touch()
+    demo = recipes.load("demo", [])
+    assert demo.model.base == str(tmp_path / "home" / "demo" / "base")
+    assert demo.dataset.source == str(tmp_path / "home" / "demo" / "finetome-demo.jsonl")
+
+
 def test_the_flagship_is_the_articles_run():
     recipe = recipes.load("llama31-8b-finetome", [])
     assert recipe.model.base == "unsloth/Meta-Llama-3.1-8B-bnb-4bit"

@@ -1,14 +1,23 @@
 """`retune ui` as a person starts and stops it, and what a schedule does meanwhile."""
 
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+import textwrap
+import time
 from datetime import UTC, datetime
 
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+import flows.ui
+from retune.processes import this_process
 from tests.flows.servers import (
     PATIENCE,
     RETUNE,
@@ -175,10 +184,99 @@ def test_the_server_of_somebody_else_gets_nothing(servers, tmp_path):
     assert not (tmp_path / "home" / "logs").exists()  # nothing ever ran
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_port_is_free_only_if_it_is_on_every_address(address):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as stranger:
+        if family == socket.AF_INET6:
+            stranger.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            stranger.bind((address, 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        with pytest.raises(RuntimeError, match=f"port {port} is not free.*--prefect-port"):
+            flows.ui._require_free("--prefect-port", port)
+    flows.ui._require_free("--prefect-port", port)
+
+
 def test_one_home_is_served_once(servers):
     said = refusal(servers.home, prefect=str(free_port()), mlflow=str(free_port()))
     assert "runs already" in said
     assert servers.prefect in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\udcff",
+        "{}",
+        '{"process": "x", "started": []}',
+        '{"process": "host one two", "started": [1]}',
+        '{"process": "HOST 99999999999999999999 1", "started": ["x", null]}',
+    ],
+)
+def test_a_damaged_note_of_an_earlier_start_is_no_obstacle(monkeypatch, tmp_path, text):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    note = tmp_path / "ui.json"
+    note.write_text(text.replace("HOST", socket.gethostname()), errors="surrogateescape")
+    flows.ui._end_leftovers()
+
+
+def test_ctrl_c_while_the_leftovers_end_is_obeyed(tmp_path):
+    """A run that a killed `retune ui` left may take its time; who waits for it may not want to."""
+    busy = (
+        "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); print(1, flush=True)"
+    )
+    leftover = subprocess.Popen(
+        [sys.executable, "-c", f"{busy}; time.sleep(600)"],
+        env=os.environ | {"PREFECT__FLOW_RUN_ID": "left"},
+        stdout=subprocess.PIPE,
+    )  # below this process, which stands for the worker
+    leftover.stdout.readline()
+    ended = {"process": f"{socket.gethostname()} 1 0", "prefect_port": 1, "started": []}
+    (tmp_path / "ui.json").write_text(json.dumps(ended | {"started": [this_process()]}))
+    start = textwrap.dedent("""
+        import signal, sys
+        from flows import ui
+        ui._end = lambda process: False  # the worker is the test
+        signal.signal(signal.SIGINT, ui._interrupted)
+        ui._end_leftovers()
+        print("goes on")
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", start],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as ui:
+        assert "Waiting for the run at work" in ui.stdout.readline()
+        time.sleep(1)
+        ui.send_signal(signal.SIGINT)
+        assert ui.wait(60) == 0
+        assert "goes on" not in ui.stdout.read()
+    leftover.kill()
+    leftover.wait()
+
+
+def test_the_runs_of_a_killed_worker_are_found(monkeypatch, tmp_path):
+    worker = subprocess.Popen(["true"])
+    worker.wait()
+    ours, theirs = str(tmp_path / "prefect"), str(tmp_path / "another" / "prefect")
+    run = os.environ | {"PREFECT__FLOW_RUN_ID": "orphan"}
+    with (
+        subprocess.Popen(["sleep", "600"], env=run | {"PREFECT_HOME": ours}) as orphan,
+        subprocess.Popen(["sleep", "600"], env=run | {"PREFECT_HOME": theirs}) as strange,
+        subprocess.Popen(["sleep", "600"], env=os.environ | {"PREFECT_HOME": ours}) as no_run,
+    ):
+        monkeypatch.setenv("PREFECT_HOME", ours)
+        wait_for(lambda: psutil.Process(orphan.pid).name() == "sleep")
+        found = [process.pid for process in flows.ui._runs(worker.pid)]
+        for process in (orphan, strange, no_run):
+            process.kill()
+    assert found == [orphan.pid]
 
 
 def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path):
