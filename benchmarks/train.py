@@ -53,7 +53,7 @@ def make_model(shape: str, folder: Path) -> None:
     """Write a Llama with random bf16 weights and a small byte-level BPE tokenizer with ChatML."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
     from retune.chat import CHATML
 
@@ -85,9 +85,8 @@ def make_model(shape: str, folder: Path) -> None:
         dtype="bfloat16",
     )
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if HAS_GPU else "cpu"):
-        model = LlamaForCausalLM(config)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
 
 
