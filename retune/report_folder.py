@@ -15,6 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from retune.workspace import MARKER, NotOurs, OutputBusy, digest, home, is_marked, mark, remove
 
+# Whatever a report may hold: a marker that came with a stranger's folder must not name another file.
+REPORT = {
+    *("report.json", "expectations.json", "scores.json", "rows.parquet", "quarantine.parquet"),
+    *("quarantine_rows.parquet", "reasons.png", "scores.png", "data_docs/index.html"),
+}
 PARTIAL = ".partial"  # where a report is under construction, inside the folder it is for
 
 
@@ -114,9 +119,10 @@ def _files(folder: Path) -> frozenset[str]:
 
 def _listing(folder: Path) -> Listing:
     try:
-        return Listing.model_validate_json((folder / MARKER).read_bytes())
+        listing = Listing.model_validate_json((folder / MARKER).read_bytes())
     except (OSError, ValidationError):
         return Listing()
+    return listing.model_copy(update={"files": listing.files & REPORT})
 
 
 @contextmanager

@@ -22,10 +22,20 @@ def tree(folder: Path) -> set[str]:
 
 def test_the_new_report_replaces_the_old_one(tmp_path):
     folder = tmp_path / "report"
-    write(folder, "report.json", "docs/a.html", "docs/old.html", "gone/b", text="1")
-    write(folder, "report.json", "docs/a.html", "c.png", text="2")
-    assert tree(folder) == {"report.json", "docs", "docs/a.html", "c.png"}
-    assert (folder / "docs" / "a.html").read_text() == "2"
+    write(folder, "report.json", "data_docs/index.html", "reasons.png", text="1")
+    write(folder, "report.json", "scores.png", text="2")
+    assert tree(folder) == {"report.json", "scores.png"}
+    assert (folder / "report.json").read_text() == "2"
+
+
+def test_a_marker_that_came_with_a_folder_names_only_what_a_report_may_hold(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    (tmp_path / MARKER).write_text(
+        Listing(of="x", files=frozenset({"thesis.tex"})).model_dump_json()
+    )
+    with pytest.raises(NotOurs, match=r"holds 'thesis\.tex', which is not of retune's report"):
+        write(tmp_path, "report.json")
+    assert (tmp_path / "thesis.tex").read_text() == "x"
 
 
 def test_an_empty_folder_may_be_used_and_stays_itself(tmp_path):
@@ -58,11 +68,16 @@ def test_a_folder_with_anything_else_is_refused(tmp_path, make):
 
 
 def test_what_was_laid_into_a_report_is_not_lost(tmp_path):
-    write(tmp_path, "report.json", "docs/a.html")
-    (tmp_path / "docs" / "remarks.txt").write_text("mine")
-    with pytest.raises(NotOurs, match=r"holds 'docs/remarks\.txt', which is not of"):
+    write(tmp_path, "report.json", "data_docs/index.html")
+    (tmp_path / "data_docs" / "remarks.txt").write_text("mine")
+    with pytest.raises(NotOurs, match=r"holds 'data_docs/remarks\.txt', which is not of"):
         write(tmp_path, "report.json")
-    assert tree(tmp_path) == {"report.json", "docs", "docs/a.html", "docs/remarks.txt"}
+    assert tree(tmp_path) == {
+        "report.json",
+        "data_docs",
+        "data_docs/index.html",
+        "data_docs/remarks.txt",
+    }
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -95,7 +110,7 @@ def test_a_failure_leaves_a_folder_as_it_was(tmp_path, there):
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
-    write(tmp_path, "report.json", "old.png")
+    write(tmp_path, "report.json", "reasons.png")
     (tmp_path / PARTIAL).mkdir()
     (tmp_path / PARTIAL / "report.json").touch()
     write(tmp_path, "report.json")
