@@ -7,7 +7,6 @@ paths outside its folder, or an adapter that would be applied unseen. Downloads 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from retune.config import Classifier, Recipe
 from retune.folders import ModelRefused, exists, plain_files
 from retune.records import Pins
-from retune.sources import SourceError, local_path, pin
+from retune.sources import SourceError, asking_hub, local_path, pin
 
 if TYPE_CHECKING:
     from retune.config import Model
@@ -139,7 +138,7 @@ def _on_hub(name: str, commit: str, setting: str) -> ModelFiles:
     from huggingface_hub import HfApi
 
     try:
-        with _asking(name, setting):
+        with asking_hub(name, "model", setting, ModelRefused):
             info = HfApi().model_info(name, revision=commit, files_metadata=True)
     except ConnectionError:
         if folder := _cached(name, commit):
@@ -162,29 +161,11 @@ def _fetched(name: str, commit: str, file: str, setting: str) -> bytes:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    with _asking(name, setting):
+    with asking_hub(name, "model", setting, ModelRefused):
         url = hf_hub_url(name, file, revision=commit)
         answer = get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
         hf_raise_for_status(answer)
         return answer.content
-
-
-@contextmanager
-def _asking(name: str, setting: str) -> Iterator[None]:
-    import httpx
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
-
-    try:
-        yield
-    except GatedRepoError:
-        raise ModelRefused(
-            f"{setting}: model {name} is gated; accept its terms on the Hub and set HF_TOKEN"
-        ) from None
-    except (HfHubHTTPError, httpx.HTTPError) as error:
-        raise ConnectionError(
-            f"{setting}: the Hub did not answer for model {name} ({type(error).__name__}); check the "
-            f"network, or give a local path"
-        ) from error
 
 
 def _check_names(files: ModelFiles) -> None:

@@ -173,34 +173,50 @@ def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], sett
             plain_files(path, setting)  # what a link leads to may have no end to hash
         return _version(path)
 
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
+    with asking_hub(name, kind, setting, SourceError):
+        try:
+            return HfApi().repo_info(name, revision=revision, repo_type=kind).sha
+        except RevisionNotFoundError:
+            raise SourceError(
+                f"{setting}: {kind} {name} has no revision {revision!r}; use a branch, tag or commit of "
+                f"it"
+            ) from None
+        except GatedRepoError:
+            raise  # it is a RepositoryNotFoundError, too
+        except RepositoryNotFoundError:
+            raise SourceError(
+                f"{setting}: no {kind} {name!r} on the Hub, or no right to read it; correct the id, give "
+                f"a path, or set HF_TOKEN if it is private"
+            ) from None
+        except OfflineModeIsEnabled:
+            raise SourceError(
+                f"{setting}: {kind} {name} is on the Hub but HF_HUB_OFFLINE is set; unset it or give a "
+                f"path"
+            ) from None
+
+
+@contextmanager
+def asking_hub(
+    name: str, kind: Literal["dataset", "model"], setting: str, refusal: type[ValueError]
+) -> Iterator[None]:
+    """Say of a request to the Hub, as `refusal`, that its terms are not accepted, and as
+    ConnectionError (worth a retry) that it was not answered."""
+    import httpx
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
     try:
-        return HfApi().repo_info(name, revision=revision, repo_type=kind).sha
-    except RevisionNotFoundError:
-        raise SourceError(
-            f"{setting}: {kind} {name} has no revision {revision!r}; use a branch, tag or commit of it"
-        ) from None
+        yield
     except GatedRepoError:
-        raise SourceError(
+        raise refusal(
             f"{setting}: {kind} {name} is gated; accept its terms on the Hub and set HF_TOKEN"
-        ) from None
-    except RepositoryNotFoundError:
-        raise SourceError(
-            f"{setting}: no {kind} {name!r} on the Hub, or no right to read it; correct the id, give a "
-            f"path, or set HF_TOKEN if it is private"
-        ) from None
-    except OfflineModeIsEnabled:
-        raise SourceError(
-            f"{setting}: {kind} {name} is on the Hub but HF_HUB_OFFLINE is set; unset it or give a path"
         ) from None
     except (HfHubHTTPError, httpx.HTTPError) as error:
         raise ConnectionError(
