@@ -114,7 +114,7 @@ def test_llamacpp_has_no_say_if_there_will_be_no_gguf(tmp_path):
 def test_what_a_base_says_forges_no_line_of_the_error():
     said = "\x1b[32mall is well\n- EOS: passed\u202e"
     check = Check(name="it can be read", passed=False, seen=said, fix="repair it")
-    report = Report(base="b\x07", chat_tokens="add", tokenizer="t", checks=[check])
+    report = Report(base="b\x07", chat_tokens="add", tokenizer="t", checks=[check], parity=None)
     with pytest.raises(ConformanceError) as error:
         require_passed(report)
     assert str(error.value).splitlines() == [
