@@ -65,7 +65,7 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         mlflow = start(
             "mlflow-server",
             *_mlflow_command(mlflow_port),
-            *(("--app-name", "basic-auth") if mlflow_asks else ()),
+            *("--app-name", "retune-sign-in" if mlflow_asks else "retune"),
             env=_mlflow_sign_in() if mlflow_asks else {},
         )
         _require_ours("prefect-server", prefect, prefect_port, "/api/health", "/api/admin/version")
@@ -209,6 +209,7 @@ def _mlflow_command(port: int) -> tuple[str, ...]:
     names = [f"{name}:{port}" for name in LOOPBACK]
     return (
         *("mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1"),  # it has one reader; and the first makes the sign-in's user
         *("--backend-store-uri", tracking_uri()),
         *("--allowed-hosts", ",".join(names)),
         *("--cors-allowed-origins", ",".join(f"http://{name}" for name in names)),
