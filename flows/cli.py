@@ -43,8 +43,16 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("RETUNE_TRACEBACK"):
             raise
-        print(f"retune: {terminal(error)}", file=sys.stderr)
+        print(f"retune: {terminal(_sentence(error))}", file=sys.stderr)
         sys.exit(1)
+
+
+def _sentence(error: Exception) -> object:
+    """Return what to tell of an error; the system's own come as a number, words and a path."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        words = error.strerror[0].lower() + error.strerror[1:]
+        return f"{os.fspath(error.filename)}: {words}; correct the path, or what is there"
+    return error
 
 
 @app.command()

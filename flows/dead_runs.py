@@ -47,7 +47,8 @@ def close_dead_runs() -> list[str]:
     They become Crashed, or Cancelled if that was asked for; their slots are free again.
     """
     with get_client(sync_client=True) as client:
-        dead = [run for run in _open_runs(client) if _is_dead(run)]
+        runs, started = _open_runs(client), set(_started_runs())  # in this order: none is missed
+        dead = [run for run in runs if _is_dead(run, started)]
         for run in dead:
             cancelled = run.state_type == StateType.CANCELLING
             state = Cancelled(message=GONE) if cancelled else Crashed(message=GONE)
@@ -63,12 +64,15 @@ def _open_runs(client: "SyncPrefectClient") -> "list[FlowRun]":
     return found
 
 
-def _is_dead(run: "FlowRun") -> bool:
-    """Tell whether nobody works at the run any more; False where that cannot be known."""
+def _is_dead(run: "FlowRun", started: set[str]) -> bool:
+    """Tell whether nobody works at the run any more; False where that cannot be known.
+
+    `started` are the ids of the runs that processes of this machine were started for.
+    """
     if LABEL in run.labels:
         return is_gone(str(run.labels[LABEL]))
     # It has not begun, or died before it could sign. A worker hands a run's id to its process.
-    return bool(run.deployment_id) and _one_machine() and str(run.id) not in set(_started_runs())
+    return bool(run.deployment_id) and _one_machine() and str(run.id) not in started
 
 
 def _one_machine() -> bool:

@@ -996,7 +996,10 @@ class Recipe(Section):
 
 
 def set_value(values: dict[str, Any], assignment: str) -> dict[str, Any]:
-    """Return a copy of nested `values` with one `section.key=value` applied; the value is YAML."""
+    """Return a copy of nested `values` with one `section.key=value` applied.
+
+    The value is YAML, but for comments: ` #1.jsonl` is the end of a name.
+    """
     from retune.documents import read_yaml
 
     path, equals, text = assignment.partition("=")
@@ -1013,7 +1016,9 @@ def set_value(values: dict[str, Any], assignment: str) -> dict[str, Any]:
         if not isinstance(child, dict):
             raise RecipeError(f"{shown}: {key} is {_shown(child)}, not a section")
         node[key] = node = dict(child)
-    node[last] = read_yaml(text, shown)
+    value = read_yaml(text, shown)
+    is_plain = isinstance(value, str) and text.strip()[0] not in "\"'|>!&*"
+    node[last] = text.strip() if is_plain else value
     return changed
 
 

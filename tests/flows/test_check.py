@@ -47,6 +47,28 @@ def test_a_bad_file_is_rejected_in_words(project):
     assert len(pl.read_parquet(quarantine)) == 160
 
 
+@pytest.mark.parametrize(
+    ("dataset", "out", "said"),
+    [
+        ("good.jsonl", "good.jsonl/report", "good.jsonl/report: not a directory"),
+        ("good.jsonl", "x" * 300, "x: file name too long"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(project, dataset, out, said):
+    done = project.retune("validate", dataset, "--out", out)
+    assert done.returncode == 1
+    assert f"{said}; correct the path" in done.stderr
+    assert "Errno" not in done.stderr
+
+
+def test_a_home_that_is_a_file_is_a_sentence(project):
+    home = project.folder / "good.jsonl"
+    done = project.retune("validate", "good.jsonl", RETUNE_HOME=str(home))
+    assert done.returncode == 1
+    assert f"retune: {home}" in done.stderr
+    assert "Errno" not in done.stderr
+
+
 def test_names_of_files_forge_no_lines(project):
     """A name is a stranger's, too: of a repository's files, checked in a loop."""
     forged = "x\n400 of 400 rows accepted\x1b[31m"

@@ -103,6 +103,21 @@ def test_set_changes_one_value_and_leaves_the_rest():
     assert values == {"training": {"r": 8, "alpha": 8}}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("x #1.jsonl", "x #1.jsonl"),  # no comment: nobody comments on a command line
+        (" 1:30 ", "1:30"),
+        ('"x #1.jsonl"', "x #1.jsonl"),
+        ("[q4_k_m, q8_0]", ["q4_k_m", "q8_0"]),
+        ("0.5", 0.5),
+        ("", None),
+    ],
+)
+def test_set_reads_a_value_as_yaml_without_comments(text, value):
+    assert set_value({}, f"dataset.source={text}") == {"dataset": {"source": value}}
+
+
 @pytest.mark.parametrize("assignment", ["training.r", "=3", "training..r=3"])
 def test_set_needs_a_key_and_a_value(assignment):
     with pytest.raises(RecipeError, match=r"expected section\.key=value"):
