@@ -99,10 +99,15 @@ class TestNobodyElseDrivesIt:
         create = f"{servers.mlflow}/api/2.0/mlflow/experiments/create"
         # The second is what somebody else's notebook on this machine would be.
         for origin in (STRANGER, "http://localhost:8888", "null"):
-            answers = ask(api, Origin=origin, **own), ask(create, {"name": "x"}, Origin=origin, **own)
+            answers = (
+                ask(api, Origin=origin, **own),
+                ask(create, {"name": "x"}, Origin=origin, **own),
+            )
             for answer in answers:
                 assert answer.status == 403
-                assert "access-control-allow-origin" not in {name.lower() for name in answer.headers}
+                assert "access-control-allow-origin" not in {
+                    name.lower() for name in answer.headers
+                }
         assert ask(create, {"name": "ours"}, Origin=servers.mlflow, **own).status == 200
 
     def test_the_password_is_in_one_file_that_only_its_user_reads(self, servers):
