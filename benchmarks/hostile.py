@@ -16,11 +16,11 @@ from typing import Any
 
 import polars as pl
 
-from expectations import credentials, personal
-from expectations import messages as m
-from expectations.excerpts import excerpts
-from expectations.masking import masked
-from expectations.messages import Rules, judge_messages
+from expectations.data import credentials, personal
+from expectations.data import messages as m
+from expectations.data.excerpts import excerpts
+from expectations.data.masking import masked
+from expectations.data.messages import Rules, judge_messages
 from retune.config import Validation
 from tests.expectations.test_messages import HOSTILE, repeated
 
@@ -50,7 +50,7 @@ def _excerpt(text: str) -> None:
 
     message = [{"role": "wizard", "content": text}]
     batch = pl.DataFrame({"row": [0], "messages": [message], "problem": [text], "score": [1.0]})
-    table = pl.DataFrame({"row": [0], "twin": [0], **{flaw: [True] for flaw in FLAWS}})
+    table = pl.DataFrame({"row": [0], "duplicate_of": [0], **{flaw: [True] for flaw in FLAWS}})
     excerpts(batch, table, RULES)
 
 

@@ -61,7 +61,7 @@ def peak(part: str, count: int, folder: str) -> tuple[int, float]:
 
 def do(part: str, count: int, folder: Path) -> None:
     """Run the gate on `count` rows into `folder`, or the format on what the gate left there."""
-    from expectations.messages import Rules
+    from expectations.data.messages import Rules
     from retune.chat import special_tokens
     from retune.config import Validation
     from tasks.format.task import write_chats

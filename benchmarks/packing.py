@@ -84,7 +84,7 @@ def report(
 
 def accepted(count: int, tokenizer: Any, folder: Path) -> Path:
     """Return the rows that the gate accepts, as it leaves them in `folder`."""
-    from expectations.messages import Rules
+    from expectations.data.messages import Rules
     from retune.chat import special_tokens
     from retune.config import Validation
     from tasks.validate.gate import gate

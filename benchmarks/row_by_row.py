@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from expectations import credentials, personal
-from expectations import messages as m
-from expectations.messages import FOREIGN_TOKENS, KNOWN_ROLES, Rules
-from expectations.similarity import BANDS, LEAST_PROMPT, PERMUTATIONS, SHINGLE
+from expectations.data import credentials, personal
+from expectations.data import messages as m
+from expectations.data.messages import FOREIGN_TOKENS, KNOWN_ROLES, Rules
+from expectations.data.similarity import BANDS, LEAST_PROMPT, PERMUTATIONS, SHINGLE
 from retune.chat import special_tokens
 from retune.flaws import FLAWS
 
@@ -76,12 +76,12 @@ def write_rows(rows: Path, verdicts: list[Verdict], rules: Rules, folder: Path) 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(rows).append(pa.field("twin", pa.int64()))
+    schema = pq.read_schema(rows).append(pa.field("duplicate_of", pa.int64()))
     kept, flawed = [], []
     with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
         for row, verdict in zip(read(rows), verdicts, strict=True):
             if not any(map(rules.config.quarantines, verdict.flaws)):
-                kept.append({**row, "twin": verdict.twin})
+                kept.append({**row, "duplicate_of": verdict.twin})
             else:
                 found = {name: row[name] for name in ("row", "source", "score")}
                 flawed.append(
@@ -355,7 +355,7 @@ class Chats:
         questions = (turn["content"] for turn in row["messages"] if turn["role"] == "user")
         plain = SPACE.sub(" ", next(questions, "").lower()).strip()
         digest = hashlib.blake2b(plain.encode(), digest_size=8).digest()
-        place = self.places.get(row["twin"]) or int.from_bytes(digest) / 2**64
+        place = self.places.get(row["duplicate_of"]) or int.from_bytes(digest) / 2**64
         self.places[row["row"]] = place
         return "held_out" if place < self.share else "train"
 

@@ -1,1 +1,1 @@
-"""The Great Expectations suite of the data gate and the per-row features that it reads."""
+"""What judges: one verdict for every expectation of every gate, from what the stages measured."""

@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expectations.messages import Rules
-from expectations.report import Report
-from expectations.scores import Distribution
+from expectations import formatting
+from expectations.data.judgement import reference
+from expectations.data.messages import Rules
+from expectations.data.report import Report
+from expectations.verdicts import ranked, require
 from flows.recipes import load
 from retune.config import Model, Recipe, set_value
 from retune.escaping import terminal, visible
+from retune.records import Pins
 from retune.report_folder import replacing
 from retune.sources import DATA_FORMATS, pin
-from retune.tracking import download_json, last_accepted
+from retune.tracking import last_accepted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,22 +34,20 @@ _NO_MODEL = "none"  # of a dataset file that is judged without a recipe
 def check(name: str, assignments: list[str], folder: Path) -> Report:
     """Judge the dataset of a recipe, or a dataset file by the default recipe; write into `folder`.
 
-    What the gate leaves (see `tasks.validate.gate.FILES`) replaces the report that is in `folder`;
+    What the gate leaves (see `tasks.validate.gate`) replaces the report that is in `folder`;
     nothing else may be there. With a base model the token ids are proven and counted as well. Raises
     SourceError and RecipeError for what cannot be judged, NotOurs for a folder of something else,
-    DatasetRejected for too many long rows; what the gate itself rejects is in the report.
+    Rejected for too many long rows; what the gate itself rejects is in the report.
     """
-    from tasks.format.chats import check_truncation, write_chats
+    from tasks.format.chats import write_chats
     from tasks.validate.gate import gate
 
     recipe = _recipe(name, assignments)
     lengths = None
     with replacing(folder, name) as new, _fetched(recipe) as (rows, version):
         tokenizer = _tokenizer(recipe)
-        accepted = last_accepted(recipe, version)
-        stored = download_json(accepted, "validate/scores.json") if accepted else None
-        reference = Distribution.model_validate(stored) if stored else None
-        report = gate(rows, _rules(recipe, tokenizer), new, reference, _say)
+        pins = Pins(dataset=version, model="", accepted=last_accepted(recipe, version))
+        report = gate(rows, _rules(recipe, tokenizer), new, reference(pins), _say)
         if tokenizer and not report.failed:
             with tempfile.TemporaryDirectory() as chats:
                 lengths, _ = write_chats(
@@ -57,7 +58,7 @@ def check(name: str, assignments: list[str], folder: Path) -> Report:
                 )
     if lengths is not None:
         share = float((lengths > recipe.model.max_length).mean())
-        check_truncation(share, len(lengths), recipe.model, recipe.formatting)
+        require(formatting.truncation(share, len(lengths), recipe))
     return report
 
 
@@ -65,8 +66,8 @@ def scaffold(name: str, assignments: list[str]) -> str:
     """Return the YAML of a section `validation` with thresholds from a dataset known to be good."""
     import yaml
 
-    from expectations.features import features, with_scores
-    from expectations.scaffold import thresholds
+    from expectations.data.features import features, with_scores
+    from expectations.data.scaffold import thresholds
 
     recipe = _recipe(name, assignments)
     with _fetched(recipe) as (rows, _):
@@ -88,11 +89,11 @@ def shown(report: Report) -> "Table":
         title=f"{report.accepted:,} of {report.rows:,} rows accepted, suite {report.suite}",
         title_justify="left", title_style="bold", box=None, pad_edge=False,
     )  # fmt: skip
-    clean = [verdict for verdict in report.verdicts if verdict.success and verdict.seen == "none"]
+    clean = [verdict for verdict in report.verdicts if verdict.passed and verdict.seen == "none"]
     told = [verdict for verdict in report.verdicts if verdict not in clean]
-    for verdict in sorted(told, key=lambda verdict: verdict.success):
-        mark = "[green]ok[/]" if verdict.success else "[red]FAILED[/]"
-        words = (Text(visible(words)) for words in (verdict.title, verdict.seen))
+    for verdict in ranked(told):
+        mark = "[green]ok[/]" if verdict.passed else "[red]FAILED[/]"
+        words = (Text(visible(words)) for words in (verdict.expected, verdict.seen))
         table.add_row(mark, verdict.severity, *words)
     table.add_row("[green]ok[/]", "", f"{len(clean)} more expectations", "nothing found")
     return table

@@ -115,10 +115,9 @@ def validate(
     report = check(dataset, settings, folder)
     show(shown(report))
     print(f"Report, quarantine and charts: {visible(folder)}")
-    if report.failed:
-        from expectations.report import DatasetRejected
+    from expectations.verdicts import require
 
-        raise DatasetRejected(report.message())
+    require(report.judgement())
 
 
 @app.command()

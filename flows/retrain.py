@@ -4,19 +4,28 @@ conform ─▶ fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate 
 """
 
 from datetime import datetime
+from typing import Any
 
 from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import unmapped
 
+from expectations import conform as conforming
+from expectations import formatting, gguf_files, merging, publication, regression
+from expectations import training as training_course
+from expectations.data import judgement as data
+from expectations.verdicts import Verdict
 from flows.dead_runs import sign
-from flows.plan import Plan, make_plan
+from flows.gguf_report import report
+from flows.judging import judging
+from flows.plan import Plan, make_plan, publish_step
 from flows.summary import Summary, summarise
 from retune.config import (
     Dataset,
     Evaluation,
     Formatting,
+    Gates,
     Merging,
     Model,
     Publishing,
@@ -27,7 +36,7 @@ from retune.config import (
     Validation,
 )
 from retune.machine import require_machine
-from retune.records import Chats, Gguf, Imatrix
+from retune.records import Chats, Gguf, Imatrix, Pins
 from retune.tracking import Run, start_run
 from retune.workspace import home, keep_private
 from tasks.conform.task import conform
@@ -37,9 +46,9 @@ from tasks.format.task import format_chats
 from tasks.merge.task import merge
 from tasks.publish.task import check_access, check_terms, publish
 from tasks.quantize.fan_out import fan_out
-from tasks.quantize.task import calibrate, convert, quantize, report
+from tasks.quantize.task import calibrate, convert, quantize
 from tasks.train.task import train
-from tasks.validate.task import validate
+from tasks.validate.task import screen, validate
 
 
 def _run_name() -> str:
@@ -59,6 +68,7 @@ def retrain(
     quantization: Quantization = Quantization(),  # noqa: B008
     publishing: Publishing = Publishing(),  # noqa: B008
     tracking: Tracking = Tracking(),  # noqa: B008
+    gates: Gates = Gates(),  # noqa: B008
 ) -> Summary:
     """Re-train a language model and ship only what passes its gates.
 
@@ -74,65 +84,82 @@ def retrain(
         quantization: The GGUF files to make.
         publishing: What goes to the Hugging Face Hub.
         tracking: What MLflow keeps.
+        gates: What happens when an expectation is not met.
     """
+    return run_line(Recipe.model_validate(dict(locals())))
+
+
+def run_line(recipe: Recipe) -> Summary:
+    """Take a recipe from its dataset to what ships. Raises Rejected where a gate says no."""
     keep_private()  # a team's own worker does not come by `retune ui`
-    recipe = Recipe(
-        name=name,
-        model=model,
-        dataset=dataset,
-        validation=validation,
-        formatting=formatting,
-        training=training,
-        evaluation=evaluation,
-        merging=merging,
-        quantization=quantization,
-        publishing=publishing,
-        tracking=tracking,
-    )
     require_machine(recipe)
-    if publishing.enabled:
+    if recipe.publishing.enabled:
         check_access(recipe)
         check_terms(recipe)
     pins = pin_inputs(recipe)
     plan = make_plan(recipe, pins)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
-    with start_run(recipe, runtime.flow_run.name, tags, plan.digest(recipe)) as run:
-        conformance = run.log(conform(recipe.model, pins, plan.conform, gguf=bool(plan.convert)))
-        rows = run.log(fetch(recipe.dataset, pins, plan.fetch))
-        sound = run.log(validate(rows, recipe, pins, plan.validation, run))
-        chats = run.log(format_chats(sound, recipe.model, recipe.formatting, pins, plan.formatting))
+    name, made = runtime.flow_run.name, plan.digest(recipe)
+    with start_run(recipe, name, tags, made) as run, judging(run) as judge:
+        conformance = run.log(conform(recipe, pins, plan.conform))
+        judge(conformance, conforming.judgement(conformance, recipe))
+        rows = run.log(fetch(recipe, pins, plan.fetch))
+        screened = run.log(screen(rows, recipe, pins, plan.screen))
+        judge(screened, data.screening(screened, recipe))
+        sound = run.log(validate(rows, screened, recipe, pins, plan.validation))
+        judge(sound, data.judgement(sound, recipe, data.reference(pins)))
+        chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
+        judge(chats, formatting.judgement(chats, recipe))
         run.accept(sound, recipe, pins.dataset)
-        adapter = run.log(train(chats, recipe.model, recipe.training, plan.train, run, pins))
-        scores = run.log(
-            evaluate(adapter, chats, recipe.model, recipe.evaluation, plan.evaluate, run, pins)
-        )
+        adapter = run.log(train(chats, run, recipe, pins, plan.train))
+        judge(adapter, training_course.judgement(adapter))
+        scores = run.log(evaluate(adapter, chats, recipe, pins, plan.evaluate))
+        judge(scores, regression.judgement(scores, recipe))
         merged = source = imatrix = None
         quants: list[Gguf] = []
-        if plan.merge:
+        reasons: dict[str, list[Verdict]] = {}  # why a file does not ship
+        if plan.merge and plan.convert:
             merged = run.log(merge(adapter, chats, recipe, pins, plan.merge))
-            source = run.log(convert(merged, chats, scores, recipe, plan.convert))
-            imatrix = plan.calibrate and run.log(calibrate(source, chats, recipe, plan.calibrate))
-            quants = quantize_all(source, imatrix, chats, recipe, plan, run)
+            judge(merged, merging.judgement(merged, recipe))
+            source = run.log(convert(merged, chats, recipe, pins, plan.convert))
+            judge(source, gguf_files.source(source, scores, recipe))
+            if plan.calibrate:
+                imatrix = run.log(calibrate(source, chats, recipe, pins, plan.calibrate))
+            quants, failures = quantize_all(source, imatrix, chats, recipe, pins, plan, run)
+            # A quant that fails its gate does not ship; the others do.
+            for quant in quants:
+                reasons[quant.file] = judge.hear(quant, gguf_files.quant(quant, source, recipe))
+            report(quants, reasons, run)
+            for failure in failures:
+                raise failure
         published = None
         if plan.publish:
-            published = run.log(
-                publish(adapter, merged, quants, scores, recipe, pins, plan.publish)
-            )
-            run.register(name, published.model, published.params)
+            shipping = [quant for quant in quants if not reasons[quant.file]]
+            parts = [scores, *([merged, *shipping] if merged else [adapter])]
+            step = publish_step(recipe, parts)
+            published = run.log(publish(adapter, merged, shipping, scores, recipe, pins, step))
+            judge(published, publication.judgement(published))
+            run.register(recipe.name, published.model, published.params)
 
-        trained = [conformance, rows, sound, chats, adapter, scores]
+        trained = [conformance, rows, screened, sound, chats, adapter, scores]
         files = [output for output in (merged, source, imatrix, *quants) if output]
-        summary = summarise(recipe, run, [*trained, *files], published)
+        summary = summarise(recipe, run, [*trained, *files], reasons, published)
         create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
         return summary
 
 
 def quantize_all(
-    source: Gguf, imatrix: Imatrix | None, chats: Chats, recipe: Recipe, plan: Plan, run: Run
-) -> list[Gguf]:
+    source: Gguf,
+    imatrix: Imatrix | None,
+    chats: Chats,
+    recipe: Recipe,
+    pins: Pins,
+    plan: Plan,
+    run: Run,
+) -> tuple[list[Gguf], list[BaseException]]:
     """Run one quantization per method side by side, each with a child run in MLflow.
 
-    Finished ones are reused. All are waited for and logged before the first failure is raised.
+    Finished ones are reused. All are waited for and logged; returns the files and the failures.
     Raises NoSpaceLeft or MachineUnfit, before any is started, if not all fit.
     """
     steps = dict(zip(recipe.quantization.methods, plan.quantize, strict=True))
@@ -149,21 +176,21 @@ def quantize_all(
                 "chats": unmapped(chats),
                 "method": methods,
                 "recipe": unmapped(fan.settle(recipe)),
+                "pins": unmapped(pins),
                 "step": [steps[method] for method in methods],
             },
         )
-        results = {
+        results: dict[str, Any] = {
             method: future.result(raise_on_failure=False)
             for method, future in zip(methods, futures, strict=True)
         }
-    files = [results[method] for method in steps]
-    for method, result in zip(steps, files, strict=True):
+    files: list[Gguf] = []
+    failures: list[BaseException] = []
+    for method in steps:
+        result = results[method]
         if isinstance(result, Gguf):
-            run.log_child(result, method)
+            files.append(run.log_child(result, method))
         else:
             run.log_failed_child(method, result)
-    report([gguf for gguf in files if isinstance(gguf, Gguf)], run)
-    for result in files:
-        if not isinstance(result, Gguf):
-            raise result
-    return files
+            failures.append(result)
+    return files, failures

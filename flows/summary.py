@@ -1,10 +1,13 @@
 """What a run did, in a few short tables: for the terminal and for Prefect's artifacts."""
 
+from collections.abc import Mapping, Sequence
+
 from pydantic import BaseModel
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from expectations.verdicts import Verdict
 from retune.config import Recipe
 from retune.escaping import markdown, visible
 from retune.records import Adapter, Gguf, Published, Rows, Scores
@@ -58,9 +61,16 @@ class Summary(BaseModel):
 
 
 def summarise(
-    recipe: Recipe, run: Run, outputs: list[Output], published: Published | None
+    recipe: Recipe,
+    run: Run,
+    outputs: list[Output],
+    reasons: Mapping[str, Sequence[Verdict]],
+    published: Published | None,
 ) -> Summary:
-    """Collect what was trained, how well, what ships, and how long each stage took."""
+    """Collect what was trained, how well, what ships, and how long each stage took.
+
+    `reasons` are, by a GGUF file's name, the verdicts for which it does not ship.
+    """
     by_kind = {type(output): output for output in outputs if not isinstance(output, Rows | Gguf)}
     files = [output for output in outputs if isinstance(output, Gguf)]
     rows = [output for output in outputs if isinstance(output, Rows)]
@@ -68,7 +78,7 @@ def summarise(
     grids = [
         _trained(recipe, rows[-1], by_kind[Adapter]),
         _scores(by_kind[Scores]),
-        *_files(files),
+        *_files(files, reasons),
         _stages(every, run),
     ]
     if published:
@@ -120,11 +130,14 @@ MEASURES = {
 }
 
 
-def _files(files: list[Gguf]) -> list[Grid]:
+def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[Grid]:
     """Return the table of files, and one of what does not ship and why, if there is such a file."""
-    rows = [[gguf.method, _bytes(gguf.bytes), *_measures(gguf), _fate(gguf)] for gguf in files]
+    rows = [
+        [gguf.method, _bytes(gguf.bytes), *_measures(gguf), _destination(gguf, reasons)]
+        for gguf in files
+    ]
     columns = ["", "size", *(title for title, _ in MEASURES.values()), ""]
-    kept = [[gguf.file, gguf.reason] for gguf in files if not gguf.ships]
+    kept = [[file, "; ".join(map(str, why))] for file, why in reasons.items() if why]
     return [
         *([Grid(title="GGUF files", columns=columns, rows=rows)] if files else []),
         *([Grid(title="Kept, not shipped", columns=["file", "why"], rows=kept)] if kept else []),
@@ -142,10 +155,10 @@ def _measures(gguf: Gguf) -> list[str]:
     ]
 
 
-def _fate(gguf: Gguf) -> str:
+def _destination(gguf: Gguf, reasons: Mapping[str, Sequence[Verdict]]) -> str:
     if gguf.step.stage == "convert":
         return "source"
-    return "ships" if gguf.ships else "kept"
+    return "kept" if reasons[gguf.file] else "ships"
 
 
 def _stages(outputs: list[Output], run: Run) -> Grid:

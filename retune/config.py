@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from retune.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
+from retune.gates import EXPECTATIONS, is_known
 from retune.workspace import home
 
 QUANTIZATION_METHODS = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
@@ -853,6 +854,9 @@ class Quantization(Section):
         return self
 
 
+SOURCE_METHOD = "bf16"  # of the GGUF that quants are made of; f16 would change weights of bf16
+
+
 def bits_of(method: str) -> int:
     """Return the nominal bits per weight of a llama.cpp quantization method: 4 for q4_k_m."""
     return int(re.search(r"\d+", method)[0])
@@ -903,6 +907,24 @@ class Tracking(Section):
     )
 
 
+class Gates(Section):
+    """What happens when an expectation is not met; see retune/gates.py for the names."""
+
+    severities: dict[Line, Severity] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="critical (ends the run), warning (is shown) or info (is logged), by gate and "
+        "expectation, e.g. {merge.kl: warning}; those of the data gate are validation.severities.",
+    )
+
+    @field_validator("severities")
+    @classmethod
+    def _gates_are_known(cls, named: dict[str, Severity]) -> dict[str, Severity]:
+        known = [f"{gate}.{name}" for gate, names in EXPECTATIONS.items() for name in names]
+        _all_known([key for key in named if not is_known(key)], known, "an expectation of a gate")
+        return named
+
+
 class Recipe(Section):
     """Everything that determines a run. Sections stand in the order of the stages."""
 
@@ -921,6 +943,7 @@ class Recipe(Section):
     quantization: Quantization = Quantization()
     publishing: Publishing = Publishing()
     tracking: Tracking = Tracking()
+    gates: Gates = Gates()
 
     @model_validator(mode="after")
     def _new_rows_are_whole(self) -> Self:
@@ -950,6 +973,11 @@ class Recipe(Section):
                 "model.load_in_4bit=false"
             )
         return self
+
+    @property
+    def makes_gguf(self) -> bool:
+        """Whether there is a merged model, and GGUF files of it."""
+        return self.merging.save_method != "lora"
 
     @property
     def artifacts(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from retune.flaws import Severity
 from retune.workspace import Output
 
 
@@ -32,8 +33,28 @@ class Pins(BaseModel):
         return None if pin.startswith("sha256:") else pin
 
 
+class Check(BaseModel):
+    """One thing that should hold of a base model: what was expected and seen, and what to change."""
+
+    name: str
+    passed: bool
+    seen: str
+    fix: str = ""
+    severity: Severity = "critical"
+
+
 class Conformance(Output):
     """conform: `report.json`, what was checked of tokenizer, chat template and their GGUF."""
+
+    def report(self) -> "Checked":
+        return Checked.model_validate_json((self.folder / "report.json").read_text())
+
+
+class Checked(BaseModel):
+    """What a report of conform says for the judge."""
+
+    base: str
+    checks: list[Check]
 
 
 class Rows(Output):
@@ -41,11 +62,33 @@ class Rows(Output):
     `messages`, `source` (text), `score` (float64, the classifier's), `format` (sharegpt, openai,
     alpaca, prompt_completion; null: none of them) and `problem` (why the row cannot be read, with
     retune.flaws.OVERSIZED in front where it is over the dataset's budget; null: it can). validate
-    adds `twin` (the earlier row that a kept duplicate is like, else null)."""
+    adds `duplicate_of` (the earlier row that a kept duplicate is like, else null), and leaves
+    `features` and `examples` as `Screened` does."""
 
     @property
     def path(self) -> Path:
         return self.folder / "rows.parquet"
+
+    @property
+    def features(self) -> Path:
+        return self.folder / "features.parquet"
+
+    @property
+    def examples(self) -> Path:
+        return self.folder / "examples.parquet"
+
+
+class Screened(Output):
+    """screen: `features.parquet`, a line for every row of a dataset with all that it is judged by,
+    and `examples.parquet`, masked excerpts of some rows with each flaw."""
+
+    @property
+    def features(self) -> Path:
+        return self.folder / "features.parquet"
+
+    @property
+    def examples(self) -> Path:
+        return self.folder / "examples.parquet"
 
 
 class Chats(Output):
@@ -104,19 +147,23 @@ class Imatrix(Output):
 
 
 class Gguf(Output):
-    """convert, quantize: one GGUF file, and the `Modelfile` by which Ollama runs it. `ships` is False
-    when it failed its gate, with the `reason`."""
+    """convert, quantize: one GGUF file, the `Modelfile` by which Ollama runs it, and in
+    `answers.json` its answers to held-out questions (a list of `row`, `prompt`, `expected`, `text`,
+    `stopped`). `failure` says why llama.cpp cannot load it or compute with it, if so."""
 
     method: str
     file: str
     bytes: int
     sha256: str
-    ships: bool = True
-    reason: str = ""
+    failure: str = ""
 
     @property
     def path(self) -> Path:
         return self.folder / self.file
+
+    @property
+    def answers(self) -> Path:
+        return self.folder / "answers.json"
 
 
 class Published(Output):

@@ -17,8 +17,9 @@ from retune.workspace import MARKER, NotOurs, OutputBusy, digest, home, is_marke
 
 # Whatever a report may hold: a marker that came with a stranger's folder must not name another file.
 REPORT = {
-    *("report.json", "expectations.json", "scores.json", "rows.parquet", "quarantine.parquet"),
-    *("quarantine_rows.parquet", "reasons.png", "scores.png", "data_docs/index.html"),
+    *("report.json", "expectations.json", "scores.json", "rows.parquet", "features.parquet"),
+    *("examples.parquet", "quarantine.parquet", "quarantine_rows.parquet"),
+    *("reasons.png", "scores.png", "data_docs/index.html"),
 }
 PARTIAL = ".partial"  # where a report is under construction, inside the folder it is for
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -88,6 +88,13 @@ class Run(BaseModel):
                 client().log_artifacts(self.id, str(path), f"{stage}/{file}")
             else:
                 client().log_artifact(self.id, str(path), stage)
+
+    def log_table(self, rows: Sequence[Mapping[str, Any]], file: str) -> None:
+        """Store a table as an artifact that MLflow's pages show as one; it replaces an earlier one."""
+        columns = list(rows[0]) if rows else []
+        content = {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}
+        client().log_dict(self.id, content, file)
+        self.set_tags({"mlflow.loggedArtifacts": json.dumps([{"path": file, "type": "table"}])})
 
     def log_dataset(
         self,

@@ -155,7 +155,8 @@ class Output(BaseModel):
     sha256. `started` is UTC, `seconds` wall time.
     """
 
-    model_config = ConfigDict(frozen=True)
+    # What is measured may be no number, and must be read back as measured.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     step: Step
     metrics: dict[str, float] = {}
@@ -176,6 +177,23 @@ class Output(BaseModel):
 
 
 SomeOutput = TypeVar("SomeOutput", bound=Output)
+
+
+REJECTED = "rejected.json"  # in a finished output that failed its gate: why
+
+
+def read_output(step: Step, kind: type[SomeOutput]) -> SomeOutput:
+    """Return the record of a finished output."""
+    return kind.model_validate_json((step.folder / "output.json").read_text())
+
+
+def mark_rejected(step: Step, reasons: list[str]) -> None:
+    """Note in a finished output why it failed its gate; no reasons: that it passed."""
+    note = step.folder / REJECTED
+    if reasons:
+        write_whole(note, json.dumps(reasons, indent=1, ensure_ascii=False))
+    else:
+        remove(note)
 
 
 class Build:

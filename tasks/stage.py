@@ -1,24 +1,47 @@
-"""What every stage's task shares: Prefect skips it while the output it would make still exists."""
+"""What makes a function a stage: a Prefect task that is skipped while its output exists."""
 
-from functools import partial
-from typing import Any
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import task
-from prefect.cache_policies import CacheKeyFnPolicy
+from prefect import State, Task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
 
-from retune.workspace import home
+from retune.workspace import Output, Step, read_output
+
+P = ParamSpec("P")
+SomeOutput = TypeVar("SomeOutput", bound=Output)
 
 
-def _record_in_output_folder(_context: Any, parameters: dict[str, Any]) -> str:
-    return f"{parameters['step'].name}/prefect.json"
+class Stage(Task[P, SomeOutput]):
+    """A task that hands on its output also when it was made before, as a state of Prefect's."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        made = super().__call__(*args, **kwargs)
+        return made.result() if isinstance(made, State) else made
 
 
-# The key says what determines the output (see flows/plan.py). Prefect keeps the task's result, by
-# this key, inside the output's own folder: whoever deletes the output deletes the hit with it, and
-# no other folder or database has a say.
-stage = partial(
-    task,
-    cache_policy=CacheKeyFnPolicy(cache_key_fn=_record_in_output_folder),
-    result_storage=home() / "work",
-    result_serializer="json",
-)
+def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stage[P, SomeOutput]]:
+    """Return the decorator of a stage: a function with a parameter `step` that returns an Output.
+
+    Whether it is done, and with what, only the output's own `output.json` says: Prefect keeps no
+    result of its own, and shows a stage that was skipped as Cached. `options` are Prefect's.
+    """
+
+    def decorate(body: Callable[P, SomeOutput]) -> Stage[P, SomeOutput]:
+        signature = inspect.signature(body)
+
+        @functools.wraps(body)
+        def once(*args: P.args, **kwargs: P.kwargs) -> Any:
+            step: Step = signature.bind(*args, **kwargs).arguments["step"]
+            if step.done:
+                made = read_output(step, typing.get_type_hints(body)["return"])
+                return Completed(name="Cached", message=f"made before: {step.folder}", data=made)
+            return body(*args, **kwargs)
+
+        return Stage(once, name=name, cache_policy=NO_CACHE, persist_result=False, **options)
+
+    return decorate

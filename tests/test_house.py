@@ -46,6 +46,46 @@ def test_imports_point_one_way(path):
             "stage",
         }
         assert not others, f"stage {stage} imports other stages: {others}"
+        if path.name not in ("task.py", "stage.py"):
+            assert not any(name.partition(".")[0] == "prefect" for name in imports(path))
+        if path.name == "__init__.py" and path.parent.name != "tasks":
+            assert not path.read_text(encoding="utf-8"), (
+                "a room is named, nothing happens at its door"
+            )
+
+
+def test_every_stage_takes_recipe_pins_and_step():
+    """And its inputs before these, whatever they are; it gives one output."""
+    stages = [
+        node
+        for path in sorted((ROOT / "tasks").glob("*/task.py"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(one).startswith("stage(") for one in node.decorator_list)
+    ]
+    assert len(stages) == 12
+    for stage in stages:
+        names = [argument.arg for argument in stage.args.args]
+        assert names[-3:] == ["recipe", "pins", "step"], stage.name
+
+
+def test_a_limit_is_read_by_its_judge_alone():
+    """No stage reads a setting that its key leaves out as a limit."""
+    for path in sorted((ROOT / "tasks").glob("*/key.py")):
+        names = {
+            constant.value
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LIMITS"
+            for constant in ast.walk(node.value)
+            if isinstance(constant, ast.Constant)
+        }
+        for other in sorted(path.parent.glob("*.py")):
+            read = {
+                node.attr
+                for node in ast.walk(ast.parse(other.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Attribute)
+            }
+            assert not read & names, f"{other} reads a limit"
 
 
 def test_no_file_is_named_after_a_library():
@@ -54,7 +94,7 @@ def test_no_file_is_named_after_a_library():
 
 
 @pytest.mark.parametrize(
-    "module", ["flows.cli", "flows.plan", "retune.config", "expectations.suite"]
+    "module", ["flows.cli", "flows.plan", "retune.config", "expectations.data.suite"]
 )
 def test_imports_are_light(module):
     heavy = [

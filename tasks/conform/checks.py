@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
 from retune.chat import END, START, decode, encode
-from retune.flaws import Severity
+from retune.records import Check
 from retune.templates import Refusal, outcomes, rendering
 from retune.templates.differences import (
     ALWAYS,
@@ -61,22 +59,6 @@ FIX_CONTENT = (
     "look whether this is wanted: a model learns it, and programs with a template of their own do not "
     "do it"
 )
-
-
-class Check(BaseModel):
-    """One thing that should hold: what was expected and seen, and what to change if they differ.
-
-    Without one that is critical nothing is trained; others are told.
-    """
-
-    name: str
-    passed: bool
-    seen: str
-    fix: str = ""
-    severity: Severity = "critical"
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.seen}; {self.fix}"
 
 
 def tokenizer_checks(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> Iterator[Check]:
@@ -152,7 +134,7 @@ def _control_tokens(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> C
         name="ChatML's tokens are control tokens",
         passed=not wrong,
         seen=seen or f"{' and '.join(needed)} are one token each",
-        fix="model.chat_tokens: try another way for them, or choose another model.base",
+        fix="try another way for them in model.chat_tokens, or choose another model.base",
     )
 
 

@@ -14,7 +14,8 @@ from retune import llamacpp
 from retune.chat import encode
 from retune.config import Model
 from retune.loaders import load_config, new_model, strip_code
-from tasks.conform.checks import CHATS, Check, rendered
+from retune.records import Check
+from tasks.conform.checks import CHATS, rendered
 from tasks.conform.texts import texts
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from expectations.masking import mask
+from expectations.data.masking import mask
 from retune.sources import SourceError
 from tasks.fetch.columns import from_columns, from_rows
 from tasks.fetch.conversations import EXPECTED, PREFERENCE_PAIR

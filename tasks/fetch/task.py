@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 
-from retune.config import Dataset, Recipe
+from retune.config import Recipe
 from retune.inspection import inspect_inputs
 from retune.records import Pins, Rows
 from retune.sources import pin_all
@@ -40,10 +40,10 @@ def pin_inputs(recipe: Recipe) -> Pins:
     retry_delay_seconds=10,
     retry_condition_fn=lambda _t, _r, state: _is_transient(state),
 )
-def fetch(dataset: Dataset, pins: Pins, step: Step) -> Rows:
+def fetch(recipe: Recipe, pins: Pins, step: Step) -> Rows:
     """Read the dataset at its pinned version and write its rows in one shape."""
     with building(step) as build:
-        rows = fetch_rows(dataset, pins.dataset, build.path)
+        rows = fetch_rows(recipe.dataset, pins.dataset, build.path)
         remove(build.path / "cache")
         return build.finish(Rows, metrics={"rows": rows}, params={"dataset_version": pins.dataset})
 

@@ -5,7 +5,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from expectations.masking import LONGEST_QUOTED, mask
+from expectations.data.masking import LONGEST_QUOTED, mask
 from tasks.fetch.budget import BUDGET
 
 _KINDS = {

@@ -4,9 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expectations.features import batches
-from expectations.masking import mask
-from expectations.report import DatasetRejected, Verdict, rejection
+from expectations.data.features import batches
+from expectations.data.masking import mask
 from retune.chat import (
     ChatFormatError,
     decode,
@@ -14,7 +13,6 @@ from retune.chat import (
     is_lossless,
     special_tokens,
 )
-from retune.config import Formatting, Model
 from retune.overlap import ahead
 from retune.templates import TemplateRefused, render, rendering
 
@@ -99,7 +97,7 @@ class Sides:
         self._places: dict[int, float] = {}  # by row, those that others may refer to
 
     def held_out(self, batch: "pl.DataFrame") -> "pl.Series":
-        """Tell for each row of a batch (with `row`, `messages` and, from the gate, `twin`)."""
+        """Tell for each row of a batch (with `row`, `messages` and, from the gate, `duplicate_of`)."""
         import polars as pl
 
         message = pl.element().struct
@@ -108,7 +106,7 @@ class Sides:
         )
         question = asked.list.first().fill_null("").str.to_lowercase()
         plain = batch.select(question.str.replace_all(r"\s+", " ").str.strip_chars()).to_series()
-        twins = batch["twin"] if "twin" in batch.columns else [None] * len(batch)
+        twins = batch["duplicate_of"] if "duplicate_of" in batch.columns else [None] * len(batch)
         for row, twin, text in zip(batch["row"], twins, plain, strict=True):
             self._places[row] = self._places.get(twin) or _fraction(text)
         return pl.Series([self._places[row] < self._share for row in batch["row"]])
@@ -181,22 +179,6 @@ class Proof:
             (ids,) = encode(self._tokenizer, text)
             self._emitted[roles] = sum(token in self._ids for token in ids)
         return self._emitted[roles]
-
-
-def check_truncation(share: float, rows: int, model: Model, config: Formatting) -> None:
-    """Raise DatasetRejected when `model.max_length` cuts more of the `rows` than the recipe allows."""
-    if share <= config.max_truncated_share:
-        return
-    verdict = Verdict(
-        name="max_truncated_share",
-        title=f"at most {config.max_truncated_share:.1%} of the training rows are longer than "
-        f"model.max_length={model.max_length:,} tokens",
-        severity="critical",
-        success=False,
-        seen=f"{share:.1%} ({round(share * rows):,} of {rows:,} rows)",
-        setting="formatting.max_truncated_share",
-    )
-    raise DatasetRejected(rejection([verdict], rows))
 
 
 def token_statistics(lengths: "np.ndarray", max_length: int) -> dict[str, float]:

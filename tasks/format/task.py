@@ -6,32 +6,33 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from retune.chat import chatml_tokenizer
-from retune.config import Formatting, Model
+from retune.config import Recipe
 from retune.escaping import code_block
 from retune.loaders import admit, strip_code
 from retune.records import Chats, Pins, Rows
 from retune.sources import unchanged
 from retune.workspace import Step, building
-from tasks.format.chats import check_truncation, token_statistics, write_chats
+from tasks.format.chats import token_statistics, write_chats
 from tasks.stage import stage
 
 
 @stage(name="format")
-def format_chats(rows: Rows, model: Model, config: Formatting, pins: Pins, step: Step) -> Chats:
+def format_chats(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Chats:
     """Render every conversation with the chat template, count its tokens, and split."""
     from retune.plots import length_histogram
 
+    model = recipe.model
     with building(step) as build:
         with unchanged(model.base, pins.model, "model.base"):
             admit(model, pins.commit(pins.model))
             tokenizer = chatml_tokenizer(model.base, pins.commit(pins.model), model.chat_tokens)
         tokenizer.save_pretrained(build.path / "tokenizer")
         strip_code(build.path / "tokenizer")
-        lengths, held_out = write_chats(rows.path, tokenizer, config.held_out_share, build.path)
+        share = recipe.formatting.held_out_share
+        lengths, held_out = write_chats(rows.path, tokenizer, share, build.path)
         metrics = {"rows/train": len(lengths), "rows/held_out": held_out}
         metrics |= token_statistics(lengths, model.max_length)
         _show(build.path / "train.parquet", metrics)
-        check_truncation(metrics["truncated_share"], len(lengths), model, config)
         length_histogram(lengths, model.max_length, build.path / "lengths.png")
         files = ("tokenizer/chat_template.jinja", "lengths.png")
         return build.finish(Chats, metrics=metrics, files=files)

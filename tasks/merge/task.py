@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from retune.child import Event, run_child
-from retune.config import Merging, Quantization, Recipe
+from retune.config import Recipe
 from retune.records import Adapter, Chats, Merged, Pins
 from retune.sources import unchanged
 from retune.workspace import Step, building, remove
@@ -27,8 +27,8 @@ LOG = "merge.log"
 Metrics = dict[str, float]
 
 
-class MergeMismatch(ValueError):
-    """The merged checkpoint is not what was trained."""
+class CheckpointDamaged(RuntimeError):
+    """The disk holds something else than what was written."""
 
 
 @stage(name="merge")
@@ -36,7 +36,7 @@ def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step
     """Merge into `model/`, and compare it, as read back from disk, with what was trained.
 
     Of two checkpoints that can be made of an adapter trained on 4-bit weights, the one nearer to it
-    is kept (`merging.onto`), if that is near enough.
+    is kept (`merging.onto`).
     """
     model, merging = recipe.model, recipe.merging
     with (
@@ -49,7 +49,6 @@ def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         seen = {name: work.candidate(name, base) for name, base in work.bases(trained).items()}
         onto = nearest(seen)
         get_run_logger().info("merged onto %s: %s", onto, describe(seen))
-        require_match(seen[onto], merging)
         work.keep(onto)
         best, models = seen[onto], ("model",)
         if merging.save_method == "merged_4bit":
@@ -128,8 +127,8 @@ class Work:
         return {merging.onto: found[merging.onto]}
 
     def candidate(self, name: str, base: Base) -> Metrics:
-        """Write one checkpoint and return how near to what was trained it is. Raises MergeMismatch if
-        the disk holds something else."""
+        """Write one checkpoint and return how near to what was trained it is. Raises
+        CheckpointDamaged."""
         job = MergeJob(
             trained=self.adapter.path,
             tokenizer=self.chats.tokenizer,
@@ -143,7 +142,7 @@ class Work:
         hub = bool(base.revision or job.revision)
         seen = run_child(CHILD, job, self.folder / LOG, env=ENVIRONMENT, hub=hub)
         if names := seen["damaged"]:
-            raise MergeMismatch(
+            raise CheckpointDamaged(
                 f"{names[0]} of the merged checkpoint is not on the disk as it was written ({len(names)} "
                 f"such tensors): the disk or the memory may be failing; run again"
             )
@@ -156,7 +155,7 @@ class Work:
             remove(loser)
 
     def four_bit(self) -> Metrics:
-        """Store `model/` in 4 bits too; return how near that is. Raises MergeMismatch."""
+        """Store `model/` in 4 bits too; return how near that is."""
         job = FourBitJob(
             model=self.recipe.model,
             revision=self.revision,
@@ -166,9 +165,7 @@ class Work:
             yardstick=self.yardstick,
         )
         hub = self.recipe.model.trusts(job.revision) and job.revision is not None  # for its code
-        metrics = run_child(FOUR_BIT, job, self.folder / LOG, hub=hub)["metrics"]
-        require_4bit_match(metrics)
-        return metrics
+        return run_child(FOUR_BIT, job, self.folder / LOG, hub=hub)["metrics"]
 
 
 def nearest(seen: dict[str, Metrics]) -> str:
@@ -187,45 +184,4 @@ def describe(seen: dict[str, Metrics]) -> str:
         f"{name}: KL divergence {one['kl']:.2g}, same top token {one['top1_agreement']:.1%}, "
         f"perplexity {one['perplexity']:.4g} of {one['perplexity/trained']:.4g}"
         for name, one in seen.items()
-    )
-
-
-def require_match(metrics: Metrics, config: Merging) -> None:
-    """Raise MergeMismatch if the checkpoint is the base's, or too far from what was trained."""
-    if not metrics["changed_share"]:
-        raise MergeMismatch(
-            "the merged checkpoint holds the base model's weights: what was trained changes nothing at "
-            "16 bits; train for more steps or raise training.learning_rate"
-        )
-    if (
-        metrics["kl"] <= config.max_kl
-        and metrics["top1_agreement"] >= config.min_top1_agreement
-        and metrics["perplexity_ratio"] <= config.max_perplexity_ratio
-    ):
-        return
-    raise MergeMismatch(
-        f"the merged checkpoint differs from what was trained: KL divergence {metrics['kl']:.4g} nats "
-        f"per token (merging.max_kl allows {config.max_kl:g}), same top token for "
-        f"{metrics['top1_agreement']:.1%} (merging.min_top1_agreement {config.min_top1_agreement:.1%}), "
-        f"perplexity {metrics['perplexity_ratio']:.4g} times as high (merging.max_perplexity_ratio "
-        f"{config.max_perplexity_ratio:g}). The update does not survive 16 bits: train with a lower "
-        f"training.learning_rate, or raise the limit"
-    )
-
-
-def require_4bit_match(metrics: Metrics) -> None:
-    """Raise MergeMismatch if the NF4 checkpoint is broken: farther off than a 2-bit file may be.
-
-    How much NF4 loses depends on the model's size, and whoever asks for it accepts that; nothing
-    intact loses what llama.cpp loses with half the bits.
-    """
-    loosest = Quantization().gate("q2_k")
-    if (
-        metrics["kl"] <= loosest.max_kl_divergence
-        and metrics["top1_agreement"] >= loosest.min_same_top_token
-    ):
-        return
-    raise MergeMismatch(
-        f"the 4-bit checkpoint is broken: KL divergence {metrics['kl']:.4g} nats per token, same top "
-        f"token for {metrics['top1_agreement']:.1%}; set merging.save_method=merged_16bit"
     )

@@ -45,12 +45,15 @@ def repositories(recipe: Recipe) -> dict[str, str]:
     return {artifact: f"{repo}{SUFFIXES[artifact]}" for artifact in recipe.artifacts}
 
 
-def hub(publishing: Publishing) -> "HfApi":
-    """Return the Hub, signed in as the recipe says. Raises NoAccess."""
+def hub(publishing: Publishing, secret: Callable[[str], str]) -> "HfApi":
+    """Return the Hub, signed in as the recipe says; `secret` gives a secret by its name.
+
+    Raises NoAccess.
+    """
     from huggingface_hub import get_token
 
     if publishing.token_secret:
-        return connect(_secret(publishing.token_secret))
+        return connect(secret(publishing.token_secret))
     if not get_token():
         raise NoAccess("no Hugging Face token: set HF_TOKEN or run `hf auth login`")
     return connect()
@@ -86,22 +89,7 @@ def _client_that_times_out() -> "httpx.Client":
     return client
 
 
-def _secret(name: str) -> str:
-    from prefect.blocks.system import Secret
-
-    try:
-        token = Secret.load(name, _sync=True).get()
-    except ValueError:
-        token = None  # no block of that name
-    if not token or not isinstance(token, str):
-        raise NoAccess(
-            f"publishing.token_secret: Prefect has no Secret block {name!r} that holds a token: make "
-            f"one in its UI below Blocks"
-        )
-    return token
-
-
-def check_access(recipe: Recipe, api: "HfApi | None" = None) -> None:
+def require_access(recipe: Recipe, api: "HfApi") -> None:
     """Find out, before GPU time is spent, whether publishing would be let in.
 
     Checks the token, its right to write below the namespace, and that no repository that should be
@@ -109,7 +97,6 @@ def check_access(recipe: Recipe, api: "HfApi | None" = None) -> None:
     """
     publishing = recipe.publishing
     assert publishing.repo, "the recipe guarantees a repository"
-    api = api or hub(publishing)
     with explained(publishing.repo):
         user = patiently(api.whoami)
         namespace = publishing.repo.partition("/")[0]

@@ -14,9 +14,9 @@ from tasks.publish.access import (
     NoAccess,
     PublishError,
     UploadNotVerified,
-    check_access,
     connect,
     hub,
+    require_access,
 )
 from tasks.publish.cards import Release, card, modelfile_of, recommended
 from tasks.publish.files import SETTINGS, outputs_in, public_name, require_regular, without_paths
@@ -37,6 +37,27 @@ __all__ = [
 ]
 
 
+def check_access(recipe: Recipe) -> None:
+    """Find out, before GPU time is spent, whether publishing would be let in. Raises PublishError."""
+    require_access(recipe, hub(recipe.publishing, secret))
+
+
+def secret(name: str) -> str:
+    """Return what the Secret block of Prefect holds. Raises NoAccess."""
+    from prefect.blocks.system import Secret
+
+    try:
+        token = Secret.load(name, _sync=True).get()
+    except ValueError:
+        token = None  # no block of that name
+    if not token or not isinstance(token, str):
+        raise NoAccess(
+            f"publishing.token_secret: Prefect has no Secret block {name!r} that holds a token: make "
+            f"one in its UI below Blocks"
+        )
+    return token
+
+
 def _hub_was_unavailable(_task: Any, _run: Any, state: Any) -> bool:
     """Retry an outage; a missing permission stays missing."""
     return isinstance(state.result(raise_on_failure=False), HubUnavailable)
@@ -52,13 +73,12 @@ def publish(
     pins: Pins,
     step: Step,
 ) -> Published:
-    """Upload what the recipe asks for and what may ship, and verify it by hash."""
+    """Upload what the recipe asks for, of `ggufs` all, and verify it by hash."""
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()  # they would fill the log
-    api = hub(recipe.publishing)
-    ships = [gguf for gguf in ggufs if gguf.ships]
-    release = Release(recipe, pins, scores.metrics, ships, *_terms(recipe, pins))
+    api = hub(recipe.publishing, secret)
+    release = Release(recipe, pins, scores.metrics, ggufs, *_terms(recipe, pins))
     if not release.repos:
         raise PublishError("nothing to publish: GGUF files are wanted and none passed its gate")
     with building(step) as build:
@@ -68,13 +88,13 @@ def publish(
         for url in commits.values():
             get_run_logger().info("published and verified %s", url)
         sent = sum(size(path) for bundle in bundles for path in bundle.files.values())
-        best = recommended(ships) if "gguf" in release.repos else None
+        best = recommended(ggufs) if "gguf" in release.repos else None
         return build.finish(
             Published,
             commits=commits,
             model=commits[release.main],
             params=commits | ({"recommended": best.file, "sha256": best.sha256} if best else {}),
-            metrics={"bytes": sent},
+            metrics={"bytes": sent, "files": sum(len(bundle.files) for bundle in bundles)},
             files=("cards",),
         )
 

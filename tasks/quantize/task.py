@@ -1,49 +1,40 @@
 """quantize: one conversion of the merged model to GGUF, then one quantization per method.
 
-Every file is measured and answers held-out questions. The 16-bit one must answer as the model that
-was evaluated did, or nothing ships; each quant must stay near the 16-bit one, or it does not ship.
+Every file is measured and answers held-out questions. `expectations.gguf_files` judges: the 16-bit one
+must answer as the model that was evaluated did, or nothing ships; each quant must stay near the
+16-bit one, or it does not ship.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from prefect import get_run_logger
 
 from retune import held_out, llamacpp
-from retune.config import Quantization, Recipe
+from retune.config import SOURCE_METHOD, Quantization, Recipe
 from retune.loaders import load_tokenizer
 from retune.machine import cores
 from retune.modelfile import modelfile
-from retune.records import Chats, Gguf, Imatrix, Merged, Scores
+from retune.records import Chats, Gguf, Imatrix, Merged, Pins
 from retune.workspace import Build, Step, building, require_space, sha256, size
-from tasks.quantize.fidelity import (
-    GgufMismatch,
-    differing,
-    pair_up,
-    require_answers,
-    require_end_of_turn,
-    require_prompts,
-)
+from tasks.quantize.fidelity import by_row, ends_of_turn, same_prompts
 from tasks.quantize.measures import answer, measure, size_of, summed_up, threads
-from tasks.quantize.report import report
-from tasks.quantize.verdict import verdict
 from tasks.stage import stage
 
-__all__ = ["GgufMismatch", "calibrate", "convert", "quantize", "report"]
-
-SOURCE_METHOD = "bf16"  # f16 would change weights that bf16 training can reach
 LOGITS = "logits.bin"
 TEXT = "held_out.txt"
-ANSWERS = "differing_answers.json"
+ANSWERS = "answers.json"
 
 
 @stage(name="convert")
-def convert(merged: Merged, chats: Chats, scores: Scores, recipe: Recipe, step: Step) -> Gguf:
-    """Convert the merged checkpoint once; it must answer as evaluated. The quants' yardstick.
+def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step) -> Gguf:
+    """Convert the merged checkpoint once, and let it answer as it was evaluated. The quants' yardstick.
 
-    Raises GgufMismatch, or TextTooShort if there is too little to measure on.
+    Raises TextTooShort if there is too little to measure on.
     """
     config = recipe.quantization
     with building(step) as build:
@@ -53,12 +44,8 @@ def convert(merged: Merged, chats: Chats, scores: Scores, recipe: Recipe, step: 
         asked = held_out.questions(chats.held_out, config.answer_rows)
         given = answer(out, asked, recipe)
         tokenizer = load_tokenizer(chats.tokenizer)
-        require_end_of_turn(out, tokenizer)
-        metrics = {"same_prompts": require_prompts(tokenizer, asked, given.answers)}
-        if pairs := pair_up(asked, given.answers, scores):
-            metrics["same_answers"] = require_answers(pairs, config.gate(SOURCE_METHOD))
-        table = json.dumps(differing(pairs), indent=1, ensure_ascii=False)
-        (build.path / ANSWERS).write_text(table, encoding="utf-8")
+        share, fault = same_prompts(tokenizer, asked, given.answers)
+        params = ends_of_turn(out, tokenizer) | {"prompts": fault}
         most = held_out.measured_rows(chats.held_out, config)
         (build.path / TEXT).write_text(held_out.text(chats.held_out, 0, most), encoding="utf-8")
         with naming_settings("perplexity_rows"):
@@ -67,8 +54,10 @@ def convert(merged: Merged, chats: Chats, scores: Scores, recipe: Recipe, step: 
             )
         if ollama := modelfile(out.name, tokenizer):
             modelfile_of(out).write_text(ollama, encoding="utf-8")
-        metrics |= size_of(out) | {"perplexity": measured.value} | summed_up(asked, given)
-        return finish(build, out, SOURCE_METHOD, metrics, files=(ANSWERS,))
+        metrics = {"same_prompts": share, "perplexity": measured.value} | size_of(out)
+        metrics |= summed_up(asked, given)
+        write_answers(build.path, by_row(asked, given.answers))
+        return finish(build, out, SOURCE_METHOD, metrics, params)
 
 
 def require_space_to_convert(
@@ -85,7 +74,7 @@ def require_space_to_convert(
 
 
 @stage(name="calibrate")
-def calibrate(source: Gguf, chats: Chats, recipe: Recipe, step: Step) -> Imatrix:
+def calibrate(source: Gguf, chats: Chats, recipe: Recipe, pins: Pins, step: Step) -> Imatrix:
     """Make the importance matrix, of held-out conversations that no quant is measured on."""
     config = recipe.quantization
     with building(step) as build:
@@ -101,7 +90,13 @@ def calibrate(source: Gguf, chats: Chats, recipe: Recipe, step: Step) -> Imatrix
 
 @stage(name="quantize", task_run_name="quantize {method}")
 def quantize(
-    source: Gguf, imatrix: Imatrix | None, chats: Chats, method: str, recipe: Recipe, step: Step
+    source: Gguf,
+    imatrix: Imatrix | None,
+    chats: Chats,
+    method: str,
+    recipe: Recipe,
+    pins: Pins,
+    step: Step,
 ) -> Gguf:
     """Quantize by one method, measure against the 16-bit GGUF, and answer held-out questions."""
     config = recipe.quantization
@@ -110,28 +105,25 @@ def quantize(
         weights = imatrix.path if imatrix and config.uses_imatrix(method) else None
         # All cores: llama-quantize's threads wait for none, and the last method has the machine alone.
         llamacpp.quantize(source.path, out, method, cores(), weights)
-        metrics, reason = judge(out, source, chats, method, recipe)
+        metrics, answers, failure = measured_quant(out, source, chats, recipe)
         get_run_logger().info(
             "%s: %.1f MB, by llama.cpp %s%s",
-            method,
-            out.stat().st_size / 1e6,
-            llamacpp.locate(),
-            reason and f", not shipped: {reason}",
+            *(method, out.stat().st_size / 1e6, llamacpp.locate(), failure and f"; {failure}"),
         )
         pattern = modelfile_of(source.path)
         if pattern.exists():
             text = pattern.read_text(encoding="utf-8").replace(source.file, out.name)
             modelfile_of(out).write_text(text, encoding="utf-8")
-        return finish(build, out, method, metrics, reason)
+        write_answers(build.path, answers)
+        return finish(build, out, method, metrics, failure=failure)
 
 
-def judge(
-    gguf: Path, source: Gguf, chats: Chats, method: str, recipe: Recipe
-) -> tuple[dict[str, float], str]:
-    """Return what was measured of a quant, and why it must not ship, if so.
+def measured_quant(
+    gguf: Path, source: Gguf, chats: Chats, recipe: Recipe
+) -> tuple[dict[str, float], list[dict[str, Any]], str]:
+    """Return what was measured of a quant, its answers, and why llama.cpp cannot use it, if so.
 
-    A file that llama.cpp cannot load or compute with is such a file. Raises LlamaCppStopped: then
-    nothing is known of the file.
+    Raises LlamaCppStopped: then nothing is known of the file.
     """
     asked = held_out.questions(chats.held_out, recipe.quantization.answer_rows)
     try:
@@ -140,9 +132,8 @@ def judge(
     except llamacpp.LlamaCppStopped:
         raise
     except llamacpp.LlamaCppFailed as error:
-        return {"bytes": gguf.stat().st_size}, f"it does not load: {error}"
-    metrics |= summed_up(asked, given)
-    return metrics, verdict(metrics, source.metrics, recipe.quantization, method)
+        return {"bytes": gguf.stat().st_size}, [], f"it does not load: {error}"
+    return metrics | summed_up(asked, given), by_row(asked, given.answers), ""
 
 
 def finish(
@@ -150,8 +141,8 @@ def finish(
     out: Path,
     method: str,
     metrics: dict[str, float],
-    reason: str = "",
-    files: tuple[str, ...] = (),
+    params: Mapping[str, str] = MappingProxyType({}),
+    failure: str = "",
 ) -> Gguf:
     """Return the record of a GGUF and its Modelfile, if it has one."""
     ollama = (modelfile_of(out).name,) if modelfile_of(out).exists() else ()
@@ -161,14 +152,17 @@ def finish(
         file=out.name,
         bytes=out.stat().st_size,
         sha256=sha256(out),
-        ships=not reason,
-        reason=reason,
+        failure=failure,
         metrics=metrics,
-        params={"method": method, "llama.cpp": str(llamacpp.locate())}
-        | ({"not_shipped": reason} if reason else {}),
-        files=(*files, *ollama),
+        params={"method": method, "llama.cpp": str(llamacpp.locate()), **params},
+        files=(ANSWERS, *ollama),
         models=(out.name,),
     )
+
+
+def write_answers(folder: Path, answers: list[dict[str, Any]]) -> None:
+    text = json.dumps(answers, indent=1, ensure_ascii=False)
+    (folder / ANSWERS).write_text(text, encoding="utf-8")
 
 
 def modelfile_of(gguf: Path) -> Path:

@@ -328,8 +328,11 @@ def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event
     trainer.add_callback(watcher)
     try:
         trainer.train(resume_from_checkpoint=str(begin) if begin else None)
-    except Hopeless:
+        if not watcher.why_ended:
+            _check_trained(trainer.model)
+    except Hopeless as error:
         if is_first():
+            emit("diverged", reason=str(error))
             remove(job.checkpoints)  # they lead to the same end
         raise
     except RuntimeError as error:
@@ -340,7 +343,6 @@ def train(job: TrainJob, trainer: "Trainer", plan: data.Plan, how: Fit) -> Event
         watcher.usage.record()
     if watcher.why_ended:
         raise interrupted(trainer.state.global_step, watcher.why_ended)
-    _check_trained(trainer.model)
     if job.config.method == "full":
         # Rounded once, here: what is evaluated is then what merge and GGUF hold.
         trainer.model.to(torch.bfloat16)

@@ -10,8 +10,10 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from retune.child import Event, run_child
-from retune.config import Model, Training
+from expectations import training
+from expectations.verdicts import Rejected
+from retune.child import ChildRefused, Event, run_child
+from retune.config import Recipe
 from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
 from retune.tracking import Run, client, watch_machine
@@ -25,10 +27,12 @@ PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
 
 
 @stage(name="train")
-def train(
-    chats: Chats, model: Model, config: Training, step: Step, run: Run, pins: Pins
-) -> Adapter:
-    """Train the adapter; a run that was killed goes on from its last checkpoint."""
+def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Adapter:
+    """Train the adapter; a run that was killed goes on from its last checkpoint.
+
+    `run` follows it live. Raises Rejected for a training that diverged.
+    """
+    model = recipe.model
     # Not to the end: the base is read in the first minute, and hours later no reason to lose them.
     require_unchanged(model.base, pins.model, "model.base")
     with building(step, keep_partial=True) as build:
@@ -38,11 +42,17 @@ def train(
             tokenizer=chats.tokenizer,
             model=model,
             revision=pins.commit(pins.model),
-            config=config,
+            config=recipe.training,
             folder=build.path,
         )
+        monitor = Monitor(run, job.log)
         with watch_machine(run):
-            result = run_training(job, Monitor(run, job.log))
+            try:
+                result = run_training(job, monitor)
+            except ChildRefused:
+                if monitor.diverged:
+                    raise Rejected(training.diverged(monitor.diverged)) from None
+                raise
         remove(job.checkpoints)
         return build.finish(
             Adapter,
@@ -84,6 +94,7 @@ class Monitor:
         self._shown = 0  # last step in the run's log
         self._artifact: Any = None
         self._updated = 0.0
+        self.diverged = ""  # why, if the training was stopped as hopeless
 
     def __call__(self, event: Event) -> None:
         """Take one event of the child."""
@@ -91,6 +102,9 @@ class Monitor:
 
     def _on_state(self, text: str) -> None:
         get_run_logger().info("%s; its output goes to %s", text, self._log.with_name("train.log"))
+
+    def _on_diverged(self, reason: str) -> None:
+        self.diverged = reason
 
     def _on_begin(self, step: int, total: int, dropped: int) -> None:
         self._total = total

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.features import is_sound
+from expectations.data.features import is_sound
 from retune.config import Classifier, Validation
 from retune.workspace import home
 from tasks.validate.scoring import agreement, sample, score_rows

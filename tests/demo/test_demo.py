@@ -9,8 +9,8 @@ import pytest
 
 from demo import dataset, prepare, world
 from demo.base_model import Size, pretrain
-from expectations.features import fate, features, reasons, with_scores
-from expectations.messages import Rules
+from expectations.data.features import features, reasons, with_disposition, with_scores
+from expectations.data.messages import Rules
 from flows import recipes
 from retune import llamacpp
 from tasks.fetch.batches import to_rows
@@ -30,7 +30,7 @@ def judged(rows, tmp_path) -> pl.DataFrame:
     write_rows(to_rows(read(source, None, tmp_path / "cache"), "demo"), tmp_path / "rows.parquet")
     config = RULES.config
     table = with_scores(features(tmp_path / "rows.parquet", RULES), config)
-    flawed = fate(table, config) == "quarantined"
+    flawed = with_disposition(table, config)["disposition"] == "quarantined"
     return table.with_columns(reasons(table), flawed=flawed)
 
 

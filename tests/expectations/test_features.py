@@ -7,11 +7,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from expectations import similarity
-from expectations.credentials import secret_pattern
-from expectations.excerpts import excerpts
-from expectations.features import batches, fate, features, reasons, with_scores
-from expectations.messages import MESSAGE_FLAWS, Rules, compression
+from expectations.data import similarity
+from expectations.data.credentials import secret_pattern
+from expectations.data.excerpts import excerpts
+from expectations.data.features import (
+    batches,
+    features,
+    reasons,
+    sound_scores,
+    unscored,
+    with_disposition,
+    with_scores,
+)
+from expectations.data.messages import MESSAGE_FLAWS, Rules, compression
 from retune.config import Validation
 from retune.flaws import FLAWS, OVERSIZED
 
@@ -177,7 +185,7 @@ def test_the_first_of_equal_rows_stays(tmp_path):
     shouted = [("user", "WHAT IS  2 + 2? "), A]
     table = judged(tmp_path, [Q, A], shouted, [Q, ("assistant", "5")])
     assert table["exact_duplicate"].to_list() == [False, True, False]
-    assert table["twin"].to_list() == [None, 0, None]
+    assert table["duplicate_of"].to_list() == [None, 0, None]
 
 
 def test_a_flawed_row_does_not_make_a_sound_one_a_duplicate(tmp_path):
@@ -234,19 +242,35 @@ def test_what_becomes_of_a_row(tmp_path):
     rows = [[Q, ("assistant", str(n))] for n in range(5)]
     scores = [1.0, 4.0, 4.0, 2.0, 9.0]
     table = judged(tmp_path, *rows, scores=scores)
-    best = fate(table, Validation(keep_top_share=0.5)).to_list()
+
+    def dispositions(**settings) -> list[str]:
+        return with_disposition(table, Validation(**settings))["disposition"].to_list()
+
+    best = dispositions(keep_top_share=0.5)
     assert best == ["filtered", "accepted", "accepted", "filtered", "quarantined"]
-    assert fate(table, Validation(keep_top_share=0.25))[2] == "filtered"  # of equals, the first
-    above = fate(table, Validation(keep_score_min=2.0)).to_list()
+    assert dispositions(keep_top_share=0.25)[2] == "filtered"  # of equals, the first
+    above = dispositions(keep_score_min=2.0)
     assert above == ["filtered", "accepted", "accepted", "accepted", "quarantined"]
-    kept = Validation(keep=("score_out_of_range",))
-    assert fate(table, kept).to_list() == ["accepted"] * 5
+    assert dispositions(keep=("score_out_of_range",)) == ["accepted"] * 5
+
+
+def test_before_scores_are_judged_none_costs_a_row(tmp_path):
+    scores = [1.0, math.nan, None, -math.inf, 99.0, 2.0]
+    rows = [[Q, ("assistant", str(n))] for n in range(5)]
+    config = Validation(keep_score_min=2.0)
+    path = write(tmp_path, *rows, [A, Q], scores=scores)
+    table = unscored(features(path, Rules(config)), config)
+    assert table["disposition"].to_list() == ["accepted"] * 5 + ["quarantined"]
+    assert not any(
+        table[f"score_{what}"].any() for what in ("missing", "not_finite", "out_of_range")
+    )
+    assert sound_scores(table).to_list() == [1.0, 99.0]
 
 
 def test_results_do_not_depend_on_the_batch_size(tmp_path, monkeypatch):
     rows = [[Q, ("assistant", prose(n % 17, 30))] for n in range(60)] + [[A, Q], [Q, Q, A]]
     whole = judged(tmp_path, *rows)
-    monkeypatch.setattr("expectations.features.batches", lambda path: batches(path, 7))
+    monkeypatch.setattr("expectations.data.features.batches", lambda path: batches(path, 7))
     assert judged(tmp_path, *rows).equals(whole)
 
 

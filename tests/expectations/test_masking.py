@@ -3,10 +3,10 @@
 import polars as pl
 import pytest
 
-from expectations.excerpts import LENGTH, excerpts
-from expectations.features import features, with_scores
-from expectations.masking import mask, masked
-from expectations.messages import Rules
+from expectations.data.excerpts import LENGTH, excerpts
+from expectations.data.features import features, with_scores
+from expectations.data.masking import mask, masked
+from expectations.data.messages import Rules
 from retune.config import Validation
 from tests.expectations.test_features import A, write
 

@@ -6,8 +6,8 @@ import phonenumbers
 import polars as pl
 import pytest
 
-from expectations import candidates, credentials, personal
-from expectations.messages import Rules, judge_messages
+from expectations.data import candidates, credentials, personal
+from expectations.data.messages import Rules, judge_messages
 from retune.config import Validation
 
 SIZE = 120_000

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from expectations.page import POLICY, page
-from expectations.report import Report
+from expectations.data.page import POLICY, page
+from expectations.data.report import Report
 from tests.nasty import HOST, MARK, NASTY, unseen_in
 from tests.rendered import Page
 from tests.tasks.test_validate import run_gate, sound

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from expectations.personal import NUMBERS, numbers
+from expectations.data.personal import NUMBERS, numbers
 
 
 def found(text: str) -> list[str]:

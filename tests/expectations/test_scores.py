@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import ks_2samp
 
-from expectations.scores import Distribution, distribution, ks, psi
+from expectations.data.scores import Distribution, distribution, ks, psi
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False, allow_subnormal=False)
 # Few different values, so that ties are common, or any.

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 from flows import local
 
@@ -10,29 +11,33 @@ local.configure()
 from prefect import flow, get_run_logger, task  # noqa: E402
 from prefect.artifacts import create_markdown_artifact  # noqa: E402
 
-from expectations.report import DatasetRejected, Report  # noqa: E402
+from expectations import conform  # noqa: E402
+from expectations.data.report import Report  # noqa: E402
+from expectations.verdicts import Judgement  # noqa: E402
+from flows.judging import judging  # noqa: E402
 from flows.summary import Grid  # noqa: E402
-from retune.config import Evaluation  # noqa: E402
+from retune.config import Recipe  # noqa: E402
 from retune.held_out import Question  # noqa: E402
-from tasks import conform, evaluate, validate  # noqa: E402
-from tasks import format as formatting  # noqa: E402
+from retune.records import Check  # noqa: E402
+from tasks.evaluate import task as evaluating  # noqa: E402
+from tasks.format import task as formatting  # noqa: E402
 from tests.nasty import MARK, NASTY  # noqa: E402
 
 TEXTS = [text for text in NASTY.values() if "\ud800" not in text]  # of which a dataset has none
 
 
+class Unlogged:
+    """Stands for the MLflow run, which is not what is looked at here."""
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_arguments: None
+
+
 @task
-def shown(report: Report, folder: str) -> None:
-    """What validate, conform, format and evaluate show of a dataset like this."""
+def shown(folder: str) -> None:
+    """What format and evaluate show of a dataset like this."""
     import polars as pl
 
-    validate._show(report)
-    checks = [
-        conform.Check(name=f"check of {text}", passed=False, seen=text, fix="") for text in TEXTS
-    ]
-    conform._show(
-        conform.Report(base=TEXTS[3], chat_tokens="add", tokenizer="T", checks=checks, parity=None)
-    )
     pl.DataFrame({"text": ["\n".join(TEXTS)[:1990]]}).write_parquet(f"{folder}/train.parquet")
     numbers = {"rows/train": 1, "rows/held_out": 1, "tokens/total": 1, "truncated_share": 0.0}
     formatting._show(f"{folder}/train.parquet", numbers)
@@ -40,20 +45,29 @@ def shown(report: Report, folder: str) -> None:
         Question(row=n, prompt=[{"role": "user", "content": t}], expected=t, family=t)
         for n, t in enumerate(TEXTS)
     ]
-    evaluate.show_samples(
-        evaluate.sample_table(
-            questions, {"base": TEXTS, "tuned": TEXTS}, Evaluation(samples=20, prompts=())
-        )
-    )
+    samples = evaluating.sample_table(questions, {"base": TEXTS, "tuned": TEXTS}, prompts=())
+    evaluating.show_samples(samples, 20)
+
+
+def conformance() -> Judgement:
+    recipe = Recipe(name="nasty", model={"base": "b"}, dataset={"source": "d"})
+    checks = [
+        Check(name=f"check of {text}", passed=False, seen=text, severity="warning")
+        for text in TEXTS
+    ]
+    verdicts = [conform.verdict(check, recipe) for check in checks]
+    return Judgement("conform", TEXTS[3], verdicts)
 
 
 @flow(name="nasty")
 def nasty(report: Report, folder: str) -> None:
-    shown(report, folder)
+    shown(folder)
     grid = Grid(title=TEXTS[0], columns=["", TEXTS[4]], rows=[[text, text] for text in TEXTS])
     create_markdown_artifact(key="summary", markdown=grid.markdown(), description="The run")
     get_run_logger().info(MARK)
-    raise DatasetRejected(report.message())
+    with judging(Unlogged()) as judge:
+        judge(None, conformance())
+        judge(None, report.judgement())
 
 
 if __name__ == "__main__":

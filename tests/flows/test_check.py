@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import yaml
 
-from expectations.report import DatasetRejected
+from expectations.verdicts import Rejected
 from flows.check import check, scaffold
 from retune.config import RecipeError
 from retune.sources import SourceError
@@ -96,7 +96,7 @@ def here(project, monkeypatch):
 
 def test_a_recipe_counts_tokens_as_well(here, tmp_path):
     assert check("recipe.yaml", [], tmp_path / "a").failed == []
-    with pytest.raises(DatasetRejected, match="max_length=16 tokens"):
+    with pytest.raises(Rejected, match="max_length=16 tokens"):
         check("recipe.yaml", ["model.max_length=16"], tmp_path / "b")
 
 

@@ -20,6 +20,7 @@ RETUNE = Path(sys.executable).with_name("retune")
 STAGES = [
     "conform",
     "fetch",
+    "screen",
     "validate",
     "format",
     "train",
@@ -132,8 +133,8 @@ def test_a_run_ends_with_what_was_made(first, project):
     for words in ("rows accepted", "400 of 400", "perplexity", "top-1", "ships", "make ui"):
         assert words in first.stdout
     for method in QUANTIZATION_METHODS:
-        fate = "kept" if method == "q2_k" else "ships"
-        row = re.search(rf"^{method} .* {fate}$", first.stdout, re.MULTILINE)
+        end = "kept" if method == "q2_k" else "ships"
+        row = re.search(rf"^{method} .* {end}$", first.stdout, re.MULTILINE)
         assert row
         assert len(row[0]) <= 80
         made = (project.folder / ".retune" / "work" / "quantize").glob("*/*.gguf")
@@ -144,7 +145,7 @@ def test_a_run_ends_with_what_was_made(first, project):
 def test_every_column_that_prefect_shows_has_a_name(first, project):
     with sqlite3.connect(project.folder / ".retune" / "prefect" / "prefect.db") as database:
         rows = database.execute("select key, data from artifact where type = 'table'").fetchall()
-    assert {key for key, _ in rows} == {"conformance", "validation", "samples", "gguf-files"}
+    assert {key for key, _ in rows} == {"verdicts", "samples", "gguf-files"}
     for _, data in rows:
         table = json.loads(data)
         table = json.loads(table) if isinstance(table, str) else table
@@ -194,6 +195,47 @@ def test_a_second_run_reuses_every_stage(first, project):
     assert parent.data.tags["retune.train"] == "reused"
     assert parent.data.metrics["evaluate/loss/tuned"] > 0
     assert len(children) == len(QUANTIZATION_METHODS)
+
+
+def verdicts(client, run) -> list[list[dict]]:
+    """Return the tables of verdicts of a run, as MLflow's pages find them."""
+    named = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    tables = []
+    for entry in named:
+        path = client.download_artifacts(run.info.run_id, entry["path"])
+        found = json.loads(Path(path).read_text())
+        tables.append([dict(zip(found["columns"], row, strict=True)) for row in found["data"]])
+    return tables
+
+
+def test_every_gate_leaves_its_verdicts(first, project):
+    client, parent, _ = project.newest_mlflow_run()
+    (table,) = verdicts(client, parent)
+    gates = {row["gate"] for row in table}
+    assert gates == {
+        *("conform", "validate", "format", "train", "evaluate", "merge", "convert", "quantize")
+    }
+    (failed,) = [row for row in table if row["result"] == "FAILED"]
+    assert failed["setting"] == "quantization.gates.q2_k.max_kl_divergence"
+
+
+def test_a_changed_limit_is_judged_by_on_what_exists(first, project):
+    limit = ("--set", "merging.max_kl=1e-12")
+    done = project.retune("run", "recipe.yaml", *limit)
+    assert done.returncode == 1
+    assert "merged model rejected: 1 critical expectation failed" in done.stderr
+    assert "(merging.max_kl)" in done.stderr
+    _, parent, _ = project.newest_mlflow_run()
+    assert parent.data.metrics["merge/kl"] > 1e-12  # what was measured is not thrown away
+    assert parent.data.tags["retune.merge"] == "reused"
+    (mark,) = (project.folder / ".retune" / "work" / "merge").glob("*/rejected.json")
+    assert "merging.max_kl" in mark.read_text()
+    warned = project.retune(
+        "run", "recipe.yaml", *limit, "--set", "gates.severities={merge.kl: warning}"
+    )
+    assert warned.returncode == 0, warned.stderr
+    assert "outputs were reused" in warned.stdout
+    assert not mark.exists()
 
 
 def test_a_changed_setting_runs_only_what_depends_on_it(first, project):
@@ -263,11 +305,15 @@ def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(project):
     state, message, tasks = project.flow_run()
     assert state == "Failed"
     assert "dataset rejected" in message
-    assert tasks == {"pin_inputs", "conform", "fetch", "validate"}
+    assert tasks == {"pin_inputs", "conform", "fetch", "screen"}
     client, parent, _ = project.newest_mlflow_run()
     assert parent.info.status == "FAILED"
     assert "dataset rejected" in parent.data.tags["retune.error"]
     assert client.list_artifacts(parent.info.run_id, "validate")
+    (table,) = verdicts(client, parent)
+    failed = [row for row in table if row["result"] == "FAILED"]
+    assert {row["gate"] for row in failed} == {"validate"}
+    assert "validation.tolerances.roles_out_of_order" in {row["setting"] for row in failed}
 
 
 @pytest.mark.parametrize(

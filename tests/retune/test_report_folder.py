@@ -5,8 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from retune.report_folder import PARTIAL, Listing, replacing, report_folder, require_ours
+from expectations.data.messages import Rules
+from retune.config import Validation
+from retune.report_folder import (
+    PARTIAL,
+    REPORT,
+    Listing,
+    replacing,
+    report_folder,
+    require_ours,
+)
 from retune.workspace import MARKER, NotOurs, OutputBusy
+from tasks.validate.gate import gate
+from tests.expectations import test_features as some
 
 
 def write(folder: Path, *names: str, text: str = "", of: str = "data.jsonl") -> None:
@@ -36,6 +47,16 @@ def test_a_marker_that_came_with_a_folder_names_only_what_a_report_may_hold(tmp_
     with pytest.raises(NotOurs, match=r"holds 'thesis\.tex', which is not of retune's report"):
         write(tmp_path, "report.json")
     assert (tmp_path / "thesis.tex").read_text() == "x"
+
+
+def test_a_report_may_hold_every_file_that_the_gate_writes(tmp_path):
+    rows = some.write(tmp_path, *[[some.Q, ("assistant", some.prose(n, 9))] for n in range(20)])
+    rules = Rules(Validation(quarantine_rows="whole"))
+    for _ in range(2):
+        with replacing(tmp_path / "report", "data.jsonl") as new:
+            gate(rows, rules, new)
+    files = {path for path in (tmp_path / "report").rglob("*") if path.is_file()}
+    assert {str(path.relative_to(tmp_path / "report")) for path in files} == {*REPORT, MARKER}
 
 
 def test_an_empty_folder_may_be_used_and_stays_itself(tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -139,6 +140,10 @@ class Project:
             step = Step(stage="format", key={"test": 1})
             self.chats = write_chats(step, train_rows=320, held_out_rows=16)
 
+    def recipe(self, **sections: Any) -> Recipe:
+        """Return a recipe on the base model, with its own `sections` where these are named."""
+        return Recipe(**{"name": "r", "model": self.model, "dataset": {"source": "s"}} | sections)
+
     @contextmanager
     def at_home(self) -> Iterator[None]:
         """Point RETUNE_HOME and MLflow at the folder, and keep Prefect's part of a task silent."""
@@ -185,8 +190,7 @@ class Trained:
 
     def __init__(self, project: Project) -> None:
         self.step = Step(stage="train", key={"test": 1})
-        recipe = {"name": "r", "model": {"base": "b"}, "dataset": {"source": "s"}}
-        with start_run(Recipe.parse(recipe), "training", {}) as self.run:
+        with start_run(project.recipe(training=self.settings), "training", {}) as self.run:
             with pytest.raises(ChildFailed, match="SIGKILL"):
                 self._train(project, KilledRun(**dict(self.run), at=self.killed_at))
             self.first_log = read_json_lines(self.log(".partial"))
@@ -197,7 +201,8 @@ class Trained:
         return self.step.folder.with_name(self.step.folder.name + suffix) / "training_log.jsonl"
 
     def _train(self, project: Project, run: Run) -> Adapter:
-        return train.fn(project.chats, project.model, self.settings, self.step, run, project.pins)
+        recipe = project.recipe(training=self.settings)
+        return train.fn(project.chats, run, recipe, project.pins, self.step)
 
 
 class KilledRun(Run):

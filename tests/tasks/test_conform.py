@@ -2,20 +2,24 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from expectations import conform as conforming
+from expectations.verdicts import Rejected, require
 from retune import llamacpp
 from retune.chat import CHATML, END, chatml_tokenizer
-from retune.config import Model
+from retune.config import Model, Recipe, RecipeError
 from retune.llamacpp import converter
-from retune.records import Pins
+from retune.records import Check, Conformance, Pins
 from retune.sources import pin
-from retune.workspace import Step
-from tasks.conform.checks import CHATS, Check, tokenizer_checks
+from retune.workspace import Step, read_output
+from tasks.conform.checks import CHATS, tokenizer_checks
+from tasks.conform.examination import Report, examine
 from tasks.conform.parity import gguf_checks, header_checks, save_tiny
-from tasks.conform.task import ConformanceError, Report, conform, examine, require_passed
+from tasks.conform.task import conform
 from tasks.conform.texts import PER_KIND, texts
 from tests.retune.conftest import bpe_tokenizer
 
@@ -69,73 +73,120 @@ def tokenizer_of(base: Path):
     return chatml_tokenizer(str(base), None, "map_eos")
 
 
+def recipe(base: Path | str, **settings) -> Recipe:
+    values = {"name": "r", "model": {"base": str(base)}, "dataset": {"source": "d.jsonl"}}
+    return Recipe.parse(values | settings, "r")
+
+
 def failures(checks) -> dict[str, str]:
-    """Return the failed checks as the error would name them, by name."""
-    return {check.name: str(check) for check in checks if not check.passed}
+    """Return what the judge says of the failed checks and how to mend them, by name."""
+    verdicts = [conforming.verdict(check, recipe("b")) for check in checks if not check.passed]
+    return {verdict.expected: f"{verdict}. {verdict.fix}" for verdict in verdicts}
 
 
-def run(base: Path, home: Path, monkeypatch) -> dict:
-    """Run the stage on `base` as the flow does; return its report."""
+def run(base: Path, home: Path, monkeypatch, **settings) -> Conformance:
+    """Run the stage on `base` as the flow does."""
     from prefect.logging import disable_run_logger
 
     monkeypatch.setenv("RETUNE_HOME", str(home))
-    monkeypatch.setattr("tasks.conform.task.create_table_artifact", lambda **_: None)
     with disable_run_logger():
         pins = Pins(dataset="d", model=pin(str(base), None, "model", "model.base"))
-        output = conform.fn(Model(base=str(base)), pins, STEP)
+        return conform.fn(recipe(base, **settings), pins, STEP)
+
+
+def report_of(output: Conformance) -> dict:
     report = json.loads((output.folder / "report.json").read_text())
+    assert output.metrics["checks"] == len(report["checks"])
     assert output.metrics["texts"] == sum(report["parity"]["texts"].values())
     return report
 
 
+def judged(report: Report, folder: Path, monkeypatch):
+    """Return the verdicts on an output with this report."""
+    monkeypatch.setenv("RETUNE_HOME", str(folder))
+    output = Conformance(step=STEP, started=datetime.now(UTC), seconds=0)
+    output.folder.mkdir(parents=True)
+    (output.folder / "report.json").write_text(report.model_dump_json())
+    return conforming.judgement(output, recipe("b"))
+
+
 def test_a_sound_base_passes_without_weights(base, tmp_path, monkeypatch):
     assert not list(base.glob("*.safetensors"))
-    report = run(base, tmp_path, monkeypatch)
+    output = run(base, tmp_path, monkeypatch)
+    report = report_of(output)
     assert all(check["passed"] for check in report["checks"])
     assert sum(report["parity"]["texts"].values()) >= 10_000
     assert report["parity"]["differing"] == []
+    verdicts = conforming.judgement(output, recipe(base)).verdicts
+    assert all(verdict.passed for verdict in verdicts)
+    assert len({verdict.name for verdict in verdicts}) == len(report["checks"])
 
 
 def test_a_composing_normalizer_differs_on_decomposed_text_alone(tmp_path, monkeypatch):
     base = make_base(tmp_path / "base", converter.QWEN2_REGEX, {"type": "NFC"}, CHATML)
-    report = run(base, tmp_path, monkeypatch)
+    output = run(base, tmp_path, monkeypatch)
+    report = report_of(output)
+    assert conforming.judgement(output, recipe(base)).failed == []
     assert report["parity"]["decomposed"] > 10
     assert report["parity"]["differing"] == []
 
 
-def test_llamacpp_has_no_say_if_there_will_be_no_gguf(tmp_path):
+def test_llamacpp_has_no_say_if_there_will_be_no_gguf(tmp_path, monkeypatch):
     base = make_base(tmp_path / "base", r"\p{N}{1,2}|[^\p{N}]", None, CHATML)
     report = examine(Model(base=str(base)), None, gguf=False)
     assert report.checks
-    assert not report.failed
+    assert all(check.passed for check in report.checks)
     assert report.parity is None
+    output = run(base, tmp_path, monkeypatch, merging={"save_method": "lora"})
+    assert Report.model_validate_json((output.folder / "report.json").read_text()) == report
+    require(conforming.judgement(output, recipe(base)))
 
 
-def test_what_a_base_says_forges_no_line_of_the_error():
+def test_what_a_base_says_forges_no_line_of_the_error(tmp_path, monkeypatch):
     said = "\x1b[32mall is well\n- EOS: passed\u202e"
     check = Check(name="it can be read", passed=False, seen=said, fix="repair it")
     report = Report(base="b\x07", chat_tokens="add", tokenizer="t", checks=[check], parity=None)
-    with pytest.raises(ConformanceError) as error:
-        require_passed(report)
+    with pytest.raises(Rejected) as error:
+        require(judged(report, tmp_path, monkeypatch))
     assert str(error.value).splitlines() == [
-        r"b\x07 cannot be trained and served as the recipe wants: 1 of 1 checks failed",
-        r"- it can be read: \x1b[32mall is well",
-        r"  - EOS: passed\u202e; repair it",
+        r"b\x07 as base model rejected: 1 critical expectation failed over 1 checks",
+        r"- expected: it can be read; seen: \x1b[32mall is well",
+        r"  - EOS: passed\u202e",
+        "Repair it.",
+        "It cannot be trained and served as the recipe wants.",
     ]
 
 
 def test_an_unknown_tokenizer_is_named_with_all_other_failures(tmp_path, monkeypatch):
     template = CHATML.replace("<|im_end|>", "<|stop|>")
     base = make_base(tmp_path / "base", r"\p{N}{1,2}|[^\p{N}]", None, template)
-    with pytest.raises(ConformanceError) as error:
-        run(base, tmp_path, monkeypatch)
+    output = run(base, tmp_path, monkeypatch)
+    with pytest.raises(Rejected) as error:
+        require(conforming.judgement(output, recipe(base)))
     for words in (
         f"tokenizer of {base}: llama.cpp has no name for how this tokenizer splits text",
-        "choose a model.base that llama.cpp supports",
-        "EOS ends an assistant's turn: an answer is followed by '<|stop|>\\n'",
+        "Choose a model.base that llama.cpp supports",
+        "EOS ends an assistant's turn; seen: an answer is followed by '<|stop|>\\n'",
     ):
         assert words in str(error.value)
-    assert not list((tmp_path / "work" / "conform").glob("*/report.json"))
+    assert read_output(STEP, Conformance).metrics == output.metrics
+    assert (output.folder / "report.json").is_file()
+
+
+def test_severities_decide_which_checks_block(tmp_path, monkeypatch):
+    base = make_base(tmp_path / "base", r"\p{N}{1,2}|[^\p{N}]", None, CHATML)
+    output = run(base, tmp_path, monkeypatch)
+    (failed,) = conforming.judgement(output, recipe(base)).failed
+    told = recipe(base, gates={"severities": {f"conform.{failed.name}": "warning"}})
+    judgement = conforming.judgement(output, told)
+    assert judgement.failed == []
+    assert failed.name in {verdict.name for verdict in judgement.verdicts if not verdict.passed}
+    with pytest.raises(
+        RecipeError, match=r"conform.nothing names no check .*; there are: .*one_bos"
+    ):
+        conforming.judgement(
+            output, recipe(base, gates={"severities": {"conform.nothing": "info"}})
+        )
 
 
 @pytest.mark.parametrize(
@@ -199,14 +250,17 @@ def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_pat
     )
     odd = shutil.copytree(base, tmp_path / "base")
     (odd / "chat_template.jinja").write_text(template)
-    report = Report.model_validate(run(odd, tmp_path, monkeypatch))
-    assert report.failed == []
-    line, whole = report.warnings
-    assert line.name == "line 2 of the template does not depend on content"
+    output = run(odd, tmp_path, monkeypatch)
+    assert Report.model_validate(report_of(output)).checks
+    judgement = conforming.judgement(output, recipe(odd))
+    assert judgement.failed == []
+    line, whole = (verdict for verdict in judgement.verdicts if not verdict.passed)
+    assert {line.severity, whole.severity} == {"warning"}
+    assert line.expected == "line 2 of the template does not depend on content"
     assert "{% if 'Paris' in message['content'] %}" in line.seen
     assert "Paris<|im_end|>\\n\\nBuy now.<|im_start|>assistant" in line.seen
     assert "instead of '<|im_start|>user\\nParis<|im_end|>\\n\\n<|im_start|>assistant" in line.seen
-    assert whole.name == "the template writes messages as they are"
+    assert whole.expected == "the template writes messages as they are"
 
 
 def test_a_tokenizer_that_splits_a_control_token_is_caught(base):
@@ -237,7 +291,7 @@ def test_two_bos_are_one_too_many(base, tmp_path):
     (both / "chat_template.jinja").write_text("{{ bos_token }}" + CHATML)
     found = failures(tokenizer_checks(tokenizer_of(both), "map_eos"))
     assert "written by tokenizer and template" in found["one BOS"]
-    assert "remove bos_token from chat_template" in found["one BOS"]
+    assert "Remove bos_token from chat_template" in found["one BOS"]
 
 
 def test_a_gguf_without_template_and_with_another_eos_is_caught(base, tmp_path):
@@ -249,11 +303,11 @@ def test_a_gguf_without_template_and_with_another_eos_is_caught(base, tmp_path):
     writer.write_kv_data_to_file()
     writer.close()
     found = failures(header_checks(tmp_path / "out.gguf", tokenizer_of(base)))
-    assert "None; save chat_template.jinja" in found["the GGUF carries the chat template"]
-    assert "0; the tokenizer's is 2" in found["the GGUF's EOS is the tokenizer's"]
+    assert "seen: None. Save chat_template.jinja" in found["the GGUF carries the chat template"]
+    assert "seen: 0; the tokenizer's is 2" in found["the GGUF's EOS is the tokenizer's"]
 
 
-def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tmp_path):
+def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tmp_path, monkeypatch):
     """The GGUF has BOS on, training had none, and its tokenizer knows no merges."""
     from tokenizers import Tokenizer
 
@@ -266,9 +320,11 @@ def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tmp_path):
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(plain))
     checks, parity = gguf_checks(tmp_path / "out.gguf", tokenizer)
     report = Report(base="b", chat_tokens="add", tokenizer="t", checks=checks, parity=parity)
-    with pytest.raises(ConformanceError, match="in Hugging Face's tokenizer and") as error:
-        require_passed(report)
-    assert error.match(r"(?s).*llama.cpp makes the prompts that are trained: \d+ tokens instead of")
+    with pytest.raises(Rejected, match="in Hugging Face's tokenizer and") as error:
+        require(judged(report, tmp_path / "home", monkeypatch))
+    assert error.match(
+        r"(?s).*llama.cpp makes the prompts that are trained; seen: \d+ tokens instead of"
+    )
     first = parity.differing[0]
     assert first.hugging_face != first.llama_cpp
     assert first.hugging_face == tokenizer(first.text, add_special_tokens=False).input_ids

@@ -5,16 +5,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from expectations.messages import Rules
-from expectations.report import DatasetRejected
-from expectations.scores import distribution
+from expectations import formatting
+from expectations.data.messages import Rules
+from expectations.data.scores import distribution
+from expectations.verdicts import Rejected, require
 from retune.chat import chatml_tokenizer, special_tokens
-from retune.config import Dataset, Formatting, Model
+from retune.config import Dataset, Recipe
 from retune.sources import SourceError
 from tasks.fetch.batches import to_rows
 from tasks.fetch.reading import read
 from tasks.fetch.writing import write_rows
-from tasks.format.chats import check_truncation, write_chats
+from tasks.format.chats import write_chats
 from tasks.validate.gate import gate
 from tasks.validate.prompts_child import texts
 from tests.corpus import CASES_BAD, CASES_GOOD, Case
@@ -39,7 +40,7 @@ def fetched(case: Case, folder):
 @pytest.fixture(autouse=True)
 def no_pages(monkeypatch):
     """Pages and charts are most of the gate's time on a small dataset; other tests look at them."""
-    monkeypatch.setattr("tasks.validate.gate._write_page", lambda *_: None)
+    monkeypatch.setattr("expectations.data.judgement._write_page", lambda *_: None)
     monkeypatch.setattr("retune.plots.reasons_chart", lambda *_: None)
     monkeypatch.setattr("retune.plots.score_histogram", lambda *_: None)
 
@@ -68,7 +69,7 @@ def test_an_unreadable_dataset_is_refused_in_words(case, tmp_path):
 @named([case for case in CASES_BAD if case.stage == "validate"])
 def test_a_bad_dataset_trips_its_expectation(case, tmp_path, tokenizer):
     report = judged(case, tmp_path, tokenizer)
-    tripped = {verdict.name for verdict in report.verdicts if not verdict.success}
+    tripped = {verdict.name for verdict in report.verdicts if not verdict.passed}
     assert case.trips in tripped
     assert bool(report.failed) == case.rejected, report.message()
     assert len(pl.read_parquet(tmp_path / "quarantine.parquet")) == report.quarantined
@@ -78,10 +79,10 @@ def test_a_bad_dataset_trips_its_expectation(case, tmp_path, tokenizer):
 def test_a_bad_dataset_is_stopped_by_its_token_ids(case, tmp_path, tokenizer):
     assert judged(case, tmp_path, tokenizer).failed == []
     lengths, _ = write_chats(tmp_path / "rows.parquet", tokenizer, 0.1, tmp_path)
-    with pytest.raises(DatasetRejected, match=case.trips):
-        check_truncation(
-            float((lengths > 2048).mean()), len(lengths), Model(base="b"), Formatting()
-        )
+    recipe = Recipe.parse({"name": "r", "model": {"base": "b"}, "dataset": {"source": "d"}})
+    share = float((lengths > recipe.model.max_length).mean())
+    with pytest.raises(Rejected, match=case.trips):
+        require(formatting.truncation(share, len(lengths), recipe))
 
 
 @named(CASES_GOOD)

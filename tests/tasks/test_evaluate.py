@@ -6,16 +6,17 @@ import math
 import pyarrow.parquet as pq
 import pytest
 
+from expectations.regression import judgement
+from expectations.verdicts import Rejected, require
 from retune.config import Evaluation
 from retune.held_out import Question, questions
 from retune.workspace import Step
 from tasks.evaluate.task import (
-    RegressionFound,
     evaluate,
     exact_match,
     metric_name,
-    require_no_regression,
     sample_table,
+    show_samples,
     stopped,
 )
 
@@ -26,9 +27,10 @@ CONFIG = Evaluation(max_new_tokens=8, batch_size=3, samples=4, prompts=("say gre
 def scores(project, trained):
     with project.at_home():
         step = Step(stage="evaluate", key={"test": 1})
-        return evaluate.fn(
-            trained.adapter, project.chats, project.model, CONFIG, step, trained.run, project.pins
-        )
+        recipe = project.recipe(evaluation=CONFIG)
+        scores = evaluate.fn(trained.adapter, project.chats, recipe, project.pins, step)
+        require(judgement(scores, recipe))
+        return scores
 
 
 def loss_by_hand(model, rows) -> float:
@@ -64,10 +66,20 @@ def test_a_model_that_learned_its_rows_by_heart_answers_them(at_home, scores):
     assert scores.metrics["stopped/tuned"] == 1
     assert scores.metrics["stopped/base"] < 0.5
     samples = json.loads((scores.folder / "samples.json").read_text())
-    assert len(samples) == 4 + 1
+    assert len(samples) == 16 + 1
     assert {row["family"] for row in samples} == {"copy", "next/word", "prompt"}
-    assert samples[0]["match"] is True
+    assert all(row["match"] is True for row in samples[:-1])
     assert samples[-1]["prompt"] == "say grey"
+
+
+def test_the_first_samples_and_all_prompts_are_shown(at_home, scores, monkeypatch):
+    shown = {}
+    monkeypatch.setattr("tasks.evaluate.task.create_table_artifact", lambda **of: shown.update(of))
+    samples = json.loads((scores.folder / "samples.json").read_text())
+    show_samples(samples, CONFIG.samples)
+    assert [row["prompt"] for row in shown["table"]] == [
+        row["prompt"] for row in [*samples[:4], samples[-1]]
+    ]
 
 
 def test_every_question_is_there_with_the_tuned_model_s_answer(at_home, scores):
@@ -87,15 +99,17 @@ def test_an_answer_that_is_cut_off_has_not_stopped():
     assert stopped(answers, 0) == {}
 
 
-def test_a_regression_is_refused_with_its_numbers():
-    metrics = {"loss/base": 2.0, "loss/tuned": 2.2}
-    require_no_regression(metrics, Evaluation(max_loss_ratio=1.2))
-    with pytest.raises(
-        RegressionFound, match=r"2\.2000 against 2\.0000.*ratio of 1\.100.*allows 1\."
-    ):
-        require_no_regression(metrics, Evaluation())
-    with pytest.raises(RegressionFound):
-        require_no_regression({"loss/base": 2.0, "loss/tuned": math.nan}, Evaluation())
+def test_a_regression_is_refused_with_all_that_was_measured(at_home, scores):
+    """A limit that is moved is no reason to measure again."""
+    config = CONFIG.model_copy(update={"max_loss_ratio": 1e-3})
+    recipe = at_home.recipe(evaluation=config)
+    again = evaluate.fn(None, at_home.chats, recipe, at_home.pins, scores.step)
+    assert again.name == "Cached"
+    assert again.data == scores
+    tuned, base = (scores.metrics[f"loss/{side}"] for side in ("tuned", "base"))
+    with pytest.raises(Rejected, match=f"{tuned:.4f} against {base:.4f}.*max_loss_ratio"):
+        require(judgement(again.data, recipe))
+    assert all((scores.folder / file).exists() for file in scores.files)
 
 
 def test_exact_match_per_family():
@@ -115,7 +129,7 @@ def test_exact_match_per_family():
 
 def test_the_sample_table_without_questions_holds_the_prompts():
     answers = {"base": ["b"], "tuned": ["t"]}
-    (row,) = sample_table([], answers, Evaluation(prompts=("p",)))
+    (row,) = sample_table([], answers, ("p",))
     assert row == {
         "prompt": "p", "expected": "", "base": "b", "tuned": "t", "family": "prompt", "match": None,
     }  # fmt: skip

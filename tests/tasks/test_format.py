@@ -1,16 +1,22 @@
 """ChatML that survives the tokenizer, and a split that nobody can move a row across."""
 
 import random
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from expectations.report import DatasetRejected
+from expectations import formatting
+from expectations.verdicts import Rejected, require
 from retune.chat import CHATML, END, ChatFormatError, chatml_tokenizer, encode, is_lossless
-from retune.config import Formatting, Model
-from tasks.format.chats import Proof, check_truncation, token_statistics, write_chats
+from retune.config import Recipe
+from retune.records import Chats, Pins, Rows
+from retune.sources import pin
+from retune.workspace import Step, read_output
+from tasks.format.chats import Proof, token_statistics, write_chats
+from tasks.format.task import format_chats
 from tests.tasks.conftest import make_tokenizer
 
 
@@ -27,9 +33,9 @@ def write(path, conversations: list, twins=None):
             "messages": conversations,
             "source": ["s"] * count,
             "score": [3.0] * count,
-            "twin": twins or [None] * count,
+            "duplicate_of": twins or [None] * count,
         },
-        schema_overrides={"twin": pl.Int64},
+        schema_overrides={"duplicate_of": pl.Int64},
     ).write_parquet(path / "rows.parquet")
     return path / "rows.parquet"
 
@@ -169,13 +175,46 @@ def test_a_byte_level_tokenizer_is_lossless_unless_it_changes_the_text(tmp_path)
     assert not is_lossless(tokenizer)
 
 
+def recipe(base: str, max_length: int, **settings) -> Recipe:
+    model = {"base": base, "max_length": max_length}
+    return Recipe.parse(
+        {"name": "r", "model": model, "dataset": {"source": "d.jsonl"}, **settings}, "r"
+    )
+
+
 def test_too_much_truncation_is_a_rejected_dataset():
-    model = Model(base="b", max_length=512)
-    check_truncation(0.25, 1000, model, Formatting())
-    with pytest.raises(
-        DatasetRejected, match=r"max_length=512 tokens; seen: 30\.0% \(300 of 1,000"
+    judgement = formatting.truncation(0.25, 1000, recipe("b", 512))
+    assert [verdict.passed for verdict in judgement.verdicts] == [True]
+    with pytest.raises(Rejected, match=r"max_length=512 tokens; seen: 30\.0% \(300 of 1,000"):
+        require(formatting.truncation(0.3, 1000, recipe("b", 512)))
+
+
+def test_the_stage_finishes_with_rows_that_are_too_long(tmp_path, monkeypatch):
+    """The same output is judged by every limit."""
+    from prefect.logging import disable_run_logger
+
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("tasks.format.task.create_markdown_artifact", lambda **_: None)
+    make_tokenizer(tmp_path / "base")
+    base = str(tmp_path / "base")
+    step, pins = Step(stage="format", key={}), Pins(dataset="d", model=pin(base, None, "m", "m"))
+    rows = Rows(step=Step(stage="validate", key={}), started=datetime.now(UTC), seconds=0)
+    rows.folder.mkdir(parents=True)
+    write(rows.folder, [chat(f"q{n}", "red " * (200 if n % 2 else 1)) for n in range(200)])
+    with disable_run_logger():
+        chats = format_chats.fn(rows, recipe(base, 64), pins, step)
+    share, train = chats.metrics["truncated_share"], len(pl.read_parquet(chats.train))
+    assert 0.4 < share < 0.6
+    with pytest.raises(Rejected) as rejected:
+        require(formatting.judgement(chats, recipe(base, 64)))
+    assert f"seen: {share:.1%} ({round(share * train)} of {train} rows)" in str(rejected.value)
+    assert "formatting.max_truncated_share" in str(rejected.value)
+    assert read_output(step, Chats).metrics == chats.metrics
+    for laxer in (
+        {"formatting": {"max_truncated_share": 0.6}},
+        {"gates": {"severities": {"format.truncated_share": "warning"}}},
     ):
-        check_truncation(0.3, 1000, model, Formatting())
+        assert not formatting.judgement(chats, recipe(base, 64, **laxer)).failed
 
 
 def test_a_row_on_which_the_template_never_ends_is_named(tmp_path, tokenizer, monkeypatch):

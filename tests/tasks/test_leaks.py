@@ -2,19 +2,24 @@
 
 import json
 import logging
+from datetime import UTC, datetime
 
 import polars as pl
 import pytest
 
-from expectations.messages import Rules
-from expectations.report import DatasetRejected
+from expectations.data.excerpts import LENGTH
+from expectations.data.messages import Rules
+from expectations.verdicts import Rejected
+from flows import judging
 from retune.config import Dataset, Validation
+from retune.records import Rows
 from retune.sources import SourceError
+from retune.workspace import MARKER, REJECTED, Step
 from tasks.fetch.batches import to_rows
 from tasks.fetch.reading import read
 from tasks.fetch.writing import write_rows
-from tasks.validate import task as validate
-from tasks.validate.gate import FILES, WHOLE_ROWS, gate
+from tasks.validate.gate import FILES, gate
+from tasks.validate.screening import EXCERPTS, FEATURES, WHOLE_ROWS
 from tests.corpus.case import CSV, jsonl
 from tests.expectations.test_masking import CANARIES, parts
 
@@ -63,7 +68,15 @@ def judged(folder, **settings):
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     folder = tmp_path_factory.mktemp("leaks")
-    return judged(folder), folder / "out"
+    return judged(folder, severities={"unknown_role": "warning"}), folder / "out"
+
+
+@pytest.fixture(scope="module")
+def unasked(tmp_path_factory):
+    """The same of rows that are rejected before the classifier is asked for a score."""
+    folder = tmp_path_factory.mktemp("unasked")
+    classifier = {"model": str(folder / "there-is-none"), "score": "missing"}
+    return judged(folder, classifier=classifier), folder / "out"
 
 
 def leaked(text: str) -> list[str]:
@@ -76,10 +89,14 @@ def test_the_rows_are_full_of_secrets():
     assert len(leaked(text)) > 0.7 * len(parts(SECRETS))
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith(".png")])
-def test_no_file_that_is_stored_has_a_secret(name, outcome):
-    """These files go to MLflow, whether the rows pass or not."""
-    _, folder = outcome
+@pytest.mark.parametrize("of", ["outcome", "unasked"])
+@pytest.mark.parametrize(
+    "name", [*[f for f in FILES if not f.endswith(".png")], FEATURES, EXCERPTS]
+)
+def test_no_file_that_is_stored_has_a_secret(name, of, request):
+    """FILES go to MLflow, whether the rows pass or not; all of them into a report's folder."""
+    report, folder = request.getfixturevalue(of)
+    assert report.failed
     path = folder / name
     files = [path] if path.is_file() else [page for page in path.rglob("*") if page.is_file()]
     assert files
@@ -89,6 +106,16 @@ def test_no_file_that_is_stored_has_a_secret(name, outcome):
             pl.read_parquet(file).write_ndjson() if is_table else file.read_text(errors="replace")
         )
         assert not leaked(text), file
+
+
+def test_a_source_is_shown_by_its_masked_name_and_counted_by_its_own(outcome):
+    _, folder = outcome
+    table = pl.read_parquet(folder / FEATURES)
+    names = "\n".join(table["source"].unique())
+    assert "[secret]" in names
+    assert "mail [e-mail]" in names
+    assert max(len(name) for name in table["source"]) <= LENGTH
+    assert table["source_id"].n_unique() > table["source"].n_unique() > 5
 
 
 def test_quarantine_and_report_still_say_what_was_found(outcome):
@@ -113,21 +140,59 @@ def test_no_error_or_table_has_a_secret(outcome):
     console = Console(width=400, record=True)
     console.print(shown(report))
     assert "secret" in console.export_text()
-    for text in (str(DatasetRejected(report.message())), report.markdown(), console.export_text()):
+    rejected = str(Rejected(report.judgement()))
+    assert rejected == report.message()
+    for text in (rejected, report.markdown(), console.export_text()):
         assert not leaked(text)
 
 
-def test_neither_log_nor_artifact_has_a_secret(outcome, monkeypatch, caplog):
-    report, _ = outcome
-    artifacts = []
-    monkeypatch.setattr(validate, "get_run_logger", lambda: logging.getLogger("gate"))
+class Shelf:
+    """Keeps what a judge gives to MLflow."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def log_metrics(self, metrics) -> None:
+        self.kept.append(str(metrics))
+
+    def log_files(self, folder, files, stage) -> None:
+        self.kept += [str(files), stage, *((folder / name).read_text() for name in files)]
+
+    def log_table(self, rows, file) -> None:
+        self.kept += [str(rows), file]
+
+
+def test_neither_log_nor_artifact_has_a_secret(outcome, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    report, folder = outcome
+    rows = Rows(step=Step(stage="validate", key={}), started=datetime.now(UTC), seconds=0)
+    rows.folder.mkdir(parents=True)
+    (rows.folder.parent / MARKER).touch()
+
+    def write(to) -> tuple[str, ...]:
+        (to / "report.json").write_bytes((folder / "report.json").read_bytes())
+        return ("report.json",)
+
+    artifacts, shelf = [], Shelf()
+    monkeypatch.setattr(judging, "get_run_logger", lambda: logging.getLogger("gate"))
     for create in ("create_table_artifact", "create_markdown_artifact"):
-        monkeypatch.setattr(validate, create, lambda **what: artifacts.append(str(what)))
-    with caplog.at_level(logging.INFO, "gate"):
-        validate._show(report)
+        monkeypatch.setattr(judging, create, lambda **what: artifacts.append(str(what)))
+    with (
+        caplog.at_level(logging.INFO, "gate"),
+        pytest.raises(Rejected) as rejected,
+        judging.judging(shelf) as judge,
+    ):
+        judge(rows, report.judgement(write))
     assert len(artifacts) == 2
-    assert "malformed" in caplog.text or "cannot be read" in caplog.text
-    assert not leaked(caplog.text + "\n".join(artifacts))
+    assert "an unknown role" in caplog.text
+    assert "[secret]" in caplog.text
+    marked = (rows.folder / REJECTED).read_text()
+    for text in (str(rejected.value), marked, *artifacts):
+        assert "cannot be read" in text
+    assert "[secret]" in "".join(shelf.kept)
+    assert not leaked(
+        "\n".join([caplog.text, str(rejected.value), marked, *artifacts, *shelf.kept])
+    )
 
 
 @pytest.mark.parametrize("kind", CANARIES)

@@ -9,17 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from expectations import gguf_files as judge
+from expectations.verdicts import Judgement, Rejected, Verdict, require
 from retune import llamacpp
 from retune.config import Recipe, RecipeError
-from retune.held_out import Question, measured_rows
+from retune.held_out import measured_rows
 from retune.machine import MachineUnfit
-from retune.records import Chats, Gguf, Merged, Scores
+from retune.records import Chats, Gguf, Merged, Pins, Scores
 from retune.workspace import NoSpaceLeft, Step, size
-from tasks import quantize as stage
 from tasks.quantize import fan_out
-from tasks.quantize.fidelity import Pair, require_answers
-from tasks.quantize.task import GgufMismatch
-from tasks.quantize.verdict import verdict
+from tasks.quantize import task as stage
 from tests.tasks.conftest import make_base, write_chats
 
 try:
@@ -44,6 +43,7 @@ def recipe_of(**quantization) -> Recipe:
 
 
 RECIPE = recipe_of()
+PINS = Pins(dataset="sha256:0", model="sha256:0")
 
 
 class Learned:
@@ -57,15 +57,23 @@ class Learned:
         answers = teach(self.merged.path, self.chats)
         self.scores.answers.write_text(json.dumps(answers))
         self.source = self.convert("good")
+        require(self.judged())
 
     def convert(self, name: str, recipe: Recipe = RECIPE) -> Gguf:
         step = Step(stage="convert", key={"name": name})
-        return stage.convert.fn(self.merged, self.chats, self.scores, recipe, step)
+        return stage.convert.fn(self.merged, self.chats, recipe, PINS, step)
+
+    def judged(self, source: Gguf | None = None) -> Judgement:
+        return judge.source(source or self.source, self.scores, RECIPE)
+
+    def failures(self, gguf: Gguf) -> list[Verdict]:
+        """Return what speaks against a quant."""
+        return judge.quant(gguf, self.source, RECIPE).failed
 
     def quantize(self, method: str, imatrix=None, recipe: Recipe = RECIPE) -> Gguf:
         step = Step(stage="quantize", key={"method": method, "recipe": recipe.model_dump()})
         shutil.rmtree(step.folder, ignore_errors=True)
-        return stage.quantize.fn(self.source, imatrix, self.chats, method, recipe, step)
+        return stage.quantize.fn(self.source, imatrix, self.chats, method, recipe, PINS, step)
 
 
 def record(kind, name: str):
@@ -131,23 +139,30 @@ def learned(tmp_path_factory):
 @pytest.fixture(scope="module")
 def imatrix(learned):
     step = Step(stage="calibrate", key={})
-    return stage.calibrate.fn(learned.source, learned.chats, RECIPE, step)
+    return stage.calibrate.fn(learned.source, learned.chats, RECIPE, PINS, step)
 
 
-def test_the_16_bit_gguf_answers_as_the_model_did(learned):
+def test_the_16_bit_gguf_answers_as_the_model_did(learned, tmp_path):
     metrics = learned.source.metrics
     assert metrics["exact_match"] == metrics["stopped"] == metrics["same_prompts"] == 1
-    assert metrics["same_answers"] == 1
     assert metrics["tokens_per_second"] > 0
     assert metrics["perplexity"] > 1
-    assert set(learned.source.files) == {"differing_answers.json", "tiny-BF16.Modelfile"}
-    assert json.loads((learned.source.folder / "differing_answers.json").read_text()) == []
+    assert set(learned.source.files) == {"answers.json", "tiny-BF16.Modelfile"}
+    assert learned.source.params["eos"] == learned.source.params["eos_learned"] == "3 (<|im_end|>)"
+    given = json.loads(learned.source.answers.read_text())
+    assert len(given) == RECIPE.quantization.answer_rows
+    assert all(one["stopped"] and one["text"] == one["expected"] for one in given)
+    judged = learned.judged()
+    assert judged.metrics == {"same_answers": 1}
+    assert judged.write(tmp_path) == ("differing_answers.json",)
+    assert json.loads((tmp_path / "differing_answers.json").read_text()) == []
 
 
 @pytest.mark.parametrize("method", ["q8_0", "q4_k_m", "q2_k_s"])
 def test_a_sound_quant_ships(learned, imatrix, method):
     gguf = learned.quantize(method, imatrix)
-    assert gguf.ships, gguf.reason
+    assert not learned.failures(gguf)
+    assert not gguf.failure
     assert gguf.sha256 != learned.source.sha256
     assert gguf.params == {"method": method, "llama.cpp": str(llamacpp.locate())}
     assert gguf.bytes < learned.source.bytes
@@ -185,7 +200,7 @@ def test_too_little_held_out_text_names_the_settings(learned, stage_of, monkeypa
             learned.convert("short", recipe)
         else:
             step = Step(stage="calibrate", key={"short": 1})
-            stage.calibrate.fn(learned.source, learned.chats, recipe, step)
+            stage.calibrate.fn(learned.source, learned.chats, recipe, PINS, step)
 
 
 def copying(source: Path, change=lambda path: None):
@@ -224,31 +239,49 @@ def value(field):
 
 
 @pytest.mark.parametrize(
-    ("sabotage", "error", "message"),
+    ("sabotage", "name", "message"),
     [
-        (wrong_eos, GgufMismatch, r"wrong EOS: .* token 3 \(<\|im_end\|>\), the GGUF's EOS is 1"),
-        (double_bos, GgufMismatch, r"double BOS.*24 of 24 prompts"),
-        (another_template, GgufMismatch, "wrong chat template"),
-        (no_template, llamacpp.AnsweringFailed, "has no chat template"),
+        (wrong_eos, "eos", r"a turn with, 3 \(<\|im_end\|>\); seen: 1 \(<\|pad\|>\)"),
+        (double_bos, "prompts", r"seen: double BOS.*24 of 24 prompts"),
+        (another_template, "prompts", "seen: wrong chat template"),
     ],
 )
-def test_a_gguf_that_misreads_the_chat_stops_the_run(
-    learned, monkeypatch, sabotage, error, message
-):
+def test_a_gguf_that_misreads_the_chat_stops_the_run(learned, monkeypatch, sabotage, name, message):
+    sabotage_conversion(learned, monkeypatch, sabotage)
+    source = learned.convert(sabotage.__name__)
+    judged = learned.judged(source)
+    assert name in [verdict.name for verdict in judged.failed]
+    with pytest.raises(Rejected, match=message):
+        require(judged)
+    assert source.path.exists()
+    assert source.step.done
+
+
+def sabotage_conversion(learned, monkeypatch, sabotage) -> None:
     from gguf import GGUFReader
 
     convert = copying(learned.source.path, lambda path: sabotage(GGUFReader(path, "r+").fields))
     monkeypatch.setattr(llamacpp, "convert", convert)
-    with pytest.raises(error, match=message):
-        learned.convert(sabotage.__name__)
+
+
+def test_a_gguf_that_cannot_be_asked_stops_the_run(learned, monkeypatch):
+    sabotage_conversion(learned, monkeypatch, no_template)
+    with pytest.raises(llamacpp.AnsweringFailed, match="has no chat template"):
+        learned.convert("no_template")
     assert not list(Path(learned.source.folder.parent).glob("*.partial"))
 
 
 def test_a_gguf_with_another_tensor_stops_the_run(learned, monkeypatch):
     convert = copying(learned.source.path, lambda path: corrupt(path, "blk.0.ffn_down.weight"))
     monkeypatch.setattr(llamacpp, "convert", convert)
-    with pytest.raises(GgufMismatch, match=r"of 24 (questions right|answers of the GGUF end)"):
-        learned.convert("tensor")
+    source = learned.convert("tensor")
+    judged = learned.judged(source)
+    failed = {verdict.name for verdict in judged.failed}
+    assert failed
+    assert failed <= {"stopped", "exact_match"}
+    with pytest.raises(Rejected, match=r"24 of 24, but for a share of 0\.(05|1); seen: \d+ of 24"):
+        require(judged)
+    assert source.path.exists()
 
 
 def corrupt(path: Path, name: str) -> None:
@@ -266,7 +299,7 @@ def corrupt(path: Path, name: str) -> None:
         (lambda path: path.write_bytes(b"GGUF"), "it does not load"),
         (
             lambda path: corrupt(path, "blk.0.ffn_down.weight"),
-            r"KL divergence .*at most 0\.15 \(quantization\.gates\.q4_k_m\.max_kl_divergence\)",
+            r"KL divergence .*at most 0\.15; .*\(quantization\.gates\.q4_k_m\.max_kl_divergence\)",
         ),
     ],
     ids=["truncated", "cut to nothing", "one tensor corrupted"],
@@ -280,9 +313,12 @@ def test_a_broken_quant_is_kept_and_marked(learned, imatrix, monkeypatch, damage
 
     monkeypatch.setattr(llamacpp, "quantize", damaging)
     gguf = learned.quantize("q4_k_m", imatrix)
-    assert not gguf.ships
-    assert re.search(reason, gguf.reason)
+    failures = learned.failures(gguf)
+    assert any(re.search(reason, str(verdict)) for verdict in failures)
+    assert bool(gguf.failure) is (reason == "it does not load")
     assert gguf.path.exists()
+    assert gguf.step.done
+    assert gguf.answers.exists()
 
 
 def test_a_killed_program_is_no_verdict_on_the_file(learned, monkeypatch):
@@ -292,45 +328,6 @@ def test_a_killed_program_is_no_verdict_on_the_file(learned, monkeypatch):
     monkeypatch.setattr(llamacpp, "divergence", killed)
     with pytest.raises(llamacpp.LlamaCppStopped):
         learned.quantize("q8_0")
-
-
-GOOD = {"perplexity_ratio": 1.0, "kl_divergence": 0.0, "same_top_token": 1.0}
-GOOD |= {"exact_match": 0.5, "stopped": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("measure", "value", "setting"),
-    [
-        ("perplexity_ratio", 1.16, "max_perplexity_ratio"),
-        ("kl_divergence", float("nan"), "max_kl_divergence"),
-        ("same_top_token", 0.84, "min_same_top_token"),
-        ("exact_match", 0.34, "max_exact_match_drop"),
-        ("stopped", 0.94, "max_stopped_drop"),
-    ],
-)
-def test_each_measure_has_its_limit(measure, value, setting):
-    reason = verdict(GOOD | {measure: value}, GOOD, RECIPE.quantization, "q4_k_m")
-    assert f"{value:.4g}" in reason or "drop" in setting
-    assert f"(quantization.gates.q4_k_m.{setting})" in reason
-    assert ";" not in reason
-    assert not verdict(GOOD, GOOD, RECIPE.quantization, "q4_k_m")
-    assert not verdict(GOOD | {"stopped": 0.95}, GOOD, RECIPE.quantization, "q4_k_m")
-
-
-@pytest.mark.parametrize(
-    ("after", "stopped", "message"),
-    [
-        ("red and on and on", "length", "0 of 10 answers of the GGUF end by themselves, 10 did"),
-        ("blue", "stop", "answers 0 of 10 questions right, the evaluated model 10"),
-    ],
-)
-def test_worse_answers_than_evaluated_are_named(after, stopped, message):
-    question = Question(7, "f", [{"role": "user", "content": "say red"}], "red")
-    answer = llamacpp.Answer(after, stopped, tokens=4, prompt_tokens=9)
-    with pytest.raises(GgufMismatch, match=message):
-        require_answers(
-            [Pair(question, "red", True, answer)] * 10, RECIPE.quantization.gate("bf16")
-        )
 
 
 # The preflights.

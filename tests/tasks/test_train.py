@@ -10,17 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from expectations.training import judgement
+from expectations.verdicts import Rejected
 from retune.child import ChildFailed, ChildRefused, run_child
 from retune.config import Model, Training
 from retune.environment import ROOT
 from retune.models import token_ids
-from retune.tracking import client
+from retune.sources import pin
+from retune.tracking import client, start_run
+from retune.workspace import Step
 from tasks.train import data, loop
 from tasks.train.checkpoints import newest_whole, step_of
 from tasks.train.data import make_collator
 from tasks.train.job import Fit, TrainJob
 from tasks.train.loop import cut_log, require_gpu
-from tasks.train.task import run_training
+from tasks.train.task import run_training, train
 from tests.tasks.conftest import read_json_lines
 
 STEPS = list(range(1, 5 * 320 // 8 + 1))  # 5 epochs of 320 rows, 8 at a time
@@ -62,6 +66,9 @@ def test_the_loss_falls_and_the_record_says_so(at_home, trained):
     config = json.loads((trained.adapter.path / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (32, 32, True)
     assert config["base_model_name_or_path"] == at_home.model.base
+    (verdict,) = judgement(trained.adapter).verdicts
+    assert verdict.passed
+    assert verdict.seen == f"200 steps, the last loss {metrics['final_loss']:.4g}"
 
 
 def test_the_adapter_is_no_program(trained):
@@ -75,17 +82,61 @@ def test_the_model_sees_the_rows_tokens_and_no_others(at_home, trained):
     assert trained.adapter.metrics["total_tokens"] == 5 * sum(map(len, ids))
 
 
-def test_a_loss_that_is_not_a_number_ends_the_training(at_home, tmp_path):
+def no_number(folder, project) -> Model:
+    """Return a copy of the base model in `folder` that computes nothing but NaN."""
     from safetensors.torch import load_file, save_file
 
-    shutil.copytree(at_home.model.base, tmp_path / "base")
-    weights = load_file(tmp_path / "base" / "model.safetensors")
+    shutil.copytree(project.model.base, folder)
+    weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"][:] = math.nan
-    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
-    model = Model(base=str(tmp_path / "base"), load_in_4bit=False, max_length=64)
-    job = job_in(tmp_path, at_home, model=model)
-    with pytest.raises(ChildRefused, match=r"the loss is nan at step 1 .*training\.learning_rate"):
-        run_training(job, lambda event: None)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return Model(base=str(folder), load_in_4bit=False, max_length=64)
+
+
+def train_once(project, name: str, model: Model, **settings):
+    config = Training(**{"optimizer": "adamw_torch", "max_steps": 2} | settings)
+    recipe = project.recipe(model=model, training=config)
+    pins = project.pins.model_copy(update={"model": pin(model.base, None, "model", "model.base")})
+    step = Step(stage="train", key={"test": name})
+    with start_run(recipe, name, {}) as run:
+        return train.fn(project.chats, run, recipe, pins, step)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training(at_home, tmp_path):
+    model = no_number(tmp_path / "base", at_home)
+    reason = r"the loss is nan at step 1 .*training\.learning_rate"
+    with pytest.raises(Rejected, match=f"training rejected: .*\n.*seen: {reason}") as caught:
+        train_once(at_home, "nan", model)
+    (verdict,) = caught.value.verdicts
+    assert (verdict.gate, verdict.name, verdict.severity) == ("train", "convergence", "critical")
+    step = Step(stage="train", key={"test": "nan"})
+    assert not step.done
+    partial = step.folder.with_name(f"{step.folder.name}.partial")
+    assert not (partial / "checkpoints").exists()  # they would lead to the same end
+
+
+def test_what_is_refused_before_the_first_step_has_not_diverged(at_home):
+    with pytest.raises(ChildRefused, match="paged_adamw_8bit needs a GPU"):
+        train_once(at_home, "refused", at_home.model, optimizer="paged_adamw_8bit")
+
+
+BLIND = """
+import runpy
+from tasks.train.health import Health
+
+Health.check = lambda *_: None
+runpy.run_path({child!r}, run_name="__main__")
+"""
+
+
+def test_weights_that_are_not_finite_at_the_end_have_diverged(at_home, tmp_path):
+    job = job_in(tmp_path, at_home, model=no_number(tmp_path / "base", at_home), backend="trl")
+    events = []
+    with pytest.raises(ChildRefused, match="the weights hold values that are not finite"):
+        run_child(wrapped(tmp_path, BLIND), job, tmp_path / "child.log", events.append)
+    (diverged,) = [event for event in events if event["event"] == "diverged"]
+    assert "not finite" in diverged["reason"]
+    assert not job.checkpoints.exists()
 
 
 def test_a_token_that_the_base_has_no_embedding_for_is_refused(at_home, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -9,16 +10,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from expectations.messages import Rules
-from expectations.scores import distribution
-from expectations.suite import fingerprint
+from expectations.data import judgement as judge
+from expectations.data.messages import Rules
+from expectations.data.scores import distribution
+from expectations.data.suite import fingerprint
+from expectations.verdicts import Rejected, require
 from retune.config import Recipe, Validation
 from retune.flaws import DATASET_EXPECTATIONS, FLAWS
-from retune.sources import SourceError, pin_file
+from retune.records import Pins, Rows, Screened
+from retune.sources import SourceError, pin, pin_file
+from retune.workspace import Step, read_output
+from tasks.validate import key, scoring
 from tasks.validate.gate import FILES, gate
 from tasks.validate.prompts import evaluation_prompts
 from tasks.validate.prompts_child import texts
+from tasks.validate.task import screen, validate
 from tests.expectations.test_features import AWS_KEY, A, Q, prose, write
+from tests.tasks.conftest import make_tokenizer
+from tests.tasks.test_scoring import make_classifier, run_here
 
 
 def sound(count: int) -> list:
@@ -160,6 +169,8 @@ def test_no_secret_leaves_the_gate(tmp_path):
     for file in tmp_path.rglob("*"):
         if file.is_file() and file.name != "in.parquet":
             assert AWS_KEY.encode() not in file.read_bytes(), file
+            if file.suffix == ".parquet":
+                assert AWS_KEY not in pl.read_parquet(file).write_ndjson(), file
 
 
 def test_scores_that_moved_are_drift(tmp_path):
@@ -261,39 +272,233 @@ def test_a_benchmark_file_is_read_as_pinned_and_within_limits(tmp_path):
         evaluation_prompts(with_benchmark(bomb))
 
 
-def test_missing_scores_are_made_and_stored_ones_checked(tmp_path, monkeypatch):
-    from tasks.validate import scoring
-    from tests.tasks.test_scoring import make_classifier, run_here
-
+@pytest.fixture
+def classifier(tmp_path, monkeypatch) -> dict:
+    """The settings of a classifier that scores in this process."""
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(scoring, "run_child", run_here)
     model = str(make_classifier(tmp_path / "model"))
-    settings = {
+    return {
         "score_min": -99.0,
         "score_max": 99.0,
         "classifier": {"model": model, "max_length": 32},
     }
+
+
+def test_missing_scores_are_made_and_stored_ones_checked(tmp_path, classifier):
     rows = [*sound(30), [Q, Q, A]]
-    made = run_gate(tmp_path, *rows, scores=[None] * 31, **settings)
+    made = run_gate(tmp_path, *rows, scores=[None] * 31, **classifier)
     assert made.accepted == 30
     scored = pl.read_parquet(tmp_path / "rows.parquet")["score"]
     assert scored.null_count() == 0
     assert scored.n_unique() > 1
 
-    settings["classifier"] |= {"sample": 20}
-    same = run_gate(tmp_path, *rows, scores=[*scored, 0.0], **settings)
+    classifier["classifier"] |= {"sample": 20}
+    same = run_gate(tmp_path, *rows, scores=[*scored, 0.0], **classifier)
     assert same.metrics()["score_agreement"] == 1.0
-    moved = run_gate(tmp_path, *rows, scores=[*(scored + 1), 0.0], **settings)
+    moved = run_gate(tmp_path, *rows, scores=[*(scored + 1), 0.0], **classifier)
     assert [verdict.name for verdict in moved.failed] == ["min_agreement"]
     assert "at least 95.0% of a sample score within 0.1 of what is stored; seen: 0.0%" in (
         moved.message()
     )
 
 
+TOO_FLAWED = [*sound(20), *[[A, Q]] * 20]
+WHY_TOO_FLAWED = """\
+dataset rejected: 2 critical expectations failed over 40 rows
+- expected: at most 5% of the rows have roles out of order (user and assistant must alternate, \
+ending with assistant); seen: 50.0% (20 of 40 rows), e.g. row 20 ('assistant user: 4') \
+(validation.tolerances.roles_out_of_order)
+- expected: at most 10.0% of the rows go to quarantine; seen: 50.0% (20 of 40 rows): 20 with roles \
+out of order (user and assistant must alternate, ending with assistant), e.g. row 20 \
+('assistant user: 4') (validation.max_quarantined_share)
+Repair the dataset, or change the setting named if it is right as it is."""
+
+
 def test_the_classifier_is_not_asked_about_rows_that_are_rejected_anyway(tmp_path, monkeypatch):
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
     settings = {"classifier": {"model": str(tmp_path / "there-is-none")}}
-    report = run_gate(tmp_path, *sound(20), *[[A, Q]] * 20, scores=[None] * 40, **settings)
+    report = run_gate(tmp_path, *TOO_FLAWED, scores=[None] * 40, **settings)
     assert {verdict.name for verdict in report.failed} == {
         *("roles_out_of_order", "max_quarantined_share"),
     }
+    assert report.message() == WHY_TOO_FLAWED
+    assert len(pl.read_parquet(tmp_path / "rows.parquet")) == 20
+    for file in FILES:
+        assert (tmp_path / file).exists(), file
+    few = run_gate(tmp_path, *sound(9), scores=[None] * 9, **settings)
+    assert [verdict.name for verdict in few.failed] == ["min_rows"]
+
+
+def test_rows_that_are_rejected_anyway_may_have_scores_that_are_no_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    scores = [math.nan, math.inf, -math.inf, None, *[3.0] * 36]
+    settings = {"classifier": {"model": str(tmp_path / "there-is-none"), "score": "missing"}}
+    report = run_gate(tmp_path, *TOO_FLAWED, scores=scores, **settings)
+    assert report.message() == WHY_TOO_FLAWED
+    assert report.scores.mean == 3.0
+
+
+def test_stored_scores_are_judged_with_flawed_rows(tmp_path):
+    report = run_gate(tmp_path, *TOO_FLAWED, scores=[99.0] * 10 + [3.0] * 30)
+    assert {verdict.name for verdict in report.failed} == {
+        *("roles_out_of_order", "max_quarantined_share", "score_out_of_range"),
+    }
+
+
+class Line:
+    """The first stages of the line as the flow calls them, on rows in a home folder of their own."""
+
+    def __init__(self, folder, monkeypatch) -> None:
+        monkeypatch.setenv("RETUNE_HOME", str(folder / "home"))
+        make_tokenizer(folder / "base")
+        self.base = str(folder / "base")
+        self.pins = Pins(dataset="d", model=pin(self.base, None, "model", "model.base"))
+        self.fetched = Step(stage="fetch", key={"test": 1})
+
+    def recipe(self, **settings) -> Recipe:
+        values = {"name": "r", "model": {"base": self.base}, "dataset": {"source": "d.jsonl"}}
+        return Recipe.parse(values | {"validation": {"min_rows": 10, **settings}}, "r")
+
+    def fetch(self, *conversations, **columns) -> Rows:
+        self.fetched.folder.mkdir(parents=True)
+        path = write(self.fetched.folder, *conversations, **columns)
+        rows = Rows(step=self.fetched, started=datetime.now(UTC), seconds=0)
+        path.rename(rows.path)
+        return rows
+
+    def steps(self, recipe: Recipe) -> tuple[Step, Step]:
+        """Return the steps of screen and validate."""
+        screened = Step(stage="screen", key=key.screen(recipe, self.pins, self.fetched))
+        return screened, Step(stage="validate", key=key.validate(recipe, self.pins, screened))
+
+    def screen(self, rows: Rows, recipe: Recipe) -> Screened:
+        return screen.fn(rows, recipe, self.pins, self.steps(recipe)[0])
+
+    def validate(self, rows: Rows, screened: Screened, recipe: Recipe) -> Rows:
+        return validate.fn(rows, screened, recipe, self.pins, self.steps(recipe)[1])
+
+
+@pytest.fixture
+def line(tmp_path, monkeypatch):
+    from prefect.logging import disable_run_logger
+
+    with disable_run_logger():
+        yield Line(tmp_path, monkeypatch)
+
+
+def test_rows_that_are_too_flawed_are_rejected_before_any_score_is_asked_for(line, tmp_path):
+    recipe = line.recipe(classifier={"model": "/there/is/none"})
+    screened = line.screen(line.fetch(*TOO_FLAWED, scores=[None] * 40), recipe)
+    judgement = judge.screening(screened, recipe)
+    with pytest.raises(Rejected) as error:
+        require(judgement)
+    assert str(error.value) == WHY_TOO_FLAWED
+    assert read_output(screened.step, Screened).metrics == screened.metrics
+    assert len(pl.read_parquet(screened.features)) == 40
+    assert len(pl.read_parquet(screened.folder / "quarantine.parquet")) == 20
+    assert screened.metrics["flaws/roles_out_of_order"] == screened.metrics["quarantined"] == 20
+    for file in judgement.write(tmp_path):
+        assert (tmp_path / file).exists(), file
+
+
+def test_what_the_filter_leaves_is_not_judged_before_it(line):
+    """Of one source there are too many rows, until the worse ones among them are dropped."""
+    one = {"max_source_share": 0.5, "severities": {"max_source_share": "critical"}}
+    recipe = line.recipe(keep_score_min=2.5, **one)
+    scores = [1.0] * 20 + [3.0] * 20
+    rows = line.fetch(*sound(40), scores=scores, source=["a"] * 30 + ["b"] * 10)
+    screened = line.screen(rows, recipe)
+    assert screened.metrics["accepted"] == 40
+    judgement = judge.screening(screened, recipe)
+    assert judgement.failed == []
+    assert judgement.write is None  # it comes with the scores
+    done = line.validate(rows, screened, recipe)
+    assert (done.metrics["accepted"], done.metrics["filtered"]) == (20, 20)
+    assert judge.judgement(done, recipe, None).failed == []
+
+
+def test_the_stage_finishes_with_scores_that_are_rejected(line, tmp_path):
+    recipe = line.recipe(score_mean_min=4.0)
+    rows = line.fetch(*sound(30), [Q, Q, A], source=[AWS_KEY] * 31)
+    screened = line.screen(rows, recipe)
+    require(judge.screening(screened, recipe))
+    done = line.validate(rows, screened, recipe)
+    judgement = judge.judgement(done, recipe, None)
+    with pytest.raises(Rejected, match=r"mean score is at least 4; seen: 3\.000"):
+        require(judgement)
+    assert read_output(done.step, Rows).metrics == done.metrics
+    assert pl.read_parquet(done.path)["source"].unique().to_list() == [AWS_KEY]
+    assert pl.read_parquet(done.features)["source"].unique().to_list() == ["[secret]"]
+    assert {"quarantine.parquet", "scores.json"} == set(done.files)
+    assert all((done.folder / file).is_file() for file in done.files)
+    assert set(judgement.write(tmp_path)) == set(FILES) - set(done.files)
+
+
+CRITICAL = dict.fromkeys(("max_source_share", "exact_duplicate", "min_distinct_scores"), "critical")
+# The rows below pass, but meet no limit of these.
+STRICTER = {
+    "severities": CRITICAL,
+    "tolerances": {"roles_out_of_order": 0.01},
+    "min_rows": 400,
+    "max_quarantined_share": 0.01,
+    "max_source_share": 0.5,
+    "drift": {"max_psi": 1e-6, "max_ks": 1e-6},
+    "score_mean_min": 3.5,
+    "score_quantiles_min": {0.05: 3.0, 0.5: 2.0},
+    "score_threshold": 3.0,
+    "min_distinct_scores": 400,
+    "max_below_threshold_share": 0.2,
+}
+OTHER = {
+    "severities": {"exact_duplicate": "info"},
+    "score_mean_max": 2.5,
+    "score_threshold": 3.0,
+    "max_below_threshold_share": 0.9,
+}
+
+
+def test_a_limit_that_changed_is_judged_by_without_looking_at_a_row(line, tmp_path):
+    """The same tables, judged by other limits, give what the whole gate gives under these."""
+    rng = np.random.default_rng(0)
+    old = distribution(rng.normal(3.0, 0.3, 2000))
+    conversations = [*sound(360), *[[A, Q]] * 8, *sound(20)]  # the last ones repeat the first
+    scores = [*rng.normal(3.0, 0.3, 387), math.nan]
+    columns = {"source": ["a"] * 250 + ["b"] * 138}
+    recipe, stricter, other = line.recipe(), line.recipe(**STRICTER), line.recipe(**OTHER)
+    rows = line.fetch(*conversations, scores=scores, **columns)
+    screened = line.screen(rows, recipe)
+    done = line.validate(rows, screened, recipe)
+    rows.path.unlink()
+    assert STRICTER.keys() | OTHER.keys() == key.LIMITS
+    assert line.steps(stricter) == line.steps(other) == line.steps(recipe)
+
+    def failing(judgement) -> set[str]:
+        return {verdict.name for verdict in judgement.failed}
+
+    assert failing(judge.screening(screened, recipe)) == set()
+    assert failing(judge.judgement(done, recipe, old)) == set()
+    assert failing(judge.judgement(done, other, old)) == {"score_mean_max"}
+    of_rows = {"min_rows", "max_quarantined_share", "roles_out_of_order", "exact_duplicate"}
+    assert failing(judge.screening(screened, stricter)) == of_rows
+    judgement = judge.judgement(done, stricter, old)
+    assert failing(judgement) == of_rows | {
+        *("max_source_share", "max_psi", "max_ks", "score_mean_min", "score_quantiles_min"),
+        *("max_below_threshold_share", "min_distinct_scores"),
+    }
+    settings = {"rows": columns, "reference": old, **STRICTER}
+    fresh = run_gate(tmp_path, *conversations, scores=scores, **settings)
+    assert judgement.verdicts == fresh.verdicts
+    assert judgement.markdown == fresh.markdown()
+
+
+def test_the_limit_on_agreement_is_judged_by_again_too(line, classifier):
+    classifier["classifier"] |= {"sample": 20}
+    recipe = line.recipe(**classifier)
+    rows = line.fetch(*sound(30))
+    done = line.validate(rows, line.screen(rows, recipe), recipe)
+    assert [v.name for v in judge.judgement(done, recipe, None).failed] == ["min_agreement"]
+    classifier["classifier"] |= {"min_agreement": 0.0}
+    laxer = line.recipe(**classifier)
+    assert line.steps(laxer) == line.steps(recipe)
+    assert judge.judgement(done, laxer, None).failed == []

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expectations import similarity
-from expectations.messages import Rules, explode, judge_messages, judge_rows
+from expectations.data import similarity
+from expectations.data.messages import Rules, explode, judge_messages, judge_rows
 from retune.config import Validation
 from retune.flaws import FLAWS
 from retune.overlap import ahead
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 BATCH = 10_000  # rows judged together; bounds memory, not results
-ACROSS_ROWS = ("exact_duplicate", "near_duplicate", "contaminated")
+SCORE_FLAWS = ("score_missing", "score_not_finite", "score_out_of_range")
 
 
 def batches(rows: Path, size: int = BATCH) -> "Iterator[pl.DataFrame]":
@@ -37,9 +37,10 @@ def features(
 ) -> "pl.DataFrame":
     """Judge every row of a Parquet file by itself, against its equals and against the prompts.
 
-    Returns one line per row, in order: `row`, `source`, `score`, `turns`, `chars` (of the longest
-    message), one boolean per name in FLAWS but the scores' (see `with_scores`), and `twin` (the row
-    that a duplicate repeats, else null). A duplicate is a row that repeats an earlier *sound* one.
+    Returns one line per row, in order: `row`, `source`, `source_id` (its hash), `score`, `turns`,
+    `chars` (of the longest message), one boolean per name in FLAWS but the scores' (see
+    `with_scores`), and `duplicate_of` (the row that a duplicate repeats, else null). A duplicate is
+    a row that repeats an earlier *sound* one.
     `on_progress` is told how many rows are done.
     """
     import numpy as np
@@ -100,13 +101,13 @@ def with_scores(
 def _with_duplicates(
     table: "pl.DataFrame", near: "tuple[np.ndarray, np.ndarray] | None", config: Validation
 ) -> "pl.DataFrame":
-    """Add `exact_duplicate`, `near_duplicate` and `twin`."""
+    """Add `exact_duplicate`, `near_duplicate` and `duplicate_of`."""
     import polars as pl
 
     sound = is_sound(table, config) & (pl.col("turns") > 0)
     first = pl.col("row").filter(sound).first().over("content")
-    table = table.with_columns(twin=pl.when(sound & (pl.col("row") > first)).then(first))
-    table = table.with_columns(exact_duplicate=pl.col("twin").is_not_null())
+    table = table.with_columns(duplicate_of=pl.when(sound & (pl.col("row") > first)).then(first))
+    table = table.with_columns(exact_duplicate=pl.col("duplicate_of").is_not_null())
     table = table.with_columns(near_duplicate=pl.lit(False))
     if near is not None:
         asked = table.select(sound & ~pl.col("exact_duplicate") & pl.col("has_shingles"))
@@ -118,9 +119,9 @@ def _with_duplicates(
         places = pl.Series(index[twins >= 0], dtype=pl.UInt32)
         table = table.with_columns(
             near_duplicate=table["near_duplicate"].scatter(places, True),
-            twin=table["twin"].scatter(places, table["row"].gather(twin)),
+            duplicate_of=table["duplicate_of"].scatter(places, table["row"].gather(twin)),
         )
-    return table.drop("content", "has_shingles")
+    return table.drop("content", "has_shingles").with_columns(source_id=pl.col("source").hash())
 
 
 def is_sound(table: "pl.DataFrame", config: Validation) -> "pl.Expr":
@@ -140,8 +141,8 @@ def reasons(table: "pl.DataFrame") -> "pl.Series":
     return table.select(reasons=pl.concat_list(named).list.drop_nulls()).to_series()
 
 
-def fate(table: "pl.DataFrame", config: Validation) -> "pl.Series":
-    """Return for each line of the feature table what becomes of the row.
+def with_disposition(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
+    """Add what becomes of each row to the feature table, `disposition`.
 
     `accepted`, `quarantined` (it has a flaw that the recipe does not keep), or `filtered` (sound,
     but its score is below `keep_score_min` or not among the `keep_top_share`; of equal scores
@@ -151,16 +152,34 @@ def fate(table: "pl.DataFrame", config: Validation) -> "pl.Series":
 
     sound = is_sound(table, config)
     score = pl.col("score").fill_null(float("-inf"))
-    wanted = pl.lit(True)
+    passes = pl.lit(True)
     if config.keep_score_min is not None:
-        wanted = score >= config.keep_score_min
+        passes = score >= config.keep_score_min
     if config.keep_top_share is not None:
         rank = pl.when(sound).then(score).rank("ordinal", descending=True)
-        wanted = rank <= (sound.sum() * config.keep_top_share).ceil()
-    return table.select(
-        fate=pl.when(~sound)
+        passes = rank <= (sound.sum() * config.keep_top_share).ceil()
+    return table.with_columns(
+        disposition=pl.when(~sound)
         .then(pl.lit("quarantined"))
-        .when(wanted)
+        .when(passes)
         .then(pl.lit("accepted"))
         .otherwise(pl.lit("filtered"))
-    ).to_series()
+    )
+
+
+def unscored(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
+    """Return the feature table with its dispositions as far as they hang on no score."""
+    import polars as pl
+
+    nothing = {flaw: pl.lit(False) for flaw in SCORE_FLAWS}
+    free = config.model_copy(update={"keep_score_min": None, "keep_top_share": None})
+    return with_disposition(table.with_columns(**nothing), free)
+
+
+def sound_scores(table: "pl.DataFrame") -> "pl.Series":
+    """Return the scores of the sound rows, those that the filter drops included.
+
+    Before they are judged (`with_scores`) some may be no numbers; these are left out.
+    """
+    scores = table.filter(table["disposition"] != "quarantined")["score"]
+    return scores.filter(scores.is_finite())

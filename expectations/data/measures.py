@@ -3,8 +3,8 @@
 from math import inf
 from typing import TYPE_CHECKING
 
-from expectations.features import fate
-from expectations.scores import Distribution, distribution, ks, psi
+from expectations.data.features import sound_scores
+from expectations.data.scores import Distribution, distribution, ks, psi
 from retune.config import Validation
 
 if TYPE_CHECKING:
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 LEAST_FOR_DRIFT = 300
 
 
-def sound_scores(table: "pl.DataFrame", config: Validation) -> "pl.Series":
-    """Return the scores of the sound rows, those that the filter drops included."""
-    return table.filter(fate(table, config) != "quarantined")["score"].drop_nulls()
-
-
 def measures(
     table: "pl.DataFrame",
     config: Validation,
@@ -28,18 +23,18 @@ def measures(
 ) -> dict[str, float]:
     """Return one number per dataset expectation, by the expectation's name.
 
-    `table` is the feature table, `reference` the scores of the last accepted run, `agreement` the
-    share of re-scored rows that agree; expectations without (enough of) these are missing.
+    `table` is the feature table with dispositions, `reference` the scores of the last accepted run,
+    `agreement` the share of re-scored rows that agree; expectations without (enough of) these are
+    missing.
     Scores are those of the sound rows before the filter; where there is none at all, no limit on
     them is met.
     """
     rows = len(table)
-    ends = fate(table, config)
-    scores = sound_scores(table, config)
-    sources = table.filter(ends == "accepted")["source"].value_counts()
+    disposition, scores = table["disposition"], sound_scores(table)
+    sources = table.filter(disposition == "accepted")["source_id"].value_counts()
     found: dict[str, float] = {
-        "min_rows": (ends == "accepted").sum(),
-        "max_quarantined_share": (ends == "quarantined").sum() / rows,
+        "min_rows": (disposition == "accepted").sum(),
+        "max_quarantined_share": (disposition == "quarantined").sum() / rows,
         "max_source_share": (sources["count"].max() or 0) / max(sources["count"].sum(), 1),
         "score_mean_min": -inf,
         "score_mean_max": inf,

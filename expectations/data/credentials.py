@@ -8,7 +8,7 @@ detector sees only that.
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.candidates import any_holds, without_look_arounds
+from expectations.data.candidates import any_holds, without_look_arounds
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.candidates import judged, without_look_arounds
+from expectations.data.candidates import judged, without_look_arounds
 
 if TYPE_CHECKING:
     import re

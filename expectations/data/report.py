@@ -1,18 +1,20 @@
 """The gate's report: what was found, in numbers and in sentences that a person can act on."""
 
+from collections.abc import Callable
 from math import isinf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from expectations.features import fate
-from expectations.masking import mask
-from expectations.measures import sound_scores
-from expectations.scores import Distribution, distribution
-from expectations.suite import title
+from expectations.data.features import sound_scores
+from expectations.data.masking import mask
+from expectations.data.scores import Distribution, distribution
+from expectations.data.suite import title
+from expectations.verdicts import Judgement, Verdict
 from retune.config import Validation
 from retune.escaping import markdown, visible
-from retune.flaws import FLAWS, Severity
+from retune.flaws import FLAWS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,10 +22,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = 3  # rows shown per flaw
 SOURCES = 10  # largest ones listed
-
-
-class DatasetRejected(ValueError):
-    """A critical expectation failed; the message names what, how many rows, and an example."""
+GATE = "validate"
+ADVICE = "Repair the dataset, or change the setting named if it is right as it is."
 
 
 class Finding(BaseModel):
@@ -34,17 +34,6 @@ class Finding(BaseModel):
     rows: int
     quarantined: bool
     examples: list[tuple[int, str]]
-
-
-class Verdict(BaseModel):
-    """One expectation: what it demands, what was seen, and the setting that holds its limit."""
-
-    name: str
-    title: str
-    severity: Severity
-    success: bool
-    seen: str
-    setting: str
 
 
 class Report(BaseModel):
@@ -66,16 +55,34 @@ class Report(BaseModel):
     @property
     def failed(self) -> list[Verdict]:
         """The critical expectations that failed; any of them blocks the run."""
-        return [v for v in self.verdicts if v.severity == "critical" and not v.success]
+        return [verdict for verdict in self.verdicts if verdict.blocks]
 
     @property
     def warnings(self) -> list[Verdict]:
         """The expectations that failed and only warn."""
-        return [v for v in self.verdicts if v.severity == "warning" and not v.success]
+        return [v for v in self.verdicts if v.severity == "warning" and not v.passed]
+
+    def judgement(self, write: Callable[[Path], tuple[str, ...]] | None = None) -> Judgement:
+        """Return the verdicts with all that goes with them; `write` writes the report's files."""
+        return Judgement(
+            stage=GATE,
+            subject="dataset",
+            verdicts=self.verdicts,
+            extent=f"{self.rows:,} rows",
+            advice=ADVICE,
+            # What the stage itself has counted it has logged.
+            metrics={
+                name: value
+                for name, value in self.metrics().items()
+                if name not in ("rows", "accepted", "filtered") and not name.startswith("flaws/")
+            },
+            write=write,
+            markdown=self.markdown(),
+        )
 
     def message(self) -> str:
-        """Return why the dataset is rejected: each failure, its size, an example and the setting."""
-        return rejection(self.failed, self.rows)
+        """Return why the dataset is rejected, a line for each expectation that failed."""
+        return self.judgement().message()
 
     def markdown(self) -> str:
         """Return what was found as a table: each flaw, how many rows have it, and examples."""
@@ -88,8 +95,8 @@ class Report(BaseModel):
         ]
         for found in self.findings:
             examples = "; ".join(f"row {row}: {text}" for row, text in found.examples)
-            fate = "quarantined" if found.quarantined else "kept"
-            cells = (f"{found.rows:,}", markdown(found.title), fate, markdown(examples))
+            then = "quarantined" if found.quarantined else "kept"
+            cells = (f"{found.rows:,}", markdown(found.title), then, markdown(examples))
             lines.append(f"| {' | '.join(cells)} |")
         lines += ["", "| source | rows |", "|---|---:|"]
         lines += [f"| {markdown(name)} | {rows:,} |" for name, rows in self.sources.items()]
@@ -121,15 +128,6 @@ class Report(BaseModel):
         return numbers | {f"flaws/{name}": found.get(name, 0) for name in FLAWS}
 
 
-def rejection(failed: list[Verdict], rows: int) -> str:
-    """Return the message of failed expectations over a dataset of `rows` rows."""
-    many = "expectation" if len(failed) == 1 else "expectations"
-    lines = [f"dataset rejected: {len(failed)} critical {many} failed over {rows:,} rows"]
-    lines += [f"- expected: {v.title}; seen: {v.seen} ({v.setting})" for v in failed]
-    lines.append("Repair the dataset, or change the setting named if it is right as it is.")
-    return "\n".join(lines)
-
-
 def report(
     table: "pl.DataFrame",
     examples: "pl.DataFrame",
@@ -140,24 +138,26 @@ def report(
 ) -> Report:
     """Summarise the feature table, excerpts of flawed rows (`row`, `reason`, `excerpt`), GX's
     results and the measures."""
-    ends = fate(table, config)
+    disposition = table["disposition"]
     findings = [_finding(table, examples, flaw, config) for flaw in FLAWS]
     findings = sorted((f for f in findings if f.rows), key=lambda found: -found.rows)
-    sources = table.filter(ends == "accepted")["source"].value_counts(sort=True).head(SOURCES)
+    sources = (
+        table.filter(disposition == "accepted")["source"].value_counts(sort=True).head(SOURCES)
+    )
     return Report(
         suite=suite,
         rows=len(table),
-        accepted=(ends == "accepted").sum(),
-        quarantined=(ends == "quarantined").sum(),
-        filtered=(ends == "filtered").sum(),
+        accepted=(disposition == "accepted").sum(),
+        quarantined=(disposition == "quarantined").sum(),
+        filtered=(disposition == "filtered").sum(),
         findings=findings,
         verdicts=[
-            _verdict(entry, table, findings, measures, config)
+            _verdict(entry, table, findings, measures)
             for result in results
             for entry in result.results
         ],
         measures={name: value for name, value in measures.items() if not isinf(value)},
-        scores=distribution(sound_scores(table, config)),
+        scores=distribution(sound_scores(table)),
         sources=dict(sources.iter_rows()),
     )
 
@@ -181,7 +181,6 @@ def _verdict(
     table: "pl.DataFrame",
     findings: list[Finding],
     measures: dict[str, float],
-    config: Validation,
 ) -> Verdict:
     meta = entry.expectation_config.meta
     name = meta["name"]
@@ -192,16 +191,18 @@ def _verdict(
     elif name == "score_quantiles_min":
         few, scored = entry.result["unexpected_count"], entry.result["element_count"]
         scored -= entry.result.get("missing_count") or 0
-        seen = f"{few:,} of {scored:,} scores below it; {_extremes(table, config)}"
+        seen = f"{few:,} of {scored:,} scores below it; {_extremes(table)}"
     else:
-        seen = _seen_measure(name, bool(entry.success), table, findings, measures, config)
+        seen = _seen_measure(name, bool(entry.success), table, findings, measures)
     return Verdict(
+        gate=GATE,
         name=name,
-        title=meta["title"],
-        severity=entry.expectation_config.severity,
-        success=bool(entry.success),
+        expected=meta["title"],
         seen=seen,
+        limit=meta["limit"],
         setting=meta["setting"],
+        severity=entry.expectation_config.severity,
+        passed=bool(entry.success),
     )
 
 
@@ -219,7 +220,6 @@ def _seen_measure(
     table: "pl.DataFrame",
     findings: list[Finding],
     measures: dict[str, float],
-    config: Validation,
 ) -> str:
     if name in ("max_psi", "max_ks") and name not in measures:
         return "no accepted run with other data, or too few scores, to compare with"
@@ -234,19 +234,20 @@ def _seen_measure(
         text = share if name == "max_quarantined_share" else f"{count:,} rows"
         return text if success else f"{text}: {_worst(findings)}"
     if name == "max_source_share":
-        source = table.filter(fate(table, config) == "accepted")["source"].mode()
+        source = table.filter(table["disposition"] == "accepted")["source"].mode()
         largest = source.sort()[:1].to_list()
         return f"{value:.1%} from {visible(largest[0]) if largest else 'nowhere'}"
     if name.startswith("score_mean"):
-        return f"{value:.3f}; {_extremes(table, config)}"
+        return f"{value:.3f}; {_extremes(table)}"
     if name == "min_distinct_scores":
         return f"{value:,.0f}"
     return f"{value:.1%}" if name.endswith(("_share", "_agreement")) else f"{value:.3f}"
 
 
-def _extremes(table: "pl.DataFrame", config: Validation) -> str:
+def _extremes(table: "pl.DataFrame") -> str:
     """Name the lowest and the highest score of the sound rows, and whose they are."""
-    scored = table.filter(fate(table, config) != "quarantined").drop_nulls("score").sort("score")
+    sound = table.filter(table["disposition"] != "quarantined")
+    scored = sound.drop_nulls("score").sort("score")
     if scored.is_empty():
         return "there are no scores"
     (low, first), (high, last) = scored.select("score", "row")[[0, -1]].rows()

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from expectations import masking
-from expectations import messages as m
-from expectations.messages import MESSAGE_FLAWS, Rules, explode, judge_messages
-from expectations.personal import FORMS
+from expectations.data import masking
+from expectations.data import messages as m
+from expectations.data.messages import MESSAGE_FLAWS, Rules, explode, judge_messages
+from expectations.data.personal import FORMS
 from retune.flaws import FLAWS
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _of_whole_row(
             "row", about=pl.format("score {}: ", pl.col("score").cast(pl.String).fill_null("none"))
         )
     if flaw.endswith("_duplicate"):
-        return table.select("row", about=pl.format("like row {}: ", "twin"))
+        return table.select("row", about=pl.format("like row {}: ", "duplicate_of"))
     return batch.select("row", about=pl.lit(""))
 
 

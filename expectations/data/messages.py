@@ -7,7 +7,7 @@ and where it may take longer than the text is long, only for the places in them 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations import credentials, personal
+from expectations.data import credentials, personal
 from retune.chat import END, START
 from retune.config import Validation
 from retune.flaws import OVERSIZED

@@ -7,7 +7,8 @@ the data is escaped.
 import base64
 from collections.abc import Mapping, Sequence
 
-from expectations.report import Finding, Report, Verdict
+from expectations.data.report import Finding, Report
+from expectations.verdicts import Verdict, ranked
 from retune.escaping import html
 
 # `default-src 'none'`: even a picture that slipped through would not be fetched.
@@ -78,25 +79,23 @@ def _numbers(report: Report) -> str:
 
 def _expectations(verdicts: Sequence[Verdict]) -> str:
     """Return the table of expectations, the failed ones first, the gravest of them at the top."""
-    gravity = {"critical": 0, "warning": 1, "info": 2}
-    ranked = sorted(verdicts, key=lambda one: (one.success, gravity[one.severity]))
     rows = [
         (
             _result(verdict),
             verdict.severity,
-            html(verdict.title),
+            html(verdict.expected),
             html(verdict.seen),
             f"<code>{html(verdict.setting)}</code>",
         )
-        for verdict in ranked
+        for verdict in ranked(verdicts)
     ]
     return _table(("result", "severity", "*expected", "*seen", "setting"), rows)
 
 
 def _result(verdict: Verdict) -> str:
-    if verdict.success:
+    if verdict.passed:
         return '<span class="good">passed</span>'
-    return '<span class="bad">FAILED</span>' if verdict.severity == "critical" else "failed"
+    return f'<span class="bad">{verdict.outcome}</span>' if verdict.blocks else verdict.outcome
 
 
 def _findings(findings: Sequence[Finding], rows: int) -> str:

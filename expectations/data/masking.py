@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from expectations.credentials import MORE_SECRETS, detectors, secret_pattern
-from expectations.personal import EMAIL, FORMS, PHONE, any_pattern
+from expectations.data.credentials import MORE_SECRETS, detectors, secret_pattern
+from expectations.data.personal import EMAIL, FORMS, PHONE, any_pattern
 
 if TYPE_CHECKING:
     import polars as pl

@@ -2,12 +2,14 @@
 
 import base64
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect.artifacts import create_image_artifact, create_table_artifact
 
+from expectations.verdicts import Verdict
 from retune.escaping import table
 from retune.plots import Point, size_and_quality
 from retune.records import Gguf
@@ -21,15 +23,19 @@ MEASURES = (
 )
 
 
-def report(files: list[Gguf], run: Run) -> None:
-    """Log table and chart of the quants in `files` to the run's own artifacts and to Prefect."""
-    rows = [row(gguf) for gguf in files]
+def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run) -> None:
+    """Log table and chart of the quants in `files` to the run's own artifacts and to Prefect.
+
+    `reasons` are, by a file's name, the verdicts for which it does not ship.
+    """
+    rows = [row(gguf, reasons[gguf.file]) for gguf in files]
     create_table_artifact(
         table=table(rows), key="gguf-files", description="The GGUF files of this run"
     )
     with TemporaryDirectory(prefix="retune-report-") as name:
         folder = Path(name)
-        size_and_quality([p for p in map(point, files) if p], folder / CHART)
+        points = [point(gguf, ships=not reasons[gguf.file]) for gguf in files]
+        size_and_quality([place for place in points if place], folder / CHART)
         (folder / TABLE).write_text(json.dumps(rows, indent=1))
         run.log_files(folder, (CHART, TABLE), STAGE)
         picture = base64.b64encode((folder / CHART).read_bytes()).decode()
@@ -40,7 +46,7 @@ def report(files: list[Gguf], run: Run) -> None:
     )
 
 
-def row(gguf: Gguf) -> dict[str, Any]:
+def row(gguf: Gguf, reasons: Sequence[Verdict]) -> dict[str, Any]:
     """Return one row of the table; a file that does not load has few measures."""
     return {
         "file": gguf.file,
@@ -48,12 +54,12 @@ def row(gguf: Gguf) -> dict[str, Any]:
         "bytes": gguf.bytes,
         **{name: gguf.metrics.get(name) for name in MEASURES},
         "sha256": gguf.sha256,
-        "ships": gguf.ships,
-        "reason": gguf.reason,
+        "ships": not reasons,
+        "reason": "; ".join(map(str, reasons)),
     }
 
 
-def point(gguf: Gguf) -> Point | None:
+def point(gguf: Gguf, ships: bool) -> Point | None:
     """Return where a quant stands in the chart; None for the source and for what does not load."""
     kl = gguf.metrics.get("kl_divergence")
-    return None if kl is None else Point(gguf.method, gguf.bytes, kl, gguf.ships)
+    return None if kl is None else Point(gguf.method, gguf.bytes, kl, ships)

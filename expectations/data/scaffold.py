@@ -3,9 +3,8 @@
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
-from expectations.features import fate
-from expectations.measures import sound_scores
-from expectations.scores import distribution
+from expectations.data.features import sound_scores, with_disposition
+from expectations.data.scores import distribution
 from retune.config import Validation
 from retune.flaws import FLAWS
 
@@ -22,20 +21,19 @@ STEPS_OF_STD = 0.5  # how far the mean score may move, in standard deviations
 def thresholds(table: "pl.DataFrame") -> dict[str, Any]:
     """Return the section `validation` of a recipe, as far as it differs from the defaults.
 
-    `table` is the feature table of the good dataset, with scores (see `expectations.features`).
+    `table` is the feature table of the good dataset, with scores (see `expectations.data.features`).
     Datasets like it pass with some room: half as many flaws more, a mean score within half a
     standard deviation, the 5 % quantile no lower than that.
     """
     defaults = Validation()
-    scores = sound_scores(table, defaults)
-    config = defaults.model_copy(update={"score_required": len(scores) > 0})
-    ends = fate(table, config)
-    if not config.score_required:
-        ends = fate(table.with_columns(score_missing=False), config)
+    scores = sound_scores(with_disposition(table, defaults))
+    if scores.is_empty():
+        table = table.with_columns(score_missing=False)
+    disposition = with_disposition(table, defaults)["disposition"]
     shares = {flaw: float(table[flaw].mean()) for flaw in FLAWS}
     found: dict[str, Any] = {
-        "min_rows": max(1, floor(FEWER_ROWS * (ends == "accepted").sum())),
-        "max_quarantined_share": _with_room(float((ends == "quarantined").mean())),
+        "min_rows": max(1, floor(FEWER_ROWS * (disposition == "accepted").sum())),
+        "max_quarantined_share": _with_room(float((disposition == "quarantined").mean())),
         "max_message_chars": _rounded_up(LONGER * int(table["chars"].max() or 1)),
         "tolerances": {
             flaw: _with_room(share)

@@ -24,12 +24,13 @@ ON_SCORES = {
     *("score_missing", "score_not_finite", "score_out_of_range", "score_quantiles_min"),
     *("score_mean_min", "score_mean_max", "max_below_threshold_share", "min_distinct_scores"),
     *("max_psi", "max_ks", "min_agreement"),
+    "max_source_share",  # of the rows that the filter leaves
 }
 
 
 def suites(config: Validation, scored: bool = True) -> "dict[str, ExpectationSuite]":
     """Return the suites over both tables; an expectation's `meta` has its `name`, its `title` in
-    words and the `setting` that holds its limit. Without `scored` none of them is on scores."""
+    words, its `limit` and the `setting` that holds that. Without `scored` none of them is on scores."""
     import great_expectations as gx
 
     every = {ROWS: _of_rows(config), DATASET: _of_dataset(config)}
@@ -102,7 +103,7 @@ def _of_rows(config: Validation) -> list[Any]:
                 value_set=[False],
                 mostly=1 - tolerance,
                 severity=config.severity(flaw),
-                meta=_meta(flaw, f"{limit} {title(flaw, config)}", f"tolerances.{flaw}"),
+                meta=_meta(flaw, f"{limit} {title(flaw, config)}", f"tolerances.{flaw}", tolerance),
             )
         )
     for quantile, score in sorted(config.score_quantiles_min.items()):
@@ -116,7 +117,7 @@ def _of_rows(config: Validation) -> list[Any]:
                 min_value=score,
                 mostly=1 - quantile,
                 severity=config.severity("score_quantiles_min"),
-                meta=_meta("score_quantiles_min", words, "score_quantiles_min"),
+                meta=_meta("score_quantiles_min", words, "score_quantiles_min", score),
             )
         )
     return expectations
@@ -171,7 +172,7 @@ def _of_dataset(config: Validation) -> list[Any]:
         gx.expectations.ExpectColumnValuesToBeBetween(
             column=name,
             severity=c.severity(name),
-            meta=_meta(name, words.format(limit), places.get(name, "") + name),
+            meta=_meta(name, words.format(limit), places.get(name, "") + name, limit),
             **{bound: limit},
         )
         for name, (bound, limit, words) in limits.items()
@@ -183,7 +184,7 @@ def _context() -> "EphemeralDataContext":
     """Return a context that keeps everything in memory.
 
     It builds no Data Docs: GX's pages load scripts and styles from nine hosts, which makes them
-    blank without a network and a call home with one. `expectations.page` writes ours.
+    blank without a network and a call home with one. `expectations.data.page` writes ours.
     """
     import great_expectations as gx
     from great_expectations.data_context.types import base
@@ -194,5 +195,5 @@ def _context() -> "EphemeralDataContext":
     return context
 
 
-def _meta(name: str, words: str, setting: str) -> dict[str, str]:
-    return {"name": name, "title": words, "setting": f"validation.{setting}"}
+def _meta(name: str, words: str, setting: str, limit: float) -> dict[str, Any]:
+    return {"name": name, "title": words, "setting": f"validation.{setting}", "limit": limit}

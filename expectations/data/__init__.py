@@ -1,0 +1,1 @@
+"""The data gate: features of rows, Great Expectations suites over them, and the report."""

@@ -1,0 +1,141 @@
+"""The judge of the data gate: what the suites say of a feature table, and the report of it.
+
+Nothing of a row is looked at here, so that a limit which was changed is judged by again in seconds.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from expectations.data.features import is_sound, sound_scores
+from expectations.data.measures import measures
+from expectations.data.page import page
+from expectations.data.report import Report, report
+from expectations.data.scores import Distribution
+from expectations.data.suite import DATASET, ROWS, fingerprint, judge, suites
+from expectations.verdicts import Judgement
+from retune.config import Recipe, Validation
+from retune.flaws import FLAWS
+from retune.records import Pins, Rows, Screened
+from retune.tracking import download_json
+
+if TYPE_CHECKING:
+    import polars as pl
+    from great_expectations.core import ExpectationSuiteValidationResult
+
+# What a person looks at; all of it small and without secrets.
+FILES = ("report.json", "expectations.json", "data_docs", "reasons.png", "scores.png")
+
+
+class Judged(NamedTuple):
+    """The report on a feature table, and what else its files are made of."""
+
+    report: Report
+    results: "list[ExpectationSuiteValidationResult]"
+    table: "pl.DataFrame"
+    config: Validation
+    reference: Distribution | None
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Write FILES into `folder` and return their names."""
+        (folder / "report.json").write_text(self.report.model_dump_json(indent=1))
+        described = [result.to_json_dict() for result in self.results]
+        (folder / "expectations.json").write_text(json.dumps(described, indent=1))
+        _draw(self, folder)
+        _write_page(self.report, folder)
+        return FILES
+
+
+def reference(pins: Pins) -> Distribution | None:
+    """Return the score distribution of the last accepted run, if there is one and it has scores."""
+    stored = download_json(pins.accepted, "validate/scores.json") if pins.accepted else None
+    return Distribution.model_validate(stored) if stored else None
+
+
+def screening(screened: Screened, recipe: Recipe) -> Judgement:
+    """Return the verdicts on rows whose scores nobody has asked for yet."""
+    return _judgement(screened, recipe, None, None, scored=False)
+
+
+def judgement(sound: Rows, recipe: Recipe, reference: Distribution | None) -> Judgement:
+    """Return the verdicts on the rows that validate settled.
+
+    `reference` is the score distribution of the last accepted run, None if there is none.
+    """
+    agreement = sound.metrics.get("score_agreement")
+    return _judgement(sound, recipe, reference, agreement, scored=True)
+
+
+def _judgement(
+    output: Screened | Rows,
+    recipe: Recipe,
+    reference: Distribution | None,
+    agreement: float | None,
+    scored: bool,
+) -> Judgement:
+    import polars as pl
+
+    table, examples = pl.read_parquet(output.features), pl.read_parquet(output.examples)
+    judged = judge_table(table, examples, recipe.validation, reference, agreement, scored)
+    # Of rows that pass before their scores are known, the report comes with these.
+    tells = scored or judged.report.failed
+    return judged.report.judgement(judged.write if tells else None)
+
+
+def judge_table(
+    table: "pl.DataFrame",
+    examples: "pl.DataFrame",
+    config: Validation,
+    reference: Distribution | None = None,
+    agreement: float | None = None,
+    scored: bool = True,
+) -> Judged:
+    """Judge a feature table with dispositions; `examples` are excerpts (`row`, `reason`, `excerpt`).
+
+    `reference` are the scores of the last accepted run, `agreement` is the share of re-scored rows
+    that agree. Without `scored`, no expectation is on scores.
+    """
+    import polars as pl
+
+    if not scored:  # stored ones that are no numbers are still among them
+        table = table.with_columns(pl.when(pl.col("score").is_finite()).then(pl.col("score")))
+    numbers = measures(table, config, reference, agreement)
+    results = judge(_tables(table, numbers, config), suites(config, scored))
+    outcome = report(table, examples, results, numbers, fingerprint(config), config)
+    return Judged(outcome, results, table, config, reference)
+
+
+def _tables(
+    table: "pl.DataFrame", numbers: dict[str, float], config: Validation
+) -> "dict[str, pl.DataFrame]":
+    """Return the two tables that the suites judge."""
+    import polars as pl
+
+    score = pl.col("score")
+    if table["score"].is_null().all():
+        score = score.fill_null(float("-inf"))  # no quantile of no scores is high enough
+    every = dict.fromkeys(("max_psi", "max_ks", "min_agreement")) | numbers
+    return {
+        ROWS: table.select("row", *FLAWS, sound_score=pl.when(is_sound(table, config)).then(score)),
+        DATASET: pl.DataFrame([every], schema_overrides=dict.fromkeys(every, pl.Float64)),
+    }
+
+
+def _write_page(outcome: Report, folder: Path) -> None:
+    docs = folder / "data_docs"
+    docs.mkdir(exist_ok=True)
+    charts = {name: (folder / name).read_bytes() for name in ("reasons.png", "scores.png")}
+    (docs / "index.html").write_text(page(outcome, charts), encoding="utf-8")
+
+
+def _draw(judged: Judged, folder: Path) -> None:
+    from retune.plots import reasons_chart, score_histogram
+
+    counts = {finding.flaw.replace("_", " "): finding.rows for finding in judged.report.findings}
+    reasons_chart(counts, judged.report.rows, folder / "reasons.png")
+    score_histogram(
+        sound_scores(judged.table).to_numpy(),
+        folder / "scores.png",
+        judged.config.score_threshold,
+        judged.reference.quantiles if judged.reference else None,
+    )

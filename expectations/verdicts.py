@@ -1,0 +1,135 @@
+"""One verdict for every expectation of every gate, and the one error that ends a run by them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from retune.config import Recipe
+from retune.flaws import Severity
+
+GRAVITY: dict[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
+
+
+class Verdict(BaseModel):
+    """One expectation: what it demands, what was seen, and the setting that holds its limit.
+
+    `gate` is the stage whose output was judged, `limit` the number that `setting` (empty: none)
+    names, `fix` what to change besides. A critical one that failed ends the run, a warning is shown,
+    info is logged.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    gate: str
+    name: str
+    expected: str
+    seen: str
+    limit: float | None = None
+    setting: str = ""
+    severity: Severity = "critical"
+    passed: bool
+    fix: str = ""
+
+    @property
+    def blocks(self) -> bool:
+        return self.severity == "critical" and not self.passed
+
+    @property
+    def outcome(self) -> str:
+        """`passed`, `FAILED` for one that blocks, else `failed`."""
+        return "passed" if self.passed else "FAILED" if self.blocks else "failed"
+
+    def __str__(self) -> str:
+        setting = f" ({self.setting})" if self.setting else ""
+        return f"expected: {self.expected}; seen: {self.seen}{setting}"
+
+
+class Rejected(ValueError):
+    """A critical expectation failed; the message names each with what was seen and the setting."""
+
+    def __init__(self, judgement: "Judgement") -> None:
+        self.judgement = judgement
+        super().__init__(judgement.message())
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdicts on one output.
+
+    `subject` is what they are about ("dataset"), `extent` how much of it ("5,600 rows"), `advice`
+    what to do if it is rejected. `metrics` are numbers that hang on what it was compared with.
+    `write`, if any, writes what people look at into an empty folder and returns the names of the
+    files; `markdown` is shown in Prefect.
+    """
+
+    stage: str
+    subject: str
+    verdicts: Sequence[Verdict]
+    extent: str = ""
+    advice: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    write: Callable[[Path], tuple[str, ...]] | None = None
+    markdown: str = ""
+
+    @property
+    def failed(self) -> list[Verdict]:
+        """The verdicts that end the run."""
+        return [verdict for verdict in self.verdicts if verdict.blocks]
+
+    def message(self) -> str:
+        """Return why the subject is rejected, a line for each expectation that failed."""
+        failed = self.failed
+        many = "expectation" if len(failed) == 1 else "expectations"
+        extent = f" over {self.extent}" if self.extent else ""
+        fixes = list(dict.fromkeys(verdict.fix for verdict in failed if verdict.fix))
+        lines = [f"{self.subject} rejected: {len(failed)} critical {many} failed{extent}"]
+        lines += [f"- {_indented(verdict)}" for verdict in failed]
+        return "\n".join([*lines, *fixes, *([self.advice] if self.advice else [])])
+
+
+def _indented(verdict: Verdict) -> str:
+    return str(verdict).replace("\n", "\n  ")
+
+
+def require(judgement: Judgement) -> None:
+    """Raise Rejected if a critical expectation failed."""
+    if judgement.failed:
+        raise Rejected(judgement)
+
+
+def ranked(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Return the verdicts, the failed ones first, the gravest of them at the top."""
+    return sorted(verdicts, key=lambda verdict: (verdict.passed, GRAVITY[verdict.severity]))
+
+
+def severity(recipe: Recipe, gate: str, name: str, default: Severity = "critical") -> Severity:
+    """Return what happens when the expectation `name` of `gate` is not met, by the recipe."""
+    return recipe.gates.severities.get(f"{gate}.{name}", default)
+
+
+def at_most(value: float, limit: float) -> bool:
+    """Tell whether `value` is at most `limit`, but for rounding: 0.9 - 0.8 is more than 0.1.
+
+    What is not a number is not.
+    """
+    return value <= limit + 1e-9
+
+
+def at_least(value: float, limit: float) -> bool:
+    """Tell whether `value` is at least `limit`, but for rounding. What is not a number is not."""
+    return value >= limit - 1e-9
+
+
+def table_row(verdict: Verdict) -> dict[str, Any]:
+    """Return the verdict as a line of the one table that MLflow and Prefect show."""
+    return {
+        "result": verdict.outcome,
+        "gate": verdict.gate,
+        "severity": verdict.severity,
+        "expectation": verdict.expected,
+        "seen": verdict.seen,
+        "setting": verdict.setting,
+    }

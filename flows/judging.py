@@ -1,0 +1,99 @@
+"""The judge of a run: shows verdicts, keeps them in MLflow, and ends the run by a critical one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from expectations.verdicts import Judgement, Rejected, Verdict, ranked, require, table_row
+from retune.escaping import table
+from retune.tracking import Run
+from retune.workspace import Output, mark_rejected
+
+
+@contextmanager
+def judging(run: Run) -> "Iterator[Judge]":
+    """Give the judge of a run; in the end, however that comes, all verdicts are in Prefect.
+
+    Also those of a stage that ends without an output: a training that diverged.
+    """
+    judge = Judge(run)
+    try:
+        yield judge
+    except Rejected as rejected:
+        if rejected.judgement.stage not in {verdict.gate for verdict in judge.verdicts}:
+            judge.hear(None, rejected.judgement)
+        raise
+    finally:
+        judge.publish_table()
+
+
+class Judge:
+    """Judges the outputs of one run.
+
+    All verdicts so far are one table, `verdicts.json` in MLflow and `verdicts` in Prefect. Of an
+    expectation that is judged twice the later verdict stands.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._verdicts: dict[tuple[str, str, str], Verdict] = {}
+
+    def __call__(self, output: Output | None, judgement: Judgement) -> None:
+        """Take the verdicts on `output`. Raises Rejected if a critical expectation failed."""
+        self.hear(output, judgement)
+        require(judgement)
+
+    def hear(self, output: Output | None, judgement: Judgement) -> list[Verdict]:
+        """Take the verdicts on `output` (None: there is none) and return those that speak against it.
+
+        An output that is rejected stays where it is, marked.
+        """
+        for verdict in judgement.verdicts:
+            # Several quantiles of the scores are expected by one name.
+            self._verdicts[judgement.stage, verdict.name, verdict.expected] = verdict
+        self._log(judgement)
+        self._show(judgement)
+        if output:
+            mark_rejected(output.step, [str(verdict) for verdict in judgement.failed])
+        return judgement.failed
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts so far, in the order of the line."""
+        return list(self._verdicts.values())
+
+    def publish_table(self) -> None:
+        """Show all verdicts of the run in Prefect; what came with data or models is text there."""
+        if self._verdicts:
+            create_table_artifact(
+                key="verdicts",
+                table=table(map(table_row, ranked(self.verdicts))),
+                description="What was expected of this run, and what was seen",
+            )
+
+    def _log(self, judgement: Judgement) -> None:
+        stage = judgement.stage
+        if judgement.metrics:
+            self._run.log_metrics(
+                {f"{stage}/{name}": value for name, value in judgement.metrics.items()}
+            )
+        if judgement.write:
+            with TemporaryDirectory(prefix="retune-judged-") as folder:
+                self._run.log_files(Path(folder), judgement.write(Path(folder)), stage)
+        self._run.log_table([table_row(verdict) for verdict in self.verdicts], "verdicts.json")
+
+    def _show(self, judgement: Judgement) -> None:
+        logger = get_run_logger()
+        for verdict in judgement.verdicts:
+            if not verdict.passed and verdict.severity == "warning":
+                logger.warning("%s", verdict)
+        if judgement.markdown:
+            create_markdown_artifact(
+                key=f"{judgement.stage}-report",
+                markdown=judgement.markdown,
+                description=f"What was seen of the {judgement.subject}",
+            )

@@ -1,0 +1,189 @@
+"""What code a stage's output is made with: our own modules by their syntax, packages by version.
+
+It is found by following imports from the stage's task, also those inside functions, and scripts that
+are run as children. So a new module or package counts from the day it is imported, and what does not
+count stands below with the reason. A module counts by its syntax tree without docstrings: comments
+and formatting make nothing anew.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from retune.workspace import digest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("retune", "expectations", "tasks")
+
+
+class Exemption(NamedTuple):
+    """Why a module or package changes no output, and the stages in which it does."""
+
+    reason: str
+    counts_in: tuple[str, ...] = ()
+
+
+EXEMPT = {
+    # Declarations: a key holds the values that its stage reads.
+    "retune.config": Exemption("declares settings"),
+    "retune.flaws": Exemption("declares flaws; the key holds which of them quarantine a row"),
+    "retune.gates": Exemption("declares expectations"),
+    "retune.records": Exemption("declares outputs"),
+    # Files and processes.
+    "retune.workspace": Exemption("names, moves and removes folders"),
+    "retune.child": Exemption("starts children and passes on their events"),
+    "retune.confined": Exemption("starts children with limits"),
+    "retune.environment": Exemption("chooses the variables that children see"),
+    "retune.processes": Exemption("tells processes apart"),
+    "retune.machine": Exemption("counts cores and memory"),
+    "retune.overlap": Exemption("does work ahead of its use"),
+    "retune.made_with": Exemption("makes keys"),
+    "tasks.stage": Exemption("skips what is done"),
+    "tasks.quantize.fan_out": Exemption("says how many run at a time"),
+    # What refuses inputs, and makes nothing of those that it lets pass.
+    "retune.inspection": Exemption("refuses models"),
+    "retune.folders": Exemption("refuses folders", ("publish",)),
+    "retune.sources": Exemption("pins inputs; the pins are in the keys", ("fetch",)),
+    "retune.documents": Exemption("reads recipes", ("publish",)),
+    # What shows and logs.
+    "retune.escaping": Exemption("shows foreign text", ("publish",)),
+    "retune.plots": Exemption("draws"),
+    "retune.tracking": Exemption("logs"),
+    "expectations": Exemption("says what is below it"),
+    "expectations.training": Exemption("puts a verdict into words"),
+    "expectations.verdicts": Exemption("puts verdicts into words"),
+}
+EXEMPT_PACKAGES = {
+    "conversion": "llama.cpp's own; its build is in the keys",
+    "filelock": "locks",
+    "httpx": "moves bytes",
+    "matplotlib": "draws",
+    "mlflow": "logs",
+    "prefect": "runs and shows",
+    "psutil": "tells processes apart",
+    "pydantic": "declares",
+    "pynvml": "looks at GPUs",
+    "rich": "shows",
+    "typer": "shows",
+    "yaml": "reads recipes and cards",
+}
+# Of packages that compute inside others, which no module of ours imports.
+COMPANIONS = {
+    "datasets": ("fsspec",),
+    "peft": ("accelerate", "bitsandbytes"),
+    "torch": ("accelerate", "bitsandbytes"),
+    "transformers": ("safetensors", "tokenizers"),
+    "trl": ("accelerate", "liger_kernel"),
+    "unsloth": ("unsloth_zoo", "bitsandbytes", "trl", "peft"),
+}
+
+
+def made_with(stage: str, task: str) -> dict[str, str]:
+    """Return what `stage` is made with: hashes of modules and versions of packages, by name.
+
+    `task` is the module of its task, such as `tasks.train.task`.
+    """
+    modules, packages = closure(stage, task)
+    code = {name: syntax(path) for name, path in modules.items()}
+    counting = packages - EXEMPT_PACKAGES.keys()
+    every = counting.union(*(COMPANIONS.get(name, ()) for name in counting))
+    return code | {name: installed(name) for name in sorted(every)}
+
+
+def counts(module: str, stage: str) -> bool:
+    """Tell whether the syntax of one of our modules is part of the stage's key."""
+    exemption = EXEMPT.get(module)
+    return exemption is None or stage in exemption.counts_in
+
+
+def closure(stage: str, task: str) -> tuple[dict[str, Path], set[str]]:
+    """Return our modules (name to file) and the packages that `task` imports, directly or not.
+
+    What only modules import that do not count does not count either.
+    """
+    modules: dict[str, Path] = {}
+    packages: set[str] = set()
+    waiting = [task]
+    while waiting:
+        name = waiting.pop()
+        if name.partition(".")[0] not in OURS:
+            packages.add(name.partition(".")[0])
+        elif name not in modules and counts(name, stage) and (path := file_of(name)):
+            modules[name] = path
+            waiting += [".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 1)]
+            waiting += imported(path)
+    return dict(sorted(modules.items())), packages - set(sys.stdlib_module_names)
+
+
+def file_of(module: str) -> Path | None:
+    """Return the file of one of our modules; None if the name is of something inside a module."""
+    path = ROOT.joinpath(*module.split("."))
+    return next(
+        (file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None
+    )
+
+
+@cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Return the names that a file imports, and the scripts beside it that it starts as children."""
+    names: list[str] = []
+    for node in _running(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "with_name":
+            pattern = _pattern(node.args[0]) if node.args else ""
+            folder = path.parent.relative_to(ROOT)
+            names += [
+                ".".join((*folder.parts, script.stem))
+                for script in sorted(path.parent.glob("*.py"))
+                if fnmatch(script.name, pattern)
+            ]
+    return tuple(dict.fromkeys(names))
+
+
+@cache
+def syntax(path: Path) -> str:
+    """Return 16 hex digits that stand for what a file says, without comments and docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = body[1:]
+    return digest(ast.dump(tree))
+
+
+@cache
+def installed(package: str) -> str:
+    """Return the version of a package by the name it is imported by, `absent` without it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield every node but those that only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _running(node)
+
+
+def _pattern(argument: ast.expr) -> str:
+    """Return a file name as it is written in a call; `*` stands for what is not known."""
+    if isinstance(argument, ast.Constant):
+        return str(argument.value)
+    if isinstance(argument, ast.JoinedStr):
+        return "".join(_pattern(part) for part in argument.values)
+    return "*" if isinstance(argument, ast.FormattedValue) else ""

@@ -1,0 +1,84 @@
+"""The examination of a base model: all that can be known before anything is trained."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from retune import llamacpp
+from retune.chat import chatml_tokenizer
+from retune.config import Model
+from retune.loaders import admit
+from retune.records import Check
+from tasks.conform.checks import tokenizer_checks
+from tasks.conform.parity import Parity, gguf_checks, save_tiny
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Report(BaseModel):
+    """Everything that was checked; `parity` is None if there was no GGUF to compare with."""
+
+    base: str
+    chat_tokens: str
+    tokenizer: str
+    checks: list[Check]
+    parity: Parity | None
+
+
+def examine(model: Model, revision: str | None, gguf: bool) -> Report:
+    """Check tokenizer and template of `model`, and if there will be a `gguf`, a tiny one with them.
+
+    Raises ChatFormatError for a base that cannot be brought into ChatML at all.
+    """
+    admit(model, revision)
+    tokenizer = chatml_tokenizer(model.base, revision, model.chat_tokens)
+    checks = [*tokenizer_checks(tokenizer, model.chat_tokens)]
+    parity = None
+    if gguf:
+        found, parity = _in_llamacpp(model, revision, tokenizer)
+        checks += found
+    return Report(
+        base=model.base,
+        chat_tokens=model.chat_tokens,
+        tokenizer=type(tokenizer).__name__,
+        checks=checks,
+        parity=parity,
+    )
+
+
+def _in_llamacpp(
+    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[list[Check], Parity | None]:
+    try:
+        with _tiny_gguf(model, revision, tokenizer) as gguf:
+            found, parity = gguf_checks(gguf, tokenizer)
+            return [_converted(passed=True, seen="converts"), *found], parity
+    except llamacpp.ConversionFailed as error:
+        reason = str(error).splitlines()[-1]  # before it the converter says more than helps
+        return [_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}")], None
+
+
+@contextmanager
+def _tiny_gguf(
+    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[Path]:
+    with TemporaryDirectory(prefix="retune-conform-") as scratch:
+        folder, gguf = Path(scratch, "tiny"), Path(scratch, "tiny.gguf")
+        save_tiny(model, revision, tokenizer, folder)
+        llamacpp.convert(folder, gguf)
+        yield gguf
+
+
+def _converted(passed: bool, seen: str) -> Check:
+    return Check(
+        name="llama.cpp's converter knows model and tokenizer",
+        passed=passed,
+        seen=seen,
+        fix="choose a model.base that llama.cpp supports, or set merging.save_method=lora: then there "
+        "are no GGUF files",
+    )

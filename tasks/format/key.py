@@ -1,0 +1,22 @@
+"""What determines format's output."""
+
+from typing import Any
+
+from retune.config import Recipe
+from retune.records import Pins
+from retune.workspace import Step
+
+LIMITS = {"max_truncated_share"}
+
+
+def key(recipe: Recipe, pins: Pins, rows: Step) -> dict[str, Any]:
+    """Return the settings and inputs of format."""
+    model = recipe.model
+    return {
+        "rows": rows.fingerprint,
+        "model": pins.model,
+        "chat_tokens": model.chat_tokens,
+        "trust_remote_code": model.trust_remote_code,
+        "max_length": model.max_length,
+        **recipe.formatting.model_dump(exclude=LIMITS),
+    }

@@ -1,0 +1,12 @@
+"""What determines publish's output."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from retune.config import Recipe
+from retune.workspace import Step
+
+
+def key(recipe: Recipe, parts: Sequence[Step]) -> dict[str, Any]:
+    """Return the settings and inputs of publish; `parts` are the outputs that ship."""
+    return {"parts": [part.fingerprint for part in parts], **recipe.publishing.model_dump()}

@@ -1,0 +1,148 @@
+"""From a Parquet file of rows to what is handed on of them: `screen` looks at every row, `settle` at
+its score too. Neither knows a limit of the gate: `expectations.data` judges.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expectations.data.excerpts import LENGTH, excerpts
+from expectations.data.features import (
+    batches,
+    features,
+    reasons,
+    sound_scores,
+    unscored,
+    with_disposition,
+    with_scores,
+)
+from expectations.data.masking import masked
+from expectations.data.messages import Rules
+from expectations.data.scores import distribution
+from retune.flaws import FLAWS
+from tasks.validate.classifier import planned, score
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FEATURES, EXCERPTS = "features.parquet", "examples.parquet"
+EXAMPLES = 3  # rows with each flaw that are quoted
+# What goes to MLflow; small and without secrets.
+QUARANTINE, SCORES = "quarantine.parquet", "scores.json"
+WHOLE_ROWS = "quarantine_rows.parquet"  # stays in the work folder: it holds what the rows say
+
+
+def screen(rows: Path, rules: Rules, folder: Path) -> "pl.DataFrame":
+    """Judge every row of a Parquet file by itself and against the others; ask for no score.
+
+    Writes `features.parquet` (the feature table, see `expectations.data.features`), with the
+    `disposition` of each row, `examples.parquet` (excerpts of some rows with each flaw) and
+    `quarantine.parquet` (`row`, `source`, `score`, `reasons`, `place` of the message to blame and
+    `excerpt`). What quotes a row is masked (`expectations.data.masking`). Returns the table.
+    """
+    table = unscored(features(rows, rules), rules.config)
+    # Of a source only its masked name is kept; `source_id` tells sources apart.
+    table = table.with_columns(masked(table["source"]).str.head(LENGTH).alias("source"))
+    _write(rows, table, rules, folder)
+    return table
+
+
+def settle(
+    rows: Path,
+    table: "pl.DataFrame",
+    rules: Rules,
+    folder: Path,
+    say: Callable[[str], None] = lambda _sentence: None,
+) -> "tuple[pl.DataFrame, float | None]":
+    """Judge the scores, those that the classifier has to give included, and hand on what is sound.
+
+    Writes what `screen` does, and `rows.parquet` (the accepted rows, control tokens escaped if the
+    recipe says so), `scores.json` (their distribution, the next run's reference) and, if the recipe
+    says so, `quarantine_rows.parquet`, the quarantined rows as they are. `say` is told how it goes.
+    Returns the table and the share (0 to 1) of re-scored rows whose stored score agrees, None if
+    none was to be scored again.
+    """
+    work = planned(table, rules.config)
+    scores, agreement = score(rows, work, rules.config.classifier, say) if work else (None, None)
+    table = with_disposition(with_scores(table, rules.config, scores), rules.config)
+    _write(rows, table, rules, folder)
+    write_accepted(rows, table, rules, folder)
+    found = distribution(sound_scores(table))
+    (folder / SCORES).write_text(found.model_dump_json() if found else "null")
+    return table, agreement
+
+
+def _write(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> None:
+    """Write the table, the quarantine, and excerpts of the first rows with each flaw."""
+    import polars as pl
+
+    table = table.with_columns(reasons(table))
+    table.write_parquet(folder / FEATURES)
+    examples = pl.concat(
+        [table.filter(pl.col(flaw)).head(EXAMPLES)["row"] for flaw in FLAWS]
+    ).unique()
+    flawed = table["disposition"] == "quarantined"
+    shown, quarantine, done = [], [], 0
+    for batch in batches(rows):
+        lines, out = table[done : done + len(batch)], flawed[done : done + len(batch)]
+        done += len(batch)
+        told = out | lines["row"].is_in(examples.implode())
+        texts = excerpts(batch.filter(told), lines.filter(told), rules)
+        shown.append(texts.filter(pl.col("row").is_in(examples.implode())))
+        first = texts.unique("row", keep="first", maintain_order=True)
+        quarantine.append(
+            lines.filter(out)
+            .select("row", "source", "score", "reasons")
+            .join(first.select("row", "place", "excerpt"), on="row", how="left")
+        )
+    pl.concat(shown).write_parquet(folder / EXCERPTS)
+    pl.concat(quarantine).write_parquet(folder / QUARANTINE)
+
+
+def write_accepted(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> None:
+    """Write the accepted rows, and those in quarantine if the recipe keeps them whole."""
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = table.with_columns(reasons(table))
+    schema = pq.read_schema(rows).append(pa.field("duplicate_of", pa.int64()))
+    whole, done = [], 0
+    with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
+        for batch in batches(rows):
+            lines = table[done : done + len(batch)]
+            done += len(batch)
+            accepted = batch.with_columns(lines["score"], lines["duplicate_of"])
+            accepted = _escaped(accepted.filter(lines["disposition"] == "accepted"), rules)
+            writer.write_table(accepted.to_arrow().cast(writer.schema))
+            if rules.config.quarantine_rows == "whole":
+                judged = batch.with_columns(lines["score"], lines["reasons"])
+                whole.append(judged.filter(lines["disposition"] == "quarantined"))
+    if whole:
+        pl.concat(whole).write_parquet(folder / WHOLE_ROWS)
+
+
+def _escaped(rows: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
+    """Make plain text of control tokens typed inside messages, if the recipe says so.
+
+    A zero-width space after the first character keeps the look and ends the token.
+    """
+    import polars as pl
+
+    if rules.config.special_tokens != "escape":
+        return rows
+    broken = {token: f"{token[0]}\u200b{token[1:]}" for token in rules.control_tokens}
+    content = pl.element().struct.field("content").str.replace_many(broken)
+    return rows.with_columns(
+        pl.col("messages").list.eval(pl.element().struct.with_fields(content.alias("content")))
+    )
+
+
+def counts(table: "pl.DataFrame") -> dict[str, float]:
+    """Return how many rows there are, by disposition and by flaw."""
+    disposition = table["disposition"]
+    return {
+        "rows": len(table),
+        **{name: (disposition == name).sum() for name in ("accepted", "quarantined", "filtered")},
+        **{f"flaws/{flaw}": int(table[flaw].sum()) for flaw in FLAWS},
+    }

@@ -1,0 +1,236 @@
+"""The judges of the GGUF files, over records alone: no llama.cpp is needed."""
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from expectations import gguf_files as judge
+from expectations.verdicts import Rejected, require
+from retune.config import Recipe
+from retune.gates import EXPECTATIONS
+from retune.records import Gguf, Scores
+from retune.workspace import Step
+
+GOOD = {"perplexity_ratio": 1.0, "kl_divergence": 0.0, "same_top_token": 1.0}
+GOOD |= {"exact_match": 0.5, "stopped": 1.0}
+EOS = "3 (<|im_end|>)"
+
+
+def recipe(severities=None, **quantization) -> Recipe:
+    return Recipe.parse(
+        {
+            "name": "r",
+            "model": {"base": "b"},
+            "dataset": {"source": "s"},
+            "quantization": quantization,
+            "gates": {"severities": severities or {}},
+        }
+    )
+
+
+def record(metrics: dict[str, float], method: str = "q4_k_m", **fields) -> Gguf:
+    return Gguf(
+        step=Step(stage="quantize", key={"method": method}),
+        started=datetime.now(UTC),
+        seconds=0,
+        method=method,
+        file=f"r-{method.upper()}.gguf",
+        bytes=1,
+        sha256="0",
+        metrics=metrics,
+        **fields,
+    )
+
+
+SOURCE = record(GOOD, "bf16")
+
+
+def quant_failures(metrics: dict[str, float], method: str = "q4_k_m", **quantization) -> list:
+    judged = judge.quant(record(metrics, method), SOURCE, recipe(**quantization))
+    return judged.failed
+
+
+@pytest.mark.parametrize(
+    ("measure", "value", "seen", "setting"),
+    [
+        ("perplexity_ratio", 1.16, "1.16", "max_perplexity_ratio"),
+        ("perplexity_ratio", math.nan, "nan", "max_perplexity_ratio"),
+        ("kl_divergence", 0.16, "0.16", "max_kl_divergence"),
+        ("kl_divergence", math.nan, "nan", "max_kl_divergence"),
+        ("same_top_token", 0.84, "0.84", "min_same_top_token"),
+        ("same_top_token", math.nan, "nan", "min_same_top_token"),
+        ("exact_match", 0.34, "0.16", "max_exact_match_drop"),
+        ("stopped", 0.94, "0.06", "max_stopped_drop"),
+    ],
+)
+def test_each_measure_has_its_limit(measure, value, seen, setting):
+    (verdict,) = quant_failures(GOOD | {measure: value})
+    assert (verdict.name, verdict.seen) == (measure, seen)
+    assert verdict.setting == f"quantization.gates.q4_k_m.{setting}"
+    assert verdict.limit == getattr(recipe().quantization.gate("q4_k_m"), setting)
+    assert f"{verdict.limit:g}" in verdict.expected
+
+
+def test_a_quant_at_its_limits_ships():
+    assert not quant_failures(GOOD)
+    assert not quant_failures(GOOD | {"stopped": 0.95})  # 1 - 0.95 is more than 0.05
+    limits = {"perplexity_ratio": 1.15, "kl_divergence": 0.15, "same_top_token": 0.85}
+    assert not quant_failures(GOOD | limits | {"exact_match": 0.35})
+
+
+def test_the_limits_hang_on_the_method_and_are_the_recipes():
+    rough = GOOD | {"kl_divergence": 0.16}
+    assert not quant_failures(rough, "q2_k")
+    assert quant_failures(rough, "q8_0")
+    assert not quant_failures(rough, gates={"q4_k_m": {"max_kl_divergence": 0.2}})
+
+
+def test_a_file_that_does_not_load_is_judged_by_nothing_else():
+    broken = record({"bytes": 1}, failure="it does not load: bad magic")
+    (verdict,) = judge.quant(broken, SOURCE, recipe()).verdicts
+    assert verdict.blocks
+    assert (verdict.name, verdict.seen) == ("loads", "it does not load: bad magic")
+    with pytest.raises(Rejected, match=r"r-Q4_K_M\.gguf rejected.*\n.*bad magic"):
+        require(judge.quant(broken, SOURCE, recipe()))
+
+
+def test_a_severity_of_the_recipe_counts():
+    lenient = recipe({"quantize.kl_divergence": "info"})
+    judged = judge.quant(record(GOOD | {"kl_divergence": 9.0}), SOURCE, lenient)
+    require(judged)
+    (verdict,) = [verdict for verdict in judged.verdicts if not verdict.passed]
+    assert (verdict.name, verdict.severity) == ("kl_divergence", "info")
+    assert judge.quant(record(GOOD | {"stopped": 0.0}), SOURCE, lenient).failed
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+
+
+def answer(row: int, text: str = "red", stopped: bool = True) -> dict:
+    return {"row": row, "text": text, "stopped": stopped}
+
+
+def scores_of(*answers: dict) -> Scores:
+    scores = Scores(
+        step=Step(stage="evaluate", key={}), started=datetime.now(UTC), seconds=0, metrics={}
+    )
+    return written(scores, list(answers))
+
+
+def source_of(*answers: dict, same_prompts=1.0, prompts="", eos=EOS) -> Gguf:
+    params = {"eos": eos, "eos_learned": EOS, "prompts": prompts}
+    asked = [{"prompt": "say red", "expected": "red"} | one for one in answers]
+    return written(record({"same_prompts": same_prompts}, "bf16", params=params), asked)
+
+
+def written(output, answers: list[dict]):
+    output.folder.mkdir(parents=True)
+    output.answers.write_text(json.dumps(answers))
+    return output
+
+
+TEN = [answer(row) for row in range(10)]
+
+
+def test_a_gguf_that_answers_as_evaluated_passes(tmp_path):
+    judged = judge.source(source_of(*TEN), scores_of(*TEN), recipe())
+    require(judged)
+    assert tuple(verdict.name for verdict in judged.verdicts) == EXPECTATIONS[judge.CONVERT]
+    assert judged.metrics == {"same_answers": 1}
+    assert differences(judged, tmp_path) == []
+
+
+def differences(judged, folder: Path) -> list[dict]:
+    (name,) = judged.write(folder)
+    return json.loads((folder / name).read_text())
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "message"),
+    [
+        (
+            answer(0, "red and on and on", stopped=False),
+            "stopped",
+            r"evaluated, 10 of 10, but for a share of 0\.05; seen: 0 of 10 \(.*max_stopped_drop\)",
+        ),
+        (
+            answer(0, "blue"),
+            "exact_match",
+            r"10 of 10, but for a share of 0\.1; seen: 0 of 10, e\.g\. row 0: 'blue' instead of "
+            r"'red' \(quantization\.gates\.bf16\.max_exact_match_drop\)",
+        ),
+    ],
+)
+def test_worse_answers_than_evaluated_are_named(tmp_path, given, name, message):
+    source = source_of(*(given | {"row": row} for row in range(10)))
+    judged = judge.source(source, scores_of(*TEN), recipe())
+    assert name in [verdict.name for verdict in judged.failed]
+    with pytest.raises(Rejected, match=message):
+        require(judged)
+    assert judged.metrics == {"same_answers": 0}
+    assert differences(judged, tmp_path)[0] == {
+        "prompt": "say red", "expected": "red", "evaluated": "red", "gguf": given["text"],
+    }  # fmt: skip
+
+
+def test_a_few_worse_answers_are_within_the_limits():
+    source, scores = source_of(answer(0, "blue"), *TEN[1:]), scores_of(*TEN)
+    require(judge.source(source, scores, recipe()))
+    strict = recipe(gates={"bf16": {"max_exact_match_drop": 0.05}})
+    (verdict,) = judge.source(source, scores, strict).failed
+    assert verdict.name == "exact_match"
+
+
+def test_white_space_around_an_answer_is_no_difference():
+    spaced = [answer(row, " red\n") for row in range(10)]
+    judged = judge.source(source_of(*spaced), scores_of(*TEN), recipe())
+    require(judged)
+    assert judged.metrics == {"same_answers": 1}
+
+
+def test_answers_that_were_wrong_before_cannot_be_lost():
+    wrong = [answer(row, "green", stopped=False) for row in range(10)]
+    blue = [answer(row, "blue", stopped=False) for row in range(10)]
+    require(judge.source(source_of(*blue), scores_of(*wrong), recipe()))
+
+
+def test_only_rows_that_both_were_asked_are_compared():
+    more = [*TEN[:2], *(answer(row, "blue", stopped=False) for row in range(20, 30))]
+    judged = judge.source(source_of(*more), scores_of(*TEN), recipe())
+    require(judged)
+    assert judged.metrics == {"same_answers": 1}
+
+
+def test_without_a_row_in_common_there_is_nothing_to_compare(tmp_path):
+    judged = judge.source(source_of(answer(99)), scores_of(*TEN), recipe())
+    assert [verdict.name for verdict in judged.verdicts] == ["eos", "prompts"]
+    assert judged.metrics == {}
+    assert differences(judged, tmp_path) == []
+
+
+@pytest.mark.parametrize("eos", ["1 (<|pad|>)", "none"])
+def test_another_eos_is_refused(eos):
+    judged = judge.source(source_of(*TEN, eos=eos), scores_of(*TEN), recipe())
+    assert [verdict.name for verdict in judged.failed] == ["eos"]
+    with pytest.raises(Rejected) as caught:
+        require(judged)
+    assert f"learned to end a turn with, {EOS}; seen: {eos}" in str(caught.value)
+    assert "programs would not stop where a turn ends" in str(caught.value)
+
+
+def test_prompts_may_differ_for_less_than_half():
+    fault = "double BOS: 6 of 10 prompts"
+    few = source_of(*TEN, same_prompts=0.5, prompts=fault)
+    require(judge.source(few, scores_of(*TEN), recipe()))
+
+
+def test_prompts_that_differ_for_more_than_half_are_refused():
+    fault = "double BOS: 6 of 10 prompts"
+    many = source_of(*TEN, same_prompts=0.4, prompts=fault)
+    with pytest.raises(Rejected, match=f"seen: {fault}"):
+        require(judge.source(many, scores_of(*TEN), recipe()))

@@ -1,0 +1,180 @@
+"""What determines an output: no limit of a gate, every module that makes it, and no comment."""
+
+import ast
+import shutil
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+import pytest
+
+from flows.plan import ROOMS, make_plan
+from retune import llamacpp, made_with
+from retune.config import Recipe, set_value
+from retune.records import Pins
+
+ROOT = Path(__file__).resolve().parents[2]
+PINS = Pins(dataset="sha256:d", model="sha256:m")
+VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
+STAGES = (
+    *("conform", "fetch", "screen", "validate", "format", "train", "evaluate", "merge"),
+    *("convert", "calibrate", "quantize", "publish"),
+)
+
+
+@pytest.fixture(autouse=True)
+def any_llamacpp(monkeypatch, tmp_path):
+    """Keys name the folder of the build alone."""
+    found = llamacpp.LlamaCpp(tmp_path / "llama.cpp-1-abc", "1")
+    for module in ("tasks.conform.key", "tasks.quantize.key"):
+        monkeypatch.setattr(f"{module}.locate", lambda: found)
+
+
+def fingerprints(*assignments: str, pins: Pins = PINS) -> dict[str, str]:
+    values = VALUES
+    for assignment in assignments:
+        values = set_value(values, assignment)
+    steps = make_plan(Recipe.parse(values), pins).steps()
+    names = [
+        f"{step.stage} {step.key['method']}" if step.stage == "quantize" else step.stage
+        for step in steps
+    ]
+    return dict(zip(names, (step.fingerprint for step in steps), strict=True))
+
+
+def changed(*assignments: str) -> set[str]:
+    before, after = fingerprints(), fingerprints(*assignments)
+    return {stage for stage in before | after if before.get(stage) != after.get(stage)}
+
+
+# Every limit of a gate, and what else only shows, runs or pays.
+COSTS_NOTHING = (
+    *("validation.min_rows=9", "validation.max_quarantined_share=0.2"),
+    *("validation.max_source_share=0.9", "validation.tolerances={refusal: 0.5}"),
+    *("validation.severities={email: critical}", "validation.score_mean_min=1"),
+    *("validation.score_mean_max=5", "validation.score_quantiles_min={0.5: 2}"),
+    *("validation.score_threshold=2", "validation.max_below_threshold_share=0.5"),
+    *("validation.min_distinct_scores=3", "validation.drift.max_psi=0.9"),
+    *("validation.drift.max_ks=0.9", "validation.classifier.min_agreement=0.5"),
+    *("validation.classifier.batch_tokens=1024", "formatting.max_truncated_share=0.9"),
+    *("training.max_loss_rise=9", "training.max_gradient_norm=9", "training.logging_steps=5"),
+    *("training.price_per_hour=3", "training.max_gpu_hours=3"),
+    *("evaluation.max_loss_ratio=2", "evaluation.samples=25", "evaluation.batch_size=2"),
+    *("merging.max_kl=1", "merging.min_top1_agreement=0.1", "merging.max_perplexity_ratio=9"),
+    *("quantization.gates={q2_k: {max_kl_divergence: 9}}", "quantization.threads=3"),
+    *("quantization.parallel=1", "gates.severities={merge.kl: warning}", "tracking.experiment=x"),
+    "tracking.upload_models=true",
+)
+
+
+@pytest.mark.parametrize("assignment", COSTS_NOTHING)
+def test_a_limit_makes_nothing_anew(assignment):
+    assert changed(assignment) == set()
+
+
+def test_the_last_accepted_run_makes_nothing_anew():
+    accepted = PINS.model_copy(update={"accepted": "run"})
+    assert fingerprints(pins=accepted) == fingerprints()
+
+
+QUANTS = {f"quantize {method}" for method in Recipe.parse(VALUES).quantization.methods}
+GGUFS = {"convert", "calibrate"} | QUANTS
+AFTER_TRAINING = {"evaluate", "merge"} | GGUFS
+AFTER_VALIDATION = {"format", "train"} | AFTER_TRAINING
+
+
+@pytest.mark.parametrize(
+    ("assignment", "stages"),
+    [
+        ("validation.keep=[refusal]", {"screen", "validate"} | AFTER_VALIDATION),
+        ("validation.keep_top_share=0.5", {"validate"} | AFTER_VALIDATION),
+        ("training.learning_rate=1e-5", {"train"} | AFTER_TRAINING),
+        ("evaluation.generation_rows=9", {"evaluate"}),
+        ("evaluation.max_new_tokens=9", {"evaluate"} | GGUFS),
+        ("merging.check_rows=9", {"merge"} | GGUFS),
+        ("quantization.context=64", GGUFS),
+        ("quantization.imatrix_rows=9", {"calibrate", "quantize q2_k", "quantize q3_k_m"}
+         | {"quantize q4_k_m"}),
+    ],
+)  # fmt: skip
+def test_a_setting_makes_anew_what_depends_on_it(assignment, stages):
+    assert changed(assignment) == stages
+
+
+def test_every_setting_counts_or_is_known_to_cost_nothing():
+    """A new setting is part of a key until somebody says why not."""
+    assert "made with" in make_plan(Recipe.parse(VALUES), PINS).train.key
+    uncounted = {name.split("=")[0] for name in COSTS_NOTHING}
+    plan = make_plan(Recipe.parse(VALUES), PINS)
+    for step in plan.steps():
+        counted = {str(name) for name in step.key}
+        for name in uncounted:
+            section, _, setting = name.partition(".")
+            own = {"validation": "validate", "formatting": "format", "training": "train"}
+            if own.get(section) == step.stage:
+                assert setting not in counted, (step.stage, setting)
+
+
+# What it is made with.
+
+
+def task_of(stage: str) -> str:
+    return f"tasks.{ROOMS.get(stage, stage)}.task"
+
+
+def reachable(stage: str) -> set[str]:
+    """Return our modules that a stage may load, as Python's own finder reads their bytecode."""
+    room = ROOMS.get(stage, stage)
+    finder = ModuleFinder(path=[str(ROOT)])
+    finder.run_script(str(ROOT / "tasks" / room / "task.py"))
+    for script in (*ROOT.glob(f"tasks/{room}/*child*.py"), ROOT / "retune/templates/child.py"):
+        finder.load_file(str(script))
+    return {name for name in finder.modules if name.partition(".")[0] in made_with.OURS}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_counts_is_what_is_loaded_but_for_the_exemptions(stage):
+    counted, packages = made_with.closure(stage, task_of(stage))
+    loaded = reachable(stage)
+    started = {name for name in counted if name.endswith("child") or "llamacpp" in name}
+    assert set(counted) - started - {task_of(stage)} <= loaded
+    exempt = {name for name in loaded if not made_with.counts(name, stage)}
+    assert all(made_with.EXEMPT[name].reason for name in exempt)
+    assert packages, stage
+    for name in packages - set(made_with.EXEMPT_PACKAGES):
+        assert made_with.installed(name) != "absent", f"{stage}: {name} is imported by a wrong name"
+
+
+def test_no_exemption_is_for_nothing():
+    loaded = set().union(*map(reachable, STAGES))
+    assert set(made_with.EXEMPT) - loaded <= {"retune.made_with", "tasks.quantize.fan_out"}
+
+
+def test_a_changed_module_changes_the_stages_that_it_is_part_of(monkeypatch, tmp_path):
+    for folder in made_with.OURS:
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    monkeypatch.setattr(made_with, "ROOT", tmp_path)
+    before = {stage: made_with.made_with(stage, task_of(stage)) for stage in STAGES}
+    modules = {stage: made_with.closure(stage, task_of(stage))[0] for stage in STAGES}
+    read = made_with.syntax.__wrapped__
+    hashes = {path: read(path) for found in modules.values() for path in found.values()}
+    monkeypatch.setattr(made_with, "syntax", lambda path: hashes[path])
+    for path in sorted(hashes):
+        text, same = path.read_text(), hashes[path]
+        for change, is_seen in ((text + "\n_CHANGED = 1\n", True), (f"# a comment\n{text}", False)):
+            path.write_text(change)
+            hashes[path] = read(path)
+            after = {stage: made_with.made_with(stage, task_of(stage)) for stage in STAGES}
+            other = {stage for stage in STAGES if before[stage] != after[stage]}
+            part_of = {stage for stage in STAGES if path in modules[stage].values()}
+            assert other == (part_of if is_seen else set()), path
+        hashes[path] = same
+
+
+def test_a_docstring_is_no_syntax(tmp_path):
+    plain, told = tmp_path / "a.py", tmp_path / "b.py"
+    plain.write_text("def one():\n    return 1\n")
+    told.write_text('"""Says."""\n\n\ndef one():  # why\n    """Return 1."""\n    return 1\n')
+    assert made_with.syntax(plain) == made_with.syntax(told)
+    assert ast.dump(ast.parse(plain.read_text())) != ast.dump(ast.parse(told.read_text()))
