@@ -62,12 +62,12 @@ def convert(merged: Merged, chats: Chats, scores: Scores, recipe: Recipe, step: 
         most = held_out.measured_rows(chats.held_out, config)
         (build.path / TEXT).write_text(held_out.text(chats.held_out, 0, most), encoding="utf-8")
         with naming_settings("perplexity_rows"):
-            measured = llamacpp.perplexity(
+            perplexity = llamacpp.perplexity(
                 out, build.path / TEXT, config.context, threads(config), build.path / LOGITS
             )
         if ollama := modelfile(out.name, tokenizer):
             modelfile_of(out).write_text(ollama, encoding="utf-8")
-        metrics |= size_of(out) | {"perplexity": measured.value} | summed_up(asked, given)
+        metrics |= size_of(out) | {"perplexity": perplexity} | summed_up(asked, given)
         return finish(build, out, SOURCE_METHOD, metrics, files=(ANSWERS,))
 
 
