@@ -80,7 +80,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "llama.cpp": locate().root.name,
         },
         *("retune.chat", "retune.templates", "retune.inspection", "retune.folders", *loading),
-        *("retune.llamacpp", "gguf", "xllamacpp"),
+        *("retune.llamacpp", "gguf"),
     )
     masked_with = (  # what is quoted of rows that cannot be read
         *("expectations.masking", "expectations.credentials", "expectations.personal"),
@@ -146,7 +146,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     llamacpp = {"name": recipe.name, "llama.cpp": locate().root.name}
     code = (
         *("retune.held_out", "retune.llamacpp", "retune.loaders", "retune.modelfile"),
-        *("retune.templates", "xllamacpp"),
+        "retune.templates",
     )
     # What every file is measured by; the source is compared with what evaluate saw.
     measured = quantization.model_dump(include={"context", "perplexity_rows", "answer_rows"})
