@@ -1,6 +1,6 @@
 """How fast rows are scored, against the plain transformers pipeline, all measured in one run.
 
-    python benchmarks/classifier.py [--rows N] [--plain-rows N] [--repeats N] [--model PATH]
+    python -m benchmarks.classifier [--rows N] [--plain-rows N] [--repeats N] [--model PATH]
 
 Without --model: random weights in the shape of HuggingFaceFW/fineweb-edu-classifier (BERT-base) and
 a WordPiece tokenizer of made-up words. The rows are as long as FineTome's: about 2 kB, log-normal
@@ -9,10 +9,8 @@ numpy, pyarrow and pydantic, nothing else of what retune stands on.
 """
 
 import argparse
-import importlib.util
 import json
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,14 +18,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from retune.config import Classifier
+from retune.models import device
+from tasks.validate import scoring_child
+
 if TYPE_CHECKING:
     import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from retune.config import Classifier  # noqa: E402
-from retune.models import device  # noqa: E402
 
 SEED = 0
 MIN_BYTES, MEDIAN_BYTES, MAX_BYTES, SPREAD = 200, 1600, 10_000, 0.7  # the mean is about 2 kB
@@ -45,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or make_model(Path(folder), words)
         config = Classifier(model=str(model), batch_tokens=arguments.batch_tokens)
-        bench = Bench(load_child(), config, texts, arguments.plain_rows)
+        bench = Bench(scoring_child, config, texts, arguments.plain_rows)
         peak = matmul_peak(torch.float16 if device() == "cuda" else torch.float32)
         results = bench.results(bench.measured(arguments.repeats))
         report(results, bench.facts(), peak)
@@ -59,20 +56,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-tokens", type=int, default=32_768, help="tokens a forward pass")
     parser.add_argument("--model", type=Path, help="folder of a classifier with one output")
     return parser.parse_args()
-
-
-def load_child() -> Any:
-    """Return tasks/validate/scoring_child.py as a module.
-
-    By its path: importing it by name would import the stages around it, and Prefect with them,
-    which a bare GPU machine does not have.
-    """
-    path = ROOT / "tasks/validate/scoring_child.py"
-    spec = importlib.util.spec_from_file_location("scoring_child", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def make_words() -> list[str]:

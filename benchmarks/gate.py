@@ -93,7 +93,7 @@ def compared(rows: Path, rules: Rules) -> dict[str, tuple[int, int, int]]:
 
 def ours(rows: Path, rules: Rules, tokenizer: Any) -> Turn:
     """Run the gate, and the format on what it accepts."""
-    from tasks.format import write_chats
+    from tasks.format.task import write_chats
     from tasks.validate.gate import gate
 
     clock = row_by_row.Clock()

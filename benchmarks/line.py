@@ -25,9 +25,9 @@ import psutil
 from benchmarks import train
 from retune import llamacpp
 from retune.config import QUANTIZATION_METHODS, Merging, Model, Quantization
-from retune.fan_out import fan_out
 from retune.machine import cores
 from retune.workspace import mark, remove
+from tasks.quantize.fan_out import fan_out
 
 TEXT_ROWS = 4  # a few windows of perplexity: enough to show that a file loads and computes
 CONTEXT = 512

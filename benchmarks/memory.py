@@ -64,7 +64,7 @@ def do(part: str, count: int, folder: Path) -> None:
     from expectations.messages import Rules
     from retune.chat import special_tokens
     from retune.config import Validation
-    from tasks.format import write_chats
+    from tasks.format.task import write_chats
     from tasks.validate.gate import gate
 
     tokenizer = made_up.tokenizer()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from retune.merger import ENVIRONMENT
+from tasks.merge.writing import ENVIRONMENT
 
 WAYS = ("ours", "peft")
 SIZES = {"hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 16000}
@@ -136,8 +136,8 @@ def make(layers: int, folder: Path, sizes: dict[str, int] | None = None) -> None
 
 def merge_by_shard(folder: Path, shard: int) -> None:
     from retune.config import Model
-    from retune.merger.sources import Base, open_source
-    from retune.merger.writing import write_model
+    from tasks.merge.sources import Base, open_source
+    from tasks.merge.writing import write_model
 
     base = Base(name=str(folder / "base"), revision=None, setting="model.base")
     model = Model(base=base.name, load_in_4bit=False)

@@ -25,9 +25,9 @@ from benchmarks import train
 from benchmarks.line import Watch
 from retune import llamacpp
 from retune.config import PROJECTIONS, QUANTIZATION_METHODS, Quantization
-from retune.fan_out import fan_out
 from retune.machine import cores
 from retune.workspace import mark, remove, sha256
+from tasks.quantize.fan_out import fan_out
 
 GIB = 2**30
 MAKE = """

@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 
 from retune.config import Model, Training
-from retune.trainer.job import TrainJob
 from retune.workspace import mark, remove
+from tasks.train.job import TrainJob
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {

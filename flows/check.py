@@ -36,7 +36,7 @@ def check(name: str, assignments: list[str], folder: Path) -> Report:
     SourceError and RecipeError for what cannot be judged, NotOurs for a folder of something else,
     DatasetRejected for too many long rows; what the gate itself rejects is in the report.
     """
-    from tasks.format import check_truncation, write_chats
+    from tasks.format.chats import check_truncation, write_chats
     from tasks.validate.gate import gate
 
     recipe = _recipe(name, assignments)

@@ -125,7 +125,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "effective_batch": recipe.training.batch_size * recipe.training.gradient_accumulation,
             **recipe.training.model_dump(exclude=RUNNING),
         },
-        *("retune.child", "retune.trainer", "trl", "unsloth", "liger-kernel"),
+        *("retune.child", "trl", "unsloth", "liger-kernel"),
         *(*with_models, *loading),
     )
     evaluate = _step(
@@ -140,7 +140,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
             "base_16bit": pins.base_16bit,
             **recipe.merging.model_dump(exclude={"base_16bit", "base_16bit_revision"}),
         },
-        *("retune.merger", *with_models, *loading),
+        *(*with_models, *loading),
     )
     quantization, methods = recipe.quantization, recipe.quantization.methods
     llamacpp = {"name": recipe.name, "llama.cpp": locate().root.name}

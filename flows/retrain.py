@@ -26,20 +26,20 @@ from retune.config import (
     Training,
     Validation,
 )
-from retune.fan_out import fan_out
 from retune.machine import require_machine
 from retune.records import Chats, Gguf, Imatrix
 from retune.tracking import Run, start_run
 from retune.workspace import home, keep_private
-from tasks.conform import conform
-from tasks.evaluate import evaluate
+from tasks.conform.task import conform
+from tasks.evaluate.task import evaluate
 from tasks.fetch.task import fetch, pin_inputs
-from tasks.format import format_chats
-from tasks.merge import merge
-from tasks.publish import check_access, check_terms, publish
-from tasks.quantize import calibrate, convert, quantize, report
-from tasks.train import train
-from tasks.validate import validate
+from tasks.format.task import format_chats
+from tasks.merge.task import merge
+from tasks.publish.task import check_access, check_terms, publish
+from tasks.quantize.fan_out import fan_out
+from tasks.quantize.task import calibrate, convert, quantize, report
+from tasks.train.task import train
+from tasks.validate.task import validate
 
 
 def _run_name() -> str:

@@ -317,7 +317,7 @@ def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> boo
     runs = _runs(worker)
     if not runs:
         return False
-    from tasks.train import FINISHING
+    from tasks.train.task import FINISHING
 
     patience = FINISHING + REPORT
     print(

@@ -9,11 +9,11 @@ from pydantic import BaseModel
 from retune.child import emit, main
 from retune.config import Model
 from retune.loaders import admit
-from retune.merger.checkpoint import damaged
-from retune.merger.comparison import Yardstick, measure
-from retune.merger.sources import Base, open_source
-from retune.merger.writing import write_model
 from retune.models import load_plain
+from tasks.merge.checkpoint import damaged
+from tasks.merge.comparison import Yardstick, measure
+from tasks.merge.sources import Base, open_source
+from tasks.merge.writing import write_model
 
 
 class MergeJob(BaseModel):

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from retune.child import emit, main
 from retune.config import Model
 from retune.loaders import admit, load_tokenizer, strip_code
-from retune.merger.comparison import Yardstick, measure
 from retune.models import compute_dtype, load_plain, nf4
+from tasks.merge.comparison import Yardstick, measure
 
 
 class FourBitJob(BaseModel):

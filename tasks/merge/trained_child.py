@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from retune.child import emit, main
 from retune.config import Model
 from retune.loaders import admit, load_config
-from retune.merger.comparison import Yardstick, keep_logits
 from retune.models import is_quantized, load_tuned
+from tasks.merge.comparison import Yardstick, keep_logits
 
 
 class TrainedJob(BaseModel):

@@ -17,9 +17,9 @@ from retune.child import Event, main
 from retune.embeddings import fit_embeddings, lora_settings
 from retune.loaders import load_model
 from retune.models import compute_dtype, device, nf4
-from retune.trainer import loop
-from retune.trainer.job import Hopeless, Interrupted, TrainJob
 from retune.workspace import write_whole
+from tasks.train import loop
+from tasks.train.job import Hopeless, Interrupted, TrainJob
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ class Trl:
     """Backend of `loop.run`: stock transformers with PEFT, one replica per process."""
 
     def __init__(self) -> None:
-        from retune.trainer import varlen
+        from tasks.train import varlen
 
         self._varlen = device() == "cuda" and varlen.supported()
         self.lengths = "flash" if self._varlen else None
@@ -43,8 +43,8 @@ class Trl:
         from transformers import set_seed
         from trl.trainer.utils import add_fused_lm_head
 
-        from retune.trainer import varlen
-        from retune.trainer.fused import fuse_layers
+        from tasks.train import varlen
+        from tasks.train.fused import fuse_layers
 
         config = job.config
         in_32_bits = config.method == "full" and config.master_weights == "float32"

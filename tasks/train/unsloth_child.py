@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from retune.child import Event, emit, main
 from retune.embeddings import fit_embeddings, lora_settings
 from retune.models import compute_dtype, device
-from retune.trainer import loop
-from retune.trainer.job import TrainJob
+from tasks.train import loop
+from tasks.train.job import TrainJob
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,7 @@ def train(job: TrainJob) -> Event:
     loop.require_gpu(job)
     import unsloth  # noqa: F401  # first: it patches the others
 
-    from retune.trainer import varlen
+    from tasks.train import varlen
 
     varlen.give_to_unsloth()
     return loop.run(job, Unsloth())

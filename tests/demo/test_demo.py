@@ -13,7 +13,9 @@ from expectations.features import fate, features, reasons, with_scores
 from expectations.messages import Rules
 from flows import recipes
 from retune import llamacpp
-from tasks.fetch import read, to_rows, write_rows
+from tasks.fetch.batches import to_rows
+from tasks.fetch.reading import read
+from tasks.fetch.writing import write_rows
 from tasks.validate.gate import gate
 
 ROWS = dataset.make()

@@ -22,8 +22,8 @@ from retune.child import ChildFailed
 from retune.config import Model, Recipe, RecipeError, Training
 from retune.embeddings import fit_embeddings, lora_settings, unmoved_layers
 from retune.models import load_base, load_tuned, padded
-from retune.trainer.job import TrainJob
-from tasks.train import run_training
+from tasks.train.job import TrainJob
+from tasks.train.task import run_training
 from tests.tasks.conftest import conversation
 from tests.tasks.test_format import plain_tokenizer
 

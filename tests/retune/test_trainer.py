@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from retune.config import Model, RecipeError, Training
-from retune.trainer import checkpoints, data, fit, loop, meter
-from retune.trainer.health import Health, over_budget
-from retune.trainer.job import Hopeless, TrainJob
 from retune.workspace import mark
+from tasks.train import checkpoints, data, fit, loop, meter
+from tasks.train.health import Health, over_budget
+from tasks.train.job import Hopeless, TrainJob
 from tests.tasks.conftest import make_tokenizer
 
 TURNS = [

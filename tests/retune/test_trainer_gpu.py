@@ -18,9 +18,9 @@ from benchmarks.train import make_model, make_rows
 from retune.child import ChildFailed, ChildRefused, Event, run_child
 from retune.config import Model, Training
 from retune.environment import ROOT
-from retune.trainer.checkpoints import newest_whole, step_of
-from retune.trainer.fused import fuse_layers
-from retune.trainer.job import Fit, TrainJob
+from tasks.train.checkpoints import newest_whole, step_of
+from tasks.train.fused import fuse_layers
+from tasks.train.job import Fit, TrainJob
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -100,9 +100,9 @@ if backend == "unsloth":
     import unsloth
 import torch
 from retune.models import token_ids
-from retune.trainer import varlen
-from retune.trainer.data import make_collator
-from retune.trainer.job import TrainJob
+from tasks.train import varlen
+from tasks.train.data import make_collator
+from tasks.train.job import TrainJob
 path = f"tasks/train/{backend}_child.py"
 spec = importlib.util.spec_from_file_location("child", path)
 child = importlib.util.module_from_spec(spec); spec.loader.exec_module(child)
@@ -213,7 +213,7 @@ def test_other_ways_to_train_learn_too(folder, backend, settings):
 OLD_CARD = """
 import runpy, torch
 from retune import models
-from retune.trainer import loop, varlen
+from tasks.train import loop, varlen
 models.compute_dtype = loop.compute_dtype = lambda: torch.float16
 varlen.supported = lambda: False
 runpy.run_path({child!r}, run_name="__main__")

@@ -16,7 +16,7 @@ from retune.records import Adapter, Chats, Pins
 from retune.sources import pin
 from retune.tracking import Run, start_run
 from retune.workspace import Step
-from tasks.train import train
+from tasks.train.task import train
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
@@ -147,9 +147,9 @@ class Project:
         with pytest.MonkeyPatch.context() as patch, disable_run_logger():
             patch.setenv("RETUNE_HOME", str(self.folder))
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-            patch.setattr("tasks.train.create_progress_artifact", lambda *_, **__: None)
-            patch.setattr("tasks.train.update_progress_artifact", lambda *_, **__: None)
-            patch.setattr("tasks.evaluate.create_table_artifact", lambda *_, **__: None)
+            patch.setattr("tasks.train.task.create_progress_artifact", lambda *_, **__: None)
+            patch.setattr("tasks.train.task.update_progress_artifact", lambda *_, **__: None)
+            patch.setattr("tasks.evaluate.task.create_table_artifact", lambda *_, **__: None)
             tracking.client.cache_clear()
             yield
             tracking.client.cache_clear()

@@ -13,9 +13,9 @@ from retune.llamacpp import converter
 from retune.records import Pins
 from retune.sources import pin
 from retune.workspace import Step
-from tasks.conform import ConformanceError, Report, conform, examine, require_passed
 from tasks.conform.checks import CHATS, Check, tokenizer_checks
 from tasks.conform.parity import gguf_checks, header_checks, save_tiny
+from tasks.conform.task import ConformanceError, Report, conform, examine, require_passed
 from tasks.conform.texts import PER_KIND, texts
 from tests.retune.conftest import bpe_tokenizer
 
@@ -79,7 +79,7 @@ def run(base: Path, home: Path, monkeypatch) -> dict:
     from prefect.logging import disable_run_logger
 
     monkeypatch.setenv("RETUNE_HOME", str(home))
-    monkeypatch.setattr("tasks.conform.create_table_artifact", lambda **_: None)
+    monkeypatch.setattr("tasks.conform.task.create_table_artifact", lambda **_: None)
     with disable_run_logger():
         pins = Pins(dataset="d", model=pin(str(base), None, "model", "model.base"))
         output = conform.fn(Model(base=str(base)), pins, STEP)

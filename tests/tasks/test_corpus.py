@@ -1,6 +1,5 @@
 """The corpus of datasets through the real readers, the real gate and the real format stage."""
 
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -12,8 +11,10 @@ from expectations.scores import distribution
 from retune.chat import chatml_tokenizer, special_tokens
 from retune.config import Dataset, Formatting, Model
 from retune.sources import SourceError
-from tasks.fetch import read, to_rows, write_rows
-from tasks.format import check_truncation, write_chats
+from tasks.fetch.batches import to_rows
+from tasks.fetch.reading import read
+from tasks.fetch.writing import write_rows
+from tasks.format.chats import check_truncation, write_chats
 from tasks.validate.gate import gate
 from tasks.validate.prompts_child import texts
 from tests.corpus import CASES_BAD, CASES_GOOD, Case
@@ -38,8 +39,7 @@ def fetched(case: Case, folder):
 @pytest.fixture(autouse=True)
 def no_pages(monkeypatch):
     """Pages and charts are most of the gate's time on a small dataset; other tests look at them."""
-    module = sys.modules[gate.__module__]  # `tasks.validate.gate` is the function
-    monkeypatch.setattr(module, "_write_page", lambda *_: None)
+    monkeypatch.setattr("tasks.validate.gate._write_page", lambda *_: None)
     monkeypatch.setattr("retune.plots.reasons_chart", lambda *_: None)
     monkeypatch.setattr("retune.plots.score_histogram", lambda *_: None)
 

@@ -9,7 +9,7 @@ import pytest
 from retune.config import Evaluation
 from retune.held_out import Question, questions
 from retune.workspace import Step
-from tasks.evaluate import (
+from tasks.evaluate.task import (
     RegressionFound,
     evaluate,
     exact_match,

@@ -13,8 +13,10 @@ import pytest
 
 from retune.config import Dataset
 from retune.sources import SourceError, pin
-from tasks.fetch import read, to_rows, write_rows
+from tasks.fetch.batches import to_rows
 from tasks.fetch.columns import row_schema
+from tasks.fetch.reading import read
+from tasks.fetch.writing import write_rows
 
 SHAREGPT = [
     {

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from retune.config import Dataset
 from retune.flaws import OVERSIZED
 from retune.sources import SourceError
-from tasks.fetch import read, to_rows
+from tasks.fetch.batches import to_rows
 from tasks.fetch.budget import BUDGET
 from tasks.fetch.columns import from_columns, from_rows, row_schema
 from tasks.fetch.conversations import KNOWN_COLUMNS, PAIRS, ROLES, TURN_COLUMNS
+from tasks.fetch.reading import read
 from tasks.fetch.text_files import Line, batches
 
 quick = settings(

@@ -17,9 +17,10 @@ import pytest
 from retune.config import Dataset
 from retune.flaws import OVERSIZED
 from retune.sources import SourceError, pin, require_unchanged, unchanged
-from tasks.fetch import read, to_rows
+from tasks.fetch.batches import to_rows
 from tasks.fetch.budget import BUDGET
 from tasks.fetch.guarded import fetch_rows
+from tasks.fetch.reading import read
 
 GOOD = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
 LINE = json.dumps(GOOD).encode()

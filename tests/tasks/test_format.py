@@ -10,7 +10,7 @@ import pytest
 from expectations.report import DatasetRejected
 from retune.chat import CHATML, END, ChatFormatError, chatml_tokenizer, encode, is_lossless
 from retune.config import Formatting, Model
-from tasks.format import Proof, check_truncation, token_statistics, write_chats
+from tasks.format.chats import Proof, check_truncation, token_statistics, write_chats
 from tests.tasks.conftest import make_tokenizer
 
 

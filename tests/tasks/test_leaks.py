@@ -1,6 +1,5 @@
 """Nothing of a secret that a dataset holds is in anything that the gate shows, logs or stores."""
 
-import importlib
 import json
 import logging
 
@@ -11,12 +10,14 @@ from expectations.messages import Rules
 from expectations.report import DatasetRejected
 from retune.config import Dataset, Validation
 from retune.sources import SourceError
-from tasks.fetch import read, to_rows, write_rows
+from tasks.fetch.batches import to_rows
+from tasks.fetch.reading import read
+from tasks.fetch.writing import write_rows
+from tasks.validate import task as validate
 from tasks.validate.gate import FILES, WHOLE_ROWS, gate
 from tests.corpus.case import CSV, jsonl
 from tests.expectations.test_masking import CANARIES, parts
 
-validate = importlib.import_module("tasks.validate")
 SECRETS = "\n".join(secret for _, secret in CANARIES.values())
 
 

@@ -12,29 +12,27 @@ from retune.chat import chatml_tokenizer, new_tokens
 from retune.config import Evaluation, Merging, Model, Recipe, Training
 from retune.embeddings import lora_settings
 from retune.folders import ModelRefused
-from retune.merger.checkpoint import CheckpointError
-from retune.merger.comparison import CHECK_TOKENS
-from retune.merger.sources import Base, open_source
-from retune.merger.writing import Written, write_model
 from retune.models import AdapterMismatch, load_base, token_ids
 from retune.records import Adapter, Merged, Pins
 from retune.sources import pin
 from retune.tracking import start_run
 from retune.workspace import Step, size
-from tasks import merge as stage
 from tasks.evaluate import child as evaluating
 from tasks.evaluate.child import EvaluateJob
-from tasks.merge import (
+from tasks.merge import child, four_bit_child, trained_child
+from tasks.merge import task as stage
+from tasks.merge.checkpoint import CheckpointError
+from tasks.merge.comparison import CHECK_TOKENS
+from tasks.merge.sources import Base, open_source
+from tasks.merge.task import (
     MergeMismatch,
-    child,
-    four_bit_child,
     merge,
     nearest,
     require_4bit_match,
     require_match,
-    trained_child,
 )
-from tasks.train import train
+from tasks.merge.writing import Written, write_model
+from tasks.train.task import train
 from tests.tasks.conftest import make_base
 
 PINS = Pins(dataset="sha256:0", model="sha256:0", base_16bit="sha256:0")

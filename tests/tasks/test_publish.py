@@ -21,19 +21,19 @@ from retune.config import Recipe, RecipeError
 from retune.escaping import visible
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
 from retune.workspace import Output, Step
-from tasks.publish import (
+from tasks.publish import access
+from tasks.publish.access import ATTEMPTS, LONGEST_WAIT, connect
+from tasks.publish.cards import Release, card, recommended
+from tasks.publish.files import LICENCES, is_local_path, is_text, outputs_in
+from tasks.publish.task import (
     HubUnavailable,
     NoAccess,
     PublishError,
     UploadNotVerified,
-    access,
     check_access,
     check_terms,
     publish,
 )
-from tasks.publish.access import ATTEMPTS, LONGEST_WAIT, connect
-from tasks.publish.cards import Release, card, recommended
-from tasks.publish.files import LICENCES, is_local_path, is_text, outputs_in
 from tasks.publish.terms import MOST, Terms, terms_of
 from tasks.publish.upload import Bundle, publish_bundles
 from tests.hub import Hub, Repo
@@ -626,7 +626,7 @@ configure()
 from prefect import flow
 from prefect.blocks.system import Secret
 from retune.tracking import start_run
-from tasks.publish import NoAccess, check_access, publish
+from tasks.publish.task import NoAccess, check_access, publish
 from tests.tasks.test_publish import line, recipe
 
 for name in ("httpx", "httpcore"):

@@ -9,15 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from retune import fan_out, llamacpp
+from retune import llamacpp
 from retune.config import Recipe, RecipeError
 from retune.held_out import Question, measured_rows
 from retune.machine import MachineUnfit
 from retune.records import Chats, Gguf, Merged, Scores
 from retune.workspace import NoSpaceLeft, Step, size
 from tasks import quantize as stage
-from tasks.quantize import GgufMismatch
+from tasks.quantize import fan_out
 from tasks.quantize.fidelity import Pair, require_answers
+from tasks.quantize.task import GgufMismatch
 from tasks.quantize.verdict import verdict
 from tests.tasks.conftest import make_base, write_chats
 

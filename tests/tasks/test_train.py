@@ -15,12 +15,12 @@ from retune.config import Model, Training
 from retune.environment import ROOT
 from retune.models import token_ids
 from retune.tracking import client
-from retune.trainer import data, loop
-from retune.trainer.checkpoints import newest_whole, step_of
-from retune.trainer.data import make_collator
-from retune.trainer.job import Fit, TrainJob
-from retune.trainer.loop import cut_log, require_gpu
-from tasks.train import run_training
+from tasks.train import data, loop
+from tasks.train.checkpoints import newest_whole, step_of
+from tasks.train.data import make_collator
+from tasks.train.job import Fit, TrainJob
+from tasks.train.loop import cut_log, require_gpu
+from tasks.train.task import run_training
 from tests.tasks.conftest import read_json_lines
 
 STEPS = list(range(1, 5 * 320 // 8 + 1))  # 5 epochs of 320 rows, 8 at a time
@@ -260,7 +260,7 @@ def test_a_cap_ends_with_a_checkpoint_and_a_higher_one_goes_on(at_home, tmp_path
 SHARDED = """
 import runpy
 from accelerate.state import AcceleratorState, DistributedType, PartialState
-from retune.trainer import loop
+from tasks.train import loop
 
 create = AcceleratorState.__init__
 

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from retune.loaders import load_tokenizer, strip_code
-from retune.merger.checkpoint import write
-from retune.merger.sources import Source
+from tasks.merge.checkpoint import write
+from tasks.merge.sources import Source
 
 if TYPE_CHECKING:
     import torch
+
+# Of a process that writes a merged model. Left alone, glibc keeps what matrices of up to 32 MiB
+# leave behind: up to one more shard, in pieces that the next one does not fit into.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 class Written(BaseModel):

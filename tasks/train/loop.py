@@ -19,10 +19,10 @@ from retune.config import Training
 from retune.embeddings import unmoved_layers
 from retune.loaders import admit, load_tokenizer, strip_code
 from retune.models import compute_dtype, device, require_gpu_for_4bit, token_ids
-from retune.trainer import checkpoints, data, fit, meter
-from retune.trainer.health import Health, interrupted, over_budget
-from retune.trainer.job import Fit, Hopeless, TrainJob
 from retune.workspace import mark, remove
+from tasks.train import checkpoints, data, fit, meter
+from tasks.train.health import Health, interrupted, over_budget
+from tasks.train.job import Fit, Hopeless, TrainJob
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import Any
 
 from retune.config import Training
 from retune.models import compute_dtype, device
-from retune.trainer.job import Fit
+from tasks.train.job import Fit
 
 HEADROOM = 0.92  # of the memory; what the allocator cannot use for its fragments
 # torch has an error of its own for its allocator only; cuBLAS, NCCL and Triton, which allocate for

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from retune.chat import END
 from retune.models import token_ids
-from retune.trainer.job import Hopeless, TrainJob
+from tasks.train.job import Hopeless, TrainJob
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,7 +4,7 @@ import math
 from statistics import median
 
 from retune.config import Training
-from retune.trainer.job import Hopeless, Interrupted
+from tasks.train.job import Hopeless, Interrupted
 
 WINDOW = 5  # logged steps whose median is judged, so that one odd batch stops nothing
 SKIPPED = 8  # fp16's loss scaling starts too high and skips some steps with an infinite norm

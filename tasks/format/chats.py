@@ -1,32 +1,22 @@
-"""format: conversations become ChatML text and token ids, split into training and held-out rows."""
+"""Conversations as ChatML text and token ids, split into training and held-out rows."""
 
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact
 
 from expectations.features import batches
 from expectations.masking import mask
 from expectations.report import DatasetRejected, Verdict, rejection
 from retune.chat import (
     ChatFormatError,
-    chatml_tokenizer,
     decode,
     encode,
     is_lossless,
     special_tokens,
 )
 from retune.config import Formatting, Model
-from retune.escaping import code_block
-from retune.loaders import admit, strip_code
 from retune.overlap import ahead
-from retune.records import Chats, Pins, Rows
-from retune.sources import unchanged
 from retune.templates import TemplateRefused, render, rendering
-from retune.workspace import Step, building
-from tasks.stage import stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,27 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH = 2000  # rows that are rendered and tokenised together; bounds memory, not results
-
-
-@stage(name="format")
-def format_chats(rows: Rows, model: Model, config: Formatting, pins: Pins, step: Step) -> Chats:
-    """Render every conversation with the chat template, count its tokens, and split."""
-    from retune.plots import length_histogram
-
-    with building(step) as build:
-        with unchanged(model.base, pins.model, "model.base"):
-            admit(model, pins.commit(pins.model))
-            tokenizer = chatml_tokenizer(model.base, pins.commit(pins.model), model.chat_tokens)
-        tokenizer.save_pretrained(build.path / "tokenizer")
-        strip_code(build.path / "tokenizer")
-        lengths, held_out = write_chats(rows.path, tokenizer, config.held_out_share, build.path)
-        metrics = {"rows/train": len(lengths), "rows/held_out": held_out}
-        metrics |= token_statistics(lengths, model.max_length)
-        _show(build.path / "train.parquet", metrics)
-        check_truncation(metrics["truncated_share"], len(lengths), model, config)
-        length_histogram(lengths, model.max_length, build.path / "lengths.png")
-        files = ("tokenizer/chat_template.jinja", "lengths.png")
-        return build.finish(Chats, metrics=metrics, files=files)
 
 
 def write_chats(
@@ -255,24 +224,4 @@ def _schema():
             "text": pa.string(),
             "input_ids": pa.list_(pa.int32()),
         }
-    )
-
-
-def _show(train: Path, metrics: dict[str, float]) -> None:
-    import polars as pl
-
-    get_run_logger().info(
-        "%s training rows, %s held out, %s tokens, %.1f %% cut",
-        f"{metrics['rows/train']:,}",
-        f"{metrics['rows/held_out']:,}",
-        f"{metrics['tokens/total']:,}",
-        100 * metrics["truncated_share"],
-    )
-    example = pl.scan_parquet(train).select("text").head(1).collect().item()
-    numbers = "\n".join(f"| {name} | {value:,.4g} |" for name, value in metrics.items())
-    create_markdown_artifact(
-        key="format",
-        markdown=f"| | |\n|---|---:|\n{numbers}\n\n"
-        f"The first training row:\n\n{code_block(example[:2000])}",
-        description="Token statistics and an example",
     )

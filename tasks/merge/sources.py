@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from retune.config import Model
 from retune.embeddings import fit_embeddings
 from retune.loaders import load_config, new_model
-from retune.merger.checkpoint import Checkpoint, CheckpointError, in_4bit
 from retune.models import is_adapter, with_adapter
+from tasks.merge.checkpoint import Checkpoint, CheckpointError, in_4bit
 
 if TYPE_CHECKING:
     import torch

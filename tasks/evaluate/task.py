@@ -1,0 +1,174 @@
+"""evaluate: base and tuned model side by side on the held-out conversations; the regression gate."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_table_artifact
+
+from retune.child import run_child
+from retune.config import Evaluation, Model
+from retune.escaping import table
+from retune.held_out import Question, questions
+from retune.records import Adapter, Chats, Pins, Scores
+from retune.sources import unchanged
+from retune.tracking import Run
+from retune.workspace import Step, building
+from tasks.evaluate.child import SIDES, EvaluateJob
+from tasks.stage import stage
+
+CHILD = Path(__file__).with_name("child.py")
+SAMPLES, ANSWERS = "samples.json", "answers.json"
+
+
+class RegressionFound(ValueError):
+    """The tuned model is worse than its base, beyond what the recipe allows."""
+
+
+@stage(name="evaluate")
+def evaluate(
+    adapter: Adapter,
+    chats: Chats,
+    model: Model,
+    config: Evaluation,
+    step: Step,
+    run: Run,
+    pins: Pins,
+) -> Scores:
+    """Measure base and tuned model; refuse a regression, with all that was measured in MLflow."""
+    revision = pins.commit(pins.model)
+    with building(step) as build, unchanged(model.base, pins.model, "model.base"):
+        asked = questions(chats.held_out, config.generation_rows)
+        job = make_job(adapter, chats, model, config, revision, asked)
+        result = run_child(CHILD, job, build.path / "evaluate.log", hub=revision is not None)
+        answers = result["answers"]
+        texts = {side: [one["text"] for one in answers[side]] for side in SIDES}
+        metrics = (
+            losses(result["losses"]) | exact_match(asked, texts) | stopped(answers, len(asked))
+        )
+        samples = sample_table(asked, texts, config)
+        write_json(build.path / SAMPLES, samples)
+        write_json(build.path / ANSWERS, by_row(asked, answers["tuned"]))
+        show_samples(samples)
+        get_run_logger().info(
+            "held-out loss %.4f → %.4f, exact match %s → %s",
+            *(metrics["loss/base"], metrics["loss/tuned"]),
+            *(f"{metrics.get(f'exact_match/{side}', math.nan):.1%}" for side in SIDES),
+        )
+        try:
+            require_no_regression(metrics, config)
+        except RegressionFound:
+            run.log_metrics({f"{step.stage}/{name}": value for name, value in metrics.items()})
+            run.log_files(build.path, (SAMPLES, ANSWERS), step.stage)
+            raise
+        return build.finish(Scores, metrics=metrics, files=("evaluate.log", SAMPLES, ANSWERS))
+
+
+def make_job(
+    adapter: Adapter,
+    chats: Chats,
+    model: Model,
+    config: Evaluation,
+    revision: str | None,
+    asked: list[Question],
+) -> EvaluateJob:
+    """Return the child's job: the questions first, then the recipe's own prompts."""
+    return EvaluateJob(
+        held_out=chats.held_out,
+        tokenizer=chats.tokenizer,
+        adapter=adapter.path,
+        model=model,
+        revision=revision,
+        config=config,
+        prompts=[question.prompt for question in asked]
+        + [[{"role": "user", "content": prompt}] for prompt in config.prompts],
+    )
+
+
+def losses(seen: dict[str, float]) -> dict[str, float]:
+    """Return the losses (nats per token) and their perplexities; an overflow is infinite."""
+    return {f"loss/{side}": loss for side, loss in seen.items()} | {
+        f"perplexity/{side}": math.exp(loss) if loss < 700 else math.inf
+        for side, loss in seen.items()
+    }
+
+
+def exact_match(asked: list[Question], answers: dict[str, list[str]]) -> dict[str, float]:
+    """Return the share of answers (0 to 1) that equal the expected text, in all and per family."""
+    groups: dict[str, list[int]] = {}
+    for number, question in enumerate(asked):
+        groups.setdefault("exact_match", []).append(number)
+        groups.setdefault(f"exact_match/{metric_name(question.family)}", []).append(number)
+    return {
+        f"{name}/{side}": sum(asked[n].matches(answers[side][n]) for n in numbers) / len(numbers)
+        for name, numbers in groups.items()
+        for side in SIDES
+    }
+
+
+def stopped(answers: dict[str, list[dict[str, Any]]], asked: int) -> dict[str, float]:
+    """Return the share (0 to 1) of the first `asked` answers that ended their turn by themselves."""
+    if not asked:
+        return {}
+    return {
+        f"stopped/{side}": sum(one["stopped"] for one in answers[side][:asked]) / asked
+        for side in SIDES
+    }
+
+
+def by_row(asked: list[Question], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each question's `row` with the `text` of its answer and whether it `stopped`."""
+    return [{"row": question.row} | one for question, one in zip(asked, answers, strict=False)]
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def metric_name(family: str) -> str:
+    """Return `family` with everything that MLflow takes no metric name of replaced by `_`."""
+    return re.sub(r"[^\w.-]", "_", family, flags=re.ASCII)[:60] or "_"
+
+
+def sample_table(
+    asked: list[Question], answers: dict[str, list[str]], config: Evaluation
+) -> list[dict[str, Any]]:
+    """Return the sample table's rows: the first questions, then the recipe's own prompts."""
+    pairs = list(zip(answers["base"], answers["tuned"], strict=True))
+    table = [
+        {
+            "prompt": question.prompt[-1]["content"] if question.prompt else "",
+            "expected": question.expected,
+            "base": base,
+            "tuned": tuned,
+            "family": question.family,
+            "match": question.matches(tuned),
+        }
+        for question, (base, tuned) in list(zip(asked, pairs, strict=False))[: config.samples]
+    ]
+    for prompt, (base, tuned) in zip(config.prompts, pairs[len(asked) :], strict=True):
+        row = {"prompt": prompt, "expected": "", "base": base, "tuned": tuned}
+        table.append(row | {"family": "prompt", "match": None})
+    return table
+
+
+def show_samples(samples: list[dict[str, Any]]) -> None:
+    """Show what base and tuned model answered in Prefect; questions and answers are data."""
+    create_table_artifact(
+        table=table(samples), key="samples", description="Base and tuned, answering"
+    )
+
+
+def require_no_regression(metrics: dict[str, float], config: Evaluation) -> None:
+    """Raise RegressionFound if the tuned model's loss is too high, or not a number."""
+    base, tuned = metrics["loss/base"], metrics["loss/tuned"]
+    if tuned <= base * config.max_loss_ratio:
+        return
+    raise RegressionFound(
+        f"the tuned model is worse than its base: held-out loss {tuned:.4f} against {base:.4f}, a "
+        f"ratio of {tuned / base:.3f}; evaluation.max_loss_ratio allows {config.max_loss_ratio:g}. Lower "
+        f"training.learning_rate, or train on more or better rows"
+    )

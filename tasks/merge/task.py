@@ -1,0 +1,231 @@
+"""merge: what was trained becomes one 16-bit checkpoint; what ships is what was trained."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import get_run_logger
+
+from retune.child import Event, run_child
+from retune.config import Merging, Quantization, Recipe
+from retune.records import Adapter, Chats, Merged, Pins
+from retune.sources import unchanged
+from retune.workspace import Step, building, remove
+from tasks.merge.child import MergeJob
+from tasks.merge.comparison import Yardstick
+from tasks.merge.four_bit_child import FourBitJob
+from tasks.merge.sources import Base
+from tasks.merge.trained_child import TrainedJob
+from tasks.merge.writing import ENVIRONMENT
+from tasks.stage import stage
+
+CHILD = Path(__file__).with_name("child.py")
+TRAINED = Path(__file__).with_name("trained_child.py")
+FOUR_BIT = Path(__file__).with_name("four_bit_child.py")
+LOG = "merge.log"
+
+Metrics = dict[str, float]
+
+
+class MergeMismatch(ValueError):
+    """The merged checkpoint is not what was trained."""
+
+
+@stage(name="merge")
+def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step) -> Merged:
+    """Merge into `model/`, and compare it, as read back from disk, with what was trained.
+
+    Of two checkpoints that can be made of an adapter trained on 4-bit weights, the one nearer to it
+    is kept (`merging.onto`), if that is near enough.
+    """
+    model, merging = recipe.model, recipe.merging
+    with (
+        building(step) as build,
+        unchanged(model.base, pins.model, "model.base"),
+        unchanged(merging.base_16bit, pins.base_16bit, "merging.base_16bit"),
+    ):
+        work = Work(adapter, chats, recipe, pins, build.path)
+        trained = work.ask_trained()
+        seen = {name: work.candidate(name, base) for name, base in work.bases(trained).items()}
+        onto = nearest(seen)
+        get_run_logger().info("merged onto %s: %s", onto, describe(seen))
+        require_match(seen[onto], merging)
+        work.keep(onto)
+        best, models = seen[onto], ("model",)
+        if merging.save_method == "merged_4bit":
+            seen["4bit"], models = work.four_bit(), ("model", "model-4bit")
+        remove(work.yardstick.logits)
+        return build.finish(
+            Merged,
+            metrics=best | by_candidate(seen),
+            params={"merged_onto": onto},
+            files=(LOG,),
+            models=models,
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of one merge in its build folder; each step is a child process of its own."""
+
+    adapter: Adapter
+    chats: Chats
+    recipe: Recipe
+    pins: Pins
+    folder: Path
+
+    @property
+    def yardstick(self) -> Yardstick:
+        return Yardstick(
+            held_out=self.chats.held_out,
+            rows=self.recipe.merging.check_rows,
+            logits=self.folder / "logits",
+        )
+
+    @property
+    def revision(self) -> str | None:
+        return self.pins.commit(self.pins.model)
+
+    def path(self, candidate: str) -> Path:
+        return self.folder / f"candidate-{candidate}"
+
+    def ask_trained(self) -> Event:
+        """Keep the logits of what was trained; return which of its weights are 4-bit ones."""
+        job = TrainedJob(
+            model=self.recipe.model,
+            revision=self.revision,
+            trained=self.adapter.path,
+            yardstick=self.yardstick,
+        )
+        return run_child(TRAINED, job, self.folder / LOG, hub=job.revision is not None)
+
+    def bases(self, trained: Event) -> dict[str, Base]:
+        """Return the weights to merge onto, by the names that `merging.onto` has for them.
+
+        Raises ValueError if there are none such.
+        """
+        own = Base(name=self.recipe.model.base, revision=self.revision, setting="model.base")
+        if not trained["in_4bit"]:
+            return {"16bit": own}
+        merging, found = self.recipe.merging, {}
+        if merging.base_16bit and self.pins.base_16bit:
+            found["16bit"] = Base(
+                name=merging.base_16bit,
+                revision=self.pins.commit(self.pins.base_16bit),
+                setting="merging.base_16bit",
+            )
+        elif not trained["stored_in_4bit"]:
+            found["16bit"] = own
+        rounded = () if trained["stored_in_4bit"] else tuple(trained["in_4bit"])
+        found["dequantized"] = own.model_copy(update={"rounded": rounded})
+        if merging.onto == "best":
+            return found
+        if merging.onto not in found:
+            raise ValueError(
+                f"merging.onto=16bit: {own.name} is stored in 4 bits; name its 16-bit weights in "
+                f"merging.base_16bit, or set merging.onto=dequantized"
+            )
+        return {merging.onto: found[merging.onto]}
+
+    def candidate(self, name: str, base: Base) -> Metrics:
+        """Write one checkpoint and return how near to what was trained it is. Raises MergeMismatch if
+        the disk holds something else."""
+        job = MergeJob(
+            trained=self.adapter.path,
+            tokenizer=self.chats.tokenizer,
+            model=self.recipe.model,
+            revision=self.revision,
+            base=base,
+            max_shard_gb=self.recipe.merging.max_shard_gb,
+            folder=self.path(name),
+            yardstick=self.yardstick,
+        )
+        hub = bool(base.revision or job.revision)
+        seen = run_child(CHILD, job, self.folder / LOG, env=ENVIRONMENT, hub=hub)
+        if names := seen["damaged"]:
+            raise MergeMismatch(
+                f"{names[0]} of the merged checkpoint is not on the disk as it was written ({len(names)} "
+                f"such tensors): the disk or the memory may be failing; run again"
+            )
+        return seen["metrics"]
+
+    def keep(self, name: str) -> None:
+        """Make one candidate the stage's `model/`; remove the others."""
+        self.path(name).rename(self.folder / "model")
+        for loser in self.folder.glob("candidate-*"):
+            remove(loser)
+
+    def four_bit(self) -> Metrics:
+        """Store `model/` in 4 bits too; return how near that is. Raises MergeMismatch."""
+        job = FourBitJob(
+            model=self.recipe.model,
+            revision=self.revision,
+            checkpoint=self.folder / "model",
+            folder=self.folder / "model-4bit",
+            max_shard_gb=self.recipe.merging.max_shard_gb,
+            yardstick=self.yardstick,
+        )
+        hub = self.recipe.model.trusts(job.revision) and job.revision is not None  # for its code
+        metrics = run_child(FOUR_BIT, job, self.folder / LOG, hub=hub)["metrics"]
+        require_4bit_match(metrics)
+        return metrics
+
+
+def nearest(seen: dict[str, Metrics]) -> str:
+    """Return the candidate of the lowest KL divergence; one that is not a number is the last."""
+    return min(seen, key=lambda name: (math.isnan(seen[name]["kl"]), seen[name]["kl"]))
+
+
+def by_candidate(seen: dict[str, Metrics]) -> Metrics:
+    """Return what was compared of each checkpoint as `kl/16bit` and so on."""
+    compared = ("kl", "top1_agreement", "perplexity")
+    return {f"{what}/{name}": one[what] for name, one in seen.items() for what in compared}
+
+
+def describe(seen: dict[str, Metrics]) -> str:
+    return "; ".join(
+        f"{name}: KL divergence {one['kl']:.2g}, same top token {one['top1_agreement']:.1%}, "
+        f"perplexity {one['perplexity']:.4g} of {one['perplexity/trained']:.4g}"
+        for name, one in seen.items()
+    )
+
+
+def require_match(metrics: Metrics, config: Merging) -> None:
+    """Raise MergeMismatch if the checkpoint is the base's, or too far from what was trained."""
+    if not metrics["changed_share"]:
+        raise MergeMismatch(
+            "the merged checkpoint holds the base model's weights: what was trained changes nothing at "
+            "16 bits; train for more steps or raise training.learning_rate"
+        )
+    if (
+        metrics["kl"] <= config.max_kl
+        and metrics["top1_agreement"] >= config.min_top1_agreement
+        and metrics["perplexity_ratio"] <= config.max_perplexity_ratio
+    ):
+        return
+    raise MergeMismatch(
+        f"the merged checkpoint differs from what was trained: KL divergence {metrics['kl']:.4g} nats "
+        f"per token (merging.max_kl allows {config.max_kl:g}), same top token for "
+        f"{metrics['top1_agreement']:.1%} (merging.min_top1_agreement {config.min_top1_agreement:.1%}), "
+        f"perplexity {metrics['perplexity_ratio']:.4g} times as high (merging.max_perplexity_ratio "
+        f"{config.max_perplexity_ratio:g}). The update does not survive 16 bits: train with a lower "
+        f"training.learning_rate, or raise the limit"
+    )
+
+
+def require_4bit_match(metrics: Metrics) -> None:
+    """Raise MergeMismatch if the NF4 checkpoint is broken: farther off than a 2-bit file may be.
+
+    How much NF4 loses depends on the model's size, and whoever asks for it accepts that; nothing
+    intact loses what llama.cpp loses with half the bits.
+    """
+    loosest = Quantization().gate("q2_k")
+    if (
+        metrics["kl"] <= loosest.max_kl_divergence
+        and metrics["top1_agreement"] >= loosest.min_same_top_token
+    ):
+        return
+    raise MergeMismatch(
+        f"the 4-bit checkpoint is broken: KL divergence {metrics['kl']:.4g} nats per token, same top "
+        f"token for {metrics['top1_agreement']:.1%}; set merging.save_method=merged_16bit"
+    )

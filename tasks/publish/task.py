@@ -1,0 +1,148 @@
+"""publish: adapter, merged model and GGUF files go to the Hugging Face Hub, with model cards."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger
+
+from retune.config import Recipe
+from retune.modelfile import hub_files
+from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
+from retune.workspace import Step, building, size
+from tasks.publish.access import (
+    HubUnavailable,
+    NoAccess,
+    PublishError,
+    UploadNotVerified,
+    check_access,
+    connect,
+    hub,
+)
+from tasks.publish.cards import Release, card, modelfile_of, recommended
+from tasks.publish.files import SETTINGS, outputs_in, public_name, require_regular, without_paths
+from tasks.publish.terms import Terms, check_terms, terms_of
+from tasks.publish.upload import Bundle, publish_bundles
+from tasks.stage import stage
+
+__all__ = [
+    "Bundle",
+    "HubUnavailable",
+    "NoAccess",
+    "PublishError",
+    "UploadNotVerified",
+    "check_access",
+    "check_terms",
+    "publish",
+    "publish_bundles",
+]
+
+
+def _hub_was_unavailable(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry an outage; a missing permission stays missing."""
+    return isinstance(state.result(raise_on_failure=False), HubUnavailable)
+
+
+@stage(name="publish", retries=3, retry_delay_seconds=300, retry_condition_fn=_hub_was_unavailable)
+def publish(
+    adapter: Adapter,
+    merged: Merged | None,
+    ggufs: list[Gguf],
+    scores: Scores,
+    recipe: Recipe,
+    pins: Pins,
+    step: Step,
+) -> Published:
+    """Upload what the recipe asks for and what may ship, and verify it by hash."""
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()  # they would fill the log
+    api = hub(recipe.publishing)
+    ships = [gguf for gguf in ggufs if gguf.ships]
+    release = Release(recipe, pins, scores.metrics, ships, *_terms(recipe, pins))
+    if not release.repos:
+        raise PublishError("nothing to publish: GGUF files are wanted and none passed its gate")
+    with building(step) as build:
+        bundles = bundles_of(release, adapter, merged, build.path / "cards")
+        message = f"{recipe.name}, dataset {pins.dataset[:19]}"
+        commits = publish_bundles(api, bundles, recipe.publishing.private, message)
+        for url in commits.values():
+            get_run_logger().info("published and verified %s", url)
+        sent = sum(size(path) for bundle in bundles for path in bundle.files.values())
+        best = recommended(ships) if "gguf" in release.repos else None
+        return build.finish(
+            Published,
+            commits=commits,
+            model=commits[release.main],
+            params=commits | ({"recommended": best.file, "sha256": best.sha256} if best else {}),
+            metrics={"bytes": sent},
+            files=("cards",),
+        )
+
+
+def _terms(recipe: Recipe, pins: Pins) -> tuple[Terms, Terms]:
+    """Return the licences of base model and dataset, read as they were downloaded.
+
+    That is with the token of the environment: one that may only write where the models go need not
+    be able to read a gated base.
+    """
+    api = connect()
+    return (
+        terms_of(api, recipe.model.base, pins.model, "model", "model.base"),
+        terms_of(api, recipe.dataset.source, pins.dataset, "dataset", "dataset.source"),
+    )
+
+
+def bundles_of(
+    release: Release, adapter: Adapter, merged: Merged | None, cards: Path
+) -> list[Bundle]:
+    """Lay out one repository per artifact that is published; writes the cards into `cards`."""
+    folders = {"adapter": adapter.path}
+    if merged:
+        folders |= {"merged": merged.path, "merged_4bit": merged.four_bit}
+    bundles = []
+    for artifact, repo in release.repos.items():
+        own = cards / artifact
+        readme = _written(own / "README.md", card(artifact, release))
+        if artifact == "gguf":
+            files = _gguf_files(release, own)
+        else:
+            files = _model_files(folders[artifact], release, own)
+            assert files, f"no {artifact} in {folders[artifact]}"
+        digests = {quant.file: quant.sha256 for quant in release.quants}
+        texts = release.base_terms.files.items()
+        licence = {name: _written(own / name, content) for name, content in texts}
+        bundles.append(Bundle(repo, {**files, **licence, "README.md": readme}, digests))
+    return bundles
+
+
+def _model_files(made: Path, release: Release, folder: Path) -> dict[str, Path]:
+    """Return what was made; settings that name a path of this machine as copies that do not."""
+    files = outputs_in(made)
+    base = public_name(release.recipe.model.base)
+    for name in filter(SETTINGS.fullmatch, list(files)):
+        if text := without_paths(files[name], base):
+            files[name] = _written(folder / name, text)
+    return files
+
+
+def _gguf_files(release: Release, folder: Path) -> dict[str, Path]:
+    """Return the quants, their Modelfiles, and what Ollama reads when it is given the repository.
+
+    All quants are of one model, so the template of the first is that of all.
+    """
+    files = {quant.file: require_regular(quant.path) for quant in release.quants}
+    modelfiles = {
+        name: require_regular(quant.folder / name)
+        for quant in release.quants
+        if (name := modelfile_of(quant))
+    }
+    if modelfiles:
+        text = next(iter(modelfiles.values())).read_text(encoding="utf-8")
+        files |= {name: _written(folder / name, said) for name, said in hub_files(text).items()}
+    return files | modelfiles
+
+
+def _written(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path

@@ -1,0 +1,146 @@
+"""train: a LoRA adapter by supervised fine-tuning, in a child process that can be resumed."""
+
+import json
+import math
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from retune.child import Event, run_child
+from retune.config import Model, Training
+from retune.records import Adapter, Chats, Pins
+from retune.sources import require_unchanged
+from retune.tracking import Run, client, watch_machine
+from retune.workspace import Step, building, cache_dir, remove
+from tasks.stage import stage
+from tasks.train.job import Fit, TrainJob
+
+FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
+LOG_LINES = 8  # in a run, besides the first and the last
+PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
+
+
+@stage(name="train")
+def train(
+    chats: Chats, model: Model, config: Training, step: Step, run: Run, pins: Pins
+) -> Adapter:
+    """Train the adapter; a run that was killed goes on from its last checkpoint."""
+    # Not to the end: the base is read in the first minute, and hours later no reason to lose them.
+    require_unchanged(model.base, pins.model, "model.base")
+    with building(step, keep_partial=True) as build:
+        job = TrainJob(
+            rows=chats.train,
+            held_out=chats.held_out,
+            tokenizer=chats.tokenizer,
+            model=model,
+            revision=pins.commit(pins.model),
+            config=config,
+            folder=build.path,
+        )
+        with watch_machine(run):
+            result = run_training(job, Monitor(run, job.log))
+        remove(job.checkpoints)
+        return build.finish(
+            Adapter,
+            metrics=result["metrics"],
+            files=("train.log", job.log.name, "first_pack.txt", "fit.json"),
+            history=job.log.name,
+            models=("adapter",),
+        )
+
+
+def run_training(job: TrainJob, monitor: "Monitor") -> Event:
+    """Run the backend's child on `job`, with `monitor` following; return its result event.
+
+    A child whose GPU ran out of memory names a smaller fit; training goes on with that.
+    """
+    # Unsloth writes the code it generates to the current folder unless told otherwise; what one
+    # version generated must not serve the next.
+    compiled = cache_dir() / f"unsloth-{version('unsloth')}-torch-{version('torch')}"
+    compiled.mkdir(parents=True, exist_ok=True)
+    environment = {"UNSLOTH_COMPILE_LOCATION": str(compiled)}
+    child = Path(__file__).with_name(f"{job.config.backend}_child.py")
+    log = job.folder / "train.log"
+    while True:
+        hub = job.revision is not None
+        result = run_child(child, job, log, monitor, environment, grace=FINISHING, hub=hub)
+        if "retry" not in result:
+            return result
+        job = job.model_copy(update={"fit": Fit.model_validate(result["retry"])})
+
+
+class Monitor:
+    """Follows a training by its events: MLflow metrics, a progress artifact, some log lines."""
+
+    def __init__(self, run: Run, log: Path) -> None:
+        self._run, self._log = run, log
+        self._total = 1
+        self._known = 0  # last step that the MLflow run has
+        self._first: tuple[int, float] | None = None  # step and time of this process's first row
+        self._shown = 0  # last step in the run's log
+        self._artifact: Any = None
+        self._updated = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Take one event of the child."""
+        getattr(self, f"_on_{event.pop('event')}")(**event)
+
+    def _on_state(self, text: str) -> None:
+        get_run_logger().info("%s; its output goes to %s", text, self._log.with_name("train.log"))
+
+    def _on_begin(self, step: int, total: int, dropped: int) -> None:
+        self._total = total
+        if dropped:
+            get_run_logger().warning("%d rows have nothing to learn from and are left out", dropped)
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(
+                0.0, key="training", description=f"Training, {total} steps"
+            )
+        # A retry, and a run that lost its process, meet an MLflow run that has steps already.
+        history = client().get_metric_history(self._run.id, "train/loss")
+        self._known = max((metric.step for metric in history), default=0)
+        if step:
+            get_run_logger().info("going on from the checkpoint of step %d", step)
+            for line in self._log.read_text().splitlines():
+                self._track(json.loads(line))
+
+    def _on_log(self, **row: Any) -> None:
+        step = row["step"]
+        self._track(dict(row))
+        self._first = self._first or (step, time.monotonic())
+        self._show_progress(row)
+        if step == self._total or step >= self._shown + math.ceil(self._total / LOG_LINES):
+            self._shown = step
+            get_run_logger().info(
+                "step %d of %d: loss %.4f, %s tokens/s, %s left",
+                *(step, self._total, row["train/loss"]),
+                *(f"{row['train/tokens_per_second']:,.0f}", self._time_left(step)),
+            )
+
+    def _track(self, row: dict[str, Any]) -> None:
+        step = row.pop("step")
+        if step > self._known:
+            self._run.log_metrics(row, step)
+            self._known = step
+
+    def _show_progress(self, row: dict[str, Any]) -> None:
+        now, step = time.monotonic(), row["step"]
+        if step == self._total or now - self._updated >= PROGRESS_SECONDS:
+            self._updated = now
+            update_progress_artifact(
+                self._artifact,
+                progress=100 * step / self._total,
+                description=f"Step {step} of {self._total}: loss {row['train/loss']:.4f}, "
+                f"{row['train/tokens_per_second']:,.0f} tokens/s, {self._time_left(step)} left",
+            )
+
+    def _time_left(self, step: int) -> str:
+        first, began = self._first or (step, 0.0)
+        if step == first:
+            return "unknown time"
+        seconds = (time.monotonic() - began) / (step - first) * (self._total - step)
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
