@@ -177,8 +177,8 @@ class Line:
             return f"{how}: " + ", ".join(made)
 
     def measure(self) -> str:
-        seen = llamacpp.perplexity(self.gguf, self.text, CONTEXT, cores(), self.logits)
-        return f"perplexity {seen.value:.6g}"
+        perplexity = llamacpp.perplexity(self.gguf, self.text, CONTEXT, cores(), self.logits)
+        return f"perplexity {perplexity:.6g}"
 
     def _quantize(self, method: str) -> str:
         out, begun = self._quant(method), time.perf_counter()

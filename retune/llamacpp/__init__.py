@@ -12,7 +12,6 @@ from retune.llamacpp.installation import LlamaCpp, LlamaCppNotFound, locate
 from retune.llamacpp.measurement import (
     Divergence,
     KeptLogits,
-    Perplexity,
     TextTooShort,
     divergence,
     perplexity,
@@ -36,7 +35,6 @@ __all__ = [
     "LlamaCppFailed",
     "LlamaCppNotFound",
     "LlamaCppStopped",
-    "Perplexity",
     "TextTooShort",
     "answers",
     "calibrate",

@@ -1,19 +1,30 @@
 """Let a GGUF answer conversations, as its users will: greedily, by its own chat template."""
 
-import json
-import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
-from retune.llamacpp.process import LlamaCppFailed, existing, run
+from retune.llamacpp.header import facts
+from retune.llamacpp.process import LlamaCppFailed, existing
+from retune.llamacpp.server import Server, serving
 from retune.llamacpp.tokens import tokenize
 
-ANSWERER = Path(__file__).with_name("answerer.py")
+AT_A_TIME = 4
 # Room for what a chat template writes around each message, and for a system prompt of its own.
 TEMPLATE_TOKENS_PER_MESSAGE = 16
 TEMPLATE_TOKENS = 128
+TIMED_TOKENS = 32  # of one answer on its own, for the speed
+OPTIONS = (
+    "--jinja",
+    "--skip-chat-parsing",  # the text as generated, not parsed for reasoning or tool calls
+    "--no-warmup",
+    *("--fit", "off"),  # to a GPU's memory
+    *("--cache-ram", "0"),
+    *("--parallel", str(AT_A_TIME)),
+    *("--threads-http", str(AT_A_TIME)),
+)
 
 
 class AnsweringFailed(LlamaCppFailed):
@@ -63,21 +74,51 @@ def answers(
     existing(gguf, "the GGUF to answer with")
     if not conversations:
         return Answered([], 0.0)
-    request = {
-        "gguf": str(gguf.absolute()),
-        "conversations": list(conversations),
-        "max_tokens": max_tokens,
-        "context": longest_prompt(gguf, conversations) + max_tokens,
-        "threads": threads,
-        "memory": memory,
-    }
-    with TemporaryDirectory(prefix="retune-answers-") as scratch:
-        out = Path(scratch, "answers.json")
-        command = [sys.executable, "-P", ANSWERER, out]
-        run(command, stdin=json.dumps(request).encode(), failure=AnsweringFailed, seconds=seconds)
-        found = json.loads(out.read_text())
-        answers = [Answer(**answer) for answer in found["answers"]]
-        return Answered(answers, found["tokens_per_second"])
+    room = longest_prompt(gguf, conversations) + max_tokens
+    require_chat_template(gguf)
+    model = ["--model", gguf.absolute(), "--ctx-size", str(AT_A_TIME * room)]
+    cores = ["--threads", str(threads), "--threads-batch", str(threads)]
+    # The pool outside: if the block fails, the server ends, and with it what its threads wait for.
+    with (
+        ThreadPoolExecutor(AT_A_TIME) as pool,
+        serving([*OPTIONS, *model, *cores], AnsweringFailed, seconds, memory) as server,
+    ):
+        given = list(pool.map(lambda messages: answer(server, messages, max_tokens), conversations))
+        return Answered(given, speed(server, conversations[0], max_tokens))
+
+
+def require_chat_template(gguf: Path) -> None:
+    """Raise AnsweringFailed if `gguf` has no chat template: llama.cpp would silently assume ChatML."""
+    if not facts(gguf).has_chat_template:
+        raise AnsweringFailed(
+            f"{gguf} has no chat template: save the tokenizer with one before conversion"
+        )
+
+
+def answer(server: Server, messages: list[dict], max_tokens: int) -> Answer:
+    """Return the server's answer to `messages`."""
+    given = reply(server, messages, max_tokens)
+    choice, usage = given["choices"][0], given["usage"]
+    return Answer(
+        text=choice["message"]["content"],
+        finish_reason=choice["finish_reason"],
+        tokens=usage["completion_tokens"],
+        prompt_tokens=usage["prompt_tokens"],
+    )
+
+
+def speed(server: Server, messages: list[dict], max_tokens: int) -> float:
+    """Return the tokens per second of an answer to `messages` while nothing else is answered."""
+    # The longest conversation's context has room for as many tokens as this.
+    alone = reply(server, messages, min(TIMED_TOKENS, max_tokens), ignore_eos=True)
+    return alone["timings"]["predicted_per_second"]
+
+
+def reply(server: Server, messages: list[dict], max_tokens: int, **options: Any) -> dict[str, Any]:
+    """Return the server's whole reply to `messages`, in the form of OpenAI's chat API."""
+    # A prompt cache would make an answer depend on which ones came before.
+    how = {"max_tokens": max_tokens, "temperature": 0, "cache_prompt": False}
+    return server.post("/v1/chat/completions", {"messages": messages, **how, **options})
 
 
 def longest_prompt(gguf: Path, conversations: Sequence[list[dict]]) -> int:

@@ -1,11 +1,14 @@
 """Importance matrices: which weights of a GGUF matter on a text, for quantizing it with less harm."""
 
+import re
 from pathlib import Path
 
 from retune.llamacpp.installation import locate
-from retune.llamacpp.measurement import CHUNKS, check_text_length
+from retune.llamacpp.measurement import check_text_length
 from retune.llamacpp.process import LlamaCppFailed, appearing_whole, existing, last_lines, run
 from retune.workspace import no_space_left
+
+CHUNKS = re.compile(r"computing over (\d+) chunks")
 
 
 def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> int:
@@ -18,7 +21,7 @@ def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> 
     existing(text, "the text to calibrate on")
     how = ["-c", str(context), "-t", str(threads), "--no-ppl", "--no-escape", "--parse-special"]
     # The text's name is written into the matrix, and from there into every file made with it.
-    command = [*locate().program("llama-imatrix"), "-m", gguf.absolute(), "-f", text.name, *how]
+    command = [locate().program("llama-imatrix"), "-m", gguf.absolute(), "-f", text.name, *how]
     with appearing_whole(out) as partial:
         try:
             written = ["-o", partial.absolute()]

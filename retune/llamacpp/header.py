@@ -14,13 +14,12 @@ class GgufFacts:
     turn.
     """
 
-    architecture: str
     size: int
     parameters: int
     bits_per_weight: float
     largest: int
     eos: int | None
-    tensors: int
+    has_chat_template: bool
     tensor_types: dict[str, int]
 
 
@@ -43,12 +42,11 @@ def facts(gguf: Path) -> GgufFacts:
     eos = reader.fields.get("tokenizer.ggml.eos_token_id")
     weight_bytes = sum(int(tensor.n_bytes) for tensor in reader.tensors)
     return GgufFacts(
-        architecture=reader.fields["general.architecture"].contents(),
         size=gguf.stat().st_size,
         parameters=parameters,
         bits_per_weight=8 * weight_bytes / parameters,
         largest=max(weights),
         eos=eos and int(eos.contents()),
-        tensors=len(reader.tensors),
+        has_chat_template="tokenizer.chat_template" in reader.fields,
         tensor_types=dict(Counter(tensor.tensor_type.name for tensor in reader.tensors)),
     )

@@ -24,8 +24,7 @@ from retune.llamacpp.process import (
 from retune.workspace import no_space_left
 
 NUMBER = r"(-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf))"
-FINAL = re.compile(rf"Final estimate: PPL = {NUMBER} \+/- {NUMBER}")
-CHUNKS = re.compile(r"(?:perplexity over|computing over) (\d+) chunks")
+FINAL = re.compile(rf"Final estimate: PPL = {NUMBER} ")
 TOO_SHORT = re.compile(r"need at least (\d+) tokens.*tokenizes to only (\d+) tokens", re.DOTALL)
 # llama-perplexity prints no statistics of fewer values.
 FEWEST_SCORED = 100
@@ -36,28 +35,14 @@ class TextTooShort(ValueError):
 
 
 @dataclass(frozen=True)
-class Perplexity:
-    """Perplexity with its standard error, from `tokens` scored tokens in `chunks` chunks."""
-
-    value: float
-    standard_error: float
-    chunks: int
-    tokens: int
-
-
-@dataclass(frozen=True)
 class Divergence:
     """How far a quant's next-token distribution is from its source's, over the same tokens.
 
-    KL divergences are in nats; `same_top` is the share (0 to 1) of tokens for which both rank the
-    same token first; `perplexity_ratio` is the quant's perplexity over the source's.
+    `mean` is the mean KL divergence in nats; `same_top` is the share (0 to 1) of tokens for which
+    both rank the same token first; `perplexity_ratio` is the quant's perplexity over the source's.
     """
 
     mean: float
-    standard_error: float
-    median: float
-    p99: float
-    maximum: float
     same_top: float
     perplexity: float
     perplexity_ratio: float
@@ -90,33 +75,27 @@ class KeptLogits:
         return self.HEAD.size + self.chunks * chunk
 
 
-def perplexity(
-    gguf: Path, text: Path, context: int, threads: int, keep_logits: Path | None = None
-) -> Perplexity:
-    """Measure `gguf` on the UTF-8 file `text` in chunks of `context` tokens.
+def perplexity(gguf: Path, text: Path, context: int, threads: int, logits: Path) -> float:
+    """Return the perplexity of `gguf` on the UTF-8 file `text` in chunks of `context` tokens.
 
-    `keep_logits` names a file to write for `divergence`: about 65 MB per chunk of 512 tokens with a
-    vocabulary of 128,000. Raises TextTooShort (with `keep_logits` also for fewer than 100 scored
-    tokens), FileNotFoundError, NoSpaceLeft, or LlamaCppFailed.
+    `logits` names a file to write for `divergence`: about 65 MB per chunk of 512 tokens with a
+    vocabulary of 128,000. Raises TextTooShort (also for fewer than 100 scored tokens),
+    FileNotFoundError, NoSpaceLeft, or LlamaCppFailed.
     """
     existing(text, "the text to measure on")
-    if keep_logits is None:
-        done = _measure(gguf, ["-f", text], context, threads)
-    else:
-        with appearing_whole(keep_logits) as partial:
-            base = ["-f", text, "--kl-divergence-base", partial]
-            done = _measure(gguf, base, context, threads, writes_to=keep_logits.parent)
-            check_text_length(done.stderr, text, context)
-            check_whole(partial)
-            check_enough(KeptLogits.read(partial), text)
-    check_text_length(done.stderr, text, context)
-    final, chunks = FINAL.search(done.stderr), CHUNKS.search(done.stderr)
-    if not final or not chunks:
+    with appearing_whole(logits) as partial:
+        base = ["-f", text, "--kl-divergence-base", partial]
+        done = _measure(gguf, base, context, threads, writes_to=logits.parent)
+        check_text_length(done.stderr, text, context)
+        check_whole(partial)
+        check_enough(KeptLogits.read(partial), text)
+    final = FINAL.search(done.stderr)
+    if not final:
         raise LlamaCppFailed(f"llama-perplexity gave no result for {gguf}: {last_lines(done)}")
-    value, standard_error = float(final[1]), float(final[2])
+    value = float(final[1])
     if not math.isfinite(value):
         raise LlamaCppFailed(f"the perplexity of {gguf} is {value}: its weights are broken")
-    return Perplexity(value, standard_error, int(chunks[1]), int(chunks[1]) * scored(context))
+    return value
 
 
 def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergence:
@@ -141,10 +120,6 @@ def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergen
     try:
         return Divergence(
             mean=values["Mean KLD"],
-            standard_error=_standard_error(done.stdout),
-            median=values["Median KLD"],
-            p99=values["99.0% KLD"],
-            maximum=values["Maximum KLD"],
             same_top=values["Same top p"] / 100,
             perplexity=values["Mean PPL(Q)"],
             perplexity_ratio=values["Mean PPL(Q)/PPL(base)"],
@@ -170,7 +145,7 @@ def _measure(
     existing(gguf, "the GGUF to measure")
     program = locate().program("llama-perplexity")
     how = ["-c", str(context), "-t", str(threads), "--no-escape"]
-    return run([*program, "-m", gguf, *how, *what], writes_to=writes_to)
+    return run([program, "-m", gguf, *how, *what], writes_to=writes_to)
 
 
 def check_text_length(printed: str, text: Path, context: int) -> None:
@@ -198,8 +173,3 @@ def check_whole(logits: Path) -> None:
         logits.stat().st_size < KeptLogits.read(logits).size
     ):
         raise no_space_left(logits, OSError())
-
-
-def _standard_error(stdout: str) -> float:
-    found = re.search(rf"^Mean +KLD: +{NUMBER} ± +{NUMBER}", stdout, re.MULTILINE)
-    return float(found[2]) if found else math.nan

@@ -72,14 +72,26 @@ def run(
         return finished
     if writes_to and DISK_FULL.search(finished.stderr + finished.stdout):
         raise no_space_left(writes_to, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    how = f"failed with status {done.returncode}"
-    if done.returncode < 0:
-        how = f"was killed by {signal.Signals(-done.returncode).name}"
-        if done.returncode == -signal.SIGKILL:
+    raise failed(program_name(command), done.returncode, finished, failure)
+
+
+def failed(
+    program: str, status: int, printed: Finished, failure: type[LlamaCppFailed]
+) -> LlamaCppFailed:
+    """Return the exception for a program that ended with `status`: `failure`, or LlamaCppStopped if
+    that was not its own doing."""
+    how = f"failed with status {status}"
+    if status < 0:
+        how = f"was killed by {signal.Signals(-status).name}"
+        if status == -signal.SIGKILL:
             how += " (was memory short?)"
-    if -done.returncode in FROM_OUTSIDE or MEMORY_SHORT.search(finished.stderr):
-        failure = LlamaCppStopped
-    raise failure(f"{program_name(command)} {how}: {last_lines(finished)}")
+    kind = LlamaCppStopped if -status in FROM_OUTSIDE else blamed(printed.stderr, failure)
+    return kind(f"{program} {how}: {last_lines(printed)}")
+
+
+def blamed(said: str, failure: type[LlamaCppFailed]) -> type[LlamaCppFailed]:
+    """Return LlamaCppStopped if what a program `said` tells that memory was short, else `failure`."""
+    return LlamaCppStopped if MEMORY_SHORT.search(said) else failure
 
 
 def environment() -> dict[str, str]:

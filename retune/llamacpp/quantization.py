@@ -53,7 +53,7 @@ def quantize(
     quantizer = locate().program("llama-quantize")
     with appearing_whole(out) as partial:
         files = [source.absolute(), partial.absolute()]
-        command = [*quantizer, *options, *files, method.upper(), str(threads)]
+        command = [quantizer, *options, *files, method.upper(), str(threads)]
         done = run(command, writes_to=out.parent, cwd=imatrix and imatrix.parent)
     # Rows of a length that the method has no blocks for get a larger type; the file is sound.
     if fallback := re.search(r"(\d+) of (\d+) tensor\(s\) required fallback", done.stderr):
@@ -67,7 +67,7 @@ def quantized_size(source: Path, method: str) -> int:
     """
     _require_known(method)
     existing(source, "the GGUF to quantize")
-    done = run([*locate().program("llama-quantize"), "--dry-run", source, method.upper()])
+    done = run([locate().program("llama-quantize"), "--dry-run", source, method.upper()])
     found = FINAL_SIZE.search(done.stderr + done.stdout)
     if not found:
         raise LlamaCppFailed(f"llama-quantize gave no size for {method}: {last_lines(done)}")

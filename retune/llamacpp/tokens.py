@@ -20,7 +20,7 @@ def tokenize(
     encoded = [text.encode() for text in texts]
     stdin = b"".join(b"%d\n%b" % (len(text), text) for text in encoded)
     flags = [str(int(add_special)), str(int(parse_special))]
-    done = run([*program, gguf, *flags], stdin=stdin)
+    done = run([program, gguf, *flags], stdin=stdin)
     lines = done.stdout.splitlines()
     if len(lines) != len(texts):
         raise LlamaCppFailed(f"retune-tokenize gave {len(lines)} answers to {len(texts)} texts")

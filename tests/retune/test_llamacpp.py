@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from retune import llamacpp
-from retune.llamacpp import conversion, converter, process
+from retune.llamacpp import conversion, converter, installation, process
 from tests.retune.conftest import CHATML, TEXT, bpe_tokenizer
 
 SIX = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
@@ -28,11 +28,9 @@ TYPES = {
 }
 
 try:
-    ROUTE = llamacpp.locate().route
+    llamacpp.locate()
 except llamacpp.LlamaCppNotFound as missing:
-    ROUTE = None
     pytestmark = pytest.mark.skip(reason=str(missing))
-needs_programs = pytest.mark.skipif(ROUTE != "built", reason="llama.cpp's programs are not built")
 
 
 def test_the_gguf_holds_what_the_checkpoint_holds(gguf, checkpoint):
@@ -47,7 +45,7 @@ def test_the_gguf_holds_what_the_checkpoint_holds(gguf, checkpoint):
     assert fields["general.name"].contents() == "Tiny"
 
     found = llamacpp.facts(gguf)
-    assert found.architecture == "llama"
+    assert found.has_chat_template
     assert found.parameters * found.bits_per_weight / 8 < found.size == gguf.stat().st_size
     assert found.tensor_types == {"BF16": 16, "F32": 5}
 
@@ -68,14 +66,6 @@ def test_llamacpp_reads_text_as_the_tokenizer_does(gguf, checkpoint):
 
 def test_the_probes_are_composed():
     assert all(unicodedata.is_normalized("NFC", probe) for probe in converter.PROBES)
-
-
-@needs_programs
-def test_our_tokenize_program_agrees_with_llamacpps(gguf):
-    program = llamacpp.locate().program("llama-tokenize")
-    command = [*program, "-m", gguf, "--ids", "--no-escape", "--log-disable", "-p", TEXT]
-    theirs = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-    assert json.loads(theirs) == llamacpp.tokenize(gguf, [TEXT])[0]
 
 
 @pytest.mark.parametrize("method", SIX)
@@ -109,20 +99,18 @@ def test_a_matrix_that_a_method_cannot_divide_is_reported(tmp_path, caplog):
     assert "1 of 1 tensors needed another type" in caplog.text
 
 
-@needs_programs
 def test_the_methods_are_those_that_llamacpp_lists():
     program = llamacpp.locate().program("llama-quantize")
-    usage = subprocess.run([*program, "--help"], capture_output=True, text=True, check=False).stdout
+    usage = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
     listed = set(re.findall(r"^ +\d+  or  (\w+) *:", usage, re.MULTILINE))
     assert {method.upper() for method in llamacpp.METHODS} == listed
     assert len(llamacpp.METHODS) == len(listed)
 
 
-@needs_programs
 def test_llamacpp_says_of_the_same_methods_that_they_need_an_imatrix(gguf):
     program = llamacpp.locate().program("llama-quantize")
     for method in llamacpp.METHODS:
-        command = [*program, "--dry-run", gguf, method.upper()]
+        command = [program, "--dry-run", gguf, method.upper()]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         needy = "will require an imatrix" in done.stderr + done.stdout
         assert needy == (method in llamacpp.NEED_IMATRIX), method
@@ -157,33 +145,33 @@ def test_an_importance_matrix_is_of_the_text_and_changes_a_quant(gguf, text, tmp
     with pytest.raises(llamacpp.LlamaCppFailed, match="imatrix"):
         llamacpp.quantize(gguf, tmp_path / "refused.gguf", "iq2_xxs", 1)
     matrix.write_bytes(matrix.read_bytes()[:-5000])
-    with pytest.raises(llamacpp.LlamaCppFailed, match=r"llama-quantize|no whole importance matrix"):
+    with pytest.raises(llamacpp.LlamaCppFailed, match="llama-quantize"):
         llamacpp.quantize(gguf, tmp_path / "refused.gguf", "iq2_xxs", 1, matrix)
     assert {path.name for path in tmp_path.iterdir()} == {"imatrix.gguf", "out.gguf"}
 
 
-def test_perplexity_is_that_of_a_random_model(gguf, text):
-    found = llamacpp.perplexity(gguf, text, context=64, threads=1)
-    assert found.value == pytest.approx(700, rel=0.2)  # it guesses among 700 tokens
-    assert 0 < found.standard_error < found.value
-    assert found.tokens == found.chunks * 31
+def test_perplexity_is_that_of_a_random_model(gguf, text, tmp_path):
+    logits = tmp_path / "logits"
+    found = llamacpp.perplexity(gguf, text, 64, threads=1, logits=logits)
+    assert found == pytest.approx(700, rel=0.2)  # it guesses among 700 tokens
+    kept = llamacpp.KeptLogits.read(logits)
+    assert (kept.context, kept.vocabulary) == (64, 700)
     # Special tokens count as one token each: were they spelled out, there were more chunks.
-    assert found.chunks == len(llamacpp.tokenize(gguf, [TEXT])[0]) // 64
+    assert kept.chunks == len(llamacpp.tokenize(gguf, [TEXT])[0]) // 64
 
 
 def test_a_smaller_quant_diverges_more(gguf, text, tmp_path):
     logits = tmp_path / "logits"
-    source = llamacpp.perplexity(gguf, text, 64, threads=1, keep_logits=logits)
+    source = llamacpp.perplexity(gguf, text, 64, threads=1, logits=logits)
     divergences = []
     for method in ("q8_0", "q2_k"):
         quant = tmp_path / f"{method}.gguf"
         llamacpp.quantize(gguf, quant, method, threads=1)
         divergences.append(llamacpp.divergence(quant, logits, 64, threads=1))
     q8_0, q2_k = divergences
-    assert 0 < q8_0.mean < q2_k.mean <= q2_k.p99 <= q2_k.maximum
+    assert 0 < q8_0.mean < q2_k.mean
     assert 1 >= q8_0.same_top > q2_k.same_top > 0
-    assert q8_0.standard_error < q8_0.mean
-    assert q8_0.perplexity == pytest.approx(source.value * q8_0.perplexity_ratio, rel=1e-3)
+    assert q8_0.perplexity == pytest.approx(source * q8_0.perplexity_ratio, rel=1e-3)
 
     with pytest.raises(ValueError, match="kept with a context of 64, not 128"):
         llamacpp.divergence(quant, logits, 128, threads=1)
@@ -237,7 +225,7 @@ def test_missing_files_are_named(tmp_path, gguf):
     for call in (
         lambda: llamacpp.convert(missing, tmp_path / "out"),
         lambda: llamacpp.quantize(missing, tmp_path / "out", "q8_0", 1),
-        lambda: llamacpp.perplexity(gguf, missing, 64, 1),
+        lambda: llamacpp.perplexity(gguf, missing, 64, 1, tmp_path / "out"),
         lambda: llamacpp.divergence(gguf, missing, 64, 1),
         lambda: llamacpp.tokenize(missing, ["a"]),
         lambda: llamacpp.answers(missing, [[{"role": "user", "content": "a"}]], 1, 1),
@@ -253,7 +241,7 @@ def test_a_truncated_gguf_fails_everywhere_and_leaves_nothing(gguf, text, tmp_pa
     cut.write_bytes(gguf.read_bytes()[: gguf.stat().st_size // 2])
     for call in (
         lambda: llamacpp.quantize(cut, tmp_path / "out.gguf", "q8_0", 1),
-        lambda: llamacpp.perplexity(cut, text, 64, 1),
+        lambda: llamacpp.perplexity(cut, text, 64, 1, tmp_path / "out"),
         lambda: llamacpp.answers(cut, [[{"role": "user", "content": "a"}]], 1, 1),
         lambda: llamacpp.facts(cut),
     ):
@@ -266,13 +254,12 @@ def test_too_short_a_text_says_how_many_tokens_are_needed(gguf, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("What is 2 times 3? " * 4)
     with pytest.raises(llamacpp.TextTooShort, match=r"has \d+ tokens; 128 are needed"):
-        llamacpp.perplexity(gguf, short, 64, 1, keep_logits=tmp_path / "logits")
+        llamacpp.perplexity(gguf, short, 64, 1, logits=tmp_path / "logits")
     with pytest.raises(llamacpp.TextTooShort, match=r"has \d+ tokens; 128 are needed"):
         llamacpp.calibrate(gguf, short, tmp_path / "imatrix.gguf", 64, 1)
     short.write_text("What is 2 times 3? " * 20)
-    assert llamacpp.perplexity(gguf, short, 64, 1).tokens < 100
     with pytest.raises(llamacpp.TextTooShort, match=r"only \d+ tokens .* 100 are needed"):
-        llamacpp.perplexity(gguf, short, 64, 1, keep_logits=tmp_path / "logits")
+        llamacpp.perplexity(gguf, short, 64, 1, logits=tmp_path / "logits")
     assert list(tmp_path.iterdir()) == [short]
 
 
@@ -337,14 +324,21 @@ def test_without_a_build_the_fix_is_named(monkeypatch, tmp_path, gguf):
 def test_the_newest_build_for_this_machine_is_taken(monkeypatch, tmp_path):
     record = json.loads((llamacpp.locate().root / "build.json").read_text())
     builds = {"old": record, "new": record, "elsewhere": {**record, "machine": "pdp11"}}
+    builds["without-a-server"] = record  # as an older recipe made it
     for age, (key, content) in enumerate(builds.items()):
         root = tmp_path / "retune" / f"llama.cpp-{record['version']}-{key}"
-        root.mkdir(parents=True)
+        (root / "bin").mkdir(parents=True)
+        for name in installation.PROGRAMS:
+            (root / "bin" / name).touch()
         (root / "build.json").write_text(json.dumps(content))
         os.utime(root / "build.json", (age, age))
+    (root / "bin" / "llama-server").unlink()
     monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert llamacpp.locate().root.name.endswith("-new")
+    monkeypatch.setenv("RETUNE_LLAMACPP", str(root))
+    with pytest.raises(llamacpp.LlamaCppNotFound, match="an older retune: run `make llamacpp`"):
+        llamacpp.locate()
 
 
 def test_a_full_disk_is_called_that(gguf, text, tmp_path):
@@ -358,7 +352,7 @@ def test_a_full_disk_is_called_that(gguf, text, tmp_path):
     try:
         for call in (
             lambda: llamacpp.quantize(gguf, tmp_path / "out.gguf", "q8_0", 1),
-            lambda: llamacpp.perplexity(gguf, text, 64, 1, keep_logits=tmp_path / "logits"),
+            lambda: llamacpp.perplexity(gguf, text, 64, 1, logits=tmp_path / "logits"),
             lambda: fill_up_and_calibrate(gguf, text, tmp_path),
         ):
             with pytest.raises(OSError, match="no space left"):

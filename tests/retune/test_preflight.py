@@ -142,17 +142,7 @@ def test_little_memory_is_a_note() -> None:
 class TestLlamaCpp:
     def test_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(preflight, "locate", lambda: LlamaCpp(Path("/opt/llama"), "0.94.0"))
-        assert preflight.check_llamacpp().found == "0.94.0 built, /opt/llama"
-
-    def test_the_prebuilt_route_is_a_note(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        found = LlamaCpp(Path("/opt/llama"), "xllamacpp 1.0", "prebuilt")
-        monkeypatch.setattr(preflight, "locate", lambda: found)
-        check = preflight.check_llamacpp()
-        assert check.ok is None
-        assert check.found.startswith(
-            "xllamacpp 1.0 prebuilt, /opt/llama: it quantizes dense models"
-        )
-        assert "C++ compiler" in check.fix
+        assert preflight.check_llamacpp().found == "0.94.0, /opt/llama"
 
     def test_not_found(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
@@ -172,7 +162,12 @@ class TestLlamaCpp:
 
 
 def test_compiler(program: Program) -> None:
-    assert preflight.check_compiler().ok is None
+    check = preflight.check_compiler()
+    assert check.ok is None
+    assert check.fix == (
+        "Install a C++ compiler (Debian: `apt-get install g++`), or set merging.save_method=lora (then"
+        " there are no GGUF files)."
+    )
     program("g++", "true")
     assert preflight.check_compiler().found.endswith("/g++")
 
