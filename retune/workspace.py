@@ -196,6 +196,11 @@ def mark_rejected(step: Step, reasons: list[str]) -> None:
         remove(note)
 
 
+def is_rejected(step: Step) -> bool:
+    """Tell whether a finished output failed its gate when it was judged last."""
+    return (step.folder / REJECTED).is_file()
+
+
 class Build:
     """An output under construction; `path` is the folder to write into."""
 

@@ -8,7 +8,7 @@ from prefect import get_run_logger
 from retune.config import Recipe
 from retune.modelfile import hub_files
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
-from retune.workspace import Step, building, size
+from retune.workspace import Step, building, is_rejected, size
 from tasks.publish.access import (
     HubUnavailable,
     NoAccess,
@@ -78,6 +78,8 @@ def publish(
 
     disable_progress_bars()  # they would fill the log
     api = hub(recipe.publishing, secret)
+    if failed := [gguf.file for gguf in ggufs if is_rejected(gguf.step)]:
+        raise PublishError(f"{failed[0]} failed its gate and is not published")
     release = Release(recipe, pins, scores.metrics, ggufs, *_terms(recipe, pins))
     if not release.repos:
         raise PublishError("nothing to publish: GGUF files are wanted and none passed its gate")

@@ -20,7 +20,7 @@ from prefect.logging import disable_run_logger
 from retune.config import Recipe, RecipeError
 from retune.escaping import visible
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
-from retune.workspace import Output, Step
+from retune.workspace import Output, Step, mark_rejected
 from tasks.publish import access
 from tasks.publish.access import ATTEMPTS, LONGEST_WAIT, connect
 from tasks.publish.cards import Release, card, recommended
@@ -113,14 +113,13 @@ def output(kind: type[Output], stage: str, contents: dict[str, bytes], **fields)
     return made
 
 
-def quant(method: str, ships: bool = True, content: bytes = b"") -> Gguf:
+def quant(method: str, content: bytes = b"") -> Gguf:
     content = content or b"GGUF" + method.encode() * 5000
     fields = {
         "method": method,
         "file": f"finellama-{method.upper()}.gguf",
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "ships": ships,
         "metrics": {
             "perplexity": 3.5,
             "kl_divergence": 0.01,
@@ -150,7 +149,7 @@ def line(weights: bytes = b"w") -> dict:
         "merged": output(
             Merged, "merge", {f"model/{n}": c for n, c in (model | extra).items()} | four_bit
         ),
-        "ggufs": [quant("q2_k", ships=False), quant("q4_k_m"), quant("q8_0")],
+        "ggufs": [quant("q4_k_m"), quant("q8_0")],
         "scores": output(Scores, "evaluate", {}, metrics=METRICS),
         "recipe": RECIPE,
         "pins": PINS,
@@ -195,13 +194,17 @@ class TestPublish:
         )
 
     def test_a_quant_that_failed_its_gate_stays_here(self, hub: Hub) -> None:
+        failed = quant("q2_k")
+        mark_rejected(failed.step, ["expected: a sound file; seen: a broken one"])
+        with pytest.raises(PublishError, match=r"finellama-Q2_K\.gguf failed its gate"):
+            run(ggufs=[failed, quant("q4_k_m")])
+        assert yours(hub) == {}
         run()
         files = hub.model("you/FineLlama-GGUF").files
         assert {"finellama-Q4_K_M.gguf", "finellama-Q8_0.gguf"} == {f for f in files if "gguf" in f}
-        assert "Q2_K" not in files["README.md"].decode()
 
     def test_without_a_quant_that_ships_there_is_no_gguf_repository(self, hub: Hub) -> None:
-        run(ggufs=[quant("q2_k", ships=False)])
+        run(ggufs=[])
         assert ("model", "you/FineLlama-GGUF") not in hub.repos
         assert "FineLlama-GGUF" not in hub.model("you/FineLlama").files["README.md"].decode()
 
@@ -248,7 +251,8 @@ class TestPublish:
 
     def test_publishing_the_same_again_changes_nothing(self, hub: Hub) -> None:
         first = run()
-        assert run().commits == first.commits
+        again = Step(stage="publish", key={"again": True})
+        assert run(step=again).commits == first.commits
 
     def test_weights_of_an_earlier_version_go_and_other_files_stay(self, hub: Hub) -> None:
         old = {"model-00001-of-00003.safetensors": b"old", "picture.png": b"mine"}
@@ -269,7 +273,7 @@ class TestPublish:
         with pytest.raises(PublishError, match="none passed its gate"):
             run(
                 recipe=recipe(publishing={"artifacts": ["gguf"]}),
-                ggufs=[quant("q2_k", ships=False)],
+                ggufs=[],
             )
 
     def test_the_merged_model_stands_for_the_release(self, hub: Hub) -> None:
