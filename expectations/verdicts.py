@@ -44,7 +44,9 @@ class Verdict(BaseModel):
 
     def __str__(self) -> str:
         setting = f" ({self.setting})" if self.setting else ""
-        return f"expected: {self.expected}; seen: {self.seen}{setting}"
+        # Further lines of what was seen look like no line of ours.
+        seen = self.seen.replace("\n", "\n  ")
+        return f"expected: {self.expected}; seen: {seen}{setting}"
 
 
 class Rejected(ValueError):
@@ -86,12 +88,8 @@ class Judgement:
         extent = f" over {self.extent}" if self.extent else ""
         fixes = list(dict.fromkeys(verdict.fix for verdict in failed if verdict.fix))
         lines = [f"{self.subject} rejected: {len(failed)} critical {many} failed{extent}"]
-        lines += [f"- {_indented(verdict)}" for verdict in failed]
+        lines += [f"- {verdict}" for verdict in failed]
         return "\n".join([*lines, *fixes, *([self.advice] if self.advice else [])])
-
-
-def _indented(verdict: Verdict) -> str:
-    return str(verdict).replace("\n", "\n  ")
 
 
 def require(judgement: Judgement) -> None:

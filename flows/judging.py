@@ -90,7 +90,7 @@ class Judge:
         logger = get_run_logger()
         for verdict in judgement.verdicts:
             if not verdict.passed and verdict.severity == "warning":
-                logger.warning("%s", verdict)
+                logger.warning("%s: %s", verdict.gate, verdict)
         if judgement.markdown:
             create_markdown_artifact(
                 key=f"{judgement.stage}-report",

@@ -51,9 +51,15 @@ def shown(folder: str) -> None:
 
 def conformance() -> Judgement:
     recipe = Recipe(name="nasty", model={"base": "b"}, dataset={"source": "d"})
+    # Of all in the log the page would show the first lines only.
     checks = [
-        Check(name=f"check of {text}", passed=False, seen=text, severity="warning")
-        for text in TEXTS
+        Check(
+            name=f"check of {text}",
+            passed=False,
+            seen=text,
+            severity="warning" if number < 3 else "info",
+        )
+        for number, text in enumerate(TEXTS)
     ]
     verdicts = [conform.verdict(check, recipe) for check in checks]
     return Judgement("conform", TEXTS[3], verdicts)

@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_a_number_ends_the_training(at_home, tmp_path):
     reason = r"the loss is nan at step 1 .*training\.learning_rate"
     with pytest.raises(Rejected, match=f"training rejected: .*\n.*seen: {reason}") as caught:
         train_once(at_home, "nan", model)
-    (verdict,) = caught.value.verdicts
+    (verdict,) = caught.value.judgement.verdicts
     assert (verdict.gate, verdict.name, verdict.severity) == ("train", "convergence", "critical")
     step = Step(stage="train", key={"test": "nan"})
     assert not step.done
