@@ -86,12 +86,13 @@ def retrain(
         tracking: What MLflow keeps.
         gates: What happens when an expectation is not met.
     """
-    return run_line(Recipe.model_validate(dict(locals())))
+    values = dict(locals())
+    keep_private()  # a team's own worker does not come by `retune ui`
+    return run_line(Recipe.model_validate(values))
 
 
 def run_line(recipe: Recipe) -> Summary:
     """Take a recipe from its dataset to what ships. Raises Rejected where a gate says no."""
-    keep_private()  # a team's own worker does not come by `retune ui`
     require_machine(recipe)
     if recipe.publishing.enabled:
         check_access(recipe)
