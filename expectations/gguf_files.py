@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from expectations.verdicts import Judgement, Verdict, at_least, at_most, severity
 from retune.config import SOURCE_METHOD, Recipe
+from retune.held_out import equal
 from retune.records import Gguf, Scores
 
 CONVERT, QUANTIZE = "convert", "quantize"
@@ -82,10 +83,10 @@ class Pair:
 
     @property
     def same(self) -> bool:
-        return self.evaluated["text"].strip() == self.gguf["text"].strip()
+        return equal(self.gguf["text"], self.evaluated["text"])
 
     def right(self, answer: dict[str, Any]) -> bool:
-        return answer["text"].strip() == self.expected.strip()
+        return equal(answer["text"], self.expected)
 
 
 def source(gguf: Gguf, scores: Scores, recipe: Recipe) -> Judgement:

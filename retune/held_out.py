@@ -22,8 +22,13 @@ class Question:
     expected: str
 
     def matches(self, answer: str) -> bool:
-        """Tell whether `answer` equals the expected text, white space at its ends aside."""
-        return answer.strip() == self.expected.strip()
+        """Tell whether `answer` equals the expected text."""
+        return equal(answer, self.expected)
+
+
+def equal(answer: str, expected: str) -> bool:
+    """Tell whether two texts are an exact match: white space at their ends aside, the same."""
+    return answer.strip() == expected.strip()
 
 
 def questions(held_out: Path, most: int) -> list[Question]:

@@ -42,9 +42,7 @@ EXEMPT = {
     "retune.processes": Exemption("tells processes apart"),
     "retune.machine": Exemption("counts cores and memory"),
     "retune.overlap": Exemption("does work ahead of its use"),
-    "retune.made_with": Exemption("makes keys"),
     "tasks.stage": Exemption("skips what is done"),
-    "tasks.quantize.fan_out": Exemption("says how many run at a time"),
     # What refuses inputs, and makes nothing of those that it lets pass.
     "retune.inspection": Exemption("refuses models"),
     "retune.folders": Exemption("refuses folders", ("publish",)),

@@ -57,27 +57,6 @@ class Checked(BaseModel):
     checks: list[Check]
 
 
-class Rows(Output):
-    """fetch, validate: `rows.parquet` with columns `row` (number of the row in its source),
-    `messages`, `source` (text), `score` (float64, the classifier's), `format` (sharegpt, openai,
-    alpaca, prompt_completion; null: none of them) and `problem` (why the row cannot be read, with
-    retune.flaws.OVERSIZED in front where it is over the dataset's budget; null: it can). validate
-    adds `duplicate_of` (the earlier row that a kept duplicate is like, else null), and leaves
-    `features` and `examples` as `Screened` does."""
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "rows.parquet"
-
-    @property
-    def features(self) -> Path:
-        return self.folder / "features.parquet"
-
-    @property
-    def examples(self) -> Path:
-        return self.folder / "examples.parquet"
-
-
 class Screened(Output):
     """screen: `features.parquet`, a line for every row of a dataset with all that it is judged by,
     and `examples.parquet`, masked excerpts of some rows with each flaw."""
@@ -89,6 +68,19 @@ class Screened(Output):
     @property
     def examples(self) -> Path:
         return self.folder / "examples.parquet"
+
+
+class Rows(Screened):
+    """fetch, validate: `rows.parquet` with columns `row` (number of the row in its source),
+    `messages`, `source` (text), `score` (float64, the classifier's), `format` (sharegpt, openai,
+    alpaca, prompt_completion; null: none of them) and `problem` (why the row cannot be read, with
+    retune.flaws.OVERSIZED in front where it is over the dataset's budget; null: it can). validate
+    adds `duplicate_of` (the earlier row that a kept duplicate is like, else null), and leaves what
+    screen does, of all rows; fetch does not."""
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "rows.parquet"
 
 
 class Chats(Output):

@@ -67,7 +67,7 @@ def judgement(sound: Rows, recipe: Recipe, reference: Distribution | None) -> Ju
 
 
 def _judgement(
-    output: Screened | Rows,
+    output: Screened,
     recipe: Recipe,
     reference: Distribution | None,
     agreement: float | None,
