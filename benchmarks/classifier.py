@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from retune.config import Classifier
 from retune.models import device
+from retune.recipe import Classifier
 from tasks.validate import scoring_child
 
 if TYPE_CHECKING:

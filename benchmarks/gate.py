@@ -22,8 +22,8 @@ from benchmarks import made_up, row_by_row
 from expectations.data.features import features, with_scores
 from expectations.data.messages import Rules
 from retune.chat import special_tokens
-from retune.config import Validation
-from retune.flaws import FLAWS
+from retune.recipe import Validation
+from retune.recipe.flaws import FLAWS
 from tasks.validate import screening
 
 HELD_OUT_SHARE = 0.02

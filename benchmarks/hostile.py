@@ -21,7 +21,7 @@ from expectations.data import messages as m
 from expectations.data.excerpts import excerpts
 from expectations.data.masking import masked
 from expectations.data.messages import Rules, judge_messages
-from retune.config import Validation
+from retune.recipe import Validation
 from tests.expectations.test_messages import HOSTILE, repeated
 
 SHOWN = 2  # slowest strings of each check
@@ -46,7 +46,7 @@ def _messages(text: str) -> pl.DataFrame:
 
 
 def _excerpt(text: str) -> None:
-    from retune.flaws import FLAWS
+    from retune.recipe.flaws import FLAWS
 
     message = [{"role": "wizard", "content": text}]
     batch = pl.DataFrame({"row": [0], "messages": [message], "problem": [text], "score": [1.0]})

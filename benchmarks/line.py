@@ -24,8 +24,9 @@ import psutil
 
 from benchmarks import train
 from retune import llamacpp
-from retune.config import QUANTIZATION_METHODS, Merging, Model, Quantization
 from retune.machine import cores
+from retune.recipe import Merging, Model, Quantization
+from retune.recipe.methods import DEFAULT
 from retune.workspace import mark, remove
 from tasks.quantize.fan_out import fan_out
 
@@ -143,7 +144,7 @@ class Line:
             job = {"base": base, "tokenizer": self.base, "max_shard_gb": Merging().max_shard_gb}
             job["folder"] = folder / onto
             said[onto] = self._merge_child("child", trained | job)["metrics"]
-        best = min(said, key=lambda onto: said[onto]["kl"])
+        best = min(said, key=lambda onto: said[onto]["kl_divergence"])
         (folder / best).rename(folder / "model")
         for loser in said.keys() - {best}:
             remove(folder / loser)
@@ -171,7 +172,7 @@ class Line:
         return f"{chunks * CONTEXT} tokens"
 
     def quantize(self) -> str:
-        how = fan_out(self.gguf, QUANTIZATION_METHODS, Quantization(), self.folder)
+        how = fan_out(self.gguf, DEFAULT, Quantization(), self.folder)
         with ThreadPoolExecutor(how.parallel) as pool:
             made = pool.map(self._quantize, how.methods)
             return f"{how}: " + ", ".join(made)
@@ -192,7 +193,7 @@ class Line:
     def compare(self) -> str:
         """Measure each quant, as the quantize stage does, with all cores on one file."""
         said = []
-        for method in QUANTIZATION_METHODS:
+        for method in DEFAULT:
             seen = llamacpp.divergence(self._quant(method), self.logits, CONTEXT, cores())
             said.append(f"{method} KL {seen.mean:.4f} top-1 {seen.same_top:.1%}")
         return ", ".join(said)

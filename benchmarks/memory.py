@@ -63,7 +63,7 @@ def do(part: str, count: int, folder: Path) -> None:
     """Run the gate on `count` rows into `folder`, or the format on what the gate left there."""
     from expectations.data.messages import Rules
     from retune.chat import special_tokens
-    from retune.config import Validation
+    from retune.recipe import Validation
     from tasks.format.task import write_chats
     from tasks.validate.gate import gate
 

@@ -114,7 +114,7 @@ def make(layers: int, folder: Path, sizes: dict[str, int] | None = None) -> None
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from retune.config import PROJECTIONS
+    from retune.recipe import PROJECTIONS
 
     torch.manual_seed(0)
     config = LlamaConfig(**sizes or SIZES, num_hidden_layers=layers, dtype="bfloat16")
@@ -135,7 +135,7 @@ def make(layers: int, folder: Path, sizes: dict[str, int] | None = None) -> None
 
 
 def merge_by_shard(folder: Path, shard: int) -> None:
-    from retune.config import Model
+    from retune.recipe import Model
     from tasks.merge.sources import Base, open_source
     from tasks.merge.writing import write_model
 

@@ -86,7 +86,7 @@ def accepted(count: int, tokenizer: Any, folder: Path) -> Path:
     """Return the rows that the gate accepts, as it leaves them in `folder`."""
     from expectations.data.messages import Rules
     from retune.chat import special_tokens
-    from retune.config import Validation
+    from retune.recipe import Validation
     from tasks.validate.gate import gate
 
     folder.mkdir(exist_ok=True)

@@ -24,8 +24,9 @@ from pathlib import Path
 from benchmarks import train
 from benchmarks.line import Watch
 from retune import llamacpp
-from retune.config import PROJECTIONS, QUANTIZATION_METHODS, Quantization
 from retune.machine import cores
+from retune.recipe import PROJECTIONS, Quantization
+from retune.recipe.methods import DEFAULT
 from retune.workspace import mark, remove, sha256
 from tasks.quantize.fan_out import fan_out
 
@@ -159,7 +160,7 @@ def quantizers_cpu(shop: Workshop) -> float:
     return cpu_seconds() - before
 
 
-def run(shape: str, folder: Path, methods: tuple[str, ...] = QUANTIZATION_METHODS) -> None:
+def run(shape: str, folder: Path, methods: tuple[str, ...] = DEFAULT) -> None:
     shop = Workshop(shape, mark(folder), methods)
     copied = watched(shop, shop.copy).seconds
     floor = copied + quantizers_cpu(shop) / cores()
@@ -192,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--shape", choices=train.SHAPES, default="1.1b")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/retune-quantize"))
-    parser.add_argument("--methods", nargs="+", default=QUANTIZATION_METHODS)
+    parser.add_argument("--methods", nargs="+", default=DEFAULT)
     options = parser.parse_args()
     run(options.shape, options.folder, tuple(options.methods))
 

@@ -23,7 +23,7 @@ from expectations.data import messages as m
 from expectations.data.messages import FOREIGN_TOKENS, KNOWN_ROLES, Rules
 from expectations.data.similarity import BANDS, LEAST_PROMPT, PERMUTATIONS, SHINGLE
 from retune.chat import special_tokens
-from retune.flaws import FLAWS
+from retune.recipe.flaws import FLAWS
 
 if TYPE_CHECKING:
     from datasketch import MinHash

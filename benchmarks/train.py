@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from retune.config import Model, Training
+from retune.recipe import Model, Training
 from retune.workspace import mark, remove
 from tasks.train.job import TrainJob
 

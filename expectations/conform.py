@@ -3,8 +3,8 @@
 import re
 
 from expectations.verdicts import Judgement, Verdict
-from retune.config import Recipe, RecipeError
 from retune.escaping import visible
+from retune.recipe import Recipe, RecipeError
 from retune.records import Check, Conformance
 
 GATE = "conform"

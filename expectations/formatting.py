@@ -1,7 +1,7 @@
 """The judge of format: how much of the training rows is cut."""
 
 from expectations.verdicts import Judgement, Verdict, at_most, severity
-from retune.config import Recipe
+from retune.recipe import Recipe
 from retune.records import Chats
 
 GATE = "format"

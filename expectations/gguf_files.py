@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from expectations.verdicts import Judgement, Verdict, at_least, at_most, severity
-from retune.config import SOURCE_METHOD, Recipe
+from expectations.verdicts import Judgement, Verdict, at_least, at_most, severity, within
 from retune.held_out import equal
+from retune.recipe import Recipe
+from retune.recipe.methods import SOURCE
 from retune.records import Gguf, Scores
 
 CONVERT, QUANTIZE = "convert", "quantize"
@@ -15,25 +16,15 @@ DIFFERING = "differing_answers.json"
 LEAST_SAME_PROMPTS = 0.5  # a BOS too many or another template shows in every prompt
 
 
-class _Limit(NamedTuple):
-    """A measure of a quant, the limit of its gate, and whether it is held against the source's."""
-
-    name: str
-    setting: str
-    words: str
-    dropped: bool = False
-    least: bool = False
-
-
-LIMITS = (
-    _Limit("perplexity_ratio", "max_perplexity_ratio", "perplexity over the 16-bit GGUF's"),
-    _Limit("kl_divergence", "max_kl_divergence", "KL divergence from the 16-bit GGUF"),
-    _Limit(
-        "same_top_token", "min_same_top_token", "share of tokens with the same top rank", least=True
-    ),
-    _Limit("exact_match", "max_exact_match_drop", "loss of exact match", dropped=True),
-    _Limit("stopped", "max_stopped_drop", "loss of answers that end by themselves", dropped=True),
-)
+# By the measure, which is the verdict's name: what was measured, and the setting with its limit. Of
+# a setting that ends in `_drop`, what counts is how much less it is than the source's.
+LIMITS = {
+    "perplexity_ratio": ("perplexity over the 16-bit GGUF's", "max_perplexity_ratio"),
+    "kl_divergence": ("KL divergence from the 16-bit GGUF", "max_kl_divergence"),
+    "same_top_token": ("same top token as the 16-bit GGUF for", "min_same_top_token"),
+    "exact_match": ("loss of exact match", "max_exact_match_drop"),
+    "stopped": ("loss of answers that end by themselves", "max_stopped_drop"),
+}
 
 
 def quant(gguf: Gguf, source: Gguf, recipe: Recipe) -> Judgement:
@@ -49,26 +40,18 @@ def quant(gguf: Gguf, source: Gguf, recipe: Recipe) -> Judgement:
         )
     ]
     if not gguf.failure:
-        verdicts += [_held_against(limit, gguf, source, recipe) for limit in LIMITS]
+        verdicts += [_held_against(name, gguf, source, recipe) for name in LIMITS]
     return Judgement(f"{QUANTIZE} {gguf.method}", gguf.file, verdicts)
 
 
-def _held_against(limit: _Limit, gguf: Gguf, source: Gguf, recipe: Recipe) -> Verdict:
-    value = gguf.metrics[limit.name]
-    if limit.dropped:
-        value = source.metrics[limit.name] - value
-    bound = getattr(recipe.quantization.gate(gguf.method), limit.setting)
-    words = "at least" if limit.least else "at most"
-    return Verdict(
-        gate=QUANTIZE,
-        name=limit.name,
-        expected=f"{gguf.method}: {limit.words} {words} {bound:g}",
-        seen=f"{value:.4g}",
-        limit=bound,
-        setting=f"quantization.gates.{gguf.method}.{limit.setting}",
-        severity=severity(recipe, QUANTIZE, limit.name),
-        passed=(at_least if limit.least else at_most)(value, bound),
-    )
+def _held_against(name: str, gguf: Gguf, source: Gguf, recipe: Recipe) -> Verdict:
+    subject, key = LIMITS[name]
+    value = gguf.metrics[name]
+    if key.endswith("_drop"):
+        value = source.metrics[name] - value
+    limit = getattr(recipe.quantization.gate(gguf.method), key)
+    setting = f"quantization.gates.{gguf.method}.{key}"
+    return within(QUANTIZE, name, f"{gguf.method}: {subject}", value, limit, setting, recipe)
 
 
 @dataclass(frozen=True)
@@ -159,7 +142,7 @@ def _prompts(gguf: Gguf, recipe: Recipe) -> Verdict:
 def _stopped(pairs: list[Pair], recipe: Recipe) -> Verdict:
     before = sum(pair.evaluated["stopped"] for pair in pairs)
     after = sum(pair.gguf["stopped"] for pair in pairs)
-    limit = recipe.quantization.gate(SOURCE_METHOD).max_stopped_drop
+    limit = recipe.quantization.gate(SOURCE).max_stopped_drop
     assert limit is not None
     return Verdict(
         gate=CONVERT,
@@ -178,7 +161,7 @@ def _stopped(pairs: list[Pair], recipe: Recipe) -> Verdict:
 def _exact_match(pairs: list[Pair], recipe: Recipe) -> Verdict:
     right = [pair for pair in pairs if pair.right(pair.evaluated)]
     still = sum(pair.right(pair.gguf) for pair in pairs)
-    limit = recipe.quantization.gate(SOURCE_METHOD).max_exact_match_drop
+    limit = recipe.quantization.gate(SOURCE).max_exact_match_drop
     assert limit is not None
     passed = at_most((len(right) - still) / len(pairs), limit)
     seen = f"{still} of {len(pairs)}"

@@ -1,9 +1,7 @@
 """The judge of merge: the merged checkpoint is what was trained."""
 
-from typing import NamedTuple
-
-from expectations.verdicts import Judgement, Verdict, at_least, at_most, severity
-from retune.config import Quantization, Recipe
+from expectations.verdicts import Judgement, Verdict, at_least, at_most, severity, within
+from retune.recipe import Quantization, Recipe
 from retune.records import Merged
 
 GATE = "merge"
@@ -13,38 +11,24 @@ SURVIVES = (
 )
 
 
-class _Limit(NamedTuple):
-    name: str
-    words: str
-    value: str  # how it is written
-    setting: str
-    least: bool = False
-
-
-LIMITS = (
-    _Limit("kl", "KL divergence from what was trained", "{:.4g} nats per token", "max_kl"),
-    _Limit(
-        "top1_agreement",
-        "same top token as what was trained for",
-        "{:.1%}",
-        "min_top1_agreement",
-        True,
-    ),
-    _Limit(
-        "perplexity_ratio",
-        "perplexity over that of what was trained",
-        "{:.4g}",
-        "max_perplexity_ratio",
-    ),
-)
+# By the measure, which is the verdict's name: what was measured, and the setting with its limit.
+LIMITS = {
+    "kl_divergence": ("KL divergence from what was trained", "max_kl_divergence"),
+    "same_top_token": ("same top token as what was trained for", "min_same_top_token"),
+    "perplexity_ratio": ("perplexity over that of what was trained", "max_perplexity_ratio"),
+}
 
 
 def judgement(merged: Merged, recipe: Recipe) -> Judgement:
     """Return the verdicts on the 16-bit checkpoint and, if there is one, on the 4-bit one."""
     metrics = merged.metrics
     verdicts = [_changed(metrics["changed_share"], recipe)]
-    verdicts += [_within(limit, metrics[limit.name], recipe) for limit in LIMITS]
-    if "kl/4bit" in metrics:
+    for name, (subject, key) in LIMITS.items():
+        limit, setting = getattr(recipe.merging, key), f"merging.{key}"
+        verdicts.append(
+            within(GATE, name, subject, metrics[name], limit, setting, recipe, SURVIVES)
+        )
+    if "kl_divergence/4bit" in metrics:
         verdicts.append(_four_bit(metrics, recipe))
     return Judgement(GATE, "merged model", verdicts)
 
@@ -62,22 +46,6 @@ def _changed(share: float, recipe: Recipe) -> Verdict:
     )
 
 
-def _within(limit: _Limit, value: float, recipe: Recipe) -> Verdict:
-    bound = getattr(recipe.merging, limit.setting)
-    words = "at least" if limit.least else "at most"
-    return Verdict(
-        gate=GATE,
-        name=limit.name,
-        expected=f"{limit.words} {words} {limit.value.format(bound)}",
-        seen=limit.value.format(value),
-        limit=bound,
-        setting=f"merging.{limit.setting}",
-        severity=severity(recipe, GATE, limit.name),
-        passed=(at_least if limit.least else at_most)(value, bound),
-        fix=SURVIVES,
-    )
-
-
 def _four_bit(metrics: dict[str, float], recipe: Recipe) -> Verdict:
     """A broken NF4 checkpoint is farther off than a 2-bit file may be.
 
@@ -85,7 +53,7 @@ def _four_bit(metrics: dict[str, float], recipe: Recipe) -> Verdict:
     intact loses what llama.cpp loses with half the bits.
     """
     loosest = Quantization().gate("q2_k")
-    kl, same = metrics["kl/4bit"], metrics["top1_agreement/4bit"]
+    kl, same = metrics["kl_divergence/4bit"], metrics["same_top_token/4bit"]
     return Verdict(
         gate=GATE,
         name="4bit",

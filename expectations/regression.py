@@ -3,7 +3,7 @@
 import math
 
 from expectations.verdicts import Judgement, Verdict, at_most, severity
-from retune.config import Recipe
+from retune.recipe import Recipe
 from retune.records import Scores
 
 GATE = "evaluate"

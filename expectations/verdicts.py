@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from retune.config import Recipe
-from retune.flaws import Severity
+from retune.measures import Measure, measure
+from retune.recipe import Recipe
+from retune.recipe.flaws import Severity
 
 GRAVITY: dict[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
 
@@ -119,6 +120,46 @@ def at_most(value: float, limit: float) -> bool:
 def at_least(value: float, limit: float) -> bool:
     """Tell whether `value` is at least `limit`, but for rounding. What is not a number is not."""
     return value >= limit - 1e-9
+
+
+def within(
+    gate: str,
+    name: str,
+    subject: str,
+    value: float,
+    limit: float,
+    setting: str,
+    recipe: Recipe,
+    fix: str = "",
+) -> Verdict:
+    """Return the verdict on the measure `name`, by the setting that holds its limit.
+
+    The setting's own name, `min_…` or `max_…`, says on which side of the limit `value` has to be.
+    `subject` are the words for what was measured.
+    """
+    measured = measure(name)
+    least = setting.rpartition(".")[2].startswith("min_")
+    passed = (at_least if least else at_most)(value, limit)
+    seen = measured.text(value)
+    if not passed and measured.number(value) == measured.number(limit):  # rounded, they look equal
+        seen = f"{seen} ({value:.10g})"
+    return Verdict(
+        gate=gate,
+        name=name,
+        expected=f"{subject} {'at least' if least else 'at most'} {_bound(measured, limit)}",
+        seen=seen,
+        limit=limit,
+        setting=setting,
+        severity=severity(recipe, gate, name),
+        passed=passed,
+        fix=fix,
+    )
+
+
+def _bound(measured: Measure, limit: float) -> str:
+    """Return a limit as it was set: not rounded as a value is."""
+    number = f"{100 * limit:g}%" if measured.spec.endswith("%") else f"{limit:g}"
+    return f"{number} {measured.unit}".rstrip()
 
 
 def table_row(verdict: Verdict) -> dict[str, Any]:

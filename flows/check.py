@@ -17,8 +17,8 @@ from expectations.data.messages import Rules
 from expectations.data.report import Report
 from expectations.verdicts import ranked, require
 from flows.recipes import load
-from retune.config import Model, Recipe, set_value
 from retune.escaping import terminal, visible
+from retune.recipe import Model, Recipe, set_value
 from retune.records import Pins
 from retune.report_folder import replacing
 from retune.sources import DATA_FORMATS, pin

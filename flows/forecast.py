@@ -8,24 +8,16 @@ from pathlib import Path
 
 from flows.plan import make_plan
 from flows.summary import Grid
-from retune.config import Recipe, bits_of
 from retune.folders import ModelRefused
 from retune.inspection import inspect_inputs
+from retune.measures import format_bytes, format_memory
+from retune.recipe import Recipe
+from retune.recipe.methods import METHODS
 from retune.records import Pins
 from retune.sources import local_path, pin_all
-from retune.workspace import home, in_words
+from retune.workspace import home
 
 NF4_SHARE = 0.35  # of the 16-bit weights' bytes: embeddings and output layer stay in 16 bits
-# Bits per weight of whole files, from llama.cpp's published sizes for an 8B model.
-BITS_PER_WEIGHT = {
-    "q2_k": 3.2,
-    "q3_k_m": 4.0,
-    "q4_k_m": 4.9,
-    "q5_k_m": 5.7,
-    "q6_k": 6.6,
-    "q8_0": 8.5,
-}
-
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
@@ -92,7 +84,7 @@ def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
         disk += NF4_SHARE * full
     for method in recipe.quantization.methods:
         if f"quantize {method}" in todo:
-            disk += parameters * BITS_PER_WEIGHT.get(method, bits_of(method) + 0.6) / 8
+            disk += parameters * METHODS[method].bits_per_weight / 8
     folder = home()
     while not folder.exists():
         folder = folder.parent
@@ -103,9 +95,13 @@ def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     merging = max(shard, 0 if recipe.model.load_in_4bit else 4 * parameters)
     return [
         ["base model", f"{parameters / 1e6:,.1f} M", "weights"],
-        ["disk needed", in_words(disk), f"{in_words(free)} free in {folder}"],
-        ["memory to train", in_words(training), f"for {training_means}, plus activations"],
-        *([["memory to merge", in_words(merging), "of main memory"]] if "merge" in todo else []),
+        ["disk needed", format_bytes(disk), f"{format_bytes(free)} free in {folder}"],
+        ["memory to train", format_memory(training), f"for {training_means}, plus activations"],
+        *(
+            [["memory to merge", format_memory(merging), "of main memory"]]
+            if "merge" in todo
+            else []
+        ),
     ]
 
 

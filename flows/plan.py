@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from retune.config import Recipe
 from retune.made_with import made_with
+from retune.recipe import Recipe
 from retune.records import Pins
 from retune.workspace import Output, Step, digest
 from tasks.conform import key as conforming

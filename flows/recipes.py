@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from retune.config import Recipe, RecipeError, set_value
 from retune.documents import BYTES, read_yaml
 from retune.escaping import visible
+from retune.recipe import Recipe, RecipeError, set_value
 
 DEPLOYMENTS = Path("prefect.yaml")
 

@@ -21,7 +21,8 @@ from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
 from flows.summary import Summary, summarise
-from retune.config import (
+from retune.machine import require_machine
+from retune.recipe import (
     Dataset,
     Evaluation,
     Formatting,
@@ -35,7 +36,6 @@ from retune.config import (
     Training,
     Validation,
 )
-from retune.machine import require_machine
 from retune.records import Chats, Gguf, Imatrix, Pins
 from retune.tracking import Run, start_run
 from retune.workspace import home, keep_private

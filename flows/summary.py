@@ -8,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from expectations.verdicts import Verdict
-from retune.config import Recipe
 from retune.escaping import markdown, visible
+from retune.measures import format_bytes, measure, title
+from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Published, Rows, Scores
 from retune.tracking import Run
 from retune.workspace import Output
@@ -99,44 +100,35 @@ def _trained(recipe: Recipe, accepted: Output, adapter: Output) -> Grid:
         ["base model", recipe.model.base],
         ["dataset", recipe.dataset.source],
         ["rows accepted", f"{seen['accepted']:,.0f} of {seen['rows']:,.0f}"],
-        *([name, _number(value)] for name, value in adapter.metrics.items()),
+        *([title(name), measure(name).text(value)] for name, value in adapter.metrics.items()),
     ]
     return Grid(title=f"Trained: {recipe.name}", columns=["", ""], rows=rows)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _scores(scores: Output) -> Grid:
     """Pair the metrics `<name>/base` and `<name>/tuned`."""
     names = [name.removesuffix("/tuned") for name in scores.metrics if name.endswith("/tuned")]
     rows = [
-        [name, *(f"{scores.metrics[f'{name}/{side}']:.3f}" for side in ("base", "tuned"))]
+        [title(name), *(measure(name).number(scores.metrics[f"{name}/{side}"]) for side in SIDES)]
         for name in names
     ]
     return Grid(title="Held-out scores", columns=["", "base", "tuned"], rows=rows)
 
 
-# Of a GGUF file's measures: the column's title, and how a value is written.
-MEASURES = {
-    "bits_per_weight": ("bpw", ".2f"),
-    "perplexity": ("ppl", "#.4g"),
-    "kl_divergence": ("KL", ".4f"),
-    "same_top_token": ("top-1", ".1%"),
-    "exact_match": ("match", ".1%"),
-    "stopped": ("stops", ".0%"),
-    "tokens_per_second": ("tok/s", ".1f"),
-}
+SIDES = ("base", "tuned")
+OF_GGUF = (  # columns of the table of files
+    *("bits_per_weight", "perplexity", "kl_divergence", "same_top_token"),
+    *("exact_match", "stopped", "tokens_per_second"),
+)
 
 
 def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[Grid]:
     """Return the table of files, and one of what does not ship and why, if there is such a file."""
     rows = [
-        [gguf.method, _bytes(gguf.bytes), *_measures(gguf), _destination(gguf, reasons)]
+        [gguf.method, format_bytes(gguf.bytes), *_measures(gguf), _destination(gguf, reasons)]
         for gguf in files
     ]
-    columns = ["", "size", *(title for title, _ in MEASURES.values()), ""]
+    columns = ["", "size", *(measure(name).heading for name in OF_GGUF), ""]
     kept = [[file, "; ".join(map(str, why))] for file, why in reasons.items() if why]
     return [
         *([Grid(title="GGUF files", columns=columns, rows=rows)] if files else []),
@@ -144,14 +136,9 @@ def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[
     ]
 
 
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
 def _measures(gguf: Gguf) -> list[str]:
     return [
-        f"{gguf.metrics[name]:{how}}" if name in gguf.metrics else ""
-        for name, (_, how) in MEASURES.items()
+        measure(name).number(gguf.metrics[name]) if name in gguf.metrics else "" for name in OF_GGUF
     ]
 
 

@@ -34,7 +34,7 @@ def chatml_tokenizer(
     """Return the base model's tokenizer, ready for ChatML: template set, turns end with its EOS.
 
     A tokenizer that has `<|im_end|>` keeps its ids and its own template, if it has one. Any other
-    gets ChatML's tokens by `chat_tokens` (see `retune.config.Model`): its EOS token renamed and no new
+    gets ChatML's tokens by `chat_tokens` (see `retune.recipe.Model`): its EOS token renamed and no new
     token (map_eos, as Unsloth's `map_eos_token` does; `<|im_start|>` is then plain text to it), two
     of its reserved tokens renamed (reserved), or two more tokens (add). Raises ChatFormatError if it
     has none to rename.

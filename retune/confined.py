@@ -17,11 +17,11 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from retune.child import ChildFailed, Event, emit, main, run_child
-from retune.config import Dataset
 from retune.environment import plain
 from retune.machine import free_memory
+from retune.measures import format_memory
+from retune.recipe import Dataset
 from retune.sources import SourceError
-from retune.workspace import in_words
 
 FLOOR = 1 << 30  # bytes of memory that a child gets in any case; the libraries alone take a third
 _FREQUENT = 10.0  # seconds between two times that the clock is set anew
@@ -105,7 +105,7 @@ def _crashed(subject: str, how: str) -> str:
 
 def _too_much_memory(job: ConfinedJob, subject: str) -> str:
     return (
-        f"{subject} takes more than {in_words(job.memory)} of memory to read, the limit by "
+        f"{subject} takes more than {format_memory(job.memory)} of memory to read, the limit by "
         f"dataset.memory_share; name another source, read it in smaller row groups or rows, or raise "
         f"the limit"
     )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
-from retune.config import RecipeError
+from retune.recipe import RecipeError
 
 BYTES = 1_000_000  # of a document
 CHARACTERS = 100_000  # of one value

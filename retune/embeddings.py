@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from retune.config import Model
+    from retune.recipe import Model
 
 
 def fit_embeddings(

@@ -6,7 +6,7 @@ Base model, tuned model and every quant are asked the same questions, chosen her
 from dataclasses import dataclass
 from pathlib import Path
 
-from retune.config import Quantization
+from retune.recipe import Quantization
 
 
 @dataclass(frozen=True)

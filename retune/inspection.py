@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retune.config import Classifier, Recipe
 from retune.folders import ModelRefused, exists, plain_files
+from retune.recipe import Classifier, Recipe
 from retune.records import Pins
 from retune.sources import SourceError, asking_hub, local_path, pin
 
 if TYPE_CHECKING:
-    from retune.config import Model
+    from retune.recipe import Model
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from retune.config import Model
+    from retune.recipe import Model
 
 # What transformers runs a model's code with, and by what it decides to.
 RUNNERS = ("get_class_in_module", "get_class_from_dynamic_module", "get_cached_module_file")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from retune.config import Recipe
+from retune.recipe import Recipe
 
 
 class MachineUnfit(ValueError):

@@ -30,9 +30,9 @@ class Exemption(NamedTuple):
 
 EXEMPT = {
     # Declarations: a key holds the values that its stage reads.
-    "retune.config": Exemption("declares settings"),
-    "retune.flaws": Exemption("declares flaws; the key holds which of them quarantine a row"),
-    "retune.gates": Exemption("declares expectations"),
+    "retune.recipe": Exemption("declares settings"),
+    "retune.recipe.*": Exemption("declares settings, flaws, expectations and methods"),
+    "retune.measures": Exemption("names measures"),
     "retune.records": Exemption("declares outputs"),
     # Files and processes.
     "retune.workspace": Exemption("names, moves and removes folders"),
@@ -95,7 +95,7 @@ def made_with(stage: str, task: str) -> dict[str, str]:
 
 def counts(module: str, stage: str) -> bool:
     """Tell whether the syntax of one of our modules is part of the stage's key."""
-    exemption = EXEMPT.get(module)
+    exemption = EXEMPT.get(module) or EXEMPT.get(f"{module.rpartition('.')[0]}.*")
     return exemption is None or stage in exemption.counts_in
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from retune.config import Model
+    from retune.recipe import Model
 
 TOKENS_PER_BATCH = 8192  # padding included; bounds the logits of a 128k vocabulary to about 2 GiB
 

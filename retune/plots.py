@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retune.measures import format_bytes
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
@@ -124,18 +126,17 @@ def size_and_quality(points: Sequence[Point], path: Path) -> None:
     if not points:
         return _save(_headlines(*words), path)
     figure, axes = _chart(*words)
-    scale, unit = _unit(points)
     for ships, colour, marker, label in (
         (True, BLUE, "o", "ships"),
         (False, ORANGE, "X", "does not ship"),
     ):
         if some := [point for point in points if point.ships == ships]:
-            x, y = [point.size / scale for point in some], [_above_zero(point) for point in some]
+            x, y = [point.size / 1e9 for point in some], [_above_zero(point) for point in some]
             axes.scatter(x, y, s=64, color=colour, marker=marker, label=label, zorder=3)
     for number, point in enumerate(sorted(points, key=lambda point: point.size)):
         # On either side of the falling line in turns, so that neighbours' names do not overlap.
         offset, align = ((5, 6), "left") if number % 2 else ((-5, -14), "right")
-        place, style = (point.size / scale, _above_zero(point)), {"color": INK, "fontsize": 10.5}
+        place, style = (point.size / 1e9, _above_zero(point)), {"color": INK, "fontsize": 10.5}
         axes.annotate(
             point.name, place, xytext=offset, textcoords="offset points", ha=align, **style
         )
@@ -144,13 +145,9 @@ def size_and_quality(points: Sequence[Point], path: Path) -> None:
     axes.margins(0.1, 0.15)
     axes.set_xlim(left=0)
     axes.legend(**_LEGEND)
-    axes.set_xlabel(f"size of the file ({unit})")
+    axes.set_xlabel("size of the file (GB)")
     axes.set_ylabel("KL divergence from 16 bits (nats per token)")
     _save(figure, path)
-
-
-def _unit(points: Sequence[Point]) -> tuple[float, str]:
-    return (1e9, "GB") if max(point.size for point in points) >= 1e9 else (1e6, "MB")
 
 
 def _above_zero(point: Point) -> float:
@@ -166,9 +163,8 @@ def _size_words(points: Sequence[Point]) -> tuple[str, str]:
     subtitle = "What each file loses against the 16-bit GGUF on held-out conversations"
     if not ships:
         return f"None of {_count(len(points), 'quant')} ships", subtitle
-    scale, unit = _unit(points)
     share = "All" if len(ships) == len(points) else f"{len(ships)} of {len(points)}"
-    smallest = f"{ships[0].name} with {ships[0].size / scale:.3g} {unit}"
+    smallest = f"{ships[0].name} with {format_bytes(ships[0].size)}"
     return f"{share} quants ship, the smallest is {smallest}", subtitle
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from retune.flaws import Severity
+from retune.recipe.flaws import Severity
 from retune.workspace import Output
 
 
@@ -74,7 +74,7 @@ class Rows(Screened):
     """fetch, validate: `rows.parquet` with columns `row` (number of the row in its source),
     `messages`, `source` (text), `score` (float64, the classifier's), `format` (sharegpt, openai,
     alpaca, prompt_completion; null: none of them) and `problem` (why the row cannot be read, with
-    retune.flaws.OVERSIZED in front where it is over the dataset's budget; null: it can). validate
+    retune.recipe.flaws.OVERSIZED in front where it is over the dataset's budget; null: it can). validate
     adds `duplicate_of` (the earlier row that a kept duplicate is like, else null), and leaves what
     screen does, of all rows; fetch does not."""
 

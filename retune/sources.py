@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from retune.config import Recipe
 from retune.folders import plain_files
+from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import last_accepted
 from retune.workspace import files_in, sha256

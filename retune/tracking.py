@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from retune.config import Recipe, flat
 from retune.escaping import terminal
 from retune.processes import is_gone, this_process
+from retune.recipe import Recipe, flat
 from retune.workspace import Output, SomeOutput, home, make_home, sha256, size
 
 if TYPE_CHECKING:

@@ -23,6 +23,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from retune.measures import format_bytes
+
 MARKER = ".made-by-retune"  # in a folder whose contents retune may remove
 
 
@@ -280,14 +282,9 @@ def no_space_left(folder: Path, error: OSError) -> NoSpaceLeft:
     free = shutil.disk_usage(folder.parent).free
     return NoSpaceLeft(
         errno.ENOSPC,
-        f"no space left in {folder.parent} ({free / 2**30:.1f} GiB free): free some, or set RETUNE_HOME "
+        f"no space left in {folder.parent} ({format_bytes(free)} free): free some, or set RETUNE_HOME "
         f"to a folder on a larger disk; finished stages are kept",
     )
-
-
-def in_words(count: float) -> str:
-    """Return a number of bytes as a person reads it."""
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
 def require_space(folder: Path, count: int, what: str, setting: str) -> None:
@@ -296,7 +293,7 @@ def require_space(folder: Path, count: int, what: str, setting: str) -> None:
     if count > free:
         raise NoSpaceLeft(
             errno.ENOSPC,
-            f"{what} takes {in_words(count)}, {in_words(free)} are free in {folder}: free some, "
+            f"{what} takes {format_bytes(count)}, {format_bytes(free)} are free in {folder}: free some, "
             f"set RETUNE_HOME to a folder on a larger disk, or lower {setting}",
         )
 

@@ -94,7 +94,7 @@ def test_no_file_is_named_after_a_library():
 
 
 @pytest.mark.parametrize(
-    "module", ["flows.cli", "flows.plan", "retune.config", "expectations.data.suite"]
+    "module", ["flows.cli", "flows.plan", "retune.recipe", "expectations.data.suite"]
 )
 def test_imports_are_light(module):
     heavy = [

@@ -6,7 +6,7 @@ from expectations.data import masking
 from expectations.data import messages as m
 from expectations.data.messages import MESSAGE_FLAWS, Rules, explode, judge_messages
 from expectations.data.personal import FORMS
-from retune.flaws import FLAWS
+from retune.recipe.flaws import FLAWS
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 
 from expectations.data import similarity
 from expectations.data.messages import Rules, explode, judge_messages, judge_rows
-from retune.config import Validation
-from retune.flaws import FLAWS
 from retune.overlap import ahead
+from retune.recipe import Validation
+from retune.recipe.flaws import FLAWS, SCORE_FLAWS
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
 BATCH = 10_000  # rows judged together; bounds memory, not results
-SCORE_FLAWS = ("score_missing", "score_not_finite", "score_out_of_range")
 
 
 def batches(rows: Path, size: int = BATCH) -> "Iterator[pl.DataFrame]":
@@ -142,16 +141,18 @@ def reasons(table: "pl.DataFrame") -> "pl.Series":
 
 
 def with_disposition(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
-    """Add what becomes of each row to the feature table, `disposition`.
+    """Add what becomes of each row to the feature table, `disposition`, and `sound_score`.
 
     `accepted`, `quarantined` (it has a flaw that the recipe does not keep), or `filtered` (sound,
     but its score is below `keep_score_min` or not among the `keep_top_share`; of equal scores
-    the earlier row is kept).
+    the earlier row is kept). `sound_score` is the score of a row that is not quarantined, null
+    where it has none that is a number.
     """
     import polars as pl
 
     sound = is_sound(table, config)
     score = pl.col("score").fill_null(float("-inf"))
+    known = pl.col("score").is_finite()  # before `with_scores`, some may be no numbers
     passes = pl.lit(True)
     if config.keep_score_min is not None:
         passes = score >= config.keep_score_min
@@ -163,7 +164,8 @@ def with_disposition(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame
         .then(pl.lit("quarantined"))
         .when(passes)
         .then(pl.lit("accepted"))
-        .otherwise(pl.lit("filtered"))
+        .otherwise(pl.lit("filtered")),
+        sound_score=pl.when(sound & known).then(pl.col("score")),
     )
 
 
@@ -177,9 +179,5 @@ def unscored(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
 
 
 def sound_scores(table: "pl.DataFrame") -> "pl.Series":
-    """Return the scores of the sound rows, those that the filter drops included.
-
-    Before they are judged (`with_scores`) some may be no numbers; these are left out.
-    """
-    scores = table.filter(table["disposition"] != "quarantined")["score"]
-    return scores.filter(scores.is_finite())
+    """Return the scores of the sound rows, those that the filter drops included."""
+    return table["sound_score"].drop_nulls()

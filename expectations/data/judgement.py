@@ -4,18 +4,19 @@ Nothing of a row is looked at here, so that a limit which was changed is judged 
 """
 
 import json
+from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.features import is_sound, sound_scores
+from expectations.data.features import sound_scores
 from expectations.data.measures import measures
 from expectations.data.page import page
 from expectations.data.report import Report, report
 from expectations.data.scores import Distribution
 from expectations.data.suite import DATASET, ROWS, fingerprint, judge, suites
 from expectations.verdicts import Judgement
-from retune.config import Recipe, Validation
-from retune.flaws import FLAWS
+from retune.recipe import Recipe, Validation
+from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.records import Pins, Rows, Screened
 from retune.tracking import download_json
 
@@ -95,30 +96,39 @@ def judge_table(
     `reference` are the scores of the last accepted run, `agreement` is the share of re-scored rows
     that agree. Without `scored`, no expectation is on scores.
     """
-    import polars as pl
 
-    if not scored:  # stored ones that are no numbers are still among them
-        table = table.with_columns(pl.when(pl.col("score").is_finite()).then(pl.col("score")))
     numbers = measures(table, config, reference, agreement)
-    results = judge(_tables(table, numbers, config), suites(config, scored))
+    results = judge(_tables(table, numbers), suites(config, scored))
     outcome = report(table, examples, results, numbers, fingerprint(config), config)
     return Judged(outcome, results, table, config, reference)
 
 
-def _tables(
-    table: "pl.DataFrame", numbers: dict[str, float], config: Validation
-) -> "dict[str, pl.DataFrame]":
+def _tables(table: "pl.DataFrame", numbers: dict[str, float]) -> "dict[str, pl.DataFrame]":
     """Return the two tables that the suites judge."""
     import polars as pl
 
-    score = pl.col("score")
-    if table["score"].is_null().all():
-        score = score.fill_null(float("-inf"))  # no quantile of no scores is high enough
-    every = dict.fromkeys(("max_psi", "max_ks", "min_agreement")) | numbers
+    score = pl.col("sound_score")
+    if table["score"].is_null().all():  # no quantile of no scores is high enough
+        sound = pl.col("disposition") != "quarantined"
+        score = pl.when(sound).then(pl.lit(float("-inf"))).alias("sound_score")
+    every = {
+        name: _held_against(numbers.get(declared.measure), declared.bound)
+        for name, declared in DATASET_EXPECTATIONS.items()
+    }
     return {
-        ROWS: table.select("row", *FLAWS, sound_score=pl.when(is_sound(table, config)).then(score)),
+        ROWS: table.select("row", *FLAWS, score),
         DATASET: pl.DataFrame([every], schema_overrides=dict.fromkeys(every, pl.Float64)),
     }
+
+
+def _held_against(value: float | None, bound: str) -> float | None:
+    """Return a measure, on the wrong side of any limit where there is nothing to measure.
+
+    None, which Great Expectations lets pass, where there is nothing to compare with.
+    """
+    if value is not None and isnan(value):
+        return -inf if bound == "min" else inf
+    return value
 
 
 def _write_page(outcome: Report, folder: Path) -> None:

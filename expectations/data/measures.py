@@ -1,11 +1,11 @@
 """The dataset as a whole, in one line of numbers: what the dataset expectations judge."""
 
-from math import inf
+from math import nan
 from typing import TYPE_CHECKING
 
 from expectations.data.features import sound_scores
 from expectations.data.scores import Distribution, distribution, ks, psi
-from retune.config import Validation
+from retune.recipe import Validation
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,34 +21,29 @@ def measures(
     reference: Distribution | None = None,
     agreement: float | None = None,
 ) -> dict[str, float]:
-    """Return one number per dataset expectation, by the expectation's name.
+    """Return what the dataset expectations judge, by the measure's name.
 
     `table` is the feature table with dispositions, `reference` the scores of the last accepted run,
-    `agreement` the share of re-scored rows that agree; expectations without (enough of) these are
-    missing.
-    Scores are those of the sound rows before the filter; where there is none at all, no limit on
-    them is met.
+    `agreement` the share of re-scored rows that agree; measures without (enough of) these are
+    missing. Scores are those of the sound rows before the filter; where there is none at all, what is
+    measured of them is NaN.
     """
     rows = len(table)
     disposition, scores = table["disposition"], sound_scores(table)
     sources = table.filter(disposition == "accepted")["source_id"].value_counts()
-    found: dict[str, float] = {
-        "min_rows": (disposition == "accepted").sum(),
-        "max_quarantined_share": (disposition == "quarantined").sum() / rows,
-        "max_source_share": (sources["count"].max() or 0) / max(sources["count"].sum(), 1),
-        "score_mean_min": -inf,
-        "score_mean_max": inf,
-        "min_distinct_scores": 0,
-        "max_below_threshold_share": 1.0,
+    numbers: dict[str, float] = {
+        "accepted": (disposition == "accepted").sum(),
+        "quarantined_share": (disposition == "quarantined").sum() / rows,
+        "largest_source_share": (sources["count"].max() or 0) / max(sources["count"].sum(), 1),
     }
     new = distribution(scores)
-    if new is not None:
-        found |= {"score_mean_min": new.mean, "score_mean_max": new.mean}
-        found["min_distinct_scores"] = new.distinct
-        if config.score_threshold is not None:
-            found["max_below_threshold_share"] = float((scores < config.score_threshold).mean())
-        if reference is not None and min(reference.count, new.count) >= LEAST_FOR_DRIFT:
-            found |= {"max_psi": psi(reference, scores), "max_ks": ks(reference, scores)}
+    below = config.score_threshold
+    numbers["score_mean"] = new.mean if new else nan
+    numbers["score_distinct"] = new.distinct if new else nan
+    if below is not None:
+        numbers["score_below_threshold_share"] = float((scores < below).mean()) if new else nan
+    if new and reference and min(reference.count, new.count) >= LEAST_FOR_DRIFT:
+        numbers |= {"score_psi": psi(reference, scores), "score_ks": ks(reference, scores)}
     if agreement is not None:
-        found["min_agreement"] = agreement
-    return found
+        numbers["score_agreement"] = agreement
+    return numbers

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data import credentials, personal
 from retune.chat import END, START
-from retune.config import Validation
-from retune.flaws import OVERSIZED
+from retune.recipe import Validation
+from retune.recipe.flaws import OVERSIZED
 
 if TYPE_CHECKING:
     import polars as pl

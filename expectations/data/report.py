@@ -1,7 +1,7 @@
 """The gate's report: what was found, in numbers and in sentences that a person can act on."""
 
 from collections.abc import Callable
-from math import isinf
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,21 @@ from expectations.data.masking import mask
 from expectations.data.scores import Distribution, distribution
 from expectations.data.suite import title
 from expectations.verdicts import Judgement, Verdict
-from retune.config import Validation
 from retune.escaping import markdown, visible
-from retune.flaws import FLAWS
+from retune.measures import MEASURES
+from retune.recipe import Validation
+from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 
 if TYPE_CHECKING:
     import polars as pl
     from great_expectations.core import ExpectationSuiteValidationResult
 
+_NOTHING_TO_COMPARE = "no accepted run with other data, or too few scores, to compare with"
+_MISSING = {
+    "score_psi": _NOTHING_TO_COMPARE,
+    "score_ks": _NOTHING_TO_COMPARE,
+    "score_agreement": "not asked for (validation.classifier.sample)",
+}
 EXAMPLES = 3  # rows shown per flaw
 SOURCES = 10  # largest ones listed
 GATE = "validate"
@@ -108,22 +115,13 @@ class Report(BaseModel):
             "rows": self.rows,
             "accepted": self.accepted,
             "filtered": self.filtered,
-            "quarantined_share": self.quarantined / self.rows,
             "critical_failures": len(self.failed),
             "warnings": len(self.warnings),
-            "largest_source_share": self.measures["max_source_share"],
+            **self.measures,
         }
         if self.scores:
-            numbers |= {"score_mean": self.scores.mean, "score_distinct": self.scores.distinct}
             numbers |= {f"score_p{p:02}": self.scores.quantiles[10 * p] for p in (5, 50, 95)}
             numbers["score_bf16_share"] = self.scores.bf16_share
-        for measure, name in (
-            ("max_psi", "score_psi"),
-            ("max_ks", "score_ks"),
-            ("min_agreement", "score_agreement"),
-        ):
-            if measure in self.measures:
-                numbers[name] = self.measures[measure]
         found = {finding.flaw: finding.rows for finding in self.findings}
         return numbers | {f"flaws/{name}": found.get(name, 0) for name in FLAWS}
 
@@ -156,7 +154,7 @@ def report(
             for result in results
             for entry in result.results
         ],
-        measures={name: value for name, value in measures.items() if not isinf(value)},
+        measures={name: value for name, value in measures.items() if not isnan(value)},
         scores=distribution(sound_scores(table)),
         sources=dict(sources.iter_rows()),
     )
@@ -221,27 +219,26 @@ def _seen_measure(
     findings: list[Finding],
     measures: dict[str, float],
 ) -> str:
-    if name in ("max_psi", "max_ks") and name not in measures:
-        return "no accepted run with other data, or too few scores, to compare with"
-    if name == "min_agreement" and name not in measures:
-        return "not asked for (validation.classifier.sample)"
-    value = measures[name]
-    if isinf(value):
+    measured = DATASET_EXPECTATIONS[name].measure
+    if measured not in measures:
+        return _MISSING[measured]
+    value = measures[measured]
+    if isnan(value):
         return "there are no scores"
-    if name in ("max_quarantined_share", "min_rows"):
-        count = round(value * len(table)) if name == "max_quarantined_share" else round(value)
-        share = f"{value:.1%} ({count:,} of {len(table):,} rows)"
-        text = share if name == "max_quarantined_share" else f"{count:,} rows"
-        return text if success else f"{text}: {_worst(findings)}"
+    text = MEASURES[measured].text(value)
     if name == "max_source_share":
         source = table.filter(table["disposition"] == "accepted")["source"].mode()
         largest = source.sort()[:1].to_list()
-        return f"{value:.1%} from {visible(largest[0]) if largest else 'nowhere'}"
-    if name.startswith("score_mean"):
-        return f"{value:.3f}; {_extremes(table)}"
-    if name == "min_distinct_scores":
-        return f"{value:,.0f}"
-    return f"{value:.1%}" if name.endswith(("_share", "_agreement")) else f"{value:.3f}"
+        return f"{text} from {visible(largest[0]) if largest else 'nowhere'}"
+    if measured == "score_mean":
+        return f"{text}; {_extremes(table)}"
+    if measured == "quarantined_share":
+        text = f"{text} ({round(value * len(table)):,} of {len(table):,} rows)"
+    elif measured == "accepted":
+        text = f"{text} rows"
+    else:
+        return text
+    return text if success else f"{text}: {_worst(findings)}"
 
 
 def _extremes(table: "pl.DataFrame") -> str:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from expectations.data.features import sound_scores, with_disposition
 from expectations.data.scores import distribution
-from retune.config import Validation
-from retune.flaws import FLAWS
+from retune.recipe import Validation
+from retune.recipe.flaws import FLAWS
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,8 +9,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from retune.config import Validation
-from retune.flaws import FLAWS
+from retune.recipe import Validation
+from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS, SCORE_FLAWS
 from retune.workspace import digest
 
 if TYPE_CHECKING:
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
     from great_expectations.data_context import EphemeralDataContext
 
 ROWS, DATASET = "rows", "dataset"  # the two tables, and the suites over them
-ON_SCORES = {
-    *("score_missing", "score_not_finite", "score_out_of_range", "score_quantiles_min"),
-    *("score_mean_min", "score_mean_max", "max_below_threshold_share", "min_distinct_scores"),
-    *("max_psi", "max_ks", "min_agreement"),
-    "max_source_share",  # of the rows that the filter leaves
-}
+QUANTILES = "score_quantiles_min"  # the one that is judged over the rows, once for each quantile
 
 
 def suites(config: Validation, scored: bool = True) -> "dict[str, ExpectationSuite]":
@@ -37,7 +32,7 @@ def suites(config: Validation, scored: bool = True) -> "dict[str, ExpectationSui
     return {
         name: gx.ExpectationSuite(
             name=name,
-            expectations=[e for e in of_table if scored or e.meta["name"] not in ON_SCORES],
+            expectations=[e for e in of_table if scored or not _is_on_scores(e.meta["name"])],
         )
         for name, of_table in every.items()
     }
@@ -106,18 +101,19 @@ def _of_rows(config: Validation) -> list[Any]:
                 meta=_meta(flaw, f"{limit} {title(flaw, config)}", f"tolerances.{flaw}", tolerance),
             )
         )
+    name = QUANTILES
     for quantile, score in sorted(config.score_quantiles_min.items()):
         # The quantile is at least x exactly when at most that share of scores is below x. Written
         # so, GX counts and lists the rows; its quantile expectation returns a NumPy bool that its
         # own store cannot serialise (1.24.1 with NumPy 2).
-        words = f"the {quantile:.0%} quantile of the scores is at least {score:g}"
+        words = DATASET_EXPECTATIONS[name].title.format(quantile=quantile, limit=score)
         expectations.append(
             gx.expectations.ExpectColumnValuesToBeBetween(
                 column="sound_score",
                 min_value=score,
                 mostly=1 - quantile,
-                severity=config.severity("score_quantiles_min"),
-                meta=_meta("score_quantiles_min", words, "score_quantiles_min", score),
+                severity=config.severity(name),
+                meta=_meta(name, words, name, score),
             )
         )
     return expectations
@@ -126,58 +122,27 @@ def _of_rows(config: Validation) -> list[Any]:
 def _of_dataset(config: Validation) -> list[Any]:
     import great_expectations as gx
 
-    c = config
-    limits: dict[str, tuple[str, float | None, str]] = {
-        "min_rows": ("min_value", c.min_rows, "at least {:,} rows remain"),
-        "max_quarantined_share": (
-            "max_value",
-            c.max_quarantined_share,
-            "at most {:.1%} of the rows go to quarantine",
-        ),
-        "max_source_share": (
-            "max_value",
-            c.max_source_share,
-            "at most {:.1%} of the rows come from one source",
-        ),
-        "score_mean_min": ("min_value", c.score_mean_min, "the mean score is at least {:g}"),
-        "score_mean_max": ("max_value", c.score_mean_max, "the mean score is at most {:g}"),
-        "max_below_threshold_share": (
-            "max_value",
-            c.max_below_threshold_share if c.score_threshold is not None else None,
-            f"at most {{:.1%}} of the scores are below {c.score_threshold}",
-        ),
-        "min_distinct_scores": (
-            "min_value",
-            c.min_distinct_scores if c.score_required else None,
-            "at least {:,} different scores",
-        ),
-        "max_psi": (
-            "max_value",
-            c.drift.max_psi,
-            "the scores' population stability index against the last accepted run is at most {:g}",
-        ),
-        "max_ks": (
-            "max_value",
-            c.drift.max_ks,
-            "the scores' Kolmogorov-Smirnov distance from the last accepted run is at most {:g}",
-        ),
-        "min_agreement": (
-            "min_value",
-            c.classifier.min_agreement,
-            f"at least {{:.1%}} of a sample score within {c.classifier.tolerance:g} of what is stored",
-        ),
-    }
-    places = {"max_psi": "drift.", "max_ks": "drift.", "min_agreement": "classifier."}
+    limits = {name: config.limit(name) for name in DATASET_EXPECTATIONS if name != QUANTILES}
     return [
         gx.expectations.ExpectColumnValuesToBeBetween(
             column=name,
-            severity=c.severity(name),
-            meta=_meta(name, words.format(limit), places.get(name, "") + name, limit),
-            **{bound: limit},
+            severity=config.severity(name),
+            meta=_meta(
+                name, declared.title.format(limit=limit, config=config), declared.setting, limit
+            ),
+            **{f"{declared.bound}_value": limit},
         )
-        for name, (bound, limit, words) in limits.items()
-        if limit is not None
+        for name, limit in limits.items()
+        if limit is not None and (declared := DATASET_EXPECTATIONS[name])
     ]
+
+
+def _is_on_scores(name: str) -> bool:
+    if name in FLAWS:
+        return name in SCORE_FLAWS
+    # Of the largest source count the rows that the filter by scores leaves.
+    measure = DATASET_EXPECTATIONS[name].measure
+    return measure.startswith("score") or name == "max_source_share"
 
 
 def _context() -> "EphemeralDataContext":

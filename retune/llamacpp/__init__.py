@@ -17,13 +17,11 @@ from retune.llamacpp.measurement import (
     perplexity,
 )
 from retune.llamacpp.process import LlamaCppFailed, LlamaCppStopped
-from retune.llamacpp.quantization import METHODS, NEED_IMATRIX, quantize, quantized_size
+from retune.llamacpp.quantization import quantize, quantized_size
 from retune.llamacpp.tokens import tokenize
 
 __all__ = [
     "DTYPES",
-    "METHODS",
-    "NEED_IMATRIX",
     "Answer",
     "Answered",
     "AnsweringFailed",

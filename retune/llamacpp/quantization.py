@@ -6,32 +6,10 @@ from pathlib import Path
 
 from retune.llamacpp.installation import locate
 from retune.llamacpp.process import LlamaCppFailed, appearing_whole, existing, last_lines, run
+from retune.recipe.methods import METHODS
 
 logger = logging.getLogger(__name__)
 
-# What llama.cpp refuses to make without an importance matrix.
-NEED_IMATRIX = (
-    *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "q2_k_s"),
-)
-# What llama.cpp offers, less COPY (not a method); the slowest first, in CPU time with an importance
-# matrix: from 600 s for each billion weights (iq2_xs) over 90 (q4_k_m) to 6 (q8_0).
-METHODS = (
-    *(
-        "iq2_xs",
-        "iq2_s",
-        "iq2_m",
-        "iq1_m",
-        "iq3_xs",
-        "iq2_xxs",
-        "iq3_xxs",
-        "iq3_s",
-        "iq3_m",
-        "iq1_s",
-    ),
-    *("iq4_nl", "iq4_xs", "q5_k_s", "q4_k_s", "q5_k_m", "q5_k", "q4_k_m", "q4_k", "q2_k", "q2_k_s"),
-    *("q4_1", "q5_1", "q3_k_l", "q3_k_m", "q3_k", "q3_k_s", "q6_k", "q4_0", "q5_0", "mxfp4_moe"),
-    *("tq1_0", "tq2_0", "q1_0", "q2_0", "q8_0", "f32", "bf16", "f16"),
-)
 FINAL_SIZE = re.compile(r"quant size += +([\d.]+) MiB")
 
 
@@ -40,9 +18,9 @@ def quantize(
 ) -> None:
     """Quantize the GGUF `source` (best bf16 or f32) by one of METHODS into `out`.
 
-    `imatrix` is an importance matrix of `source`; NEED_IMATRIX names the methods that cannot do
-    without. The bytes are the same for any number of threads. Raises ValueError for an unknown
-    method, FileNotFoundError, NoSpaceLeft, or LlamaCppFailed.
+    `imatrix` is an importance matrix of `source`, which some methods need
+    (see `retune.recipe.methods`). The bytes are the same for any number of threads. Raises
+    ValueError for an unknown method, FileNotFoundError, NoSpaceLeft, or LlamaCppFailed.
     """
     _require_known(method)
     existing(source, "the GGUF to quantize")

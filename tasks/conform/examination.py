@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from retune import llamacpp
 from retune.chat import chatml_tokenizer
-from retune.config import Model
 from retune.loaders import admit
+from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.checks import tokenizer_checks
 from tasks.conform.parity import Parity, gguf_checks, save_tiny

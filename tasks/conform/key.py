@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from retune.config import Recipe
 from retune.llamacpp import locate
+from retune.recipe import Recipe
 from retune.records import Pins
 
 

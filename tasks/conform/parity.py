@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from retune import llamacpp
 from retune.chat import encode
-from retune.config import Model
 from retune.loaders import load_config, new_model, strip_code
+from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.checks import CHATS, rendered
 from tasks.conform.texts import texts

@@ -2,8 +2,8 @@
 
 from prefect import get_run_logger
 
-from retune.config import Recipe
 from retune.inspection import inspect_base
+from retune.recipe import Recipe
 from retune.records import Conformance, Pins
 from retune.sources import unchanged
 from retune.workspace import Step, building

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from retune.chat import encode
 from retune.child import emit, main
-from retune.config import Evaluation, Model
 from retune.loaders import admit, load_tokenizer
 from retune.models import batches, is_adapter, load_base, load_tuned, padded, token_ids
+from retune.recipe import Evaluation, Model
 from retune.templates import render
 
 if TYPE_CHECKING:

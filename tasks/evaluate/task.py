@@ -11,9 +11,9 @@ from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from retune.child import run_child
-from retune.config import Evaluation, Model, Recipe
 from retune.escaping import table
 from retune.held_out import Question, questions
+from retune.recipe import Evaluation, Model, Recipe
 from retune.records import Adapter, Chats, Pins, Scores
 from retune.sources import unchanged
 from retune.workspace import Step, building

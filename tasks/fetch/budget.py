@@ -4,8 +4,8 @@ import re
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
-from retune.config import Dataset
-from retune.flaws import OVERSIZED
+from retune.recipe import Dataset
+from retune.recipe.flaws import OVERSIZED
 
 if TYPE_CHECKING:
     import pyarrow as pa

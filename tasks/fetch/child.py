@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retune.child import Event
-from retune.config import Dataset
 from retune.confined import ConfinedJob, alive, confined
+from retune.recipe import Dataset
 from retune.sources import SourceError
 from tasks.fetch.batches import to_rows
 from tasks.fetch.hub import Files

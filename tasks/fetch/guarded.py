@@ -6,8 +6,8 @@ repository's card; the second has neither, and opens everything.
 
 from pathlib import Path
 
-from retune.config import Dataset
 from retune.confined import limits, run_confined
+from retune.recipe import Dataset
 from retune.sources import unchanged
 from tasks.fetch.child import FetchJob
 from tasks.fetch.hub import Files

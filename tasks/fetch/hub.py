@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from retune.config import Dataset
+from retune.recipe import Dataset
 from retune.sources import DATA_FORMATS, SourceError
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from retune.config import Recipe
-from retune.flaws import OVERSIZED
+from retune.recipe import Recipe
+from retune.recipe.flaws import OVERSIZED
 from retune.records import Pins
 
 # The other limits end the reading; they change no row.

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 
-from retune.config import Dataset
 from retune.confined import causes, out_of_memory, reading
+from retune.recipe import Dataset
 from retune.sources import DATA_FORMATS, SourceError, local_path
 from tasks.fetch import hub, text_files, typed_files
 from tasks.fetch.batches import Batch

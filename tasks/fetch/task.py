@@ -4,8 +4,8 @@ from typing import Any
 
 from prefect import get_run_logger, task
 
-from retune.config import Recipe
 from retune.inspection import inspect_inputs
+from retune.recipe import Recipe
 from retune.records import Pins, Rows
 from retune.sources import pin_all
 from retune.workspace import Step, building, remove

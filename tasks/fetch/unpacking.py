@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from retune.confined import alive
+from retune.measures import format_bytes
 from retune.sources import SourceError
-from retune.workspace import in_words
 
 _STREAMS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
 _ZSTANDARD, _ZIP = b"\x28\xb5\x2f\xfd", (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
@@ -49,8 +49,8 @@ def unpacked(files: tuple[Path, ...], folder: Path, limit: int, source: str) -> 
                         if unfolded > limit:
                             raise SourceError(
                                 f"dataset.source: the files of {source} unfold to more than "
-                                f"{in_words(limit)} (dataset.max_unpacked_bytes); name another dataset, "
-                                f"or raise the limit"
+                                f"{format_bytes(limit)} (dataset.max_unpacked_bytes); name another "
+                                f"dataset, or raise the limit"
                             )
                 own.append((_place(name), out))
                 if len(own) > _MOST_MEMBERS:

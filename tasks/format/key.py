@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from retune.config import Recipe
+from retune.recipe import Recipe
 from retune.records import Pins
 from retune.workspace import Step
 

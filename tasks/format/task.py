@@ -6,9 +6,9 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from retune.chat import chatml_tokenizer
-from retune.config import Recipe
 from retune.escaping import code_block
 from retune.loaders import admit, strip_code
+from retune.recipe import Recipe
 from retune.records import Chats, Pins, Rows
 from retune.sources import unchanged
 from retune.workspace import Step, building

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.child import emit, main
-from retune.config import Model
 from retune.loaders import admit
 from retune.models import load_plain
+from retune.recipe import Model
 from tasks.merge.checkpoint import damaged
 from tasks.merge.comparison import Yardstick, measure
 from tasks.merge.sources import Base, open_source

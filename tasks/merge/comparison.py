@@ -40,7 +40,7 @@ def keep_logits(model: Any, yardstick: Yardstick) -> None:
 def measure(model: Any, yardstick: Yardstick) -> dict[str, float]:
     """Return how far `model` is from the kept logits, one row in memory at a time.
 
-    `kl` is its mean divergence from them (nats per token), `top1_agreement` (0 to 1) the share of
+    `kl_divergence` is its mean from them (nats per token), `same_top_token` (0 to 1) the share of
     tokens for which both rank the same one first; `perplexity` is the model's own, and
     `perplexity_ratio` that over `perplexity/trained`.
     """
@@ -62,8 +62,8 @@ def measure(model: Any, yardstick: Yardstick) -> dict[str, float]:
         targets += len(following)
     own, trained = (math.exp(min(loss / targets, 700)) for loss in losses)
     return {
-        "kl": divergence / tokens,
-        "top1_agreement": agreed / tokens,
+        "kl_divergence": divergence / tokens,
+        "same_top_token": agreed / tokens,
         "perplexity": own,
         "perplexity/trained": trained,
         "perplexity_ratio": own / trained,

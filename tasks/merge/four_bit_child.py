@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.child import emit, main
-from retune.config import Model
 from retune.loaders import admit, load_tokenizer, strip_code
 from retune.models import compute_dtype, load_plain, nf4
+from retune.recipe import Model
 from tasks.merge.comparison import Yardstick, measure
 
 

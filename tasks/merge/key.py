@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from retune.config import Recipe
+from retune.recipe import Recipe
 from retune.records import Pins
 from retune.workspace import Step
 
-LIMITS = {"max_kl", "min_top1_agreement", "max_perplexity_ratio"}
+LIMITS = {"max_kl_divergence", "min_same_top_token", "max_perplexity_ratio"}
 PINNED = {"base_16bit", "base_16bit_revision"}
 
 

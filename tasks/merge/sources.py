@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
 
-from retune.config import Model
 from retune.embeddings import fit_embeddings
 from retune.loaders import load_config, new_model
 from retune.models import is_adapter, with_adapter
+from retune.recipe import Model
 from tasks.merge.checkpoint import Checkpoint, CheckpointError, in_4bit
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from retune.child import Event, run_child
-from retune.config import Recipe
+from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Merged, Pins
 from retune.sources import unchanged
 from retune.workspace import Step, building, remove
@@ -170,18 +170,21 @@ class Work:
 
 def nearest(seen: dict[str, Metrics]) -> str:
     """Return the candidate of the lowest KL divergence; one that is not a number is the last."""
-    return min(seen, key=lambda name: (math.isnan(seen[name]["kl"]), seen[name]["kl"]))
+    return min(
+        seen,
+        key=lambda name: (math.isnan(seen[name]["kl_divergence"]), seen[name]["kl_divergence"]),
+    )
 
 
 def by_candidate(seen: dict[str, Metrics]) -> Metrics:
-    """Return what was compared of each checkpoint as `kl/16bit` and so on."""
-    compared = ("kl", "top1_agreement", "perplexity")
+    """Return what was compared of each checkpoint as `kl_divergence/16bit` and so on."""
+    compared = ("kl_divergence", "same_top_token", "perplexity")
     return {f"{what}/{name}": one[what] for name, one in seen.items() for what in compared}
 
 
 def describe(seen: dict[str, Metrics]) -> str:
     return "; ".join(
-        f"{name}: KL divergence {one['kl']:.2g}, same top token {one['top1_agreement']:.1%}, "
+        f"{name}: KL divergence {one['kl_divergence']:.2g}, same top token {one['same_top_token']:.1%}, "
         f"perplexity {one['perplexity']:.4g} of {one['perplexity/trained']:.4g}"
         for name, one in seen.items()
     )

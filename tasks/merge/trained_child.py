@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.child import emit, main
-from retune.config import Model
 from retune.loaders import admit, load_config
 from retune.models import is_quantized, load_tuned
+from retune.recipe import Model
 from tasks.merge.comparison import Yardstick, keep_logits
 
 

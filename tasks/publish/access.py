@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from retune.config import Publishing, Recipe
+from retune.recipe import Publishing, Recipe
 
 if TYPE_CHECKING:
     import httpx

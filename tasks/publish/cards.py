@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from retune.config import Recipe
 from retune.escaping import code, code_block, markdown, visible
+from retune.recipe import Recipe
 from retune.records import Gguf, Pins
 from tasks.publish.access import repositories
 from tasks.publish.files import is_local_path, public_name

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from retune.config import Recipe
+from retune.recipe import Recipe
 from retune.workspace import Step
 
 

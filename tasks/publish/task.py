@@ -5,8 +5,8 @@ from typing import Any
 
 from prefect import get_run_logger
 
-from retune.config import Recipe
 from retune.modelfile import hub_files
+from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
 from retune.workspace import Step, building, is_rejected, size
 from tasks.publish.access import (

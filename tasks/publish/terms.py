@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from retune.config import Recipe, RecipeError
 from retune.documents import read_yaml
 from retune.escaping import visible
+from retune.recipe import Recipe, RecipeError
 from retune.sources import local_path
 from tasks.publish.access import explained, patiently
 from tasks.publish.files import LICENCES, MOST, is_text, read_small, refusal

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retune import llamacpp
-from retune.config import Quantization, Recipe
 from retune.machine import MachineUnfit, cores, free_memory
-from retune.workspace import NoSpaceLeft, in_words
+from retune.measures import format_bytes, format_memory
+from retune.recipe import Quantization, Recipe
+from retune.recipe.methods import by_cost
+from retune.workspace import NoSpaceLeft
 
 # Measured: llama-quantize holds its largest tensor twice, as 32-bit numbers, and little else.
 BYTES_PER_WEIGHT_HELD = 8
@@ -34,8 +36,9 @@ class FanOut:
 
     def __str__(self) -> str:
         return (
-            f"{len(self.methods)} GGUF files to make, {in_words(sum(self.sizes))}; {self.parallel} at a "
-            f"time, each with {in_words(self.memory)} of memory, and measured by threads: {self.threads}"
+            f"{len(self.methods)} GGUF files to make, {format_bytes(sum(self.sizes))}; {self.parallel} "
+            f"at a time, each with {format_memory(self.memory)} of memory, and measured by threads: "
+            f"{self.threads}"
         )
 
     def settle(self, recipe: Recipe) -> Recipe:
@@ -51,7 +54,7 @@ def fan_out(source: Path, methods: Sequence[str], config: Quantization, folder: 
     time more than there are cores, if memory allows, since one of them reads or writes while the
     others compute. Raises NoSpaceLeft or MachineUnfit, which say what would fit.
     """
-    ordered = sorted(methods, key=llamacpp.METHODS.index)
+    ordered = by_cost(methods)
     sizes = tuple(llamacpp.quantized_size(source, method) for method in ordered)
     _require_disk(dict(zip(ordered, sizes, strict=True)), methods, folder)
     held = llamacpp.facts(source).largest * BYTES_PER_WEIGHT_HELD
@@ -59,8 +62,9 @@ def fan_out(source: Path, methods: Sequence[str], config: Quantization, folder: 
     free = free_memory()
     if ordered and memory > free:
         raise MachineUnfit(
-            f"to quantize {source.name} takes {in_words(memory)} of memory (its largest tensor as 32-bit "
-            f"numbers), {in_words(free)} are free: no method fits; free some, or use a larger machine"
+            f"to quantize {source.name} takes {format_memory(memory)} of memory (its largest tensor as "
+            f"32-bit numbers), {format_memory(free)} are free: no method fits; free some, or use a "
+            f"larger machine"
         )
     # While one is quantized another is measured: a mapped file needs room too, to be fast.
     fitting = free // (memory + max(sizes, default=0))
@@ -78,10 +82,10 @@ def _require_disk(sizes: dict[str, int], methods: Sequence[str], folder: Path) -
     for method in methods:
         if sum(sizes[m] for m in (*fit, method)) + DISK_BESIDE <= free:
             fit.append(method)
-    rest = [f"{method} ({in_words(sizes[method])})" for method in methods if method not in fit]
+    rest = [f"{method} ({format_bytes(sizes[method])})" for method in methods if method not in fit]
     raise NoSpaceLeft(
         errno.ENOSPC,
-        f"the GGUF files still to make need {in_words(sum(sizes.values()))}, {in_words(free)} are free "
-        f"in {folder}: {', '.join(fit) or 'none'} would fit, {', '.join(rest)} not; free some, set "
-        f"RETUNE_HOME to a folder on a larger disk, or set quantization.methods to what fits",
+        f"the GGUF files still to make need {format_bytes(sum(sizes.values()))}, {format_bytes(free)} "
+        f"are free in {folder}: {', '.join(fit) or 'none'} would fit, {', '.join(rest)} not; free some, "
+        f"set RETUNE_HOME to a folder on a larger disk, or set quantization.methods to what fits",
     )

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from retune import llamacpp
-from retune.config import Quantization, Recipe
 from retune.held_out import Question
 from retune.machine import cores
+from retune.recipe import Quantization, Recipe
 
 
 def threads(config: Quantization) -> int:

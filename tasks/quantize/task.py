@@ -15,10 +15,12 @@ from typing import Any
 from prefect import get_run_logger
 
 from retune import held_out, llamacpp
-from retune.config import SOURCE_METHOD, Quantization, Recipe
 from retune.loaders import load_tokenizer
 from retune.machine import cores
+from retune.measures import format_bytes
 from retune.modelfile import modelfile
+from retune.recipe import Quantization, Recipe
+from retune.recipe.methods import SOURCE
 from retune.records import Chats, Gguf, Imatrix, Merged, Pins
 from retune.workspace import Build, Step, building, require_space, sha256, size
 from tasks.quantize.fidelity import by_row, ends_of_turn, same_prompts
@@ -39,8 +41,8 @@ def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step
     config = recipe.quantization
     with building(step) as build:
         require_space_to_convert(merged, chats, config, build.path)
-        out = build.path / f"{recipe.name}-{SOURCE_METHOD.upper()}.gguf"
-        llamacpp.convert(merged.path, out, dtype=SOURCE_METHOD, name=recipe.name)
+        out = build.path / f"{recipe.name}-{SOURCE.upper()}.gguf"
+        llamacpp.convert(merged.path, out, dtype=SOURCE, name=recipe.name)
         asked = held_out.questions(chats.held_out, config.answer_rows)
         given = answer(out, asked, recipe)
         tokenizer = load_tokenizer(chats.tokenizer)
@@ -57,7 +59,7 @@ def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         metrics = {"same_prompts": share, "perplexity": perplexity} | size_of(out)
         metrics |= summed_up(asked, given)
         write_answers(build.path, by_row(asked, given.answers))
-        return finish(build, out, SOURCE_METHOD, metrics, params)
+        return finish(build, out, SOURCE, metrics, params)
 
 
 def require_space_to_convert(
@@ -107,8 +109,13 @@ def quantize(
         llamacpp.quantize(source.path, out, method, cores(), weights)
         metrics, answers, failure = measured_quant(out, source, chats, recipe)
         get_run_logger().info(
-            "%s: %.1f MB, by llama.cpp %s%s",
-            *(method, out.stat().st_size / 1e6, llamacpp.locate(), failure and f"; {failure}"),
+            "%s: %s, by llama.cpp %s%s",
+            *(
+                method,
+                format_bytes(out.stat().st_size),
+                llamacpp.locate(),
+                failure and f"; {failure}",
+            ),
         )
         pattern = modelfile_of(source.path)
         if pattern.exists():

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from retune.config import Training
 from retune.models import compute_dtype, device
+from retune.recipe import Training
 from tasks.train.job import Fit
 
 HEADROOM = 0.92  # of the memory; what the allocator cannot use for its fragments

@@ -3,7 +3,7 @@
 import math
 from statistics import median
 
-from retune.config import Training
+from retune.recipe import Training
 from tasks.train.job import Hopeless, Interrupted
 
 WINDOW = 5  # logged steps whose median is judged, so that one odd batch stops nothing

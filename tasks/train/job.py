@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from retune.config import Model, Training
+from retune.recipe import Model, Training
 
 
 class Fit(BaseModel):

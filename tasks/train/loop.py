@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from retune.child import Event, emit
-from retune.config import Training
 from retune.embeddings import unmoved_layers
 from retune.loaders import admit, load_tokenizer, strip_code
 from retune.models import compute_dtype, device, require_gpu_for_4bit, token_ids
+from retune.recipe import Training
 from retune.workspace import mark, remove
 from tasks.train import checkpoints, data, fit, meter
 from tasks.train.health import Health, interrupted, over_budget

@@ -13,7 +13,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from expectations import training
 from expectations.verdicts import Rejected
 from retune.child import ChildRefused, Event, run_child
-from retune.config import Recipe
+from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
 from retune.tracking import Run, client, watch_machine

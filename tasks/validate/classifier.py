@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import is_sound
-from retune.config import Classifier, Validation
+from retune.recipe import Classifier, Validation
 from retune.workspace import home
 from tasks.validate.scoring import agreement, sample, score_rows
 

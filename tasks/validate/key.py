@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from retune.config import Recipe
-from retune.flaws import FLAWS
+from retune.recipe import Recipe
+from retune.recipe.flaws import FLAWS
 from retune.records import Pins
 from retune.workspace import Step
 

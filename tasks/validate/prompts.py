@@ -4,8 +4,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from retune.config import Recipe
 from retune.confined import limits, run_confined
+from retune.recipe import Recipe
 from retune.sources import pin_file, unchanged
 from tasks.validate.prompts_child import SETTING, PromptsJob
 

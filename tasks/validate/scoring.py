@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retune.child import Event, run_child
-from retune.config import Classifier
 from retune.inspection import inspect_model
+from retune.recipe import Classifier
 from retune.sources import local_path, pin, unchanged
 from retune.workspace import digest
 from tasks.validate.scoring_child import SETTING, ScoringJob, shards

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from retune.child import emit, main
-from retune.config import Classifier
 from retune.loaders import load_classifier, load_config, load_tokenizer
 from retune.models import device
+from retune.recipe import Classifier
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,7 +19,7 @@ from expectations.data.features import (
 from expectations.data.masking import masked
 from expectations.data.messages import Rules
 from expectations.data.scores import distribution
-from retune.flaws import FLAWS
+from retune.recipe.flaws import FLAWS
 from tasks.validate.classifier import planned, score
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from prefect import get_run_logger
 
 from expectations.data.messages import Rules
 from retune.chat import chatml_tokenizer, special_tokens
-from retune.config import Recipe
 from retune.loaders import admit
+from retune.recipe import Recipe
 from retune.records import Pins, Rows, Screened
 from retune.sources import unchanged
 from retune.workspace import Step, building

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, NamedTuple
 
-from retune.config import Validation
+from retune.recipe import Validation
 from tests.corpus.text import Row
 
 Rows = Callable[[Random], list[Row]]  # a dataset

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from retune.flaws import DATASET_EXPECTATIONS, FLAWS
+from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from tests.corpus import CASES_BAD, CASES_GOOD, CASES_OPEN
 from tests.corpus.text import sound
 

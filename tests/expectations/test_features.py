@@ -20,8 +20,8 @@ from expectations.data.features import (
     with_scores,
 )
 from expectations.data.messages import MESSAGE_FLAWS, Rules, compression
-from retune.config import Validation
-from retune.flaws import FLAWS, OVERSIZED
+from retune.recipe import Validation
+from retune.recipe.flaws import FLAWS, OVERSIZED
 
 Q, A = ("user", "What is 2 + 2?"), ("assistant", "4")
 SYSTEM, TOOL = ("system", "Be brief."), ("tool", "12 °C")

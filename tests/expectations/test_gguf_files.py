@@ -9,8 +9,8 @@ import pytest
 
 from expectations import gguf_files as judge
 from expectations.verdicts import Rejected, require
-from retune.config import Recipe
-from retune.gates import EXPECTATIONS
+from retune.recipe import Recipe
+from retune.recipe.gates import EXPECTATIONS
 from retune.records import Gguf, Scores
 from retune.workspace import Step
 
@@ -58,12 +58,13 @@ def quant_failures(metrics: dict[str, float], method: str = "q4_k_m", **quantiza
     [
         ("perplexity_ratio", 1.16, "1.16", "max_perplexity_ratio"),
         ("perplexity_ratio", math.nan, "nan", "max_perplexity_ratio"),
-        ("kl_divergence", 0.16, "0.16", "max_kl_divergence"),
-        ("kl_divergence", math.nan, "nan", "max_kl_divergence"),
-        ("same_top_token", 0.84, "0.84", "min_same_top_token"),
-        ("same_top_token", math.nan, "nan", "min_same_top_token"),
-        ("exact_match", 0.34, "0.16", "max_exact_match_drop"),
-        ("stopped", 0.94, "0.06", "max_stopped_drop"),
+        ("perplexity_ratio", 1.150001, "1.15 (1.150001)", "max_perplexity_ratio"),
+        ("kl_divergence", 0.16, "0.16 nats per token", "max_kl_divergence"),
+        ("kl_divergence", math.nan, "nan nats per token", "max_kl_divergence"),
+        ("same_top_token", 0.84, "84.0%", "min_same_top_token"),
+        ("same_top_token", math.nan, "nan%", "min_same_top_token"),
+        ("exact_match", 0.34, "16.0%", "max_exact_match_drop"),
+        ("stopped", 0.94, "6.0%", "max_stopped_drop"),
     ],
 )
 def test_each_measure_has_its_limit(measure, value, seen, setting):
@@ -71,7 +72,9 @@ def test_each_measure_has_its_limit(measure, value, seen, setting):
     assert (verdict.name, verdict.seen) == (measure, seen)
     assert verdict.setting == f"quantization.gates.q4_k_m.{setting}"
     assert verdict.limit == getattr(recipe().quantization.gate("q4_k_m"), setting)
-    assert f"{verdict.limit:g}" in verdict.expected
+    percent = measure in ("same_top_token", "exact_match", "stopped")
+    limit = f"{100 * verdict.limit:g}%" if percent else f"{verdict.limit:g}"
+    assert limit in verdict.expected
 
 
 def test_a_quant_at_its_limits_ships():

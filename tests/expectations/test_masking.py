@@ -7,7 +7,7 @@ from expectations.data.excerpts import LENGTH, excerpts
 from expectations.data.features import features, with_scores
 from expectations.data.masking import mask, masked
 from expectations.data.messages import Rules
-from retune.config import Validation
+from retune.recipe import Validation
 from tests.expectations.test_features import A, write
 
 # Drawn by lot for these tests; written in parts, so that no scanner takes this file for a leak.

@@ -7,12 +7,17 @@ import pytest
 
 from expectations.merging import GATE, judgement
 from expectations.verdicts import Rejected, require
-from retune.config import Merging, Recipe
-from retune.gates import EXPECTATIONS
+from retune.recipe import Merging, Recipe
+from retune.recipe.gates import EXPECTATIONS
 from retune.records import Merged
 from retune.workspace import Step
 
-GOOD = {"changed_share": 1.0, "kl": 0.01, "top1_agreement": 0.97, "perplexity_ratio": 1.0}
+GOOD = {
+    "changed_share": 1.0,
+    "kl_divergence": 0.01,
+    "same_top_token": 0.97,
+    "perplexity_ratio": 1.0,
+}
 
 
 def merged(**change: float) -> Merged:
@@ -39,16 +44,16 @@ def failed(output: Merged, **merging) -> list[str]:
 
 def test_a_checkpoint_near_to_what_was_trained_passes():
     require(judgement(merged(), recipe()))
-    assert failed(merged(kl=0.05, top1_agreement=0.8, perplexity_ratio=1.05)) == []
+    assert failed(merged(kl_divergence=0.05, same_top_token=0.8, perplexity_ratio=1.05)) == []
 
 
 @pytest.mark.parametrize(
     ("name", "value", "setting"),
     [
-        ("kl", 0.2, "merging.max_kl"),
-        ("kl", math.nan, "merging.max_kl"),
-        ("top1_agreement", 0.7, "merging.min_top1_agreement"),
-        ("top1_agreement", math.nan, "merging.min_top1_agreement"),
+        ("kl_divergence", 0.2, "merging.max_kl_divergence"),
+        ("kl_divergence", math.nan, "merging.max_kl_divergence"),
+        ("same_top_token", 0.7, "merging.min_same_top_token"),
+        ("same_top_token", math.nan, "merging.min_same_top_token"),
         ("perplexity_ratio", 1.2, "merging.max_perplexity_ratio"),
         ("perplexity_ratio", math.nan, "merging.max_perplexity_ratio"),
     ],
@@ -63,20 +68,25 @@ def test_a_divergence_beyond_the_tolerance_is_refused(name, value, setting):
 
 
 def test_the_limits_are_the_recipes():
-    assert failed(merged(kl=0.2), max_kl=0.3) == []
-    assert failed(merged(kl=0.04), max_kl=0.03) == ["kl"]
-    assert failed(merged(top1_agreement=0.7), min_top1_agreement=0.7) == []
+    assert failed(merged(kl_divergence=0.2), max_kl_divergence=0.3) == []
+    assert failed(merged(kl_divergence=0.04), max_kl_divergence=0.03) == ["kl_divergence"]
+    assert failed(merged(same_top_token=0.7), min_same_top_token=0.7) == []
     assert failed(merged(perplexity_ratio=1.2), max_perplexity_ratio=1.2) == []
 
 
 def test_every_limit_that_failed_is_named_at_once():
-    judged = judgement(merged(kl=0.2, top1_agreement=0.7, perplexity_ratio=2.0), recipe())
+    judged = judgement(
+        merged(kl_divergence=0.2, same_top_token=0.7, perplexity_ratio=2.0), recipe()
+    )
     with pytest.raises(Rejected) as caught:
         require(judged)
     message = str(caught.value)
     assert message.startswith("merged model rejected: 3 critical expectations failed\n")
-    assert "at most 0.05 nats per token; seen: 0.2 nats per token (merging.max_kl)" in message
-    assert "at least 80.0%; seen: 70.0% (merging.min_top1_agreement)" in message
+    assert (
+        "at most 0.05 nats per token; seen: 0.2 nats per token (merging.max_kl_divergence)"
+        in message
+    )
+    assert "at least 80%; seen: 70.0% (merging.min_same_top_token)" in message
     assert "seen: 2 (merging.max_perplexity_ratio)" in message
     assert message.count("does not survive") == 1
 
@@ -89,26 +99,30 @@ def test_a_checkpoint_that_is_the_base_is_refused():
 
 @pytest.mark.parametrize(
     "broken",
-    [{"kl_4bit": 4.0}, {"kl_4bit": math.nan}, {"top1_agreement_4bit": 0.1}],
+    [{"kl_divergence_4bit": 4.0}, {"kl_divergence_4bit": math.nan}, {"same_top_token_4bit": 0.1}],
     ids=str,
 )
 def test_a_broken_4bit_checkpoint_is_refused(broken):
-    sound = {"kl_4bit": 0.3, "top1_agreement_4bit": 0.8}
+    sound = {"kl_divergence_4bit": 0.3, "same_top_token_4bit": 0.8}
     assert failed(merged(**sound)) == []
     with pytest.raises(Rejected, match="4-bit checkpoint is broken"):
         require(judgement(merged(**sound | broken), recipe()))
 
 
 def test_a_severity_of_the_recipe_counts():
-    lenient = recipe({"merge.kl": "warning"})
-    judged = judgement(merged(kl=0.2), lenient)
+    lenient = recipe({"merge.kl_divergence": "warning"})
+    judged = judgement(merged(kl_divergence=0.2), lenient)
     require(judged)
     (verdict,) = [verdict for verdict in judged.verdicts if not verdict.passed]
-    assert (verdict.name, verdict.severity, verdict.outcome) == ("kl", "warning", "failed")
+    assert (verdict.name, verdict.severity, verdict.outcome) == (
+        "kl_divergence",
+        "warning",
+        "failed",
+    )
     with pytest.raises(Rejected, match="top token"):  # the others stay critical
-        require(judgement(merged(kl=0.2, top1_agreement=0.1), lenient))
+        require(judgement(merged(kl_divergence=0.2, same_top_token=0.1), lenient))
 
 
 def test_every_expectation_is_known_to_the_recipe():
-    judged = judgement(merged(kl_4bit=0.3, top1_agreement_4bit=0.8), recipe())
+    judged = judgement(merged(kl_divergence_4bit=0.3, same_top_token_4bit=0.8), recipe())
     assert tuple(verdict.name for verdict in judged.verdicts) == EXPECTATIONS[GATE]

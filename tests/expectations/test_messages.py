@@ -8,7 +8,7 @@ import pytest
 
 from expectations.data import candidates, credentials, personal
 from expectations.data.messages import Rules, judge_messages
-from retune.config import Validation
+from retune.recipe import Validation
 
 SIZE = 120_000
 # What makes a backtracking engine, or a library that is asked again and again, slow.

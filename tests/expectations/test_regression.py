@@ -7,8 +7,8 @@ import pytest
 
 from expectations.regression import GATE, judgement
 from expectations.verdicts import Judgement, Rejected, require
-from retune.config import Recipe
-from retune.gates import EXPECTATIONS
+from retune.recipe import Recipe
+from retune.recipe.gates import EXPECTATIONS
 from retune.records import Scores
 from retune.workspace import Step
 

@@ -16,8 +16,8 @@ from expectations.data.report import Report  # noqa: E402
 from expectations.verdicts import Judgement  # noqa: E402
 from flows.judging import judging  # noqa: E402
 from flows.summary import Grid  # noqa: E402
-from retune.config import Recipe  # noqa: E402
 from retune.held_out import Question  # noqa: E402
+from retune.recipe import Recipe  # noqa: E402
 from retune.records import Check  # noqa: E402
 from tasks.evaluate import task as evaluating  # noqa: E402
 from tasks.format import task as formatting  # noqa: E402

@@ -12,7 +12,7 @@ import yaml
 
 from expectations.verdicts import Rejected
 from flows.check import check, scaffold
-from retune.config import RecipeError
+from retune.recipe import RecipeError
 from retune.sources import SourceError
 from tests.flows.test_line import Project, sums
 

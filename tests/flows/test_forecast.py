@@ -7,8 +7,8 @@ import pytest
 
 from flows.forecast import forecast
 from retune import llamacpp
-from retune.config import Recipe
 from retune.folders import ModelRefused
+from retune.recipe import Recipe
 from retune.sources import pin
 from tasks.fetch.task import pin_inputs
 from tests.retune.test_inspection import BAD, CODE, files, written

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from retune.config import QUANTIZATION_METHODS
+from retune.recipe.methods import DEFAULT
 from tests import canary
 from tests.tasks.conftest import make_base
 
@@ -30,7 +30,7 @@ STAGES = [
     "calibrate",
 ]
 # A model that learned nothing has no favourite among its tokens; one file must not ship.
-GATES = {method: {"min_same_top_token": 0.5} for method in QUANTIZATION_METHODS}
+GATES = {method: {"min_same_top_token": 0.5} for method in DEFAULT}
 GATES["q2_k"] = {"max_kl_divergence": 1e-9}
 
 
@@ -132,7 +132,7 @@ def first(project):
 def test_a_run_ends_with_what_was_made(first, project):
     for words in ("rows accepted", "400 of 400", "perplexity", "top-1", "ships", "make ui"):
         assert words in first.stdout
-    for method in QUANTIZATION_METHODS:
+    for method in DEFAULT:
         end = "kept" if method == "q2_k" else "ships"
         row = re.search(rf"^{method} .* {end}$", first.stdout, re.MULTILINE)
         assert row
@@ -169,7 +169,7 @@ def test_the_run_is_in_mlflow_with_a_child_per_quant(first, project):
     assert {f"{stage}/seconds" for stage in STAGES} <= set(parent.data.metrics)
     history = client.get_metric_history(parent.info.run_id, "train/loss")
     assert [entry.step for entry in history] == [1, 2, 3, 4]
-    assert {child.info.run_name for child in children} == set(QUANTIZATION_METHODS)
+    assert {child.info.run_name for child in children} == set(DEFAULT)
     for child in children:
         assert child.data.metrics["quantize/perplexity"] > 1
         assert child.data.metrics["quantize/bytes"] > 0
@@ -190,11 +190,11 @@ def test_a_second_run_reuses_every_stage(first, project):
     shutil.rmtree(project.folder / ".retune" / "prefect")  # what exists is reused without it too
     done = project.retune("run", "recipe.yaml")
     assert done.returncode == 0, done.stderr
-    assert f"all {len(STAGES) + len(QUANTIZATION_METHODS)} outputs were reused" in done.stdout
+    assert f"all {len(STAGES) + len(DEFAULT)} outputs were reused" in done.stdout
     _, parent, children = project.newest_mlflow_run()
     assert parent.data.tags["retune.train"] == "reused"
     assert parent.data.metrics["evaluate/loss/tuned"] > 0
-    assert len(children) == len(QUANTIZATION_METHODS)
+    assert len(children) == len(DEFAULT)
 
 
 def verdicts(client, run) -> list[list[dict]]:
@@ -220,18 +220,20 @@ def test_every_gate_leaves_its_verdicts(first, project):
 
 
 def test_a_changed_limit_is_judged_by_on_what_exists(first, project):
-    limit = ("--set", "merging.max_kl=1e-12")
+    limit = ("--set", "merging.max_kl_divergence=1e-12")
     done = project.retune("run", "recipe.yaml", *limit)
     assert done.returncode == 1
     assert "merged model rejected: 1 critical expectation failed" in done.stderr
-    assert "(merging.max_kl)" in done.stderr
+    assert "(merging.max_kl_divergence)" in done.stderr
     _, parent, _ = project.newest_mlflow_run()
-    assert parent.data.metrics["merge/kl"] > 1e-12  # what was measured is not thrown away
+    assert (
+        parent.data.metrics["merge/kl_divergence"] > 1e-12
+    )  # what was measured is not thrown away
     assert parent.data.tags["retune.merge"] == "reused"
     (mark,) = (project.folder / ".retune" / "work" / "merge").glob("*/rejected.json")
-    assert "merging.max_kl" in mark.read_text()
+    assert "merging.max_kl_divergence" in mark.read_text()
     warned = project.retune(
-        "run", "recipe.yaml", *limit, "--set", "gates.severities={merge.kl: warning}"
+        "run", "recipe.yaml", *limit, "--set", "gates.severities={merge.kl_divergence: warning}"
     )
     assert warned.returncode == 0, warned.stderr
     assert "outputs were reused" in warned.stdout

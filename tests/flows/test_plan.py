@@ -9,7 +9,7 @@ import pytest
 
 from flows.plan import ROOMS, make_plan
 from retune import llamacpp, made_with
-from retune.config import Recipe, set_value
+from retune.recipe import Recipe, set_value
 from retune.records import Pins
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,9 +59,17 @@ COSTS_NOTHING = (
     *("training.max_loss_rise=9", "training.max_gradient_norm=9", "training.logging_steps=5"),
     *("training.price_per_hour=3", "training.max_gpu_hours=3"),
     *("evaluation.max_loss_ratio=2", "evaluation.samples=25", "evaluation.batch_size=2"),
-    *("merging.max_kl=1", "merging.min_top1_agreement=0.1", "merging.max_perplexity_ratio=9"),
+    *(
+        "merging.max_kl_divergence=1",
+        "merging.min_same_top_token=0.1",
+        "merging.max_perplexity_ratio=9",
+    ),
     *("quantization.gates={q2_k: {max_kl_divergence: 9}}", "quantization.threads=3"),
-    *("quantization.parallel=1", "gates.severities={merge.kl: warning}", "tracking.experiment=x"),
+    *(
+        "quantization.parallel=1",
+        "gates.severities={merge.kl_divergence: warning}",
+        "tracking.experiment=x",
+    ),
     "tracking.upload_models=true",
 )
 

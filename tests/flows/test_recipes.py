@@ -8,10 +8,11 @@ import yaml
 
 from flows import recipes
 from flows.retrain import retrain
-from retune.config import Recipe, RecipeError
+from retune.recipe import FLAWS, Recipe, RecipeError
 
 ROOT = Path(__file__).parent.parent.parent
-INNER_SECTIONS = ("classifier", "drift", "decontamination", "gates")  # of validation, quantization
+# of validation and of quantization
+INNER_SECTIONS = ("tolerances", "classifier", "drift", "decontamination", "gates")
 DECLARED = {
     d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 }
@@ -72,6 +73,10 @@ def test_prefects_form_describes_every_field():
             inner = schema["definitions"].get(field.get("$ref", "").rpartition("/")[2])
             assert (inner or field).get("description"), name
             assert (inner or field).get("title"), name
+    shares = schema["definitions"]["Tolerances"]["properties"]
+    assert {name: share["default"] for name, share in shares.items()} == {
+        name: flaw.tolerance for name, flaw in FLAWS.items()
+    }
 
 
 @pytest.mark.parametrize("name", DECLARED)

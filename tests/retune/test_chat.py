@@ -19,9 +19,9 @@ from retune.chat import (
     special_tokens,
 )
 from retune.child import ChildFailed
-from retune.config import Model, Recipe, RecipeError, Training
 from retune.embeddings import fit_embeddings, lora_settings, unmoved_layers
 from retune.models import load_base, load_tuned, padded
+from retune.recipe import Model, Recipe, RecipeError, Training
 from tasks.train.job import TrainJob
 from tasks.train.task import run_training
 from tests.tasks.conftest import conversation

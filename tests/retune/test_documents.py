@@ -5,8 +5,8 @@ import time
 import pytest
 import yaml
 
-from retune.config import RecipeError
 from retune.documents import BYTES, read_yaml
+from retune.recipe import RecipeError
 
 
 def refused(content: str | bytes) -> str:

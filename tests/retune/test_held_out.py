@@ -3,7 +3,7 @@
 import polars as pl
 
 from retune import held_out
-from retune.config import Quantization
+from retune.recipe import Quantization
 
 
 def test_questions_are_spread_over_the_families(tmp_path):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from retune.config import Model, Recipe
 from retune.folders import ModelRefused
 from retune.inspection import inspect_base, inspect_inputs, inspect_model, require_file_names
+from retune.recipe import Model, Recipe
 from retune.records import Pins
 from retune.sources import pin
 

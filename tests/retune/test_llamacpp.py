@@ -14,6 +14,7 @@ import pytest
 
 from retune import llamacpp
 from retune.llamacpp import conversion, converter, installation, process
+from retune.recipe.methods import METHODS
 from tests.retune.conftest import CHATML, TEXT, bpe_tokenizer
 
 SIX = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
@@ -103,17 +104,17 @@ def test_the_methods_are_those_that_llamacpp_lists():
     program = llamacpp.locate().program("llama-quantize")
     usage = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
     listed = set(re.findall(r"^ +\d+  or  (\w+) *:", usage, re.MULTILINE))
-    assert {method.upper() for method in llamacpp.METHODS} == listed
-    assert len(llamacpp.METHODS) == len(listed)
+    assert {name.upper() for name in METHODS} == listed
+    assert len(METHODS) == len(listed)
 
 
 def test_llamacpp_says_of_the_same_methods_that_they_need_an_imatrix(gguf):
     program = llamacpp.locate().program("llama-quantize")
-    for method in llamacpp.METHODS:
-        command = [program, "--dry-run", gguf, method.upper()]
+    for name, method in METHODS.items():
+        command = [program, "--dry-run", gguf, name.upper()]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         needy = "will require an imatrix" in done.stderr + done.stdout
-        assert needy == (method in llamacpp.NEED_IMATRIX), method
+        assert needy == method.needs_imatrix, name
 
 
 def test_the_size_is_known_beforehand(gguf, tmp_path):

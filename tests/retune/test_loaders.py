@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from retune import llamacpp
-from retune.config import Model
 from retune.loaders import (
     CustomCodeRefused,
     ModelUnreadable,
@@ -22,6 +21,7 @@ from retune.loaders import (
     load_tokenizer,
     strip_code,
 )
+from retune.recipe import Model
 from retune.sources import pin
 from tests.tasks.conftest import make_base
 
@@ -200,7 +200,7 @@ USE = """
 import sys
 from pathlib import Path
 import torch
-from retune.config import Model
+from retune.recipe import Model
 from retune.loaders import load_config, load_model, load_tokenizer, new_model, strip_code, admit
 model, revision, saved = Model.model_validate_json(sys.argv[1]), sys.argv[2] or None, Path(sys.argv[3])
 admit(model, revision)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from expectations.data.messages import Rules
-from retune.config import Validation
+from retune.recipe import Validation
 from retune.report_folder import (
     PARTIAL,
     REPORT,

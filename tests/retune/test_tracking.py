@@ -17,7 +17,7 @@ import pytest
 from mlflow.data.huggingface_dataset_source import HuggingFaceDatasetSource
 
 from retune import tracking
-from retune.config import Recipe, flat
+from retune.recipe import Recipe, flat
 from retune.workspace import Output, Step, building
 
 NUMBERS = itertools.count(1)
@@ -159,7 +159,7 @@ def test_a_run_ends_as_its_block_does(client, recipe, error, status):
 KILLED = """
 import os, signal
 from retune import tracking
-from retune.config import Recipe
+from retune.recipe import Recipe
 recipe = Recipe.parse({"name": "r", "model": {"base": "b"}, "dataset": {"source": "s"}})
 with tracking.start_run(recipe, "killed", {"where": "before"}, plan="abc") as run:
     run.log_metrics({"train/loss": 3.0}, 1)

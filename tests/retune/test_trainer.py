@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from retune.config import Model, RecipeError, Training
+from retune.recipe import Model, RecipeError, Training
 from retune.workspace import mark
 from tasks.train import checkpoints, data, fit, loop, meter
 from tasks.train.health import Health, over_budget
@@ -276,7 +276,7 @@ def test_processes_share_the_effective_batch():
     ],
 )
 def test_settings_that_contradict_each_other(settings, message):
-    from retune.config import Recipe
+    from retune.recipe import Recipe
 
     values = {"name": "r", "model": {"base": "b"}, "dataset": {"source": "s"}}
     with pytest.raises(RecipeError, match=message):

@@ -16,8 +16,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from benchmarks.train import make_model, make_rows
 from retune.child import ChildFailed, ChildRefused, Event, run_child
-from retune.config import Model, Training
 from retune.environment import ROOT
+from retune.recipe import Model, Training
 from tasks.train.checkpoints import newest_whole, step_of
 from tasks.train.fused import fuse_layers
 from tasks.train.job import Fit, TrainJob

@@ -12,7 +12,7 @@ import pytest
 
 from retune import tracking
 from retune.child import ChildFailed
-from retune.config import Model, Recipe, Training
+from retune.recipe import Model, Recipe, Training
 from retune.records import Adapter, Chats, Pins
 from retune.sources import pin
 from retune.tracking import Run, start_run

@@ -11,8 +11,8 @@ from expectations import conform as conforming
 from expectations.verdicts import Rejected, require
 from retune import llamacpp
 from retune.chat import CHATML, END, chatml_tokenizer
-from retune.config import Model, Recipe, RecipeError
 from retune.llamacpp import converter
+from retune.recipe import Model, Recipe, RecipeError
 from retune.records import Check, Conformance, Pins
 from retune.sources import pin
 from retune.workspace import Step, read_output

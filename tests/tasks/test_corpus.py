@@ -10,7 +10,7 @@ from expectations.data.messages import Rules
 from expectations.data.scores import distribution
 from expectations.verdicts import Rejected, require
 from retune.chat import chatml_tokenizer, special_tokens
-from retune.config import Dataset, Recipe
+from retune.recipe import Dataset, Recipe
 from retune.sources import SourceError
 from tasks.fetch.batches import to_rows
 from tasks.fetch.reading import read

@@ -8,8 +8,8 @@ import pytest
 
 from expectations.regression import judgement
 from expectations.verdicts import Rejected, require
-from retune.config import Evaluation
 from retune.held_out import Question, questions
+from retune.recipe import Evaluation
 from retune.workspace import Step
 from tasks.evaluate.task import (
     evaluate,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retune.config import Dataset
+from retune.recipe import Dataset
 from retune.sources import SourceError, pin
 from tasks.fetch.batches import to_rows
 from tasks.fetch.columns import row_schema

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retune.config import Dataset
-from retune.flaws import OVERSIZED
+from retune.recipe import Dataset
+from retune.recipe.flaws import OVERSIZED
 from retune.sources import SourceError
 from tasks.fetch.batches import to_rows
 from tasks.fetch.budget import BUDGET

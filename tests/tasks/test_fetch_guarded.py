@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retune.config import Dataset
-from retune.flaws import OVERSIZED
+from retune.recipe import Dataset
+from retune.recipe.flaws import OVERSIZED
 from retune.sources import SourceError, pin, require_unchanged, unchanged
 from tasks.fetch.batches import to_rows
 from tasks.fetch.budget import BUDGET

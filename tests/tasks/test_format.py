@@ -11,7 +11,7 @@ import pytest
 from expectations import formatting
 from expectations.verdicts import Rejected, require
 from retune.chat import CHATML, END, ChatFormatError, chatml_tokenizer, encode, is_lossless
-from retune.config import Recipe
+from retune.recipe import Recipe
 from retune.records import Chats, Pins, Rows
 from retune.sources import pin
 from retune.workspace import Step, read_output

@@ -11,7 +11,7 @@ from expectations.data.excerpts import LENGTH
 from expectations.data.messages import Rules
 from expectations.verdicts import Rejected
 from flows import judging
-from retune.config import Dataset, Validation
+from retune.recipe import Dataset, Validation
 from retune.records import Rows
 from retune.sources import SourceError
 from retune.workspace import MARKER, REJECTED, Step

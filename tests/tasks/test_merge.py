@@ -11,10 +11,10 @@ from benchmarks import merge as benchmark
 from expectations import merging as judge
 from expectations.verdicts import Rejected, require
 from retune.chat import chatml_tokenizer, new_tokens
-from retune.config import Evaluation, Merging, Model, Recipe, Training
 from retune.embeddings import lora_settings
 from retune.folders import ModelRefused
 from retune.models import AdapterMismatch, load_base, token_ids
+from retune.recipe import Evaluation, Merging, Model, Recipe, Training
 from retune.records import Adapter, Merged, Pins
 from retune.sources import pin
 from retune.tracking import start_run
@@ -102,8 +102,13 @@ def test_merged_and_adapter_model_agree(at_home, trained, merged):
     spread = (near - kept).max(-1).values - (near - kept).min(-1).values
     lead = kept.topk(2).values.diff(dim=-1).abs().squeeze(-1)
     metrics = merged.metrics
-    assert 0 <= metrics["kl"] == metrics["kl/16bit"] <= (spread**2 / 8).mean() + ROUNDING
-    assert metrics["top1_agreement"] >= (lead > spread).float().mean()
+    assert (
+        0
+        <= metrics["kl_divergence"]
+        == metrics["kl_divergence/16bit"]
+        <= (spread**2 / 8).mean() + ROUNDING
+    )
+    assert metrics["same_top_token"] >= (lead > spread).float().mean()
     assert abs(math.log(metrics["perplexity_ratio"])) <= spread.max() + ROUNDING
 
 
@@ -385,7 +390,7 @@ def test_a_tensor_that_is_corrupted_on_the_disk_is_named(at_home, trained, in_pr
 def test_a_checkpoint_that_computes_no_number_is_refused_also_when_it_is_read_back(
     at_home, trained, in_process, monkeypatch
 ):
-    nan = {"kl": math.nan, "perplexity_ratio": math.nan}
+    nan = {"kl_divergence": math.nan, "perplexity_ratio": math.nan}
     seen = {"child": child.merge, "trained_child": trained_child.ask}
 
     def run(script, job, log, **_):
@@ -399,16 +404,16 @@ def test_a_checkpoint_that_computes_no_number_is_refused_also_when_it_is_read_ba
     assert again.name == "Cached"
     for output in (merged, again.data):
         failed = judge.judgement(output, recipe).failed
-        assert [verdict.name for verdict in failed] == ["kl", "perplexity_ratio"]
+        assert [verdict.name for verdict in failed] == ["kl_divergence", "perplexity_ratio"]
         assert (output.path / "model.safetensors").exists()
 
 
 def test_a_limit_is_no_reason_to_merge_again(at_home, merged):
-    stricter = recipe_of(at_home, max_kl=1e-9, max_shard_gb=0.0001)
+    stricter = recipe_of(at_home, max_kl_divergence=1e-9, max_shard_gb=0.0001)
     again = merge.fn(None, at_home.chats, stricter, PINS, merged.step)
     assert again.data == merged
     failed = judge.judgement(again.data, stricter).failed
-    assert [verdict.setting for verdict in failed] == ["merging.max_kl"]
+    assert [verdict.setting for verdict in failed] == ["merging.max_kl_divergence"]
 
 
 class TestTrainedOn4Bits:
@@ -420,12 +425,14 @@ class TestTrainedOn4Bits:
 
     def test_the_nearer_of_two_candidates_is_kept(self, at_home, trained, in_process, model):
         merged = merged_by(
-            at_home, trained.adapter, "two", model, save_method="merged_4bit", max_kl=10,
-            max_perplexity_ratio=10, min_top1_agreement=0,
+            at_home, trained.adapter, "two", model, save_method="merged_4bit", max_kl_divergence=10,
+            max_perplexity_ratio=10, min_same_top_token=0,
         )  # fmt: skip
         seen = merged.metrics
-        assert seen["kl"] == seen["kl/dequantized"] < seen["kl/16bit"]
-        assert seen["top1_agreement"] == seen["top1_agreement/dequantized"]
+        assert (
+            seen["kl_divergence"] == seen["kl_divergence/dequantized"] < seen["kl_divergence/16bit"]
+        )
+        assert seen["same_top_token"] == seen["same_top_token/dequantized"]
         assert seen["perplexity/16bit"] != seen["perplexity/dequantized"]
         assert merged.params == {"merged_onto": "dequantized"}
         assert {path.name for path in merged.folder.iterdir()} == {
@@ -434,15 +441,17 @@ class TestTrainedOn4Bits:
         assert merged.models == ("model", "model-4bit")
         stored = json.loads((merged.four_bit / "config.json").read_text())
         assert stored["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
-        assert seen["kl"] < seen["kl/4bit"]  # rounding costs less than quantizing
+        assert (
+            seen["kl_divergence"] < seen["kl_divergence/4bit"]
+        )  # rounding costs less than quantizing
 
     def test_the_recipe_may_choose(self, at_home, trained, in_process, model):
         merged = merged_by(
-            at_home, trained.adapter, "16bit", model, onto="16bit", max_kl=10,
-            max_perplexity_ratio=10, min_top1_agreement=0,
+            at_home, trained.adapter, "16bit", model, onto="16bit", max_kl_divergence=10,
+            max_perplexity_ratio=10, min_same_top_token=0,
         )  # fmt: skip
         assert merged.params == {"merged_onto": "16bit"}
-        assert "kl/dequantized" not in merged.metrics
+        assert "kl_divergence/dequantized" not in merged.metrics
 
     def test_both_bases_of_one_that_is_stored_in_4_bits(self, at_home, trained, tmp_path):
         model = at_home.model.model_copy(update={"base": "stored", "load_in_4bit": True})
@@ -498,7 +507,7 @@ class TestFullFineTuning:
         from transformers import AutoModelForCausalLM
 
         merged = merged_by(at_home, full, "full")
-        assert merged.metrics["kl"] <= ROUNDING  # not a weight is another
+        assert merged.metrics["kl_divergence"] <= ROUNDING  # not a weight is another
         assert merged.metrics["changed_share"] == 1
         trained = AutoModelForCausalLM.from_pretrained(full.path, dtype=torch.bfloat16)
         stored = AutoModelForCausalLM.from_pretrained(merged.path, dtype=torch.bfloat16)
@@ -514,5 +523,10 @@ class TestFullFineTuning:
 
 
 def test_what_is_not_a_number_is_never_the_nearest():
-    assert nearest({"16bit": {"kl": float("nan")}, "dequantized": {"kl": 3.0}}) == "dequantized"
-    assert nearest({"16bit": {"kl": 0.1}, "dequantized": {"kl": 0.2}}) == "16bit"
+    assert (
+        nearest({"16bit": {"kl_divergence": float("nan")}, "dequantized": {"kl_divergence": 3.0}})
+        == "dequantized"
+    )
+    assert (
+        nearest({"16bit": {"kl_divergence": 0.1}, "dequantized": {"kl_divergence": 0.2}}) == "16bit"
+    )

@@ -17,8 +17,8 @@ import yaml
 from huggingface_hub import ModelCard
 from prefect.logging import disable_run_logger
 
-from retune.config import Recipe, RecipeError
 from retune.escaping import visible
+from retune.recipe import Recipe, RecipeError
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
 from retune.workspace import Output, Step, mark_rejected
 from tasks.publish import access

@@ -12,9 +12,9 @@ import pytest
 from expectations import gguf_files as judge
 from expectations.verdicts import Judgement, Rejected, Verdict, require
 from retune import llamacpp
-from retune.config import Recipe, RecipeError
 from retune.held_out import measured_rows
 from retune.machine import MachineUnfit
+from retune.recipe import Recipe, RecipeError
 from retune.records import Chats, Gguf, Merged, Pins, Scores
 from retune.workspace import NoSpaceLeft, Step, size
 from tasks.quantize import fan_out

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from retune.child import ChildFailed, ChildRefused
-from retune.config import Classifier
 from retune.folders import ModelRefused
+from retune.recipe import Classifier
 from retune.sources import SourceError
 from tasks.validate import scoring
 from tasks.validate.scoring import agreement, sample, score_rows

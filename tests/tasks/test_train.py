@@ -13,9 +13,9 @@ import pytest
 from expectations.training import judgement
 from expectations.verdicts import Rejected
 from retune.child import ChildFailed, ChildRefused, run_child
-from retune.config import Model, Training
 from retune.environment import ROOT
 from retune.models import token_ids
+from retune.recipe import Model, Training
 from retune.sources import pin
 from retune.tracking import client, start_run
 from retune.workspace import Step

@@ -15,8 +15,8 @@ from expectations.data.messages import Rules
 from expectations.data.scores import distribution
 from expectations.data.suite import fingerprint
 from expectations.verdicts import Rejected, require
-from retune.config import Recipe, Validation
-from retune.flaws import DATASET_EXPECTATIONS, FLAWS
+from retune.recipe import Recipe, Validation
+from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.records import Pins, Rows, Screened
 from retune.sources import SourceError, pin, pin_file
 from retune.workspace import Step, read_output

@@ -4,6 +4,7 @@ The names are the keys of a recipe's `validation.tolerances` and `validation.sev
 columns of the feature table, the reasons in the quarantine file and the names of the metrics.
 """
 
+import re
 from typing import Literal, NamedTuple
 
 Severity = Literal["critical", "warning", "info"]
@@ -17,6 +18,11 @@ class Flaw(NamedTuple):
     tolerance: float
     severity: Severity
     quarantined: bool = True
+
+    @property
+    def words(self) -> str:
+        """The title, with settings by their names instead of their values."""
+        return re.sub(r"\{(\w+)[^}]*\}", r"\1", self.title)
 
 
 # How the `problem` of a row begins that has the flaw `oversized_row`, in `retune.records.Rows`.
@@ -72,17 +78,94 @@ FLAWS = {
     "contaminated": Flaw("the text of an evaluation prompt", 0.01, "critical"),
 }
 
-# Expectations on the dataset as a whole; the names are the settings that hold their limits.
-DATASET_EXPECTATIONS: dict[str, Severity] = {
-    "min_rows": "critical",
-    "max_quarantined_share": "critical",
-    "max_source_share": "warning",
-    "score_mean_min": "critical",
-    "score_mean_max": "critical",
-    "score_quantiles_min": "critical",
-    "max_below_threshold_share": "critical",
-    "min_distinct_scores": "warning",
-    "max_psi": "critical",
-    "max_ks": "critical",
-    "min_agreement": "critical",
+SCORE_FLAWS = ("score_missing", "score_not_finite", "score_out_of_range")
+
+
+class DatasetExpectation(NamedTuple):
+    """What is expected of a dataset as a whole.
+
+    `setting` holds its limit, below `validation`; `bound` says on which side of the limit the measure
+    has to be. `title` are its words, with the limit and settings in braces. `measure` is the metric's
+    name (below `validate/`, see `retune.measures`) of what is held against the limit. It is asked for
+    where the setting `needs` has a value.
+    """
+
+    setting: str
+    bound: Literal["min", "max"]
+    title: str
+    measure: str
+    severity: Severity
+    needs: str = ""
+
+
+# By name, in the order in which a person would want to hear of them.
+DATASET_EXPECTATIONS = {
+    "min_rows": DatasetExpectation(
+        "min_rows", "min", "at least {limit:,} rows remain", "accepted", "critical"
+    ),
+    "max_quarantined_share": DatasetExpectation(
+        "max_quarantined_share",
+        "max",
+        "at most {limit:.1%} of the rows go to quarantine",
+        "quarantined_share",
+        "critical",
+    ),
+    "max_source_share": DatasetExpectation(
+        "max_source_share",
+        "max",
+        "at most {limit:.1%} of the rows come from one source",
+        "largest_source_share",
+        "warning",
+    ),
+    "score_mean_min": DatasetExpectation(
+        "score_mean_min", "min", "the mean score is at least {limit:g}", "score_mean", "critical"
+    ),
+    "score_mean_max": DatasetExpectation(
+        "score_mean_max", "max", "the mean score is at most {limit:g}", "score_mean", "critical"
+    ),
+    # One for each quantile, over the rows' own scores.
+    "score_quantiles_min": DatasetExpectation(
+        "score_quantiles_min",
+        "min",
+        "the {quantile:.0%} quantile of the scores is at least {limit:g}",
+        "score",
+        "critical",
+    ),
+    "max_below_threshold_share": DatasetExpectation(
+        "max_below_threshold_share",
+        "max",
+        "at most {limit:.1%} of the scores are below {config.score_threshold}",
+        "score_below_threshold_share",
+        "critical",
+        needs="score_threshold",
+    ),
+    "min_distinct_scores": DatasetExpectation(
+        "min_distinct_scores",
+        "min",
+        "at least {limit:,} different scores",
+        "score_distinct",
+        "warning",
+        needs="score_required",
+    ),
+    "max_psi": DatasetExpectation(
+        "drift.max_psi",
+        "max",
+        "the scores' population stability index against the last accepted run is at most {limit:g}",
+        "score_psi",
+        "critical",
+    ),
+    "max_ks": DatasetExpectation(
+        "drift.max_ks",
+        "max",
+        "the scores' Kolmogorov-Smirnov distance from the last accepted run is at most {limit:g}",
+        "score_ks",
+        "critical",
+    ),
+    "min_agreement": DatasetExpectation(
+        "classifier.min_agreement",
+        "min",
+        "at least {limit:.1%} of a sample score within {config.classifier.tolerance:g} of what is stored",
+        "score_agreement",
+        "critical",
+    ),
 }

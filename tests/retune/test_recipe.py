@@ -2,7 +2,7 @@
 
 import pytest
 
-from retune.config import Recipe, RecipeError, flat, set_value
+from retune.recipe import Recipe, RecipeError, flat, set_value
 
 GOOD = {"name": "r", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
 
@@ -167,7 +167,10 @@ def test_flat_names_every_setting():
         ({"training": {"learning_rate": "1e400"}}, "training.learning_rate: should be a finite"),
         ({"training": {"epochs": float("nan")}}, "training.epochs: should be a finite number"),
         ({"training": {"seed": True}}, "training.seed: should be a number, not a truth value"),
-        ({"merging": {"max_kl": True}}, "merging.max_kl: should be a number, not a truth value"),
+        (
+            {"merging": {"max_kl_divergence": True}},
+            "merging.max_kl_divergence: should be a number, not a truth value",
+        ),
         ({"validation": {"score_mean_min": False}}, "should be a number, not a truth value"),
         ({"name": "x" * 5000}, "name: String should have at most 100 characters"),
         ({"name": ".."}, "name: String should match pattern"),
@@ -181,7 +184,10 @@ def test_flat_names_every_setting():
         ({"evaluation": {"prompts": ["\x1b[31m"]}}, "holds the character '\\x1b'"),
         ({"validation": {"refusals": ["x"] * 20_000}}, "at most 10000 items"),
         ({"validation": {"keep": ["x" * 4000]}}, "is not a flaw of a row"),
-        ({"validation": {"tolerances": {"a\x1b[2J": 0.1}}}, "holds the character '\\x1b'"),
+        (
+            {"validation": {"tolerances": {"a\x1b[2J": 0.1}}},
+            "unknown key 'validation.tolerances.a\\x1b",
+        ),
         ({"validation": {"languages": [False]}}, "YAML reads yes, no, on and off as true and"),
         ({"training": {"gradient_checkpointing": False}}, "put the word in quotes"),
         (

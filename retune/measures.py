@@ -1,0 +1,141 @@
+"""The measures of a run: everything that shows, compares or judges one asks this table.
+
+A measure has one name, in the outputs of stages, in MLflow (below the stage: `merge/kl_divergence`),
+in settings and in verdicts. What follows a slash says of what it was taken: `loss/tuned`,
+`kl_divergence/4bit`.
+"""
+
+from typing import Literal, NamedTuple
+
+
+class Measure(NamedTuple):
+    """How a measure is shown: `title` in words, `unit` after its value, `spec` as Python formats it.
+
+    `better` is the direction in which it improves, None where neither is; `column` heads it where
+    room is short.
+    """
+
+    title: str
+    unit: str = ""
+    spec: str = ".4g"
+    better: Literal["lower", "higher"] | None = None
+    column: str = ""
+
+    def text(self, value: float) -> str:
+        """Return `value` (shares: 0 to 1; bytes) as people read it, with its unit."""
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+    def number(self, value: float) -> str:
+        """Return `value` without its unit."""
+        return f"{value:{self.spec}}"
+
+    @property
+    def heading(self) -> str:
+        """The head of a column of its values."""
+        return self.column or self.title
+
+
+_SHARE, _COUNT = ".1%", ",.0f"
+
+MEASURES = {
+    # rows
+    "rows": Measure("rows", spec=_COUNT),
+    "accepted": Measure("rows accepted", spec=_COUNT, better="higher"),
+    "filtered": Measure("rows dropped by the filter", spec=_COUNT),
+    "quarantined": Measure("rows in quarantine", spec=_COUNT, better="lower"),
+    "quarantined_share": Measure("share of rows in quarantine", spec=_SHARE, better="lower"),
+    "largest_source_share": Measure("share of the largest source", spec=_SHARE, better="lower"),
+    "flaws": Measure("rows with a flaw", spec=_COUNT, better="lower"),
+    "critical_failures": Measure("critical expectations failed", spec=_COUNT, better="lower"),
+    "warnings": Measure("warnings", spec=_COUNT, better="lower"),
+    "truncated_share": Measure("share of rows cut", spec=_SHARE, better="lower"),
+    "tokens": Measure("tokens", spec=_COUNT),
+    # scores of the classifier
+    "score": Measure("score", spec="g", better="higher"),
+    "score_mean": Measure("mean score", spec=".3f", better="higher"),
+    "score_distinct": Measure("different scores", spec=_COUNT, better="higher"),
+    "score_below_threshold_share": Measure("share of low scores", spec=_SHARE, better="lower"),
+    "score_p05": Measure("score, 5th percentile", spec=".3f", better="higher"),
+    "score_p50": Measure("median score", spec=".3f", better="higher"),
+    "score_p95": Measure("score, 95th percentile", spec=".3f", better="higher"),
+    "score_bf16_share": Measure("share of scores that bfloat16 holds", spec=_SHARE),
+    "score_psi": Measure("population stability index", spec=".3f", better="lower"),
+    "score_ks": Measure("Kolmogorov-Smirnov distance", spec=".3f", better="lower"),
+    "score_agreement": Measure("share of scores confirmed", spec=_SHARE, better="higher"),
+    # conform
+    "checks": Measure("checks", spec=_COUNT),
+    "texts": Measure("texts compared", spec=_COUNT),
+    # training
+    "loss": Measure("loss", "nats per token", ".4f", "lower"),
+    "held_out_loss": Measure("held-out loss", "nats per token", ".4f", "lower"),
+    "grad_norm": Measure("gradient norm"),
+    "learning_rate": Measure("learning rate", spec=".3g"),
+    "epoch": Measure("epoch"),
+    "steps": Measure("optimizer steps", spec=_COUNT),
+    "final_loss": Measure("loss at the end", "nats per token", ".4f", "lower"),
+    "final_held_out_loss": Measure("held-out loss at the end", "nats per token", ".4f", "lower"),
+    "tokens_per_second": Measure("speed", "tokens/s", ",.1f", "higher", "tok/s"),
+    "median_tokens_per_second": Measure("median speed", "tokens/s", ",.0f", "higher"),
+    "total_tokens": Measure("tokens trained on", spec=_COUNT),
+    "mfu": Measure("model FLOPs utilisation", spec=_SHARE, better="higher"),
+    "median_mfu": Measure("median model FLOPs utilisation", spec=_SHARE, better="higher"),
+    "matmul_ceiling_tflops": Measure("matrix product, measured", "TFLOP/s", ",.1f"),
+    "gpu/utilisation_percent": Measure("GPU utilisation", "%", ".0f", "higher"),
+    "gpu/temperature_celsius": Measure("GPU temperature", "°C", ".0f", "lower"),
+    "gpu/memory_gib": Measure("GPU memory", "GiB", ".1f"),
+    "gpu/power_watts": Measure("GPU power", "W", ",.0f"),
+    "peak_memory_gib": Measure("peak memory", "GiB", ".1f", "lower"),
+    "trainable_parameters": Measure("trained weights", spec=_COUNT),
+    "trainable_share": Measure("share of weights trained", spec=".2%"),
+    "gpu_hours": Measure("GPU-hours", spec=".3f", better="lower"),
+    "energy_kwh": Measure("energy", "kWh", ".3g", "lower"),
+    "cost": Measure("cost", spec=",.2f", better="lower"),
+    "seconds": Measure("time", "s", ",.1f", "lower"),
+    # models
+    "perplexity": Measure("perplexity", spec="#.4g", better="lower", column="ppl"),
+    "perplexity_ratio": Measure("perplexity ratio", spec=".4g", better="lower"),
+    "kl_divergence": Measure("KL divergence", "nats per token", ".3g", "lower", "KL"),
+    "same_top_token": Measure("same top token", spec=_SHARE, better="higher", column="top-1"),
+    "exact_match": Measure("exact match", spec=_SHARE, better="higher", column="match"),
+    "stopped": Measure(
+        "answers that end by themselves", spec=_SHARE, better="higher", column="stops"
+    ),
+    "same_answers": Measure("same answers", spec=_SHARE, better="higher"),
+    "same_prompts": Measure("prompts as in training", spec=_SHARE, better="higher"),
+    "changed_share": Measure("share of tensors changed", spec=_SHARE),
+    "write_memory_gib": Measure("memory to write", "GiB", ".1f", "lower"),
+    # files
+    "bytes": Measure("size", "bytes", _COUNT, "lower"),
+    "bits_per_weight": Measure("bits per weight", spec=".2f", better="lower", column="bpw"),
+    "files": Measure("files", spec=_COUNT),
+    "chunks": Measure("chunks", spec=_COUNT),
+}
+
+
+def measure(metric: str) -> Measure:
+    """Return the measure that a metric of a stage is of: `loss` for `loss/tuned`.
+
+    Raises KeyError for a metric that the table lacks.
+    """
+    return MEASURES.get(metric) or MEASURES[metric.partition("/")[0]]
+
+
+def title(metric: str) -> str:
+    """Return a metric in words, with what it was taken of: `exact match (arithmetic)`."""
+    measured = measure(metric)
+    _, _, part = metric.removeprefix(
+        next(n for n, m in MEASURES.items() if m is measured)
+    ).partition("/")
+    return f"{measured.title} ({part})" if part else measured.title
+
+
+def format_bytes(count: float) -> str:
+    """Return the size of files in GB (10⁹ bytes), as shops and the Hub count."""
+    size = count / 1e9
+    return f"{size:,.2f} GB" if size >= 0.1 else f"{size:.3g} GB"
+
+
+def format_memory(count: float) -> str:
+    """Return an amount of memory in GiB (2³⁰ bytes), as GPUs and `free` count."""
+    size = count / 2**30
+    return f"{size:,.1f} GiB" if size >= 0.1 else f"{size:.3g} GiB"

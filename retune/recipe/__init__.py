@@ -1,0 +1,43 @@
+"""The recipe: everything that determines a run, checked before anything is downloaded."""
+
+from retune.recipe.assignment import flat, set_value
+from retune.recipe.dataset import Dataset
+from retune.recipe.evaluation import Evaluation
+from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
+from retune.recipe.formatting import Formatting
+from retune.recipe.gates import Gates
+from retune.recipe.merging import Merging
+from retune.recipe.model import Model
+from retune.recipe.publishing import Publishing
+from retune.recipe.quantization import QuantGate, Quantization
+from retune.recipe.recipe import Recipe
+from retune.recipe.section import RecipeError
+from retune.recipe.tracking import Tracking
+from retune.recipe.training import PROJECTIONS, Training
+from retune.recipe.validation import Classifier, Decontamination, Drift, Validation
+
+__all__ = [
+    "DATASET_EXPECTATIONS",
+    "FLAWS",
+    "PROJECTIONS",
+    "Classifier",
+    "Dataset",
+    "Decontamination",
+    "Drift",
+    "Evaluation",
+    "Formatting",
+    "Gates",
+    "Merging",
+    "Model",
+    "Publishing",
+    "QuantGate",
+    "Quantization",
+    "Recipe",
+    "RecipeError",
+    "Severity",
+    "Tracking",
+    "Training",
+    "Validation",
+    "flat",
+    "set_value",
+]

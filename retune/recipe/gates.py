@@ -1,0 +1,47 @@
+"""The expectations of every gate but the data gate's (see `retune.recipe.flaws`), by the stage judged.
+
+`<gate>.<name>` is a key of a recipe's `gates.severities`. The names of conform's hang on the base.
+"""
+
+from pydantic import Field, field_validator
+
+from retune.recipe.flaws import Severity
+from retune.recipe.section import Line, Section, all_known
+
+EXPECTATIONS: dict[str, tuple[str, ...]] = {
+    "conform": (),
+    "format": ("truncated_share",),
+    "train": (),  # of one that diverged there is no output that could pass
+    "evaluate": ("loss_ratio",),
+    "merge": ("changed_share", "kl_divergence", "same_top_token", "perplexity_ratio", "4bit"),
+    "convert": ("eos", "prompts", "stopped", "exact_match"),
+    "quantize": (
+        *("loads", "perplexity_ratio", "kl_divergence", "same_top_token"),
+        *("exact_match", "stopped"),
+    ),
+    "publish": ("verified",),
+}
+
+
+def is_known(key: str) -> bool:
+    """Tell whether `<gate>.<name>` names an expectation; of conform any may exist."""
+    gate, _, name = key.partition(".")
+    return name in EXPECTATIONS.get(gate, ()) or (gate == "conform" and bool(name))
+
+
+class Gates(Section):
+    """What happens when an expectation is not met; see retune/recipe/gates.py for the names."""
+
+    severities: dict[Line, Severity] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="critical (ends the run), warning (is shown) or info (is logged), by gate and "
+        "expectation, e.g. {merge.kl: warning}; those of the data gate are validation.severities.",
+    )
+
+    @field_validator("severities")
+    @classmethod
+    def _gates_are_known(cls, named: dict[str, Severity]) -> dict[str, Severity]:
+        known = [f"{gate}.{name}" for gate, names in EXPECTATIONS.items() for name in names]
+        all_known([key for key in named if not is_known(key)], known, "an expectation of a gate")
+        return named
