@@ -57,9 +57,9 @@ def _sentence(error: Exception) -> object:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from retune.version import version
+        from retune.version import this_version
 
-        print(f"retune {version()}")
+        print(f"retune {this_version()}")
         raise typer.Exit
 
 

@@ -20,6 +20,7 @@ from flows.dead_runs import sign
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
+from flows.provenance import provenance
 from flows.summary import Summary, summarise
 from retune.machine import require_machine
 from retune.recipe import (
@@ -102,6 +103,7 @@ def run_line(recipe: Recipe) -> Summary:
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     name, made = runtime.flow_run.name, plan.digest(recipe)
     with start_run(recipe, name, tags, made) as run, judging(run) as judge:
+        provenance(recipe, pins, plan).log(run)
         conformance = run.log(conform(recipe, pins, plan.conform))
         judge(conformance, conforming.judgement(conformance, recipe))
         rows = run.log(fetch(recipe, pins, plan.fetch))

@@ -2,10 +2,12 @@
 
 import math
 import os
+import platform
 import shutil
 import subprocess
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -16,15 +18,47 @@ class MachineUnfit(ValueError):
     """This machine cannot run the recipe; the message names the setting to change."""
 
 
-@lru_cache(maxsize=1)
+class Machine(NamedTuple):
+    """What a machine is: `gpus` by name, `driver` is NVIDIA's (None without a GPU)."""
+
+    cpu: str
+    cores: int
+    memory_gib: float
+    gpus: tuple[str, ...]
+    driver: str | None
+
+
+def this_machine() -> Machine:
+    """Return what this process runs on, of a container its share."""
+    memory = round(psutil.virtual_memory().total / 2**30, 1)
+    driver = next(iter(_nvidia("driver_version")), None)
+    return Machine(_cpu(), cores(), memory, gpus(), driver)
+
+
 def gpus() -> tuple[str, ...]:
     """Return the names of the NVIDIA GPUs, without loading torch."""
+    return _nvidia("name")
+
+
+@lru_cache
+def _nvidia(what: str) -> tuple[str, ...]:
+    """Return what nvidia-smi tells of each GPU; nothing where there is none."""
     program = shutil.which("nvidia-smi")
     if not program:
         return ()
-    query = [program, "--query-gpu=name", "--format=csv,noheader"]
+    query = [program, f"--query-gpu={what}", "--format=csv,noheader"]
     listed = subprocess.run(query, capture_output=True, text=True, check=False)
     return tuple(listed.stdout.splitlines()) if listed.returncode == 0 else ()
+
+
+def _cpu() -> str:
+    """Return the processor's name; platform.processor() says no more than x86_64 on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def cores() -> int:

@@ -93,6 +93,11 @@ def made_with(stage: str, task: str) -> dict[str, str]:
     return code | {name: installed(name) for name in sorted(every)}
 
 
+def is_module(name: str) -> bool:
+    """Tell whether a name in `made_with` is of a module of ours; else it is of a package."""
+    return name.partition(".")[0] in OURS
+
+
 def counts(module: str, stage: str) -> bool:
     """Tell whether the syntax of one of our modules is part of the stage's key."""
     exemption = EXEMPT.get(module) or EXEMPT.get(f"{module.rpartition('.')[0]}.*")
@@ -109,7 +114,7 @@ def closure(stage: str, task: str) -> tuple[dict[str, Path], set[str]]:
     waiting = [task]
     while waiting:
         name = waiting.pop()
-        if name.partition(".")[0] not in OURS:
+        if not is_module(name):
             packages.add(name.partition(".")[0])
         elif name not in modules and counts(name, stage) and (path := file_of(name)):
             modules[name] = path

@@ -15,9 +15,10 @@ from retune.workspace import Output
 class Pins(BaseModel):
     """The exact versions of what a run starts from: a Hub commit, or `sha256:` of local files.
 
-    `base_16bit` is the 16-bit twin of a base stored in 4 bits, if the recipe names one; `benchmarks`
-    stands for the evaluation prompts' files, `accepted` is the MLflow run whose scores the dataset's
-    are compared with, if there is one.
+    `base_16bit` are the 16-bit weights of a base stored in 4 bits, if the recipe names them;
+    `benchmarks` stands for the evaluation prompts' files; `classifier` is None where the rows decide
+    whether it is asked at all, and only the Hub could say its commit. `accepted` is the MLflow run
+    whose scores the dataset's are compared with, if there is one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -26,7 +27,19 @@ class Pins(BaseModel):
     model: str
     base_16bit: str | None = None
     benchmarks: tuple[str, ...] = ()
+    classifier: str | None = None
     accepted: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """Return each pin that there is by its name; `benchmarks` are numbered."""
+        several = {f"benchmark.{number}": pin for number, pin in enumerate(self.benchmarks)}
+        single = {
+            "dataset": self.dataset,
+            "model": self.model,
+            "base_16bit": self.base_16bit,
+            "classifier": self.classifier,
+        }
+        return {name: pin for name, pin in single.items() if pin} | several
 
     def commit(self, pin: str) -> str | None:
         """Return the Hub commit that `pin` names; None for local files."""

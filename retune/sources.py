@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from retune.folders import plain_files
-from retune.recipe import Recipe
+from retune.recipe import Classifier, Recipe
 from retune.records import Pins
 from retune.tracking import last_accepted
 from retune.workspace import files_in, sha256
@@ -22,6 +22,7 @@ DATA_FORMATS = {
     ".csv": "csv",
     ".arrow": "arrow",
 }
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -61,8 +62,24 @@ def pin_all(recipe: Recipe) -> Pins:
         base_16bit=merging.base_16bit
         and pin(merging.base_16bit, merging.base_16bit_revision, "model", "merging.base_16bit"),
         benchmarks=tuple(pin_file(name, "validation.decontamination.files") for name in benchmarks),
+        classifier=_pin_classifier(recipe.validation.classifier),
         accepted=last_accepted(recipe, version),
     )
+
+
+def _pin_classifier(config: Classifier) -> str | None:
+    """Return the version of the classifier, None if it is not used.
+
+    With `score: absent` the rows decide whether it is used. The Hub is not asked then: a run on rows
+    that have their scores needs no network, and must have the same pins with one and without.
+    """
+    setting = "validation.classifier.model"
+    is_used = config.score in ("all", "missing") or config.sample
+    if config.score == "never" and not config.sample:
+        return None
+    if is_used or local_path(config.model, setting):
+        return pin(config.model, config.revision, "model", setting)
+    return config.revision if COMMIT.fullmatch(config.revision or "") else None
 
 
 def pin_file(name: str, setting: str) -> str:

@@ -96,6 +96,35 @@ class Run(BaseModel):
         client().log_dict(self.id, content, file)
         self.set_tags({"mlflow.loggedArtifacts": json.dumps([{"path": file, "type": "table"}])})
 
+    def log_texts(self, texts: Mapping[str, str], folder: str) -> None:
+        """Store small texts by file name, below the artifact path `folder`."""
+        for name, text in texts.items():
+            client().log_text(self.id, text, f"{folder}/{name}")
+
+    def log_base_model(self, name: str, pin: str, commit: str | None) -> None:
+        """Log the base model at its version as an input of the run.
+
+        `name` is a Hub id at `commit`, or a local path when there is none. MLflow knows a model by
+        experiment: one version that several runs start from is one model there.
+        """
+        from mlflow.entities import LoggedModelInput
+
+        label = (
+            re.sub(r"[^\w-]", "-", Path(name).name)[:100] or "base"
+        )  # MLflow refuses . / : and others
+        own = {"retune.pin": pin, "retune.source": f"{name}@{commit}" if commit else name}
+        known = client().search_logged_models(
+            [self.experiment_id], f"tags.`retune.pin` = '{pin}' AND name = '{label}'", max_results=1
+        )
+        if known:
+            model_id = known[0].model_id
+        else:
+            model = client().create_logged_model(
+                self.experiment_id, label, tags=own, model_type="base model"
+            )
+            model_id = client().finalize_logged_model(model.model_id, "READY").model_id
+        client().log_inputs(self.id, models=[LoggedModelInput(model_id)])
+
     def log_dataset(
         self,
         name: str,
@@ -370,4 +399,5 @@ def _experiment(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    """Return a parameter as text: the same for values that mean the same."""
+    return value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)

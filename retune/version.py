@@ -1,31 +1,45 @@
 """Which retune this is: its version, and the commit of a checkout."""
 
 import subprocess
+from functools import lru_cache
 from importlib import metadata
+from typing import NamedTuple
 
 from retune.environment import ROOT
 
 
-def version() -> str:
-    """Return `0.1.0`, in a checkout `0.1.0 (commit 1a2b3c4d5e6f)`, with `, changed` if it was edited."""
+class Version(NamedTuple):
+    """The version, and of a checkout the commit and whether files differ from it (`dirty`)."""
+
+    number: str
+    commit: str | None = None
+    dirty: bool = False
+
+    def __str__(self) -> str:
+        """`0.1.0`, in a checkout `0.1.0 (commit 1a2b3c4d5e6f)`, with `, changed` if it was edited."""
+        if not self.commit:
+            return self.number
+        return f"{self.number} (commit {self.commit[:12]}{', changed' if self.dirty else ''})"
+
+
+@lru_cache(maxsize=1)
+def this_version() -> Version:
+    """Return the version of the code that runs; the commit is None where there is none to know."""
     try:
         number = metadata.version("retune")
     except metadata.PackageNotFoundError:
         number = "not installed"
-    commit = _commit()
-    return f"{number} (commit {commit})" if commit else number
+    commit = _git("rev-parse", "HEAD")
+    return Version(number, commit or None, bool(commit and _git("status", "--porcelain")))
 
 
-def _commit() -> str | None:
-    """Return the commit of the folder that this code lies in, None where there is none to know."""
+def _git(*arguments: str) -> str:
+    """Return what git says of the folder that this code lies in; nothing where there is no checkout."""
     if not (ROOT / ".git").exists():  # a wheel may lie below somebody else's repository
-        return None
-    # Tags are left out: a person compares commits.
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=, changed", "--abbrev=12"]
+        return ""
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
-        done = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+        return ""
+    return done.stdout.strip()

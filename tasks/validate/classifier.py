@@ -5,12 +5,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import is_sound
-from retune.recipe import Classifier, Validation
+from retune.recipe import Classifier, Recipe, Validation
+from retune.records import Pins
 from retune.workspace import home
 from tasks.validate.scoring import agreement, sample, score_rows
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+def pinned(recipe: Recipe, pins: Pins) -> Recipe:
+    """Return the recipe with the classifier at the commit that was pinned, if it was."""
+    commit = pins.commit(pins.classifier) if pins.classifier else None
+    if not commit:
+        return recipe
+    classifier = recipe.validation.classifier.model_copy(update={"revision": commit})
+    validation = recipe.validation.model_copy(update={"classifier": classifier})
+    return recipe.model_copy(update={"validation": validation})
 
 
 class Work(NamedTuple):
@@ -44,11 +55,17 @@ def planned(table: "pl.DataFrame", config: Validation) -> Work | None:
     return Work(unscored["row"], checked)
 
 
-def score(
-    rows: Path, work: Work, config: Classifier, say: Callable[[str], None]
-) -> "tuple[pl.DataFrame, float | None]":
-    """Return the scores (`row`, `score`) of the unscored rows, and the share of the checked ones
-    whose stored score agrees (None if none is checked).
+class Answers(NamedTuple):
+    """The scores (`row`, `score`) of the unscored rows, the share of the checked ones whose stored
+    score agrees (None if none is checked), and the classifier's version."""
+
+    scores: "pl.DataFrame"
+    agreement: float | None
+    version: str
+
+
+def score(rows: Path, work: Work, config: Classifier, say: Callable[[str], None]) -> Answers:
+    """Return what the classifier says of the rows that it is asked about.
 
     Finished shards stay in the home folder: what was scored once is not scored again, by any run.
     """
@@ -60,4 +77,4 @@ def score(
     new = done.scores.filter(pl.col("row").is_in(work.unscored.implode()))
     again = done.scores.filter(pl.col("row").is_in(work.checked["row"].implode()))
     agree = agreement(work.checked, again, config.tolerance) if len(again) else None
-    return new, agree
+    return Answers(new, agree, done.version)

@@ -44,8 +44,10 @@ def gate(
         write_accepted(rows, table, rules, folder)
         (folder / SCORES).write_text("null")
     else:
-        table, agreement = settle(rows, table, rules, folder, say)
-        judged = judge_table(table, _examples(folder), rules.config, reference, agreement)
+        settled = settle(rows, table, rules, folder, say)
+        judged = judge_table(
+            settled.table, _examples(folder), rules.config, reference, settled.agreement
+        )
     judged.write(folder)
     return judged.report
 

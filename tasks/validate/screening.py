@@ -4,7 +4,7 @@ its score too. Neither knows a limit of the gate: `expectations.data` judges.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.excerpts import LENGTH, excerpts
 from expectations.data.features import (
@@ -20,7 +20,7 @@ from expectations.data.masking import masked
 from expectations.data.messages import Rules
 from expectations.data.scores import distribution
 from retune.recipe.flaws import FLAWS
-from tasks.validate.classifier import planned, score
+from tasks.validate.classifier import Answers, planned, score
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,29 +47,40 @@ def screen(rows: Path, rules: Rules, folder: Path) -> "pl.DataFrame":
     return table
 
 
+class Settled(NamedTuple):
+    """The feature table with the final dispositions, and what the classifier was asked, if it was."""
+
+    table: "pl.DataFrame"
+    answers: Answers | None
+
+    @property
+    def agreement(self) -> float | None:
+        """The share (0 to 1) of re-scored rows whose stored score agrees, None if there is none."""
+        return self.answers.agreement if self.answers else None
+
+
 def settle(
     rows: Path,
     table: "pl.DataFrame",
     rules: Rules,
     folder: Path,
     say: Callable[[str], None] = lambda _sentence: None,
-) -> "tuple[pl.DataFrame, float | None]":
+) -> Settled:
     """Judge the scores, those that the classifier has to give included, and hand on what is sound.
 
     Writes what `screen` does, and `rows.parquet` (the accepted rows, control tokens escaped if the
     recipe says so), `scores.json` (their distribution, the next run's reference) and, if the recipe
     says so, `quarantine_rows.parquet`, the quarantined rows as they are. `say` is told how it goes.
-    Returns the table and the share (0 to 1) of re-scored rows whose stored score agrees, None if
-    none was to be scored again.
     """
     work = planned(table, rules.config)
-    scores, agreement = score(rows, work, rules.config.classifier, say) if work else (None, None)
-    table = with_disposition(with_scores(table, rules.config, scores), rules.config)
+    answers = score(rows, work, rules.config.classifier, say) if work else None
+    table = with_scores(table, rules.config, answers.scores if answers else None)
+    table = with_disposition(table, rules.config)
     _write(rows, table, rules, folder)
     write_accepted(rows, table, rules, folder)
     found = distribution(sound_scores(table))
     (folder / SCORES).write_text(found.model_dump_json() if found else "null")
-    return table, agreement
+    return Settled(table, answers)
 
 
 def _write(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> None:

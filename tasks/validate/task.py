@@ -10,6 +10,7 @@ from retune.records import Pins, Rows, Screened
 from retune.sources import unchanged
 from retune.workspace import Step, building
 from tasks.stage import stage
+from tasks.validate.classifier import pinned
 from tasks.validate.prompts import evaluation_prompts
 from tasks.validate.screening import QUARANTINE, SCORES, counts, settle
 from tasks.validate.screening import screen as screen_rows
@@ -32,16 +33,17 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
     logger = get_run_logger()
     with building(step) as build:
         table = pl.read_parquet(screened.features)
-        rules = _rules(recipe, pins)
-        table, agreement = settle(rows.path, table, rules, build.path, logger.info)
-        metrics = counts(table)
-        if agreement is not None:
-            metrics["score_agreement"] = agreement
+        rules = _rules(pinned(recipe, pins), pins)
+        settled = settle(rows.path, table, rules, build.path, logger.info)
+        metrics = counts(settled.table)
+        if settled.agreement is not None:
+            metrics["score_agreement"] = settled.agreement
+        params = {"classifier": settled.answers.version} if settled.answers else {}
         logger.info(
             "%s of %s rows are sound, %s in quarantine, %s dropped by the filter",
             *(f"{metrics[name]:,.0f}" for name in ("accepted", "rows", "quarantined", "filtered")),
         )
-        return build.finish(Rows, metrics=metrics, files=(QUARANTINE, SCORES))
+        return build.finish(Rows, metrics=metrics, params=params, files=(QUARANTINE, SCORES))
 
 
 def _rules(recipe: Recipe, pins: Pins, prompts: tuple[str, ...] = ()) -> Rules:

@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from retune import version as module
-from retune.version import version
+from retune.version import this_version
 from tests.test_house import ROOT
 
 
@@ -27,26 +27,30 @@ def checkout(tmp_path, monkeypatch):
     git(tmp_path, "commit", "--quiet", "-m", "first")
     git(tmp_path, "tag", "v9")
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    return tmp_path
+    this_version.cache_clear()
+    yield tmp_path
+    this_version.cache_clear()
 
 
 def test_a_checkout_tells_its_commit(checkout):
     commit = git(checkout, "rev-parse", "HEAD")[:12]
-    assert version() == f"{metadata.version('retune')} (commit {commit})"
+    assert str(this_version()) == f"{metadata.version('retune')} (commit {commit})"
     (checkout / "file").write_text("2")
-    assert version().endswith(f"(commit {commit}, changed)")
+    this_version.cache_clear()
+    assert str(this_version()).endswith(f"(commit {commit}, changed)")
+    assert this_version().dirty
 
 
 def test_a_folder_inside_the_repository_of_somebody_else_tells_none(checkout, monkeypatch):
     inside = checkout / "site-packages"
     inside.mkdir()
     monkeypatch.setattr(module, "ROOT", inside)
-    assert version() == metadata.version("retune")
+    assert str(this_version()) == metadata.version("retune")
 
 
 def test_without_git_the_number_is_enough(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert version() == metadata.version("retune")
+    assert str(this_version()) == metadata.version("retune")
 
 
 def test_the_command_line_says_it():
@@ -54,4 +58,4 @@ def test_the_command_line_says_it():
         [sys.executable, "-m", "flows.cli", "--version"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout == f"retune {version()}\n"
+    assert done.stdout == f"retune {this_version()}\n"

@@ -1,0 +1,160 @@
+"""Where a run comes from: what it takes to make it again on an empty machine, kept in MLflow.
+
+    provenance/recipe.yaml            what was given
+    provenance/recipe.resolved.yaml   every setting, revisions as the commits that they stood for
+    provenance/pins.json              the versions of all inputs
+    provenance/software.json          retune's version and commit, and the packages in the keys
+    provenance/machine.json           CPU, memory, GPUs and driver
+
+What a person searches by is also a tag of the run.
+"""
+
+import getpass
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import yaml
+from prefect.context import FlowRunContext
+
+from flows.plan import Plan
+from retune.machine import Machine, this_machine
+from retune.made_with import is_module
+from retune.recipe import Recipe
+from retune.records import Pins
+from retune.tracking import Run
+from retune.version import Version, this_version
+
+FOLDER = "provenance"
+
+
+class Provenance(NamedTuple):
+    """What made a run; `packages` are versions by the name they are imported by."""
+
+    recipe: Recipe
+    pins: Pins
+    version: Version
+    packages: dict[str, str]
+    machine: Machine
+    user: str
+    started: str
+
+    def log(self, run: Run) -> None:
+        """Keep all of it as artifacts and tags of `run`, and the base model as its input."""
+        run.log_texts(dict(self.files()), FOLDER)
+        run.set_tags(dict(self.tags()))
+        base = self.recipe.model.base
+        run.log_base_model(base, self.pins.model, self.pins.commit(self.pins.model))
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Yield each artifact's name and text."""
+        yield "recipe.yaml", _yaml(given(self.recipe))
+        yield (
+            "recipe.resolved.yaml",
+            _yaml(resolved(self.recipe, self.pins).model_dump(mode="json")),
+        )
+        yield "pins.json", self.pins.model_dump_json(indent=1)
+        software = self.version._asdict() | {"packages": self.packages}
+        yield "software.json", json.dumps(software, indent=1)
+        yield "machine.json", json.dumps(self.machine._asdict(), indent=1)
+
+    def tags(self) -> Iterator[tuple[str, str]]:
+        """Yield what runs are searched by; the names that MLflow knows are its own."""
+        yield "mlflow.user", self.user
+        yield "mlflow.source.name", "retune"
+        yield "retune.started", self.started
+        yield "retune.version", self.version.number
+        if self.version.commit:
+            yield "mlflow.source.git.commit", self.version.commit
+            yield "retune.git.dirty", str(self.version.dirty).lower()
+        for name, pin in self.pins.named().items():
+            yield f"retune.pin.{name}", pin
+        for name, number in self.packages.items():
+            yield f"retune.package.{name}", number
+        yield "retune.machine.cpu", self.machine.cpu
+        yield "retune.machine.gpu", ", ".join(self.machine.gpus) or "none"
+        yield "retune.machine.driver", self.machine.driver or "none"
+
+
+def provenance(recipe: Recipe, pins: Pins, plan: Plan) -> Provenance:
+    """Return where the flow run that is under way comes from."""
+    return Provenance(
+        recipe, pins, this_version(), packages(plan), this_machine(), _user(), _started()
+    )
+
+
+def given(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that somebody wrote, without the defaults."""
+    return _without_empty(recipe.model_dump(mode="json", exclude_unset=True))
+
+
+def resolved(recipe: Recipe, pins: Pins) -> Recipe:
+    """Return the recipe with every revision that is on the Hub as the commit that it stood for.
+
+    Run again, on any day, it asks for the same inputs.
+    """
+
+    def commit(pin: str | None, revision: str | None) -> str | None:
+        return (pins.commit(pin) if pin else None) or revision
+
+    model, dataset, merging = recipe.model, recipe.dataset, recipe.merging
+    classifier = recipe.validation.classifier
+    fixed = {
+        "model": {"revision": commit(pins.model, model.revision)},
+        "dataset": {"revision": commit(pins.dataset, dataset.revision)},
+        "merging": {"base_16bit_revision": commit(pins.base_16bit, merging.base_16bit_revision)},
+        "validation": {
+            "classifier": classifier.model_copy(
+                update={"revision": commit(pins.classifier, classifier.revision)}
+            )
+        },
+    }
+    return recipe.model_copy(
+        update={
+            name: getattr(recipe, name).model_copy(update=settings)
+            for name, settings in fixed.items()
+        }
+    )
+
+
+def packages(plan: Plan) -> dict[str, str]:
+    """Return the versions of the packages that are in the keys of the stages."""
+    return dict(
+        sorted(
+            (name, value)
+            for step in plan.steps()
+            for name, value in step.key["made with"].items()
+            if not is_module(name)
+        )
+    )
+
+
+def _without_empty(settings: dict[str, Any]) -> dict[str, Any]:
+    inner = {
+        key: _without_empty(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+    }
+    return {key: value for key, value in inner.items() if value != {}}
+
+
+def _yaml(settings: dict[str, Any]) -> str:
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+def _started() -> str:
+    """Say who started the flow run: a schedule, somebody on Prefect's pages, or a command line."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or run.deployment_id is None:
+        return "command line"
+    if run.auto_scheduled:
+        return "schedule"
+    by = run.created_by.display_value if run.created_by else None
+    return f"deployment, by {by}" if by else "deployment, by hand"
