@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from retune.errors import RetuneError
 from retune.measures import Measure, measure
 from retune.recipe import Recipe
 from retune.recipe.flaws import Severity
@@ -50,7 +51,7 @@ class Verdict(BaseModel):
         return f"expected: {self.expected}; seen: {seen}{setting}"
 
 
-class Rejected(ValueError):
+class Rejected(RetuneError):
     """A critical expectation failed; the message names each with what was seen and the setting."""
 
     def __init__(self, judgement: "Judgement") -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from retune.errors import ProgramFailed, RetuneError
 from retune.escaping import terminal, visible
 from retune.workspace import home
 
@@ -37,10 +38,10 @@ Settings = Annotated[
 
 
 def main() -> None:
-    """Entry point; a mistake of the user is one clear message, without a traceback."""
+    """Entry point. What a person can mend is one clear message; a fault of ours has its traceback."""
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (RetuneError, ProgramFailed, OSError) as error:
         if os.environ.get("RETUNE_TRACEBACK"):
             raise
         print(f"retune: {terminal(_sentence(error))}", file=sys.stderr)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retune.access import LOOPBACK, no_proxy, sign_in, ui_server
+from retune.errors import ProgramFailed, RetuneError
 from retune.escaping import terminal
 from retune.workspace import home, keep_private, make_home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
-USER_ERRORS = (ValueError, OSError, RuntimeError)
+TOLD_ERRORS = (RetuneError, ProgramFailed, OSError)  # their message is all that a person needs
 # Of Prefect's own life; the second comes at the end of a run on a busy machine, the last at its start.
 NO_NEWS = ("temporary server", "Still processing items", "unning hook 'sign'", "Hook 'sign'")
 
@@ -99,7 +100,7 @@ def quieten() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Tell what a person must read from what there is to learn to ignore."""
-    if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
+    if record.exc_info and isinstance(record.exc_info[1], TOLD_ERRORS):
         return False
     return not any(words in record.getMessage() for words in NO_NEWS)
 

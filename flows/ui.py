@@ -22,6 +22,7 @@ import psutil
 
 from flows import local
 from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, status, ui_file
+from retune.errors import RetuneError
 from retune.processes import listens, name_of, running, this_process
 from retune.tracking import tracking_uri
 from retune.workspace import digest, home, write_whole
@@ -30,6 +31,10 @@ WORK_POOL = "retune"
 START = 180  # seconds that a server has to come up, on a loaded machine
 GRACE = 15  # seconds that a server has to end by itself
 REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
+
+
+class ServerError(RetuneError):
+    """A server that cannot be started, or is not ours."""
 
 
 def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
@@ -85,7 +90,7 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         _say_where(prefect_ui, mlflow_ui, mlflow_asks)
         while all(process.poll() is None for process in (prefect, mlflow, worker)):
             time.sleep(1)
-        raise RuntimeError(f"a server ended by itself; its log is in {_logs()}")
+        raise ServerError(f"a server ended by itself; its log is in {_logs()}")
 
 
 def _interrupted(_signal: int, _frame: object) -> None:
@@ -109,7 +114,7 @@ def _say_where(prefect_ui: str, mlflow_ui: str, mlflow_sign_in: bool) -> None:
 def _end_leftovers() -> None:
     """End what a `retune ui` of this home folder left when it was killed.
 
-    Raises RuntimeError if one still runs: two servers and two workers on one database.
+    Raises ServerError if one still runs: two servers and two workers on one database.
     """
     try:
         record = json.loads(ui_file().read_text())
@@ -117,7 +122,7 @@ def _end_leftovers() -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return  # there is none, or it is damaged
     if first:
-        raise RuntimeError(
+        raise ServerError(
             f"`retune ui` of {home()} runs already (process {first.pid}), at "
             f"http://127.0.0.1:{record.get('prefect_port')}: use it, or stop it first"
         )
@@ -152,7 +157,7 @@ def _require_free(option: str, port: int) -> None:
         except OSError as error:
             if family == socket.AF_INET6 and error.errno != errno.EADDRINUSE:
                 continue  # this machine has no IPv6
-            raise RuntimeError(
+            raise ServerError(
                 f"port {port} is not free ({error.strerror}){_holder(port)}: nothing was started or "
                 f"deployed; stop what listens there, or choose another port with {option}"
             ) from None
@@ -177,7 +182,7 @@ def _require_ours(
 ) -> None:
     """Wait until `process` listens on the port and answers; `private` is what only we may read.
 
-    Raises RuntimeError if it ends, takes too long, or does not keep others out.
+    Raises ServerError if it ends, takes too long, or does not keep others out.
     """
     address, until = f"http://127.0.0.1:{port}", time.monotonic() + START
     server = psutil.Process(process.pid)
@@ -188,14 +193,14 @@ def _require_ours(
         time.sleep(1)
     else:
         log = _logs() / f"{name}.log"
-        raise RuntimeError(
+        raise ServerError(
             f"{name} did not come up at {address}; was the port taken meanwhile? "
             f"Its log, {log}, ends:\n" + "\n".join(log.read_text().splitlines()[-5:])
         )
     if private:
         seen = tuple(status(address + private, own, patience=60) for own in (None, sign_in()))
         if seen != (401, 200):
-            raise RuntimeError(
+            raise ServerError(
                 f"{name} at {address} answers HTTP {seen[0]} without and {seen[1]} with this home's "
                 f"sign-in, where 401 and 200 are right: look for other settings of it (PREFECT_* and "
                 f"MLFLOW_* variables, .env, prefect.toml)"
@@ -219,14 +224,14 @@ def _mlflow_command(port: int) -> tuple[str, ...]:
 def _mlflow_asks(wanted: bool) -> bool:
     """Tell whether MLflow is to ask for a sign-in.
 
-    Raises RuntimeError if it must and what it takes is not installed.
+    Raises ServerError if it must and what it takes is not installed.
     """
     others = other_users()
     if (others or wanted) and not find_spec("flask_wtf"):
         reason = (
             f"this machine has other users ({', '.join(others[:5])})" if others else "you say so"
         )
-        raise RuntimeError(
+        raise ServerError(
             f"MLflow must ask for a sign-in, since {reason}, and lacks what that takes: "
             f"`{sys.executable} -m pip install flask-wtf`, or make the environment anew (`make env`)"
         )
@@ -355,6 +360,6 @@ def _run(program: str, *arguments: str) -> None:
         [_program(program), *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(
+        raise ServerError(
             f"`{program} {' '.join(arguments)}` failed: {(done.stderr or done.stdout).strip()[-800:]}"
         )

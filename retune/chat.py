@@ -4,6 +4,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from retune.errors import RetuneError
 from retune.loaders import load_tokenizer
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ RESERVED = re.compile(
 )
 
 
-class ChatFormatError(ValueError):
+class ChatFormatError(RetuneError):
     """A tokenizer or dataset that cannot be brought into ChatML."""
 
 

@@ -21,9 +21,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from retune.environment import python_path, without_secrets
+from retune.errors import ProgramFailed, RetuneError
 from retune.escaping import terminal
 
 EVENTS = "RETUNE_EVENTS_FD"
+FRAMES = 8  # of a traceback that a failed run tells; its log has all
 GRACE = 10  # seconds between asking a child to end and killing it
 QUIET = {
     "PYTHONUNBUFFERED": "1",
@@ -41,14 +43,14 @@ Event = dict[str, Any]
 Job = TypeVar("Job", bound=BaseModel)
 
 
-class ChildFailed(RuntimeError):
-    """The child process crashed or was killed; the message says how and where its log is, `signal`
-    which signal killed it, None if none did."""
+class ChildFailed(ProgramFailed):
+    """The child process crashed or was killed; the message names its stage, how it ended, with the
+    traceback if there is one, and its log. `signal` is the one that killed it, None if none did."""
 
     signal: int | None = None
 
 
-class ChildRefused(ValueError):
+class ChildRefused(RetuneError):
     """The child said what is wrong with its inputs; its message is all there is to know."""
 
 
@@ -69,7 +71,7 @@ def run_child(
     a child that is told to end has `grace` seconds to do so by itself. It sees no secret of our
     environment; `hub` says that it downloads from the Hub, with the Hub's token. `environment` is
     all that it sees, if given; `env` is added in either case.
-    Raises ChildRefused for a ValueError in the child, ChildFailed for anything else.
+    Raises ChildRefused for a RetuneError in the child, ChildFailed for anything else.
     """
     job_file = log.with_suffix(".job.json")
     job_file.write_text(job.model_dump_json(indent=1))
@@ -97,7 +99,7 @@ def run_child(
     finally:
         _end(process, grace)
         os.close(reading)  # not before: an event into a closed pipe is an error in the child
-    return _verdict(final, process.returncode, log)
+    return _outcome(final, process.returncode, script, log)
 
 
 def _environment(events: int, hub: bool, given: dict[str, str] | None) -> dict[str, str]:
@@ -139,17 +141,24 @@ def _end(process: "subprocess.Popen[bytes]", grace: float) -> None:
         process.stdin.close()
 
 
-def _verdict(final: Event, code: int, log: Path) -> Event:
+def _outcome(final: Event, code: int, script: Path, log: Path) -> Event:
     if final.get("event") == "result" and code == 0:
         return final
+    if final.get("event") == "error" and final["refused"]:
+        raise ChildRefused(terminal(final["message"]))
     if final.get("event") == "error":
-        message = terminal(final["message"])
-        if final["refused"]:
-            raise ChildRefused(message)
-        raise ChildFailed(f"{message}; the full log is {log}")
-    failure = ChildFailed(f"{_cause_of_death(code)}; the log is {log} and ends with:\n{_tail(log)}")
+        happened = f"{terminal(final['message'])}\n{terminal(final['traceback']).rstrip()}"
+        failure = ChildFailed(f"{_stage(script)} failed: {happened}\nThe full log is {log}")
+    else:
+        happened = f"{_cause_of_death(code)}; the log is {log} and ends with:\n{_tail(log)}"
+        failure = ChildFailed(f"{_stage(script)} failed: {happened}")
     failure.signal = -code if code < 0 else None
     raise failure
+
+
+def _stage(script: Path) -> str:
+    """Return the room that a child's script lies in: the stage, for those of stages."""
+    return script.parent.name
 
 
 def _cause_of_death(code: int) -> str:
@@ -179,8 +188,8 @@ def emit(event: str, **fields: Any) -> None:
 def main(job_type: type[Job], function: Callable[[Job], Event]) -> None:
     """In a child: read the job named on the command line, do it, and report result or error.
 
-    A ValueError is a refusal, its message meant for people; anything else is a crash, told by the
-    last line of its traceback, which goes to the log whole.
+    A RetuneError is a refusal, its message meant for people; anything else is a crash, told by its
+    traceback, of which the log has all.
     """
     if EVENTS in os.environ:
         os.set_inheritable(int(os.environ[EVENTS]), False)
@@ -190,10 +199,15 @@ def main(job_type: type[Job], function: Callable[[Job], Event]) -> None:
         emit("result", **function(job))
     except Exception as error:
         traceback.print_exc()
-        refused = isinstance(error, ValueError)
+        refused = isinstance(error, RetuneError)
         message = str(error) if refused else traceback.format_exception_only(error)[-1].strip()
-        emit("error", message=message, refused=refused)
+        emit("error", message=message, refused=refused, traceback=_traceback(error))
         raise SystemExit(1) from None
+
+
+def _traceback(error: Exception) -> str:
+    """Return the innermost frames of an exception, as Python writes them."""
+    return "".join(traceback.format_tb(error.__traceback__)[-FRAMES:])
 
 
 def _lifeline() -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retune.chat import new_tokens
 from retune.loaders import load_tokenizer
+from retune.recipe import RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ def fit_embeddings(
     were (Hewitt 2021, "Initializing new word embeddings for pretrained language models"). These
     rows, (ids, hidden size), are trained; an adapter brings its own (see `lora_settings`), and a
     merge needs no other value for them. Nothing changes, and the list is empty, for a base that
-    knows all of its tokens, and always with `chat_tokens: map_eos`. Raises ValueError for an output
+    knows all of its tokens, and always with `chat_tokens: map_eos`. Raises RecipeError for an output
     layer whose rows cannot be trained singly.
     """
     import torch
@@ -37,7 +38,7 @@ def fit_embeddings(
     if not new:
         return []
     if getattr(loaded.get_output_embeddings(), "bias", None) is not None:
-        raise ValueError(
+        raise RecipeError(
             f"model.chat_tokens={model.chat_tokens}: the output layer of {model.base} has a bias, which "
             f"PEFT leaves out where it trains single rows; set model.chat_tokens=map_eos"
         )

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from retune.errors import RetuneError
 
-class ModelRefused(ValueError):
+
+class ModelRefused(RetuneError):
     """A model that is not loaded, with what was seen in it and what to do."""
 
 

@@ -13,6 +13,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retune.errors import RetuneError
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,11 +30,11 @@ CODE_FILES = ("*.py", "training_args.bin")
 _admitting = 0  # how deep in `_admitted` this process is
 
 
-class CustomCodeRefused(ValueError):
+class CustomCodeRefused(RetuneError):
     """A model whose own code would have to run, and may not."""
 
 
-class ModelUnreadable(ValueError):
+class ModelUnreadable(RetuneError):
     """A tokenizer or configuration that transformers cannot make anything of."""
 
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import psutil
 
+from retune.errors import RetuneError
 from retune.recipe import Recipe
 
 
-class MachineUnfit(ValueError):
+class MachineUnfit(RetuneError):
     """This machine cannot run the recipe; the message names the setting to change."""
 
 

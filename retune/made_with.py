@@ -32,6 +32,7 @@ EXEMPT = {
     # Declarations: a key holds the values that its stage reads.
     "retune.recipe": Exemption("declares settings"),
     "retune.recipe.*": Exemption("declares settings, flaws, expectations and methods"),
+    "retune.errors": Exemption("names what may go wrong"),
     "retune.measures": Exemption("names measures"),
     "retune.records": Exemption("declares outputs"),
     # Files and processes.

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.embeddings import fit_embeddings
+from retune.errors import RetuneError
 from retune.loaders import load_config, load_model
+from retune.machine import MachineUnfit
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 TOKENS_PER_BATCH = 8192  # padding included; bounds the logits of a 128k vocabulary to about 2 GiB
 
 
-class AdapterMismatch(ValueError):
+class AdapterMismatch(RetuneError):
     """An adapter that is not whole, or not one of this base model."""
 
 
@@ -44,9 +46,9 @@ def compute_dtype() -> "torch.dtype":
 
 
 def require_gpu_for_4bit(model: "Model") -> None:
-    """Raise ValueError if the recipe wants 4-bit weights and no GPU is here."""
+    """Raise MachineUnfit if the recipe wants 4-bit weights and no GPU is here."""
     if model.load_in_4bit and device() == "cpu":
-        raise ValueError("4-bit weights need a GPU, none is here; set model.load_in_4bit=false")
+        raise MachineUnfit("4-bit weights need a GPU, none is here; set model.load_in_4bit=false")
 
 
 def load_base(model: "Model", revision: str | None, tokenizer: Path) -> "PreTrainedModel":

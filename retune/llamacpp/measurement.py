@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from retune.errors import RetuneError
 from retune.llamacpp.installation import locate
 from retune.llamacpp.process import (
     Finished,
@@ -30,7 +31,7 @@ TOO_SHORT = re.compile(r"need at least (\d+) tokens.*tokenizes to only (\d+) tok
 FEWEST_SCORED = 100
 
 
-class TextTooShort(ValueError):
+class TextTooShort(RetuneError):
     """The text has too few tokens to measure; the message says how many are needed."""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from retune.environment import plain
+from retune.errors import ProgramFailed
 from retune.workspace import no_space_left
 
 SHOWN_LINES = 8
@@ -25,7 +26,7 @@ FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MEMORY_SHORT = re.compile(r"bad_alloc|Cannot allocate memory|(?:failed|unable) to allocate")
 
 
-class LlamaCppFailed(RuntimeError):
+class LlamaCppFailed(ProgramFailed):
     """A llama.cpp program failed; the message carries its last lines."""
 
 

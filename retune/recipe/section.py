@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from retune.errors import RetuneError
 from retune.workspace import home
 
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # tab and line break are
@@ -36,7 +37,7 @@ def _in_home(name: str) -> str:
 Source = Annotated[Line, AfterValidator(_in_home)]  # a Hub id or a path
 
 
-class RecipeError(ValueError):
+class RecipeError(RetuneError):
     """A recipe that cannot run: one line per mistake, each with the value seen and the way out."""
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.environment import plain, python_path
+from retune.errors import RetuneError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +52,7 @@ class Refusal:
         return self.words
 
 
-class TemplateRefused(ValueError):
+class TemplateRefused(RetuneError):
     """The template did not render a conversation, the one of this number in those given."""
 
     def __init__(self, number: int, words: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retune.errors import RetuneError
 from retune.inspection import INDEX, SINGLE, require_file_names
 from retune.models import compute_dtype, device
 
@@ -20,7 +21,7 @@ STATE = (
 )
 
 
-class CheckpointError(ValueError):
+class CheckpointError(RetuneError):
     """A base model whose files cannot be merged with, and what to do about it."""
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from retune.child import Event, run_child
-from retune.recipe import Recipe
+from retune.errors import RetuneError
+from retune.recipe import Recipe, RecipeError
 from retune.records import Adapter, Chats, Merged, Pins
 from retune.sources import unchanged
 from retune.workspace import Step, building, remove
@@ -27,7 +28,7 @@ LOG = "merge.log"
 Metrics = dict[str, float]
 
 
-class CheckpointDamaged(RuntimeError):
+class CheckpointDamaged(RetuneError):
     """The disk holds something else than what was written."""
 
 
@@ -120,7 +121,7 @@ class Work:
         if merging.onto == "best":
             return found
         if merging.onto not in found:
-            raise ValueError(
+            raise RecipeError(
                 f"merging.onto=16bit: {own.name} is stored in 4 bits; name its 16-bit weights in "
                 f"merging.base_16bit, or set merging.onto=dequantized"
             )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from retune.errors import RetuneError
 from retune.loaders import load_tokenizer, strip_code
 from tasks.merge.checkpoint import write
 from tasks.merge.sources import Source
@@ -26,6 +27,10 @@ class Written(BaseModel):
 
     sums: dict[str, int]
     changed: dict[str, bool]
+
+
+class NotFinite(RetuneError):
+    """A merged weight that 16 bits cannot hold."""
 
 
 def write_model(source: Source, tokenizer: Path, folder: Path, most: int) -> Written:
@@ -58,12 +63,12 @@ def checkpoint_dtype(config: Any) -> "torch.dtype":
 
 
 def require_finite(name: str, tensor: "torch.Tensor") -> None:
-    """Raise ValueError for a tensor with infinities or what is not a number."""
+    """Raise NotFinite for a tensor with infinities or what is not a number."""
     import torch
 
     # The sum has them too, and takes a tenth of the time that looking at each value takes.
     if not tensor.sum(dtype=torch.float32).isfinite():
-        raise ValueError(
+        raise NotFinite(
             f"{name} has values beyond {tensor.dtype} with what was trained merged in; train with a "
             f"lower training.learning_rate"
         )

@@ -50,7 +50,7 @@ def score_rows(
     `config.max_length` tokens; the score is the model's output as it is. `folder` keeps finished
     shards and the child's log: a call that is repeated does what is missing. Runs may share it, as a
     shard is named after all that decides its scores. `on_progress` gets one sentence now and then.
-    Raises ValueError (SourceError, ChildRefused) for a model that cannot be used, ConnectionError
+    Raises SourceError or ChildRefused for a model that cannot be used, HubUnreachable
     when the Hub does not answer, ChildFailed when the child crashes.
     """
     import polars as pl

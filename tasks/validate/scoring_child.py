@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from retune.child import emit, main
+from retune.errors import HubUnreachable, RetuneError
 from retune.loaders import load_classifier, load_config, load_tokenizer
 from retune.models import device
 from retune.recipe import Classifier
@@ -41,6 +42,10 @@ ALIGNMENT = 8  # tokens; SDPA's masked kernels and the tensor cores want rows of
 PROGRESS_SECONDS = 5.0
 
 Item = TypeVar("Item")
+
+
+class ClassifierRefused(RetuneError):
+    """A classifier that cannot score as the recipe asks for."""
 
 
 class ScoringJob(BaseModel):
@@ -304,7 +309,7 @@ class Scorer:
                 mask = None if batch.mask is None else _on_device(batch.mask)
                 return model(input_ids=_on_device(batch.ids), attention_mask=mask).logits[:, 0]
         except torch.OutOfMemoryError:
-            raise ValueError(
+            raise ClassifierRefused(
                 f"{SETTING}.batch_tokens: {self.config.batch_tokens} tokens at a time are too many for "
                 f"this GPU's memory; lower it"
             ) from None
@@ -337,14 +342,14 @@ def _with_half_encoder(model: "PreTrainedModel") -> "PreTrainedModel":
 def load(config: Classifier) -> Scorer:
     """Return the classifier in memory, its weights in float32, on the GPU if there is one.
 
-    Attention is SDPA's where the architecture has it: transformers' default. Raises ValueError if
-    the model cannot be had, has more than one output or no head, or reads less than max_length.
+    Attention is SDPA's where the architecture has it: transformers' default. Raises ClassifierRefused
+    if the model cannot be had, has more than one output or no head, or reads less than max_length.
     """
     import torch
 
     shape = _pretrained(load_config, config)
     if shape.num_labels != 1:
-        raise ValueError(
+        raise ClassifierRefused(
             f"{SETTING}.model: {config.model} has {shape.num_labels} outputs (num_labels); a score is "
             f"one number, so name a sequence-classification model with num_labels=1"
         )
@@ -361,7 +366,7 @@ def load(config: Classifier) -> Scorer:
     # transformers makes up what a checkpoint lacks, at random.
     made_up = ", ".join(sorted(loading["missing_keys"]))
     if made_up:
-        raise ValueError(
+        raise ClassifierRefused(
             f"{SETTING}.model: {config.model} lacks weights ({made_up}); "
             f"name a model that was trained for sequence classification"
         )
@@ -371,11 +376,11 @@ def load(config: Classifier) -> Scorer:
 def _pretrained(load: Callable[..., Any], config: Classifier, /, **options: Any) -> Any:
     try:
         return load(config.model, config.revision, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RetuneError) as error:
         if "couldn't connect" in str(error):
-            raise ConnectionError(f"{SETTING}.model: the Hub did not answer: {error}") from error
+            raise HubUnreachable(f"{SETTING}.model: the Hub did not answer: {error}") from error
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
+        raise ClassifierRefused(
             f"{SETTING}.model: cannot load {config.model} at revision {config.revision or 'main'}; "
             f"correct the name or the path ({reason})"
         ) from error
@@ -389,7 +394,7 @@ def _require_length(
         getattr(shape, "max_position_embeddings", None) or tokenizer.model_max_length,
     )
     if config.max_length > longest:
-        raise ValueError(
+        raise ClassifierRefused(
             f"{SETTING}.max_length: {config.max_length} tokens, but {config.model} reads {longest} at "
             f"most; lower it"
         )
@@ -401,7 +406,7 @@ def _set_padding(
     """Agree on a padding token: decoders find a row's last token by it, encoders by the mask."""
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise ValueError(
+            raise ClassifierRefused(
                 f"{SETTING}.model: the tokenizer of {config.model} has neither a padding nor an end "
                 f"token; set its pad_token"
             )

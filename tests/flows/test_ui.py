@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import flows.ui
+from retune.errors import RetuneError
 from retune.processes import this_process
 from tests.flows.servers import (
     PATIENCE,
@@ -200,7 +201,7 @@ def test_a_port_is_free_only_if_it_is_on_every_address(address):
             pytest.skip("no IPv6 here")
         stranger.listen()
         port = stranger.getsockname()[1]
-        with pytest.raises(RuntimeError, match=f"port {port} is not free.*--prefect-port"):
+        with pytest.raises(RetuneError, match=f"port {port} is not free.*--prefect-port"):
             flows.ui._require_free("--prefect-port", port)
     flows.ui._require_free("--prefect-port", port)
 

@@ -20,6 +20,7 @@ from retune.chat import (
 )
 from retune.child import ChildFailed
 from retune.embeddings import fit_embeddings, lora_settings, unmoved_layers
+from retune.errors import RetuneError
 from retune.models import load_base, load_tuned, padded
 from retune.recipe import Model, Recipe, RecipeError, Training
 from tasks.train.job import TrainJob
@@ -184,7 +185,7 @@ def test_rows_that_cannot_be_trained_singly_are_refused(tmp_path):
     model = Model(base=str(tmp_path / "base"), load_in_4bit=False, chat_tokens="add")
     loaded = load_base(model, None, tmp_path / "tokenizer")
     loaded.lm_head = Linear(64, loaded.config.vocab_size)
-    with pytest.raises(ValueError, match=r"has a bias.*model\.chat_tokens=map_eos"):
+    with pytest.raises(RetuneError, match=r"has a bias.*model\.chat_tokens=map_eos"):
         fit_embeddings(loaded, model, None, tmp_path / "tokenizer")
     values = {
         "name": "r",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from retune import llamacpp
+from retune.errors import RetuneError
 from retune.loaders import (
     CustomCodeRefused,
     ModelUnreadable,
@@ -121,7 +122,7 @@ def test_no_library_can_be_talked_into_it(plain, tmp_path, trace):
     forbid_custom_code()
     folder = with_code(plain, tmp_path / "base", "odd")
     for auto in (AutoConfig, AutoModelForCausalLM, AutoTokenizer):
-        with pytest.raises(ValueError, match="is not run"):
+        with pytest.raises(RetuneError, match="is not run"):
             auto.from_pretrained(folder, trust_remote_code=True)
     with pytest.raises(CustomCodeRefused):
         get_class_in_module("OddConfig", str(folder / "configuration_odd.py"))

@@ -12,6 +12,7 @@ from expectations import merging as judge
 from expectations.verdicts import Rejected, require
 from retune.chat import chatml_tokenizer, new_tokens
 from retune.embeddings import lora_settings
+from retune.errors import RetuneError
 from retune.folders import ModelRefused
 from retune.models import AdapterMismatch, load_base, token_ids
 from retune.recipe import Evaluation, Merging, Model, Recipe, Training
@@ -305,7 +306,7 @@ def test_values_beyond_the_precision_are_refused(tmp_path):
     made = Made(tmp_path, target_modules=ATTENTION)
     file = made.adapter / "adapter_model.safetensors"
     save_file({name: one * 1e25 for name, one in load_file(file).items()}, file)
-    with pytest.raises(ValueError, match=r"^model.layers.0.*values beyond torch\.bfloat16"):
+    with pytest.raises(RetuneError, match=r"^model.layers.0.*values beyond torch\.bfloat16"):
         made.write(tmp_path)
 
 
@@ -469,7 +470,7 @@ class TestTrainedOn4Bits:
             "dequantized": ("stored", ()),
         }
         assert list(bases()) == ["dequantized"]
-        with pytest.raises(ValueError, match=r"name its 16-bit weights in merging\.base_16bit"):
+        with pytest.raises(RetuneError, match=r"name its 16-bit weights in merging\.base_16bit"):
             bases(onto="16bit")
 
 

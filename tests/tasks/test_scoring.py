@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from retune.child import ChildFailed, ChildRefused
+from retune.errors import RetuneError
 from retune.folders import ModelRefused
 from retune.recipe import Classifier
 from retune.sources import SourceError
@@ -286,7 +287,7 @@ def test_a_model_without_a_head_is_refused(config, model, tmp_path):
     settings = json.loads((bare / "config.json").read_text())
     AutoModel.from_pretrained(model).save_pretrained(bare)
     (bare / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match=r"bare lacks weights \(classifier\.bias, classifier"):
+    with pytest.raises(RetuneError, match=r"bare lacks weights \(classifier\.bias, classifier"):
         load(config.model_copy(update={"model": str(bare)}))
 
 
@@ -306,12 +307,12 @@ def test_a_missing_model_is_named(rows, numbers, config, tmp_path, hub):
             score_rows(rows, numbers, missing, tmp_path / "scores")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").touch()
-    with pytest.raises(ValueError, match=r"^validation\.classifier\.model: cannot load .*empty"):
+    with pytest.raises(RetuneError, match=r"^validation\.classifier\.model: cannot load .*empty"):
         load(config.model_copy(update={"model": str(tmp_path / "empty")}))
 
 
 def test_a_length_beyond_the_model_is_refused(config):
-    with pytest.raises(ValueError, match=r"max_length: 65 tokens, but .* reads 64 at most"):
+    with pytest.raises(RetuneError, match=r"max_length: 65 tokens, but .* reads 64 at most"):
         load(config.model_copy(update={"max_length": 65}))
 
 
@@ -365,7 +366,7 @@ def test_too_little_memory_names_the_setting(config, monkeypatch):
 
     scorer = load(config)
     monkeypatch.setattr(scorer, "exact", fail)
-    with pytest.raises(ValueError, match=r"classifier\.batch_tokens: 512 tokens .* lower it"):
+    with pytest.raises(RetuneError, match=r"classifier\.batch_tokens: 512 tokens .* lower it"):
         list(scorer.scores(scorer.batches(["red"])))
 
 
