@@ -45,7 +45,7 @@ def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         unchanged(model.base, pins.model, "model.base"),
         unchanged(merging.base_16bit, pins.base_16bit, "merging.base_16bit"),
     ):
-        work = Work(adapter, chats, recipe, pins, build.path)
+        work = MergeSession(adapter, chats, recipe, pins, build.path)
         trained = work.ask_trained()
         seen = {name: work.candidate(name, base) for name, base in work.bases(trained).items()}
         onto = nearest(seen)
@@ -65,8 +65,8 @@ def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step
 
 
 @dataclass(frozen=True)
-class Work:
-    """The work of one merge in its build folder; each step is a child process of its own."""
+class MergeSession:
+    """What one merge works with, in its build folder; each step is a child process of its own."""
 
     adapter: Adapter
     chats: Chats
@@ -102,7 +102,7 @@ class Work:
     def bases(self, trained: Event) -> dict[str, Base]:
         """Return the weights to merge onto, by the names that `merging.onto` has for them.
 
-        Raises ValueError if there are none such.
+        Raises RecipeError if there are none such.
         """
         own = Base(name=self.recipe.model.base, revision=self.revision, setting="model.base")
         if not trained["in_4bit"]:

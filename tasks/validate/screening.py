@@ -72,8 +72,8 @@ def settle(
     recipe says so), `scores.json` (their distribution, the next run's reference) and, if the recipe
     says so, `quarantine_rows.parquet`, the quarantined rows as they are. `say` is told how it goes.
     """
-    work = planned(table, rules.config)
-    answers = score(rows, work, rules.config.classifier, say) if work else None
+    request = planned(table, rules.config)
+    answers = score(rows, request, rules.config.classifier, say) if request else None
     table = with_scores(table, rules.config, answers.scores if answers else None)
     table = with_disposition(table, rules.config)
     _write(rows, table, rules, folder)
