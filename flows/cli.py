@@ -55,6 +55,26 @@ def _sentence(error: Exception) -> object:
     return error
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from retune.version import version
+
+        print(f"retune {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and end."
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 @app.command()
 def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (typer's form)
     """Run the whole line on one recipe, in this process."""
