@@ -5,9 +5,10 @@ from typing import Any
 
 from retune.config import Recipe, RecipeError, set_value
 from retune.documents import BYTES, read_yaml
+from retune.environment import ROOT
 from retune.escaping import visible
 
-DEPLOYMENTS = Path("prefect.yaml")
+DEPLOYMENTS = Path("prefect.yaml")  # of the current folder, else those that came with retune
 
 
 def load(name: str, assignments: list[str]) -> Recipe:
@@ -23,9 +24,7 @@ def load(name: str, assignments: list[str]) -> Recipe:
 
 def deployments() -> dict[str, dict[str, Any]]:
     """Return the parameters of every deployment in `prefect.yaml`, by name. Raises RecipeError."""
-    if not DEPLOYMENTS.is_file():
-        return {}
-    content = _yaml(DEPLOYMENTS)
+    content = _yaml(DEPLOYMENTS if DEPLOYMENTS.is_file() else ROOT / DEPLOYMENTS)
     declared = content.get("deployments") if isinstance(content, dict) else None
     found: dict[str, dict[str, Any]] = {}
     for entry in declared if isinstance(declared, list) else []:
@@ -44,7 +43,7 @@ def _read(name: str) -> tuple[Any, str]:
         return _yaml(Path(name)), visible(name)
     known = deployments()
     if name not in known:
-        there = ", ".join(known) or "none: run this in the project's folder"
+        there = ", ".join(known) or "none"
         raise RecipeError(
             f"no deployment {name!r} in {DEPLOYMENTS} (there: {there}); name one, or a .yaml file"
         )
