@@ -8,7 +8,7 @@ from retune.documents import BYTES, read_yaml
 from retune.environment import ROOT
 from retune.escaping import visible
 
-DEPLOYMENTS = Path("prefect.yaml")  # of the current folder, else those that came with retune
+DEPLOYMENTS = Path("prefect.yaml")
 
 
 def load(name: str, assignments: list[str]) -> Recipe:
@@ -22,9 +22,14 @@ def load(name: str, assignments: list[str]) -> Recipe:
     return Recipe.parse(values, origin)
 
 
+def deployments_file() -> Path:
+    """Return the `prefect.yaml` of the current folder, else the one that came with retune."""
+    return DEPLOYMENTS if DEPLOYMENTS.is_file() else ROOT / DEPLOYMENTS
+
+
 def deployments() -> dict[str, dict[str, Any]]:
     """Return the parameters of every deployment in `prefect.yaml`, by name. Raises RecipeError."""
-    content = _yaml(DEPLOYMENTS if DEPLOYMENTS.is_file() else ROOT / DEPLOYMENTS)
+    content = _yaml(deployments_file())
     declared = content.get("deployments") if isinstance(content, dict) else None
     found: dict[str, dict[str, Any]] = {}
     for entry in declared if isinstance(declared, list) else []:
