@@ -32,10 +32,11 @@ def measures(
     rows = len(table)
     disposition, scores = table["disposition"], sound_scores(table)
     sources = table.filter(disposition == "accepted")["source_id"].value_counts()
+    of_sources = sources["count"].to_numpy()
     found: dict[str, float] = {
-        "min_rows": (disposition == "accepted").sum(),
-        "max_quarantined_share": (disposition == "quarantined").sum() / rows,
-        "max_source_share": (sources["count"].max() or 0) / max(sources["count"].sum(), 1),
+        "min_rows": int((disposition == "accepted").sum()),
+        "max_quarantined_share": int((disposition == "quarantined").sum()) / rows,
+        "max_source_share": int(of_sources.max(initial=0)) / max(int(of_sources.sum()), 1),
         "score_mean_min": -inf,
         "score_mean_max": inf,
         "min_distinct_scores": 0,
@@ -46,7 +47,8 @@ def measures(
         found |= {"score_mean_min": new.mean, "score_mean_max": new.mean}
         found["min_distinct_scores"] = new.distinct
         if config.score_threshold is not None:
-            found["max_below_threshold_share"] = float((scores < config.score_threshold).mean())
+            below = int((scores < config.score_threshold).sum())
+            found["max_below_threshold_share"] = below / len(scores)
         if reference is not None and min(reference.count, new.count) >= LEAST_FOR_DRIFT:
             found |= {"max_psi": psi(reference, scores), "max_ks": ks(reference, scores)}
     if agreement is not None:

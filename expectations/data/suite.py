@@ -90,6 +90,7 @@ def judge(
 
 def _of_rows(config: Validation) -> list[Any]:
     import great_expectations as gx
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
     expectations: list[Any] = []
     for flaw in FLAWS:
@@ -102,7 +103,7 @@ def _of_rows(config: Validation) -> list[Any]:
                 column=flaw,
                 value_set=[False],
                 mostly=1 - tolerance,
-                severity=config.severity(flaw),
+                severity=FailureSeverity(config.severity(flaw)),
                 meta=_meta(flaw, f"{limit} {title(flaw, config)}", f"tolerances.{flaw}", tolerance),
             )
         )
@@ -116,7 +117,7 @@ def _of_rows(config: Validation) -> list[Any]:
                 column="sound_score",
                 min_value=score,
                 mostly=1 - quantile,
-                severity=config.severity("score_quantiles_min"),
+                severity=FailureSeverity(config.severity("score_quantiles_min")),
                 meta=_meta("score_quantiles_min", words, "score_quantiles_min", score),
             )
         )
@@ -125,6 +126,7 @@ def _of_rows(config: Validation) -> list[Any]:
 
 def _of_dataset(config: Validation) -> list[Any]:
     import great_expectations as gx
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
     c = config
     limits: dict[str, tuple[str, float | None, str]] = {
@@ -171,9 +173,10 @@ def _of_dataset(config: Validation) -> list[Any]:
     return [
         gx.expectations.ExpectColumnValuesToBeBetween(
             column=name,
-            severity=c.severity(name),
+            severity=FailureSeverity(c.severity(name)),
             meta=_meta(name, words.format(limit), places.get(name, "") + name, limit),
-            **{bound: limit},
+            min_value=limit if bound == "min_value" else None,
+            max_value=limit if bound == "max_value" else None,
         )
         for name, (bound, limit, words) in limits.items()
         if limit is not None
@@ -191,7 +194,7 @@ def _context() -> "EphemeralDataContext":
 
     base.logger.setLevel(logging.WARNING)  # it tells of temporary folders
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = base.ProgressBarsConfig(globally=False)
     return context
 
 
