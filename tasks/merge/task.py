@@ -51,16 +51,17 @@ def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         onto = nearest(seen)
         get_run_logger().info("merged onto %s: %s", onto, describe(seen))
         work.keep(onto)
-        best, models = seen[onto], ("model",)
+        best, models = seen[onto], ["model"]
         if merging.save_method == "merged_4bit":
-            seen["4bit"], models = work.four_bit(), ("model", "model-4bit")
+            seen["4bit"] = work.four_bit()
+            models.append("model-4bit")
         remove(work.yardstick.logits)
         return build.finish(
             Merged,
             metrics=best | by_candidate(seen),
             params={"merged_onto": onto},
             files=(LOG,),
-            models=models,
+            models=tuple(models),
         )
 
 

@@ -217,7 +217,8 @@ class Scorer:
         self.config = config
         self.tokenizer = tokenizer
         self.commit: str | None = getattr(model.config, "_commit_hash", None)
-        self.exact = model.to(device()).eval()
+        # Its decorator hides from type checkers that it is a method.
+        self.exact = model.to(device()).eval()  # type: ignore[arg-type]
         self.fast = _with_half_encoder(self.exact) if device() == "cuda" else None
         self._checked = self.fast is None
 
@@ -286,6 +287,7 @@ class Scorer:
     def _check(self, batch: TokenBatch) -> None:
         """Drop the float16 encoder if it is off by more than TOLERANCE, or overflows."""
         few = batch.first(CHECKED_ROWS)
+        assert self.fast is not None
         off = (self._forward(self.fast, few) - self._forward(self.exact, few)).abs().max().item()
         if not off <= TOLERANCE:  # NaN too
             print(f"float16 scores are off by {off:.4f}, so float32 it is")

@@ -154,6 +154,9 @@ def counts(table: "pl.DataFrame") -> dict[str, float]:
     disposition = table["disposition"]
     return {
         "rows": len(table),
-        **{name: (disposition == name).sum() for name in ("accepted", "quarantined", "filtered")},
+        **{
+            name: int((disposition == name).sum())
+            for name in ("accepted", "quarantined", "filtered")
+        },
         **{f"flaws/{flaw}": int(table[flaw].sum()) for flaw in FLAWS},
     }
