@@ -125,7 +125,7 @@ def test_its_children_find_it(site, tmp_path):
     code = """
 import retune_app
 from pathlib import Path
-from retune.config import Dataset
+from retune.recipe import Dataset
 from retune.sources import pin
 from tasks.fetch.guarded import fetch_rows
 source = "rows.jsonl"
