@@ -203,8 +203,8 @@ def gate_expectations() -> str:
         "Expectations of the other gates",
         "The keys of `gates.severities`, all of them `critical` by default. What each demands is in "
         "[gates.md](gates.md#what-each-gate-expects). Those of conform depend on the base model; each "
-        "is `conform.` and the name of a check. A training that diverged has no output: train has no "
-        "key.",
+        "is `conform.` and the name of a check, in lower case with underscores. A training that diverged "
+        "has no output: train has no key.",
         table(("gate", "keys"), rows),
     )
 
