@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo   set everything up and run the demo recipe, on the CPU"
 	@echo "make test   set everything up and run the tests"
+	@echo "make lint   style, format and types"
 	@echo "make ui     Prefect's and MLflow's UIs, with the runs and the deployments"
 
 demo: env llamacpp demo-data
@@ -32,7 +33,7 @@ demo-data: env
 	@$(BIN)/python -m demo.prepare
 
 lint: env
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # The reference of all settings, docs/settings.md, from the code.
 docs: env

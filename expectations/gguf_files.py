@@ -55,7 +55,7 @@ def _held_against(name: str, gguf: Gguf, source: Gguf, recipe: Recipe) -> Verdic
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """One question, answered by the GGUF and, when it was evaluated, by the tuned model."""
 
     row: int
@@ -88,17 +88,17 @@ def source(gguf: Gguf, scores: Scores, recipe: Recipe) -> Judgement:
     return Judgement(CONVERT, "16-bit GGUF", verdicts, metrics=same, write=write)
 
 
-def pair_up(gguf: Gguf, scores: Scores) -> list[Pair]:
+def pair_up(gguf: Gguf, scores: Scores) -> list[AnswerPair]:
     """Pair the GGUF's answers with evaluate's to the same rows; either may have asked fewer."""
     evaluated = {answer["row"]: answer for answer in _read(scores.answers)}
     return [
-        Pair(one["row"], one["prompt"], one["expected"], evaluated[one["row"]], one)
+        AnswerPair(one["row"], one["prompt"], one["expected"], evaluated[one["row"]], one)
         for one in _read(gguf.answers)
         if one["row"] in evaluated
     ]
 
 
-def differing(pairs: list[Pair]) -> list[dict[str, str]]:
+def differing(pairs: list[AnswerPair]) -> list[dict[str, str]]:
     """Return prompt, expected text and both answers, where these differ."""
     return [
         {
@@ -139,7 +139,7 @@ def _prompts(gguf: Gguf, recipe: Recipe) -> Verdict:
     )
 
 
-def _stopped(pairs: list[Pair], recipe: Recipe) -> Verdict:
+def _stopped(pairs: list[AnswerPair], recipe: Recipe) -> Verdict:
     before = sum(pair.evaluated["stopped"] for pair in pairs)
     after = sum(pair.gguf["stopped"] for pair in pairs)
     limit = recipe.quantization.gate(SOURCE).max_stopped_drop
@@ -158,7 +158,7 @@ def _stopped(pairs: list[Pair], recipe: Recipe) -> Verdict:
     )
 
 
-def _exact_match(pairs: list[Pair], recipe: Recipe) -> Verdict:
+def _exact_match(pairs: list[AnswerPair], recipe: Recipe) -> Verdict:
     right = [pair for pair in pairs if pair.right(pair.evaluated)]
     still = sum(pair.right(pair.gguf) for pair in pairs)
     limit = recipe.quantization.gate(SOURCE).max_exact_match_drop

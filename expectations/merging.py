@@ -54,15 +54,17 @@ def _four_bit(metrics: dict[str, float], recipe: Recipe) -> Verdict:
     """
     loosest = Quantization().gate("q2_k")
     kl, same = metrics["kl_divergence/4bit"], metrics["same_top_token/4bit"]
+    most, least = loosest.max_kl_divergence, loosest.min_same_top_token
+    assert most is not None  # `gate` fills in every limit
+    assert least is not None
     return Verdict(
         gate=GATE,
         name="4bit",
         expected=f"the 4-bit checkpoint is as near as a 2-bit file has to be: KL divergence at most "
-        f"{loosest.max_kl_divergence:g} nats per token, same top token for at least "
-        f"{loosest.min_same_top_token:.0%}",
+        f"{most:g} nats per token, same top token for at least "
+        f"{least:.0%}",
         seen=f"KL divergence {kl:.4g}, same top token for {same:.1%}",
         severity=severity(recipe, GATE, "4bit"),
-        passed=at_most(kl, loosest.max_kl_divergence)
-        and at_least(same, loosest.min_same_top_token),
+        passed=at_most(kl, most) and at_least(same, least),
         fix="The 4-bit checkpoint is broken: set merging.save_method=merged_16bit.",
     )

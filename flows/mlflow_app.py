@@ -3,7 +3,7 @@
 MLflow answers pages of every port of this machine's loopback, the browser's sign-in included, and
 has no setting against it (`LOCALHOST_ORIGIN_PATTERNS` in its `security_utils.py`). So whatever
 another page asks is refused before MLflow sees it. `mlflow server --app-name` finds the two here
-as entry points of the group `mlflow.app`.
+as entry points of the group `mlflow.app`, by way of `flows.installed`.
 """
 
 from typing import TYPE_CHECKING

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from retune.documents import BYTES, read_yaml
+from retune.environment import ROOT
 from retune.escaping import visible
 from retune.recipe import Recipe, RecipeError, set_value
 
@@ -21,11 +22,14 @@ def load(name: str, assignments: list[str]) -> Recipe:
     return Recipe.parse(values, origin)
 
 
+def deployments_file() -> Path:
+    """Return the `prefect.yaml` of the current folder, else the one that came with retune."""
+    return DEPLOYMENTS if DEPLOYMENTS.is_file() else ROOT / DEPLOYMENTS
+
+
 def deployments() -> dict[str, dict[str, Any]]:
     """Return the parameters of every deployment in `prefect.yaml`, by name. Raises RecipeError."""
-    if not DEPLOYMENTS.is_file():
-        return {}
-    content = _yaml(DEPLOYMENTS)
+    content = _yaml(deployments_file())
     declared = content.get("deployments") if isinstance(content, dict) else None
     found: dict[str, dict[str, Any]] = {}
     for entry in declared if isinstance(declared, list) else []:
@@ -44,7 +48,7 @@ def _read(name: str) -> tuple[Any, str]:
         return _yaml(Path(name)), visible(name)
     known = deployments()
     if name not in known:
-        there = ", ".join(known) or "none: run this in the project's folder"
+        there = ", ".join(known) or "none"
         raise RecipeError(
             f"no deployment {name!r} in {DEPLOYMENTS} (there: {there}); name one, or a .yaml file"
         )

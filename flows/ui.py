@@ -21,6 +21,7 @@ from types import MappingProxyType
 import psutil
 
 from flows import local
+from flows.recipes import deployments_file
 from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, status, ui_file
 from retune.errors import RetuneError
 from retune.processes import listens, name_of, running, this_process
@@ -58,6 +59,7 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         "PREFECT_API_URL": f"{prefect_ui}/api",
         "PREFECT_SERVER_UI_API_URL": f"{prefect_ui}/api",
         "PREFECT_UI_URL": prefect_ui,
+        "RETUNE_HOME": str(home()),  # runs start in the folder of the deployments
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, for nothing used here
     }
     local.reread()
@@ -78,7 +80,7 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         stack.callback(ui_file().unlink, missing_ok=True)
         _close_dead_runs()
         _run("prefect", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
-        _run("prefect", "--no-prompt", "deploy", "--all")
+        _run("prefect", "--no-prompt", "deploy", "--all", folder=deployments_file().parent)
         # One run at a time: two trainings would fight over the machine.
         worker = start(
             "prefect-worker", "prefect", "worker", "start", "--pool", WORK_POOL, "--limit", "1"
@@ -355,9 +357,9 @@ def _runs(worker: int) -> list[psutil.Process]:
     return found
 
 
-def _run(program: str, *arguments: str) -> None:
+def _run(program: str, *arguments: str, folder: Path = Path()) -> None:
     done = subprocess.run(
-        [_program(program), *arguments], capture_output=True, text=True, check=False
+        [_program(program), *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ServerError(

@@ -101,8 +101,13 @@ def is_module(name: str) -> bool:
 
 def counts(module: str, stage: str) -> bool:
     """Tell whether the syntax of one of our modules is part of the stage's key."""
-    exemption = EXEMPT.get(module) or EXEMPT.get(f"{module.rpartition('.')[0]}.*")
+    exemption = exemption_of(module)
     return exemption is None or stage in exemption.counts_in
+
+
+def exemption_of(module: str) -> Exemption | None:
+    """Return the module's own exemption, or that of all modules of its package."""
+    return EXEMPT.get(module) or EXEMPT.get(f"{module.rpartition('.')[0]}.*")
 
 
 def closure(stage: str, task: str) -> tuple[dict[str, Path], set[str]]:

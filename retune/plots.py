@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retune.measures import format_bytes
+from retune.measures import format_bytes, measure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,7 +146,8 @@ def size_and_quality(points: Sequence[Point], path: Path) -> None:
     axes.set_xlim(left=0)
     axes.legend(**_LEGEND)
     axes.set_xlabel("size of the file (GB)")
-    axes.set_ylabel("KL divergence from 16 bits (nats per token)")
+    divergence = measure("kl_divergence")
+    axes.set_ylabel(f"{divergence.title} from 16 bits ({divergence.unit})")
     _save(figure, path)
 
 

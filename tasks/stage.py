@@ -4,7 +4,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import State, Task
 from prefect.cache_policies import NO_CACHE
@@ -17,10 +17,14 @@ SomeOutput = TypeVar("SomeOutput", bound=Output)
 
 
 class Stage(Task[P, SomeOutput]):
-    """A task that hands on its output also when it was made before, as a state of Prefect's."""
+    """A task that hands on its output also when it was made before, as a state of Prefect's.
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        made = super().__call__(*args, **kwargs)
+    Called as the function that it is made of; `submit` and `map` are Prefect's.
+    """
+
+    # Prefect's own takes `return_state` and `wait_for` besides, which no stage is called with.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> SomeOutput:  # type: ignore[override]
+        made: SomeOutput | State[SomeOutput] = super().__call__(*args, **kwargs)
         return made.result() if isinstance(made, State) else made
 
 
@@ -35,11 +39,13 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
         signature = inspect.signature(body)
 
         @functools.wraps(body)
-        def once(*args: P.args, **kwargs: P.kwargs) -> Any:
+        def once(*args: P.args, **kwargs: P.kwargs) -> SomeOutput:
             step: Step = signature.bind(*args, **kwargs).arguments["step"]
             if step.done:
                 made = read_output(step, typing.get_type_hints(body)["return"])
-                return Completed(name="Cached", message=f"made before: {step.folder}", data=made)
+                message = f"made before: {step.folder}"
+                # Prefect takes a state for what its data is.
+                return cast("SomeOutput", Completed(name="Cached", message=message, data=made))
             return body(*args, **kwargs)
 
         return Stage(once, name=name, cache_policy=NO_CACHE, persist_result=False, **options)

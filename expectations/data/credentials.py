@@ -5,7 +5,8 @@ square of its length. So an engine that is linear by its construction finds what
 detector sees only that.
 """
 
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.candidates import any_holds, without_look_arounds
@@ -39,14 +40,18 @@ def detectors() -> tuple[Detector, ...]:
     import re
 
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+    from detect_secrets.plugins.base import BasePlugin, RegexBasedDetector
 
+    kinds: Mapping[str, type[BasePlugin]] = get_mapping_from_secret_type_to_class()
     found = []
-    for kind in get_mapping_from_secret_type_to_class().values():
+    for kind in kinds.values():
         # Public IP addresses are no secret; Artifactory's patterns match capitalised words.
         if kind.__name__ in ("IPPublicDetector", "ArtifactoryDetector"):
             continue
         judge = kind()
-        for pattern in getattr(judge, "denylist", None) or ():
+        if not isinstance(judge, RegexBasedDetector):
+            continue
+        for pattern in judge.denylist:
             flags = "".join(
                 letter for letter, flag in (("i", re.I), ("x", re.X)) if pattern.flags & flag
             )
@@ -78,7 +83,7 @@ def has_secret(texts: "pl.Series") -> "pl.Series":
         for place, candidates in zip(
             places, some.gather(places).str.extract_all(detector.exact), strict=True
         ):
-            verdict = any_holds(candidates, lambda text, by=detector.judge: _is_secret(text, by))
+            verdict = any_holds(candidates, partial(_is_secret, judge=detector.judge))
             verdicts[place] = verdict if verdict is not False else verdicts[place]
     return suspect.scatter(suspect.arg_true(), pl.Series(verdicts, dtype=pl.Boolean))
 

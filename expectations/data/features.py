@@ -28,7 +28,9 @@ def batches(rows: Path, size: int = BATCH) -> "Iterator[pl.DataFrame]":
 
     with pq.ParquetFile(rows) as file:
         for batch in file.iter_batches(size):
-            yield pl.from_arrow(batch)
+            frame = pl.from_arrow(batch)
+            assert isinstance(frame, pl.DataFrame)  # of one column it could be a series
+            yield frame
 
 
 def features(

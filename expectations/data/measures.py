@@ -31,17 +31,19 @@ def measures(
     rows = len(table)
     disposition, scores = table["disposition"], sound_scores(table)
     sources = table.filter(disposition == "accepted")["source_id"].value_counts()
+    of_sources = sources["count"].to_numpy()
     numbers: dict[str, float] = {
-        "accepted": (disposition == "accepted").sum(),
-        "quarantined_share": (disposition == "quarantined").sum() / rows,
-        "largest_source_share": (sources["count"].max() or 0) / max(sources["count"].sum(), 1),
+        "accepted": int((disposition == "accepted").sum()),
+        "quarantined_share": int((disposition == "quarantined").sum()) / rows,
+        "largest_source_share": int(of_sources.max(initial=0)) / max(int(of_sources.sum()), 1),
     }
     new = distribution(scores)
     below = config.score_threshold
     numbers["score_mean"] = new.mean if new else nan
     numbers["score_distinct"] = new.distinct if new else nan
     if below is not None:
-        numbers["score_below_threshold_share"] = float((scores < below).mean()) if new else nan
+        share = int((scores < below).sum()) / len(scores) if new else nan
+        numbers["score_below_threshold_share"] = share
     if new and reference and min(reference.count, new.count) >= LEAST_FOR_DRIFT:
         numbers |= {"score_psi": psi(reference, scores), "score_ks": ks(reference, scores)}
     if agreement is not None:

@@ -126,7 +126,7 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
         **personal.numbers(messages["content"]),
     }
     return judged.with_columns(
-        special_token=text.str.contains_any(rules.control_tokens)
+        special_token=text.str.contains_any(list(rules.control_tokens))
         | pl.when(text.str.contains_any(foreign)).then(code_free.str.contains_any(foreign)),
         mojibake=_confirmed(judged, text.str.contains(MOJIBAKE), _is_mojibake),
         unjudged=pl.any_horizontal([verdict.is_null() for verdict in private.values()]),
@@ -230,7 +230,7 @@ def _has_phrase(text: "pl.Expr", phrases: tuple[str, ...]) -> "pl.Expr":
 
     if not phrases:
         return pl.lit(False)
-    return text.str.contains_any(phrases, ascii_case_insensitive=True)
+    return text.str.contains_any(list(phrases), ascii_case_insensitive=True)
 
 
 def _confirmed(

@@ -30,20 +30,21 @@ def thresholds(table: "pl.DataFrame") -> dict[str, Any]:
     if scores.is_empty():
         table = table.with_columns(score_missing=False)
     disposition = with_disposition(table, defaults)["disposition"]
-    shares = {flaw: float(table[flaw].mean()) for flaw in FLAWS}
+    shares = {flaw: int(table[flaw].sum()) / len(table) for flaw in FLAWS}
+    quarantined = int((disposition == "quarantined").sum()) / len(table)
     found: dict[str, Any] = {
-        "min_rows": max(1, floor(FEWER_ROWS * (disposition == "accepted").sum())),
-        "max_quarantined_share": _with_room(float((disposition == "quarantined").mean())),
-        "max_message_chars": _rounded_up(LONGER * int(table["chars"].max() or 1)),
+        "min_rows": max(1, floor(FEWER_ROWS * int((disposition == "accepted").sum()))),
+        "max_quarantined_share": _with_room(quarantined),
+        "max_message_chars": _rounded_up(LONGER * max((1, *table["chars"].drop_nulls()))),
         "tolerances": {
             flaw: _with_room(share)
             for flaw, share in shares.items()
             if share and not flaw.startswith("score_")
         },
     }
-    sources = table["source"].value_counts()["count"]
+    sources = table["source"].value_counts()["count"].to_list()
     if len(sources) > 1:
-        found["max_source_share"] = _with_room(sources.max() / sources.sum())
+        found["max_source_share"] = _with_room(max(sources) / sum(sources))
     return found | _score_thresholds(scores)
 
 
@@ -53,7 +54,7 @@ def _score_thresholds(scores: "pl.Series") -> dict[str, Any]:
         return {"score_required": False}
     defaults = Validation()
     low, high = seen.quantiles[0], seen.quantiles[-1]
-    step = STEPS_OF_STD * float(scores.std() or 0)
+    step = STEPS_OF_STD * (float(scores.to_numpy().std(ddof=1)) if len(scores) > 1 else 0.0)
     return {
         "score_min": min(defaults.score_min, floor(low)),
         "score_max": max(defaults.score_max, ceil(high)),

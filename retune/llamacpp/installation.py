@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from retune.environment import ROOT
 from retune.errors import RetuneError
 from retune.workspace import cache_dir
 
@@ -19,6 +20,9 @@ PROGRAMS = (
     "retune-tokenize",
 )
 COMPILERS = ("c++", "g++", "clang++")  # looked for in this order, unless CXX names one
+BUILD = "make llamacpp"
+if not (ROOT / "Makefile").is_file():  # installed from a wheel
+    BUILD = f"{sys.executable} -m retune_app.infra.llamacpp.build"
 INSTALL_COMPILER = (
     "install a C++ compiler (Debian: `apt-get install g++`), or set merging.save_method=lora (then"
     " there are no GGUF files)"
@@ -60,12 +64,12 @@ def locate() -> LlamaCpp:
         if not (root / "build.json").is_file():
             raise LlamaCppNotFound(
                 f"RETUNE_LLAMACPP is {named}, which holds no build.json: name a folder made by"
-                " `make llamacpp`, or unset it"
+                f" `{BUILD}`, or unset it"
             )
         if not _fits(root):
             raise LlamaCppNotFound(
                 f"RETUNE_LLAMACPP is {named}, which is for another machine or an older retune:"
-                " run `make llamacpp`, or unset it"
+                f" run `{BUILD}`, or unset it"
             )
         return _installed(root)
     builds = [record.parent for record in cache_dir().glob(f"{build_folder('*').name}/build.json")]
@@ -73,7 +77,7 @@ def locate() -> LlamaCpp:
     if not fitting:
         raise LlamaCppNotFound(
             f"llama.cpp {VERSION} is not installed for this machine (looked in {cache_dir()}):"
-            " run `make llamacpp` (minutes, once)"
+            f" run `{BUILD}` (minutes, once)"
         )
     return _installed(max(fitting, key=lambda root: (root / "build.json").stat().st_mtime))
 

@@ -85,7 +85,7 @@ def perplexity(gguf: Path, text: Path, context: int, threads: int, logits: Path)
     """
     existing(text, "the text to measure on")
     with appearing_whole(logits) as partial:
-        base = ["-f", text, "--kl-divergence-base", partial]
+        base: list[str | Path] = ["-f", text, "--kl-divergence-base", partial]
         done = _measure(gguf, base, context, threads, writes_to=logits.parent)
         check_text_length(done.stderr, text, context)
         check_whole(partial)
@@ -112,7 +112,8 @@ def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergen
         raise ValueError(
             f"{logits} was kept with a context of {kept.context}, not {context}: use the same"
         )
-    base = ["--kl-divergence-base", logits, "--kl-divergence", "--check-tensors"]
+    base: list[str | Path] = ["--kl-divergence-base", logits]
+    base += ["--kl-divergence", "--check-tensors"]
     done = _measure(gguf, base, context, threads)
     found = dict(re.findall(rf"^ *(\S[^:\n]*?) *: +{NUMBER}", done.stdout, re.MULTILINE))
     values = {" ".join(name.split()): float(value) for name, value in found.items()}

@@ -30,8 +30,8 @@ def quantize(
         options = ["--imatrix", existing(imatrix, "the importance matrix").name]
     quantizer = locate().program("llama-quantize")
     with appearing_whole(out) as partial:
-        files = [source.absolute(), partial.absolute()]
-        command = [quantizer, *options, *files, method.upper(), str(threads)]
+        command: list[str | Path] = [quantizer, *options, source.absolute(), partial.absolute()]
+        command += [method.upper(), str(threads)]
         done = run(command, writes_to=out.parent, cwd=imatrix and imatrix.parent)
     # Rows of a length that the method has no blocks for get a larger type; the file is sound.
     if fallback := re.search(r"(\d+) of (\d+) tensor\(s\) required fallback", done.stderr):

@@ -129,7 +129,8 @@ def texts(
                 add_generation_prompt=request["add_generation_prompt"],
                 **request["names"],
             )
-            yield text, require_text(text, chat, request)
+            require_text(text, chat, request)
+            yield text, None
         except Exception as error:
             yield None, words_of(error)
 

@@ -5,9 +5,14 @@ syntax tree tells where content is looked at or changed, and with which texts: s
 for conversations that hold these.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import nodes
+
+if TYPE_CHECKING:
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 CLEAN, MESSAGE, CONTENT = range(3)  # what a value is made of: a message has content inside it
 
@@ -35,6 +40,11 @@ PARTS = frozenset(
 )  # of messages: messages
 COUNTS = frozenset(["length", "count"])
 STRENGTH = ("condition", "change", "trim")
+# Unions, since what is found by a tuple of types is otherwise of no type in particular.
+DECIDING: tuple[type[nodes.If | nodes.CondExpr | nodes.For], ...]
+DECIDING = (nodes.If, nodes.CondExpr, nodes.For)
+NAMING: tuple[type[nodes.Assign | nodes.AssignBlock | nodes.For | nodes.Call], ...]
+NAMING = (nodes.Assign, nodes.AssignBlock, nodes.For, nodes.Call)
 ARITHMETIC = (nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Pow, nodes.Sub)
 LOOKED_AT = (nodes.Filter, nodes.Call, nodes.Getitem, nodes.For, nodes.FilterBlock, *ARITHMETIC)
 MOST_LITERALS = 32
@@ -82,15 +92,15 @@ def _excerpt(line: str, literals: list[Any]) -> str:
     return line[start : start + EXCERPT]
 
 
-def _environment():
+def _environment() -> "ImmutableSandboxedEnvironment":
     """Return an environment that parses as transformers' does."""
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        tags = frozenset({"generation"})
+        tags = {"generation"}  # noqa: RUF012  (jinja2 has a set there)
 
-        def parse(self, parser):
+        def parse(self, parser: "Parser") -> nodes.Node:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body).set_lineno(line)
@@ -117,10 +127,10 @@ class _Flow:
         while self._learnt():
             pass
 
-    def sites(self):
+    def sites(self) -> "Iterator[tuple[int, str, Any, _Flow]]":
         """Yield line, kind, expression and this, for each place that depends on content."""
-        for node in self._tree.find_all((nodes.If, nodes.CondExpr, nodes.For)):
-            test = node.test
+        for deciding in self._tree.find_all(DECIDING):
+            test = deciding.test
             if test is not None and self._level(test) == CONTENT:
                 yield test.lineno, "condition", test, self
         for node in self._tree.find_all(LOOKED_AT):
@@ -147,7 +157,7 @@ class _Flow:
 
     def _learnt(self) -> bool:
         before = dict(self._levels)
-        for node in self._tree.find_all((nodes.Assign, nodes.AssignBlock, nodes.For, nodes.Call)):
+        for node in self._tree.find_all(NAMING):
             if isinstance(node, nodes.Assign):
                 self._assign(node.target, node.node)
             elif isinstance(node, nodes.AssignBlock):
@@ -159,13 +169,13 @@ class _Flow:
                 self._pass(self._macros[node.node.name], node)
         return self._levels != before
 
-    def _assign(self, target: nodes.Node, value: nodes.Expr) -> None:
-        is_namespace = (
-            isinstance(value, nodes.Call)
+    def _assign(self, target: nodes.Node, value: nodes.Node) -> None:
+        if (
+            isinstance(target, nodes.Name)
+            and isinstance(value, nodes.Call)
             and isinstance(value.node, nodes.Name)
             and value.node.name == "namespace"
-        )
-        if is_namespace and isinstance(target, nodes.Name):
+        ):
             for pair in value.kwargs:
                 self._learn((target.name, pair.key), self._level(pair.value))
         else:
@@ -232,8 +242,9 @@ class _Flow:
             owner = self._level(node.node.node)
             if owner == MESSAGE:  # .get('role'), .items()
                 first = node.args[0] if node.args else None
-                named = isinstance(first, nodes.Const) and node.node.attr == "get"
-                return _of_key(MESSAGE, first.value) if named else CONTENT
+                if isinstance(first, nodes.Const) and node.node.attr == "get":
+                    return _of_key(MESSAGE, first.value)
+                return CONTENT
             return CONTENT if owner or given else CLEAN
         return CONTENT if given else CLEAN
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Report(BaseModel):
+class ExaminationReport(BaseModel):
     """Everything that was checked; `parity` is None if there was no GGUF to compare with."""
 
     base: str
@@ -30,7 +30,7 @@ class Report(BaseModel):
     parity: Parity | None
 
 
-def examine(model: Model, revision: str | None, gguf: bool) -> Report:
+def examine(model: Model, revision: str | None, gguf: bool) -> ExaminationReport:
     """Check tokenizer and template of `model`, and if there will be a `gguf`, a tiny one with them.
 
     Raises ChatFormatError for a base that cannot be brought into ChatML at all.
@@ -42,7 +42,7 @@ def examine(model: Model, revision: str | None, gguf: bool) -> Report:
     if gguf:
         found, parity = _in_llamacpp(model, revision, tokenizer)
         checks += found
-    return Report(
+    return ExaminationReport(
         base=model.base,
         chat_tokens=model.chat_tokens,
         tokenizer=type(tokenizer).__name__,

@@ -7,7 +7,7 @@ from retune.recipe import Recipe
 from retune.records import Conformance, Pins
 from retune.sources import unchanged
 from retune.workspace import Step, building
-from tasks.conform.examination import Report, examine
+from tasks.conform.examination import ExaminationReport, examine
 from tasks.stage import stage
 
 
@@ -33,7 +33,7 @@ def conform(recipe: Recipe, pins: Pins, step: Step) -> Conformance:
         )
 
 
-def _tell(report: Report) -> None:
+def _tell(report: ExaminationReport) -> None:
     logger = get_run_logger()
     passed = sum(check.passed for check in report.checks)
     compared = sum(report.parity.texts.values()) if report.parity else 0

@@ -37,7 +37,7 @@ class EvaluateJob(BaseModel):
     prompts: list[list[dict[str, str]]]
 
 
-class Answer(BaseModel):
+class GeneratedAnswer(BaseModel):
     """What a model said in its turn; `stopped` if it ended the turn by itself."""
 
     text: str
@@ -90,7 +90,9 @@ def mean_loss(model: Any, rows: list[list[int]], pad: int, batch_size: int) -> f
     return total / count if count else math.nan
 
 
-def answer(model: Any, tokenizer: "PreTrainedTokenizerBase", job: EvaluateJob) -> list[Answer]:
+def answer(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", job: EvaluateJob
+) -> list[GeneratedAnswer]:
     """Return the greedy answer to each prompt, up to its end-of-turn token."""
     import torch
 
@@ -105,7 +107,7 @@ def answer(model: Any, tokenizer: "PreTrainedTokenizerBase", job: EvaluateJob) -
             for number, tokens in zip(numbers, new, strict=True):
                 turn = _first_turn(tokens, settings.eos_token_id)
                 stopped = len(turn) < len(tokens)
-                answers[number] = Answer(text=tokenizer.decode(turn), stopped=stopped)
+                answers[number] = GeneratedAnswer(text=tokenizer.decode(turn), stopped=stopped)
     return [answers[number] for number in range(len(ids))]
 
 

@@ -19,6 +19,7 @@ from retune.templates import TemplateRefused, render, rendering
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
 BATCH = 2000  # rows that are rendered and tokenised together; bounds memory, not results
@@ -127,7 +128,9 @@ class Proof:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self._is_lossless = is_lossless(tokenizer)
-        self._ids = tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer)))
+        ids = tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer)))
+        assert isinstance(ids, list)  # of a list, it is one
+        self._ids = ids
         self._emitted: dict[tuple[str, ...], int] = {}
 
     def check(self, chats: "pl.DataFrame") -> None:
@@ -157,7 +160,8 @@ class Proof:
         import polars as pl
 
         decoded = pl.Series(decode(self._tokenizer, chats["input_ids"].to_list()))
-        lost = (~decoded.str.ends_with(chats["text"])).arg_true()
+        is_kept = pl.lit(decoded).str.ends_with(pl.col("text"))
+        lost = (~chats.select(is_kept.alias("is_kept"))["is_kept"]).arg_true()
         if len(lost):
             at = lost[0]
             raise ChatFormatError(
@@ -194,7 +198,7 @@ def token_statistics(lengths: "np.ndarray", max_length: int) -> dict[str, float]
     }
 
 
-def _schema():
+def _schema() -> "pa.Schema":
     import pyarrow as pa
 
     message = pa.struct([("role", pa.string()), ("content", pa.string())])

@@ -30,7 +30,7 @@ def format_chats(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Chats:
         strip_code(build.path / "tokenizer")
         share = recipe.formatting.held_out_share
         lengths, held_out = write_chats(rows.path, tokenizer, share, build.path)
-        metrics = {"rows/train": len(lengths), "rows/held_out": held_out}
+        metrics: dict[str, float] = {"rows/train": len(lengths), "rows/held_out": held_out}
         metrics |= token_statistics(lengths, model.max_length)
         _show(build.path / "train.parquet", metrics)
         length_histogram(lengths, model.max_length, build.path / "lengths.png")

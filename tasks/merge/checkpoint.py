@@ -35,7 +35,7 @@ class Checkpoint:
     def __init__(self, model: str, revision: str | None, setting: str) -> None:
         self.model, self._setting = model, setting
         self._files = _files(model, revision, setting)
-        self._quantized = {
+        self._quantized: dict[str, list[str]] = {
             name.partition(STATE)[0]: [] for name in self._files if STATE in name
         }  # weights in 4 bits, with the names of what was stored beside them
         for name in self._files:
@@ -74,12 +74,13 @@ class Checkpoint:
             return file.get_tensor(name)
 
     def _dequantized(self, name: str) -> "torch.Tensor":
+        import torch
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
         beside = {
             part.removeprefix(f"{name}."): self._stored(part) for part in self._quantized[name]
         }
-        state = QuantState.from_dict(beside, device=device())
+        state = QuantState.from_dict(beside, device=torch.device(device()))
         return dequantize_4bit(self._stored(name).to(device()), state).cpu()
 
 
@@ -89,8 +90,9 @@ def _files(model: str, revision: str | None, setting: str) -> dict[str, Path]:
 
     if index := _file(model, revision, INDEX):
         files = require_file_names(json.loads(index.read_text()).get("weight_map"), model, setting)
-        paths = {file: _file(model, revision, file) for file in set(files.values())}
-        if lost := [file for file, path in paths.items() if path is None]:
+        named = set(files.values())
+        paths = {file: path for file in named if (path := _file(model, revision, file))}
+        if lost := named - paths.keys():
             raise CheckpointError(f"{setting}: {model} lacks {min(lost)}, which its index names")
         return {name: paths[file] for name, file in files.items()}
     if single := _file(model, revision, SINGLE):
@@ -140,7 +142,7 @@ def write(
 
     sizes = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
     plan = split_torch_state_dict_into_shards(sizes, max_shard_size=most)
-    sums = {}
+    sums: dict[str, int] = {}
     for file, names in plan.filename_to_tensors.items():
         shard = {name: tensor(name).contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
@@ -156,7 +158,7 @@ def checksum(tensor: "torch.Tensor") -> int:
     """Return a CRC-32 of a tensor's bytes."""
     import torch
 
-    return zlib.crc32(tensor.flatten().view(torch.uint8).numpy())
+    return zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data)
 
 
 def damaged(folder: Path, sums: Mapping[str, int]) -> list[str]:

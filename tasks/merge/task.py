@@ -45,28 +45,29 @@ def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         unchanged(model.base, pins.model, "model.base"),
         unchanged(merging.base_16bit, pins.base_16bit, "merging.base_16bit"),
     ):
-        work = Work(adapter, chats, recipe, pins, build.path)
+        work = MergeSession(adapter, chats, recipe, pins, build.path)
         trained = work.ask_trained()
         seen = {name: work.candidate(name, base) for name, base in work.bases(trained).items()}
         onto = nearest(seen)
         get_run_logger().info("merged onto %s: %s", onto, describe(seen))
         work.keep(onto)
-        best, models = seen[onto], ("model",)
+        best, models = seen[onto], ["model"]
         if merging.save_method == "merged_4bit":
-            seen["4bit"], models = work.four_bit(), ("model", "model-4bit")
+            seen["4bit"] = work.four_bit()
+            models.append("model-4bit")
         remove(work.yardstick.logits)
         return build.finish(
             Merged,
             metrics=best | by_candidate(seen),
             params={"merged_onto": onto},
             files=(LOG,),
-            models=models,
+            models=tuple(models),
         )
 
 
 @dataclass(frozen=True)
-class Work:
-    """The work of one merge in its build folder; each step is a child process of its own."""
+class MergeSession:
+    """What one merge works with, in its build folder; each step is a child process of its own."""
 
     adapter: Adapter
     chats: Chats
@@ -102,7 +103,7 @@ class Work:
     def bases(self, trained: Event) -> dict[str, Base]:
         """Return the weights to merge onto, by the names that `merging.onto` has for them.
 
-        Raises ValueError if there are none such.
+        Raises RecipeError if there are none such.
         """
         own = Base(name=self.recipe.model.base, revision=self.revision, setting="model.base")
         if not trained["in_4bit"]:

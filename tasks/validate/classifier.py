@@ -24,14 +24,14 @@ def pinned(recipe: Recipe, pins: Pins) -> Recipe:
     return recipe.model_copy(update={"validation": validation})
 
 
-class Work(NamedTuple):
+class ScoringRequest(NamedTuple):
     """The rows to give a score, and those whose stored score (`row`, `score`) is checked."""
 
     unscored: "pl.Series"
     checked: "pl.DataFrame"
 
 
-def planned(table: "pl.DataFrame", config: Validation) -> Work | None:
+def planned(table: "pl.DataFrame", config: Validation) -> ScoringRequest | None:
     """Return what the recipe asks of the classifier for a feature table; None if nothing.
 
     Only sound rows are scored: the others are not trained on.
@@ -52,7 +52,7 @@ def planned(table: "pl.DataFrame", config: Validation) -> Work | None:
     checked = stored.filter(pl.col("row").is_in(chosen)).select("row", "score")
     if unscored.is_empty() and checked.is_empty():
         return None
-    return Work(unscored["row"], checked)
+    return ScoringRequest(unscored["row"], checked)
 
 
 class Answers(NamedTuple):
@@ -64,17 +64,19 @@ class Answers(NamedTuple):
     version: str
 
 
-def score(rows: Path, work: Work, config: Classifier, say: Callable[[str], None]) -> Answers:
+def score(
+    rows: Path, request: ScoringRequest, config: Classifier, say: Callable[[str], None]
+) -> Answers:
     """Return what the classifier says of the rows that it is asked about.
 
     Finished shards stay in the home folder: what was scored once is not scored again, by any run.
     """
     import polars as pl
 
-    wanted = pl.concat([work.unscored, work.checked["row"]])
+    wanted = pl.concat([request.unscored, request.checked["row"]])
     done = score_rows(rows, wanted, config, home() / "scores", say)
     say(f"scored {len(wanted):,} rows with {config.model} at {done.version}")
-    new = done.scores.filter(pl.col("row").is_in(work.unscored.implode()))
-    again = done.scores.filter(pl.col("row").is_in(work.checked["row"].implode()))
-    agree = agreement(work.checked, again, config.tolerance) if len(again) else None
+    new = done.scores.filter(pl.col("row").is_in(request.unscored.implode()))
+    again = done.scores.filter(pl.col("row").is_in(request.checked["row"].implode()))
+    agree = agreement(request.checked, again, config.tolerance) if len(again) else None
     return Answers(new, agree, done.version)

@@ -1,6 +1,8 @@
 """The texts in a benchmark file; as a script the confined child of `tasks.validate.prompts`."""
 
 import json
+from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +41,7 @@ def texts(path: Path) -> list[str]:
 def _texts(path: Path) -> list[str]:
     import polars as pl
 
-    readers = {
+    readers: dict[str, Callable[[BufferedReader], pl.DataFrame]] = {
         ".jsonl": pl.read_ndjson,
         ".json": pl.read_json,
         ".parquet": pl.read_parquet,

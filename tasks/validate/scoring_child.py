@@ -190,7 +190,7 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 @dataclass
-class Batch:
+class TokenBatch:
     """Rows for one forward pass: `places` in their shard, and `ids` (rows × longest), padded right.
 
     `mask` is 1 for tokens and 0 for padding; None where nothing is padded, which lets SDPA use its
@@ -202,10 +202,10 @@ class Batch:
     mask: "np.ndarray | None"
     tokens: int
 
-    def first(self, rows: int) -> "Batch":
+    def first(self, rows: int) -> "TokenBatch":
         """Return a batch of the first rows only (its `tokens` are still all)."""
         mask = None if self.mask is None else self.mask[:rows]
-        return Batch(self.places[:rows], self.ids[:rows], mask, self.tokens)
+        return TokenBatch(self.places[:rows], self.ids[:rows], mask, self.tokens)
 
 
 class Scorer:
@@ -217,7 +217,8 @@ class Scorer:
         self.config = config
         self.tokenizer = tokenizer
         self.commit: str | None = getattr(model.config, "_commit_hash", None)
-        self.exact = model.to(device()).eval()
+        # Its decorator hides from type checkers that it is a method.
+        self.exact = model.to(device()).eval()  # type: ignore[arg-type]
         self.fast = _with_half_encoder(self.exact) if device() == "cuda" else None
         self._checked = self.fast is None
 
@@ -226,7 +227,7 @@ class Scorer:
         """What the encoder computes in: float16 or float32."""
         return "float16" if self.fast else "float32"
 
-    def batches(self, texts: list[str]) -> list[Batch]:
+    def batches(self, texts: list[str]) -> list[TokenBatch]:
         """Tokenise, cut to max_length, and sort into batches of like lengths, the longest first."""
         rows = self._encoded(texts)
         return [self._batch(places, rows) for places in self._places([*map(len, rows)])]
@@ -260,7 +261,7 @@ class Scorer:
         # An empty text without special tokens is one padding token; no model takes 0 tokens.
         return min(-(-max(length, 1) // ALIGNMENT) * ALIGNMENT, self.config.max_length)
 
-    def _batch(self, places: list[int], rows: list[list[int]]) -> Batch:
+    def _batch(self, places: list[int], rows: list[list[int]]) -> TokenBatch:
         import numpy as np
 
         lengths = np.array([len(rows[place]) for place in places])
@@ -268,11 +269,11 @@ class Scorer:
         ids = np.full(mask.shape, self.tokenizer.pad_token_id, np.int64)
         ids[mask] = np.fromiter(chain.from_iterable(rows[place] for place in places), np.int64)
         padded = None if mask.all() else mask.astype(np.int64)
-        return Batch(places, ids, padded, int(lengths.sum()))
+        return TokenBatch(places, ids, padded, int(lengths.sum()))
 
-    def scores(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, "np.ndarray"]]:
+    def scores(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[TokenBatch, "np.ndarray"]]:
         """Yield each batch with its scores (float32), one batch behind the GPU's work."""
-        waiting: tuple[Batch, torch.Tensor] | None = None
+        waiting: tuple[TokenBatch, torch.Tensor] | None = None
         for batch in batches:
             if not self._checked:
                 self._check(batch)
@@ -283,16 +284,17 @@ class Scorer:
         if waiting:
             yield self._arrived(*waiting)
 
-    def _check(self, batch: Batch) -> None:
+    def _check(self, batch: TokenBatch) -> None:
         """Drop the float16 encoder if it is off by more than TOLERANCE, or overflows."""
         few = batch.first(CHECKED_ROWS)
+        assert self.fast is not None
         off = (self._forward(self.fast, few) - self._forward(self.exact, few)).abs().max().item()
         if not off <= TOLERANCE:  # NaN too
             print(f"float16 scores are off by {off:.4f}, so float32 it is")
             self.fast = None
         self._checked = True
 
-    def _arrived(self, batch: Batch, given: "torch.Tensor") -> tuple[Batch, "np.ndarray"]:
+    def _arrived(self, batch: TokenBatch, given: "torch.Tensor") -> tuple[TokenBatch, "np.ndarray"]:
         import numpy as np
 
         scores = given.cpu().numpy()
@@ -300,7 +302,7 @@ class Scorer:
             scores = self._forward(self.exact, batch).cpu().numpy()
         return batch, scores
 
-    def _forward(self, model: "PreTrainedModel", batch: Batch) -> "torch.Tensor":
+    def _forward(self, model: "PreTrainedModel", batch: TokenBatch) -> "torch.Tensor":
         """Return the scores (float32) of a batch, on the device and perhaps still being computed."""
         import torch
 

@@ -72,8 +72,8 @@ def settle(
     recipe says so), `scores.json` (their distribution, the next run's reference) and, if the recipe
     says so, `quarantine_rows.parquet`, the quarantined rows as they are. `say` is told how it goes.
     """
-    work = planned(table, rules.config)
-    answers = score(rows, work, rules.config.classifier, say) if work else None
+    request = planned(table, rules.config)
+    answers = score(rows, request, rules.config.classifier, say) if request else None
     table = with_scores(table, rules.config, answers.scores if answers else None)
     table = with_disposition(table, rules.config)
     _write(rows, table, rules, folder)
@@ -154,6 +154,9 @@ def counts(table: "pl.DataFrame") -> dict[str, float]:
     disposition = table["disposition"]
     return {
         "rows": len(table),
-        **{name: (disposition == name).sum() for name in ("accepted", "quarantined", "filtered")},
+        **{
+            name: int((disposition == name).sum())
+            for name in ("accepted", "quarantined", "filtered")
+        },
         **{f"flaws/{flaw}": int(table[flaw].sum()) for flaw in FLAWS},
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from retune.measures import measure
 from retune.recipe.methods import DEFAULT
 from tests import canary
 from tests.tasks.conftest import make_base
@@ -184,6 +185,25 @@ def test_the_run_is_in_mlflow_with_a_child_per_quant(first, project):
     }
     documents = client.list_artifacts(parent.info.run_id, "validate")
     assert {"validate/report.json", "validate/data_docs"} <= {file.path for file in documents}
+
+
+def test_every_metric_is_in_the_table_of_measures(first, project):
+    _, parent, children = project.newest_mlflow_run()
+    for run in (parent, *children):
+        names = [name for name in run.data.metrics if not name.startswith("system/")]
+        assert all(measure(name.partition("/")[2]).title for name in names)
+
+
+def test_the_run_tells_where_it_comes_from(first, project):
+    client, parent, _ = project.newest_mlflow_run()
+    folder = Path(client.download_artifacts(parent.info.run_id, "provenance"))
+    given = yaml.safe_load((project.folder / "recipe.yaml").read_text())
+    assert yaml.safe_load((folder / "recipe.yaml").read_text()) == given
+    pins = json.loads((folder / "pins.json").read_text())
+    assert parent.data.tags["retune.pin.dataset"] == pins["dataset"]
+    (dataset,), (model,) = parent.inputs.dataset_inputs, parent.inputs.model_inputs
+    assert dataset.dataset.name == "good.jsonl"
+    assert client.get_logged_model(model.model_id).tags["retune.pin"] == pins["model"]
 
 
 def test_a_second_run_reuses_every_stage(first, project):

@@ -138,3 +138,10 @@ def test_a_wrong_list_of_deployments_says_so(tmp_path, monkeypatch, text, expect
 def test_the_shipped_recipes_are_read_as_prefect_reads_them():
     read = {name: entry.get("parameters") for name, entry in DECLARED.items()}
     assert recipes.deployments() == read
+
+
+def test_deployments_come_from_here_or_else_with_retune(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipes.deployments().keys() == DECLARED.keys()
+    (tmp_path / "prefect.yaml").write_text("deployments: [{name: mine}]")
+    assert recipes.deployments() == {"mine": {}}

@@ -12,11 +12,13 @@ from pydantic import BaseModel
 
 from retune.child import ChildFailed, ChildRefused, run_child
 from retune.environment import ROOT
+from retune.errors import RetuneError
 
 CHILD = """
 import os, signal, subprocess, sys, time
 from pydantic import BaseModel
 from retune.child import emit, main
+from retune.errors import RetuneError
 
 class Job(BaseModel):
     what: str
@@ -25,11 +27,12 @@ def work(job):
     print("chatter")
     emit("begin", pid=os.getpid())
     if job.what == "refuse":
-        raise ValueError("rows is 0; use more")
+        raise RetuneError("rows is 0; use more")
     if job.what == "paint":
-        raise ValueError("row says \\x1b[2J\\rACCEPTED")
+        raise RetuneError("row says \\x1b[2J\\rACCEPTED")
     if job.what == "crash":
-        raise RuntimeError("broke")
+        import numpy as np
+        np.zeros(3).reshape(2, 2)
     if job.what == "exit":
         print("\\x1b[32mACCEPTED")
         os._exit(3)
@@ -83,10 +86,18 @@ def test_a_refusal_is_one_clear_message(script, tmp_path):
         run_child(script, Job(what="refuse"), tmp_path / "log.txt")
 
 
-def test_a_crash_names_its_last_line_and_the_log(script, tmp_path):
-    with pytest.raises(ChildFailed, match=r"RuntimeError: broke; the full log is .*log\.txt"):
+def test_a_crash_names_its_stage_its_place_and_the_log(script, tmp_path):
+    """A library's ValueError, too, is no mistake of a person."""
+    with pytest.raises(ChildFailed) as crash:
         run_child(script, Job(what="crash"), tmp_path / "log.txt")
+    first, *frames, last = str(crash.value).splitlines()
+    assert first == (
+        f"{tmp_path.name} failed: ValueError: cannot reshape array of size 3 into shape (2,2)"
+    )
+    assert any(f'File "{script}"' in line and "in work" in line for line in frames)
+    assert last == f"The full log is {tmp_path / 'log.txt'}"
     assert "Traceback" in (tmp_path / "log.txt").read_text()
+    assert not isinstance(crash.value, RetuneError)
 
 
 def test_a_silent_end_is_explained(script, tmp_path):

@@ -17,7 +17,7 @@ from retune.records import Check, Conformance, Pins
 from retune.sources import pin
 from retune.workspace import Step, read_output
 from tasks.conform.checks import CHATS, tokenizer_checks
-from tasks.conform.examination import Report, examine
+from tasks.conform.examination import ExaminationReport, examine
 from tasks.conform.parity import gguf_checks, header_checks, save_tiny
 from tasks.conform.task import conform
 from tasks.conform.texts import PER_KIND, texts
@@ -101,7 +101,7 @@ def report_of(output: Conformance) -> dict:
     return report
 
 
-def judged(report: Report, folder: Path, monkeypatch):
+def judged(report: ExaminationReport, folder: Path, monkeypatch):
     """Return the verdicts on an output with this report."""
     monkeypatch.setenv("RETUNE_HOME", str(folder))
     output = Conformance(step=STEP, started=datetime.now(UTC), seconds=0)
@@ -138,14 +138,18 @@ def test_llamacpp_has_no_say_if_there_will_be_no_gguf(tmp_path, monkeypatch):
     assert all(check.passed for check in report.checks)
     assert report.parity is None
     output = run(base, tmp_path, monkeypatch, merging={"save_method": "lora"})
-    assert Report.model_validate_json((output.folder / "report.json").read_text()) == report
+    assert (
+        ExaminationReport.model_validate_json((output.folder / "report.json").read_text()) == report
+    )
     require(conforming.judgement(output, recipe(base)))
 
 
 def test_what_a_base_says_forges_no_line_of_the_error(tmp_path, monkeypatch):
     said = "\x1b[32mall is well\n- EOS: passed\u202e"
     check = Check(name="it can be read", passed=False, seen=said, fix="repair it")
-    report = Report(base="b\x07", chat_tokens="add", tokenizer="t", checks=[check], parity=None)
+    report = ExaminationReport(
+        base="b\x07", chat_tokens="add", tokenizer="t", checks=[check], parity=None
+    )
     with pytest.raises(Rejected) as error:
         require(judged(report, tmp_path, monkeypatch))
     assert str(error.value).splitlines() == [
@@ -251,7 +255,7 @@ def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_pat
     odd = shutil.copytree(base, tmp_path / "base")
     (odd / "chat_template.jinja").write_text(template)
     output = run(odd, tmp_path, monkeypatch)
-    assert Report.model_validate(report_of(output)).checks
+    assert ExaminationReport.model_validate(report_of(output)).checks
     judgement = conforming.judgement(output, recipe(odd))
     assert judgement.failed == []
     line, whole = (verdict for verdict in judgement.verdicts if not verdict.passed)
@@ -319,7 +323,9 @@ def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tmp_path, mo
     plain["model"]["ignore_merges"] = False
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(plain))
     checks, parity = gguf_checks(tmp_path / "out.gguf", tokenizer)
-    report = Report(base="b", chat_tokens="add", tokenizer="t", checks=checks, parity=parity)
+    report = ExaminationReport(
+        base="b", chat_tokens="add", tokenizer="t", checks=checks, parity=parity
+    )
     with pytest.raises(Rejected, match="in Hugging Face's tokenizer and") as error:
         require(judged(report, tmp_path / "home", monkeypatch))
     assert error.match(

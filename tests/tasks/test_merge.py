@@ -460,7 +460,7 @@ class TestTrainedOn4Bits:
 
         def bases(**merging):
             recipe = recipe_of(at_home, model, **merging)
-            work = stage.Work(trained.adapter, at_home.chats, recipe, PINS, tmp_path)
+            work = stage.MergeSession(trained.adapter, at_home.chats, recipe, PINS, tmp_path)
             return work.bases(told)
 
         assert {
