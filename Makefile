@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test ui env llamacpp demo-data lock lint help
+.PHONY: demo test ui env llamacpp demo-data docs lock lint help
 
 help:
 	@echo "make demo   set everything up and run the demo recipe, on the CPU"
@@ -34,6 +34,10 @@ demo-data: env
 
 lint: env
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The reference of all settings, docs/settings.md, from the code.
+docs: env
+	@$(BIN)/python -m infra.settings
 
 # Takes newer versions only where pyproject.toml asks for them: delete a line of the lock to renew it.
 lock: env

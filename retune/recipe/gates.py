@@ -30,13 +30,14 @@ def is_known(key: str) -> bool:
 
 
 class Gates(Section):
-    """What happens when an expectation is not met; see retune/recipe/gates.py for the names."""
+    """What happens when an expectation is not met; the names are in docs/settings.md."""
 
     severities: dict[Line, Severity] = Field(
         default_factory=dict,
         max_length=1000,
         description="critical (ends the run), warning (is shown) or info (is logged), by gate and "
-        "expectation, e.g. {merge.kl: warning}; those of the data gate are validation.severities.",
+        "expectation, e.g. {merge.kl_divergence: warning}; those of the data gate are "
+        "validation.severities.",
     )
 
     @field_validator("severities")
