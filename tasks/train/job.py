@@ -1,4 +1,4 @@
-"""What a training child is told, and the errors it answers with."""
+"""The job of a training child, and the errors that end it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from retune.config import Model, Training
 
 
 class Fit(BaseModel):
-    """How the effective batch runs on this machine; `reason` says why, for people."""
+    """How the effective batch runs on this machine; `reason` says why, in messages."""
 
     batch_size: int
     gradient_accumulation: int
@@ -17,9 +17,10 @@ class Fit(BaseModel):
 
 
 class TrainJob(BaseModel):
-    """`folder` gets `adapter/`, `checkpoints/`, `training_log.jsonl`, `usage.json`, `fit.json`.
+    """One training. Its output goes to `folder`: `adapter/`, `checkpoints/`, `training_log.jsonl`,
+    `first_pack.txt`, `usage.json` and `fit.json`.
 
-    `fit` overrides the recipe's batch size and checkpointing after memory ran out.
+    `fit` overrides the recipe's batch size and gradient checkpointing after memory ran out.
     """
 
     rows: Path
@@ -40,9 +41,13 @@ class TrainJob(BaseModel):
         return self.folder / "training_log.jsonl"
 
 
-class Hopeless(ValueError):
+class NoTrainableTokens(ValueError):
+    """No row has a token to train on; the message names the settings that decide it."""
+
+
+class TrainingDiverged(ValueError):
     """Going on would not give a usable model; the message names the step and what to try."""
 
 
-class Interrupted(ValueError):
+class TrainingInterrupted(ValueError):
     """Ended on purpose before the last step; a checkpoint of that step is kept."""
