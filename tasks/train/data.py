@@ -190,7 +190,9 @@ def make_collator(pad: int, flat: bool, lengths: str | None) -> Any:
 
 def shown(pack: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return one pack as text, with ⟦what is not trained on⟧ in brackets."""
-    pieces, group, masked = [], [], None
+    pieces: list[tuple[bool | None, str]] = []
+    group: list[int] = []
+    masked: bool | None = None
     for token, label in zip(pack["input_ids"], pack["labels"], strict=True):
         if (label == IGNORED) != masked and group:
             pieces.append((masked, tokenizer.decode(group)))

@@ -24,9 +24,9 @@ class Usage:
 
     def __init__(self, file: Path, gpus: int) -> None:
         self._file = file
+        self._before: list[dict[str, Any]] = []
         with suppress(FileNotFoundError, ValueError):
             self._before = json.loads(file.read_text())
-        self._before: list[dict[str, Any]] = getattr(self, "_before", [])
         self._gpus, self._start = gpus, time.monotonic()
         self._joules = energy()
 
@@ -35,12 +35,11 @@ class Usage:
         write_whole(self._file, json.dumps([*self._before, self._now()]))
 
     def _now(self) -> dict[str, Any]:
-        joules = energy()
-        counted = joules is not None and self._joules is not None
+        before, joules = self._joules, energy()
         return {
             "seconds": time.monotonic() - self._start,
             "gpus": self._gpus,
-            "kwh": (joules - self._joules) / 3.6e6 if counted else None,
+            "kwh": None if before is None or joules is None else (joules - before) / 3.6e6,
         }
 
     def gpu_hours(self) -> float:

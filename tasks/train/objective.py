@@ -55,7 +55,7 @@ class Objective(Protocol):
 def make_objective(
     job: TrainJob, backend: Backend, tokenizer: "PreTrainedTokenizerBase"
 ) -> Objective:
-    """Return the objective that the job's recipe names; supervised fine-tuning is the only one."""
+    """Return the job's objective: supervised fine-tuning, the only one so far."""
     return SupervisedFineTuning(job, backend, tokenizer)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from retune.workspace import mark
 from tasks.train import checkpoints, data, distributed, fitting, meter
 from tasks.train.health import Health, exhausted_cap
 from tasks.train.job import Fit, NoTrainableTokens, TrainingDiverged, TrainJob
+from tasks.train.objective import make_objective
+from tasks.train.trainer import trainer_settings
 from tests.tasks.conftest import make_tokenizer
 
 TURNS = [
@@ -250,6 +253,23 @@ def test_processes_that_train_together_take_the_most_frugal_fit():
     ]
     assert fitting.most_frugal(fits) == fits[2]
     assert fitting.most_frugal(fits[:2]) == fits[1]
+
+
+class Preference:
+    """The part of another objective that names its trainer's settings."""
+
+    def trainer_settings(self):
+        return SimpleNamespace, {"beta": 0.1}
+
+
+def test_an_objective_adds_its_settings_to_the_recipes(tokenizer, tmp_path):
+    job = job_of([[1]], tokenizer, tmp_path, optimizer="adamw_torch", learning_rate=1e-5)
+    fit = fitting.as_written(job.config, 1)
+    settings = trainer_settings(job, Preference(), fit, steps=7)
+    assert (settings.beta, settings.max_steps, settings.learning_rate) == (0.1, 7, 1e-5)
+    assert not hasattr(settings, "packing")  # only supervised fine-tuning packs
+    supervised = trainer_settings(job, make_objective(job, None, tokenizer), fit, steps=7)
+    assert (supervised.packing, supervised.max_length, supervised.max_steps) == (False, 64, 7)
 
 
 @pytest.mark.parametrize(
