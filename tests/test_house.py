@@ -174,7 +174,7 @@ DELETES = {
     ("retune/llamacpp/process.py", "appearing_whole", "replace"): "the program's own output file",
     ("retune/llamacpp/process.py", "appearing_whole", "unlink"): "a temporary file made above it",
     ("tasks/train/checkpoints.py", "seal", "rename"): "the seal of a checkpoint",
-    ("tasks/train/loop.py", "cut_log", "rename"): "the training log that it has read",
+    ("tasks/train/training_log.py", "cut_log", "rename"): "the training log that it has read",
     ("tasks/train/trl_child.py", "_run_workers", "unlink"): "the workers' own result file",
     ("tasks/merge/task.py", "keep", "rename"): "a candidate of the stage's own build folder",
     ("tasks/validate/scoring_child.py", "write", "replace"): "a shard's own file of scores",

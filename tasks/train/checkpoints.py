@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there: sealed when written, proven when read.
+"""Checkpoints that are whole or not there: sealed when written, verified when read.
 
 The trainer writes a checkpoint file by file. It counts only once `sealed.json` lies in it, which
 names each file's size and SHA-256 and appears by a rename after all files are on the disk.
 
-The seal proves that a checkpoint is whole, not who wrote it: what lies in our own home folder is
+The seal proves that a checkpoint is whole, not who wrote it: files in our own home folder are
 trusted. The trainer reads it with `weights_only`, but the index of a split one is a pickle.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from retune.workspace import remove
 
 SEAL = "sealed.json"
-KEPT = 2  # of the newest, besides the best
+NEWEST_COUNT = 2  # checkpoints that are kept besides the best
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ def step_of(checkpoint: Path) -> int:
 
 
 def seal(checkpoint: Path, held_out_loss: float) -> None:
-    """Declare a checkpoint complete, with the loss by which the best is kept."""
+    """Mark a checkpoint as complete, with the loss by which the best is kept."""
     files = {}
     for path in sorted(checkpoint.rglob("*")):
         if path.is_file():
-            files[str(path.relative_to(checkpoint))] = _proof(path, sync=True)
+            files[str(path.relative_to(checkpoint))] = _size_and_hash(path, sync=True)
     temporary = checkpoint / f".{SEAL}"
     temporary.write_text(json.dumps({"held_out_loss": held_out_loss, "files": files}))
     _sync(temporary)
@@ -44,15 +44,15 @@ def newest_whole(folder: Path) -> Path | None:
     Damaged ones are removed with a warning: the trainer will write the same steps again.
     """
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
-        problem = flaw(checkpoint)
-        if problem is None:
+        defect = defect_of(checkpoint)
+        if defect is None:
             return checkpoint
-        logger.warning("%s is not used: %s; going back to the one before", checkpoint, problem)
+        logger.warning("%s is not used: %s; going back to the one before", checkpoint, defect)
         remove(checkpoint)
     return None
 
 
-def flaw(checkpoint: Path) -> str | None:
+def defect_of(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, None if nothing is."""
     try:
         files = json.loads((checkpoint / SEAL).read_text())["files"]
@@ -66,17 +66,17 @@ def flaw(checkpoint: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != expected["bytes"]:
             return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-        if _proof(path) != expected:
+        if _size_and_hash(path) != expected:
             return f"{name} was changed"
     return None
 
 
 def retain(folder: Path) -> None:
     """Remove all sealed checkpoints but the last two and the one of the lowest held-out loss."""
-    found = sorted(folder.glob("checkpoint-*"), key=step_of)
-    losses = {path: loss_of(path) for path in found if (path / SEAL).exists()}
+    by_step = sorted(folder.glob("checkpoint-*"), key=step_of)
+    losses = {path: loss_of(path) for path in by_step if (path / SEAL).exists()}
     best = min(losses, key=lambda path: losses[path], default=None)
-    for path in found[:-KEPT]:
+    for path in by_step[:-NEWEST_COUNT]:
         if path != best:
             remove(path)
 
@@ -85,7 +85,7 @@ def loss_of(checkpoint: Path) -> float:
     return json.loads((checkpoint / SEAL).read_text())["held_out_loss"]
 
 
-def _proof(path: Path, sync: bool = False) -> dict[str, int | str]:
+def _size_and_hash(path: Path, sync: bool = False) -> dict[str, int | str]:
     if sync:
         _sync(path)
     with path.open("rb") as file:

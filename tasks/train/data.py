@@ -1,8 +1,8 @@
-"""Rows as the trainer takes them: labels, packs, and the order of every step, fixed in advance.
+"""The rows of supervised fine-tuning: labels, packs, and the order of every step, fixed in advance.
 
 A pack is one sequence of up to `max_length` tokens made of whole conversations. Which packs make
 up which optimizer step depends on the rows, the seed and the effective batch alone, not on how
-that batch is cut into micro-batches and processes; that is what makes runs resumable elsewhere.
+that batch is split into micro-batches and processes: a run can be resumed on another machine.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from retune.chat import END
 from retune.models import token_ids
-from tasks.train.job import Hopeless, TrainJob
+from tasks.train.job import NoTrainableTokens, TrainJob
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,73 +21,86 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 HEADER = re.compile(r"<\|im_start\|>(.*?)\n", re.DOTALL)
-HEADER_TOKENS = 32  # where a header must have ended; `<|im_start|>` itself may be ten tokens
+HEADER_TOKENS = 32  # at most in a header; `<|im_start|>` alone may be ten tokens
 ALIGNMENT = 64  # tokens; LoRA's matrix products run up to 4 × slower on odd row counts
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The packs in the order of training, and how many tokens have been seen after each step.
+class TrainingPlan:
+    """The examples in the order of training, and what is known of them in advance.
 
-    `packs` has columns input_ids, labels and seq_lengths; step n takes `per_step` packs from
-    n × per_step on. `tokens` has one cumulative count per step.
+    Every step takes the same number of examples. Those of supervised fine-tuning are packs, with
+    columns input_ids, labels and seq_lengths.
     """
 
-    packs: "Dataset"
-    tokens: "np.ndarray"
+    examples: "Dataset"
+    array_columns: tuple[str, ...]  # those of `examples` that become tensors
+    tokens: "np.ndarray"  # trained on after each step, cumulative
     square_tokens: float  # mean over tokens of their conversation's length: attention's share
+    largest_token: int  # of all ids in the rows
     dropped: int  # rows with nothing to learn from
+    preview: str  # the first example as text
 
     @property
     def steps(self) -> int:
         return len(self.tokens)
 
 
-def plan(job: TrainJob, tokenizer: "PreTrainedTokenizerBase") -> Plan:
+def make_plan(job: TrainJob, tokenizer: "PreTrainedTokenizerBase") -> TrainingPlan:
     """Read the job's rows and lay out every step of its training.
 
     The last step is filled up with rows of one more pass, so that every step has the same number
-    of packs. Raises Hopeless if no token is left to train on.
+    of packs. Raises NoTrainableTokens if no token is left to train on.
     """
     import numpy as np
+    import pyarrow.compute as pc
 
     config = job.config
     rows = token_ids(job.rows, most=2**62, max_length=job.model.max_length)
     packs, dropped = packed(rows, tokenizer, job)
     per_step = config.batch_size * config.gradient_accumulation
     order = step_order(len(packs), per_step, config.epochs, config.max_steps, config.seed)
+    examples = packs.select(order)
     lengths = packs["seq_lengths"]
     tokens = np.array([sum(parts) for parts in lengths])
     squares = sum(length * length for parts in lengths for length in parts)
     cumulative = tokens[order].reshape(-1, per_step).sum(axis=1).cumsum()
-    return Plan(packs.select(order), cumulative, squares / max(1, tokens.sum()), dropped)
+    return TrainingPlan(
+        examples=examples,
+        array_columns=("input_ids", "labels"),
+        tokens=cumulative,
+        square_tokens=squares / max(1, tokens.sum()),
+        largest_token=pc.max(pc.list_flatten(packs.data["input_ids"])).as_py(),
+        dropped=dropped,
+        preview=shown(examples[0], tokenizer),
+    )
 
 
 def packed(
     rows: list[list[int]], tokenizer: "PreTrainedTokenizerBase", job: TrainJob
 ) -> tuple["Dataset", int]:
-    """Return `rows` of token ids with their labels, packed if the recipe says so, and how many
-    of them had nothing to learn from."""
+    """Return `rows` of token ids with their labels, packed if the recipe says so, and the number of
+    those that are left out because they have nothing to learn from."""
     from datasets import Dataset
     from trl import pack_dataset
 
     labels = [labels_of(ids, tokenizer, job.config.train_on) for ids in rows]
-    kept = [n for n, row in enumerate(labels) if any(label != IGNORED for label in row)]
-    if not kept:
-        raise Hopeless(
+    trainable = [n for n, row in enumerate(labels) if any(label != IGNORED for label in row)]
+    if not trainable:
+        raise NoTrainableTokens(
             f"zero trainable tokens: none of the {len(rows)} rows has a token of an assistant's turn "
             f"within model.max_length={job.model.max_length}; raise it, or set training.train_on=all"
         )
     columns = {
-        "input_ids": [rows[n] for n in kept],
-        "labels": [labels[n] for n in kept],
+        "input_ids": [rows[n] for n in trainable],
+        "labels": [labels[n] for n in trainable],
     }
     dataset = Dataset.from_dict(columns)
     if job.config.packing:
         dataset = pack_dataset(dataset, job.model.max_length, "bfd")
     else:
-        dataset = dataset.add_column("seq_lengths", [[len(rows[n])] for n in kept])
-    return dataset, len(rows) - len(kept)
+        dataset = dataset.add_column("seq_lengths", [[len(rows[n])] for n in trainable])
+    return dataset, len(rows) - len(trainable)
 
 
 def labels_of(ids: list[int], tokenizer: "PreTrainedTokenizerBase", train_on: str) -> list[int]:
@@ -113,9 +126,9 @@ def labels_of(ids: list[int], tokenizer: "PreTrainedTokenizerBase", train_on: st
 def _header(tokenizer: "PreTrainedTokenizerBase", turn: list[int]) -> tuple[str, int]:
     """Return a turn's role and where its content begins; ("", 0) if it has no header."""
     for count in range(1, min(len(turn), HEADER_TOKENS) + 1):
-        found = HEADER.search(_decoded(tokenizer, tuple(turn[:count])))
-        if found:
-            return found[1], count
+        header = HEADER.search(_decoded(tokenizer, tuple(turn[:count])))
+        if header:
+            return header[1], count
     return "", 0
 
 
@@ -143,16 +156,16 @@ def step_order(
 
 def make_collator(pad: int, flat: bool, lengths: str | None) -> Any:
     """Return TRL's collator. `flat` lays all packs of a batch into one row, (1, tokens), with
-    positions that start anew in each conversation; else one conversation per row, padded.
+    positions that start again at zero in each conversation; else one conversation per row, padded.
 
-    `lengths` also names the conversations' lengths to the model, in the way that its attention
-    takes them: `unsloth` or `flash`.
+    `lengths` says how the conversations' lengths are passed to the model's attention: as `unsloth`
+    or as `flash` attention takes them; None passes none.
     """
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     class Collator(DataCollatorForLanguageModeling):
-        _unsloth_packing_wrapped = True  # it gives what Unsloth's own wrapper would add
+        _unsloth_packing_wrapped = True  # it returns what Unsloth's own wrapper would add
 
         def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
             batch = super().torch_call(examples)
@@ -177,7 +190,9 @@ def make_collator(pad: int, flat: bool, lengths: str | None) -> Any:
 
 def shown(pack: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return one pack as text, with ⟦what is not trained on⟧ in brackets."""
-    pieces, group, masked = [], [], None
+    pieces: list[tuple[bool | None, str]] = []
+    group: list[int] = []
+    masked: bool | None = None
     for token, label in zip(pack["input_ids"], pack["labels"], strict=True):
         if (label == IGNORED) != masked and group:
             pieces.append((masked, tokenizer.decode(group)))

@@ -1,14 +1,15 @@
-"""What a training child is told, and the errors it answers with."""
+"""The job of a training child, and the errors that end it."""
 
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from retune.errors import RetuneError
 from retune.recipe import Model, Training
 
 
 class Fit(BaseModel):
-    """How the effective batch runs on this machine; `reason` says why, for people."""
+    """How the effective batch runs on this machine; `reason` says why, in messages."""
 
     batch_size: int
     gradient_accumulation: int
@@ -17,9 +18,10 @@ class Fit(BaseModel):
 
 
 class TrainJob(BaseModel):
-    """`folder` gets `adapter/`, `checkpoints/`, `training_log.jsonl`, `usage.json`, `fit.json`.
+    """One training. Its output goes to `folder`: `adapter/`, `checkpoints/`, `training_log.jsonl`,
+    `first_pack.txt`, `usage.json` and `fit.json`.
 
-    `fit` overrides the recipe's batch size and checkpointing after memory ran out.
+    `fit` overrides the recipe's batch size and gradient checkpointing after memory ran out.
     """
 
     rows: Path
@@ -40,9 +42,17 @@ class TrainJob(BaseModel):
         return self.folder / "training_log.jsonl"
 
 
-class Hopeless(ValueError):
+class NoTrainableTokens(RetuneError):
+    """No row has a token to train on; the message names the settings that decide it."""
+
+
+class TrainingDiverged(RetuneError):
     """Going on would not give a usable model; the message names the step and what to try."""
 
 
-class Interrupted(ValueError):
+class TrainingInterrupted(RetuneError):
     """Ended on purpose before the last step; a checkpoint of that step is kept."""
+
+
+class TrainingRefused(RetuneError):
+    """Settings, rows or a base model that cannot be trained here; the message says what to change."""

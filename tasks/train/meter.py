@@ -1,6 +1,6 @@
 """What training uses: GPU readings, energy, hours, and the share of the machine's peak (MFU).
 
-Readings come from NVML, for the GPUs that this process can see; there are none on a CPU.
+Readings come from NVML, for the GPUs that are visible to this process; there are none on a CPU.
 """
 
 import json
@@ -24,36 +24,35 @@ class Usage:
 
     def __init__(self, file: Path, gpus: int) -> None:
         self._file = file
+        self._before: list[dict[str, Any]] = []
         with suppress(FileNotFoundError, ValueError):
             self._before = json.loads(file.read_text())
-        self._before: list[dict[str, Any]] = getattr(self, "_before", [])
-        self._gpus, self._began = gpus, time.monotonic()
+        self._gpus, self._start = gpus, time.monotonic()
         self._joules = energy()
 
     def record(self) -> None:
-        """Write down what was used until now."""
+        """Write to the file what was used until now."""
         write_whole(self._file, json.dumps([*self._before, self._now()]))
 
     def _now(self) -> dict[str, Any]:
-        joules = energy()
-        known = joules is not None and self._joules is not None
+        before, joules = self._joules, energy()
         return {
-            "seconds": time.monotonic() - self._began,
+            "seconds": time.monotonic() - self._start,
             "gpus": self._gpus,
-            "kwh": (joules - self._joules) / 3.6e6 if known else None,
+            "kwh": None if before is None or joules is None else (joules - before) / 3.6e6,
         }
 
     def gpu_hours(self) -> float:
         """Return hours × GPUs; a machine without a GPU counts as one."""
         records = [*self._before, self._now()]
-        return sum(one["seconds"] * max(1, one["gpus"]) for one in records) / 3600
+        return sum(record["seconds"] * max(1, record["gpus"]) for record in records) / 3600
 
     def totals(self, price_per_hour: float | None) -> dict[str, float]:
         """Return `gpu_hours`, and `energy_kwh` and `cost` where they are known."""
         records = [*self._before, self._now()]
         totals = {"gpu_hours": self.gpu_hours()}
-        if all(one["kwh"] is not None for one in records):
-            totals["energy_kwh"] = sum(one["kwh"] for one in records)
+        if all(record["kwh"] is not None for record in records):
+            totals["energy_kwh"] = sum(record["kwh"] for record in records)
         if price_per_hour is not None:
             totals["cost"] = totals["gpu_hours"] * price_per_hour
         return totals
@@ -76,15 +75,13 @@ def _handles() -> list[Any]:
 
 def energy() -> float | None:
     """Return the joules that the visible GPUs have used since their driver started."""
-    import contextlib
-
     handles = _handles()
     if not handles:
         return None
     import pynvml
 
-    with contextlib.suppress(pynvml.NVMLError):  # older cards do not count it
-        return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(one) for one in handles) / 1000
+    with suppress(pynvml.NVMLError):  # older cards do not count it
+        return sum(map(pynvml.nvmlDeviceGetTotalEnergyConsumption, handles)) / 1000
     return None
 
 
@@ -95,39 +92,39 @@ def readings() -> dict[str, float]:
         return {}
     import pynvml
 
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     with suppress(pynvml.NVMLError):
-        used = [pynvml.nvmlDeviceGetUtilizationRates(one).gpu for one in handles]
-        heat = [pynvml.nvmlDeviceGetTemperature(one, 0) for one in handles]
-        found["gpu/utilisation_percent"] = sum(used) / len(used)
-        found["gpu/temperature_celsius"] = sum(heat) / len(heat)
-        found["gpu/memory_gib"] = (
-            sum(pynvml.nvmlDeviceGetMemoryInfo(one).used for one in handles) / 2**30
+        utilisation = [pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu for gpu in handles]
+        temperatures = [pynvml.nvmlDeviceGetTemperature(gpu, 0) for gpu in handles]
+        values["gpu/utilisation_percent"] = sum(utilisation) / len(utilisation)
+        values["gpu/temperature_celsius"] = sum(temperatures) / len(temperatures)
+        values["gpu/memory_gib"] = (
+            sum(pynvml.nvmlDeviceGetMemoryInfo(gpu).used for gpu in handles) / 2**30
         )
-        found["gpu/power_watts"] = sum(map(pynvml.nvmlDeviceGetPowerUsage, handles)) / 1000
-    return found
+        values["gpu/power_watts"] = sum(map(pynvml.nvmlDeviceGetPowerUsage, handles)) / 1000
+    return values
 
 
 def matmul_ceiling() -> float:
     """Return the FLOP/s of a large matrix product here, in the precision that is trained in."""
     import torch
 
-    where = device()
-    size = CEILING_SIZE[where]
-    left = torch.randn(size, size, device=where, dtype=compute_dtype())
+    kind = device()
+    size = CEILING_SIZE[kind]
+    matrix = torch.randn(size, size, device=kind, dtype=compute_dtype())
     times = []
     for _ in range(8):
-        began = time.perf_counter()
-        left @ left
-        if where == "cuda":
+        start = time.perf_counter()
+        matrix @ matrix
+        if kind == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return 2 * size**3 / sorted(times)[len(times) // 2]
 
 
 def flops_per_token(model: Any, square_tokens: float) -> float:
     """Return the floating-point operations that training on one token needs, recomputation left
-    out: 2 per weight forward, 2 backward for the activations, 2 more where the weight is trained,
+    out: 2 per weight forward, 2 backward for the activations, 2 more if the weight is trained,
     and attention's, for a mean conversation of `square_tokens` (Chowdhery et al. 2022, PaLM,
     appendix B, halved for the causal mask).
     """
@@ -146,7 +143,7 @@ def flops_per_token(model: Any, square_tokens: float) -> float:
 
 
 def peak_memory_gib() -> float:
-    """Return the most memory this process ever used, in GiB: the GPU's, or main memory without."""
+    """Return this process's peak memory in GiB: the GPU's, or main memory without a GPU."""
     import resource
 
     import torch

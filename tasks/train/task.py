@@ -33,7 +33,7 @@ def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Ada
     `run` follows it live. Raises Rejected for a training that diverged.
     """
     model = recipe.model
-    # Not to the end: the base is read in the first minute, and hours later no reason to lose them.
+    # Not at the end: the base is read in the first minute, and a change hours later is harmless.
     require_unchanged(model.base, pins.model, "model.base")
     with building(step, keep_partial=True) as build:
         job = TrainJob(
@@ -50,8 +50,8 @@ def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Ada
             try:
                 result = run_training(job, monitor)
             except ChildRefused:
-                if monitor.diverged:
-                    raise Rejected(training.diverged(monitor.diverged)) from None
+                if monitor.divergence:
+                    raise Rejected(training.diverged(monitor.divergence)) from None
                 raise
         remove(job.checkpoints)
         return build.finish(
@@ -89,12 +89,12 @@ class Monitor:
     def __init__(self, run: Run, log: Path) -> None:
         self._run, self._log = run, log
         self._total = 1
-        self._known = 0  # last step that the MLflow run has
+        self._tracked_step = 0  # the last one that the MLflow run has
         self._first: tuple[int, float] | None = None  # step and time of this process's first row
-        self._shown = 0  # last step in the run's log
+        self._printed_step = 0  # the last one in the run's log
         self._artifact: Any = None
-        self._updated = 0.0
-        self.diverged = ""  # why, if the training was stopped as hopeless
+        self._last_update = 0.0
+        self.divergence = ""  # why the training was stopped, if it diverged
 
     def __call__(self, event: Event) -> None:
         """Take one event of the child."""
@@ -104,7 +104,7 @@ class Monitor:
         get_run_logger().info("%s; its output goes to %s", text, self._log.with_name("train.log"))
 
     def _on_diverged(self, reason: str) -> None:
-        self.diverged = reason
+        self.divergence = reason
 
     def _on_begin(self, step: int, total: int, dropped: int) -> None:
         self._total = total
@@ -114,9 +114,9 @@ class Monitor:
             self._artifact = create_progress_artifact(
                 0.0, key="training", description=f"Training, {total} steps"
             )
-        # A retry, and a run that lost its process, meet an MLflow run that has steps already.
+        # After a retry or a lost process the MLflow run has steps already.
         history = client().get_metric_history(self._run.id, "train/loss")
-        self._known = max((metric.step for metric in history), default=0)
+        self._tracked_step = max((metric.step for metric in history), default=0)
         if step:
             get_run_logger().info("going on from the checkpoint of step %d", step)
             for line in self._log.read_text().splitlines():
@@ -127,8 +127,8 @@ class Monitor:
         self._track(dict(row))
         self._first = self._first or (step, time.monotonic())
         self._show_progress(row)
-        if step == self._total or step >= self._shown + math.ceil(self._total / LOG_LINES):
-            self._shown = step
+        if step == self._total or step >= self._printed_step + math.ceil(self._total / LOG_LINES):
+            self._printed_step = step
             get_run_logger().info(
                 "step %d of %d: loss %.4f, %s tokens/s, %s left",
                 *(step, self._total, row["train/loss"]),
@@ -137,14 +137,14 @@ class Monitor:
 
     def _track(self, row: dict[str, Any]) -> None:
         step = row.pop("step")
-        if step > self._known:
+        if step > self._tracked_step:
             self._run.log_metrics(row, step)
-            self._known = step
+            self._tracked_step = step
 
     def _show_progress(self, row: dict[str, Any]) -> None:
         now, step = time.monotonic(), row["step"]
-        if step == self._total or now - self._updated >= PROGRESS_SECONDS:
-            self._updated = now
+        if step == self._total or now - self._last_update >= PROGRESS_SECONDS:
+            self._last_update = now
             update_progress_artifact(
                 self._artifact,
                 progress=100 * step / self._total,
@@ -153,8 +153,8 @@ class Monitor:
             )
 
     def _time_left(self, step: int) -> str:
-        first, began = self._first or (step, 0.0)
+        first, start = self._first or (step, 0.0)
         if step == first:
             return "unknown time"
-        seconds = (time.monotonic() - began) / (step - first) * (self._total - step)
+        seconds = (time.monotonic() - start) / (step - first) * (self._total - step)
         return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"

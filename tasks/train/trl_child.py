@@ -15,17 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 from retune.child import Event, main
 from retune.embeddings import fit_embeddings, lora_settings
+from retune.errors import RetuneError
 from retune.loaders import load_model
 from retune.models import compute_dtype, device, nf4
 from retune.workspace import write_whole
-from tasks.train import loop
-from tasks.train.job import Hopeless, Interrupted, TrainJob
+from tasks.train import distributed, loop
+from tasks.train.job import (
+    NoTrainableTokens,
+    TrainingDiverged,
+    TrainingInterrupted,
+    TrainingRefused,
+    TrainJob,
+)
 
 if TYPE_CHECKING:
     import torch
     from transformers import Trainer
 
-GRACE = 5  # seconds that the others have to end by themselves after one could not go on
+GRACE = 5  # seconds that the others have to end by themselves after one failed
+# What all processes raise alike, so that none has to end the others.
+COMMON_ERRORS = (NoTrainableTokens, TrainingDiverged, TrainingInterrupted)
 
 
 class Trl:
@@ -54,20 +63,20 @@ class Trl:
             quantization = nf4(compute_dtype(), compute_dtype() if config.shard else None)
         if self._varlen:
             varlen.register()
-        where = int(os.environ.get("LOCAL_RANK", "0")) if device() == "cuda" else "cpu"
-        if where != "cpu":
-            torch.cuda.set_device(where)
+        place = int(os.environ.get("LOCAL_RANK", "0")) if device() == "cuda" else "cpu"
+        if place != "cpu":
+            torch.cuda.set_device(place)
         model = load_model(
             job.model.base,
             job.revision,
             dtype=torch.float32 if in_32_bits else compute_dtype(),
-            # Named at all, None would hide that a base is stored in 4 bits.
+            # None would override the base's own configuration, if it is stored in 4 bits.
             **({"quantization_config": quantization} if quantization else {}),
             attn_implementation=varlen.NAME if self._varlen else "sdpa",
-            device_map={"": where},
+            device_map={"": place},
         )
         new = fit_embeddings(model, job.model, job.revision, job.tokenizer)
-        if where != "cpu":
+        if place != "cpu":
             fuse_layers(model)
             add_fused_lm_head(model)  # TRL's trainer does so later; now the fit can be measured
         if config.method == "full":
@@ -98,10 +107,10 @@ class Trl:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
+    def token_loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
         return model(**batch, fused_lm_head=True).loss
 
-    def ready(self, trainer: "Trainer") -> None:
+    def prepare(self, trainer: "Trainer") -> None:
         # TRL rounds the adapter of a 4-bit model to bf16, which loses updates below 1/256 of a
         # weight, stops gradient scaling in fp16 and leaves FSDP2 two precisions with DoRA.
         if hasattr(trainer.model, "peft_config"):
@@ -109,31 +118,28 @@ class Trl:
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
 
-    def trainer(self) -> "type[Trainer]":
-        from transformers import Trainer
-        from trl import SFTTrainer
+    def runs_trl_loss(self) -> bool:
         from trl.trainer import utils
 
-        # TRL 1.15 computes head and loss in one Triton kernel and knows no other way; what is left
-        # of its trainer on a CPU, with packs and labels made already, is transformers' own.
-        return SFTTrainer if utils._ChunkedLogProbFunction else Trainer
+        # TRL 1.15 computes output layer and loss in one Triton kernel, and has no other code for it.
+        return bool(utils._ChunkedLogProbFunction)
 
 
 def train(job: TrainJob) -> Event:
     """Train in this process, or start one process per GPU and return the first one's result."""
-    loop.claim_gpus(job.config.processes)
+    distributed.claim_gpus(job.config.processes)
     if job.config.processes == 1 or "RANK" in os.environ:
         return loop.run(job, Trl())
     outcome = _run_workers(job, job.folder / "result.json")
     if "refused" in outcome:
-        raise ValueError(outcome["refused"])
+        raise TrainingRefused(outcome["refused"])
     return outcome
 
 
 def _run_workers(job: TrainJob, result: Path) -> Event:
     """Run this node's processes to their end and return what they wrote to `result`.
 
-    One that cannot go on ends the others, which would wait for it.
+    A process that fails ends the others, which would wait for it.
     """
     from torch.multiprocessing import (
         ProcessExitedException,
@@ -146,7 +152,7 @@ def _run_workers(job: TrainJob, result: Path) -> Event:
     os.environ |= {"WORLD_SIZE": str(nodes * job.config.processes)}
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
-    # The signal reaches the workers too, and they need this process to write their checkpoint.
+    # The workers get the signal too; this process must outlive them while they write a checkpoint.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     # Forked, so that they inherit the pipe for events; nothing has touched a GPU yet.
     workers = start_processes(
@@ -169,28 +175,28 @@ def _worker(local_rank: int, job: TrainJob, result: Path) -> None:
     os.environ |= {"LOCAL_RANK": str(local_rank), "RANK": str(first + local_rank)}
     if device() == "cpu":
         _let_cpu_checkpoints_load()
-    alone = False
+    ends_others = False
     try:
         outcome = loop.run(job, Trl())
-        alone = "retry" in outcome  # the others' memory may have been enough
-    except ValueError as error:
+        ends_others = "retry" in outcome  # the others' memory may have been enough
+    except RetuneError as error:
         traceback.print_exc()
         outcome = {"refused": str(error)}
-        alone = not isinstance(error, Hopeless | Interrupted)  # these all processes raise
-    if alone or loop.is_first():
+        ends_others = not isinstance(error, COMMON_ERRORS)
+    if ends_others or distributed.is_first():
         write_whole(result, json.dumps(outcome))
     sys.stdout.flush()
-    if alone:
+    if ends_others:
         sys.exit(1)
 
 
 def _let_cpu_checkpoints_load() -> None:
-    """Teach torch.load the device `cpu:0`, where transformers 5.17 wants optimizers of several
-    CPU processes, and which torch does not know as a place for storages."""
+    """Let torch.load accept the device `cpu:0`, to which transformers 5.17 maps the optimizers of
+    several CPU processes, and which torch does not know for storages."""
     import torch
 
     torch.serialization.register_package(
-        0, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
+        0, lambda storage: None, lambda storage, location: storage if location == "cpu:0" else None
     )
 
 

@@ -1,6 +1,6 @@
 """The child process of train: Unsloth's patched model in TRL's trainer. No Prefect, no MLflow.
 
-Unsloth patches transformers when it is imported, so it lives in a process of its own.
+Unsloth patches transformers when it is imported, so it needs a process of its own.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from retune.child import Event, emit, main
 from retune.embeddings import fit_embeddings, lora_settings
 from retune.models import compute_dtype, device
-from tasks.train import loop
-from tasks.train.job import TrainJob
+from tasks.train import distributed, loop, requirements
+from tasks.train.job import TrainingRefused, TrainJob
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ class Unsloth:
         config, full = job.config, job.config.method == "full"
         recompute = RECOMPUTE[config.gradient_checkpointing]
         precision = {}
-        if full and device() == "cuda":  # on a CPU all is in 32 bits, and this setting unknown
+        if full and device() == "cuda":  # on a CPU all is in 32 bits, and this setting is unknown
             precision["float32_mixed_precision"] = config.master_weights == "float32"
         model, _ = FastLanguageModel.from_pretrained(
             job.model.base,
@@ -42,14 +42,14 @@ class Unsloth:
             trust_remote_code=False,
             use_safetensors=True,
             use_gradient_checkpointing=recompute,
-            use_exact_model_name=True,  # else Unsloth may take another repository than the pinned one
+            use_exact_model_name=True,  # else Unsloth may load another repository than the pinned one
             **precision,
         )
         new = fit_embeddings(model, job.model, job.revision, job.tokenizer)
         if full:
             return model
         if new and device() == "cuda":
-            raise ValueError(
+            raise TrainingRefused(
                 f"model.chat_tokens={job.model.chat_tokens}: on a GPU Unsloth's kernels read the "
                 f"embeddings past PEFT, so that single rows are not trained; set training.backend=trl, "
                 f"or model.chat_tokens=map_eos"
@@ -77,26 +77,24 @@ class Unsloth:
         FastLanguageModel.for_training(model, use_gradient_checkpointing=RECOMPUTE[mode])
         mark_allow_overlength(model)  # a flat batch is longer than one sequence may be
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
+    def token_loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
         return model(**batch).loss
 
-    def ready(self, trainer: "Trainer") -> None:
+    def prepare(self, trainer: "Trainer") -> None:
         if device() == "cpu":
             return
         from unsloth.utils.packing import enable_sample_packing
 
         enable_sample_packing(trainer.model, trainer)
 
-    def trainer(self) -> "type[Trainer]":
-        from trl import SFTTrainer
-
-        return SFTTrainer
+    def runs_trl_loss(self) -> bool:
+        return True  # Unsloth puts its own in its place
 
 
 def train(job: TrainJob) -> Event:
     emit("state", text="importing Unsloth")
-    loop.claim_gpus(job.config.processes)
-    loop.require_gpu(job)
+    distributed.claim_gpus(job.config.processes)
+    requirements.require_gpu(job)
     import unsloth  # noqa: F401  # first: it patches the others
 
     from tasks.train import varlen

@@ -1,17 +1,20 @@
-"""The parts of training that need no model: order, labels, checkpoints, early stops, budgets."""
+"""The parts of training that need no model: order, labels, checkpoints, early stops, caps."""
 
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from retune.recipe import Model, RecipeError, Training
 from retune.workspace import mark
-from tasks.train import checkpoints, data, fit, loop, meter
-from tasks.train.health import Health, over_budget
-from tasks.train.job import Hopeless, TrainJob
+from tasks.train import checkpoints, data, distributed, fitting, meter
+from tasks.train.health import Health, exhausted_cap
+from tasks.train.job import Fit, NoTrainableTokens, TrainingDiverged, TrainJob
+from tasks.train.objective import make_objective
+from tasks.train.trainer import trainer_settings
 from tests.tasks.conftest import make_tokenizer
 
 TURNS = [
@@ -36,15 +39,15 @@ def ids_of(tokenizer, turns):
 def test_responses_are_the_assistants_turns_with_their_ends(tokenizer):
     ids = ids_of(tokenizer, TURNS)
     labels = data.labels_of(ids, tokenizer, "responses")
-    learned = [token for token, label in zip(ids, labels, strict=True) if label != data.IGNORED]
-    said = [turn["content"] + "<|im_end|>" for turn in TURNS if turn["role"] == "assistant"]
-    assert tokenizer.decode(learned) == tokenizer.decode(
-        tokenizer("".join(said), add_special_tokens=False).input_ids
+    trained = [token for token, label in zip(ids, labels, strict=True) if label != data.IGNORED]
+    answers = [turn["content"] + "<|im_end|>" for turn in TURNS if turn["role"] == "assistant"]
+    assert tokenizer.decode(trained) == tokenizer.decode(
+        tokenizer("".join(answers), add_special_tokens=False).input_ids
     )
     assert all(label in (token, data.IGNORED) for token, label in zip(ids, labels, strict=True))
-    shown = data.shown({"input_ids": ids, "labels": labels}, tokenizer)
-    assert shown.startswith("⟦")
-    assert "red<|im_end|>⟦" in shown
+    text = data.shown({"input_ids": ids, "labels": labels}, tokenizer)
+    assert text.startswith("⟦")
+    assert "red<|im_end|>⟦" in text
 
 
 def test_all_is_every_token_but_the_first(tokenizer):
@@ -73,19 +76,21 @@ def job_of(rows, tokenizer, tmp_path, **settings):
     )
 
 
-def test_zero_trainable_tokens_is_said_before_training(tokenizer, tmp_path):
+def test_zero_trainable_tokens_are_refused_before_training(tokenizer, tmp_path):
     job = job_of([ids_of(tokenizer, TURNS[:2])] * 3, tokenizer, tmp_path, train_on="responses")
-    with pytest.raises(Hopeless, match=r"zero trainable tokens: none of the 3 rows.*train_on=all"):
-        data.plan(job, tokenizer)
+    with pytest.raises(
+        NoTrainableTokens, match=r"zero trainable tokens: none of the 3 rows.*train_on=all"
+    ):
+        data.make_plan(job, tokenizer)
 
 
 def test_every_row_is_in_a_pack_once_and_none_is_longer_than_allowed(tokenizer, tmp_path):
     rows = [[5] * length for length in (40, 30, 20, 10, 64, 3)]
     job = job_of(rows, tokenizer, tmp_path, batch_size=1, gradient_accumulation=1)
-    plan = data.plan(job, tokenizer)
-    lengths = sorted(length for parts in plan.packs["seq_lengths"] for length in parts)
+    plan = data.make_plan(job, tokenizer)
+    lengths = sorted(length for parts in plan.examples["seq_lengths"] for length in parts)
     assert lengths == [3, 10, 20, 30, 40, 64]
-    assert max(sum(parts) for parts in plan.packs["seq_lengths"]) <= 64
+    assert max(sum(parts) for parts in plan.examples["seq_lengths"]) <= 64
     assert plan.tokens[-1] == 167
 
 
@@ -127,28 +132,28 @@ def make_checkpoint(folder, step, loss):
     return checkpoint
 
 
-def damage(checkpoint, how):
+def damage(checkpoint, kind):
     weights = checkpoint / "adapter_model.safetensors"
-    if how == "truncated":
+    if kind == "truncated":
         weights.write_bytes(weights.read_bytes()[:-1])
-    if how == "one bit":
+    if kind == "one bit":
         content = bytearray(weights.read_bytes())
         content[7] ^= 1
         weights.write_bytes(bytes(content))
-    if how == "a file is missing":
+    if kind == "a file is missing":
         (checkpoint / "trainer_state.json").unlink()
-    if how == "never sealed":
+    if kind == "never sealed":
         (checkpoint / checkpoints.SEAL).unlink()
-    if how == "broken seal":
+    if kind == "broken seal":
         (checkpoint / checkpoints.SEAL).write_text('{"files": {"ada')
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "one bit", "a file is missing", "never sealed", "broken seal"]
+    "kind", ["truncated", "one bit", "a file is missing", "never sealed", "broken seal"]
 )
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, how):
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, kind):
     make_checkpoint(tmp_path, 5, 1.0)
-    damage(make_checkpoint(tmp_path, 10, 0.9), how)
+    damage(make_checkpoint(tmp_path, 10, 0.9), kind)
     assert checkpoints.newest_whole(tmp_path) == tmp_path / "checkpoint-5"
     assert "checkpoint-10 is not used" in caplog.text
     assert not (tmp_path / "checkpoint-10").exists()
@@ -162,11 +167,11 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     for step, loss in ((5, 2.0), (10, 0.5), (15, 0.9), (20, 0.8), (100, 0.7)):
         make_checkpoint(tmp_path, step, loss)
     checkpoints.retain(tmp_path)
-    kept = sorted(checkpoints.step_of(path) for path in tmp_path.glob("checkpoint-*"))
-    assert kept == [10, 20, 100]
+    steps = sorted(checkpoints.step_of(path) for path in tmp_path.glob("checkpoint-*"))
+    assert steps == [10, 20, 100]
 
 
-def judged(losses, norms=None, rate=1e-4, fp16=False, **settings):
+def check_health(losses, norms=None, rate=1e-4, fp16=False, **settings):
     health = Health(Training(**settings), steps=1000, fp16=fp16)
     for step, loss in enumerate(losses, 1):
         health.check(step, loss, norms[step - 1] if norms else 1.0, rate)
@@ -174,41 +179,45 @@ def judged(losses, norms=None, rate=1e-4, fp16=False, **settings):
 
 def test_a_healthy_course_goes_on():
     noise = [0.1 * math.sin(n) for n in range(300)]
-    judged([3 * math.exp(-n / 50) + 0.2 + noise[n] for n in range(300)])
-    judged([1.0] * 4 + [30.0] + [1.0] * 10)  # one odd batch
-    judged([0.01] * 20 + [0.2] * 20)  # learned by heart, then a harder part
+    check_health([3 * math.exp(-n / 50) + 0.2 + noise[n] for n in range(300)])
+    check_health([1.0] * 4 + [30.0] + [1.0] * 10)  # one odd batch
+    check_health([0.01] * 20 + [0.2] * 20)  # memorised rows, then harder ones
 
 
 def test_an_explosion_names_step_and_remedy():
-    with pytest.raises(Hopeless, match=r"the loss rose from 2 to 9 at step 13 .*learning_rate"):
-        judged([2.0] * 10 + [9.0] * 10)
-    with pytest.raises(Hopeless, match=r"gradient norm stays above 1000 at step 5"):
-        judged([2.0] * 10, norms=[1e5] * 10)
+    with pytest.raises(
+        TrainingDiverged, match=r"the loss rose from 2 to 9 at step 13 .*learning_rate"
+    ):
+        check_health([2.0] * 10 + [9.0] * 10)
+    with pytest.raises(TrainingDiverged, match=r"gradient norm stays above 1000 at step 5"):
+        check_health([2.0] * 10, norms=[1e5] * 10)
     for value in (math.nan, math.inf):
-        with pytest.raises(Hopeless, match=r"the loss is (nan|inf) at step 2 .*warmup_steps"):
-            judged([2.0, value])
-        with pytest.raises(Hopeless, match="the gradient norm is not finite at step 1"):
-            judged([2.0], norms=[value])
+        with pytest.raises(
+            TrainingDiverged, match=r"the loss is (nan|inf) at step 2 .*warmup_steps"
+        ):
+            check_health([2.0, value])
+        with pytest.raises(TrainingDiverged, match="the gradient norm is not finite at step 1"):
+            check_health([2.0], norms=[value])
 
 
 def test_fp16_may_skip_its_first_steps():
-    judged([2.0] * 8, norms=[math.inf] * 8, fp16=True)
-    with pytest.raises(Hopeless, match="not finite at step 9"):
-        judged([2.0] * 9, norms=[math.inf] * 9, fp16=True)
+    check_health([2.0] * 8, norms=[math.inf] * 8, fp16=True)
+    with pytest.raises(TrainingDiverged, match="not finite at step 9"):
+        check_health([2.0] * 9, norms=[math.inf] * 9, fp16=True)
 
 
 def test_a_learning_rate_of_zero_is_seen_after_the_first_step():
-    with pytest.raises(Hopeless, match=r"learning rate is zero after step 2 of 1000"):
-        judged([2.0] * 3, rate=0.0)
+    with pytest.raises(TrainingDiverged, match=r"learning rate is zero after step 2 of 1000"):
+        check_health([2.0] * 3, rate=0.0)
 
 
 def test_caps():
-    assert over_budget(Training(), 1e9) is None
-    assert over_budget(Training(max_gpu_hours=2), 1.99) is None
-    assert "max_gpu_hours=2" in over_budget(Training(max_gpu_hours=2), 2.0)
+    assert exhausted_cap(Training(), 1e9) is None
+    assert exhausted_cap(Training(max_gpu_hours=2), 1.99) is None
+    assert "max_gpu_hours=2" in exhausted_cap(Training(max_gpu_hours=2), 2.0)
     priced = Training(price_per_hour=3, max_cost=6)
-    assert over_budget(priced, 1.99) is None
-    assert "6 is spent, training.max_cost=6" in over_budget(priced, 2.0)
+    assert exhausted_cap(priced, 1.99) is None
+    assert "6 is spent, training.max_cost=6" in exhausted_cap(priced, 2.0)
 
 
 def test_usage_adds_up_over_processes(tmp_path):
@@ -226,12 +235,12 @@ def test_usage_adds_up_over_processes(tmp_path):
 
 def test_smaller_fits_keep_the_effective_batch():
     config = Training(batch_size=6, gradient_accumulation=2)
-    how = fit.as_written(config, 1).model_copy(update={"gradient_checkpointing": "off"})
-    seen = []
-    while how:
-        seen.append((how.batch_size, how.gradient_accumulation, how.gradient_checkpointing))
-        how = fit.smaller(how, config)
-    assert seen == [
+    fit = fitting.as_written(config, 1).model_copy(update={"gradient_checkpointing": "off"})
+    course = []
+    while fit:
+        course.append((fit.batch_size, fit.gradient_accumulation, fit.gradient_checkpointing))
+        fit = fitting.smaller(fit, config)
+    assert course == [
         (6, 2, "off"), (6, 2, "unsloth"), (4, 3, "unsloth"), (3, 4, "unsloth"),
         (2, 6, "unsloth"), (1, 12, "unsloth"),
     ]  # fmt: skip
@@ -239,11 +248,28 @@ def test_smaller_fits_keep_the_effective_batch():
 
 def test_processes_that_train_together_take_the_most_frugal_fit():
     fits = [
-        fit.Fit(batch_size=batch, gradient_accumulation=8 // batch, gradient_checkpointing=mode)
+        Fit(batch_size=batch, gradient_accumulation=8 // batch, gradient_checkpointing=mode)
         for batch, mode in ((4, "off"), (8, "on"), (2, "on"))
     ]
-    assert fit.most_frugal(fits) == fits[2]
-    assert fit.most_frugal(fits[:2]) == fits[1]
+    assert fitting.most_frugal(fits) == fits[2]
+    assert fitting.most_frugal(fits[:2]) == fits[1]
+
+
+class Preference:
+    """The part of another objective that names its trainer's settings."""
+
+    def trainer_settings(self):
+        return SimpleNamespace, {"beta": 0.1}
+
+
+def test_an_objective_adds_its_settings_to_the_recipes(tokenizer, tmp_path):
+    job = job_of([[1]], tokenizer, tmp_path, optimizer="adamw_torch", learning_rate=1e-5)
+    fit = fitting.as_written(job.config, 1)
+    settings = trainer_settings(job, Preference(), fit, steps=7)
+    assert (settings.beta, settings.max_steps, settings.learning_rate) == (0.1, 7, 1e-5)
+    assert not hasattr(settings, "packing")  # only supervised fine-tuning packs
+    supervised = trainer_settings(job, make_objective(job, None, tokenizer), fit, steps=7)
+    assert (supervised.packing, supervised.max_length, supervised.max_steps) == (False, 64, 7)
 
 
 @pytest.mark.parametrize(
@@ -253,17 +279,17 @@ def test_a_training_sees_no_more_gpus_than_it_has_processes(monkeypatch, before,
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before or "")
     if before is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    loop.claim_gpus(2)
+    distributed.claim_gpus(2)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == after
-    monkeypatch.setenv("RANK", "0")  # a launcher has dealt them out
-    loop.claim_gpus(0)
+    monkeypatch.setenv("RANK", "0")  # a launcher has assigned them
+    distributed.claim_gpus(0)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == after
 
 
 def test_processes_share_the_effective_batch():
     config = Training(batch_size=8, gradient_accumulation=2, backend="trl", processes=4)
-    how = fit.as_written(config, 4)
-    assert (how.batch_size, how.gradient_accumulation) == (4, 1)
+    fit = fitting.as_written(config, 4)
+    assert (fit.batch_size, fit.gradient_accumulation) == (4, 1)
 
 
 @pytest.mark.parametrize(

@@ -95,24 +95,24 @@ def losses(job: TrainJob) -> list[float]:
 COMPARE = """
 import importlib.util, sys
 from pathlib import Path
-backend, job_file = sys.argv[1:]
-if backend == "unsloth":
+name, job_file = sys.argv[1:]
+if name == "unsloth":
     import unsloth
 import torch
 from retune.models import token_ids
 from tasks.train import varlen
 from tasks.train.data import make_collator
 from tasks.train.job import TrainJob
-path = f"tasks/train/{backend}_child.py"
+path = f"tasks/train/{name}_child.py"
 spec = importlib.util.spec_from_file_location("child", path)
 child = importlib.util.module_from_spec(spec); spec.loader.exec_module(child)
-if backend == "unsloth":
+if name == "unsloth":
     varlen.give_to_unsloth()
 job = TrainJob.model_validate_json(Path(job_file).read_text())
-kind = child.Unsloth() if backend == "unsloth" else child.Trl()
-model = kind.load(job); kind.recompute(model, "off"); model.train()
+backend = child.Unsloth() if name == "unsloth" else child.Trl()
+model = backend.load(job); backend.recompute(model, "off"); model.train()
 rows = token_ids(job.rows, 6, 300)
-collate = make_collator(1, True, kind.lengths)
+collate = make_collator(1, True, backend.lengths)
 def logits(rows):
     packs = [{"input_ids": r, "labels": r, "seq_lengths": [len(r)]} for r in rows]
     batch = collate(packs); batch.pop("labels")
@@ -213,8 +213,8 @@ def test_other_ways_to_train_learn_too(folder, backend, settings):
 OLD_CARD = """
 import runpy, torch
 from retune import models
-from tasks.train import loop, varlen
-models.compute_dtype = loop.compute_dtype = lambda: torch.float16
+models.compute_dtype = lambda: torch.float16  # before the trainer's modules import it
+from tasks.train import varlen
 varlen.supported = lambda: False
 runpy.run_path({child!r}, run_name="__main__")
 """
@@ -316,32 +316,32 @@ LONG = {"length": 16384, "optimizer": "adamw_torch", "learning_rate": 3e-3}
 
 @pytest.mark.parametrize("backend", ["unsloth", "trl"])
 def test_running_out_of_memory_steps_down_and_keeps_the_course(folder, monkeypatch, backend):
-    """Somebody else fills the card up to half of what the step would take."""
+    """Another program fills the card up to half of what the step would take."""
     monkeypatch.setenv("UNSLOTH_CE_LOSS_TARGET_GB", "0.25")  # else its loss takes what is free
     free = job_in(folder, f"free-{backend}", LARGE, backend=backend, **LONG)
     peak = child_of(free)["metrics"]["peak_memory_gib"]
     job = job_in(folder, f"short-{backend}", LARGE, backend=backend, **LONG)
-    tried, result = stepping_down(job, peak / 2, "cuda:0")
-    print("peak", peak, "tried", tried, "then", result["metrics"]["peak_memory_gib"])
+    fits, result = stepping_down(job, peak / 2, "cuda:0")
+    print("peak", peak, "fits", fits, "then", result["metrics"]["peak_memory_gib"])
     print(losses(job), losses(free))
-    assert tried
+    assert fits
     assert result["metrics"]["peak_memory_gib"] < peak
     assert losses(job) == pytest.approx(losses(free), rel=5e-4)
 
 
 def stepping_down(job: TrainJob, gib: float, gpu: str) -> tuple[list[Fit], Event]:
-    """Train with only `gib` left on `gpu`; return the fits that were asked for, and the result."""
+    """Train with only `gib` left on `gpu`; return the fits that followed, and the result."""
     left = int((gib + CONTEXT_GIB) * 2**30)
     ballast = torch.empty(torch.cuda.mem_get_info(gpu)[0] - left, dtype=torch.uint8, device=gpu)
-    tried = []
+    fits = []
     try:
         while "retry" in (result := child_of(job)):
-            tried.append(Fit.model_validate(result["retry"]))
-            job = job.model_copy(update={"fit": tried[-1]})
+            fits.append(Fit.model_validate(result["retry"]))
+            job = job.model_copy(update={"fit": fits[-1]})
     finally:
         del ballast
         torch.cuda.empty_cache()
-    return tried, result
+    return fits, result
 
 
 def test_a_split_4_bit_model_learns_as_a_whole_one(folder, whole, monkeypatch):
@@ -375,8 +375,8 @@ def test_one_full_gpu_makes_both_processes_step_down(folder):
     free = job_in(folder, "free-two", fit, backend="trl", processes=2, **LONG)
     peak = child_of(free)["metrics"]["peak_memory_gib"]
     job = job_in(folder, "short-two", fit, backend="trl", processes=2, **LONG)
-    tried, _ = stepping_down(job, peak / 2 + NCCL_GIB, "cuda:1")
-    print("peak", peak, "tried", tried)
+    fits, _ = stepping_down(job, peak / 2 + NCCL_GIB, "cuda:1")
+    print("peak", peak, "fits", fits)
     print(losses(job), losses(free))
-    assert tried
+    assert fits
     assert losses(job) == pytest.approx(losses(free), rel=5e-4)

@@ -14,17 +14,21 @@ from expectations.training import judgement
 from expectations.verdicts import Rejected
 from retune.child import ChildFailed, ChildRefused, run_child
 from retune.environment import ROOT
+from retune.errors import RetuneError
 from retune.models import token_ids
 from retune.recipe import Model, Training
 from retune.sources import pin
 from retune.tracking import client, start_run
 from retune.workspace import Step
-from tasks.train import data, loop
+from tasks.train import loop, requirements
 from tasks.train.checkpoints import newest_whole, step_of
 from tasks.train.data import make_collator
 from tasks.train.job import Fit, TrainJob
-from tasks.train.loop import cut_log, require_gpu
+from tasks.train.objective import make_objective
+from tasks.train.requirements import require_gpu
 from tasks.train.task import run_training, train
+from tasks.train.trainer import make_trainer
+from tasks.train.training_log import cut_log
 from tests.tasks.conftest import read_json_lines
 
 STEPS = list(range(1, 5 * 320 // 8 + 1))  # 5 epochs of 320 rows, 8 at a time
@@ -105,9 +109,9 @@ def train_once(project, name: str, model: Model, **settings):
 def test_a_loss_that_is_not_a_number_ends_the_training(at_home, tmp_path):
     model = no_number(tmp_path / "base", at_home)
     reason = r"the loss is nan at step 1 .*training\.learning_rate"
-    with pytest.raises(Rejected, match=f"training rejected: .*\n.*seen: {reason}") as caught:
+    with pytest.raises(Rejected, match=f"training rejected: .*\n.*seen: {reason}") as rejection:
         train_once(at_home, "nan", model)
-    (verdict,) = caught.value.judgement.verdicts
+    (verdict,) = rejection.value.judgement.verdicts
     assert (verdict.gate, verdict.name, verdict.severity) == ("train", "convergence", "critical")
     step = Step(stage="train", key={"test": "nan"})
     assert not step.done
@@ -146,7 +150,7 @@ def test_a_token_that_the_base_has_no_embedding_for_is_refused(at_home, tmp_path
     rows = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"input_ids": [*others, [*first, 100_000]]}), rows)
     job = job_in(tmp_path, at_home).model_copy(update={"rows": rows})
-    with pytest.raises(ValueError, match=r"use token id 100000, but the base model has \d+ embed"):
+    with pytest.raises(RetuneError, match=r"use token id 100000, but the base model has \d+ embed"):
         loop.run(job, Trl())
 
 
@@ -155,7 +159,7 @@ def test_settings_that_need_a_gpu_are_refused_before_anything_is_loaded(at_home,
     with pytest.raises(ChildRefused, match=r"paged_adamw_8bit needs a GPU.*optimizer=adamw_torch"):
         run_training(job, lambda event: None)
     assert "Unsloth" not in (tmp_path / "train.log").read_text()
-    with pytest.raises(ValueError, match=r"set model\.load_in_4bit=false"):
+    with pytest.raises(RetuneError, match=r"set model\.load_in_4bit=false"):
         require_gpu(job.model_copy(update={"model": Model(base="b", load_in_4bit=True)}))
 
 
@@ -166,31 +170,30 @@ def test_settings_that_need_a_gpu_are_refused_before_anything_is_loaded(at_home,
 def test_what_fp16_cannot_do_is_refused_on_an_older_gpu(at_home, tmp_path, monkeypatch, settings):
     import torch
 
-    monkeypatch.setattr(loop, "device", lambda: "cuda")
-    monkeypatch.setattr(loop, "compute_dtype", lambda: torch.float16)
+    monkeypatch.setattr(requirements, "device", lambda: "cuda")
+    monkeypatch.setattr(requirements, "compute_dtype", lambda: torch.float16)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     require_gpu(job_in(tmp_path, at_home))
-    with pytest.raises(ValueError, match=r"bf16 \(Ampere or newer\), this is a Tesla T4; set"):
+    with pytest.raises(RetuneError, match=r"bf16 \(Ampere or newer\), this is a Tesla T4; set"):
         require_gpu(job_in(tmp_path, at_home, **settings))
 
 
 def test_the_adapter_of_a_4_bit_model_is_trained_in_32_bits(at_home, tmp_path, monkeypatch):
     import torch
     from transformers import AutoTokenizer
-    from trl import SFTTrainer
 
     from tasks.train.trl_child import Trl
 
-    monkeypatch.setattr(Trl, "trainer", lambda self: SFTTrainer)  # as on a GPU
+    monkeypatch.setattr(Trl, "runs_trl_loss", lambda self: True)  # as on a GPU
     model = at_home.model.model_copy(update={"load_in_4bit": True})
     job = job_in(tmp_path, at_home, model=model, backend="trl", use_dora=True)
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
-    rows = data.plan(job, tokenizer)
-    how = Fit(batch_size=8, gradient_accumulation=2, gradient_checkpointing="off")
-    trainer = loop.make_trainer(job, Trl(), Trl().load(job), tokenizer, rows, how)
-    named = trainer.model.named_parameters()
-    trained = {name: value.dtype for name, value in named if value.requires_grad}
+    backend = Trl()
+    objective = make_objective(job, backend, AutoTokenizer.from_pretrained(job.tokenizer))
+    fit = Fit(batch_size=8, gradient_accumulation=2, gradient_checkpointing="off")
+    trainer = make_trainer(job, backend, objective, backend.load(job), objective.plan(), fit)
+    parameters = trainer.model.named_parameters()
+    trained = {name: weight.dtype for name, weight in parameters if weight.requires_grad}
     assert any("lora_B" in name for name in trained)
     assert set(trained.values()) == {torch.float32}
 
@@ -311,7 +314,6 @@ def test_a_cap_ends_with_a_checkpoint_and_a_higher_one_goes_on(at_home, tmp_path
 SHARDED = """
 import runpy
 from accelerate.state import AcceleratorState, DistributedType, PartialState
-from tasks.train import loop
 
 create = AcceleratorState.__init__
 
@@ -322,14 +324,15 @@ def create_for_fsdp(self, *arguments, fsdp_plugin=None, **options):
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 AcceleratorState.__init__ = create_for_fsdp
-loop.require_gpu = lambda job: None
 if {half}:
     import torch
     from bitsandbytes.nn import modules
     from retune import models
-    # Between training steps it would lay the weights out anew, which only a CPU does.
+    # Between training steps it would convert the weights' layout, which only a CPU does.
     modules.has_avx512bf16 = lambda: False
-    models.compute_dtype = loop.compute_dtype = lambda: torch.bfloat16
+    models.compute_dtype = lambda: torch.bfloat16  # before the trainer's modules import it
+from tasks.train import loop
+loop.require_gpu = lambda job: None
 runpy.run_path({child!r}, run_name="__main__")
 """
 

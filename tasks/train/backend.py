@@ -1,0 +1,30 @@
+"""What differs between the libraries that train, Unsloth and stock transformers with PEFT."""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tasks.train.job import TrainJob
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Trainer
+
+
+class Backend(Protocol):
+    """Loads the model and prepares it and its trainer; `loop.run` does the rest."""
+
+    lengths: str | None  # how the lengths in a pack are passed to the model, see data.make_collator
+
+    def load(self, job: TrainJob) -> Any:
+        """Return the model with its adapter, or whole for full fine-tuning, ready to train."""
+
+    def recompute(self, model: Any, mode: str) -> None:
+        """Switch gradient checkpointing of a loaded model to `unsloth`, `on` or `off`."""
+
+    def token_loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
+        """Return a batch's mean loss per token, computed as the trainer does."""
+
+    def runs_trl_loss(self) -> bool:
+        """Tell whether the losses of TRL's own trainers can be computed on this machine."""
+
+    def prepare(self, trainer: "Trainer") -> None:
+        """Apply the backend's own changes to a finished trainer."""

@@ -1,0 +1,63 @@
+"""What training needs of the machine and the model; what is missing is refused with its remedy."""
+
+from typing import Any
+
+from retune.models import compute_dtype, device, require_gpu_for_4bit
+from retune.recipe import Training
+from tasks.train.data import TrainingPlan
+from tasks.train.job import TrainingRefused, TrainJob
+
+
+def require_gpu(job: TrainJob) -> None:
+    """Raise TrainingRefused, before anything is loaded, for settings that need another GPU."""
+    require_gpu_for_4bit(job.model)
+    if job.config.optimizer.endswith("8bit") and device() == "cpu":
+        raise TrainingRefused(
+            f"optimizer {job.config.optimizer} needs a GPU, none is here; set "
+            f"training.optimizer=adamw_torch"
+        )
+    if job.config.shard and device() == "cpu":
+        raise TrainingRefused("sharding a model needs GPUs, none is here; set training.shard=false")
+    if device() == "cuda":
+        _require_bf16(job.config)
+        _require_gpu_count(job.config.processes)
+
+
+def _require_bf16(config: Training) -> None:
+    """Raise TrainingRefused on a GPU older than Ampere for settings that do not work with fp16.
+
+    fp16 needs gradient scaling, which is untested with the gradients of a sharded model.
+    """
+    import torch
+
+    if compute_dtype() != torch.float16:
+        return
+    for setting, alternative, is_set in (
+        ("shard=true", "shard=false", config.shard),
+        ("master_weights=bfloat16", "master_weights=float32", config.master_weights == "bfloat16"),
+    ):
+        if is_set:
+            raise TrainingRefused(
+                f"training.{setting} needs a GPU that computes in bf16 (Ampere or newer), this is a "
+                f"{torch.cuda.get_device_name()}; set training.{alternative}"
+            )
+
+
+def _require_gpu_count(processes: int) -> None:
+    import torch
+
+    if torch.cuda.device_count() < processes:
+        raise TrainingRefused(
+            f"training.processes={processes} needs that many GPUs, {torch.cuda.device_count()} can be "
+            f"seen; set training.processes={torch.cuda.device_count()}, or look at CUDA_VISIBLE_DEVICES"
+        )
+
+
+def require_embeddings(plan: TrainingPlan, model: Any) -> None:
+    """Raise TrainingRefused for a token id in the training rows that the model has no embedding for."""
+    embeddings = len(model.get_input_embeddings().weight)
+    if plan.largest_token >= embeddings:
+        raise TrainingRefused(
+            f"the training rows use token id {plan.largest_token}, but the base model has {embeddings} "
+            f"embeddings; choose a base model that fits its own tokenizer"
+        )
