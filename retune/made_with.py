@@ -67,6 +67,7 @@ EXEMPT_PACKAGES = {
     "pydantic": "declares",
     "pynvml": "looks at GPUs",
     "rich": "shows",
+    "tenacity": "tries again",
     "typer": "shows",
     "yaml": "reads recipes and cards",
 }

@@ -3,23 +3,26 @@
 import json
 import logging
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from retune.config import Publishing, Recipe
 
 if TYPE_CHECKING:
     import httpx
     from huggingface_hub import HfApi
+    from tenacity import RetryCallState
 
 SUFFIXES = {"adapter": "-lora", "merged": "", "merged_4bit": "-bnb-4bit", "gguf": "-GGUF"}
 ATTEMPTS = 5
 LONGEST_WAIT = 300  # seconds; the Hub's rate limits reset within this window
 SILENCE = 120  # seconds without a byte after which a connection counts as lost
 
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
+_backoff = wait_exponential_jitter(initial=1, exp_base=2, jitter=1)  # 1, 2, 4, 8 seconds and a bit
 _log = logging.getLogger(__name__)
 
 
@@ -121,23 +124,21 @@ def check_visibility(api: "HfApi", repo: str, private: bool) -> None:
         )
 
 
-def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Return `ask()`, asking again after what passes by itself: 5xx, 429, a dropped connection.
+def patiently(request: Callable[[], Reply]) -> Reply:
+    """Return `request()`, tried again after what passes by itself: 5xx, 429, a dropped connection.
 
-    Waits as long as Retry-After says (up to LONGEST_WAIT), else 1, 2, 4, 8 seconds; the last error
-    is raised. huggingface_hub itself retries the requests that carry files, and no other.
+    Waits as long as Retry-After says (up to LONGEST_WAIT), else 1, 2, 4, 8 seconds, each with up to
+    one more, since several uploads fail at once; the last error is raised. huggingface_hub itself
+    retries the requests that carry files, and no other.
     """
-    for attempt in range(1, ATTEMPTS):
-        try:
-            return ask()
-        except Exception as error:
-            cause = _hub_error(error)
-            if not _is_transient(cause):
-                raise
-            seconds = _wait(cause, attempt)
-            _log.warning("the Hub did not answer (%s); again in %s s", _outline(cause), seconds)
-            time.sleep(seconds)
-    return ask()
+    retrying = Retrying(
+        retry=retry_if_exception(lambda error: _is_transient(_hub_error(error))),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=_wait,
+        before_sleep=_log_wait,
+        reraise=True,
+    )
+    return retrying(request)
 
 
 @contextmanager
@@ -229,10 +230,25 @@ def _status(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _wait(error: Any, attempt: int) -> int:
+def _wait(state: "RetryCallState") -> float:
+    """Return the seconds before the next attempt."""
+    error: Any = _failure(state)
     headers = error.response.headers if _status(error) else {}
-    asked = headers.get("Retry-After", "")
-    return min(int(asked), LONGEST_WAIT) if asked.isdigit() else 2 ** (attempt - 1)
+    retry_after = headers.get("Retry-After", "")
+    return min(int(retry_after), LONGEST_WAIT) if retry_after.isdecimal() else _backoff(state)
+
+
+def _log_wait(state: "RetryCallState") -> None:
+    cause = _outline(_failure(state))
+    _log.warning("the Hub did not answer (%s); again in %.1f s", cause, state.upcoming_sleep)
+
+
+def _failure(state: "RetryCallState") -> BaseException:
+    """Return the HTTP error that ended an attempt."""
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert error is not None
+    return _hub_error(error)
 
 
 def _outline(error: BaseException) -> str:

@@ -459,13 +459,22 @@ class TestPatience:
         assert urls == {"you/one": f"{hub.endpoint}/you/one/commit/{hub.model('you/one').head}"}
         assert len(hub.model("you/one").commits) == 2
 
-    @pytest.mark.parametrize(("asked", "waited"), [("7", 7), ("9999", LONGEST_WAIT), ("soon", 1)])
+    @pytest.mark.parametrize(("header", "wait"), [("7", 7), ("9999", LONGEST_WAIT)])
     def test_retry_after_is_honoured_within_reason(
-        self, hub: Hub, tmp_path: Path, waits: list, asked: str, waited: int
+        self, hub: Hub, tmp_path: Path, waits: list, header: str, wait: int
     ) -> None:
-        hub.fail("POST", "/commit/", 429, Retry_After=asked)
+        hub.fail("POST", "/commit/", 429, Retry_After=header)
         send(hub, one_file(tmp_path / "w"))
-        assert waits == [waited]
+        assert waits == [wait]
+
+    @pytest.mark.parametrize("header", ["soon", "", "²"])
+    def test_otherwise_each_wait_is_twice_as_long_and_a_bit(
+        self, hub: Hub, tmp_path: Path, waits: list, header: str
+    ) -> None:
+        hub.fail("POST", "/commit/", 429, times=ATTEMPTS - 1, Retry_After=header)
+        send(hub, one_file(tmp_path / "w"))
+        assert [int(wait) for wait in waits] == [1, 2, 4, 8]
+        assert len({wait % 1 for wait in waits}) == 4
 
     @pytest.mark.parametrize(
         ("method", "path"),
