@@ -65,17 +65,14 @@ def hub(publishing: Publishing, secret: Callable[[str], str]) -> "HfApi":
 def connect(token: str | None = None) -> "HfApi":
     """Return the Hub, with the environment's token unless one is given. Raises NoAccess.
 
-    From then on requests of huggingface_hub time out, and uploads are plain HTTP. By itself it waits
-    for an answer for ever, and sends large files by the Xet protocol: this way every error of an
-    upload is an HTTP error, with a status, and its tests speak what is spoken.
+    From then on requests of huggingface_hub time out: by itself it waits for an answer for ever.
     """
-    from huggingface_hub import HfApi, constants, get_token, set_client_factory
+    from huggingface_hub import HfApi, get_token, set_client_factory
 
     token = token or get_token() or ""
     # The HTTP library would complain too, but quotes the token when it does.
     if not (token.isascii() and token.isprintable()):
         raise NoAccess("the Hugging Face token has a character that no token has: copy it anew")
-    constants.HF_HUB_DISABLE_XET = True
     set_client_factory(_client_that_times_out)
     return HfApi(token=token or None, library_name="retune")
 
@@ -129,10 +126,10 @@ def patiently(request: Callable[[], Reply]) -> Reply:
 
     Waits as long as Retry-After says (up to LONGEST_WAIT), else 1, 2, 4, 8 seconds, each with up to
     one more, since several uploads fail at once; the last error is raised. huggingface_hub itself
-    retries the requests that carry files, and no other.
+    retries the requests that carry files, as hf_xet does all of its own, and no other.
     """
     retrying = Retrying(
-        retry=retry_if_exception(lambda error: _is_transient(_hub_error(error))),
+        retry=retry_if_exception(_is_worth_another_attempt),
         stop=stop_after_attempt(ATTEMPTS),
         wait=_wait,
         before_sleep=_log_wait,
@@ -157,6 +154,10 @@ def explained(repo: str) -> Iterator[None]:
         raise
     # The client wraps some of its errors in RuntimeError (uploads) and ValueError (odd answers).
     except (HfHubHTTPError, httpx.HTTPError, RuntimeError, ValueError) as error:
+        raise _explanation(repo, error) from None
+    except OSError as error:
+        if not _is_of_xet(error):
+            raise
         raise _explanation(repo, error) from None
 
 
@@ -216,24 +217,44 @@ def _is_transient(error: BaseException) -> bool:
         # Addresses of the storage are good for minutes: if one has expired, the Hub gives a new one.
         return status in (408, 429) or status >= 500 or (status == 403 and _is_of_storage(error))
     dropped = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
-    return isinstance(error, (*dropped, json.JSONDecodeError))  # a gateway's page instead of JSON
+    # JSONDecodeError: a gateway's page instead of JSON.
+    return isinstance(error, (*dropped, json.JSONDecodeError)) or _is_of_xet(error)
+
+
+def _is_worth_another_attempt(error: BaseException) -> bool:
+    cause = _hub_error(error)
+    return _is_transient(cause) and not _is_of_xet(cause)
+
+
+def _is_of_xet(error: BaseException) -> bool:
+    """Tell whether hf_xet raised it, which sends large files and uses Python's own exceptions."""
+    return isinstance(error, ConnectionError | TimeoutError) or type(error).__module__ == "hf_xet"
 
 
 def _is_of_storage(error: Any) -> bool:
     """Tell whether another host than the Hub answered: the one that the Hub sends large files to."""
     from huggingface_hub import constants
 
-    return not str(error.response.url).startswith(f"{constants.ENDPOINT}/")
+    response = getattr(error, "response", None)
+    address = str(error) if response is None else str(response.url)
+    return f"{constants.ENDPOINT}/" not in address
 
 
 def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
+    """Return the HTTP status of an answer, None if there was none."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return response.status_code
+    if type(error).__name__ == "XetAuthenticationError":
+        return 401
+    stated = _is_of_xet(error) and re.search(r"\bHTTP status \w+ error \((\d{3})\b", str(error))
+    return int(stated[1]) if stated else None
 
 
 def _wait(state: "RetryCallState") -> float:
     """Return the seconds before the next attempt."""
     error: Any = _failure(state)
-    headers = error.response.headers if _status(error) else {}
+    headers = error.response.headers if getattr(error, "response", None) is not None else {}
     retry_after = headers.get("Retry-After", "")
     return min(int(retry_after), LONGEST_WAIT) if retry_after.isdecimal() else _backoff(state)
 

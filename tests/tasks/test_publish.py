@@ -537,6 +537,45 @@ class TestPatience:
             send(hub, one_file(tmp_path / "w"))
 
 
+class TestXet:
+    """Large files go by the Xet protocol where hf_xet is installed; its errors are Python's own."""
+
+    @pytest.fixture(autouse=True)
+    def xet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+        # It tries again for minutes by itself.
+        monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
+        monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "1ms")
+
+    @pytest.mark.parametrize(
+        ("status", "kind", "sentence"),
+        [
+            (503, HubUnavailable, "did not take you/one (HTTP 503): check the network"),
+            (429, HubUnavailable, "did not take you/one (HTTP 429): check the network"),
+            (0, HubUnavailable, "did not take you/one (ConnectionError): check the network"),
+            (401, NoAccess, "does not accept the token for you/one (401)"),
+            (403, NoAccess, "the token may not write to you/one (403)"),
+            (404, PublishError, "you/one was not published: Network error: Request error: HTTP"),
+        ],
+    )
+    def test_its_errors_are_told_as_those_of_the_hub(
+        self, hub: Hub, tmp_path: Path, waits: list, status: int, kind: type, sentence: str
+    ) -> None:
+        hub.fail("GET", "/xet-write-token/", status, times=1000)
+        with pytest.raises(kind, match=re.escape(sentence)) as caught:
+            send(hub, one_file(tmp_path / "w"))
+        assert type(caught.value) is kind
+        assert "hf_write" not in str(caught.value)
+        assert not waits  # once more is not tried what hf_xet has tried again
+        assert len(hub.model("you/one").commits) == 1
+
+    def test_connecting_leaves_the_protocol_to_the_environment(self) -> None:
+        from huggingface_hub import constants
+
+        connect("hf_write")
+        assert constants.HF_HUB_DISABLE_XET is False
+
+
 class TestCheckAccess:
     @pytest.mark.parametrize("repo", ["you/model", "team/model"])
     def test_may_write(self, hub: Hub, signed_in: None, repo: str) -> None:
