@@ -42,7 +42,7 @@ class Budget(NamedTuple):
         brackets = text.count(b"{") + text.count(b"[")
         if brackets <= self.depth and brackets + text.count(b",") <= self.values:
             return None  # even if none of them stands in a string, as most do
-        bare = _STRING.sub(b"", text)
+        bare = _STRING.sub(b"0", text)  # not nothing: a list of one text is not empty
         brackets = bare.count(b"{") + bare.count(b"[")
         # Each key and each element but the first has a comma in front; so has a list that is not empty.
         count = brackets + bare.count(b",") - bare.count(b"[]") - bare.count(b"{}")

@@ -166,7 +166,8 @@ def _messages(row: dict[str, Any], layout: str | Pair | None) -> list[Message]:
         if text and not any(role == "system" for role, _ in messages):
             messages = [("system", text), *messages]
     for column in TOOL_COLUMNS:
-        messages = with_tools(messages, row.get(column))
+        if column in row:
+            messages = with_tools(messages, row[column])
     return messages
 
 

@@ -10,21 +10,21 @@ from pathlib import Path
 from retune.config import Dataset
 from retune.confined import causes, out_of_memory, reading
 from retune.sources import DATA_FORMATS, SourceError, local_path
-from tasks.fetch import hub, text_files, typed_files
-from tasks.fetch.batches import Batch
+from tasks.fetch import csv_files, hub, json_files, text_files, typed_files
+from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET, Budget
 from tasks.fetch.hub import Files
 from tasks.fetch.unpacking import unpacked
 
 # Readers by `datasets`'s names of file formats.
-TEXT = {"json": text_files.json_rows, "csv": text_files.csv_rows}
+TEXT = {"json": json_files.json_rows, "csv": csv_files.csv_rows}
 TYPED = {
     "parquet": (typed_files.parquet_pieces, typed_files.parquet_count),
     "arrow": (typed_files.arrow_pieces, typed_files.arrow_count),
 }
 
 
-def read(dataset: Dataset, commit: str | None, cache: Path) -> Iterator[Batch]:
+def read(dataset: Dataset, commit: str | None, cache: Path) -> Iterator[RowBatch]:
     """Return the rows of the dataset's split, in order, as its source has them.
 
     `commit` is the Hub commit to read, None for a local file; what is unpacked or converted on the
@@ -47,7 +47,7 @@ def download(dataset: Dataset, commit: str | None) -> Files:
         return hub.download(dataset, commit)
 
 
-def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[Batch]:
+def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[RowBatch]:
     """Return the rows in a dataset's files, without the network. Raises as `read` does."""
     BUDGET.set(Budget.of(dataset))
     empty = True
@@ -67,7 +67,7 @@ def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[Batch]:
         raise _no_rows(dataset)
 
 
-def _from_files(dataset: Dataset, kind: str, files: list[Path]) -> Iterator[Batch]:
+def _from_files(dataset: Dataset, kind: str, files: list[Path]) -> Iterator[RowBatch]:
     """Return the split's slice of the rows in files of one format."""
     if kind in TEXT:
         start, stop = _slice(dataset, lambda: sum(1 for file in files for _ in TEXT[kind](file)))
@@ -101,7 +101,9 @@ def _slice(dataset: Dataset, count: Callable[[], int]) -> tuple[int, int | None]
     return absolute.from_, max(absolute.from_, absolute.to)
 
 
-def _converted(dataset: Dataset, files: Files, paths: list[Path], cache: Path) -> Iterator[Batch]:
+def _converted(
+    dataset: Dataset, files: Files, paths: list[Path], cache: Path
+) -> Iterator[RowBatch]:
     """Let `datasets` convert files whose repository sets how they are read."""
     import datasets
 

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.fetch.batches import Batch
+from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET
 from tasks.fetch.conversations import KNOWN_COLUMNS
 from tasks.fetch.values import Unreadable
@@ -88,7 +88,7 @@ def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece
             return
 
 
-def batches(pieces: Iterable[Piece]) -> Iterator[Batch]:
+def batches(pieces: Iterable[Piece]) -> Iterator[RowBatch]:
     """Return the pieces as batches, with an Unreadable in the place of each row over the budget.
 
     Raises ArrowInvalid when a piece is damaged, which its file's format need not show; reading on
@@ -103,11 +103,11 @@ def batches(pieces: Iterable[Piece]) -> Iterator[Batch]:
             raw = _with_bytes(known)  # all that may be wrong is text in another encoding
             raw.validate(full=True)
             for part in _within_budget(raw):
-                yield Batch(None, _reader(part, others))
+                yield RowBatch(None, _reader(part, others))
         else:
             for part in _within_budget(known):
                 columns = None if isinstance(part, Unreadable) else part
-                yield Batch(columns, _reader(part, others))
+                yield RowBatch(columns, _reader(part, others))
 
 
 def _within_budget(known: "pa.Table") -> "Iterator[pa.Table | Unreadable]":
