@@ -15,6 +15,8 @@ import cloudpickle
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from jinja2 import Environment
+from jinja2.meta import find_undeclared_variables
 from prefect.logging import disable_run_logger
 
 from retune.config import Recipe, RecipeError
@@ -23,7 +25,7 @@ from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
 from retune.workspace import Output, Step, mark_rejected
 from tasks.publish import access
 from tasks.publish.access import ATTEMPTS, LONGEST_WAIT, connect
-from tasks.publish.cards import Release, card, recommended
+from tasks.publish.cards import TEMPLATE, Release, card, facts, recommended
 from tasks.publish.files import LICENCES, is_local_path, is_text, outputs_in
 from tasks.publish.task import (
     HubUnavailable,
@@ -758,6 +760,15 @@ class TestCards:
         }
         assert {r.dataset_revision for r in results} == {PINS.dataset}
 
+    @pytest.mark.parametrize("artifact", ["adapter", "merged", "gguf"])
+    def test_the_template_says_what_there_is_and_nothing_else(
+        self, release: Release, artifact: str
+    ) -> None:
+        """Jinja shows nothing, without a word, where a template misspells a name."""
+        template = Environment().parse(TEMPLATE.read_text(encoding="utf-8"))
+        names = find_undeclared_variables(template)
+        assert names == facts(artifact, release).keys() | {"card_data"}
+
     def test_base_and_tuned_stand_side_by_side(self, release: Release) -> None:
         assert "| loss | 2.5 | 1.25 |" in card("adapter", release)
 
@@ -1175,6 +1186,15 @@ class TestForeignWords:
             "base_terms": Terms(), "data_terms": Terms(),
         }  # fmt: skip
         return Release(**values | changed)
+
+    @pytest.mark.parametrize("kind", ["licence", "measure", "dataset", "base", "prompt"])
+    @pytest.mark.parametrize(
+        "text", ["{{ 7 * 7 }}", '{% include "x" %}', "{{ recipe.__class__ }}", "{# 7 #}"]
+    )
+    def test_are_no_template(self, text: str, kind: str) -> None:
+        for artifact in ("adapter", "merged", "gguf"):
+            page = Page(rendered(card(artifact, self.release(text, kind)).split("\n---\n", 1)[1]))
+            assert text in page.text
 
     @pytest.mark.parametrize("kind", ["licence", "measure", "dataset", "base", "prompt"])
     @pytest.mark.parametrize("text", NASTY.values(), ids=list(NASTY))
