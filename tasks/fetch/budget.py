@@ -62,8 +62,8 @@ class Budget(NamedTuple):
         return self.over_values(count) if count > self.values else None
 
 
-def _oversized(what: str, seen: str, setting: str, limit: int) -> str:
-    return f"{OVERSIZED}{what} has {seen}, more than dataset.{setting} ({limit:,})"
+def _oversized(what: str, cost: str, setting: str, limit: int) -> str:
+    return f"{OVERSIZED}{what} has {cost}, more than dataset.{setting} ({limit:,})"
 
 
 def _depth(bare: bytes) -> int:

@@ -2,7 +2,7 @@
 
 Not read with ijson, which such files break: a number of 5,000 digits crashes the process, 20,000
 brackets take 1 GB and the memory grows with their square, as the time does with a string's length;
-NaN, which Python writes, is an error, and a lone surrogate a question mark without a word. That is
+NaN, which Python writes, is an error, and a lone surrogate silently becomes a question mark. That is
 its parser in C; the one in Python has half of these faults and takes ten times as long as this.
 """
 

@@ -59,7 +59,7 @@ def _lines(path: Path) -> Iterator[TextRow]:
 
 
 def _value(text: bytes, number: int) -> Any:
-    """Return a line's value, or the Unreadable that stands for it; the text is meant to be UTF-8."""
+    """Return a line's value, or the Unreadable that represents it; the text is meant to be UTF-8."""
     try:
         return json_value(text.decode("utf-8", "replace"), f"line {number}")
     except Unreadable as problem:

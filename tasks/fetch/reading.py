@@ -28,7 +28,7 @@ def read(dataset: Dataset, commit: str | None, cache: Path) -> Iterator[RowBatch
     """Return the rows of the dataset's split, in order, as its source has them.
 
     `commit` is the Hub commit to read, None for a local file; what is unpacked or converted on the
-    way lies in `cache`. This process reads it itself, at whatever cost (see `tasks.fetch.guarded`).
+    way is in `cache`. This process reads it itself, at whatever cost (see `tasks.fetch.guarded`).
     Raises SourceError if the source cannot be read or is empty, ConnectionError when the Hub does
     not answer.
     """
@@ -57,10 +57,10 @@ def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[RowBatch
             limit = dataset.max_unpacked_bytes
             paths = unpacked(files.paths, cache / "unpacked", limit, dataset.source)
         if files.settings is None:
-            found = _from_files(dataset, files.kind, paths)
+            batches = _from_files(dataset, files.kind, paths)
         else:
-            found = _converted(dataset, files, paths, cache)
-        for batch in found:
+            batches = _converted(dataset, files, paths, cache)
+        for batch in batches:
             empty = False
             yield batch
     if empty:
@@ -71,15 +71,16 @@ def _from_files(dataset: Dataset, kind: str, files: list[Path]) -> Iterator[RowB
     """Return the split's slice of the rows in files of one format."""
     if kind in TEXT:
         start, stop = _slice(dataset, lambda: sum(1 for file in files for _ in TEXT[kind](file)))
-        rows = chain.from_iterable(map(TEXT[kind], _told(files)))
+        rows = chain.from_iterable(map(TEXT[kind], _announced(files)))
         return text_files.batches(islice(rows, start, stop))
     pieces, count = TYPED[kind]
     start, stop = _slice(dataset, lambda: sum(map(count, files)))
-    found = chain.from_iterable(map(pieces, _told(files)))
-    return typed_files.batches(typed_files.cut(found, start, stop))
+    parts = chain.from_iterable(map(pieces, _announced(files)))
+    return typed_files.batches(typed_files.cut(parts, start, stop))
 
 
-def _told(files: list[Path]) -> Iterator[Path]:
+def _announced(files: list[Path]) -> Iterator[Path]:
+    """Return the files, and say of each that it is being read."""
     for file in files:
         reading(file)
         yield file
@@ -128,7 +129,7 @@ def explained(dataset: Dataset) -> Iterator[None]:
     """Say what is wrong with a source, whatever the libraries that read it raise.
 
     Raises SourceError, but ConnectionError (worth a retry) when the Hub was not to be reached, and
-    the OSError of a full disk, which the work folder explains, and whatever says that memory ran out.
+    the OSError of a full disk, which the work folder explains, and whatever signals that memory ran out.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Text files as streams of rows, read tolerantly: what is wrong with a row is that row's problem alone.
 
 `datasets` would guess types from a file's beginning: a text that looks like a date, a number or
-`null` then is no longer what the file says, and one odd row stops it.
+`null` then is no longer what the file has, and one unexpected row stops it.
 """
 
 import codecs
@@ -50,7 +50,7 @@ def _parsed(rows: list[TextRow]) -> RowBatch:
 
 
 def over_budget(problem: str) -> TextRow:
-    """Return what stands in the place of a row that costs too much."""
+    """Return what represents a row that costs too much."""
     return TextRow.of(Unreadable(problem))
 
 
@@ -62,7 +62,7 @@ def encoding_of(path: Path) -> str:
 
 
 def open_text(path: Path) -> IO[str]:
-    """Open a file as text, its line ends as they are; U+FFFD stands for what cannot be decoded."""
+    """Open a file as text, its line ends as they are; U+FFFD replaces what cannot be decoded."""
     return path.open(encoding=encoding_of(path), errors="replace", newline="")
 
 

@@ -90,7 +90,7 @@ def _client_that_times_out() -> "httpx.Client":
 
 
 def require_access(recipe: Recipe, api: "HfApi") -> None:
-    """Find out, before GPU time is spent, whether publishing would be let in.
+    """Find out, before GPU time is spent, whether the Hub would allow publishing.
 
     Checks the token, its right to write below the namespace, and that no repository that should be
     private is public. Raises NoAccess, HubUnavailable, or PublishError for a public repository.
@@ -100,14 +100,14 @@ def require_access(recipe: Recipe, api: "HfApi") -> None:
     with explained(publishing.repo):
         user = patiently(api.whoami)
         namespace = publishing.repo.partition("/")[0]
-        wanted = repositories(recipe)
-        if not (_may_write(user, namespace) or all(_may_write(user, r) for r in wanted.values())):
+        targets = repositories(recipe)
+        if not (_may_write(user, namespace) or all(_may_write(user, r) for r in targets.values())):
             raise NoAccess(
                 f"the token of {user['name']!r} may not write to {publishing.repo}: publish below "
                 f"your own name or an organisation that you write to, with a token that has write "
                 f"permission for {namespace} (https://huggingface.co/settings/tokens)"
             )
-        for repo in wanted.values():
+        for repo in targets.values():
             if patiently(lambda repo=repo: api.repo_exists(repo)):
                 check_visibility(api, repo, publishing.private)
 
@@ -152,7 +152,7 @@ def explained(repo: str) -> Iterator[None]:
         yield
     except PublishError:
         raise
-    # The client wraps some of its errors in RuntimeError (uploads) and ValueError (odd answers).
+    # The client wraps some of its errors in RuntimeError (uploads) and ValueError (unexpected answers).
     except (HfHubHTTPError, httpx.HTTPError, RuntimeError, ValueError) as error:
         raise _explanation(repo, error) from None
     except OSError as error:
@@ -191,9 +191,9 @@ def _without_token(error: BaseException) -> str:
     A server may send back anything that it was sent.
     """
     text = re.sub(r"\?\S+", "", " ".join(str(error).split()))
-    answer = getattr(error, "response", None)
-    sent = answer.request.headers.get("Authorization", "") if answer is not None else ""
-    return text.replace(sent.removeprefix("Bearer "), "…") if sent else text
+    response = getattr(error, "response", None)
+    sign_in = response.request.headers.get("Authorization", "") if response is not None else ""
+    return text.replace(sign_in.removeprefix("Bearer "), "…") if sign_in else text
 
 
 def _hub_error(error: BaseException) -> BaseException:
@@ -201,11 +201,11 @@ def _hub_error(error: BaseException) -> BaseException:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, HfHubHTTPError | httpx.HTTPError):
-            return seen
-        seen = seen.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HfHubHTTPError | httpx.HTTPError):
+            return cause
+        cause = cause.__cause__
     return error
 
 
@@ -247,8 +247,8 @@ def _status(error: BaseException) -> int | None:
         return response.status_code
     if type(error).__name__ == "XetAuthenticationError":
         return 401
-    stated = _is_of_xet(error) and re.search(r"\bHTTP status \w+ error \((\d{3})\b", str(error))
-    return int(stated[1]) if stated else None
+    match = _is_of_xet(error) and re.search(r"\bHTTP status \w+ error \((\d{3})\b", str(error))
+    return int(match[1]) if match else None
 
 
 def _wait(state: "RetryCallState") -> float:

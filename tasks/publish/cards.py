@@ -1,6 +1,6 @@
 """The model cards: what a repository holds, what it was made of, how good it is, how to run it.
 
-What they say stands in `card.md.j2`; here are the facts that it is filled in with.
+Their text is in `card.md.j2`; here are the facts that it is filled in with.
 """
 
 import json
@@ -26,7 +26,7 @@ TEMPLATE = Path(__file__).with_name("card.md.j2")
 
 @dataclass(frozen=True)
 class Kind:
-    """What the Hub and a reader are told of one kind of repository."""
+    """How the Hub and a reader know one kind of repository."""
 
     what: str
     library: str
@@ -80,7 +80,7 @@ class Release:
 
     @property
     def main(self) -> str:
-        """The repository that stands for the release: the merged model's, else the first."""
+        """The repository that represents the release: the merged model's, else the first."""
         return self.repos.get("merged") or next(iter(self.repos.values()))
 
     @property
@@ -101,7 +101,7 @@ def card(artifact: str, release: Release) -> str:
 
 
 def facts(artifact: str, release: Release) -> dict[str, Any]:
-    """Return what the template says of one repository, and the functions that it says it with."""
+    """Return the variables of the template for one repository, and the functions that it calls."""
     recipe, repo = release.recipe, release.repos[artifact]
     best = recommended(release.quants) if release.quants else None
     return {
@@ -194,7 +194,7 @@ def recommended(quants: Sequence[Gguf]) -> Gguf:
 
 
 def modelfile_of(quant: Gguf) -> str | None:
-    """Return the name of the Modelfile beside a GGUF, None if Ollama cannot render its template."""
+    """Return the name of the Modelfile next to a GGUF, None if Ollama cannot render its template."""
     return next((name for name in quant.files if name.endswith(".Modelfile")), None)
 
 

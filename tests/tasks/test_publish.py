@@ -36,7 +36,7 @@ from tasks.publish.task import (
     check_terms,
     publish,
 )
-from tasks.publish.terms import MOST, Terms, terms_of
+from tasks.publish.terms import TEXT_LIMIT, Terms, terms_of
 from tasks.publish.upload import Bundle, publish_bundles
 from tests.hub import Hub, Repo
 from tests.nasty import HOST, MARK, NASTY, unseen_in
@@ -904,7 +904,10 @@ class TestTextsOfOthers:
         (base / "LICENSE").unlink()
         for make, complaint in (
             (lambda path: os.mkfifo(path), "is no file"),
-            (lambda path: path.write_bytes(b"x" * (MOST + 1)), "has more than 1,048,576 bytes"),
+            (
+                lambda path: path.write_bytes(b"x" * (TEXT_LIMIT + 1)),
+                "has more than 1,048,576 bytes",
+            ),
             (lambda path: path.write_bytes(b"MZ\x90\0"), "is not text in UTF-8"),
             (lambda path: path.write_bytes("© 2026".encode("latin-1")), "is not text in UTF-8"),
         ):
@@ -1017,7 +1020,11 @@ class TestTextsOfOthers:
     @pytest.mark.usefixtures("home", "signed_in")
     def test_of_the_hub_only_texts_of_known_names_are_carried(self, hub: Hub) -> None:
         files = hub.model("org/base").commits[PINS.model]
-        files |= {"NOTICE.exe": b"MZ", "LICENSE.txt": b"L" * (MOST + 1), "NOTICE": b"\xff\xfe\0"}
+        files |= {
+            "NOTICE.exe": b"MZ",
+            "LICENSE.txt": b"L" * (TEXT_LIMIT + 1),
+            "NOTICE": b"\xff\xfe\0",
+        }
         files["USE_POLICY.md"] = BASE["USE_POLICY.md"]
         run()
         for repo in yours(hub).values():
