@@ -239,9 +239,9 @@ def check_prefect() -> MachineCheck:
     url = os.environ.get("PREFECT_API_URL")
     if url:
         check = _check_server("Prefect", url, "Start that server, or unset PREFECT_API_URL.")
-        own = os.environ.get("PREFECT_API_AUTH_STRING")
+        credentials = os.environ.get("PREFECT_API_AUTH_STRING")
         is_cloud = bool(os.environ.get("PREFECT_API_KEY"))
-        return check if is_cloud or not check.ok else _check_prefect_sign_in(url, own)
+        return check if is_cloud or not check.ok else _check_prefect_sign_in(url, credentials)
     running = ui_server()
     # One that is not as it should be would be replaced by asking for it; here nothing is changed.
     if running and sign_in_file().is_file() and check_sign_in().ok:
@@ -251,9 +251,9 @@ def check_prefect() -> MachineCheck:
     )
 
 
-def _check_prefect_sign_in(url: str, own: str | None) -> MachineCheck:
+def _check_prefect_sign_in(url: str, credentials: str | None) -> MachineCheck:
     shown, private = _without_password(url), f"{url.rstrip('/')}/admin/version"
-    without, with_own = status(private), status(private, own)
+    without, with_own = status(private), status(private, credentials)
     if without == 200:
         fix = (
             "Start that server with PREFECT_SERVER_API_AUTH_STRING=name:password, and set the same "
@@ -263,7 +263,7 @@ def _check_prefect_sign_in(url: str, own: str | None) -> MachineCheck:
         return MachineCheck("Prefect", None, state, fix)
     if with_own == 200:
         return MachineCheck("Prefect", True, f"{shown}, with a sign-in")
-    refusal = "does not take PREFECT_API_AUTH_STRING" if own else "asks for a sign-in"
+    refusal = "does not take PREFECT_API_AUTH_STRING" if credentials else "asks for a sign-in"
     fix = "Set PREFECT_API_AUTH_STRING to what that server has as PREFECT_SERVER_API_AUTH_STRING."
     return MachineCheck("Prefect", False, f"{shown} {refusal} (HTTP {with_own})", fix)
 

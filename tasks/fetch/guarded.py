@@ -1,4 +1,4 @@
-"""Fetching as every run does it: pinned, and in children from which a hostile source cannot reach anything else.
+"""Fetching as every run does it: pinned, and in children that confine what a hostile source can do.
 
 The first child has the Hub's token and the network, and opens nothing that it downloads but the
 repository's card; the second has neither, and opens everything.

@@ -141,14 +141,14 @@ def _files(builder: "DatasetBuilder", dataset: Dataset, commit: str | None) -> l
     """
     name = dataset.split.partition("[")[0]
     files = {str(split): paths for split, paths in (builder.config.data_files or {}).items()}
-    own = f"hf://datasets/{dataset.source}@{commit}/"
+    prefix = f"hf://datasets/{dataset.source}@{commit}/"
     for paths in files.values():
         for file in paths:
-            if not file.startswith(own) or not _is_inside(file.removeprefix(own)):
+            if not file.startswith(prefix) or not _is_inside(file.removeprefix(prefix)):
                 raise _refused(dataset, f"it leads to {file!r:.100}")
     if name not in files:
         raise ValueError(f"no split {name!r} among {list(files)}")
-    return [file.removeprefix(own) for file in files[name]]
+    return [file.removeprefix(prefix) for file in files[name]]
 
 
 def _format(builder: "DatasetBuilder", dataset: Dataset) -> tuple[str, dict[str, Any] | None]:
@@ -163,10 +163,12 @@ def _format(builder: "DatasetBuilder", dataset: Dataset) -> tuple[str, dict[str,
             f"{', '.join(DATA_FORMATS)} files"
         )
     common = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
-    own = {field.name for field in dataclasses.fields(config)} - common
+    names = {field.name for field in dataclasses.fields(config)} - common
     usual = type(config)()
     settings = {
-        name: getattr(config, name) for name in own if getattr(config, name) != getattr(usual, name)
+        name: getattr(config, name)
+        for name in names
+        if getattr(config, name) != getattr(usual, name)
     }
     for name, value in settings.items():
         if name not in _SETTINGS[kind].split() or not _is_harmless(name, value):
