@@ -164,7 +164,7 @@ def doctor() -> None:
     table = Table(box=None, show_header=False)
     found = checks()
     for check in found:
-        table.add_row(marks[check.ok], check.name, Text(visible(check.found)))
+        table.add_row(marks[check.ok], check.name, Text(visible(check.state)))
         if check.fix and not check.ok:
             table.add_row("", "", Text(visible(f"→ {check.fix}")))
     show(table)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import psutil
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from flows import local
 from flows.recipes import deployments_file
@@ -186,14 +187,22 @@ def _require_ours(
 
     Raises ServerError if it ends, takes too long, or does not keep others out.
     """
-    address, until = f"http://127.0.0.1:{port}", time.monotonic() + START
-    server = psutil.Process(process.pid)
-    while process.poll() is None and time.monotonic() < until:
+    address, server = f"http://127.0.0.1:{port}", psutil.Process(process.pid)
+
+    def is_up() -> bool | None:
+        """Tell whether it answers; None if it has ended."""
+        if process.poll() is not None:
+            return None
         # Who listens is asked first: the sign-in goes to no other process.
-        if listens(server, port) and status(address + health) == 200:
-            break
-        time.sleep(1)
-    else:
+        return listens(server, port) and status(address + health) == 200
+
+    retrying = Retrying(
+        retry=retry_if_result(lambda up: up is False),
+        stop=stop_after_delay(START),
+        wait=wait_fixed(1),
+        retry_error_callback=lambda _: None,
+    )
+    if not retrying(is_up):
         log = _logs() / f"{name}.log"
         raise ServerError(
             f"{name} did not come up at {address}; was the port taken meanwhile? "

@@ -12,7 +12,6 @@ import os
 import pwd
 import secrets
 import stat
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -43,15 +42,24 @@ def sign_in() -> str:
 
     A file that others could read is replaced. Raises PermissionError for one of another user.
     """
+    from tenacity import Retrying, retry_if_not_result, stop_after_attempt, wait_fixed
+
     path = sign_in_file()
     make_home()
-    for _ in range(20):
-        found = _read(path)
-        if found:
-            return found
-        _make(path)
-        time.sleep(0.05)  # for whoever was faster to write what it made
-    _unreadable(path)
+
+    def read_or_make() -> str | None:
+        line = _read(path)
+        if not line:
+            _make(path)
+        return line
+
+    retrying = Retrying(
+        retry=retry_if_not_result(bool),
+        stop=stop_after_attempt(20),
+        wait=wait_fixed(0.05),  # for whoever was faster to write what it made
+        retry_error_callback=lambda _: _unreadable(path),
+    )
+    return retrying(read_or_make)
 
 
 def _read(path: Path) -> str | None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from retune.child import ChildFailed, Event, emit, main, run_child
 from retune.environment import plain
+from retune.errors import HubUnreachable
 from retune.machine import free_memory
 from retune.measures import format_memory
 from retune.recipe import Dataset
@@ -54,7 +55,7 @@ def run_confined(
 
     `subject` (`dataset.source: d.jsonl`) begins what is said of a child that was stopped; the child
     may name a file in it by the event `reading`. With `network` it gets the Hub's settings and
-    token, and the proxies, else neither. Raises SourceError, ConnectionError (worth a retry) and
+    token, and the proxies, else neither. Raises SourceError, HubUnreachable (worth a retry) and
     OSError (a full disk) as the child does, SourceError when it is stopped or crashes.
     """
     current = subject
@@ -74,7 +75,7 @@ def run_confined(
     if failed == "source":
         raise SourceError(result["message"])
     if failed == "outage":
-        raise ConnectionError(result["message"])
+        raise HubUnreachable(result["message"])
     if failed == "space":
         raise OSError(result["errno"], os.strerror(result["errno"]))
     if failed == "crash":

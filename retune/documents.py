@@ -1,6 +1,6 @@
 """YAML as people write it in recipes; what a file could do beyond that is refused.
 
-Refused, each with one line that says where, are keys that stand twice (to YAML the last one wins,
+Refused, each with one line that says where, are duplicate keys (to YAML the last one wins,
 and a gate may be gone), tags, and whatever is larger, deeper or unfolds to more than a recipe does.
 """
 
@@ -43,8 +43,8 @@ def read_yaml(content: str | bytes, origin: str, values: int = VALUES) -> Any:
     try:
         return _Reader(origin, values).read(yaml.parse(text, Loader=loader))
     except yaml.YAMLError as error:
-        said = " ".join(str(error).replace("<unicode string>", origin).split())
-        raise RecipeError(f"{origin} is not YAML: {said:.400}") from None
+        message = " ".join(str(error).replace("<unicode string>", origin).split())
+        raise RecipeError(f"{origin} is not YAML: {message:.400}") from None
 
 
 class _Part(NamedTuple):

@@ -3,7 +3,8 @@
 It is found by following imports from the stage's task, also those inside functions, and scripts that
 are run as children. So a new module or package counts from the day it is imported, and what does not
 count stands below with the reason. A module counts by its syntax tree without docstrings: comments
-and formatting make nothing anew.
+and formatting make nothing anew. A file beside a module that it names, such as a template, counts by
+its bytes.
 """
 
 import ast
@@ -15,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from retune.workspace import digest
+from retune.workspace import digest, sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("retune", "expectations", "tasks")
@@ -68,6 +69,7 @@ EXEMPT_PACKAGES = {
     "pydantic": "declares",
     "pynvml": "looks at GPUs",
     "rich": "shows",
+    "tenacity": "tries again",
     "typer": "shows",
     "yaml": "reads recipes and cards",
 }
@@ -89,6 +91,8 @@ def made_with(stage: str, task: str) -> dict[str, str]:
     """
     modules, packages = closure(stage, task)
     code = {name: syntax(path) for name, path in modules.items()}
+    files = [file for path in modules.values() for file in data_files(path)]
+    code |= {str(file.relative_to(ROOT)): sha256(file) for file in files}
     counting = packages - EXEMPT_PACKAGES.keys()
     every = counting.union(*(COMPANIONS.get(name, ()) for name in counting))
     return code | {name: installed(name) for name in sorted(every)}
@@ -146,15 +150,17 @@ def imported(path: Path) -> tuple[str, ...]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "with_name":
-            pattern = _pattern(node.args[0]) if node.args else ""
-            folder = path.parent.relative_to(ROOT)
-            names += [
-                ".".join((*folder.parts, script.stem))
-                for script in sorted(path.parent.glob("*.py"))
-                if fnmatch(script.name, pattern)
-            ]
+    folder = path.parent.relative_to(ROOT)
+    names += [
+        ".".join((*folder.parts, file.stem)) for file in _named_beside(path) if file.suffix == ".py"
+    ]
     return tuple(dict.fromkeys(names))
+
+
+@cache
+def data_files(path: Path) -> tuple[Path, ...]:
+    """Return the files beside a module that it names with `with_name` and that are no scripts."""
+    return tuple(file for file in _named_beside(path) if file.suffix != ".py")
 
 
 @cache
@@ -178,6 +184,23 @@ def installed(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "absent"
+
+
+@cache
+def _named_beside(path: Path) -> tuple[Path, ...]:
+    """Return the files in a module's folder that it names with `with_name`."""
+    patterns = [
+        _pattern(node.args[0])
+        for node in _running(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", "") == "with_name"
+        and node.args
+    ]
+    return tuple(
+        file
+        for file in sorted(path.parent.iterdir())
+        if file.is_file() and any(fnmatch(file.name, pattern) for pattern in patterns)
+    )
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:

@@ -97,7 +97,7 @@ def pin_file(name: str, setting: str) -> str:
 def unchanged(name: str | Path | None, pinned: str | None, setting: str) -> Iterator[None]:
     """Hold what is read of a local file or folder within the block to what was pinned.
 
-    Raises SourceError at its end, and in the place of what the block raises, when that is no longer
+    Raises SourceError at its end, and instead of what the block raises, when that is no longer
     what `pinned` says; for a folder at its beginning, too. A file is opened once, before it is read:
     it is its content that is hashed, and the name must still lead to it. A commit stays what it is.
     """
@@ -171,12 +171,12 @@ def _version(path: Path) -> str:
 
 def _listing(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return what tells by itself that a file was changed; ctime is not for programs to set."""
-    found = {}
+    listing = {}
     for name, path in files_in(folder).items():
         with suppress(OSError):  # it has gone, which the next look shows
             status = path.stat()
-            found[name] = (*_identity(status), status.st_ctime_ns, status.st_mode)
-    return found
+            listing[name] = (*_identity(status), status.st_ctime_ns, status.st_mode)
+    return listing
 
 
 def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], setting: str) -> str:

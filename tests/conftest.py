@@ -15,7 +15,7 @@ os.environ |= {
     "HF_ENDPOINT": _HUB.endpoint,
     "HF_HOME": _HUGGINGFACE_HOME.name,
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_XET": "1",  # the loopback Hub speaks plain HTTP
 }
 os.environ.pop("HF_TOKEN", None)
 

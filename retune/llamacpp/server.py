@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
+from tenacity import Retrying, retry_if_not_result, wait_fixed
+
 from retune.llamacpp.installation import locate
 from retune.llamacpp.process import Finished, LlamaCppFailed, blamed, environment, failed
 
@@ -43,16 +45,17 @@ class Server:
 
     def wait_until_loaded(self) -> None:
         """Return once the model is loaded; raises if the server ends before."""
+        Retrying(retry=retry_if_not_result(bool), wait=wait_fixed(READY_SECONDS))(self._is_loaded)
+
+    def _is_loaded(self) -> bool:
         import httpx
 
-        while True:
-            try:
-                if self._client.get("/health").is_success:
-                    return
-            except httpx.TransportError:  # it does not listen yet, or no longer
-                if self._process.poll() is not None:
-                    raise self._reason() from None
-            time.sleep(READY_SECONDS)
+        try:
+            return self._client.get("/health").is_success
+        except httpx.TransportError:  # it does not listen yet, or no longer
+            if self._process.poll() is not None:
+                raise self._reason() from None
+            return False
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the server's reply to `body`; raises if it refuses, or ends meanwhile."""

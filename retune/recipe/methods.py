@@ -1,5 +1,6 @@
 """The quantization methods of llama.cpp: everything that names, sizes or orders one asks this table."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -70,6 +71,6 @@ RECOMMENDED = (
 SOURCE = "bf16"  # of the GGUF that quants are made of; f16 would change weights of bf16
 
 
-def by_cost(names: "list[str] | tuple[str, ...]") -> list[str]:
+def by_cost(names: Iterable[str]) -> list[str]:
     """Return methods by the time that they take, the longest first."""
     return sorted(names, key=list(METHODS).index)

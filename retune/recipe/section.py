@@ -51,7 +51,7 @@ class Section(BaseModel):
     @classmethod
     def _is_no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse `seed: on`, which YAML reads as true and pydantic as 1."""
-        kinds = _kinds(cls.model_fields[info.field_name].annotation)
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
             raise ValueError("should be a number, not a truth value")
         return value

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Some rows of a source, in order, in two forms.
+class RowBatch:
+    """Some rows of a source, in order.
 
-    `columns` is None when the rows cannot be had as columns; `rows` returns them one by one, as
-    JSON values, or as an Unreadable where there is none.
+    `columns` holds them as columns where a file has sound ones, else it is None; `rows` returns them
+    one by one, as JSON values, or as an Unreadable where there is none.
     """
 
     columns: "pa.Table | None"
     rows: Callable[[], list[Any]]
 
 
-def to_rows(batches: Iterable[Batch], default_source: str) -> "Iterator[pa.Table]":
+def to_rows(batches: Iterable[RowBatch], default_source: str) -> "Iterator[pa.Table]":
     """Bring every batch into the shape of `retune.records.Rows`, numbered from 0.
 
     Rows that name no source get `default_source`. Raises SourceError, at the end, when not a single

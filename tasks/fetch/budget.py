@@ -42,7 +42,7 @@ class Budget(NamedTuple):
         brackets = text.count(b"{") + text.count(b"[")
         if brackets <= self.depth and brackets + text.count(b",") <= self.values:
             return None  # even if none of them stands in a string, as most do
-        bare = _STRING.sub(b"", text)
+        bare = _STRING.sub(b"0", text)  # not nothing: a list of one text is not empty
         brackets = bare.count(b"{") + bare.count(b"[")
         # Each key and each element but the first has a comma in front; so has a list that is not empty.
         count = brackets + bare.count(b",") - bare.count(b"[]") - bare.count(b"{}")
@@ -62,8 +62,8 @@ class Budget(NamedTuple):
         return self.over_values(count) if count > self.values else None
 
 
-def _oversized(what: str, seen: str, setting: str, limit: int) -> str:
-    return f"{OVERSIZED}{what} has {seen}, more than dataset.{setting} ({limit:,})"
+def _oversized(what: str, cost: str, setting: str, limit: int) -> str:
+    return f"{OVERSIZED}{what} has {cost}, more than dataset.{setting} ({limit:,})"
 
 
 def _depth(bare: bytes) -> int:

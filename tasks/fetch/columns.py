@@ -13,7 +13,7 @@ from tasks.fetch.conversations import (
     ROLES,
     SYSTEM_COLUMNS,
     TOOL_COLUMNS,
-    Pair,
+    PairLayout,
     Reading,
     format_of,
     layout_of,
@@ -84,7 +84,9 @@ def from_columns(table: "pa.Table", default_source: str) -> "pa.Table | None":
     if not _is_plain(columns, layout):
         return None
     messages = (
-        _from_pair(columns, layout) if isinstance(layout, Pair) else _from_turns(columns[layout])
+        _from_pair(columns, layout)
+        if isinstance(layout, PairLayout)
+        else _from_turns(columns[layout])
     )
     if messages is None:
         return None
@@ -96,7 +98,7 @@ def from_columns(table: "pa.Table", default_source: str) -> "pa.Table | None":
     return _table(messages, pc.fill_null(source, default_source), score, kind, nothing)
 
 
-def _is_plain(columns: "dict[str, pa.Array]", layout: str | Pair | None) -> bool:
+def _is_plain(columns: "dict[str, pa.Array]", layout: str | PairLayout | None) -> bool:
     """Say whether no column asks for what only `from_rows` does."""
     import pyarrow as pa
 
@@ -144,7 +146,7 @@ def _from_turns(turns: "pa.Array") -> "pa.Array | None":
     return _lists(pc.list_value_length(turns), role, content)
 
 
-def _from_pair(columns: "dict[str, pa.Array]", pair: Pair) -> "pa.Array | None":
+def _from_pair(columns: "dict[str, pa.Array]", pair: PairLayout) -> "pa.Array | None":
     """Make a question and an answer of each row; None unless all are texts."""
     import numpy as np
     import pyarrow as pa

@@ -47,7 +47,7 @@ CALL_ROLES = ("function_call", "tool_call")  # ShareGPT: what the assistant says
 TURN_COLUMNS = {"conversations": "sharegpt", "conversation": "sharegpt", "messages": "openai"}
 
 
-class Pair(NamedTuple):
+class PairLayout(NamedTuple):
     """Columns that together are one question and its answer; `context` belongs to the question."""
 
     format: str
@@ -58,12 +58,12 @@ class Pair(NamedTuple):
 
 # In this order: a row may have the columns of several.
 PAIRS = (
-    Pair("alpaca", "instruction", "output", "input"),
-    Pair("alpaca", "instruction", "response", "context"),  # Dolly
-    Pair("prompt_completion", "prompt", "completion"),
-    Pair("prompt_completion", "prompt", "response"),
-    Pair("prompt_completion", "question", "answer", "context"),
-    Pair("prompt_completion", "question", "response", "context"),  # OpenOrca
+    PairLayout("alpaca", "instruction", "output", "input"),
+    PairLayout("alpaca", "instruction", "response", "context"),  # Dolly
+    PairLayout("prompt_completion", "prompt", "completion"),
+    PairLayout("prompt_completion", "prompt", "response"),
+    PairLayout("prompt_completion", "question", "answer", "context"),
+    PairLayout("prompt_completion", "question", "response", "context"),  # OpenOrca
 )
 SYSTEM_COLUMNS = ("system", "system_prompt")
 TOOL_COLUMNS = ("tools", "functions")
@@ -98,9 +98,9 @@ class Reading(NamedTuple):
 
 
 def read_row(row: Any) -> Reading:
-    """Return what a row says. Never raises: a row that cannot be read has a `problem`.
+    """Return the content of a row. Never raises: a row that cannot be read has a `problem`.
 
-    `row` is a JSON value, or the Unreadable that stands for one. Null is the same as absent.
+    `row` is a JSON value, or the Unreadable that represents one. Null is the same as absent.
     """
     if isinstance(row, Unreadable):
         return Reading(None, None, None, None, str(row))
@@ -116,7 +116,7 @@ def read_row(row: Any) -> Reading:
     return Reading(None if problem else messages, source, score, format_of(layout), problem)
 
 
-def layout_of(columns: dict[str, Any]) -> str | Pair | None:
+def layout_of(columns: dict[str, Any]) -> str | PairLayout | None:
     """Return which of the columns hold the conversation: a column of turns, a pair, or None."""
     for column in TURN_COLUMNS:
         if column in columns:
@@ -124,9 +124,9 @@ def layout_of(columns: dict[str, Any]) -> str | Pair | None:
     return next((pair for pair in PAIRS if {pair.question, pair.answer} <= columns.keys()), None)
 
 
-def format_of(layout: str | Pair | None) -> str | None:
+def format_of(layout: str | PairLayout | None) -> str | None:
     """Return the format's name in `retune.records.Rows`."""
-    return layout.format if isinstance(layout, Pair) else TURN_COLUMNS.get(layout or "")
+    return layout.format if isinstance(layout, PairLayout) else TURN_COLUMNS.get(layout or "")
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
@@ -139,7 +139,7 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str | 
         return None, "the row is nested too deeply"
 
 
-def _conversation(row: dict[str, Any], layout: str | Pair | None) -> list[Message]:
+def _conversation(row: dict[str, Any], layout: str | PairLayout | None) -> list[Message]:
     """Return the messages of a row. Raises Unreadable, for a preference pair saying so."""
     is_preference = set(PREFERENCE_COLUMNS) <= row.keys()
     try:
@@ -148,16 +148,16 @@ def _conversation(row: dict[str, Any], layout: str | Pair | None) -> list[Messag
         if is_preference:
             raise Unreadable(PREFERENCE_PAIR) from None
         raise
-    # Such a row may hold a whole conversation beside the pair, or only the question to it.
+    # Such a row may hold a whole conversation next to the pair, or only the question to it.
     if is_preference and (not messages or messages[-1][0] != "assistant"):
         raise Unreadable(PREFERENCE_PAIR)
     return messages
 
 
-def _messages(row: dict[str, Any], layout: str | Pair | None) -> list[Message]:
+def _messages(row: dict[str, Any], layout: str | PairLayout | None) -> list[Message]:
     if layout is None:
         raise Unreadable(_why_no_layout(row))
-    if isinstance(layout, Pair):
+    if isinstance(layout, PairLayout):
         messages = _from_pair(row, layout)
     else:
         messages = _from_turns(row[layout], f"`{layout}`")
@@ -166,7 +166,8 @@ def _messages(row: dict[str, Any], layout: str | Pair | None) -> list[Message]:
         if text and not any(role == "system" for role, _ in messages):
             messages = [("system", text), *messages]
     for column in TOOL_COLUMNS:
-        messages = with_tools(messages, row.get(column))
+        if column in row:
+            messages = with_tools(messages, row[column])
     return messages
 
 
@@ -218,7 +219,7 @@ def _calls(turn: dict[str, Any], where: str) -> list[Any]:
     return [*calls, turn["function_call"]] if turn.get("function_call") else calls
 
 
-def _from_pair(row: dict[str, Any], pair: Pair) -> list[Message]:
+def _from_pair(row: dict[str, Any], pair: PairLayout) -> list[Message]:
     """Return question and answer, each text or, as TRL has them, a list of messages."""
     if pair.format == "prompt_completion" and row.get("label") is False:
         raise Unreadable("its `label` is false: an answer not to give (KTO)")
@@ -232,7 +233,7 @@ def _from_pair(row: dict[str, Any], pair: Pair) -> list[Message]:
     return [*messages, ("assistant", as_text(answer, f"`{pair.answer}`"))]
 
 
-def _question(row: dict[str, Any], pair: Pair) -> str:
+def _question(row: dict[str, Any], pair: PairLayout) -> str:
     columns = [pair.question, *([pair.context] if pair.context else [])]
     texts = [as_text(row.get(column, ""), f"`{column}`") for column in columns]
     return "\n\n".join(text for text in texts if text)

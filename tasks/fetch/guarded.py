@@ -1,4 +1,4 @@
-"""Fetching as every run does it: pinned, and in children that a hostile source cannot lead astray.
+"""Fetching as every run does it: pinned, and in children that confine what a hostile source can do.
 
 The first child has the Hub's token and the network, and opens nothing that it downloads but the
 repository's card; the second has neither, and opens everything.
@@ -34,8 +34,8 @@ def fetch_rows(dataset: Dataset, pin: str, folder: Path) -> int:
     log, subject = folder / "fetch.log", f"dataset.source: {dataset.source}"
     files = local_files(dataset)
     if not files:
-        found = run_confined(CHILD, job, log, subject, network=True)
-        files = Files.model_validate(found["files"])
+        event = run_confined(CHILD, job, log, subject, network=True)
+        files = Files.model_validate(event["files"])
     job = job.model_copy(update={"files": files})
     with unchanged(dataset.source, pin, "dataset.source"):
         return run_confined(CHILD, job, log, subject)["rows"]

@@ -39,9 +39,9 @@ _SLOW_ENCODINGS = {"punycode", "idna"}  # the time they take is not linear
 
 
 class Files(BaseModel):
-    """The files of a source's split, as they lie on this disk, and their format (a value of
-    DATA_FORMATS). `settings` is None where they are of the format as such, else what `datasets` is
-    told of them; `features` are the types of their columns, if the repository gives them."""
+    """The files of a source's split, on this disk, and their format (a value of
+    DATA_FORMATS). `settings` is None where they are of the format as such, else what is passed
+    to `datasets`; `features` are the types of their columns, if the repository gives them."""
 
     kind: str
     paths: tuple[Path, ...]
@@ -102,10 +102,10 @@ def _card(dataset: Dataset, commit: str | None) -> dict[str, Any]:
         if Path(path).stat().st_size > _LARGEST_CARD:
             raise _refused(dataset, f"its {name} has more than {_LARGEST_CARD >> 20} MiB")
         if name.endswith(".md"):
-            found = DatasetCard.load(path).data.to_dict()
+            metadata = DatasetCard.load(path).data.to_dict()
         else:
-            found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        data |= found if isinstance(found, dict) else {}
+            metadata = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data |= metadata if isinstance(metadata, dict) else {}
     return data
 
 
@@ -140,15 +140,15 @@ def _files(builder: "DatasetBuilder", dataset: Dataset, commit: str | None) -> l
     Raises SourceError for a file anywhere else, ValueError if the split has no files.
     """
     name = dataset.split.partition("[")[0]
-    files = {str(split): found for split, found in (builder.config.data_files or {}).items()}
-    own = f"hf://datasets/{dataset.source}@{commit}/"
-    for found in files.values():
-        for file in found:
-            if not file.startswith(own) or not _is_inside(file.removeprefix(own)):
+    files = {str(split): paths for split, paths in (builder.config.data_files or {}).items()}
+    prefix = f"hf://datasets/{dataset.source}@{commit}/"
+    for paths in files.values():
+        for file in paths:
+            if not file.startswith(prefix) or not _is_inside(file.removeprefix(prefix)):
                 raise _refused(dataset, f"it leads to {file!r:.100}")
     if name not in files:
         raise ValueError(f"no split {name!r} among {list(files)}")
-    return [file.removeprefix(own) for file in files[name]]
+    return [file.removeprefix(prefix) for file in files[name]]
 
 
 def _format(builder: "DatasetBuilder", dataset: Dataset) -> tuple[str, dict[str, Any] | None]:
@@ -163,10 +163,12 @@ def _format(builder: "DatasetBuilder", dataset: Dataset) -> tuple[str, dict[str,
             f"{', '.join(DATA_FORMATS)} files"
         )
     common = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
-    own = {field.name for field in dataclasses.fields(config)} - common
+    names = {field.name for field in dataclasses.fields(config)} - common
     usual = type(config)()
     settings = {
-        name: getattr(config, name) for name in own if getattr(config, name) != getattr(usual, name)
+        name: getattr(config, name)
+        for name in names
+        if getattr(config, name) != getattr(usual, name)
     }
     for name, value in settings.items():
         if name not in _SETTINGS[kind].split() or not _is_harmless(name, value):

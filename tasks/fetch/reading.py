@@ -8,28 +8,29 @@ from itertools import chain, islice
 from pathlib import Path
 
 from retune.confined import causes, out_of_memory, reading
+from retune.errors import HubUnreachable
 from retune.recipe import Dataset
 from retune.sources import DATA_FORMATS, SourceError, local_path
-from tasks.fetch import hub, text_files, typed_files
-from tasks.fetch.batches import Batch
+from tasks.fetch import csv_files, hub, json_files, text_files, typed_files
+from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET, Budget
 from tasks.fetch.hub import Files
 from tasks.fetch.unpacking import unpacked
 
 # Readers by `datasets`'s names of file formats.
-TEXT = {"json": text_files.json_rows, "csv": text_files.csv_rows}
+TEXT = {"json": json_files.json_rows, "csv": csv_files.csv_rows}
 TYPED = {
     "parquet": (typed_files.parquet_pieces, typed_files.parquet_count),
     "arrow": (typed_files.arrow_pieces, typed_files.arrow_count),
 }
 
 
-def read(dataset: Dataset, commit: str | None, cache: Path) -> Iterator[Batch]:
+def read(dataset: Dataset, commit: str | None, cache: Path) -> Iterator[RowBatch]:
     """Return the rows of the dataset's split, in order, as its source has them.
 
     `commit` is the Hub commit to read, None for a local file; what is unpacked or converted on the
-    way lies in `cache`. This process reads it itself, at whatever cost (see `tasks.fetch.guarded`).
-    Raises SourceError if the source cannot be read or is empty, ConnectionError when the Hub does
+    way is in `cache`. This process reads it itself, at whatever cost (see `tasks.fetch.guarded`).
+    Raises SourceError if the source cannot be read or is empty, HubUnreachable when the Hub does
     not answer.
     """
     return read_files(dataset, local_files(dataset) or download(dataset, commit), cache)
@@ -47,7 +48,7 @@ def download(dataset: Dataset, commit: str | None) -> Files:
         return hub.download(dataset, commit)
 
 
-def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[Batch]:
+def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[RowBatch]:
     """Return the rows in a dataset's files, without the network. Raises as `read` does."""
     BUDGET.set(Budget.of(dataset))
     empty = True
@@ -57,29 +58,30 @@ def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[Batch]:
             limit = dataset.max_unpacked_bytes
             paths = unpacked(files.paths, cache / "unpacked", limit, dataset.source)
         if files.settings is None:
-            found = _from_files(dataset, files.kind, paths)
+            batches = _from_files(dataset, files.kind, paths)
         else:
-            found = _converted(dataset, files, paths, cache)
-        for batch in found:
+            batches = _converted(dataset, files, paths, cache)
+        for batch in batches:
             empty = False
             yield batch
     if empty:
         raise _no_rows(dataset)
 
 
-def _from_files(dataset: Dataset, kind: str, files: list[Path]) -> Iterator[Batch]:
+def _from_files(dataset: Dataset, kind: str, files: list[Path]) -> Iterator[RowBatch]:
     """Return the split's slice of the rows in files of one format."""
     if kind in TEXT:
         start, stop = _slice(dataset, lambda: sum(1 for file in files for _ in TEXT[kind](file)))
-        rows = chain.from_iterable(map(TEXT[kind], _told(files)))
+        rows = chain.from_iterable(map(TEXT[kind], _announced(files)))
         return text_files.batches(islice(rows, start, stop))
     pieces, count = TYPED[kind]
     start, stop = _slice(dataset, lambda: sum(map(count, files)))
-    found = chain.from_iterable(map(pieces, _told(files)))
-    return typed_files.batches(typed_files.cut(found, start, stop))
+    parts = chain.from_iterable(map(pieces, _announced(files)))
+    return typed_files.batches(typed_files.cut(parts, start, stop))
 
 
-def _told(files: list[Path]) -> Iterator[Path]:
+def _announced(files: list[Path]) -> Iterator[Path]:
+    """Return the files, and say of each that it is being read."""
     for file in files:
         reading(file)
         yield file
@@ -101,7 +103,9 @@ def _slice(dataset: Dataset, count: Callable[[], int]) -> tuple[int, int | None]
     return absolute.from_, max(absolute.from_, absolute.to)
 
 
-def _converted(dataset: Dataset, files: Files, paths: list[Path], cache: Path) -> Iterator[Batch]:
+def _converted(
+    dataset: Dataset, files: Files, paths: list[Path], cache: Path
+) -> Iterator[RowBatch]:
     """Let `datasets` convert files whose repository sets how they are read."""
     import datasets
 
@@ -125,8 +129,8 @@ def _converted(dataset: Dataset, files: Files, paths: list[Path], cache: Path) -
 def explained(dataset: Dataset) -> Iterator[None]:
     """Say what is wrong with a source, whatever the libraries that read it raise.
 
-    Raises SourceError, but ConnectionError (worth a retry) when the Hub was not to be reached, and
-    the OSError of a full disk, which the work folder explains, and whatever says that memory ran out.
+    Raises SourceError, but HubUnreachable (worth a retry) when the Hub was not to be reached, and
+    the OSError of a full disk, which the work folder explains, and whatever signals that memory ran out.
     """
     try:
         yield
@@ -139,7 +143,7 @@ def explained(dataset: Dataset) -> Iterator[None]:
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise cause from None
             if _is_outage(cause):
-                raise ConnectionError(
+                raise HubUnreachable(
                     f"dataset.source: the Hub did not answer for {dataset.source} "
                     f"({type(cause).__name__}); check the network, or give a local path"
                 ) from error

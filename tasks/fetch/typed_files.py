@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.fetch.batches import Batch
+from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET
 from tasks.fetch.conversations import KNOWN_COLUMNS
 from tasks.fetch.values import Unreadable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 2000
-_MOST_NAMES = 50  # of unknown columns, which are only told; a file may have millions
+_NAMES_SHOWN = 50  # of unknown columns, for messages; a file may have millions
 
 
 class Piece(NamedTuple):
@@ -64,7 +64,7 @@ def arrow_pieces(path: Path) -> Iterator[Piece]:
 
 def arrow_count(path: Path) -> int:
     """Return how many rows an Arrow file has. Raises as `arrow_pieces` does."""
-    return sum(len(found.known) for found in arrow_pieces(path))
+    return sum(len(part.known) for part in arrow_pieces(path))
 
 
 def piece(table: "pa.Table") -> Piece:
@@ -73,7 +73,7 @@ def piece(table: "pa.Table") -> Piece:
 
 
 def _others(names: list[str]) -> tuple[str, ...]:
-    return tuple(islice((name for name in names if name not in KNOWN_COLUMNS), _MOST_NAMES))
+    return tuple(islice((name for name in names if name not in KNOWN_COLUMNS), _NAMES_SHOWN))
 
 
 def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece]:
@@ -88,8 +88,8 @@ def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece
             return
 
 
-def batches(pieces: Iterable[Piece]) -> Iterator[Batch]:
-    """Return the pieces as batches, with an Unreadable in the place of each row over the budget.
+def batches(pieces: Iterable[Piece]) -> Iterator[RowBatch]:
+    """Return the pieces as batches, with an Unreadable instead of each row over the budget.
 
     Raises ArrowInvalid when a piece is damaged, which its file's format need not show; reading on
     would crash the process.
@@ -103,11 +103,11 @@ def batches(pieces: Iterable[Piece]) -> Iterator[Batch]:
             raw = _with_bytes(known)  # all that may be wrong is text in another encoding
             raw.validate(full=True)
             for part in _within_budget(raw):
-                yield Batch(None, _reader(part, others))
+                yield RowBatch(None, _reader(part, others))
         else:
             for part in _within_budget(known):
                 columns = None if isinstance(part, Unreadable) else part
-                yield Batch(columns, _reader(part, others))
+                yield RowBatch(columns, _reader(part, others))
 
 
 def _within_budget(known: "pa.Table") -> "Iterator[pa.Table | Unreadable]":
@@ -164,7 +164,7 @@ def _plain(value: Any, kind: "pa.DataType") -> Any:
 
 
 def _with_bytes(table: "pa.Table") -> "pa.Table":
-    """Return a table with bytes in the place of text; nothing is read of it, nor copied."""
+    """Return a table with bytes instead of text; nothing is read of it, nor copied."""
     import pyarrow as pa
 
     columns = {}

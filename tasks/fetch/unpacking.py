@@ -19,47 +19,47 @@ from retune.sources import SourceError
 
 _STREAMS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
 _ZSTANDARD, _ZIP = b"\x28\xb5\x2f\xfd", (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
-_TAR = slice(257, 262)  # where a tar file says `ustar`
-_MOST_MEMBERS = 100_000
+_TAR = slice(257, 262)  # where a tar file has `ustar`
+_MEMBER_LIMIT = 100_000
 _PIECE = 1 << 20
 
 
 def unpacked(files: tuple[Path, ...], folder: Path, limit: int, source: str) -> list[Path]:
-    """Return the files, or in the place of each packed one what it holds, written to `folder`.
+    """Return the files, or instead of each packed one its content, written to `folder`.
 
     Members of archives come in the order of their names, files before folders, but for hidden ones.
     Raises SourceError when they unfold to more than `limit` bytes in all, and what the standard
     library raises for a damaged one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found: list[Path] = []
-    unfolded = 0
+    unfolded: list[Path] = []
+    bytes_written = 0
     for number, file in enumerate(files):
         with _members(file) as members:
             if members is None:
-                found.append(file)
+                unfolded.append(file)
                 continue
-            own: list[tuple[tuple[tuple[bool, str], ...], Path]] = []
+            extracted: list[tuple[tuple[tuple[bool, str], ...], Path]] = []
             for name, content in members:
-                out = folder / f"{number}-{len(own)}"
+                out = folder / f"{number}-{len(extracted)}"
                 with out.open("wb") as target:
                     while piece := content.read(_PIECE):
                         alive()
-                        unfolded += target.write(piece)
-                        if unfolded > limit:
+                        bytes_written += target.write(piece)
+                        if bytes_written > limit:
                             raise SourceError(
                                 f"dataset.source: the files of {source} unfold to more than "
                                 f"{format_bytes(limit)} (dataset.max_unpacked_bytes); name another "
                                 f"dataset, or raise the limit"
                             )
-                own.append((_place(name), out))
-                if len(own) > _MOST_MEMBERS:
+                extracted.append((_place(name), out))
+                if len(extracted) > _MEMBER_LIMIT:
                     raise SourceError(
-                        f"dataset.source: {file.name} of {source} holds more than {_MOST_MEMBERS:,} "
+                        f"dataset.source: {file.name} of {source} holds more than {_MEMBER_LIMIT:,} "
                         f"files; name another dataset"
                     )
-        found += [out for _, out in sorted(own)]
-    return found
+        unfolded += [out for _, out in sorted(extracted)]
+    return unfolded
 
 
 @contextmanager
@@ -121,6 +121,6 @@ def _is_wanted(name: str) -> bool:
 
 
 def _place(name: str) -> tuple[tuple[bool, str], ...]:
-    """Return what sorts a member among the others: by folder, after the files beside that."""
+    """Return what sorts a member among the others: by folder, after the files next to that folder."""
     *folders, last = Path(name).parts or ("",)
     return (*((True, folder) for folder in folders), (False, last))

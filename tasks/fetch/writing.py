@@ -28,12 +28,12 @@ def _groups(tables: "Iterable[pa.Table]") -> "Iterator[pa.Table]":
     """Join and cut tables to the size of row groups."""
     import pyarrow as pa
 
-    held: list[pa.Table] = []
+    group: list[pa.Table] = []
     for table in tables:
-        held.append(table)
-        if sum(map(len, held)) >= GROUP_ROWS or sum(part.nbytes for part in held) >= GROUP_BYTES:
-            joined = pa.concat_tables(held)
+        group.append(table)
+        if sum(map(len, group)) >= GROUP_ROWS or sum(part.nbytes for part in group) >= GROUP_BYTES:
+            joined = pa.concat_tables(group)
             yield joined.slice(0, GROUP_ROWS)
-            held = [joined.slice(GROUP_ROWS)] if len(joined) > GROUP_ROWS else []
-    if held:
-        yield pa.concat_tables(held)
+            group = [joined.slice(GROUP_ROWS)] if len(joined) > GROUP_ROWS else []
+    if group:
+        yield pa.concat_tables(group)

@@ -3,27 +3,31 @@
 import json
 import logging
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from retune.errors import RetuneError
 from retune.recipe import Publishing, Recipe
 
 if TYPE_CHECKING:
     import httpx
     from huggingface_hub import HfApi
+    from tenacity import RetryCallState
 
 SUFFIXES = {"adapter": "-lora", "merged": "", "merged_4bit": "-bnb-4bit", "gguf": "-GGUF"}
 ATTEMPTS = 5
 LONGEST_WAIT = 300  # seconds; the Hub's rate limits reset within this window
 SILENCE = 120  # seconds without a byte after which a connection counts as lost
 
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
+_backoff = wait_exponential_jitter(initial=1, exp_base=2, jitter=1)  # 1, 2, 4, 8 seconds and a bit
 _log = logging.getLogger(__name__)
 
 
-class PublishError(RuntimeError):
+class PublishError(RetuneError):
     """Publishing failed; the message says where and what to change. Never carries the token."""
 
 
@@ -62,17 +66,14 @@ def hub(publishing: Publishing, secret: Callable[[str], str]) -> "HfApi":
 def connect(token: str | None = None) -> "HfApi":
     """Return the Hub, with the environment's token unless one is given. Raises NoAccess.
 
-    From then on requests of huggingface_hub time out, and uploads are plain HTTP. By itself it waits
-    for an answer for ever, and sends large files by the Xet protocol: this way every error of an
-    upload is an HTTP error, with a status, and its tests speak what is spoken.
+    From then on requests of huggingface_hub time out: by itself it waits for an answer for ever.
     """
-    from huggingface_hub import HfApi, constants, get_token, set_client_factory
+    from huggingface_hub import HfApi, get_token, set_client_factory
 
     token = token or get_token() or ""
     # The HTTP library would complain too, but quotes the token when it does.
     if not (token.isascii() and token.isprintable()):
         raise NoAccess("the Hugging Face token has a character that no token has: copy it anew")
-    constants.HF_HUB_DISABLE_XET = True
     set_client_factory(_client_that_times_out)
     return HfApi(token=token or None, library_name="retune")
 
@@ -90,7 +91,7 @@ def _client_that_times_out() -> "httpx.Client":
 
 
 def require_access(recipe: Recipe, api: "HfApi") -> None:
-    """Find out, before GPU time is spent, whether publishing would be let in.
+    """Find out, before GPU time is spent, whether the Hub would allow publishing.
 
     Checks the token, its right to write below the namespace, and that no repository that should be
     private is public. Raises NoAccess, HubUnavailable, or PublishError for a public repository.
@@ -100,14 +101,14 @@ def require_access(recipe: Recipe, api: "HfApi") -> None:
     with explained(publishing.repo):
         user = patiently(api.whoami)
         namespace = publishing.repo.partition("/")[0]
-        wanted = repositories(recipe)
-        if not (_may_write(user, namespace) or all(_may_write(user, r) for r in wanted.values())):
+        targets = repositories(recipe)
+        if not (_may_write(user, namespace) or all(_may_write(user, r) for r in targets.values())):
             raise NoAccess(
                 f"the token of {user['name']!r} may not write to {publishing.repo}: publish below "
                 f"your own name or an organisation that you write to, with a token that has write "
                 f"permission for {namespace} (https://huggingface.co/settings/tokens)"
             )
-        for repo in wanted.values():
+        for repo in targets.values():
             if patiently(lambda repo=repo: api.repo_exists(repo)):
                 check_visibility(api, repo, publishing.private)
 
@@ -121,23 +122,21 @@ def check_visibility(api: "HfApi", repo: str, private: bool) -> None:
         )
 
 
-def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Return `ask()`, asking again after what passes by itself: 5xx, 429, a dropped connection.
+def patiently(request: Callable[[], Reply]) -> Reply:
+    """Return `request()`, tried again after what passes by itself: 5xx, 429, a dropped connection.
 
-    Waits as long as Retry-After says (up to LONGEST_WAIT), else 1, 2, 4, 8 seconds; the last error
-    is raised. huggingface_hub itself retries the requests that carry files, and no other.
+    Waits as long as Retry-After says (up to LONGEST_WAIT), else 1, 2, 4, 8 seconds, each with up to
+    one more, since several uploads fail at once; the last error is raised. huggingface_hub itself
+    retries the requests that carry files, as hf_xet does all of its own, and no other.
     """
-    for attempt in range(1, ATTEMPTS):
-        try:
-            return ask()
-        except Exception as error:
-            cause = _hub_error(error)
-            if not _is_transient(cause):
-                raise
-            seconds = _wait(cause, attempt)
-            _log.warning("the Hub did not answer (%s); again in %s s", _outline(cause), seconds)
-            time.sleep(seconds)
-    return ask()
+    retrying = Retrying(
+        retry=retry_if_exception(_is_worth_another_attempt),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=_wait,
+        before_sleep=_log_wait,
+        reraise=True,
+    )
+    return retrying(request)
 
 
 @contextmanager
@@ -154,8 +153,12 @@ def explained(repo: str) -> Iterator[None]:
         yield
     except PublishError:
         raise
-    # The client wraps some of its errors in RuntimeError (uploads) and ValueError (odd answers).
+    # The client wraps some of its errors in RuntimeError (uploads) and ValueError (unexpected answers).
     except (HfHubHTTPError, httpx.HTTPError, RuntimeError, ValueError) as error:
+        raise _explanation(repo, error) from None
+    except OSError as error:
+        if not _is_of_xet(error):
+            raise
         raise _explanation(repo, error) from None
 
 
@@ -189,9 +192,9 @@ def _without_token(error: BaseException) -> str:
     A server may send back anything that it was sent.
     """
     text = re.sub(r"\?\S+", "", " ".join(str(error).split()))
-    answer = getattr(error, "response", None)
-    sent = answer.request.headers.get("Authorization", "") if answer is not None else ""
-    return text.replace(sent.removeprefix("Bearer "), "…") if sent else text
+    response = getattr(error, "response", None)
+    sign_in = response.request.headers.get("Authorization", "") if response is not None else ""
+    return text.replace(sign_in.removeprefix("Bearer "), "…") if sign_in else text
 
 
 def _hub_error(error: BaseException) -> BaseException:
@@ -199,11 +202,11 @@ def _hub_error(error: BaseException) -> BaseException:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, HfHubHTTPError | httpx.HTTPError):
-            return seen
-        seen = seen.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HfHubHTTPError | httpx.HTTPError):
+            return cause
+        cause = cause.__cause__
     return error
 
 
@@ -215,24 +218,59 @@ def _is_transient(error: BaseException) -> bool:
         # Addresses of the storage are good for minutes: if one has expired, the Hub gives a new one.
         return status in (408, 429) or status >= 500 or (status == 403 and _is_of_storage(error))
     dropped = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
-    return isinstance(error, (*dropped, json.JSONDecodeError))  # a gateway's page instead of JSON
+    # JSONDecodeError: a gateway's page instead of JSON.
+    return isinstance(error, (*dropped, json.JSONDecodeError)) or _is_of_xet(error)
+
+
+def _is_worth_another_attempt(error: BaseException) -> bool:
+    cause = _hub_error(error)
+    return _is_transient(cause) and not _is_of_xet(cause)
+
+
+def _is_of_xet(error: BaseException) -> bool:
+    """Tell whether hf_xet raised it, which sends large files and uses Python's own exceptions."""
+    return isinstance(error, ConnectionError | TimeoutError) or type(error).__module__ == "hf_xet"
 
 
 def _is_of_storage(error: Any) -> bool:
     """Tell whether another host than the Hub answered: the one that the Hub sends large files to."""
     from huggingface_hub import constants
 
-    return not str(error.response.url).startswith(f"{constants.ENDPOINT}/")
+    response = getattr(error, "response", None)
+    address = str(error) if response is None else str(response.url)
+    return f"{constants.ENDPOINT}/" not in address
 
 
 def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
+    """Return the HTTP status of an answer, None if there was none."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return response.status_code
+    if type(error).__name__ == "XetAuthenticationError":
+        return 401
+    match = _is_of_xet(error) and re.search(r"\bHTTP status \w+ error \((\d{3})\b", str(error))
+    return int(match[1]) if match else None
 
 
-def _wait(error: Any, attempt: int) -> int:
-    headers = error.response.headers if _status(error) else {}
-    asked = headers.get("Retry-After", "")
-    return min(int(asked), LONGEST_WAIT) if asked.isdigit() else 2 ** (attempt - 1)
+def _wait(state: "RetryCallState") -> float:
+    """Return the seconds before the next attempt."""
+    error: Any = _failure(state)
+    headers = error.response.headers if getattr(error, "response", None) is not None else {}
+    retry_after = headers.get("Retry-After", "")
+    return min(int(retry_after), LONGEST_WAIT) if retry_after.isdecimal() else _backoff(state)
+
+
+def _log_wait(state: "RetryCallState") -> None:
+    cause = _outline(_failure(state))
+    _log.warning("the Hub did not answer (%s); again in %.1f s", cause, state.upcoming_sleep)
+
+
+def _failure(state: "RetryCallState") -> BaseException:
+    """Return the HTTP error that ended an attempt."""
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert error is not None
+    return _hub_error(error)
 
 
 def _outline(error: BaseException) -> str:

@@ -1,26 +1,34 @@
-"""The model cards: what a repository holds, what it was made of, how good it is, how to run it."""
+"""The model cards: what a repository holds, what it was made of, how good it is, how to run it.
+
+Their text is in `card.md.j2`; here are the facts that it is filled in with.
+"""
 
 import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from retune.escaping import code, code_block, markdown, visible
+from retune.measures import format_bytes, measure, title
 from retune.recipe import Recipe
+from retune.recipe.methods import RECOMMENDED
 from retune.records import Gguf, Pins
 from tasks.publish.access import repositories
 from tasks.publish.files import is_local_path, public_name
 from tasks.publish.terms import Terms
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
+    from huggingface_hub import EvalResult, ModelCardData
+
+TEMPLATE = Path(__file__).with_name("card.md.j2")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the Hub and a reader are told of one kind of repository."""
+    """How the Hub and a reader know one kind of repository."""
 
     what: str
     library: str
@@ -33,14 +41,16 @@ KINDS = {
     "merged_4bit": Kind("A model in 4 bits (NF4, bitsandbytes)", "transformers", "quantized"),
     "gguf": Kind("GGUF files for llama.cpp, Ollama and LM Studio", "gguf", "quantized"),
 }
-RECOMMENDED = "q4_k_m"  # a third of the size at 3 % more perplexity, on Llama 3 8B
-MEASURES = {
-    "bits_per_weight": "bits per weight",
-    "perplexity": "perplexity",
-    "kl_divergence": "KL divergence",
-    "same_top_token": "same top token",
+OF_QUANTS = ("bits_per_weight", "perplexity", "kl_divergence", "same_top_token")  # columns
+# By which the template passes on what it did not write itself.
+ESCAPING = {
+    "markdown": markdown,
+    "code": code,
+    "code_block": code_block,
+    "url": quote,
+    "shell": shlex.quote,
+    "python": json.dumps,  # a string in Python, on one line and in ASCII
 }
-QUESTION = "Is 9.11 larger than 9.9?"
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Release:
 
     @property
     def main(self) -> str:
-        """The repository that stands for the release: the merged model's, else the first."""
+        """The repository that represents the release: the merged model's, else the first."""
         return self.repos.get("merged") or next(iter(self.repos.values()))
 
     @property
@@ -80,22 +90,39 @@ def card(artifact: str, release: Release) -> str:
     """Return the README.md of one repository: `artifact` as in publishing.artifacts."""
     from huggingface_hub import ModelCard
 
-    parts = [
-        f"# {markdown(release.repos[artifact].partition('/')[2])}",
-        _summary(artifact, release),
-        *(["## Files", _quants(release)] if artifact == "gguf" else []),
-        "## How to run",
-        _USAGE[artifact](release),
-        "## Evaluation",
-        _scores(release.metrics),
-        "## How it was made",
-        _origin(release),
-        _recipe(release.recipe),
-        "## Licence",
-        _licence(release),
-    ]
-    text = "\n\n".join(parts)
-    return str(ModelCard(f"---\n{_metadata(artifact, release)}\n---\n\n{text}\n"))
+    text = TEMPLATE.read_text(encoding="utf-8")
+    metadata = _metadata(artifact, release)
+    filled = ModelCard.from_template(metadata, template_str=text, **facts(artifact, release))
+    return f"{filled}\n"  # of a template Jinja drops the last line's end
+
+
+def facts(artifact: str, release: Release) -> dict[str, Any]:
+    """Return the variables of the template for one repository, and the functions that it calls."""
+    recipe, repo = release.recipe, release.repos[artifact]
+    best = recommended(release.quants) if release.quants else None
+    return {
+        **ESCAPING,
+        "page": _page,
+        "value": _value,
+        "title": title,
+        "format_bytes": format_bytes,
+        "artifact": artifact,
+        "kind": KINDS[artifact],
+        "repo": repo,
+        "repos": release.repos,
+        "base": _input(recipe.model.base, release.pins.model, ""),
+        "dataset": _input(recipe.dataset.source, release.pins.dataset, "datasets/"),
+        "quants": release.quants,
+        "measures": OF_QUANTS,
+        "best": best,
+        "tag": best and f"{repo}:{best.method.upper()}",
+        "modelfile": best and modelfile_of(best),
+        "scores": side_by_side(release.metrics),
+        "recipe": recipe,
+        "settings": _settings(recipe),
+        "base_terms": release.base_terms,
+        "data_terms": release.data_terms,
+    }
 
 
 def side_by_side(metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]:
@@ -105,8 +132,8 @@ def side_by_side(metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]
     return {name: (metrics[f"{name}/base"], metrics[f"{name}/tuned"]) for name in both}
 
 
-def _metadata(artifact: str, release: Release) -> str:
-    """Return the YAML by which the Hub links a card to its base model and dataset."""
+def _metadata(artifact: str, release: Release) -> "ModelCardData":
+    """Return the metadata by which the Hub links a card to its base model and dataset."""
     from huggingface_hub import ModelCardData
 
     recipe, pins, terms = release.recipe, release.pins, release.base_terms
@@ -114,7 +141,7 @@ def _metadata(artifact: str, release: Release) -> str:
     if artifact in ("merged_4bit", "gguf"):
         base = release.repos.get("merged", base)
     kind = KINDS[artifact]
-    data = ModelCardData(
+    return ModelCardData(
         base_model=base,
         base_model_relation=kind.relation if base else None,
         datasets=[recipe.dataset.source] if pins.commit(pins.dataset) else None,
@@ -127,7 +154,6 @@ def _metadata(artifact: str, release: Release) -> str:
         model_name=release.title,
         eval_results=_results(release) or None,
     )
-    return data.to_yaml()
 
 
 def _results(release: Release) -> list["EvalResult"]:
@@ -148,22 +174,6 @@ def _results(release: Release) -> list["EvalResult"]:
     ]
 
 
-def _summary(artifact: str, release: Release) -> str:
-    others = [f"[{name}]({_page(repo)})" for name, repo in release.repos.items()]
-    return (
-        f"{KINDS[artifact].what}: {_base(release)}, fine-tuned on {_dataset(release)} with ChatML "
-        f"conversations.\n\nThis release: {', '.join(others)}."
-    )
-
-
-def _base(release: Release) -> str:
-    return _input(release.recipe.model.base, release.pins.model, "")
-
-
-def _dataset(release: Release) -> str:
-    return _input(release.recipe.dataset.source, release.pins.dataset, "datasets/")
-
-
 def _input(name: str, pin: str, kind: str) -> str:
     """Name a Hub repository with a link to its commit, a local file by its last part and digest."""
     if pin.startswith("sha256:"):
@@ -175,26 +185,6 @@ def _page(path: str) -> str:
     return f"https://huggingface.co/{quote(path)}"
 
 
-def _quants(release: Release) -> str:
-    rows = [
-        [
-            f"[{markdown(quant.file)}](./{quote(quant.file)})"
-            + (" **recommended**" if quant is recommended(release.quants) else ""),
-            quant.method,
-            f"{quant.bytes / 2**30:.2f} GiB",
-            *(_number(quant.metrics.get(name)) for name in MEASURES),
-            f"`{quant.sha256}`",
-        ]
-        for quant in release.quants
-    ]
-    against = (
-        "Perplexity, KL divergence (nats per token) and share of tokens that both rank first are "
-        "measured on held-out conversations against the 16-bit GGUF."
-    )
-    head = ["file", "method", "size", *MEASURES.values(), "sha256"]
-    return f"{_table(head, rows)}\n\n{against}"
-
-
 def recommended(quants: Sequence[Gguf]) -> Gguf:
     """Return the file to try first: RECOMMENDED, else the one of middle size."""
     by_size = sorted(quants, key=lambda quant: quant.bytes)
@@ -202,68 +192,16 @@ def recommended(quants: Sequence[Gguf]) -> Gguf:
 
 
 def modelfile_of(quant: Gguf) -> str | None:
-    """Return the name of the Modelfile beside a GGUF, None if Ollama cannot render its template."""
+    """Return the name of the Modelfile next to a GGUF, None if Ollama cannot render its template."""
     return next((name for name in quant.files if name.endswith(".Modelfile")), None)
 
 
-def _scores(metrics: Mapping[str, float]) -> str:
-    rows = [
-        [markdown(name), _number(base), _number(tuned)]
-        for name, (base, tuned) in side_by_side(metrics).items()
-    ]
-    if not rows:
-        return "Not evaluated."
-    return "On held-out conversations of the dataset:\n\n" + _table(["", "base", "tuned"], rows)
-
-
-def _origin(release: Release) -> str:
-    recipe = release.recipe
-    rows = [
-        ["base model", _base(release)],
-        ["dataset", f"{_dataset(release)}, split {code(recipe.dataset.split)}"],
-        *_method(recipe),
-        ["learning rate", f"{recipe.training.learning_rate:g}, {recipe.training.lr_scheduler}"],
-    ]
-    return _table(["", ""], rows)
-
-
-def _method(recipe: Recipe) -> list[list[str]]:
-    if recipe.training.method == "full":
-        return [["method", "full fine-tuning"]]
-    return [
-        ["method", "QLoRA" if recipe.model.load_in_4bit else "LoRA"],
-        ["rank, alpha", f"{recipe.training.r}, {recipe.training.alpha}"],
-    ]
-
-
-def _licence(release: Release) -> str:
-    """Say what base model and dataset say, and no more: what follows from it is for lawyers."""
-    base, data = release.base_terms, release.data_terms
-    carried = missing = ""
-    if base.files:
-        carried = f" Its {', '.join(map(code, sorted(base.files)))}: in this repository."
-    if base.missing:
-        missing = f" Its {', '.join(map(code, sorted(base.missing)))}: only there."
-    return (
-        f"Base model: {_stated(base)} {_base(release)}.{carried}{missing}\n\n"
-        f"Dataset: {_stated(data)} {_dataset(release)}."
-    )
-
-
-def _stated(terms: Terms) -> str:
-    if not terms.licence:
-        return "licence not stated by"
-    name = markdown(terms.name or terms.licence)
-    return f"{f'[{name}]({terms.link})' if terms.link else name}, as stated by"
-
-
-def _recipe(recipe: Recipe) -> str:
+def _settings(recipe: Recipe) -> str:
+    """Return the whole recipe as YAML."""
     import yaml
 
     settings = _without_paths(recipe.model_dump(mode="json"))
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    block = code_block(text.rstrip("\n"), "yaml")
-    return f"<details><summary>The whole recipe</summary>\n\n{block}\n\n</details>"
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
 # Settings that may name a file or folder of the machine that trained.
@@ -273,9 +211,9 @@ SOURCES = {"base", "source", "model", "base_16bit", "files"}
 def _without_paths(value: Any, key: str = "") -> Any:
     """Return settings in which a path of this machine is its last part."""
     if isinstance(value, dict):
-        return {name: _without_paths(one, name) for name, one in value.items()}
+        return {name: _without_paths(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_paths(one, key) for one in value]
+        return [_without_paths(item, key) for item in value]
     if not isinstance(value, str):
         return value
     if key in SOURCES:
@@ -283,94 +221,5 @@ def _without_paths(value: Any, key: str = "") -> Any:
     return public_name(value) if is_local_path(value) else value
 
 
-def _run_adapter(release: Release) -> str:
-    repo = _quoted(release.repos["adapter"])
-    return f"""```python
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-
-model = AutoPeftModelForCausalLM.from_pretrained({repo}, device_map="auto")
-tokenizer = AutoTokenizer.from_pretrained({repo})
-chat = [{{"role": "user", "content": "{QUESTION}"}}]
-inputs = tokenizer.apply_chat_template(
-    chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-).to(model.device)
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=128)[0]))
-```"""
-
-
-def _run_merged(release: Release) -> str:
-    return _pipeline(release.repos["merged"])
-
-
-def _run_merged_4bit(release: Release) -> str:
-    return f"With a CUDA GPU and `bitsandbytes`:\n\n{_pipeline(release.repos['merged_4bit'])}"
-
-
-def _quoted(name: str) -> str:
-    """Return a name as a string in Python, on one line and in ASCII."""
-    return json.dumps(name)
-
-
-def _pipeline(repo: str) -> str:
-    return f"""```python
-from transformers import pipeline
-
-chat = pipeline("text-generation", model={_quoted(repo)}, device_map="auto")
-answer = chat([{{"role": "user", "content": "{QUESTION}"}}], max_new_tokens=128)
-print(answer[0]["generated_text"][-1]["content"])
-```"""
-
-
-def _run_gguf(release: Release) -> str:
-    quant = recommended(release.quants)
-    repo = release.repos["gguf"]
-    tag, file = f"{repo}:{quant.method.upper()}", shlex.quote(quant.file)
-    own = modelfile_of(quant)
-    ollama = f'ollama run {shlex.quote(f"hf.co/{tag}")} "{QUESTION}"'
-    if own:
-        own = shlex.quote(own)
-        ollama += f"""
-
-# or from the files, with the Modelfile that is made for each
-hf download {shlex.quote(repo)} {file} {own} --local-dir .
-ollama create {shlex.quote(release.recipe.name)} -f {own}"""
-    return f"""With [llama.cpp](https://github.com/ggml-org/llama.cpp):
-
-```sh
-llama-cli -hf {shlex.quote(tag)} -p "{QUESTION}"
-```
-
-With [Ollama](https://ollama.com):
-
-```sh
-{ollama}
-```
-
-With [transformers](https://huggingface.co/docs/transformers/gguf), which expands it to 16 bits:
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained({_quoted(repo)}, gguf_file={_quoted(quant.file)})
-tokenizer = AutoTokenizer.from_pretrained({_quoted(repo)}, gguf_file={_quoted(quant.file)})
-```
-
-The chat template (ChatML) and the end-of-turn token are in the files."""
-
-
-_USAGE = {
-    "adapter": _run_adapter,
-    "merged": _run_merged,
-    "merged_4bit": _run_merged_4bit,
-    "gguf": _run_gguf,
-}
-
-
-def _number(value: Any) -> str:
-    return "–" if value is None else f"{value:.4g}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _value(metric: str, value: float | None) -> str:
+    return "–" if value is None else measure(metric).number(value)

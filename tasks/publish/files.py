@@ -19,7 +19,9 @@ from retune.folders import blobs_of, exists
 from retune.workspace import cache_dir, home
 from tasks.publish.access import PublishError
 
-MOST = 2**20  # bytes of a text; Llama's licence has 8,000, notices of third parties up to 500,000
+TEXT_LIMIT = (
+    2**20
+)  # bytes of a text; Llama's licence has 8,000, notices of third parties up to 500,000
 
 # Licences, and what some of them (Llama's, Gemma's) demand to go with every copy: LICENSE.txt,
 # LICENSE-MODEL, MODEL_LICENSE, USE_POLICY.md, Notice, THIRD_PARTY_NOTICES.txt.
@@ -47,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 def outputs_in(folder: Path) -> dict[str, Path]:
-    """Return the files of a model or an adapter by their names; what else lies there stays here.
+    """Return the files of a model or an adapter by their names; other files stay here.
 
     Raises PublishError when one of them, or the folder itself, is a link or no file.
     """
@@ -57,9 +59,9 @@ def outputs_in(folder: Path) -> dict[str, Path]:
     files = {name: folder / name for name in names if OUTPUTS.fullmatch(name)}
     for path in files.values():
         require_regular(path)
-    left = [visible(name) for name in names if name not in files and not name.startswith(".")]
-    if left:
-        _log.info("not published from %s: %s", folder.name, ", ".join(left))
+    ignored = [visible(name) for name in names if name not in files and not name.startswith(".")]
+    if ignored:
+        _log.info("not published from %s: %s", folder.name, ", ".join(ignored))
     return files
 
 
@@ -72,10 +74,10 @@ def require_regular(path: Path) -> Path:
     return path
 
 
-def read_small(path: Path, most: int = MOST) -> bytes:
-    """Return what is in a file of at most `most` bytes.
+def read_small(path: Path, limit: int = TEXT_LIMIT) -> bytes:
+    """Return what is in a file of at most `limit` bytes.
 
-    A link is not followed, unless into the blobs of the huggingface_hub cache that it lies in.
+    A link is not followed, unless into the blobs of the huggingface_hub cache that it is in.
     Raises PublishError for what is a link, no file, or too large.
     """
     try:
@@ -88,9 +90,9 @@ def read_small(path: Path, most: int = MOST) -> bytes:
         os.close(descriptor)
         raise refusal(path, f"is {_kind(path)}")
     with os.fdopen(descriptor, "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise refusal(path, f"has more than {most:,} bytes")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise refusal(path, f"has more than {limit:,} bytes")
     return content
 
 
@@ -104,7 +106,7 @@ def is_text(content: bytes) -> bool:
 
 
 def blob_of(path: Path) -> Path:
-    """Return the file that an entry of huggingface_hub's cache stands for; any other path as it is."""
+    """Return the file that an entry of huggingface_hub's cache refers to; any other path as it is."""
     blobs = blobs_of(path.parent)
     if not blobs or not path.is_symlink():
         return path
@@ -146,9 +148,9 @@ def is_local_path(text: str) -> bool:
 
 def _cleaned(value: Any, base: str, key: str = "") -> Any:
     if isinstance(value, Mapping):
-        return {name: _cleaned(one, base, name) for name, one in value.items()}
+        return {name: _cleaned(item, base, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_cleaned(one, base) for one in value]
+        return [_cleaned(item, base) for item in value]
     if not isinstance(value, str) or not value:
         return value
     if key in ("base_model_name_or_path", "_name_or_path", "name_or_path"):
@@ -157,7 +159,7 @@ def _cleaned(value: Any, base: str, key: str = "") -> Any:
 
 
 def refusal(path: Path, what: str) -> PublishError:
-    """Return the error about a file beside the base model that can't go with what is published."""
+    """Return the error about a file next to the base model that can't go with what is published."""
     return PublishError(
         f"{visible(path)} {what}, and would be read for publishing: put the text itself there, or "
         f"take the file away"

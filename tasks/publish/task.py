@@ -38,7 +38,7 @@ __all__ = [
 
 
 def check_access(recipe: Recipe) -> None:
-    """Find out, before GPU time is spent, whether publishing would be let in. Raises PublishError."""
+    """Find out, before GPU time is spent, whether the Hub would allow publishing. Raises PublishError."""
     require_access(recipe, hub(recipe.publishing, secret))
 
 
@@ -89,14 +89,14 @@ def publish(
         commits = publish_bundles(api, bundles, recipe.publishing.private, message)
         for url in commits.values():
             get_run_logger().info("published and verified %s", url)
-        sent = sum(size(path) for bundle in bundles for path in bundle.files.values())
+        bytes_sent = sum(size(path) for bundle in bundles for path in bundle.files.values())
         best = recommended(ggufs) if "gguf" in release.repos else None
         return build.finish(
             Published,
             commits=commits,
             model=commits[release.main],
             params=commits | ({"recommended": best.file, "sha256": best.sha256} if best else {}),
-            metrics={"bytes": sent, "files": sum(len(bundle.files) for bundle in bundles)},
+            metrics={"bytes": bytes_sent, "files": sum(len(bundle.files) for bundle in bundles)},
             files=("cards",),
         )
 
@@ -123,23 +123,23 @@ def bundles_of(
         folders |= {"merged": merged.path, "merged_4bit": merged.four_bit}
     bundles = []
     for artifact, repo in release.repos.items():
-        own = cards / artifact
-        readme = _written(own / "README.md", card(artifact, release))
+        folder = cards / artifact
+        readme = _written(folder / "README.md", card(artifact, release))
         if artifact == "gguf":
-            files = _gguf_files(release, own)
+            files = _gguf_files(release, folder)
         else:
-            files = _model_files(folders[artifact], release, own)
+            files = _model_files(folders[artifact], release, folder)
             assert files, f"no {artifact} in {folders[artifact]}"
         digests = {quant.file: quant.sha256 for quant in release.quants}
         texts = release.base_terms.files.items()
-        licence = {name: _written(own / name, content) for name, content in texts}
+        licence = {name: _written(folder / name, content) for name, content in texts}
         bundles.append(Bundle(repo, {**files, **licence, "README.md": readme}, digests))
     return bundles
 
 
-def _model_files(made: Path, release: Release, folder: Path) -> dict[str, Path]:
+def _model_files(output: Path, release: Release, folder: Path) -> dict[str, Path]:
     """Return what was made; settings that name a path of this machine as copies that do not."""
-    files = outputs_in(made)
+    files = outputs_in(output)
     base = public_name(release.recipe.model.base)
     for name in filter(SETTINGS.fullmatch, list(files)):
         if text := without_paths(files[name], base):
@@ -160,7 +160,9 @@ def _gguf_files(release: Release, folder: Path) -> dict[str, Path]:
     }
     if modelfiles:
         text = next(iter(modelfiles.values())).read_text(encoding="utf-8")
-        files |= {name: _written(folder / name, said) for name, said in hub_files(text).items()}
+        files |= {
+            name: _written(folder / name, content) for name, content in hub_files(text).items()
+        }
     return files | modelfiles
 
 

@@ -13,7 +13,7 @@ from retune.escaping import visible
 from retune.recipe import Recipe, RecipeError
 from retune.sources import local_path
 from tasks.publish.access import explained, patiently
-from tasks.publish.files import LICENCES, MOST, is_text, read_small, refusal
+from tasks.publish.files import LICENCES, TEXT_LIMIT, is_text, read_small, refusal
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -54,23 +54,27 @@ def terms_of(
         assert path, "pinned as a file"
         return _terms_of_folder(path if path.is_dir() else path.parent, kind)
     with explained(source):
-        ask = lambda: api.repo_info(source, repo_type=kind, revision=pin, files_metadata=True)  # noqa: E731
-        info = patiently(ask)
+        request = lambda: api.repo_info(source, repo_type=kind, revision=pin, files_metadata=True)  # noqa: E731
+        info = patiently(request)
         sizes = {file.rfilename: file.size for file in info.siblings or ()}
         names = [name for name in sizes if kind == "model" and LICENCES.fullmatch(name)]
         files = {
-            name: _download(api, source, name, pin) for name in names if (sizes[name] or 0) <= MOST
+            name: _download(api, source, name, pin)
+            for name in names
+            if (sizes[name] or 0) <= TEXT_LIMIT
         }
     texts = {name: content for name, content in files.items() if is_text(content)}
     missing = tuple(name for name in names if name not in texts)
     if missing:
-        _log.warning("%s of %s is no text of up to %s bytes", ", ".join(missing), source, MOST)
-    stated = info.card_data.to_dict() if info.card_data else {}
-    return _terms(stated, texts, f"https://huggingface.co/{source}/blob/{pin}", missing)
+        _log.warning(
+            "%s of %s is no text of up to %s bytes", ", ".join(missing), source, TEXT_LIMIT
+        )
+    metadata = info.card_data.to_dict() if info.card_data else {}
+    return _terms(metadata, texts, f"https://huggingface.co/{source}/blob/{pin}", missing)
 
 
 def check_terms(recipe: Recipe) -> None:
-    """Find out, before GPU time is spent, whether the texts beside local inputs can be read.
+    """Find out, before GPU time is spent, whether the texts next to local inputs can be read.
 
     Raises PublishError for a licence or a card that is a link, too large or no text.
     """
@@ -88,10 +92,10 @@ def _download(api: "HfApi", source: str, name: str, pin: str) -> bytes:
 
 
 def _terms_of_folder(folder: Path, kind: str) -> Terms:
-    found = [path for path in sorted(folder.iterdir()) if LICENCES.fullmatch(path.name)]
-    texts = [path for path in found if path.is_symlink() or not path.is_dir()]
+    paths = [path for path in sorted(folder.iterdir()) if LICENCES.fullmatch(path.name)]
+    texts = [path for path in paths if path.is_symlink() or not path.is_dir()]
     files = {path.name: _text(path) for path in texts if kind == "model"}
-    return _terms(_stated(folder / "README.md"), files, None)
+    return _terms(_metadata(folder / "README.md"), files, None)
 
 
 def _text(path: Path) -> bytes:
@@ -101,16 +105,16 @@ def _text(path: Path) -> bytes:
     return content
 
 
-def _stated(card: Path) -> Mapping[str, Any]:
+def _metadata(card: Path) -> Mapping[str, Any]:
     """Return the YAML at the head of a card, empty if there is no card or no YAML in it."""
     if not (card.is_symlink() or card.exists()):
         return {}
     try:
-        stated = read_yaml(_head(read_small(card).decode(errors="replace")), "", VALUES)
+        metadata = read_yaml(_head(read_small(card).decode(errors="replace")), "", VALUES)
     except RecipeError:
-        # Not what is said of it: that quotes the file.
+        # Without the reason: that quotes the file.
         raise refusal(card, "has a block between lines of --- that is not YAML") from None
-    return stated if isinstance(stated, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _head(text: str) -> str:
@@ -120,17 +124,17 @@ def _head(text: str) -> str:
 
 
 def _terms(
-    stated: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     files: Mapping[str, bytes],
     home: str | None,
     missing: tuple[str, ...] = (),
 ) -> Terms:
-    licence = stated.get("license")
+    licence = metadata.get("license")
     if isinstance(licence, list):  # a dataset may have several
         parts = [part for part in map(_words, licence[:20]) if part]
         licence = ", ".join(parts) or None
-    link = _link(_words(stated.get("license_link")), files, home)
-    return Terms(_words(licence), _words(stated.get("license_name")), link, files, missing)
+    link = _link(_words(metadata.get("license_link")), files, home)
+    return Terms(_words(licence), _words(metadata.get("license_name")), link, files, missing)
 
 
 def _words(value: Any) -> str | None:

@@ -17,7 +17,7 @@ from tasks.publish.access import (
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-# Weights of an earlier version must not stay beside this one's; other files may be somebody's own.
+# Weights of an earlier version must not stay next to this one's; other files may be somebody's own.
 WEIGHTS = (
     *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json"),
     *(".gguf", ".Modelfile"),
@@ -48,13 +48,13 @@ def publish_bundles(
     publishing the same files again changes nothing. Raises NoAccess, HubUnavailable,
     UploadNotVerified or PublishError, which says what is published already.
     """
-    sent = []
+    uploads = []
     for bundle in bundles:
         with explained(bundle.repo):
             _open(api, bundle.repo, private)
-            sent.append((bundle, _send(api, bundle)))
+            uploads.append((bundle, _send(api, bundle)))
     urls: dict[str, str] = {}
-    for bundle, additions in sent:
+    for bundle, additions in uploads:
         try:
             with explained(bundle.repo):
                 commit = _commit(api, bundle, additions, message)
@@ -66,24 +66,24 @@ def publish_bundles(
 
 
 def _with_state_of_set(
-    error: PublishError, done: Sequence[str], bundles: Sequence[Bundle]
+    error: PublishError, committed: Sequence[str], bundles: Sequence[Bundle]
 ) -> PublishError:
     """Add to the error which repositories have the new version and which still have the old one."""
-    if not done:
+    if not committed:
         return error
-    rest = [bundle.repo for bundle in bundles if bundle.repo not in done]
+    rest = [bundle.repo for bundle in bundles if bundle.repo not in committed]
     return type(error)(
-        f"{error}; {', '.join(done)} has this version already, {', '.join(rest)} not: run again to "
+        f"{error}; {', '.join(committed)} has this version already, {', '.join(rest)} not: run again to "
         f"complete the set"
     )
 
 
 def verify(api: "HfApi", repo: str, additions: Sequence["CommitOperationAdd"], commit: str) -> None:
     """Raise UploadNotVerified unless `commit` of `repo` holds exactly the local files."""
-    wrong = _differences(api, repo, additions, commit)
-    if wrong:
+    differences = _differences(api, repo, additions, commit)
+    if differences:
         raise UploadNotVerified(
-            f"{repo} at {commit[:12]} does not hold what was uploaded ({'; '.join(wrong)}): do not "
+            f"{repo} at {commit[:12]} does not hold what was uploaded ({'; '.join(differences)}): do not "
             f"use it; run again, or go back to the commit before it on the Hub"
         )
 
@@ -141,8 +141,8 @@ def _commit(
 def _removals(api: "HfApi", bundle: Bundle) -> list["CommitOperationDelete"]:
     from huggingface_hub import CommitOperationDelete
 
-    there = patiently(lambda: api.list_repo_files(bundle.repo))
-    stale = [name for name in there if name.endswith(WEIGHTS) and name not in bundle.files]
+    names = patiently(lambda: api.list_repo_files(bundle.repo))
+    stale = [name for name in names if name.endswith(WEIGHTS) and name not in bundle.files]
     return [CommitOperationDelete(name) for name in stale]
 
 
@@ -153,20 +153,20 @@ def _differences(
     from huggingface_hub.utils.sha import git_hash
 
     names = [addition.path_in_repo for addition in additions]
-    there = {
+    entries = {
         entry.path: entry
         for entry in patiently(lambda: api.get_paths_info(repo, names, revision=commit))
     }
-    wrong = []
+    differences = []
     for addition in additions:
-        entry = there.get(addition.path_in_repo)
+        entry = entries.get(addition.path_in_repo)
         if entry is None:
-            wrong.append(f"{addition.path_in_repo} is missing")
+            differences.append(f"{addition.path_in_repo} is missing")
             continue
         if entry.lfs:
             here, hub = addition.upload_info.sha256.hex(), entry.lfs.sha256
         else:
             here, hub = git_hash(Path(addition.path_or_fileobj).read_bytes()), entry.blob_id
         if here != hub:
-            wrong.append(f"{entry.path} has {hub[:12]} instead of {here[:12]}")
-    return wrong
+            differences.append(f"{entry.path} has {hub[:12]} instead of {here[:12]}")
+    return differences

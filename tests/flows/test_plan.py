@@ -182,6 +182,19 @@ def test_a_changed_module_changes_the_stages_that_it_is_part_of(monkeypatch, tmp
         hashes[path] = same
 
 
+def test_a_changed_template_changes_the_stage_that_fills_it_in(monkeypatch, tmp_path):
+    for folder in made_with.OURS:
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    monkeypatch.setattr(made_with, "ROOT", tmp_path)
+    before = {stage: made_with.made_with(stage, task_of(stage)) for stage in STAGES}
+    with (tmp_path / "tasks/publish/card.md.j2").open("a") as template:
+        template.write("{# a comment #}\n")
+    after = {stage: made_with.made_with(stage, task_of(stage)) for stage in STAGES}
+    assert {stage for stage in STAGES if before[stage] != after[stage]} == {"publish"}
+
+
 def test_a_docstring_is_no_syntax(tmp_path):
     plain, told = tmp_path / "a.py", tmp_path / "b.py"
     plain.write_text("def one():\n    return 1\n")

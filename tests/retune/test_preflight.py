@@ -57,7 +57,7 @@ def test_every_check_is_there_and_each_problem_has_its_fix(
         "Prefect",
         "MLflow",
     ]
-    assert all(check.found for check in found)
+    assert all(check.state for check in found)
     assert all(check.fix for check in found if check.ok is False)
 
 
@@ -73,7 +73,7 @@ def test_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_python(version: tuple[int, int], ok: bool) -> None:
     check = preflight.check_python(version)
     assert check.ok is ok
-    assert sys.executable in check.found
+    assert sys.executable in check.state
 
 
 class TestPackages:
@@ -82,16 +82,16 @@ class TestPackages:
 
     def test_a_missing_one_is_named(self) -> None:
         check = check_packages(["prefect", "nowhere-to-be-found>=2"])
-        assert (check.ok, check.found) == (False, "missing: nowhere-to-be-found")
+        assert (check.ok, check.state) == (False, "missing: nowhere-to-be-found")
         assert "make env" in check.fix
 
     def test_one_that_drifted_is_named_with_what_is_needed(self) -> None:
         check = check_packages(["pytest<1"])
         assert check.ok is False
-        assert check.found == f"pytest {pytest.__version__} where <1 is needed"
+        assert check.state == f"pytest {pytest.__version__} where <1 is needed"
 
     def test_the_project_itself_is_not_installed(self) -> None:
-        assert check_packages([]).found == "retune itself is not installed"
+        assert check_packages([]).state == "retune itself is not installed"
 
 
 class TestGpu:
@@ -100,12 +100,12 @@ class TestGpu:
     def test_none_is_a_note(self, program: Program) -> None:
         check = preflight.check_gpu("2.13.0+cpu")
         assert check.ok is None
-        assert "CPU" in check.found
+        assert "CPU" in check.state
 
     def test_one(self, program: Program) -> None:
         program("nvidia-smi", self.ONE)
         check = preflight.check_gpu("2.13.0+cu130")
-        assert (check.ok, check.found) == (True, "NVIDIA H200, 143771 MiB, 570.86.15")
+        assert (check.ok, check.state) == (True, "NVIDIA H200, 143771 MiB, 570.86.15")
 
     def test_a_torch_that_cannot_use_it(self, program: Program) -> None:
         program("nvidia-smi", self.ONE)
@@ -116,7 +116,7 @@ class TestGpu:
     def test_a_broken_driver(self, program: Program) -> None:
         program("nvidia-smi", "echo Driver/library version mismatch; exit 18")
         check = preflight.check_gpu("2.13.0+cu130")
-        assert (check.ok, check.found) == (False, "Driver/library version mismatch")
+        assert (check.ok, check.state) == (False, "Driver/library version mismatch")
 
 
 class TestDisk:
@@ -142,14 +142,14 @@ def test_little_memory_is_a_note() -> None:
 class TestLlamaCpp:
     def test_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(preflight, "locate", lambda: LlamaCpp(Path("/opt/llama"), "0.94.0"))
-        assert preflight.check_llamacpp().found == "0.94.0, /opt/llama"
+        assert preflight.check_llamacpp().state == "0.94.0, /opt/llama"
 
     def test_not_found(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv("RETUNE_LLAMACPP", raising=False)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         check = preflight.check_llamacpp()
         assert check.ok is False
-        assert "is not installed" in check.found
+        assert "is not installed" in check.state
         assert check.fix.startswith("Run `make llamacpp`")
 
     def test_a_wrong_folder_was_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ class TestLlamaCpp:
         with pytest.raises(LlamaCppNotFound):
             preflight.locate()
         check = preflight.check_llamacpp()
-        assert "/nowhere" in check.found
+        assert "/nowhere" in check.state
         assert "unset it" in check.fix
 
 
@@ -169,7 +169,7 @@ def test_compiler(program: Program) -> None:
         " there are no GGUF files)."
     )
     program("g++", "true")
-    assert preflight.check_compiler().found.endswith("/g++")
+    assert preflight.check_compiler().state.endswith("/g++")
 
 
 def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ class TestServers:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
         assert preflight.check_prefect().ok
-        assert preflight.check_mlflow().found == f"sqlite:///{tmp_path}/mlflow.db"
+        assert preflight.check_mlflow().state == f"sqlite:///{tmp_path}/mlflow.db"
 
     def test_a_server_that_is_down(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.socket() as unused:
@@ -198,7 +198,7 @@ class TestServers:
             monkeypatch.setenv("PREFECT_API_URL", url)
             check = preflight.check_prefect()
         assert check.ok is False
-        assert f"{url} does not answer" in check.found
+        assert f"{url} does not answer" in check.state
         assert "unset PREFECT_API_URL" in check.fix
 
     def test_a_server_that_hangs_does_not_hold_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,11 +207,11 @@ class TestServers:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
             check = preflight.check_mlflow()
             assert check.ok is False
-            assert "timed out" in check.found
+            assert "timed out" in check.state
 
     def test_passwords_are_not_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
-        assert preflight.check_mlflow().found == "postgresql://db/mlflow"
+        assert preflight.check_mlflow().state == "postgresql://db/mlflow"
 
 
 class TestSignIn:
@@ -242,12 +242,12 @@ class TestSignIn:
     def test_right_wrong_and_none(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         without = preflight.check_prefect()
         assert without.ok is False
-        assert "asks for a sign-in" in without.found
+        assert "asks for a sign-in" in without.state
         assert "PREFECT_API_AUTH_STRING" in without.fix
         monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:canary-of-yesterday")
         wrong = preflight.check_prefect()
         assert wrong.ok is False
-        assert "does not take PREFECT_API_AUTH_STRING" in wrong.found
+        assert "does not take PREFECT_API_AUTH_STRING" in wrong.state
         monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:canary")
         right = preflight.check_prefect()
         assert right.ok
@@ -257,7 +257,7 @@ class TestSignIn:
         self.wanted.clear()
         check = preflight.check_prefect()
         assert check.ok is None
-        assert "asks for no sign-in" in check.found
+        assert "asks for no sign-in" in check.state
         assert "PREFECT_SERVER_API_AUTH_STRING" in check.fix
 
     def test_the_file_is_looked_at_and_not_shown(
@@ -273,7 +273,7 @@ class TestSignIn:
         access.sign_in_file().chmod(0o640)
         check = preflight.check_sign_in()
         assert check.ok is False
-        assert "mode 640" in check.found
+        assert "mode 640" in check.state
         assert password not in repr(check)
 
     def test_a_sign_in_that_others_can_read_is_told_and_not_replaced(
@@ -295,7 +295,7 @@ class TestSignIn:
         monkeypatch.setattr(preflight, "find_spec", lambda name: None)
         check = preflight.check_other_users(["ann", "bob"])
         assert check.ok is False
-        assert "ann, bob" in check.found
+        assert "ann, bob" in check.state
         assert "install flask-wtf" in check.fix
 
 
@@ -315,7 +315,7 @@ class TestPrivacy:
     def test_one_made_by_retune_is_fine(self, home: Path) -> None:
         make_home()
         check = preflight.check_privacy()
-        assert (check.ok, check.found) == (True, f"{home}, for you alone (mode 700)")
+        assert (check.ok, check.state) == (True, f"{home}, for you alone (mode 700)")
 
     @pytest.mark.parametrize("mode", [0o755, 0o750, 0o711, 0o702])
     def test_an_open_one_is_told_and_the_fix_mends_it(self, home: Path, mode: int) -> None:
@@ -323,7 +323,7 @@ class TestPrivacy:
         home.chmod(mode)
         check = preflight.check_privacy()
         assert check.ok is None
-        assert f"is open to other users (mode {mode:03o})" in check.found
+        assert f"is open to other users (mode {mode:03o})" in check.state
         command = check.fix.split("`")[1]
         assert subprocess.run(command, shell=True, check=True)
         assert preflight.check_privacy().ok

@@ -187,7 +187,7 @@ def test_json_may_be_laid_out_and_encoded_in_many_ways(tmp_path, text, encoding,
 
 
 def test_a_json_array_is_read_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.fetch.text_files._HEAD", 64)
+    monkeypatch.setattr("tasks.fetch.json_arrays._PIECE", 64)
     path = tmp_path / "d.json"
     path.write_text(json.dumps(SHAREGPT))
     assert [row["messages"][2]["content"] for row in fetched(path)] == [

@@ -8,9 +8,8 @@ import pytest
 
 from tasks.fetch.columns import from_columns, from_rows
 from tasks.fetch.conversations import read_row
-from tasks.fetch.text_files import Line, batches
-from tasks.fetch.typed_files import batches as typed_batches
-from tasks.fetch.typed_files import piece
+from tasks.fetch.json_files import json_rows
+from tasks.fetch.typed_files import batches, piece
 
 Q, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 SPOKEN = [("user", "q"), ("assistant", "a")]
@@ -300,12 +299,12 @@ def test_a_problem_shows_no_more_than_the_beginning_of_a_value():
     assert len(problem({"messages": {"x": "y" * 10**6}})) < 200
 
 
-def test_deep_nesting_is_a_problem_not_a_crash():
+def test_deep_nesting_is_a_problem_not_a_crash(tmp_path):
     for text in ("[" * 10**5, '{"a":' * 10**5):
         assert "has lists and objects 100,000 deep" in problem({"messages": text})
-        (batch,) = batches([Line(1, f'{{"messages": [], "x": {text}'.encode() + b"}")])
-        assert batch.columns is None
-        assert "has lists and objects 100,001 deep" in problem(batch.rows()[0])
+        (tmp_path / "d.jsonl").write_text(f'{{"messages": [], "x": {text}}}')
+        (row,) = json_rows(tmp_path / "d.jsonl")
+        assert "has lists and objects 100,001 deep" in problem(row.parse())
 
 
 @pytest.mark.parametrize(
@@ -377,24 +376,18 @@ PLAIN = {
 }
 
 
-def as_file(rows):
-    (batch,) = batches([Line(n, json.dumps(row).encode()) for n, row in enumerate(rows, start=1)])
-    return batch
-
-
-def as_table(rows):
+def as_batch(rows):
     names = dict.fromkeys(name for row in rows for name in row)
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
-    (batch,) = typed_batches([piece(table)])
+    (batch,) = batches([piece(table)])
     return batch
 
 
-@pytest.mark.parametrize("batch", [as_file, as_table])
 @pytest.mark.parametrize("row", PLAIN.values(), ids=PLAIN)
-def test_plain_rows_are_read_by_columns_and_alike(row, batch):
+def test_plain_rows_are_read_by_columns_and_alike(row):
     turns = [name for name in ("conversations", "messages") if name in row]
     rows = [row, {**row, "source": "other", "score": None}, {**row, **{name: [] for name in turns}}]
-    several = batch(rows)
+    several = as_batch(rows)
     by_columns = from_columns(several.columns, "unnamed")
     assert by_columns is not None
     assert by_columns.equals(from_rows(several.rows(), "unnamed"))
@@ -427,12 +420,11 @@ NOT_PLAIN = [
 
 
 @pytest.mark.parametrize("row", NOT_PLAIN, ids=json.dumps)
-@pytest.mark.parametrize("batch", [as_file, as_table])
-def test_other_rows_are_left_to_the_reference(row, batch):
+def test_other_rows_are_left_to_the_reference(row):
     """Alone, and when one of them hides among plain rows."""
     for rows in ([row], [PLAIN["sharegpt"], row], [PLAIN["prompt"]] * 3 + [row]):
         try:
-            several = batch(rows)
+            several = as_batch(rows)
         except pa.ArrowException:  # a table cannot hold these rows together
             continue
         assert several.columns is None or from_columns(several.columns, "unnamed") is None

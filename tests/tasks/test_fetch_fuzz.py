@@ -19,7 +19,7 @@ from tasks.fetch.budget import BUDGET
 from tasks.fetch.columns import from_columns, from_rows, row_schema
 from tasks.fetch.conversations import KNOWN_COLUMNS, PAIRS, ROLES, TURN_COLUMNS
 from tasks.fetch.reading import read
-from tasks.fetch.text_files import Line, batches
+from tasks.fetch.typed_files import batches, piece
 
 quick = settings(
     deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -141,25 +141,27 @@ def test_every_line_becomes_one_row_json_or_not(tmp_path, data, noise, draw):
     assert len(table) == sum(bool(line.strip()) for line in lines)
 
 
-@settings(quick, max_examples=1000)
-@given(alike())
-def test_columns_and_rows_agree(data):
-    """The reference decides; the columns either say the same or leave it to the reference."""
-    lines = [json.dumps(row).encode() for row in data]
-    (batch,) = batches([Line(number, line) for number, line in enumerate(lines, start=1)])
-    by_columns = None if batch.columns is None else from_columns(batch.columns, "unnamed")
-    if by_columns is not None:
-        by_rows = from_rows(batch.rows(), "unnamed")
-        assert by_columns.schema == by_rows.schema
-        assert repr(by_columns.to_pylist()) == repr(by_rows.to_pylist())  # NaN equals NaN here
-
-
 def table_of(data: list[dict]) -> pa.Table | None:
     names = dict.fromkeys(name for row in data for name in row)
     try:
         return pa.table({name: [row.get(name) for row in data] for name in names})
     except (pa.ArrowException, UnicodeError, OverflowError):
         return None
+
+
+@settings(quick, max_examples=1000)
+@given(alike())
+def test_columns_and_rows_agree(data):
+    """The reference decides; the columns either say the same or leave it to the reference."""
+    table = table_of(data)
+    if table is None:
+        return
+    for batch in batches([piece(table)]):
+        by_columns = None if batch.columns is None else from_columns(batch.columns, "unnamed")
+        if by_columns is not None:
+            by_rows = from_rows(batch.rows(), "unnamed")
+            assert by_columns.schema == by_rows.schema
+            assert repr(by_columns.to_pylist()) == repr(by_rows.to_pylist())  # NaN equals NaN here
 
 
 @settings(quick, max_examples=500)
@@ -203,10 +205,10 @@ wide = st.integers(0, 20).map(lambda width: {f"k{n}": [] for n in range(width)})
 long = st.integers(900, 1100).map(lambda length: "\\" * (length // 2))
 
 
-@pytest.mark.parametrize("piece", [16, 1 << 20])
+@pytest.mark.parametrize("size", [16, 1 << 20])
 @settings(quick, max_examples=300)
 @given(st.lists(st.fixed_dictionaries({"x": deep | wide | long | values}), max_size=4))
-def test_lines_and_arrays_agree_on_what_is_over_the_budget(tmp_path, piece, data):
+def test_lines_and_arrays_agree_on_what_is_over_the_budget(tmp_path, size, data):
     """Whether an array's element is read at once or piece by piece, and a line as a line."""
     data = [{"messages": []}, *data]
     lines = [json.dumps(row) for row in data]
@@ -214,8 +216,7 @@ def test_lines_and_arrays_agree_on_what_is_over_the_budget(tmp_path, piece, data
     texts = {"d.jsonl": "\n".join([*lines, ""]), "d.json": f"[{','.join(lines)}]"}
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.fetch.text_files._HEAD", max(piece, len(lines[0]) + 2))
-        patch.setattr("tasks.fetch.text_files._PIECE", piece)
+        patch.setattr("tasks.fetch.json_arrays._PIECE", size)
         for name, text in texts.items():
             (tmp_path / name).write_text(text)
             dataset = Dataset(source=str(tmp_path / name), **budget)

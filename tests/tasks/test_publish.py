@@ -15,15 +15,18 @@ import cloudpickle
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from jinja2 import Environment
+from jinja2.meta import find_undeclared_variables
 from prefect.logging import disable_run_logger
 
 from retune.escaping import visible
+from retune.measures import format_bytes
 from retune.recipe import Recipe, RecipeError
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
 from retune.workspace import Output, Step, mark_rejected
 from tasks.publish import access
 from tasks.publish.access import ATTEMPTS, LONGEST_WAIT, connect
-from tasks.publish.cards import Release, card, recommended
+from tasks.publish.cards import TEMPLATE, Release, card, facts, recommended
 from tasks.publish.files import LICENCES, is_local_path, is_text, outputs_in
 from tasks.publish.task import (
     HubUnavailable,
@@ -34,7 +37,7 @@ from tasks.publish.task import (
     check_terms,
     publish,
 )
-from tasks.publish.terms import MOST, Terms, terms_of
+from tasks.publish.terms import TEXT_LIMIT, Terms, terms_of
 from tasks.publish.upload import Bundle, publish_bundles
 from tests.hub import Hub, Repo
 from tests.nasty import HOST, MARK, NASTY, unseen_in
@@ -459,13 +462,22 @@ class TestPatience:
         assert urls == {"you/one": f"{hub.endpoint}/you/one/commit/{hub.model('you/one').head}"}
         assert len(hub.model("you/one").commits) == 2
 
-    @pytest.mark.parametrize(("asked", "waited"), [("7", 7), ("9999", LONGEST_WAIT), ("soon", 1)])
+    @pytest.mark.parametrize(("header", "wait"), [("7", 7), ("9999", LONGEST_WAIT)])
     def test_retry_after_is_honoured_within_reason(
-        self, hub: Hub, tmp_path: Path, waits: list, asked: str, waited: int
+        self, hub: Hub, tmp_path: Path, waits: list, header: str, wait: int
     ) -> None:
-        hub.fail("POST", "/commit/", 429, Retry_After=asked)
+        hub.fail("POST", "/commit/", 429, Retry_After=header)
         send(hub, one_file(tmp_path / "w"))
-        assert waits == [waited]
+        assert waits == [wait]
+
+    @pytest.mark.parametrize("header", ["soon", "", "²"])
+    def test_otherwise_each_wait_is_twice_as_long_and_a_bit(
+        self, hub: Hub, tmp_path: Path, waits: list, header: str
+    ) -> None:
+        hub.fail("POST", "/commit/", 429, times=ATTEMPTS - 1, Retry_After=header)
+        send(hub, one_file(tmp_path / "w"))
+        assert [int(wait) for wait in waits] == [1, 2, 4, 8]
+        assert len({wait % 1 for wait in waits}) == 4
 
     @pytest.mark.parametrize(
         ("method", "path"),
@@ -526,6 +538,45 @@ class TestPatience:
         hub.fail("POST", "/commit/", 400, X_Error_Message="what is hf_write?")
         with pytest.raises(PublishError, match=r"what is …\?"):
             send(hub, one_file(tmp_path / "w"))
+
+
+class TestXet:
+    """Large files go by the Xet protocol where hf_xet is installed; its errors are Python's own."""
+
+    @pytest.fixture(autouse=True)
+    def xet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+        # It tries again for minutes by itself.
+        monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
+        monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "1ms")
+
+    @pytest.mark.parametrize(
+        ("status", "kind", "sentence"),
+        [
+            (503, HubUnavailable, "did not take you/one (HTTP 503): check the network"),
+            (429, HubUnavailable, "did not take you/one (HTTP 429): check the network"),
+            (0, HubUnavailable, "did not take you/one (ConnectionError): check the network"),
+            (401, NoAccess, "does not accept the token for you/one (401)"),
+            (403, NoAccess, "the token may not write to you/one (403)"),
+            (404, PublishError, "you/one was not published: Network error: Request error: HTTP"),
+        ],
+    )
+    def test_its_errors_are_told_as_those_of_the_hub(
+        self, hub: Hub, tmp_path: Path, waits: list, status: int, kind: type, sentence: str
+    ) -> None:
+        hub.fail("GET", "/xet-write-token/", status, times=1000)
+        with pytest.raises(kind, match=re.escape(sentence)) as caught:
+            send(hub, one_file(tmp_path / "w"))
+        assert type(caught.value) is kind
+        assert "hf_write" not in str(caught.value)
+        assert not waits  # once more is not tried what hf_xet has tried again
+        assert len(hub.model("you/one").commits) == 1
+
+    def test_connecting_leaves_the_protocol_to_the_environment(self) -> None:
+        from huggingface_hub import constants
+
+        connect("hf_write")
+        assert constants.HF_HUB_DISABLE_XET is False
 
 
 class TestCheckAccess:
@@ -710,8 +761,17 @@ class TestCards:
         }
         assert {r.dataset_revision for r in results} == {PINS.dataset}
 
+    @pytest.mark.parametrize("artifact", ["adapter", "merged", "gguf"])
+    def test_the_template_says_what_there_is_and_nothing_else(
+        self, release: Release, artifact: str
+    ) -> None:
+        """Jinja shows nothing, without a word, where a template misspells a name."""
+        template = Environment().parse(TEMPLATE.read_text(encoding="utf-8"))
+        names = find_undeclared_variables(template)
+        assert names == facts(artifact, release).keys() | {"card_data"}
+
     def test_base_and_tuned_stand_side_by_side(self, release: Release) -> None:
-        assert "| loss | 2.5 | 1.25 |" in card("adapter", release)
+        assert "| loss | 2.5000 | 1.2500 |" in card("adapter", release)
 
     def test_the_recipe_can_be_read_back(self, release: Release) -> None:
         text = card("merged", release).partition("```yaml\n")[2].partition("```")[0]
@@ -721,7 +781,8 @@ class TestCards:
         text = card("gguf", release)
         digest = release.quants[0].sha256
         assert "| [finellama-Q4_K_M.gguf](./finellama-Q4_K_M.gguf) **recommended** |" in text
-        row = "| q8_0 | 0.00 GiB | 4.89 | 3.5 | 0.01 | 0.97 "
+        size = format_bytes(release.quants[1].bytes)
+        row = f"| q8_0 | {size} | 4.89 | 3.500 | 0.01 | 97.0% "
         assert f"{row}| `{release.quants[1].sha256}` |" in text
         assert digest in text
         assert "ollama run hf.co/you/FineLlama-GGUF:Q4_K_M" in text
@@ -845,7 +906,10 @@ class TestTextsOfOthers:
         (base / "LICENSE").unlink()
         for make, complaint in (
             (lambda path: os.mkfifo(path), "is no file"),
-            (lambda path: path.write_bytes(b"x" * (MOST + 1)), "has more than 1,048,576 bytes"),
+            (
+                lambda path: path.write_bytes(b"x" * (TEXT_LIMIT + 1)),
+                "has more than 1,048,576 bytes",
+            ),
             (lambda path: path.write_bytes(b"MZ\x90\0"), "is not text in UTF-8"),
             (lambda path: path.write_bytes("© 2026".encode("latin-1")), "is not text in UTF-8"),
         ):
@@ -958,7 +1022,11 @@ class TestTextsOfOthers:
     @pytest.mark.usefixtures("home", "signed_in")
     def test_of_the_hub_only_texts_of_known_names_are_carried(self, hub: Hub) -> None:
         files = hub.model("org/base").commits[PINS.model]
-        files |= {"NOTICE.exe": b"MZ", "LICENSE.txt": b"L" * (MOST + 1), "NOTICE": b"\xff\xfe\0"}
+        files |= {
+            "NOTICE.exe": b"MZ",
+            "LICENSE.txt": b"L" * (TEXT_LIMIT + 1),
+            "NOTICE": b"\xff\xfe\0",
+        }
         files["USE_POLICY.md"] = BASE["USE_POLICY.md"]
         run()
         for repo in yours(hub).values():
@@ -1119,7 +1187,8 @@ class TestForeignWords:
         if kind in sections:
             changed = {"recipe": recipe(**sections[kind])}
         elif kind == "measure":
-            changed = {"metrics": {f"{text}/base": 1.0, f"{text}/tuned": 2.0}}
+            family = f"exact_match/{text}"  # named after a row's source
+            changed = {"metrics": {f"{family}/base": 0.5, f"{family}/tuned": 0.7}}
         else:
             changed = {"base_terms": base}
         values = {
@@ -1127,6 +1196,15 @@ class TestForeignWords:
             "base_terms": Terms(), "data_terms": Terms(),
         }  # fmt: skip
         return Release(**values | changed)
+
+    @pytest.mark.parametrize("kind", ["licence", "measure", "dataset", "base", "prompt"])
+    @pytest.mark.parametrize(
+        "text", ["{{ 7 * 7 }}", '{% include "x" %}', "{{ recipe.__class__ }}", "{# 7 #}"]
+    )
+    def test_are_no_template(self, text: str, kind: str) -> None:
+        for artifact in ("adapter", "merged", "gguf"):
+            page = Page(rendered(card(artifact, self.release(text, kind)).split("\n---\n", 1)[1]))
+            assert text in page.text
 
     @pytest.mark.parametrize("kind", ["licence", "measure", "dataset", "base", "prompt"])
     @pytest.mark.parametrize("text", NASTY.values(), ids=list(NASTY))
