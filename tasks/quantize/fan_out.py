@@ -54,7 +54,7 @@ def fan_out(source: Path, methods: Sequence[str], config: Quantization, folder: 
     time more than there are cores, if memory allows, since one of them reads or writes while the
     others compute. Raises NoSpaceLeft or MachineUnfit, which say what would fit.
     """
-    ordered = by_cost(methods)
+    ordered = by_cost(tuple(methods))
     sizes = tuple(llamacpp.quantized_size(source, method) for method in ordered)
     _require_disk(dict(zip(ordered, sizes, strict=True)), methods, folder)
     held = llamacpp.facts(source).largest * BYTES_PER_WEIGHT_HELD
