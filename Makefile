@@ -3,11 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test ui env llamacpp demo-data docs lock lint help
+.PHONY: demo test proofs ui env llamacpp demo-data docs lock lint help
 
 help:
 	@echo "make demo   set everything up and run the demo recipe, on the CPU"
 	@echo "make test   set everything up and run the tests"
+	@echo "make proofs long tests: runs that are killed, training over several processes"
 	@echo "make lint   style, format and types"
 	@echo "make ui     Prefect's and MLflow's UIs, with the runs and the deployments"
 
@@ -16,6 +17,10 @@ demo: env llamacpp demo-data
 
 test: env llamacpp
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# Whole runs that are killed, and training over several processes: what takes minutes each.
+proofs: env llamacpp
+	@$(BIN)/python -m pytest -m proof
 
 ui: env llamacpp demo-data
 	@$(BIN)/retune ui

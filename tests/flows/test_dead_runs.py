@@ -18,6 +18,7 @@ ENDLESS = {
 }  # fmt: skip
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(1800)
 def test_a_killed_training_frees_its_slot_and_an_interrupted_one_keeps_its_steps(tmp_path):
     home = tmp_path / "home"

@@ -52,6 +52,7 @@ def kill_when(project: Project, reached: Callable[[], bool]) -> None:
         server.kill()
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 def test_a_run_that_is_killed_twice_loses_nothing(tmp_path):
     project = Project(tmp_path)

@@ -310,6 +310,7 @@ def test_values_beyond_the_precision_are_refused(tmp_path):
         made.write(tmp_path)
 
 
+@pytest.mark.proof
 def test_memory_grows_with_the_shards_size_not_with_their_number(tmp_path):
     sizes = {"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 8000}
     peaks, written = {}, {}

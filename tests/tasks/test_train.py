@@ -244,7 +244,16 @@ def at_checkpoint_of(job, step):
     return when
 
 
-@pytest.mark.parametrize("point", ["start", "mid-step", "checkpoint", "last step"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "mid-step",
+        *(
+            pytest.param(name, marks=pytest.mark.proof)
+            for name in ("start", "checkpoint", "last step")
+        ),
+    ],
+)
 def test_a_crash_loses_nothing(at_home, tmp_path, never_killed, point):
     job = job_in(tmp_path, at_home, **CRASHED)
     points = {
@@ -278,7 +287,7 @@ class Cancelled(Exception):
     pass
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.proof)])
 def test_a_cancelled_run_leaves_a_checkpoint(at_home, tmp_path, never_killed, processes):
     settings = CRASHED | {"checkpoint_steps": None, "processes": processes}
     job = job_in(tmp_path, at_home, **settings)
@@ -375,6 +384,7 @@ def whole_and_split(folder, project, half, **settings) -> list[TrainJob]:
     return jobs
 
 
+@pytest.mark.proof
 def test_all_weights_of_a_split_model_are_trained_as_those_of_a_whole_one(at_home, tmp_path):
     from safetensors.torch import load_file
 
@@ -389,6 +399,7 @@ def test_all_weights_of_a_split_model_are_trained_as_those_of_a_whole_one(at_hom
         assert tensor.float() == pytest.approx(whole[name].float(), abs=1e-3)
 
 
+@pytest.mark.proof
 def test_a_split_4_bit_model_learns_as_a_whole_one(at_home, tmp_path):
     model = at_home.model.model_copy(update={"load_in_4bit": True})
     jobs = whole_and_split(tmp_path, at_home, half=True, model=model)
@@ -400,6 +411,7 @@ def test_a_split_4_bit_model_learns_as_a_whole_one(at_home, tmp_path):
     assert saved.stat().st_size > 10_000
 
 
+@pytest.mark.proof
 def test_two_processes_train_as_one_and_either_goes_on_for_the_other(
     at_home, tmp_path, never_killed
 ):
@@ -448,6 +460,7 @@ def test_running_out_of_memory_steps_down_and_loses_nothing(at_home, tmp_path, n
     assert losses(job) == pytest.approx(never_killed, rel=1e-4)
 
 
+@pytest.mark.proof
 def test_one_process_running_out_of_memory_ends_the_other_too(at_home, tmp_path, never_killed):
     job = job_in(tmp_path, at_home, **CRASHED, processes=2)
     error = 'torch.OutOfMemoryError("CUDA out of memory")'
