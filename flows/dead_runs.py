@@ -6,7 +6,7 @@ closes at its start those of this machine that no longer run.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from prefect import get_client
@@ -35,10 +35,10 @@ GONE = (
 )
 
 
-def sign(_flow: "Flow", run: "FlowRun", _state: "State") -> None:
+def sign(flow: "Flow[Any, Any]", flow_run: "FlowRun", state: "State[Any]") -> None:
     """Note in a run, as it begins, which process it is. A hook of the flow."""
     with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(run.id, {LABEL: this_process()})
+        client.update_flow_run_labels(flow_run.id, {LABEL: this_process()})
 
 
 def close_dead_runs() -> list[str]:
@@ -51,7 +51,7 @@ def close_dead_runs() -> list[str]:
         dead = [run for run in runs if _is_dead(run, started)]
         for run in dead:
             cancelled = run.state_type == StateType.CANCELLING
-            state = Cancelled(message=GONE) if cancelled else Crashed(message=GONE)
+            state: State = Cancelled(message=GONE) if cancelled else Crashed(message=GONE)
             client.set_flow_run_state(run.id, state)
         return [run.name for run in dead]
 

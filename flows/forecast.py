@@ -79,7 +79,7 @@ def _no_weights(file: Path, reason: str) -> ModelRefused:
 def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     """Estimate disk and memory; the merged model, its GGUF and the quants are what counts."""
     full = 2 * parameters
-    disk = full * sum(stage in todo for stage in ("merge", "convert"))
+    disk: float = full * sum(stage in todo for stage in ("merge", "convert"))
     if "merge" in todo and recipe.merging.save_method == "merged_4bit":
         disk += NF4_SHARE * full
     for method in recipe.quantization.methods:

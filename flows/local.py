@@ -95,7 +95,7 @@ def quieten() -> None:
     for handler in logging.getLogger().handlers:
         if handler.formatter is not None:
             handler.addFilter(_is_news)
-            handler.formatter.format = _brief(handler.formatter.format)  # type: ignore[method-assign]
+            handler.formatter.format = _brief(handler.formatter.format)  # type: ignore[method-assign, assignment]
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -170,7 +170,8 @@ def quantize_all(
     fan = fan_out(source.path, todo, recipe.quantization, home())
     get_run_logger().info("%s", fan)
     methods = [*fan.methods, *(method for method in steps if method not in todo)]
-    with ThreadPoolTaskRunner(max_workers=fan.parallel) as runner:
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=fan.parallel)
+    with runner:
         futures = runner.map(
             quantize,
             {

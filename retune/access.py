@@ -59,7 +59,7 @@ def sign_in() -> str:
         wait=wait_fixed(0.05),  # for whoever was faster to write what it made
         retry_error_callback=lambda _: _unreadable(path),
     )
-    return retrying(read_or_make)
+    return retrying(read_or_make) or _unreadable(path)
 
 
 def _read(path: Path) -> str | None:

@@ -68,7 +68,7 @@ def new_tokens(
     if chat_tokens == "map_eos":
         return []
     known = load_tokenizer(base, revision).get_vocab()
-    ids = tokenizer.convert_tokens_to_ids([START, END])
+    ids: Any = tokenizer.convert_tokens_to_ids([START, END])  # as many as tokens
     return [id_ for token, id_ in zip((START, END), ids, strict=True) if known.get(token) != id_]
 
 

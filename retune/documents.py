@@ -92,7 +92,7 @@ class _Reader:
 
     def read(self, events: Iterable[yaml.Event]) -> Any:
         for event in events:
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             if isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
                 if self._documents > 1:
@@ -103,7 +103,7 @@ class _Reader:
                 ended = self._open.pop()
                 self._add(ended.finished(), ended.anchor, ended.line)
             elif isinstance(event, yaml.AliasEvent):
-                self._add(self._anchored(event.anchor, line), None, line)
+                self._add(self._anchored(str(event.anchor), line), None, line)
             elif isinstance(event, yaml.ScalarEvent):
                 value, tag = self._scalar(event, line)
                 self._add(_Part(value, 1, 0), event.anchor, line, merge=tag == _MERGE)
@@ -129,7 +129,8 @@ class _Reader:
         """Return the value of a word, and the tag by which it was read."""
         if len(event.value) > CHARACTERS:
             self._refuse(line, f"a value has more than {CHARACTERS:,} characters")
-        node = yaml.ScalarNode(event.tag, event.value, event.start_mark, event.end_mark)
+        # `resolve` replaces an empty tag; the marks are for the messages of yaml's own loader.
+        node = yaml.ScalarNode(event.tag or "", event.value)
         if event.tag in (None, "!"):
             tag = self._scalars.resolve(yaml.ScalarNode, event.value, event.implicit)
             is_text = tag in _NUMBERS and ":" in event.value

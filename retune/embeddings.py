@@ -42,7 +42,8 @@ def fit_embeddings(
             f"model.chat_tokens={model.chat_tokens}: the output layer of {model.base} has a bias, which "
             f"PEFT leaves out where it trains single rows; set model.chat_tokens=map_eos"
         )
-    if len(trained_with) > loaded.get_input_embeddings().num_embeddings:
+    embeddings: Any = loaded.get_input_embeddings()
+    if len(trained_with) > embeddings.num_embeddings:
         loaded.resize_token_embeddings(len(trained_with), mean_resizing=False)
     with torch.no_grad():
         for layer in _layers(loaded).values():

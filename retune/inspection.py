@@ -343,7 +343,9 @@ def _code(files: ModelFiles, settings: dict[str, Any], file: str) -> list[str]:
 
 def _require_pinned(files: ModelFiles, reference: str) -> None:
     """Raise ModelRefused for code that the commit does not fix, since it lies elsewhere."""
-    repository, module, _ = CODE.fullmatch(reference).groups()
+    match = CODE.fullmatch(reference)
+    assert match, "only such references are found"
+    repository, module, _ = match.groups()
     if repository not in (None, files.name):
         raise files.refused(
             f"takes its code from {repository}, which model.trust_remote_code does not fix; choose "

@@ -168,12 +168,11 @@ def syntax(path: Path) -> str:
     """Return 16 hex digits that stand for what a file says, without comments and docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             and ast.get_docstring(node, clean=False) is not None
         ):
-            node.body = body[1:]
+            node.body = node.body[1:]
     return digest(ast.dump(tree))
 
 

@@ -97,6 +97,8 @@ def length_histogram(lengths: "np.ndarray", max_length: int, path: Path) -> None
 
 def reasons_chart(counts: Mapping[str, int], rows: int, path: Path) -> None:
     """Draw how many of `rows` rows have each reason into a PNG file, the most common first."""
+    from matplotlib.ticker import MaxNLocator
+
     ranked = sorted(((n, name) for name, n in counts.items() if n), key=lambda pair: -pair[0])
     words = _reason_words(ranked, rows)
     if not ranked:
@@ -111,7 +113,7 @@ def reasons_chart(counts: Mapping[str, int], rows: int, path: Path) -> None:
     axes.set_ylim(len(ranked) - 0.4, -0.6)
     axes.set_xlim(0, numbers[0] * (1 + 0.017 * len(labels[0])))  # room for the label
     axes.grid(visible=False)  # each bar has its number
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("rows")
     _save(figure, path)
@@ -136,9 +138,15 @@ def size_and_quality(points: Sequence[Point], path: Path) -> None:
     for number, point in enumerate(sorted(points, key=lambda point: point.size)):
         # On either side of the falling line in turns, so that neighbours' names do not overlap.
         offset, align = ((5, 6), "left") if number % 2 else ((-5, -14), "right")
-        place, style = (point.size / 1e9, _above_zero(point)), {"color": INK, "fontsize": 10.5}
+        place = (point.size / 1e9, _above_zero(point))
         axes.annotate(
-            point.name, place, xytext=offset, textcoords="offset points", ha=align, **style
+            point.name,
+            place,
+            xytext=offset,
+            textcoords="offset points",
+            ha=align,
+            color=INK,
+            fontsize=10.5,
         )
     axes.set_yscale("log")
     axes.minorticks_off()
@@ -179,7 +187,7 @@ def _score_words(
         return "There are no scores", ""
     low, median, high = np.quantile(scores, [0.25, 0.5, 0.75])
     if threshold is not None:
-        below = np.count_nonzero(scores < threshold)
+        below = int(np.count_nonzero(scores < threshold))
         part = f"{_percent(below, len(scores))} of the scores lie" if below else "No score lies"
         title = f"{part} below {threshold:g}"
     elif low == high:
@@ -198,7 +206,7 @@ def _length_words(lengths: "np.ndarray", max_length: int) -> tuple[str, str]:
 
     if not len(lengths):
         return "There are no conversations", ""
-    longer, tokens = np.count_nonzero(lengths > max_length), int(lengths.sum())
+    longer, tokens = int(np.count_nonzero(lengths > max_length)), int(lengths.sum())
     subtitle = (
         f"{_count(len(lengths), 'conversation')}, {tokens:,} tokens, "
         f"median {np.median(lengths):,.0f}, longest {lengths.max():,}"

@@ -201,7 +201,9 @@ def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], sett
 
     with asking_hub(name, kind, setting, SourceError):
         try:
-            return HfApi().repo_info(name, revision=revision, repo_type=kind).sha
+            commit = HfApi().repo_info(name, revision=revision, repo_type=kind).sha
+            assert commit, "the Hub tells the commit of a revision that there is"
+            return commit
         except RevisionNotFoundError:
             raise SourceError(
                 f"{setting}: {kind} {name} has no revision {revision!r}; use a branch, tag or commit of "

@@ -251,6 +251,7 @@ class Run(BaseModel):
             client().log_batch(self.id, metrics=metrics[first : first + 1000])
 
     def _log_history(self, output: Output) -> None:
+        assert output.history, "asked for only where there is one"
         lines = (output.folder / output.history).read_text().splitlines()
         rows = [json.loads(line) for line in lines]
         self._log_metric_rows([(row.pop("step"), row) for row in rows], output.ended)

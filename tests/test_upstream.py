@@ -398,12 +398,6 @@ class TestHub:
         door("tasks/publish/access.py", "huggingface-hub", "request" in client.event_hooks, what)
         client.close()
 
-    def test_uploads_can_be_told_not_to_use_xet(self):
-        from huggingface_hub import constants
-
-        is_open = hasattr(constants, "HF_HUB_DISABLE_XET")
-        door("tasks/publish/access.py", "huggingface-hub", is_open, "constants.HF_HUB_DISABLE_XET")
-
     def test_a_file_to_be_sent_knows_its_hash(self):
         import hashlib
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = re.compile(rb"[^\[\]{}]+")
 
+JsonText = bytes  # within Budget, `bytes` is a limit
+
 
 class Budget(NamedTuple):
     """The most that a row may have; see the settings of the same names in `dataset`."""
@@ -35,7 +37,7 @@ class Budget(NamedTuple):
     def over_depth(self, depth: int, what: str = "it") -> str:
         return _oversized(what, f"lists and objects {depth:,} deep", "max_row_depth", self.depth)
 
-    def excess(self, text: bytes, what: str = "it") -> str | None:
+    def excess(self, text: JsonText, what: str = "it") -> str | None:
         """Say what a JSON text has too much of, None if nothing; it need not be valid."""
         if len(text) > self.bytes:
             return self.over_bytes(len(text), what)

@@ -109,11 +109,11 @@ def read_row(row: Any) -> Reading:
         return Reading(None, None, None, None, problem)
     row = _present(row)
     layout = layout_of(row)
-    messages, problem = _attempt(_conversation, row, layout)
+    messages, row_problem = _attempt(_conversation, row, layout)
     score, score_problem = _attempt(as_number, row.get("score"), "`score`")
     source, source_problem = _attempt(as_label, row.get("source"))
-    problem = problem or score_problem or source_problem
-    return Reading(None if problem else messages, source, score, format_of(layout), problem)
+    reason = row_problem or score_problem or source_problem
+    return Reading(None if reason else messages, source, score, format_of(layout), reason)
 
 
 def layout_of(columns: dict[str, Any]) -> str | PairLayout | None:

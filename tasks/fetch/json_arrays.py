@@ -31,7 +31,7 @@ def array_rows(path: Path) -> Iterator[TextRow]:
     budget = BUDGET.get()
     with open_text(path) as file:
         text, number = file.read(_PIECE), 0
-        at = _SPACE.match(text, text.index("[") + 1).end()
+        at = _content_at(text, text.index("[") + 1)
         ended = text[at : at + 1] == "]"
         at += ended
         while not ended:
@@ -39,7 +39,7 @@ def array_rows(path: Path) -> Iterator[TextRow]:
                 value, end, ended = _element(text, at)
             except (ValueError, RecursionError) as error:
                 # It may only continue behind what was read, or be too deep.
-                text, end, problem = _extent(file, text[_SPACE.match(text, at).end() :])
+                text, end, problem = _extent(file, text[_content_at(text, at) :])
                 separator = _SEPARATOR.match(text, end) if end else None
                 if not separator:
                     raise SourceError(_why_no_array(path, number, text, error)) from None
@@ -57,12 +57,19 @@ def array_rows(path: Path) -> Iterator[TextRow]:
             raise SourceError(_why_no_array(path, number, rest, "something follows its end"))
 
 
+def _content_at(text: str, at: int) -> int:
+    """Return where the next text that is not white space begins, from a position on."""
+    space = _SPACE.match(text, at)
+    assert space, "no space is a match, too"
+    return space.end()
+
+
 def _element(text: str, at: int) -> tuple[Any, int, bool]:
     """Return an array's element at a position, the position behind it, and whether it is the last.
 
     Raises ValueError when the text is no JSON or breaks off.
     """
-    value, end = _DECODER.raw_decode(text, _SPACE.match(text, at).end())
+    value, end = _DECODER.raw_decode(text, _content_at(text, at))
     separator = _SEPARATOR.match(text, end)
     if not separator:
         raise ValueError("no comma follows")

@@ -8,16 +8,20 @@ import gzip
 import lzma
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from retune.confined import alive
 from retune.measures import format_bytes
 from retune.sources import SourceError
 
-_STREAMS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
+_STREAMS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"BZh": bz2.open,
+}
 _ZSTANDARD, _ZIP = b"\x28\xb5\x2f\xfd", (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _TAR = slice(257, 262)  # where a tar file has `ustar`
 _MEMBER_LIMIT = 100_000
@@ -95,7 +99,8 @@ def _stream(file: Path, start: bytes) -> IO[bytes] | None:
     """Open a file that is one compressed stream; None if it is not."""
     for magic, opened in _STREAMS.items():
         if start.startswith(magic):
-            return opened(file, "rb")
+            stream: IO[bytes] = opened(file, "rb")
+            return stream
     if start.startswith(_ZSTANDARD):
         import pyarrow as pa
 

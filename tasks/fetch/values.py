@@ -89,7 +89,7 @@ def as_number(value: Any, what: str) -> float | None:
         try:
             return float(value)
         except OverflowError:
-            return math.inf if value > 0 else -math.inf
+            return math.inf if Decimal(value) > 0 else -math.inf
         except ValueError:
             pass
     raise Unreadable(f"{what} is not a number but {kind_of(value)}: {shown(value)}")

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -109,7 +110,7 @@ def require_access(recipe: Recipe, api: "HfApi") -> None:
                 f"permission for {namespace} (https://huggingface.co/settings/tokens)"
             )
         for repo in targets.values():
-            if patiently(lambda repo=repo: api.repo_exists(repo)):
+            if patiently(partial(api.repo_exists, repo)):
                 check_visibility(api, repo, publishing.private)
 
 

@@ -47,7 +47,9 @@ def secret(name: str) -> str:
     from prefect.blocks.system import Secret
 
     try:
-        token = Secret.load(name, _sync=True).get()
+        # `_sync` is of the wrapper that Prefect makes of `load`; its types do not tell.
+        block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
+        token = block.get()
     except ValueError:
         token = None  # no block of that name
     if not token or not isinstance(token, str):

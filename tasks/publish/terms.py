@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -54,8 +55,8 @@ def terms_of(
         assert path, "pinned as a file"
         return _terms_of_folder(path if path.is_dir() else path.parent, kind)
     with explained(source):
-        request = lambda: api.repo_info(source, repo_type=kind, revision=pin, files_metadata=True)  # noqa: E731
-        info = patiently(request)
+        look_up: Callable[..., Any] = api.model_info if kind == "model" else api.dataset_info
+        info = patiently(partial(look_up, source, revision=pin, files_metadata=True))
         sizes = {file.rfilename: file.size for file in info.siblings or ()}
         names = [name for name in sizes if kind == "model" and LICENCES.fullmatch(name)]
         files = {

@@ -115,9 +115,15 @@ def _send(api: "HfApi", bundle: Bundle) -> list["CommitOperationAdd"]:
 def _require_unchanged(addition: "CommitOperationAdd", sha256: str | None) -> None:
     if sha256 and addition.upload_info.sha256.hex() != sha256:
         raise PublishError(
-            f"{addition.path_in_repo} has changed since it was made ({addition.path_or_fileobj}): "
+            f"{addition.path_in_repo} has changed since it was made ({_path(addition)}): "
             f"delete its folder and run again"
         )
+
+
+def _path(addition: "CommitOperationAdd") -> Path:
+    """Return the file that an addition is made of; ours are of files alone."""
+    assert isinstance(addition.path_or_fileobj, str | Path)
+    return Path(addition.path_or_fileobj)
 
 
 def _commit(
@@ -125,11 +131,14 @@ def _commit(
 ) -> str:
     """Commit the additions on top of the head that is there now; returns the commit's id."""
     parent = patiently(lambda: api.model_info(bundle.repo)).sha
-    operations = [*additions, *_removals(api, bundle)]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *additions,
+        *_removals(api, bundle),
+    ]
 
     def commit() -> str:
         head = api.model_info(bundle.repo).sha
-        if head != parent and not _differences(api, bundle.repo, additions, head):
+        if head and head != parent and not _differences(api, bundle.repo, additions, head):
             return head  # an earlier attempt arrived; only its answer was lost
         return api.create_commit(
             bundle.repo, operations, commit_message=message, parent_commit=parent
@@ -150,12 +159,14 @@ def _differences(
     api: "HfApi", repo: str, additions: Sequence["CommitOperationAdd"], commit: str
 ) -> list[str]:
     """Return a few words for each file that the Hub does not hold as it is here."""
+    from huggingface_hub.hf_api import RepoFile
     from huggingface_hub.utils.sha import git_hash
 
     names = [addition.path_in_repo for addition in additions]
     entries = {
         entry.path: entry
         for entry in patiently(lambda: api.get_paths_info(repo, names, revision=commit))
+        if isinstance(entry, RepoFile)
     }
     differences = []
     for addition in additions:
@@ -166,7 +177,7 @@ def _differences(
         if entry.lfs:
             here, hub = addition.upload_info.sha256.hex(), entry.lfs.sha256
         else:
-            here, hub = git_hash(Path(addition.path_or_fileobj).read_bytes()), entry.blob_id
+            here, hub = git_hash(_path(addition).read_bytes()), entry.blob_id
         if here != hub:
             differences.append(f"{entry.path} has {hub[:12]} instead of {here[:12]}")
     return differences

@@ -134,7 +134,7 @@ def _header(tokenizer: "PreTrainedTokenizerBase", turn: list[int]) -> tuple[str,
 
 @lru_cache(maxsize=1 << 16)  # headers are alike, so nearly every lookup is a hit
 def _decoded(tokenizer: "PreTrainedTokenizerBase", ids: tuple[int, ...]) -> str:
-    return tokenizer.decode(list(ids), skip_special_tokens=False)
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
 def step_order(
@@ -195,9 +195,9 @@ def shown(pack: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> str:
     masked: bool | None = None
     for token, label in zip(pack["input_ids"], pack["labels"], strict=True):
         if (label == IGNORED) != masked and group:
-            pieces.append((masked, tokenizer.decode(group)))
+            pieces.append((masked, str(tokenizer.decode(group))))
             group = []
         masked = label == IGNORED
         group.append(token)
-    pieces.append((masked, tokenizer.decode(group)))
+    pieces.append((masked, str(tokenizer.decode(group))))
     return "".join(f"⟦{text}⟧" if hidden else text for hidden, text in pieces)

@@ -102,7 +102,8 @@ def _after_memory_ran_out(
         ) from error
     if world_size() == 1 and trainer.state.global_step:  # the weights are those of the last step
         error.__traceback__ = None  # it holds the activations
-        trainer.model.zero_grad(set_to_none=True)
+        model: Any = trainer.model
+        model.zero_grad(set_to_none=True)
         gc.collect()
         try:
             watcher.save()

@@ -106,7 +106,8 @@ class SupervisedFineTuning:
         """Return the mean loss per token over the first held-out rows."""
         import torch
 
-        model, loss_sum, tokens = trainer.model, 0.0, 0
+        model: Any = trainer.model
+        loss_sum, tokens = 0.0, 0
         model.eval()
         for ids in token_ids(self.job.held_out, HELD_OUT_ROWS, self.job.model.max_length):
             labels = data.labels_of(ids, self.tokenizer, self.job.config.train_on)

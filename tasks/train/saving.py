@@ -39,16 +39,18 @@ def save(job: TrainJob, trainer: "Trainer") -> None:
     import torch
 
     folder = job.folder / "adapter"
+    model: Any = trainer.model
+    tokenizer: Any = trainer.processing_class
     if job.config.method == "full":
         # Rounded once, here: evaluate, merge and GGUF then use the same weights.
-        trainer.model.to(torch.bfloat16)
+        model.to(torch.bfloat16)
     if job.config.shard:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
     if is_first():
-        trainer.processing_class.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         strip_code(folder)
-        _require_saved(folder, trainer.model)
+        _require_saved(folder, model)
 
 
 def _require_saved(folder: Path, model: Any) -> None:

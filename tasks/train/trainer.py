@@ -53,7 +53,7 @@ def trainer_settings(job: TrainJob, objective: Objective, fit: Fit, steps: int) 
 
     config = job.config
     settings_class, own_values = objective.trainer_settings()
-    sharded = {
+    sharded: dict[str, Any] = {
         "fsdp": True,
         "fsdp_config": dict(SHARDING),
         "accelerator_config": dict(SYNC_EACH_PASS),

@@ -41,9 +41,10 @@ def summary(
     rows = [json.loads(line) for line in job.log.read_text().splitlines()]
     # The first step of a process includes compilation.
     later = rows[1:] or rows
-    parameters = list(trainer.model.parameters())
+    model: Any = trainer.model
+    parameters = list(model.parameters())
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    total = trainer.model.num_parameters()
+    total = model.num_parameters()
     return {
         "final_loss": rows[-1]["train/loss"],
         "final_held_out_loss": rows[-1]["train/held_out_loss"],

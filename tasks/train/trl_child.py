@@ -113,8 +113,9 @@ class Trl:
     def prepare(self, trainer: "Trainer") -> None:
         # TRL rounds the adapter of a 4-bit model to bf16, which loses updates below 1/256 of a
         # weight, stops gradient scaling in fp16 and leaves FSDP2 two precisions with DoRA.
-        if hasattr(trainer.model, "peft_config"):
-            for parameter in trainer.model.parameters():
+        model: Any = trainer.model
+        if hasattr(model, "peft_config"):
+            for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
 

@@ -16,7 +16,16 @@ NAME = "retune_varlen"
 
 class _Varlen(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query, key, value, borders, longest, scale, left):
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        borders: torch.Tensor,
+        longest: int,
+        scale: float | None,
+        left: int,
+    ) -> torch.Tensor:
         output, lse, seed, offset, _ = torch.ops.aten._flash_attention_forward(
             *(query, key, value, borders, borders, longest, longest, 0.0, left < 0, False),
             **_window(scale, left),
@@ -56,7 +65,8 @@ def varlen_attention(
     the longest length; `window` how many tokens back one may look, itself included.
     """
     left = -1 if window is None else window - 1
-    return _Varlen.apply(query, key, value, borders, longest, scale, left)
+    output: torch.Tensor = _Varlen.apply(query, key, value, borders, longest, scale, left)
+    return output
 
 
 def supported() -> bool:
@@ -68,14 +78,23 @@ def register() -> None:
     """Make it an attention of transformers, by NAME; batches carry `cu_seq_lens_q`."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    def attention(module, query, key, value, mask, scaling=None, **kwargs):
+    def attention(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        scaling: float | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, None]:
         # Norms kept in 32 bits give 32-bit queries; the kernel takes 16 bits only.
-        rows = [
+        queries, keys, values = (
             part[0].transpose(0, 1).to(compute_dtype()).contiguous() for part in (query, key, value)
-        ]
+        )
         borders, longest = kwargs["cu_seq_lens_q"], int(kwargs["max_length_q"])
         window = kwargs.get("sliding_window")
-        return varlen_attention(*rows, borders, longest, scaling, window).unsqueeze(0), None
+        output = varlen_attention(queries, keys, values, borders, longest, scaling, window)
+        return output.unsqueeze(0), None
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
@@ -94,7 +113,17 @@ def give_to_unsloth() -> None:
     if dispatch.HAS_FLASH_ATTENTION or dispatch._TORCH_VARLEN_ATTN is not None:
         return
 
-    def call(query, key, value, borders, longest, *, scale, window_size, enable_gqa):
+    def call(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        borders: torch.Tensor,
+        longest: int,
+        *,
+        scale: float | None,
+        window_size: tuple[int, int],
+        enable_gqa: bool,
+    ) -> torch.Tensor:
         window = None if window_size[0] < 0 else window_size[0] + 1
         return varlen_attention(query, key, value, borders, longest, scale, window)
 

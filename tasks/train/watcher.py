@@ -117,7 +117,8 @@ class Watcher(TrainerCallback):
         trainer = self._trainer
         if not (self._checkpoint(trainer.state.global_step) / checkpoints.SEAL).exists():
             self._checkpoint_loss = self._objective.held_out_loss(trainer)
-            trainer._save_checkpoint(trainer.model, trial=None)
+            model: Any = trainer.model
+            trainer._save_checkpoint(model, trial=None)
             self.on_save(trainer.args, trainer.state, trainer.control)
 
     def _checkpoint(self, step: int) -> Any:
