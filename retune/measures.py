@@ -79,7 +79,7 @@ MEASURES = {
     "total_tokens": Measure("tokens trained on", spec=_COUNT),
     "mfu": Measure("model FLOPs utilisation", spec=_SHARE, better="higher"),
     "median_mfu": Measure("median model FLOPs utilisation", spec=_SHARE, better="higher"),
-    "matmul_ceiling_tflops": Measure("matrix product, measured", "TFLOP/s", ",.1f"),
+    "matmul_ceiling_tflops": Measure("matrix product, measured", "TFLOP/s", ".3g"),
     "gpu/utilisation_percent": Measure("GPU utilisation", "%", ".0f", "higher"),
     "gpu/temperature_celsius": Measure("GPU temperature", "°C", ".0f", "lower"),
     "gpu/memory_gib": Measure("GPU memory", "GiB", ".1f"),

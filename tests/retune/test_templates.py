@@ -125,7 +125,7 @@ def test_whatever_a_template_does_is_a_refusal(tokenizer, template, words) -> No
     began = time.process_time()
     (outcome,) = outcomes(tokenizer, [CHAT])
     assert isinstance(outcome, Refusal)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(TemplateRefused, match=words):
         render(tokenizer, [CHAT])
     assert len(str(outcome)) < 500
     assert time.process_time() - began < 1  # of this process
