@@ -78,23 +78,25 @@ def source(gguf: Gguf, scores: Scores, recipe: Recipe) -> Judgement:
     verdicts = [_eos(gguf, recipe), _prompts(gguf, recipe)]
     if pairs:
         verdicts += [_stopped(pairs, recipe), _exact_match(pairs, recipe)]
-    same = {"same_answers": sum(pair.same for pair in pairs) / len(pairs)} if pairs else {}
+    metrics = {"same_answers": sum(pair.same for pair in pairs) / len(pairs)} if pairs else {}
 
     def write(folder: Path) -> tuple[str, ...]:
         text = json.dumps(differing(pairs), indent=1, ensure_ascii=False)
         (folder / DIFFERING).write_text(text, encoding="utf-8")
         return (DIFFERING,)
 
-    return Judgement(CONVERT, "16-bit GGUF", verdicts, metrics=same, write=write)
+    return Judgement(CONVERT, "16-bit GGUF", verdicts, metrics=metrics, write=write)
 
 
 def pair_up(gguf: Gguf, scores: Scores) -> list[AnswerPair]:
     """Pair the GGUF's answers with evaluate's to the same rows; either may have asked fewer."""
     evaluated = {answer["row"]: answer for answer in _read(scores.answers)}
     return [
-        AnswerPair(one["row"], one["prompt"], one["expected"], evaluated[one["row"]], one)
-        for one in _read(gguf.answers)
-        if one["row"] in evaluated
+        AnswerPair(
+            answer["row"], answer["prompt"], answer["expected"], evaluated[answer["row"]], answer
+        )
+        for answer in _read(gguf.answers)
+        if answer["row"] in evaluated
     ]
 
 
@@ -113,14 +115,14 @@ def differing(pairs: list[AnswerPair]) -> list[dict[str, str]]:
 
 
 def _eos(gguf: Gguf, recipe: Recipe) -> Verdict:
-    learned, seen = gguf.params["eos_learned"], gguf.params["eos"]
+    learned, actual = gguf.params["eos_learned"], gguf.params["eos"]
     return Verdict(
         gate=CONVERT,
         name="eos",
         expected=f"the GGUF's EOS is the token that the model learned to end a turn with, {learned}",
-        seen=seen,
+        seen=actual,
         severity=severity(recipe, CONVERT, "eos"),
-        passed=learned == seen,
+        passed=learned == actual,
         fix="Wrong EOS: programs would not stop where a turn ends. Compare eos_token_id in the merged "
         "model's config.json and generation_config.json.",
     )
@@ -160,14 +162,14 @@ def _stopped(pairs: list[AnswerPair], recipe: Recipe) -> Verdict:
 
 def _exact_match(pairs: list[AnswerPair], recipe: Recipe) -> Verdict:
     right = [pair for pair in pairs if pair.right(pair.evaluated)]
-    still = sum(pair.right(pair.gguf) for pair in pairs)
+    correct = sum(pair.right(pair.gguf) for pair in pairs)
     limit = recipe.quantization.gate(SOURCE).max_exact_match_drop
     assert limit is not None
-    passed = at_most((len(right) - still) / len(pairs), limit)
-    seen = f"{still} of {len(pairs)}"
+    passed = at_most((len(right) - correct) / len(pairs), limit)
+    observed = f"{correct} of {len(pairs)}"
     if not passed:
         lost = next(pair for pair in right if not pair.right(pair.gguf))
-        seen += (
+        observed += (
             f", e.g. row {lost.row}: {lost.gguf['text'][:80]!r} instead of "
             f"{lost.evaluated['text'][:80]!r}"
         )
@@ -176,7 +178,7 @@ def _exact_match(pairs: list[AnswerPair], recipe: Recipe) -> Verdict:
         name="exact_match",
         expected=f"the GGUF answers as many questions right as the evaluated model, {len(right)} of "
         f"{len(pairs)}, but for a share of {limit:g}",
-        seen=seen,
+        seen=observed,
         limit=limit,
         setting="quantization.gates.bf16.max_exact_match_drop",
         severity=severity(recipe, CONVERT, "exact_match"),

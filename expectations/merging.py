@@ -53,18 +53,18 @@ def _four_bit(metrics: dict[str, float], recipe: Recipe) -> Verdict:
     intact loses what llama.cpp loses with half the bits.
     """
     loosest = Quantization().gate("q2_k")
-    kl, same = metrics["kl_divergence/4bit"], metrics["same_top_token/4bit"]
-    most, least = loosest.max_kl_divergence, loosest.min_same_top_token
-    assert most is not None  # `gate` fills in every limit
-    assert least is not None
+    kl, same_top = metrics["kl_divergence/4bit"], metrics["same_top_token/4bit"]
+    max_kl, min_same_top = loosest.max_kl_divergence, loosest.min_same_top_token
+    assert max_kl is not None  # `gate` fills in every limit
+    assert min_same_top is not None
     return Verdict(
         gate=GATE,
         name="4bit",
         expected=f"the 4-bit checkpoint is as near as a 2-bit file has to be: KL divergence at most "
-        f"{most:g} nats per token, same top token for at least "
-        f"{least:.0%}",
-        seen=f"KL divergence {kl:.4g}, same top token for {same:.1%}",
+        f"{max_kl:g} nats per token, same top token for at least "
+        f"{min_same_top:.0%}",
+        seen=f"KL divergence {kl:.4g}, same top token for {same_top:.1%}",
         severity=severity(recipe, GATE, "4bit"),
-        passed=at_most(kl, most) and at_least(same, least),
+        passed=at_most(kl, max_kl) and at_least(same_top, min_same_top),
         fix="The 4-bit checkpoint is broken: set merging.save_method=merged_16bit.",
     )

@@ -47,8 +47,8 @@ class Verdict(BaseModel):
     def __str__(self) -> str:
         setting = f" ({self.setting})" if self.setting else ""
         # Further lines of what was seen look like no line of ours.
-        seen = self.seen.replace("\n", "\n  ")
-        return f"expected: {self.expected}; seen: {seen}{setting}"
+        observed = self.seen.replace("\n", "\n  ")
+        return f"expected: {self.expected}; seen: {observed}{setting}"
 
 
 class Rejected(RetuneError):
@@ -64,7 +64,7 @@ class Judgement:
     """The verdicts on one output.
 
     `subject` is what they are about ("dataset"), `extent` how much of it ("5,600 rows"), `advice`
-    what to do if it is rejected. `metrics` are numbers that hang on what it was compared with.
+    what to do if it is rejected. `metrics` are numbers that depend on what it was compared with.
     `write`, if any, writes what people look at into an empty folder and returns the names of the
     files; `markdown` is shown in Prefect.
     """
@@ -138,17 +138,17 @@ def within(
     The setting's own name, `min_…` or `max_…`, says on which side of the limit `value` has to be.
     `subject` are the words for what was measured.
     """
-    measured = measure(name)
+    metric = measure(name)
     least = setting.rpartition(".")[2].startswith("min_")
     passed = (at_least if least else at_most)(value, limit)
-    seen = measured.text(value)
-    if not passed and measured.number(value) == measured.number(limit):  # rounded, they look equal
-        seen = f"{seen} ({value:.10g})"
+    observed = metric.text(value)
+    if not passed and metric.number(value) == metric.number(limit):  # rounded, they look equal
+        observed = f"{observed} ({value:.10g})"
     return Verdict(
         gate=gate,
         name=name,
-        expected=f"{subject} {'at least' if least else 'at most'} {_bound(measured, limit)}",
-        seen=seen,
+        expected=f"{subject} {'at least' if least else 'at most'} {_bound(metric, limit)}",
+        seen=observed,
         limit=limit,
         setting=setting,
         severity=severity(recipe, gate, name),
@@ -157,10 +157,10 @@ def within(
     )
 
 
-def _bound(measured: Measure, limit: float) -> str:
+def _bound(metric: Measure, limit: float) -> str:
     """Return a limit as it was set: not rounded as a value is."""
-    number = f"{100 * limit:g}%" if measured.spec.endswith("%") else f"{limit:g}"
-    return f"{number} {measured.unit}".rstrip()
+    number = f"{100 * limit:g}%" if metric.spec.endswith("%") else f"{limit:g}"
+    return f"{number} {metric.unit}".rstrip()
 
 
 def table_row(verdict: Verdict) -> dict[str, Any]:

@@ -25,23 +25,23 @@ def without_look_arounds(pattern: str) -> str:
 def any_holds(candidates: Iterable[str], check: Callable[[str], bool]) -> bool | None:
     """Tell whether `check` holds for one of the candidates; None when that is not known, because
     there are too many or too long ones, or one that the check itself cannot take."""
-    asked: set[str] = set()
-    known = True
+    tried: set[str] = set()
+    conclusive = True
     for candidate in candidates:
-        if candidate in asked:
+        if candidate in tried:
             continue
-        if len(asked) == MOST:
+        if len(tried) == MOST:
             return None
-        asked.add(candidate)
+        tried.add(candidate)
         if len(candidate) > LONGEST:
-            known = False
+            conclusive = False
             continue
         try:
             if check(candidate):
                 return True
         except RecursionError:  # a token may hold JSON that is nested a thousand times
-            known = False
-    return False if known else None
+            conclusive = False
+    return False if conclusive else None
 
 
 def judged(

@@ -43,7 +43,7 @@ def detectors() -> tuple[Detector, ...]:
     from detect_secrets.plugins.base import BasePlugin, RegexBasedDetector
 
     kinds: Mapping[str, type[BasePlugin]] = get_mapping_from_secret_type_to_class()
-    found = []
+    patterns = []
     for kind in kinds.values():
         # Public IP addresses are no secret; Artifactory's patterns match capitalised words.
         if kind.__name__ in ("IPPublicDetector", "ArtifactoryDetector"):
@@ -59,8 +59,8 @@ def detectors() -> tuple[Detector, ...]:
                 f"(?{flags}:{source})"
                 for source in (without_look_arounds(pattern.pattern), _exact(pattern.pattern))
             )
-            found.append(Detector(loose, exact, judge))
-    return tuple(found)
+            patterns.append(Detector(loose, exact, judge))
+    return tuple(patterns)
 
 
 @cache
@@ -75,13 +75,13 @@ def has_secret(texts: "pl.Series") -> "pl.Series":
     import polars as pl
 
     suspect = texts.str.contains(secret_pattern()).fill_null(False)
-    some = texts.filter(suspect)
-    verdicts: list[bool | None] = some.str.contains(MORE_SECRETS).to_list()
+    suspect_texts = texts.filter(suspect)
+    verdicts: list[bool | None] = suspect_texts.str.contains(MORE_SECRETS).to_list()
     for detector in detectors():
         open_ = pl.Series([verdict is not True for verdict in verdicts], dtype=pl.Boolean)
-        places = (some.str.contains(detector.exact) & open_).arg_true()
+        places = (suspect_texts.str.contains(detector.exact) & open_).arg_true()
         for place, candidates in zip(
-            places, some.gather(places).str.extract_all(detector.exact), strict=True
+            places, suspect_texts.gather(places).str.extract_all(detector.exact), strict=True
         ):
             verdict = any_holds(candidates, partial(_is_secret, judge=detector.judge))
             verdicts[place] = verdict if verdict is not False else verdicts[place]

@@ -29,24 +29,26 @@ def excerpts(batch: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.
     judged = _masked(judged, "role")
     batch = _masked(batch, "problem")
     first = _masked(judged.filter(pl.col("place") == 0), "content")
-    found = []
+    tables = []
     for flaw in FLAWS:
         rows = table.filter(pl.col(flaw)).select("row")
         if rows.is_empty():
             continue
         if flaw in MESSAGE_FLAWS:
             blamed = judged.filter(pl.col(flaw)).unique("row", keep="first", maintain_order=True)
-            shown = _masked(rows.join(blamed, on="row"), "content").select(
+            examples = _masked(rows.join(blamed, on="row"), "content").select(
                 "row", pl.col("place").cast(pl.Int64), excerpt=_around(flaw, rules)
             )
         else:
-            whole = rows.join(_of_whole_row(flaw, batch, table, judged), on="row", how="left")
-            heads = whole.join(first.select("row", "content"), on="row", how="left")
+            whole_rows = rows.join(_of_whole_row(flaw, batch, table, judged), on="row", how="left")
+            heads = whole_rows.join(first.select("row", "content"), on="row", how="left")
             text = pl.concat_str(pl.col("about").fill_null(""), pl.col("content").fill_null(""))
-            shown = heads.select("row", place=pl.lit(None, pl.Int64), excerpt=text.str.head(LENGTH))
-        found.append(shown.with_columns(reason=pl.lit(flaw)))
+            examples = heads.select(
+                "row", place=pl.lit(None, pl.Int64), excerpt=text.str.head(LENGTH)
+            )
+        tables.append(examples.with_columns(reason=pl.lit(flaw)))
     schema = {"row": pl.Int64, "place": pl.Int64, "excerpt": pl.String, "reason": pl.String}
-    return pl.concat([pl.DataFrame(schema=schema), *found]).sort("row", maintain_order=True)
+    return pl.concat([pl.DataFrame(schema=schema), *tables]).sort("row", maintain_order=True)
 
 
 def _of_whole_row(
@@ -93,8 +95,8 @@ def _around(flaw: str, rules: Rules) -> "pl.Expr":
         )
     if flaw not in patterns:
         return head
-    near = text.str.extract(rf"(?s)(.{{0,{_BEFORE}}}(?:{patterns[flaw]}).{{0,{LENGTH}}})")
-    return pl.coalesce(near.str.head(LENGTH), head)
+    context = text.str.extract(rf"(?s)(.{{0,{_BEFORE}}}(?:{patterns[flaw]}).{{0,{LENGTH}}})")
+    return pl.coalesce(context.str.head(LENGTH), head)
 
 
 def _masked(table: "pl.DataFrame", column: str) -> "pl.DataFrame":

@@ -56,9 +56,9 @@ def features(
 
     for batch, messages in ahead(judge, batches(rows)):
         table = judge_rows(batch, messages, rules.config)
-        found = similarity.words(messages, batch["row"])
-        grams = similarity.ngrams(found, {similarity.SHINGLE, *prompts.lengths})
-        shingles = similarity.shingles(found, grams)
+        row_words = similarity.words(messages, batch["row"])
+        grams = similarity.ngrams(row_words, {similarity.SHINGLE, *prompts.lengths})
+        shingles = similarity.shingles(row_words, grams)
         table = table.with_columns(
             contaminated=pl.Series(prompts.rows_with(grams, len(batch))),
             has_shingles=pl.Series(np.bincount(shingles[1], minlength=len(batch)) > 0),
@@ -72,8 +72,8 @@ def features(
         done += len(batch)
         on_progress(done)
     table = pl.concat(judged)
-    near = (np.concatenate(signatures), np.concatenate(bands)) if signatures else None
-    return _with_duplicates(table, near, rules.config)
+    minhashes = (np.concatenate(signatures), np.concatenate(bands)) if signatures else None
+    return _with_duplicates(table, minhashes, rules.config)
 
 
 def with_scores(
@@ -100,7 +100,7 @@ def with_scores(
 
 
 def _with_duplicates(
-    table: "pl.DataFrame", near: "tuple[np.ndarray, np.ndarray] | None", config: Validation
+    table: "pl.DataFrame", minhashes: "tuple[np.ndarray, np.ndarray] | None", config: Validation
 ) -> "pl.DataFrame":
     """Add `exact_duplicate`, `near_duplicate` and `duplicate_of`."""
     import polars as pl
@@ -110,11 +110,11 @@ def _with_duplicates(
     table = table.with_columns(duplicate_of=pl.when(sound & (pl.col("row") > first)).then(first))
     table = table.with_columns(exact_duplicate=pl.col("duplicate_of").is_not_null())
     table = table.with_columns(near_duplicate=pl.lit(False))
-    if near is not None:
-        asked = table.select(sound & ~pl.col("exact_duplicate") & pl.col("has_shingles"))
-        index = asked.to_series().arg_true().to_numpy()
+    if minhashes is not None:
+        eligible = table.select(sound & ~pl.col("exact_duplicate") & pl.col("has_shingles"))
+        index = eligible.to_series().arg_true().to_numpy()
         twins = similarity.earlier_twins(
-            near[0][index], near[1][index], config.near_duplicate_similarity or 1.0
+            minhashes[0][index], minhashes[1][index], config.near_duplicate_similarity or 1.0
         )
         twin = pl.Series(index[twins[twins >= 0]], dtype=pl.UInt32)
         places = pl.Series(index[twins >= 0], dtype=pl.UInt32)
@@ -138,8 +138,8 @@ def reasons(table: "pl.DataFrame") -> "pl.Series":
     """Return for each line of the feature table the list of its flaws, in the order of FLAWS."""
     import polars as pl
 
-    named = [pl.when(pl.col(name)).then(pl.lit(name)) for name in FLAWS]
-    return table.select(reasons=pl.concat_list(named).list.drop_nulls()).to_series()
+    labels = [pl.when(pl.col(name)).then(pl.lit(name)) for name in FLAWS]
+    return table.select(reasons=pl.concat_list(labels).list.drop_nulls()).to_series()
 
 
 def with_disposition(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
@@ -154,7 +154,7 @@ def with_disposition(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame
 
     sound = is_sound(table, config)
     score = pl.col("score").fill_null(float("-inf"))
-    known = pl.col("score").is_finite()  # before `with_scores`, some may be no numbers
+    finite = pl.col("score").is_finite()  # before `with_scores`, some may be no numbers
     passes = pl.lit(True)
     if config.keep_score_min is not None:
         passes = score >= config.keep_score_min
@@ -167,12 +167,12 @@ def with_disposition(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame
         .when(passes)
         .then(pl.lit("accepted"))
         .otherwise(pl.lit("filtered")),
-        sound_score=pl.when(sound & known).then(pl.col("score")),
+        sound_score=pl.when(sound & finite).then(pl.col("score")),
     )
 
 
 def unscored(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
-    """Return the feature table with its dispositions as far as they hang on no score."""
+    """Return the feature table with its dispositions as far as they depend on no score."""
     import polars as pl
 
     nothing = {flaw: pl.lit(False) for flaw in SCORE_FLAWS}

@@ -111,13 +111,13 @@ def _tables(table: "pl.DataFrame", numbers: dict[str, float]) -> "dict[str, pl.D
     if table["score"].is_null().all():  # no quantile of no scores is high enough
         sound = pl.col("disposition") != "quarantined"
         score = pl.when(sound).then(pl.lit(float("-inf"))).alias("sound_score")
-    every = {
+    bounds = {
         name: _held_against(numbers.get(declared.measure), declared.bound)
         for name, declared in DATASET_EXPECTATIONS.items()
     }
     return {
         ROWS: table.select("row", *FLAWS, score),
-        DATASET: pl.DataFrame([every], schema_overrides=dict.fromkeys(every, pl.Float64)),
+        DATASET: pl.DataFrame([bounds], schema_overrides=dict.fromkeys(bounds, pl.Float64)),
     }
 
 

@@ -102,13 +102,13 @@ _PERSONAL = ((EMAIL, "[e-mail]"), (PHONE, "[phone number]"))
 @cache
 def _secrets() -> tuple[tuple[str, str], ...]:
     """Return patterns of secrets, and what stands in their place."""
-    named = f"${{1}}{SECRET}"
-    known = (*_BEGUN, MORE_SECRETS, *(detector.loose for detector in detectors()))
+    replacement = f"${{1}}{SECRET}"
+    patterns = (*_BEGUN, MORE_SECRETS, *(detector.loose for detector in detectors()))
     return (
         *((pattern, SECRET) for pattern in _BLOCKS),
-        *((pattern, f"{named}@") for pattern in _IN_URLS),
-        *((f"(?:{pattern}){_TAIL}", SECRET) for pattern in known),
-        *((pattern, named) for pattern in _NAMED),
+        *((pattern, f"{replacement}@") for pattern in _IN_URLS),
+        *((f"(?:{pattern}){_TAIL}", SECRET) for pattern in patterns),
+        *((pattern, replacement) for pattern in _NAMED),
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KNOWN_ROLES = ("system", "user", "assistant", "tool")
 
 # The order of a conversation, one letter per role: an optional system prompt, then questions each
-# answered by the assistant, who may call tools before it goes on. The end is the assistant's.
+# answered by the assistant, who may call tools before it continues. The end is the assistant's.
 _LETTERS = {"system": "s", "user": "u", "assistant": "a", "tool": "t"}
 _ORDER = r"^s?(ua(t+a)*)+$"
 
@@ -209,12 +209,15 @@ def _foreign(
     import polars as pl
     from py3langid import classify
 
-    least, most = _LANGUAGE_CHARS
+    shortest, longest = _LANGUAGE_CHARS
     texts = messages.filter(pl.col("role") != "system").group_by("row", maintain_order=True)
-    joined = texts.agg(text=pl.col("content").str.join("\n").str.head(most))
+    joined = texts.agg(text=pl.col("content").str.join("\n").str.head(longest))
     joined = joined.with_columns(
         foreign=pl.Series(
-            [len(text) >= least and classify(text)[0] not in languages for text in joined["text"]],
+            [
+                len(text) >= shortest and classify(text)[0] not in languages
+                for text in joined["text"]
+            ],
             dtype=pl.Boolean,
         )
     )

@@ -101,12 +101,12 @@ def _result(verdict: Verdict) -> str:
 def _findings(findings: Sequence[Finding], rows: int) -> str:
     lines = [
         (
-            f"{found.rows:,}",
-            f"{found.rows / rows:.1%}",
-            html(found.title) + "".join(_example(*example) for example in found.examples),
-            "quarantined" if found.quarantined else "kept",
+            f"{finding.rows:,}",
+            f"{finding.rows / rows:.1%}",
+            html(finding.title) + "".join(_example(*example) for example in finding.examples),
+            "quarantined" if finding.quarantined else "kept",
         )
-        for found in findings
+        for finding in findings
     ]
     return _table(("#rows", "#share", "*have", "then"), lines)
 

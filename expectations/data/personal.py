@@ -92,7 +92,7 @@ _IBAN_LENGTHS = {
 }
 
 
-# Of the letters and digits in the odd places of a codice fiscale.
+# Of the letters and digits in the odd-numbered places of a codice fiscale.
 _ODD = (
     *(1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18),
     *(20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23),
@@ -221,15 +221,15 @@ def numbers(texts: "pl.Series") -> "dict[str, pl.Series]":
     import polars as pl
 
     suspect = texts.str.contains(any_pattern()).fill_null(False)
-    some, places = texts.filter(suspect), suspect.arg_true()
-    found = {}
+    suspect_texts, places = texts.filter(suspect), suspect.arg_true()
+    verdicts = {}
     for flaw in NUMBERS:
-        verdict = pl.Series([False] * len(some), dtype=pl.Boolean)
+        verdict = pl.Series([False] * len(suspect_texts), dtype=pl.Boolean)
         for form in (form for form in FORMS if form.flaw == flaw):
-            likely = some.str.contains(form.loose)
-            verdict = verdict | judged(some, likely, form.candidates, form.check)
-        found[flaw] = suspect.clone().scatter(places, verdict)
-    return found
+            likely = suspect_texts.str.contains(form.loose)
+            verdict = verdict | judged(suspect_texts, likely, form.candidates, form.check)
+        verdicts[flaw] = suspect.clone().scatter(places, verdict)
+    return verdicts
 
 
 @cache
@@ -252,13 +252,13 @@ def has_phone_number(texts: "pl.Series") -> "pl.Series":
 
 
 def phone_candidates(text: str) -> Iterator[str]:
-    """Yield what looks like a phone number, with what stands beside it and may belong to it."""
+    """Yield what looks like a phone number, with what stands next to it and may belong to it."""
     for match in _compiled(PHONE).finditer(text):
         start, end = match.span()
-        least, most = max(0, start - _AROUND), min(len(text), end + _AROUND)
-        while start > least and text[start - 1] in _DIALLED:
+        first, last = max(0, start - _AROUND), min(len(text), end + _AROUND)
+        while start > first and text[start - 1] in _DIALLED:
             start -= 1
-        while end < most and text[end] in _DIALLED:
+        while end < last and text[end] in _DIALLED:
             end += 1
         # One character more on each side: a letter there says that it is no number.
         yield text[max(0, start - 1) : end + 1]

@@ -100,10 +100,10 @@ class Report(BaseModel):
             "| rows | have | then | e.g. |",
             "|---:|---|---|---|",
         ]
-        for found in self.findings:
-            examples = "; ".join(f"row {row}: {text}" for row, text in found.examples)
-            then = "quarantined" if found.quarantined else "kept"
-            cells = (f"{found.rows:,}", markdown(found.title), then, markdown(examples))
+        for finding in self.findings:
+            examples = "; ".join(f"row {row}: {text}" for row, text in finding.examples)
+            then = "quarantined" if finding.quarantined else "kept"
+            cells = (f"{finding.rows:,}", markdown(finding.title), then, markdown(examples))
             lines.append(f"| {' | '.join(cells)} |")
         lines += ["", "| source | rows |", "|---|---:|"]
         lines += [f"| {markdown(name)} | {rows:,} |" for name, rows in self.sources.items()]
@@ -122,8 +122,8 @@ class Report(BaseModel):
         if self.scores:
             numbers |= {f"score_p{p:02}": self.scores.quantiles[10 * p] for p in (5, 50, 95)}
             numbers["score_bf16_share"] = self.scores.bf16_share
-        found = {finding.flaw: finding.rows for finding in self.findings}
-        return numbers | {f"flaws/{name}": found.get(name, 0) for name in FLAWS}
+        counts = {finding.flaw: finding.rows for finding in self.findings}
+        return numbers | {f"flaws/{name}": counts.get(name, 0) for name in FLAWS}
 
 
 def report(
@@ -138,7 +138,7 @@ def report(
     results and the measures."""
     disposition = table["disposition"]
     findings = [_finding(table, examples, flaw, config) for flaw in FLAWS]
-    findings = sorted((f for f in findings if f.rows), key=lambda found: -found.rows)
+    findings = sorted((f for f in findings if f.rows), key=lambda finding: -finding.rows)
     sources = (
         table.filter(disposition == "accepted")["source"].value_counts(sort=True).head(SOURCES)
     )
@@ -164,13 +164,15 @@ def _finding(
     table: "pl.DataFrame", examples: "pl.DataFrame", flaw: str, config: Validation
 ) -> Finding:
     rows = int(table[flaw].sum())
-    shown = examples.filter(examples["reason"] == flaw).head(EXAMPLES) if rows else examples.clear()
+    flawed = (
+        examples.filter(examples["reason"] == flaw).head(EXAMPLES) if rows else examples.clear()
+    )
     return Finding(
         flaw=flaw,
         title=title(flaw, config),
         rows=rows,
         quarantined=config.quarantines(flaw),
-        examples=[(row, f"{text!r:.100}") for row, text in shown.select("row", "excerpt").rows()],
+        examples=[(row, f"{text!r:.100}") for row, text in flawed.select("row", "excerpt").rows()],
     )
 
 
@@ -183,20 +185,20 @@ def _verdict(
     meta = entry.expectation_config.meta
     name = meta["name"]
     if problem := entry.exception_info.get("exception_message"):
-        seen = f"could not be judged: {visible(mask(problem))}"
+        observed = f"could not be judged: {visible(mask(problem))}"
     elif name in FLAWS:
-        seen = _seen_flaw(name, bool(entry.success), len(table), findings)
+        observed = _flaw_text(name, bool(entry.success), len(table), findings)
     elif name == "score_quantiles_min":
         few, scored = entry.result["unexpected_count"], entry.result["element_count"]
         scored -= entry.result.get("missing_count") or 0
-        seen = f"{few:,} of {scored:,} scores below it; {_extremes(table)}"
+        observed = f"{few:,} of {scored:,} scores below it; {_extremes(table)}"
     else:
-        seen = _seen_measure(name, bool(entry.success), table, findings, measures)
+        observed = _measure_text(name, bool(entry.success), table, findings, measures)
     return Verdict(
         gate=GATE,
         name=name,
         expected=meta["title"],
-        seen=seen,
+        seen=observed,
         limit=meta["limit"],
         setting=meta["setting"],
         severity=entry.expectation_config.severity,
@@ -204,37 +206,37 @@ def _verdict(
     )
 
 
-def _seen_flaw(flaw: str, success: bool, rows: int, findings: list[Finding]) -> str:
-    found = next((f for f in findings if f.flaw == flaw), None)
-    if found is None:
+def _flaw_text(flaw: str, success: bool, rows: int, findings: list[Finding]) -> str:
+    finding = next((f for f in findings if f.flaw == flaw), None)
+    if finding is None:
         return "none"
-    text = f"{found.rows / rows:.1%} ({found.rows:,} of {rows:,} rows)"
-    return text if success else f"{text}, {_example(found)}"
+    text = f"{finding.rows / rows:.1%} ({finding.rows:,} of {rows:,} rows)"
+    return text if success else f"{text}, {_example(finding)}"
 
 
-def _seen_measure(
+def _measure_text(
     name: str,
     success: bool,
     table: "pl.DataFrame",
     findings: list[Finding],
     measures: dict[str, float],
 ) -> str:
-    measured = DATASET_EXPECTATIONS[name].measure
-    if measured not in measures:
-        return _MISSING[measured]
-    value = measures[measured]
+    metric = DATASET_EXPECTATIONS[name].measure
+    if metric not in measures:
+        return _MISSING[metric]
+    value = measures[metric]
     if isnan(value):
         return "there are no scores"
-    text = MEASURES[measured].text(value)
+    text = MEASURES[metric].text(value)
     if name == "max_source_share":
         source = table.filter(table["disposition"] == "accepted")["source"].mode()
         largest = source.sort()[:1].to_list()
         return f"{text} from {visible(largest[0]) if largest else 'nowhere'}"
-    if measured == "score_mean":
+    if metric == "score_mean":
         return f"{text}; {_extremes(table)}"
-    if measured == "quarantined_share":
+    if metric == "quarantined_share":
         text = f"{text} ({round(value * len(table)):,} of {len(table):,} rows)"
-    elif measured == "accepted":
+    elif metric == "accepted":
         text = f"{text} rows"
     else:
         return text
@@ -253,11 +255,13 @@ def _extremes(table: "pl.DataFrame") -> str:
 
 def _worst(findings: list[Finding]) -> str:
     """Name the most common flaws that cost rows, each with an example."""
-    costly = [found for found in findings if found.quarantined]
-    parts = [f"{found.rows:,} with {found.title}, {_example(found)}" for found in costly[:2]]
+    costly = [finding for finding in findings if finding.quarantined]
+    parts = [
+        f"{finding.rows:,} with {finding.title}, {_example(finding)}" for finding in costly[:2]
+    ]
     return "; ".join(parts) or "no row is flawed, the dataset is small"
 
 
-def _example(found: Finding) -> str:
-    row, excerpt = found.examples[0]
+def _example(finding: Finding) -> str:
+    row, excerpt = finding.examples[0]
     return f"e.g. row {row} ({excerpt})"

@@ -32,7 +32,7 @@ def thresholds(table: "pl.DataFrame") -> dict[str, Any]:
     disposition = with_disposition(table, defaults)["disposition"]
     shares = {flaw: int(table[flaw].sum()) / len(table) for flaw in FLAWS}
     quarantined = int((disposition == "quarantined").sum()) / len(table)
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "min_rows": max(1, floor(FEWER_ROWS * int((disposition == "accepted").sum()))),
         "max_quarantined_share": _with_room(quarantined),
         "max_message_chars": _rounded_up(LONGER * max((1, *table["chars"].drop_nulls()))),
@@ -44,24 +44,24 @@ def thresholds(table: "pl.DataFrame") -> dict[str, Any]:
     }
     sources = table["source"].value_counts()["count"].to_list()
     if len(sources) > 1:
-        found["max_source_share"] = _with_room(max(sources) / sum(sources))
-    return found | _score_thresholds(scores)
+        settings["max_source_share"] = _with_room(max(sources) / sum(sources))
+    return settings | _score_thresholds(scores)
 
 
 def _score_thresholds(scores: "pl.Series") -> dict[str, Any]:
-    seen = distribution(scores)
-    if seen is None:
+    summary = distribution(scores)
+    if summary is None:
         return {"score_required": False}
     defaults = Validation()
-    low, high = seen.quantiles[0], seen.quantiles[-1]
+    low, high = summary.quantiles[0], summary.quantiles[-1]
     step = STEPS_OF_STD * (float(scores.to_numpy().std(ddof=1)) if len(scores) > 1 else 0.0)
     return {
         "score_min": min(defaults.score_min, floor(low)),
         "score_max": max(defaults.score_max, ceil(high)),
-        "score_mean_min": round(seen.mean - step, 3),
-        "score_mean_max": round(seen.mean + step, 3),
-        "score_quantiles_min": {0.05: round(seen.quantiles[50] - step, 3)},
-        "min_distinct_scores": min(defaults.min_distinct_scores, seen.distinct),
+        "score_mean_min": round(summary.mean - step, 3),
+        "score_mean_max": round(summary.mean + step, 3),
+        "score_quantiles_min": {0.05: round(summary.quantiles[50] - step, 3)},
+        "min_distinct_scores": min(defaults.min_distinct_scores, summary.distinct),
     }
 
 

@@ -73,12 +73,12 @@ def psi(reference: Distribution, scores: "Scores") -> float:
     import numpy as np
 
     edges = _decile_edges(reference)
-    expected, seen = _shares(reference.quantiles, edges), _shares(scores, edges)
-    middle = (expected + seen) / 2
+    expected, actual = _shares(reference.quantiles, edges), _shares(scores, edges)
+    middle = (expected + actual) / 2
     filled = middle > 0
     expected = ((expected * reference.count + middle) / (reference.count + 1))[filled]
-    seen = ((seen * len(scores) + middle) / (len(scores) + 1))[filled]
-    return float(np.sum((seen - expected) * np.log(seen / expected)))
+    actual = ((actual * len(scores) + middle) / (len(scores) + 1))[filled]
+    return float(np.sum((actual - expected) * np.log(actual / expected)))
 
 
 def ks(reference: Distribution, scores: "Scores") -> float:

@@ -32,8 +32,8 @@ class Words(NamedTuple):
         """Leave out system messages: a prompt that all rows share makes no two of them alike."""
         if not self.in_system.any():
             return self
-        said = ~self.in_system
-        return Words(self.hashes[said], self.rows[said], self.in_system[said])
+        mask = ~self.in_system
+        return Words(self.hashes[mask], self.rows[mask], self.in_system[mask])
 
 
 def words(messages: "pl.DataFrame", rows: "pl.Series") -> Words:
@@ -56,31 +56,31 @@ def words(messages: "pl.DataFrame", rows: "pl.Series") -> Words:
     return Words(*(flat[name].to_numpy() for name in ("word", "index", "in_system")))
 
 
-def ngrams(found: Words, lengths: Iterable[int]) -> "dict[int, Grams]":
+def ngrams(tokens: Words, lengths: Iterable[int]) -> "dict[int, Grams]":
     """Return for each length n the hashes of all n words in a row, and their row indices."""
     import numpy as np
 
-    wanted = set(lengths)
-    hashes, rows = found.hashes, found.rows
+    sizes = set(lengths)
+    hashes, rows = tokens.hashes, tokens.rows
     result, gram = {}, hashes.copy()
-    for n in range(1, max(wanted, default=0) + 1):
+    for n in range(1, max(sizes, default=0) + 1):
         if n > len(hashes):
             break
         if n > 1:
             gram = gram[:-1] * np.uint64(_FACTOR) + hashes[n - 1 :]
-        if n in wanted:
-            whole = rows[: len(gram)] == rows[n - 1 :]
-            result[n] = gram[whole], rows[: len(gram)][whole]
+        if n in sizes:
+            same_row = rows[: len(gram)] == rows[n - 1 :]
+            result[n] = gram[same_row], rows[: len(gram)][same_row]
     return result
 
 
-def shingles(found: Words, grams: "dict[int, Grams]") -> "Grams":
+def shingles(tokens: Words, grams: "dict[int, Grams]") -> "Grams":
     """Return the n-grams of SHINGLE words that two rows are compared by; `grams` are those of all
-    `found` words."""
-    said = found.without_system()
-    if said is not found:
-        grams = ngrams(said, [SHINGLE])
-    return grams.get(SHINGLE, (said.hashes[:0], said.rows[:0]))
+    `tokens`."""
+    conversation = tokens.without_system()
+    if conversation is not tokens:
+        grams = ngrams(conversation, [SHINGLE])
+    return grams.get(SHINGLE, (conversation.hashes[:0], conversation.rows[:0]))
 
 
 def signatures(grams: "Grams", count: int) -> "np.ndarray":
@@ -125,9 +125,9 @@ def earlier_twins(
         _, first, inverse = np.unique(band, return_index=True, return_inverse=True)
         candidates = np.flatnonzero((first[inverse] < np.arange(len(band))) & (twins < 0))
         for part in np.array_split(candidates, len(candidates) // 50_000 + 1):
-            others = first[inverse[part]]
-            alike = (signature[part] == signature[others]).mean(axis=1) >= similarity
-            twins[part[alike]] = others[alike]
+            earlier = first[inverse[part]]
+            alike = (signature[part] == signature[earlier]).mean(axis=1) >= similarity
+            twins[part[alike]] = earlier[alike]
     return twins
 
 
@@ -142,12 +142,12 @@ class Prompts:
         self._grams: dict[int, np.ndarray] = {}
         if not (texts := list(texts)):
             return
-        found = words(*_as_messages(texts))
-        sizes = np.bincount(found.rows, minlength=len(texts))
-        kept = np.where(sizes >= ngram, ngram, sizes)
-        lengths = [int(n) for n in np.unique(kept) if n >= LEAST_PROMPT]
-        for n, (grams, rows) in ngrams(found, lengths).items():
-            self._grams[n] = np.unique(grams[kept[rows] == n])
+        tokens = words(*_as_messages(texts))
+        sizes = np.bincount(tokens.rows, minlength=len(texts))
+        widths = np.where(sizes >= ngram, ngram, sizes)
+        lengths = [int(n) for n in np.unique(widths) if n >= LEAST_PROMPT]
+        for n, (grams, rows) in ngrams(tokens, lengths).items():
+            self._grams[n] = np.unique(grams[widths[rows] == n])
 
     @property
     def lengths(self) -> list[int]:
@@ -159,15 +159,15 @@ class Prompts:
         import numpy as np
 
         contained = np.zeros(count, dtype=bool)
-        for n, wanted in self._grams.items():
+        for n, prompt_grams in self._grams.items():
             if n not in grams:
                 continue
             hashes, rows = grams[n]
             # Nearly nothing passes a table of 16 bits, so that the exact search is short.
             table = np.zeros(1 << 16, dtype=bool)
-            table[wanted & np.uint64(0xFFFF)] = True
+            table[prompt_grams & np.uint64(0xFFFF)] = True
             maybe = table[hashes & np.uint64(0xFFFF)]
-            contained[rows[maybe][np.isin(hashes[maybe], wanted)]] = True
+            contained[rows[maybe][np.isin(hashes[maybe], prompt_grams)]] = True
         return contained
 
 

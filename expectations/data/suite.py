@@ -39,7 +39,7 @@ def suites(config: Validation, scored: bool = True) -> "dict[str, ExpectationSui
 
 
 def fingerprint(config: Validation) -> str:
-    """Return 16 hex digits that stand for the suites: the same expectations, limits and severities."""
+    """Return 16 hex digits that identify the suites: the same expectations, limits and severities."""
     return digest(
         [
             (entry.expectation_type, entry.severity, entry.meta, entry.configuration.kwargs)

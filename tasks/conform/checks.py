@@ -91,28 +91,28 @@ def content_checks(tokenizer: "PreTrainedTokenizerBase") -> Iterator[Check]:
             name="the template can be read", passed=False, seen=str(sites), fix=FIX_TEMPLATE
         )
         return
-    seen: list[Deviation] = []
+    deviations: list[Deviation] = []
     for site in sites:
-        found = list(differences(tokenizer, site.triggers() or ALWAYS))
-        seen += found
-        yield _content_check(site, found)
-    seen += [] if seen else differences(tokenizer, ALWAYS)
+        site_deviations = list(differences(tokenizer, site.triggers() or ALWAYS))
+        deviations += site_deviations
+        yield _content_check(site, site_deviations)
+    deviations += [] if deviations else differences(tokenizer, ALWAYS)
     yield Check(
         name="the template writes messages as they are",
-        passed=not seen,
-        seen=str(seen[0]) if seen else "in every text that was tried",
+        passed=not deviations,
+        seen=str(deviations[0]) if deviations else "in every text that was tried",
         fix=FIX_CONTENT,
         severity="info" if sites and all(site.kind == "trim" for site in sites) else "warning",
     )
 
 
-def _content_check(site: Site, found: list[Deviation]) -> Check:
+def _content_check(site: Site, deviations: list[Deviation]) -> Check:
     tried = ", ".join(f"{text!r:.40}" for text in site.triggers()[:3])
     nothing = f"nothing that was tried{f' ({tried})' if tried else ''} made a difference"
     return Check(
         name=f"line {site.line} of the template does not depend on content",
-        passed=not found and site.kind != "condition",
-        seen=f"{site.excerpt!r}: {found[0] if found else nothing}",
+        passed=not deviations and site.kind != "condition",
+        seen=f"{site.excerpt!r}: {deviations[0] if deviations else nothing}",
         fix=FIX_CONTENT,
         severity="info" if site.kind == "trim" else "warning",
     )
@@ -129,17 +129,17 @@ def _control_tokens(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> C
         ids = tokenizer(f"a{token}b", add_special_tokens=False).input_ids
         if token not in control or ids.count(control[token]) != 1 or tokenizer.unk_token_id in ids:
             wrong[token] = ids
-    seen = ", ".join(f"a{token}b is read as {ids}" for token, ids in wrong.items())
+    observed = ", ".join(f"a{token}b is read as {ids}" for token, ids in wrong.items())
     return Check(
         name="ChatML's tokens are control tokens",
         passed=not wrong,
-        seen=seen or f"{' and '.join(needed)} are one token each",
+        seen=observed or f"{' and '.join(needed)} are one token each",
         fix="try another way for them in model.chat_tokens, or choose another model.base",
     )
 
 
 def _rendering(tokenizer: "PreTrainedTokenizerBase", form: str, chat: Chat) -> Check:
-    """What is trained must begin with what will be asked, and the ids must stand for the text."""
+    """What is trained must begin with what will be asked, and the ids must represent the text."""
     name, fix = f"the template renders {form}", FIX_TEMPLATE
     (text,) = outcomes(tokenizer, [chat])
     (prompt,) = outcomes(tokenizer, [chat[:-1]], add_generation_prompt=True)
@@ -151,23 +151,23 @@ def _rendering(tokenizer: "PreTrainedTokenizerBase", form: str, chat: Chat) -> C
     assert isinstance(text, str)
     assert isinstance(prompt, str)
     lost = [message["content"] for message in chat if message["content"] not in text]
-    written = text.removeprefix(prompt).partition(ANSWER)[0]  # before the answer, by the template
-    ids, asked = encode(tokenizer, [text, prompt])
+    header = text.removeprefix(prompt).partition(ANSWER)[0]  # before the answer, by the template
+    ids, prompt_ids = encode(tokenizer, [text, prompt])
     back = decode(tokenizer, [ids])[0]
     problem = ""
     if "\0" in text + prompt:
         problem = f"{text!r} holds NUL, where programs in C end a text"
     elif lost:
         problem = f"{lost[0]!r} is not in {text!r}"
-    elif not text.startswith(prompt) or "assistant" in written:
+    elif not text.startswith(prompt) or "assistant" in header:
         problem = (
             f"trained is {text!r}, asked would be {prompt!r}, which is not what it begins with"
         )
     elif not back.endswith(text):
         problem = f"{text!r} comes back from its token ids as {back!r}"
         fix = "choose a model.base whose tokenizer is lossless"
-    elif ids[: len(asked)] != asked:
-        problem = f"the prompt's token ids {asked} are not how those of the whole begin, {ids}"
+    elif ids[: len(prompt_ids)] != prompt_ids:
+        problem = f"the prompt's token ids {prompt_ids} are not how those of the whole begin, {ids}"
     return Check(name=name, passed=not problem, seen=problem or f"{len(ids)} tokens", fix=fix)
 
 
@@ -175,11 +175,11 @@ def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", text: str) -> Check:
     """Generation stops at EOS alone: what follows an answer must begin with it."""
     after = text.partition(ANSWER)[2]
     first = tokenizer(after, add_special_tokens=False).input_ids[:1]
-    shown = tokenizer.convert_ids_to_tokens(first)
+    first_token = tokenizer.convert_ids_to_tokens(first)
     return Check(
         name="EOS ends an assistant's turn",
         passed=first == [tokenizer.eos_token_id],
-        seen=f"an answer is followed by {after!r}, whose first token is {shown}; EOS is "
+        seen=f"an answer is followed by {after!r}, whose first token is {first_token}; EOS is "
         f"{tokenizer.eos_token!r}",
         fix=f"let the template end a turn with {tokenizer.eos_token!r}: {FIX_TEMPLATE}",
     )
@@ -192,11 +192,11 @@ def _one_bos(tokenizer: "PreTrainedTokenizerBase", text: str) -> Check:
     writes = bos is not None and text.startswith(bos)
     ids = encode(tokenizer, [text])[0]
     leading = next((n for n, id_ in enumerate(ids) if id_ != tokenizer.bos_token_id), len(ids))
-    who = [who for who, does in (("tokenizer", adds), ("template", writes)) if does]
+    writers = [writer for writer, does in (("tokenizer", adds), ("template", writes)) if does]
     return Check(
         name="one BOS",
-        passed=len(who) < 2 and leading == len(who),
-        seen=f"{bos!r} is written by {' and '.join(who) or 'nobody'}; a conversation begins with "
+        passed=len(writers) < 2 and leading == len(writers),
+        seen=f"{bos!r} is written by {' and '.join(writers) or 'nobody'}; a conversation begins with "
         f"{leading} of it",
         fix="remove bos_token from chat_template, or set add_bos_token to false in "
         "tokenizer_config.json (and remove it from the post_processor in tokenizer.json)",

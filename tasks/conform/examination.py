@@ -40,8 +40,8 @@ def examine(model: Model, revision: str | None, gguf: bool) -> ExaminationReport
     checks = [*tokenizer_checks(tokenizer, model.chat_tokens)]
     parity = None
     if gguf:
-        found, parity = _in_llamacpp(model, revision, tokenizer)
-        checks += found
+        gguf_results, parity = _in_llamacpp(model, revision, tokenizer)
+        checks += gguf_results
     return ExaminationReport(
         base=model.base,
         chat_tokens=model.chat_tokens,
@@ -56,8 +56,8 @@ def _in_llamacpp(
 ) -> tuple[list[Check], Parity | None]:
     try:
         with _tiny_gguf(model, revision, tokenizer) as gguf:
-            found, parity = gguf_checks(gguf, tokenizer)
-            return [_converted(passed=True, seen="converts"), *found], parity
+            checks, parity = gguf_checks(gguf, tokenizer)
+            return [_converted(passed=True, seen="converts"), *checks], parity
     except llamacpp.ConversionFailed as error:
         reason = str(error).splitlines()[-1]  # before it the converter says more than helps
         return [_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}")], None

@@ -64,7 +64,7 @@ def save_tiny(
     """
     import torch
 
-    # Loaded beside the model's class; they have things to say that nobody here can act on.
+    # Loaded with the model's class; they have things to say that nobody here can act on.
     for talkative in ("torchao", "torch.utils._pytree"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
     from transformers.utils.logging import disable_progress_bar
@@ -108,23 +108,23 @@ def shrink(config: "PretrainedConfig") -> None:
 
 def gguf_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[Check], Parity]:
     """Return what is to be known from a GGUF with `tokenizer`, and how the texts were read."""
-    same, parity = _same_tokens(gguf, tokenizer)
-    checks = [*header_checks(gguf, tokenizer), _prompts(gguf, tokenizer), same]
+    same_tokens, parity = _same_tokens(gguf, tokenizer)
+    checks = [*header_checks(gguf, tokenizer), _prompts(gguf, tokenizer), same_tokens]
     return [*checks, quantizable(gguf)], parity
 
 
 def quantizable(gguf: Path) -> Check:
     """Ask for the size of a quant: without llama.cpp's own quantizer few architectures have one."""
     try:
-        seen = f"{llamacpp.quantized_size(gguf, 'q8_0'):,} bytes by q8_0"
+        outcome = f"{llamacpp.quantized_size(gguf, 'q8_0'):,} bytes by q8_0"
     except llamacpp.LlamaCppFailed as error:
-        seen, passed = str(error).splitlines()[-1], False
+        outcome, passed = str(error).splitlines()[-1], False
     else:
         passed = True
     return Check(
         name="llama.cpp can quantize the model",
         passed=passed,
-        seen=f"{seen} ({llamacpp.locate()})",
+        seen=f"{outcome} ({llamacpp.locate()})",
         fix="choose a model.base that llama.cpp supports, or do what is said to be missing",
     )
 
@@ -163,14 +163,14 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     name, fix = "llama.cpp makes the prompts that are trained", "simplify the chat template"
     chats = [chat[:-1] for chat in CHATS.values()]
     prompts = [rendered(tokenizer, chat, prompt=True) for chat in chats]
-    asked = [(chat, text) for chat, text in zip(chats, prompts, strict=True) if text]
-    if not asked:
+    cases = [(chat, text) for chat, text in zip(chats, prompts, strict=True) if text]
+    if not cases:
         return Check(name=name, passed=False, seen="the template renders none", fix=fix)
-    ours = encode(tokenizer, [text for _, text in asked])
+    ours = encode(tokenizer, [text for _, text in cases])
     try:
         answered = llamacpp.answers(
             gguf,
-            [chat for chat, _ in asked],
+            [chat for chat, _ in cases],
             max_tokens=1,
             threads=1,
             seconds=ANSWER_SECONDS,
@@ -179,16 +179,16 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     except llamacpp.LlamaCppFailed as error:
         return Check(name=name, passed=False, seen=str(error), fix=fix)
     counts = [answer.prompt_tokens for answer in answered.answers]
-    theirs = llamacpp.tokenize(gguf, [text for _, text in asked])
-    for (_, text), ids, count, read in zip(asked, ours, counts, theirs, strict=True):
+    theirs = llamacpp.tokenize(gguf, [text for _, text in cases])
+    for (_, text), ids, count, parsed in zip(cases, ours, counts, theirs, strict=True):
         if count != len(ids):
-            seen = f"{count} tokens instead of {len(ids)} for the conversation of {text!r}"
-            return Check(name=name, passed=False, seen=seen, fix=fix)
-        if read != ids:
-            seen = f"{text!r} is read as {read}, in training as {ids}"
+            difference = f"{count} tokens instead of {len(ids)} for the conversation of {text!r}"
+            return Check(name=name, passed=False, seen=difference, fix=fix)
+        if parsed != ids:
+            difference = f"{text!r} is read as {parsed}, in training as {ids}"
             fix = "look at BOS: add_bos_token in tokenizer_config.json, bos_token in the template"
-            return Check(name=name, passed=False, seen=seen, fix=fix)
-    return Check(name=name, passed=True, seen=f"the same tokens in {len(asked)} conversations")
+            return Check(name=name, passed=False, seen=difference, fix=fix)
+    return Check(name=name, passed=True, seen=f"the same tokens in {len(cases)} conversations")
 
 
 def _same_tokens(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[Check, Parity]:
@@ -197,18 +197,18 @@ def _same_tokens(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[Chec
     llama.cpp leaves out a normalizer that composes characters (Qwen's NFC): with one of these a text
     that is not composed is compared and counted, but not held against the tokenizer.
     """
-    made = [(kind, text) for kind, of_kind in texts(tokenizer).items() for text in of_kind]
-    flat = [text for _, text in made]
+    samples = [(kind, text) for kind, of_kind in texts(tokenizer).items() for text in of_kind]
+    flat = [text for _, text in samples]
     ours = tokenizer.backend_tokenizer.encode_batch_fast(flat, add_special_tokens=False)
     theirs = llamacpp.tokenize(gguf, flat, add_special=False)
     differing = [
-        Difference(kind=kind, text=text, hugging_face=mine.ids, llama_cpp=other)
-        for (kind, text), mine, other in zip(made, ours, theirs, strict=True)
-        if mine.ids != other
+        Difference(kind=kind, text=text, hugging_face=mine.ids, llama_cpp=llama_ids)
+        for (kind, text), mine, llama_ids in zip(samples, ours, theirs, strict=True)
+        if mine.ids != llama_ids
     ]
     composes = "NFC" in str(json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"])
-    apart = [d for d in differing if composes and not unicodedata.is_normalized("NFC", d.text)]
-    wrong = [difference for difference in differing if difference not in apart]
+    decomposed = [d for d in differing if composes and not unicodedata.is_normalized("NFC", d.text)]
+    wrong = [difference for difference in differing if difference not in decomposed]
     example = f", e.g. {wrong[0]}" if wrong else ""
     check = Check(
         name="llama.cpp reads texts as training does",
@@ -217,5 +217,7 @@ def _same_tokens(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[Chec
         fix="choose a model.base whose tokenizer llama.cpp supports",
     )
     return check, Parity(
-        texts=Counter(kind for kind, _ in made), differing=wrong[:SHOWN], decomposed=len(apart)
+        texts=Counter(kind for kind, _ in samples),
+        differing=wrong[:SHOWN],
+        decomposed=len(decomposed),
     )

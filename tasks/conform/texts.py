@@ -88,18 +88,20 @@ LETTERS = "aaeeiioouunrstlmdhbcfgkpvwxyzABCDEéüßñøåçœłşğпривдл�
 def texts(tokenizer: "PreTrainedTokenizerBase") -> dict[str, list[str]]:
     """Return PER_KIND texts of each kind, by the name of the kind; all are valid Unicode."""
     rng = random.Random(SEED)
-    made = {kind: [make(rng) for _ in range(PER_KIND)] for kind, make in _MAKERS.items()}
+    by_kind = {kind: [make(rng) for _ in range(PER_KIND)] for kind, make in _MAKERS.items()}
     tokens = tuple(tokenizer.get_added_vocab()) or ("<s>",)
-    made["control tokens in text"] = [_with_tokens(rng, tokens) for _ in range(PER_KIND)]
-    everything = [text for of_kind in made.values() for text in of_kind]
-    made["pieces of all kinds"] = [_spliced(rng, everything) for _ in range(PER_KIND)]
+    by_kind["control tokens in text"] = [_with_tokens(rng, tokens) for _ in range(PER_KIND)]
+    everything = [text for of_kind in by_kind.values() for text in of_kind]
+    by_kind["pieces of all kinds"] = [_spliced(rng, everything) for _ in range(PER_KIND)]
     with rendering():
-        made["conversations"] = list(_conversations(rng, tokenizer, everything))
-    return made
+        by_kind["conversations"] = list(_conversations(rng, tokenizer, everything))
+    return by_kind
 
 
-def _joined(parts: tuple[str, ...], most: int, between: str = "") -> Callable[[random.Random], str]:
-    return lambda rng: between.join(rng.choices(parts, k=rng.randint(1, most)))
+def _joined(
+    parts: tuple[str, ...], limit: int, between: str = ""
+) -> Callable[[random.Random], str]:
+    return lambda rng: between.join(rng.choices(parts, k=rng.randint(1, limit)))
 
 
 def _sentence(rng: random.Random) -> str:
@@ -123,8 +125,8 @@ def _letters(rng: random.Random) -> str:
 @cache
 def _characters() -> str:
     """Every character that Unicode assigns, but for surrogates and those of private use."""
-    every = map(chr, range(sys.maxunicode + 1))
-    return "".join(c for c in every if unicodedata.category(c) not in ("Cn", "Cs", "Co"))
+    characters = map(chr, range(sys.maxunicode + 1))
+    return "".join(c for c in characters if unicodedata.category(c) not in ("Cn", "Cs", "Co"))
 
 
 def _unicode(rng: random.Random) -> str:
@@ -132,7 +134,7 @@ def _unicode(rng: random.Random) -> str:
 
 
 def _with_tokens(rng: random.Random, tokens: tuple[str, ...]) -> str:
-    """Control tokens as someone types them: whole, cut short, in other case, beside anything."""
+    """Control tokens as someone types them: whole, cut short, in other case, next to anything."""
     parts = []
     for _ in range(rng.randint(1, 6)):
         token = rng.choice(tokens)

@@ -57,8 +57,8 @@ def fan_out(source: Path, methods: Sequence[str], config: Quantization, folder: 
     ordered = by_cost(tuple(methods))
     sizes = tuple(llamacpp.quantized_size(source, method) for method in ordered)
     _require_disk(dict(zip(ordered, sizes, strict=True)), methods, folder)
-    held = llamacpp.facts(source).largest * BYTES_PER_WEIGHT_HELD
-    memory = round(held + MEMORY_BESIDE)
+    tensor_memory = llamacpp.facts(source).largest * BYTES_PER_WEIGHT_HELD
+    memory = round(tensor_memory + MEMORY_BESIDE)
     free = free_memory()
     if ordered and memory > free:
         raise MachineUnfit(
@@ -82,10 +82,10 @@ def _require_disk(sizes: dict[str, int], methods: Sequence[str], folder: Path) -
     for method in methods:
         if sum(sizes[m] for m in (*fit, method)) + DISK_BESIDE <= free:
             fit.append(method)
-    rest = [f"{method} ({format_bytes(sizes[method])})" for method in methods if method not in fit]
+    unfit = [f"{method} ({format_bytes(sizes[method])})" for method in methods if method not in fit]
     raise NoSpaceLeft(
         errno.ENOSPC,
         f"the GGUF files still to make need {format_bytes(sum(sizes.values()))}, {format_bytes(free)} "
-        f"are free in {folder}: {', '.join(fit) or 'none'} would fit, {', '.join(rest)} not; free some, "
+        f"are free in {folder}: {', '.join(fit) or 'none'} would fit, {', '.join(unfit)} not; free some, "
         f"set RETUNE_HOME to a folder on a larger disk, or set quantization.methods to what fits",
     )

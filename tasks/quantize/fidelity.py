@@ -24,25 +24,27 @@ def ends_of_turn(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> dict[str, 
 
 
 def same_prompts(
-    tokenizer: "PreTrainedTokenizerBase", asked: list[Question], given: Sequence[llamacpp.Answer]
+    tokenizer: "PreTrainedTokenizerBase",
+    questions: list[Question],
+    answers: Sequence[llamacpp.Answer],
 ) -> tuple[float, str]:
     """Return the share of prompts that have as many tokens in llama.cpp as the model was trained on,
     and what is wrong with the others, empty if they are all the same.
 
-    A BOS too many or another template shows in every prompt; a few odd texts may differ (accents
+    A BOS too many or another template shows in every prompt; a few unusual texts may differ (accents
     written apart from their letter, for one).
     """
-    texts = render(tokenizer, [q.prompt for q in asked], add_generation_prompt=True)
+    texts = render(tokenizer, [q.prompt for q in questions], add_generation_prompt=True)
     trained = [len(ids) for ids in encode(tokenizer, texts)]
-    more = [answer.prompt_tokens - length for answer, length in zip(given, trained, strict=True)]
+    more = [answer.prompt_tokens - length for answer, length in zip(answers, trained, strict=True)]
     share = more.count(0) / len(more)
     if share == 1:
         return share, ""
     example = next(number for number, extra in enumerate(more) if extra)
     return share, (
         f"{_prompt_fault(more)}: {len(more) - more.count(0)} of {len(more)} prompts have another "
-        f"number of tokens in llama.cpp than in training, e.g. row {asked[example].row} "
-        f"{given[example].prompt_tokens} instead of {trained[example]}"
+        f"number of tokens in llama.cpp than in training, e.g. row {questions[example].row} "
+        f"{answers[example].prompt_tokens} instead of {trained[example]}"
     )
 
 
@@ -55,7 +57,7 @@ def _prompt_fault(more: list[int]) -> str:
     return "wrong chat template, or control tokens that llama.cpp reads as plain text"
 
 
-def by_row(asked: list[Question], given: Sequence[llamacpp.Answer]) -> list[dict[str, Any]]:
+def by_row(questions: list[Question], answers: Sequence[llamacpp.Answer]) -> list[dict[str, Any]]:
     """Return each question with the answer that it got."""
     return [
         {
@@ -65,5 +67,5 @@ def by_row(asked: list[Question], given: Sequence[llamacpp.Answer]) -> list[dict
             "text": answer.text,
             "stopped": answer.stopped,
         }
-        for question, answer in zip(asked, given, strict=True)
+        for question, answer in zip(questions, answers, strict=True)
     ]

@@ -22,31 +22,31 @@ def size_of(gguf: Path) -> dict[str, float]:
 def measure(gguf: Path, logits: Path, config: Quantization) -> dict[str, float]:
     """Return size, perplexity and divergence (nats per token) from the model that left `logits`."""
     sizes = size_of(gguf)
-    seen = llamacpp.divergence(gguf, logits, config.context, threads(config))
+    divergence = llamacpp.divergence(gguf, logits, config.context, threads(config))
     return sizes | {
-        "perplexity": seen.perplexity,
-        "perplexity_ratio": seen.perplexity_ratio,
-        "kl_divergence": seen.mean,
-        "same_top_token": seen.same_top,
+        "perplexity": divergence.perplexity,
+        "perplexity_ratio": divergence.perplexity_ratio,
+        "kl_divergence": divergence.mean,
+        "same_top_token": divergence.same_top,
     }
 
 
-def answer(gguf: Path, asked: list[Question], recipe: Recipe) -> llamacpp.Answered:
+def answer(gguf: Path, questions: list[Question], recipe: Recipe) -> llamacpp.Answered:
     """Ask the questions as evaluate did: same order, same limit of tokens."""
-    prompts = [question.prompt for question in asked]
-    most = recipe.evaluation.max_new_tokens
-    return llamacpp.answers(gguf, prompts, most, threads(recipe.quantization))
+    prompts = [question.prompt for question in questions]
+    max_tokens = recipe.evaluation.max_new_tokens
+    return llamacpp.answers(gguf, prompts, max_tokens, threads(recipe.quantization))
 
 
-def summed_up(asked: list[Question], given: llamacpp.Answered) -> dict[str, float]:
+def summed_up(questions: list[Question], answered: llamacpp.Answered) -> dict[str, float]:
     """Return exact match, the share (0 to 1) of answers that ended by themselves, and the speed.
 
     Tokens per second are of one answer on its own, by the threads that measuring was given, while
     other quantizations may run.
     """
-    pairs = list(zip(asked, given.answers, strict=True))
+    pairs = list(zip(questions, answered.answers, strict=True))
     return {
         "exact_match": sum(q.matches(a.text) for q, a in pairs) / len(pairs),
         "stopped": sum(a.stopped for _, a in pairs) / len(pairs),
-        "tokens_per_second": given.tokens_per_second,
+        "tokens_per_second": answered.tokens_per_second,
     }

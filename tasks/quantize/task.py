@@ -43,13 +43,13 @@ def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         require_space_to_convert(merged, chats, config, build.path)
         out = build.path / f"{recipe.name}-{SOURCE.upper()}.gguf"
         llamacpp.convert(merged.path, out, dtype=SOURCE, name=recipe.name)
-        asked = held_out.questions(chats.held_out, config.answer_rows)
-        given = answer(out, asked, recipe)
+        questions = held_out.questions(chats.held_out, config.answer_rows)
+        answered = answer(out, questions, recipe)
         tokenizer = load_tokenizer(chats.tokenizer)
-        share, fault = same_prompts(tokenizer, asked, given.answers)
+        share, fault = same_prompts(tokenizer, questions, answered.answers)
         params = ends_of_turn(out, tokenizer) | {"prompts": fault}
-        most = held_out.measured_rows(chats.held_out, config)
-        (build.path / TEXT).write_text(held_out.text(chats.held_out, 0, most), encoding="utf-8")
+        rows = held_out.measured_rows(chats.held_out, config)
+        (build.path / TEXT).write_text(held_out.text(chats.held_out, 0, rows), encoding="utf-8")
         with naming_settings("perplexity_rows"):
             perplexity = llamacpp.perplexity(
                 out, build.path / TEXT, config.context, threads(config), build.path / LOGITS
@@ -57,8 +57,8 @@ def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         if ollama := modelfile(out.name, tokenizer):
             modelfile_of(out).write_text(ollama, encoding="utf-8")
         metrics = {"same_prompts": share, "perplexity": perplexity} | size_of(out)
-        metrics |= summed_up(asked, given)
-        write_answers(build.path, by_row(asked, given.answers))
+        metrics |= summed_up(questions, answered)
+        write_answers(build.path, by_row(questions, answered.answers))
         return finish(build, out, SOURCE, metrics, params)
 
 
@@ -66,13 +66,13 @@ def require_space_to_convert(
     merged: Merged, chats: Chats, config: Quantization, folder: Path
 ) -> None:
     """Raise NoSpaceLeft unless there is room for the GGUF and its logits (often the larger part)."""
-    most = held_out.measured_rows(chats.held_out, config)
-    tokens = held_out.token_count(chats.held_out, most)
+    rows = held_out.measured_rows(chats.held_out, config)
+    tokens = held_out.token_count(chats.held_out, rows)
     # Models of several parts name it deeper; of them only the GGUF itself is counted.
     vocabulary = json.loads((merged.path / "config.json").read_text()).get("vocab_size", 0)
     logits = llamacpp.KeptLogits(config.context, vocabulary, tokens // config.context)
-    what = f"the 16-bit GGUF with its logits on {tokens:,} held-out tokens"
-    require_space(folder, size(merged.path) + logits.size, what, "quantization.perplexity_rows")
+    subject = f"the 16-bit GGUF with its logits on {tokens:,} held-out tokens"
+    require_space(folder, size(merged.path) + logits.size, subject, "quantization.perplexity_rows")
 
 
 @stage(name="calibrate")
@@ -132,15 +132,15 @@ def measured_quant(
 
     Raises LlamaCppStopped: then nothing is known of the file.
     """
-    asked = held_out.questions(chats.held_out, recipe.quantization.answer_rows)
+    questions = held_out.questions(chats.held_out, recipe.quantization.answer_rows)
     try:
         metrics = measure(gguf, source.folder / LOGITS, recipe.quantization)
-        given = answer(gguf, asked, recipe)
+        answered = answer(gguf, questions, recipe)
     except llamacpp.LlamaCppStopped:
         raise
     except llamacpp.LlamaCppFailed as error:
         return {"bytes": gguf.stat().st_size}, [], f"it does not load: {error}"
-    return metrics | summed_up(asked, given), by_row(asked, given.answers), ""
+    return metrics | summed_up(questions, answered), by_row(questions, answered.answers), ""
 
 
 def finish(
