@@ -80,7 +80,7 @@ def reread() -> None:
 def api_address() -> str | None:
     """Return the address of the Prefect server that runs would use, wherever it is set.
 
-    None stands for a temporary one.
+    None means a temporary one.
     """
     from prefect.settings import get_current_settings
 

@@ -54,7 +54,7 @@ class Plan(BaseModel):
         return [*before, *(step for step in after if step)]
 
     def digest(self, recipe: Recipe) -> str:
-        """Return what stands for a run of `recipe` with all its settings by this plan."""
+        """Return what identifies a run of `recipe` with all its settings by this plan."""
         return digest([recipe.model_dump(), *(step.fingerprint for step in self.steps())])
 
 

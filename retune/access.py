@@ -147,7 +147,7 @@ def no_proxy() -> dict[str, str]:
 def other_users() -> list[str]:
     """Return the people besides this user who can or do use this machine, by name, sorted.
 
-    Those are: accounts that can log in, owners of folders beside this user's home folder, and
+    Those are: accounts that can log in, owners of folders next to this user's home folder, and
     owners of what runs now. The last two also see accounts of a directory (LDAP), which cannot be
     listed; one of them that was never here is not seen.
     """

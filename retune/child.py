@@ -66,7 +66,7 @@ def run_child(
 ) -> Event:
     """Run `script` on `job` and return its `result` event; call `on_event` with every other one.
 
-    The job is written beside `log`, which gets all the child prints (appended). The child and what
+    The job is written next to `log`, which gets all the child prints (appended). The child and what
     it started end with this call, however that ends, and with this process, even by `kill -9`;
     a child that is told to end has `grace` seconds to do so by itself. It sees no secret of our
     environment; `hub` says that it downloads from the Hub, with the Hub's token. `environment` is

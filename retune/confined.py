@@ -135,7 +135,7 @@ def confined(job_type: type[Job], function: Callable[[Job], Event]) -> None:
 
 
 def alive() -> None:
-    """Say that the work goes on: in a confined child the limit of silence begins anew."""
+    """Say that the work continues: in a confined child the limit of silence begins anew."""
     if _job:
         left, _ = signal.getitimer(signal.ITIMER_REAL)
         if left < max(_job.quiet - _FREQUENT, _job.quiet / 2):
@@ -174,7 +174,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _failure(error: BaseException) -> Event | None:
-    """Return the event that stands for an exception in the parent; None for a bug's."""
+    """Return the event that represents an exception in the parent; None for a bug's."""
     if out_of_memory(error):
         return {"failed": "memory"}
     if isinstance(error, SourceError):

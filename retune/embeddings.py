@@ -22,7 +22,7 @@ def fit_embeddings(
 ) -> list[int]:
     """Make the base model `loaded` fit the tokenizer of its training; return the new tokens' ids.
 
-    Call it wherever a base is loaded that an adapter goes on. Input and output embeddings grow to
+    Call it wherever a base is loaded that an adapter is put on. Input and output embeddings grow to
     the tokenizer's size if they are smaller, and the rows of the tokens that the base has not
     learned become the mean of all others, which keeps the base's own predictions nearly as they
     were (Hewitt 2021, "Initializing new word embeddings for pretrained language models"). These

@@ -110,7 +110,7 @@ def inspect_model(
 
 def require_file_names(weight_map: Any, name: str, setting: str) -> dict[str, str]:
     """Return the index of a sharded model; raise ModelRefused unless each of its files is a plain
-    name beside it."""
+    name next to it."""
     if not isinstance(weight_map, dict):
         raise ModelRefused(f"{setting}: {INDEX} of {name} has no weight_map; save the model again")
     for file in weight_map.values():

@@ -3,7 +3,7 @@
 It is found by following imports from the stage's task, also those inside functions, and scripts that
 are run as children. So a new module or package counts from the day it is imported, and what does not
 count stands below with the reason. A module counts by its syntax tree without docstrings: comments
-and formatting make nothing anew. A file beside a module that it names, such as a template, counts by
+and formatting make nothing anew. A file next to a module that it names, such as a template, counts by
 its bytes.
 """
 
@@ -143,7 +143,7 @@ def file_of(module: str) -> Path | None:
 
 @cache
 def imported(path: Path) -> tuple[str, ...]:
-    """Return the names that a file imports, and the scripts beside it that it starts as children."""
+    """Return the names that a file imports, and the scripts next to it that it starts as children."""
     names: list[str] = []
     for node in _running(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -159,13 +159,13 @@ def imported(path: Path) -> tuple[str, ...]:
 
 @cache
 def data_files(path: Path) -> tuple[Path, ...]:
-    """Return the files beside a module that it names with `with_name` and that are no scripts."""
+    """Return the files next to a module that it names with `with_name` and that are no scripts."""
     return tuple(file for file in _named_beside(path) if file.suffix != ".py")
 
 
 @cache
 def syntax(path: Path) -> str:
-    """Return 16 hex digits that stand for what a file says, without comments and docstrings."""
+    """Return 16 hex digits that identify what a file says, without comments and docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if (
@@ -212,7 +212,7 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _pattern(argument: ast.expr) -> str:
-    """Return a file name as it is written in a call; `*` stands for what is not known."""
+    """Return a file name as it is written in a call; `*` represents what is not known."""
     if isinstance(argument, ast.Constant):
         return str(argument.value)
     if isinstance(argument, ast.JoinedStr):

@@ -78,7 +78,7 @@ class _ChatML:
 
 
 def modelfile(gguf_name: str, tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """Return the Modelfile of the GGUF beside it; None if Ollama cannot render what was trained.
+    """Return the Modelfile of the GGUF next to it; None if Ollama cannot render what was trained.
 
     The template is tried on conversations against the tokenizer's own. It leaves BOS out: llama.cpp
     adds that, as the GGUF says. Sampling is the user's choice, and the context's size Ollama's, by

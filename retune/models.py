@@ -116,7 +116,7 @@ def with_adapter(base: "PreTrainedModel", adapter: Path, **options: Any) -> Any:
     """Return `base` with the adapter on top (a PeftModel), every tensor of it in its place.
 
     `options` are PEFT's. Raises AdapterMismatch; PEFT only warns of tensors that are missing or fit
-    nowhere, and goes on with a model that is partly, or wholly, the base.
+    nowhere, and continues with a model that is partly, or wholly, the base.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open

@@ -16,7 +16,7 @@ class Pins(BaseModel):
     """The exact versions of what a run starts from: a Hub commit, or `sha256:` of local files.
 
     `base_16bit` are the 16-bit weights of a base stored in 4 bits, if the recipe names them;
-    `benchmarks` stands for the evaluation prompts' files; `classifier` is None where the rows decide
+    `benchmarks` identifies the evaluation prompts' files; `classifier` is None where the rows decide
     whether it is asked at all, and only the Hub could say its commit. `accepted` is the MLflow run
     whose scores the dataset's are compared with, if there is one.
     """
@@ -172,7 +172,7 @@ class Gguf(Output):
 
 
 class Published(Output):
-    """publish: the commit URL of each Hub repository; `model` is the one that stands for them all."""
+    """publish: the commit URL of each Hub repository; `model` is the one that represents them all."""
 
     commits: dict[str, str]
     model: str

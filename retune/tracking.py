@@ -180,7 +180,7 @@ class Run(BaseModel):
         A source that has a version keeps it, so that a run which reuses its outputs adds none, and
         running an earlier recipe again goes back to what it made. To MLflow a version's source is
         what this run logged of the publication: a server takes no URL of another host. The URL is
-        the tag `retune.source`, beside `tags`.
+        the tag `retune.source`, in addition to `tags`.
         """
         from mlflow.exceptions import MlflowException
 
@@ -213,7 +213,7 @@ class Run(BaseModel):
         return output.started < self.started
 
     def _start_child(self, name: str, started: datetime) -> Self:
-        """Return the child run called `name`: a run that is gone on with has some already."""
+        """Return the child run called `name`: a run that is continued has some already."""
         there = client().search_runs(
             [self.experiment_id],
             f"tags.`mlflow.parentRunId` = '{self.id}' AND attributes.run_name = '{name}'",
@@ -289,8 +289,8 @@ def start_run(
     """Open the MLflow run of one flow run; it ends FINISHED, FAILED or KILLED as the block does.
 
     Logs the whole recipe as flat parameters. `name` is the run's name, `tags` say where it ran.
-    `plan` stands for all that the run would make: if a run of this plan lost its process (`kill -9`,
-    a power cut), that run is opened again, and its curves go on where they were.
+    `plan` identifies all that the run would make: if a run of this plan lost its process (`kill -9`,
+    a power cut), that run is opened again, and its curves continue where they were.
     """
     own = dict(tags) | {"retune.process": this_process(), "retune.plan": plan or ""}
     experiment_id = _experiment(_experiment_name(recipe))

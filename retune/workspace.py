@@ -1,7 +1,7 @@
 """Work folders: where stages leave their outputs, so that each appears whole or not at all.
 
 A finished output is a folder `<home>/work/<stage>/<fingerprint>/` with an `output.json` that names
-the configuration and the inputs that made it. It is built beside, in `<fingerprint>.partial`, and
+the configuration and the inputs that made it. It is built next to it, in `<fingerprint>.partial`, and
 renamed when done.
 
 What retune may delete again carries a marker from the moment it is made, and `remove` is the one
@@ -34,7 +34,7 @@ class OutputBusy(RetuneError):
 
 
 class NoSpaceLeft(RetuneError, OSError):
-    """The disk is too full to go on."""
+    """The disk is too full to continue."""
 
 
 class NotOurs(RetuneError):
@@ -212,7 +212,7 @@ class Build:
         self._started = datetime.now(UTC)
 
     def finish(self, kind: type[SomeOutput], **fields: Any) -> SomeOutput:
-        """Return the record of this output and write it beside the files."""
+        """Return the record of this output and write it next to the files."""
         seconds = (datetime.now(UTC) - self._started).total_seconds()
         output = kind(step=self.step, started=self._started, seconds=seconds, **fields)
         (self.path / "output.json").write_text(output.model_dump_json(indent=1))
@@ -307,7 +307,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def digest(value: Any) -> str:
-    """Return 16 hex digits that stand for `value` (anything JSON can hold)."""
+    """Return 16 hex digits that identify `value` (anything JSON can hold)."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""`retune_app`, the one package that an installed retune puts beside those of others.
+"""`retune_app`, the one package that an installed retune puts next to those of others.
 
 `flows`, `tasks` and the repository's other folders have names that other people's code has, too. In a
 wheel they lie in here, and are imported from here, by the names that they have in the repository, in

@@ -133,8 +133,8 @@ def recipe_key() -> str:
 
 
 def find_tool(name: str) -> str:
-    """Return the path of a program beside this Python or on PATH, or raise BuildFailed."""
-    # Beside this Python first: the lock pins cmake and ninja, PATH may hold old ones.
+    """Return the path of a program next to this Python or on PATH, or raise BuildFailed."""
+    # Next to this Python first: the lock pins cmake and ninja, PATH may hold old ones.
     beside = Path(sys.executable).parent
     found = shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
     if not found:

@@ -107,7 +107,7 @@ def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergen
     """
     existing(logits, "the file of logits to compare with")
     kept = KeptLogits.read(logits)
-    # llama-perplexity would print an error, go on, and compare different things.
+    # llama-perplexity would print an error, continue, and compare different things.
     if kept.context != context:
         raise ValueError(
             f"{logits} was kept with a context of {kept.context}, not {context}: use the same"

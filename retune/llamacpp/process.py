@@ -116,7 +116,7 @@ def last_lines(finished: Finished) -> str:
 
 @contextmanager
 def appearing_whole(out: Path) -> Iterator[Path]:
-    """Give a path beside `out` to write to: it becomes `out` if the block ends well."""
+    """Give a path next to `out` to write to: it becomes `out` if the block ends well."""
     with NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
         partial = Path(file.name)
     try:

@@ -1,6 +1,6 @@
 """The expectations of every gate but the data gate's (see `retune.recipe.flaws`), by the stage judged.
 
-`<gate>.<name>` is a key of a recipe's `gates.severities`. The names of conform's hang on the base.
+`<gate>.<name>` is a key of a recipe's `gates.severities`. The names of conform's depend on the base.
 """
 
 from pydantic import Field, field_validator

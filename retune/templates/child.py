@@ -72,7 +72,7 @@ def main() -> None:
 def transformers_compiler() -> Callable[[str], Any]:
     """Return the function by which transformers compiles a template, without the rest of it.
 
-    Its file is loaded beside stand-ins for its two neighbours: they bring 800 modules and take a
+    Its file is loaded with stand-ins for its two neighbours: they bring 800 modules and take a
     second or more, for nothing that a template sees.
     """
     found = find_spec("transformers")

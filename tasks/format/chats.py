@@ -119,7 +119,7 @@ def _fraction(text: str) -> float:
 
 
 class Proof:
-    """The proof that ids stand for their text and nothing else.
+    """The proof that ids represent their text and nothing else.
 
     No message turned into control tokens: a row's ids hold as many of them as the template itself
     emits for a conversation with its sequence of roles. And the ids give the text back.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 STATE = (
-    ".quant_state.bitsandbytes__"  # and the type: what bitsandbytes stores beside a 4-bit weight
+    ".quant_state.bitsandbytes__"  # and the type: what bitsandbytes stores next to a 4-bit weight
 )
 
 
@@ -28,7 +28,7 @@ class CheckpointError(RetuneError):
 class Checkpoint:
     """The tensors of a model on the Hub or in a folder, each read when it is asked for.
 
-    Weights that bitsandbytes stored in 4 bits come as the numbers they stand for. Raises
+    Weights that bitsandbytes stored in 4 bits come as the numbers they represent. Raises
     CheckpointError for a model without safetensors files; `setting` is the recipe's key for it.
     """
 
@@ -37,7 +37,7 @@ class Checkpoint:
         self._files = _files(model, revision, setting)
         self._quantized: dict[str, list[str]] = {
             name.partition(STATE)[0]: [] for name in self._files if STATE in name
-        }  # weights in 4 bits, with the names of what was stored beside them
+        }  # weights in 4 bits, with the names of what was stored with them
         for name in self._files:
             weight = name.partition(".weight.")[0] + ".weight"
             if weight != name and weight in self._quantized:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Base(BaseModel):
     """The weights that are merged onto: a Hub id or folder, and the recipe's setting for it.
 
-    `rounded` are the modules whose weights become what QLoRA's 4-bit ones stand for.
+    `rounded` are the modules whose weights become what QLoRA's 4-bit ones represent.
     """
 
     name: str
@@ -57,7 +57,7 @@ def open_source(
 
 
 class FullFineTune:
-    """A whole checkpoint that was trained, beside the base that it was trained from."""
+    """A whole checkpoint that was trained, with the base that it was trained from."""
 
     def __init__(self, trained: Path, base: Base) -> None:
         self._trained = Checkpoint(str(trained), None, "training.method")

@@ -41,6 +41,6 @@ def validate(recipe: Recipe, pins: Pins, screened: Step) -> dict[str, Any]:
     """Return the settings and inputs of validate."""
     scores = recipe.validation.model_dump(include=SCORES)
     scores["classifier"] = recipe.validation.classifier.model_dump(exclude=CLASSIFIER)
-    if pins.classifier:  # a commit stands for whatever it was named by
+    if pins.classifier:  # a commit represents whatever it was named by
         scores["classifier"] |= {"revision": None, "pin": pins.classifier}
     return {"screened": screened.fingerprint, **scores}

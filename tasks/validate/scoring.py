@@ -86,7 +86,7 @@ def score_rows(
 
 
 def resolved(config: Classifier) -> tuple[Classifier, str]:
-    """Return the configuration with an exact model, and the version that stands for its weights.
+    """Return the configuration with an exact model, and the version that identifies its weights.
 
     Raises as `retune.sources.pin` does, and ModelRefused for a model that may not be loaded.
     """
@@ -120,7 +120,7 @@ def _run(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Eve
             f"{event['rows_per_second']:,.0f} rows/s, {event['tokens_per_second']:,.0f} tokens/s"
         )
 
-    # Runs that share the folder must not overwrite each other's job, which lies beside the log.
+    # Runs that share the folder must not overwrite each other's job, which is next to the log.
     log = job.folder / f"scoring-{digest(job.model_dump(mode='json'))}.log"
     # One thread tokenises 100,000 conversations in a minute or two, a GPU scores them in less.
     hub = job.config.revision is not None
@@ -153,7 +153,7 @@ def agreement(stored: "pl.DataFrame", again: "pl.DataFrame", tolerance: float) -
 def sample(numbers: "Sequence[int] | pl.Series", count: int, seed: int = 0) -> list[int]:
     """Return `count` of the row numbers (all, if fewer), spread over all of them, in order.
 
-    The choice hangs on the seed and each number alone: a larger sample holds the smaller ones.
+    The choice depends on the seed and each number alone: a larger sample holds the smaller ones.
     """
 
     def rank(number: int) -> bytes:

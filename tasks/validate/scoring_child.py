@@ -51,7 +51,7 @@ class ClassifierRefused(RetuneError):
 class ScoringJob(BaseModel):
     """Score the rows `numbers` of the Parquet file `rows` and write each shard into `folder`.
 
-    `version` stands for the weights of `config.model`; it is part of the shards' names.
+    `version` identifies the weights of `config.model`; it is part of the shards' names.
     """
 
     rows: Path
@@ -151,13 +151,13 @@ class Meter:
 
 
 def write(path: Path, numbers: list[int], scores: "np.ndarray") -> None:
-    """Write a shard's scores, beside first: a killed process leaves none or all of it."""
+    """Write a shard's scores, to a partial file first: a killed process leaves none or all of it."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table({"row": pa.array(numbers, pa.int64()), "score": scores.astype(np.float64)})
-    # Two runs may write the same shard at the same time, each beside on its own.
+    # Two runs may write the same shard at the same time, each to a partial file of its own.
     beside = path.with_suffix(f".{os.getpid()}.partial")
     pq.write_table(table, beside)
     beside.replace(path)
