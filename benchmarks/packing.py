@@ -114,7 +114,7 @@ class Ours:
         ids = [
             some
             for side in ("train", "held_out")
-            for some in token_ids(self.folder / f"{side}.parquet", most=2**62, max_length=LENGTH)
+            for some in token_ids(self.folder / f"{side}.parquet", limit=2**62, max_length=LENGTH)
         ]
         data = Dataset.from_dict({"input_ids": ids, "labels": ids})
         self.clock.lap("reading")

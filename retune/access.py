@@ -137,11 +137,11 @@ def status(address: str, sign_in: str | None = None, patience: float = 10) -> in
 
 def no_proxy() -> dict[str, str]:
     """Return variables by which no proxy gets what is for the servers on loopback."""
-    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if known.strip() != "*":
-        names = [name.strip() for name in known.split(",") if name.strip()]
-        known = ",".join([*names, *(name for name in LOOPBACK if name not in names)])
-    return {"no_proxy": known, "NO_PROXY": known}
+    hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if hosts.strip() != "*":
+        names = [name.strip() for name in hosts.split(",") if name.strip()]
+        hosts = ",".join([*names, *(name for name in LOOPBACK if name not in names)])
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def other_users() -> list[str]:
@@ -151,14 +151,16 @@ def other_users() -> list[str]:
     owners of what runs now. The last two also see accounts of a directory (LDAP), which cannot be
     listed; one of them that was never here is not seen.
     """
-    ids = {one.pw_uid for one in pwd.getpwall() if Path(one.pw_shell).name not in NO_LOGIN}
-    for one in psutil.process_iter():
+    ids = {
+        account.pw_uid for account in pwd.getpwall() if Path(account.pw_shell).name not in NO_LOGIN
+    }
+    for process in psutil.process_iter():
         with suppress(psutil.Error):
-            ids.add(one.uids().real)
+            ids.add(process.uids().real)
     for folder in _homes():
         with suppress(OSError):
             ids.add(folder.stat().st_uid)
-    return sorted(_name(one) for one in ids if one in PEOPLE and one != os.getuid())
+    return sorted(_name(uid) for uid in ids if uid in PEOPLE and uid != os.getuid())
 
 
 def _homes() -> list[Path]:

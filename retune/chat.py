@@ -67,15 +67,17 @@ def new_tokens(
     """
     if chat_tokens == "map_eos":
         return []
-    known = load_tokenizer(base, revision).get_vocab()
+    vocabulary = load_tokenizer(base, revision).get_vocab()
     ids: Any = tokenizer.convert_tokens_to_ids([START, END])  # as many as tokens
-    return [id_ for token, id_ in zip((START, END), ids, strict=True) if known.get(token) != id_]
+    return [
+        id_ for token, id_ in zip((START, END), ids, strict=True) if vocabulary.get(token) != id_
+    ]
 
 
 def reserved_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """Return the added tokens whose names say that nobody uses them, in the order of their ids."""
-    named = tokenizer.added_tokens_decoder.values()
-    return [token.content for token in named if RESERVED.fullmatch(token.content)]
+    tokens = tokenizer.added_tokens_decoder.values()
+    return [token.content for token in tokens if RESERVED.fullmatch(token.content)]
 
 
 def _own_template(tokenizer: "PreTrainedTokenizerBase", base: str) -> str | None:
@@ -104,13 +106,13 @@ def _names(
 ) -> dict[str, str]:
     """Return which token gets which name, so that those of `missing` that are needed are there."""
     if chat_tokens == "reserved":
-        found = reserved_tokens(tokenizer)
-        if len(found) < len(missing):
+        reserved = reserved_tokens(tokenizer)
+        if len(reserved) < len(missing):
             raise ChatFormatError(
-                f"model.chat_tokens=reserved: the tokenizer of {base} has {len(found)} reserved tokens "
-                f"{found}, ChatML needs {len(missing)}; set model.chat_tokens=add or map_eos"
+                f"model.chat_tokens=reserved: the tokenizer of {base} has {len(reserved)} reserved tokens "
+                f"{reserved}, ChatML needs {len(missing)}; set model.chat_tokens=add or map_eos"
             )
-        return dict(zip(found, missing, strict=False))
+        return dict(zip(reserved, missing, strict=False))
     if END not in missing:
         return {}
     if tokenizer.eos_token is None:
@@ -158,10 +160,10 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
 
 def _pad_token(tokenizer: "PreTrainedTokenizerBase", former_eos: str | None) -> str:
     """Return a token to pad with that does not end a turn, if there is one."""
-    named = [token for token in special_tokens(tokenizer) if "pad" in token.lower()]
-    candidates = [tokenizer.pad_token, *named, former_eos, tokenizer.unk_token]
-    known = tokenizer.get_vocab()
-    return next((token for token in candidates if token in known and token != END), END)
+    pad_tokens = [token for token in special_tokens(tokenizer) if "pad" in token.lower()]
+    candidates = [tokenizer.pad_token, *pad_tokens, former_eos, tokenizer.unk_token]
+    vocabulary = tokenizer.get_vocab()
+    return next((token for token in candidates if token in vocabulary and token != END), END)
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, ...]:

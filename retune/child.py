@@ -102,9 +102,9 @@ def run_child(
     return _outcome(final, process.returncode, script, log)
 
 
-def _environment(events: int, hub: bool, given: dict[str, str] | None) -> dict[str, str]:
-    own = {EVENTS: str(events), "PYTHONPATH": python_path()}
-    return PATIENT | (without_secrets(hub) if given is None else given) | QUIET | own
+def _environment(events: int, hub: bool, variables: dict[str, str] | None) -> dict[str, str]:
+    channel = {EVENTS: str(events), "PYTHONPATH": python_path()}
+    return PATIENT | (without_secrets(hub) if variables is None else variables) | QUIET | channel
 
 
 def _events(reading: int, process: "subprocess.Popen[bytes]") -> Iterator[Event]:

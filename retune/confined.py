@@ -97,9 +97,9 @@ def _cause_of_death(failure: ChildFailed, job: ConfinedJob, subject: str) -> str
     return _crashed(subject, signal.Signals(failure.signal or 0).name)
 
 
-def _crashed(subject: str, how: str) -> str:
+def _crashed(subject: str, cause: str) -> str:
     return (
-        f"{subject} crashed its reader ({how}): it is damaged, or made to do so; correct it, or name "
+        f"{subject} crashed its reader ({cause}): it is damaged, or made to do so; correct it, or name "
         f"another"
     )
 
@@ -137,8 +137,8 @@ def confined(job_type: type[Job], function: Callable[[Job], Event]) -> None:
 def alive() -> None:
     """Say that the work continues: in a confined child the limit of silence begins anew."""
     if _job:
-        left, _ = signal.getitimer(signal.ITIMER_REAL)
-        if left < max(_job.quiet - _FREQUENT, _job.quiet / 2):
+        remaining, _ = signal.getitimer(signal.ITIMER_REAL)
+        if remaining < max(_job.quiet - _FREQUENT, _job.quiet / 2):
             signal.setitimer(signal.ITIMER_REAL, _job.quiet)
 
 

@@ -79,8 +79,8 @@ def unmoved_layers(trained: Any) -> list[str]:
 
 def _layers(loaded: "PreTrainedModel") -> dict[str, Any]:
     """Return input and output embedding by their names in the model."""
-    wanted = (loaded.get_input_embeddings(), loaded.get_output_embeddings())
-    return {name: layer for name, layer in loaded.named_modules() if layer in wanted}
+    embeddings = (loaded.get_input_embeddings(), loaded.get_output_embeddings())
+    return {name: layer for name, layer in loaded.named_modules() if layer in embeddings}
 
 
 def _mean_of_others(weight: "torch.Tensor", new: list[int]) -> "torch.Tensor":

@@ -49,8 +49,8 @@ def without_secrets(hub: bool) -> dict[str, str]:
     With `hub` it downloads, and keeps what the Hub and the proxy ask for; without, its libraries are
     offline.
     """
-    kept = {name: value for name, value in os.environ.items() if not _secret(name, value)}
-    return kept | (_way_to_the_hub() if hub else NO_HUB)
+    variables = {name: value for name, value in os.environ.items() if not _secret(name, value)}
+    return variables | (_way_to_the_hub() if hub else NO_HUB)
 
 
 def plain(hub: bool = False) -> dict[str, str]:
@@ -58,12 +58,12 @@ def plain(hub: bool = False) -> dict[str, str]:
 
     With `hub` it downloads: the Hub's settings and token, certificates and the proxy are among them.
     """
-    kept = {
+    variables = {
         name: value
         for name, value in os.environ.items()
         if PLAIN.fullmatch(name) and not PASSWORD_IN_URL.search(value)
     }
-    return kept | (_way_to_the_hub() if hub else NO_HUB)
+    return variables | (_way_to_the_hub() if hub else NO_HUB)
 
 
 def python_path() -> str:

@@ -35,40 +35,40 @@ _ACTIVE = re.compile(
 _LIST = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")  # or the line under a heading
 
 
-def visible(text: object, most: int = LONGEST) -> str:
-    """Return foreign text as one line in which every character can be seen, at most `most` long.
+def visible(text: object, limit: int = LONGEST) -> str:
+    """Return foreign text as one line in which every character can be seen, at most `limit` long.
 
     What cannot be seen is written as Python writes it: `\\x1b`, `\\n`, `\\u202e`.
     """
-    seen = _shown(_cut(str(text), most), keep="")
-    return _cut(seen, 2 * most)
+    line = _escaped(_cut(str(text), limit), keep="")
+    return _cut(line, 2 * limit)
 
 
 def terminal(text: object) -> str:
     """Return a message that quotes foreign text as lines that do nothing to a terminal but print."""
-    lines = _shown(str(text), keep="\n\t").split("\n")
+    lines = _escaped(str(text), keep="\n\t").split("\n")
     return "\n".join(_cut(line, LONGEST_LINE) for line in lines)
 
 
-def html(text: object, most: int = LONGEST) -> str:
+def html(text: object, limit: int = LONGEST) -> str:
     """Return foreign text for the body or a quoted attribute of an HTML page, as one line."""
-    return _html.escape(visible(text, most))
+    return _html.escape(visible(text, limit))
 
 
-def markdown(text: object, most: int = LONGEST) -> str:
+def markdown(text: object, limit: int = LONGEST) -> str:
     """Return foreign text for a paragraph or a table's cell in Markdown, as one line that is no more
     than text: no heading, link, picture, formula, HTML or end of the cell."""
-    line = _ACTIVE.sub(lambda found: _inactive(found[0]), visible(text, most))
-    found = _LIST.match(line)
-    if not found:
+    line = _ACTIVE.sub(lambda match: _inactive(match[0]), visible(text, limit))
+    match = _LIST.match(line)
+    if not match:
         return line
-    place = found.end() if found[2].isdigit() else found.start(2)
+    place = match.end() if match[2].isdigit() else match.start(2)
     return f"{line[:place]}\\{line[place:]}"
 
 
-def code(text: object, most: int = LONGEST) -> str:
+def code(text: object, limit: int = LONGEST) -> str:
     """Return foreign text as a span of code in Markdown, for names in a paragraph."""
-    line = visible(text, most)
+    line = visible(text, limit)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     edge = " " if line[:1] in ("`", "") or line[-1:] == "`" else ""
     return f"{fence}{edge}{line}{edge}{fence}"
@@ -85,32 +85,32 @@ def table(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Columns have names: Prefect's page ends with an error at one that has none.
     """
-    shown = [
+    lines = [
         {name: visible(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
         for row in rows
     ]
-    assert all(name for row in shown for name in row), "a column without a name"
-    return shown
+    assert all(name for row in lines for name in row), "a column without a name"
+    return lines
 
 
-def _shown(text: str, keep: str) -> str:
+def _escaped(text: str, keep: str) -> str:
     if not _NOT_PLAIN.search(text):
         return text
-    joiners = {found.start() for found in _JOINER.finditer(text)}
+    joiners = {joiner.start() for joiner in _JOINER.finditer(text)}
     return "".join(
-        character if character in keep or place in joiners else _seen(character)
+        character if character in keep or place in joiners else _escape(character)
         for place, character in enumerate(text)
     )
 
 
-def _seen(character: str) -> str:
+def _escape(character: str) -> str:
     if unicodedata.category(character) in _UNSEEN or character in _BLANK:
         return character.encode("unicode_escape", "surrogatepass").decode()
     return character
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _inactive(mark: str) -> str:

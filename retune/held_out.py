@@ -31,8 +31,8 @@ def equal(answer: str, expected: str) -> bool:
     return answer.strip() == expected.strip()
 
 
-def questions(held_out: Path, most: int) -> list[Question]:
-    """Return up to `most` questions from `held_out.parquet`, spread evenly over the families.
+def questions(held_out: Path, limit: int) -> list[Question]:
+    """Return up to `limit` questions from `held_out.parquet`, spread evenly over the families.
 
     The choice depends on the file alone: each family's first rows, in turns.
     """
@@ -43,7 +43,7 @@ def questions(held_out: Path, most: int) -> list[Question]:
         .select("row", "source", "messages")
         .with_columns(turn=pl.int_range(pl.len()).over("source"))
         .sort("turn", "source", maintain_order=True)
-        .head(most)
+        .head(limit)
         .collect()
     )
     return [
@@ -61,16 +61,16 @@ def measured_rows(held_out: Path, config: Quantization) -> int:
     return min(config.perplexity_rows, rows // 2 if config.calibrates else rows)
 
 
-def token_count(held_out: Path, most: int) -> int:
-    """Return the number of tokens in the first `most` conversations."""
+def token_count(held_out: Path, limit: int) -> int:
+    """Return the number of tokens in the first `limit` conversations."""
     import polars as pl
 
-    ids = pl.scan_parquet(held_out).select("input_ids").head(most)
+    ids = pl.scan_parquet(held_out).select("input_ids").head(limit)
     return ids.select(pl.col("input_ids").list.len().sum()).collect().item()
 
 
-def text(held_out: Path, first: int, most: int) -> str:
-    """Return the ChatML of up to `most` held-out conversations from row `first` on, in one piece."""
+def text(held_out: Path, first: int, limit: int) -> str:
+    """Return the ChatML of up to `limit` held-out conversations from row `first` on, in one piece."""
     import polars as pl
 
-    return "".join(pl.scan_parquet(held_out).select("text").slice(first, most).collect()["text"])
+    return "".join(pl.scan_parquet(held_out).select("text").slice(first, limit).collect()["text"])

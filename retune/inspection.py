@@ -47,8 +47,8 @@ class ModelFiles:
     sizes: Mapping[str, int]
     read: Callable[[str], bytes]
 
-    def refused(self, why: str) -> ModelRefused:
-        return ModelRefused(f"{self.setting}: {self.name} {why}")
+    def refused(self, reason: str) -> ModelRefused:
+        return ModelRefused(f"{self.setting}: {self.name} {reason}")
 
 
 def inspect_inputs(recipe: Recipe, pins: Pins) -> None:
@@ -175,10 +175,10 @@ def _check_names(files: ModelFiles) -> None:
             "alone, or merge the two first and name the result"
         )
     for name, size in files.sizes.items():
-        most = LARGEST.get(name, LARGEST_TEXT)
-        if name.endswith(TEXTS) and size > most:
+        limit = LARGEST.get(name, LARGEST_TEXT)
+        if name.endswith(TEXTS) and size > limit:
             raise files.refused(
-                f"has a {name} of {size:,} bytes, {most:,} are read at most; take the model from its "
+                f"has a {name} of {size:,} bytes, {limit:,} are read at most; take the model from its "
                 f"publisher again"
             )
     if CONFIG not in files.sizes:
@@ -188,16 +188,16 @@ def _check_names(files: ModelFiles) -> None:
 def _check_weights(files: ModelFiles, required: bool) -> None:
     if SINGLE in files.sizes or INDEX in files.sizes:
         return
-    there = [name for name in files.sizes if "/" not in name and name.endswith(WEIGHTS)]
-    if pickled := [name for name in there if name.endswith(PICKLES)]:
+    weights = [name for name in files.sizes if "/" not in name and name.endswith(WEIGHTS)]
+    if pickled := [name for name in weights if name.endswith(PICKLES)]:
         raise files.refused(
             f"has its weights in {pickled[0]} and not in {SINGLE}: a pickle is a program and is not "
             f"loaded; choose a model in safetensors, or have its publisher convert it"
         )
     if required:
-        seen = f"only {there[0]}" if there else "no weights"
+        contents = f"only {weights[0]}" if weights else "no weights"
         raise files.refused(
-            f"has {seen}, where {SINGLE} or {INDEX} is needed; name a model as transformers saves it"
+            f"has {contents}, where {SINGLE} or {INDEX} is needed; name a model as transformers saves it"
         )
 
 
@@ -215,13 +215,13 @@ def _json(files: ModelFiles, file: str, deepest: int = DEEPEST) -> dict[str, Any
     return settings
 
 
-def _depth_exceeds(value: Any, most: int) -> bool:
+def _depth_exceeds(value: Any, limit: int) -> bool:
     level = [value]
-    for _ in range(most + 1):
+    for _ in range(limit + 1):
         level = [
             child
-            for one in level
-            for child in (one.values() if isinstance(one, dict) else one)
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
             if isinstance(child, dict | list)
         ]
         if not level:
@@ -284,12 +284,12 @@ def _pairs(settings: Any) -> Iterator[tuple[str, Any]]:
     """Yield every key of nested settings with its value."""
     stack = [settings]
     while stack:
-        one = stack.pop()
-        if isinstance(one, dict):
-            yield from one.items()
-            stack.extend(one.values())
-        elif isinstance(one, list):
-            stack.extend(one)
+        value = stack.pop()
+        if isinstance(value, dict):
+            yield from value.items()
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
 
 
 def _check_code(
@@ -305,40 +305,40 @@ def _check_code(
         for reference in references:
             _require_pinned(files, reference)
         return
-    kind, named = settings.get("model_type"), tokenizer.get("tokenizer_class")
+    kind, tokenizer_class = settings.get("model_type"), tokenizer.get("tokenizer_class")
     if not isinstance(kind, str) or not _knows_model(kind):
-        seen = f"is of model_type {kind!r:.80}"
-    elif _code(files, tokenizer, TOKENIZER_CONFIG) and not _knows_tokenizer(named, kind):
-        seen = f"has a tokenizer of tokenizer_class {named!r:.80}"
+        problem = f"is of model_type {kind!r:.80}"
+    elif _code(files, tokenizer, TOKENIZER_CONFIG) and not _knows_tokenizer(tokenizer_class, kind):
+        problem = f"has a tokenizer of tokenizer_class {tokenizer_class!r:.80}"
     else:
         return
     from transformers import __version__ as transformers
 
-    seen += f", which transformers {transformers} does not know"
+    problem += f", which transformers {transformers} does not know"
     if not references:
-        raise files.refused(f"{seen}; choose another model")
+        raise files.refused(f"{problem}; choose another model")
     allow = f", or read it and set model.trust_remote_code={version}"
     raise files.refused(
-        f"{seen}, and brings its own code ({references[0]}), which is not run; choose another model"
+        f"{problem}, and brings its own code ({references[0]}), which is not run; choose another model"
         f"{allow if files.setting == 'model.base' else ''}"
     )
 
 
 def _code(files: ModelFiles, settings: dict[str, Any], file: str) -> list[str]:
     """Return the classes of its own that a model names: `module.Class`, `repository--module.Class`."""
-    named = settings.get("auto_map") or []
-    found = []
-    for one in named.values() if isinstance(named, dict) else [named]:
+    auto_map = settings.get("auto_map") or []
+    references = []
+    for entry in auto_map.values() if isinstance(auto_map, dict) else [auto_map]:
         # A tokenizer's come in pairs, slow and fast, of which one may be missing.
-        for reference in one if isinstance(one, list) else [one]:
+        for reference in entry if isinstance(entry, list) else [entry]:
             if reference is None:
                 continue
             if not isinstance(reference, str) or not CODE.fullmatch(reference):
                 raise files.refused(
                     f"names {reference!r:.100} as its code in {file}; take it from its publisher again"
                 )
-            found.append(reference)
-    return found
+            references.append(reference)
+    return references
 
 
 def _require_pinned(files: ModelFiles, reference: str) -> None:
@@ -366,7 +366,7 @@ def _knows_model(kind: str) -> bool:
     return kind in CONFIG_MAPPING
 
 
-def _knows_tokenizer(named: Any, kind: str) -> bool:
+def _knows_tokenizer(tokenizer_class: Any, kind: str) -> bool:
     """Tell whether transformers takes a tokenizer class of its own, whatever code there is."""
     from transformers.models.auto import tokenization_auto as auto
 
@@ -374,5 +374,5 @@ def _knows_tokenizer(named: Any, kind: str) -> bool:
         kind
     ):
         return True
-    plain = named.removesuffix("Fast") if isinstance(named, str) else ""
+    plain = tokenizer_class.removesuffix("Fast") if isinstance(tokenizer_class, str) else ""
     return any(auto.tokenizer_class_from_name(name) for name in (plain, f"{plain}Fast") if plain)

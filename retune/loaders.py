@@ -83,7 +83,7 @@ def load_classifier(name: str, revision: str | None = None, **options: Any) -> A
 
 
 @contextmanager
-def _reading(name: str | Path, what: str) -> Iterator[None]:
+def _reading(name: str | Path, subject: str) -> Iterator[None]:
     """Turn what transformers says of files that it cannot read into one sentence.
 
     A missing file and a Hub that does not answer stay what they are.
@@ -96,7 +96,7 @@ def _reading(name: str | Path, what: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason is given"
         raise ModelUnreadable(
-            f"the {what} of {name} cannot be read ({type(error).__name__}: {reason:.300}); name a model "
+            f"the {subject} of {name} cannot be read ({type(error).__name__}: {reason:.300}); name a model "
             f"that transformers knows"
         ) from error
 
@@ -172,9 +172,11 @@ def admit(model: "Model", revision: str | None) -> None:
             AutoConfig.register(config.model_type, type(config), exist_ok=True)
         brought = getattr(config, "auto_map", None) or {}
         if reference := brought.get("AutoModelForCausalLM"):
-            made = add_generation_mixin_to_remote_model(_class(reference, model.base, revision))
-            made.config_class = type(config)
-            AutoModelForCausalLM.register(type(config), made, exist_ok=True)
+            model_class = add_generation_mixin_to_remote_model(
+                _class(reference, model.base, revision)
+            )
+            model_class.config_class = type(config)
+            AutoModelForCausalLM.register(type(config), model_class, exist_ok=True)
         tokenizer = type(AutoTokenizer.from_pretrained(model.base, **options))
         if tokenizer.__module__.startswith("transformers_modules."):
             AutoTokenizer.register(type(config), tokenizer, exist_ok=True)
@@ -208,17 +210,17 @@ def strip_code(folder: Path) -> None:
     for path in folder.glob("*.json"):
         if path.name.endswith(".index.json") or path.name == "tokenizer.json":
             continue  # names of tensors, and a vocabulary
-        said = json.loads(path.read_text(encoding="utf-8"))
-        kept = without_code(said)
-        if kept != said:
-            text = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        clean = without_code(settings)
+        if clean != settings:
+            text = json.dumps(clean, indent=2, ensure_ascii=False) + "\n"
             path.write_text(text, encoding="utf-8")
 
 
-def without_code(said: Any) -> Any:
+def without_code(settings: Any) -> Any:
     """Return a configuration without the keys that name code, at whatever depth."""
-    if isinstance(said, dict):
-        return {key: without_code(value) for key, value in said.items() if key not in CODE_KEYS}
-    if isinstance(said, list):
-        return [without_code(value) for value in said]
-    return said
+    if isinstance(settings, dict):
+        return {key: without_code(value) for key, value in settings.items() if key not in CODE_KEYS}
+    if isinstance(settings, list):
+        return [without_code(value) for value in settings]
+    return settings

@@ -42,13 +42,13 @@ def gpus() -> tuple[str, ...]:
 
 
 @lru_cache
-def _nvidia(what: str) -> tuple[str, ...]:
+def _nvidia(field: str) -> tuple[str, ...]:
     """Return what nvidia-smi tells of each GPU; nothing where there is none."""
     program = shutil.which("nvidia-smi")
     if not program:
         return ()
-    query = [program, f"--query-gpu={what}", "--format=csv,noheader"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=False)
+    command = [program, f"--query-gpu={field}", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
     return tuple(listed.stdout.splitlines()) if listed.returncode == 0 else ()
 
 
@@ -80,21 +80,21 @@ def free_memory() -> int:
         limit = int((cgroup / "memory.max").read_text())
         lines = (cgroup / "memory.stat").read_text().splitlines()
         # Cached files count as used too, and make room.
-        held = int(dict(line.split() for line in lines)["anon"])
+        anonymous = int(dict(line.split() for line in lines)["anon"])
     except (OSError, ValueError):  # no container, or "max"
         return available
-    return min(available, limit - held)
+    return min(available, limit - anonymous)
 
 
 def require_machine(recipe: Recipe) -> None:
     """Raise MachineUnfit, before anything is downloaded, if the recipe needs a GPU and none is here."""
     if gpus():
         return
-    needs = {
+    demands = {
         "model.load_in_4bit=false": recipe.model.load_in_4bit,
         "training.optimizer=adamw_torch": recipe.training.optimizer.endswith("8bit"),
     }
-    changes = [change for change, needed in needs.items() if needed]
+    changes = [change for change, needed in demands.items() if needed]
     if changes:
         raise MachineUnfit(
             f"recipe {recipe.name} needs a GPU and none is here (nvidia-smi finds none); run it on a "

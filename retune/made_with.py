@@ -94,8 +94,8 @@ def made_with(stage: str, task: str) -> dict[str, str]:
     files = [file for path in modules.values() for file in data_files(path)]
     code |= {str(file.relative_to(ROOT)): sha256(file) for file in files}
     counting = packages - EXEMPT_PACKAGES.keys()
-    every = counting.union(*(COMPANIONS.get(name, ()) for name in counting))
-    return code | {name: installed(name) for name in sorted(every)}
+    counted = counting.union(*(COMPANIONS.get(name, ()) for name in counting))
+    return code | {name: installed(name) for name in sorted(counted)}
 
 
 def is_module(name: str) -> bool:

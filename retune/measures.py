@@ -122,11 +122,11 @@ def measure(metric: str) -> Measure:
 
 def title(metric: str) -> str:
     """Return a metric in words, with what it was taken of: `exact match (arithmetic)`."""
-    measured = measure(metric)
-    _, _, part = metric.removeprefix(
-        next(n for n, m in MEASURES.items() if m is measured)
-    ).partition("/")
-    return f"{measured.title} ({part})" if part else measured.title
+    entry = measure(metric)
+    _, _, part = metric.removeprefix(next(n for n, m in MEASURES.items() if m is entry)).partition(
+        "/"
+    )
+    return f"{entry.title} ({part})" if part else entry.title
 
 
 def format_bytes(count: float) -> str:

@@ -117,20 +117,20 @@ def _chatml(tokenizer: "PreTrainedTokenizerBase") -> _ChatML | None:
     if not user:
         return None
     *_, call, result = TOOL_PROBE
-    called = (_rendered(tokenizer, TOOL_PROBE) or "").rpartition(call["content"])[2]
-    before, said, after = called.removeprefix(f"{END}\n").partition(result["content"])
-    tool = (before, after) if said else _around("tool")
+    rendering = (_rendered(tokenizer, TOOL_PROBE) or "").rpartition(call["content"])[2]
+    before, content, after = rendering.removeprefix(f"{END}\n").partition(result["content"])
+    tool = (before, after) if content else _around("tool")
     return _ChatML(default, tool)
 
 
 def _agree(chatml: _ChatML, tokenizer: "PreTrainedTokenizerBase", probe: Chat) -> bool:
     """Tell whether both make the same prompt, which the trained answer follows up to `END`."""
     prompt = chatml.prompt(probe)
-    whole = _rendered(tokenizer, [*probe, {"role": "assistant", "content": ANSWER}]) or ""
+    conversation = _rendered(tokenizer, [*probe, {"role": "assistant", "content": ANSWER}]) or ""
     return (
         prompt == _rendered(tokenizer, probe, add_generation_prompt=True)
-        and whole.startswith(prompt)
-        and whole.removeprefix(prompt).partition(ANSWER)[2].startswith(END)
+        and conversation.startswith(prompt)
+        and conversation.removeprefix(prompt).partition(ANSWER)[2].startswith(END)
     )
 
 
@@ -145,8 +145,8 @@ def _writes_content_as_it_is(tokenizer: "PreTrainedTokenizerBase") -> bool:
         return False
     triggers = [text for site in sites for text in site.triggers()]
     # How the answer itself is written is no matter of the prompt.
-    found = [d for d in differences(tokenizer, [*ALWAYS, *triggers]) if d.probe.is_prompt]
-    return all(map(_is_reasoning, found))
+    deviations = [d for d in differences(tokenizer, [*ALWAYS, *triggers]) if d.probe.is_prompt]
+    return all(map(_is_reasoning, deviations))
 
 
 def _is_reasoning(difference: Deviation) -> bool:

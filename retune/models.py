@@ -76,8 +76,8 @@ def _load(
     name: str, revision: str | None, dtype: "torch.dtype", quantization: Any
 ) -> "PreTrainedModel":
     # Even a None would take the place of what the checkpoint says of itself.
-    told = {"quantization_config": quantization} if quantization else {}
-    return load_model(name, revision, dtype=dtype, device_map={"": device()}, **told).eval()
+    options = {"quantization_config": quantization} if quantization else {}
+    return load_model(name, revision, dtype=dtype, device_map={"": device()}, **options).eval()
 
 
 def nf4(dtype: "torch.dtype", storage: "torch.dtype | None" = None) -> Any:
@@ -128,37 +128,37 @@ def with_adapter(base: "PreTrainedModel", adapter: Path, **options: Any) -> Any:
             f"train again"
         )
     tuned = PeftModel.from_pretrained(base, str(adapter), **options).eval()
-    wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False).keys()
+    expected = get_peft_model_state_dict(tuned, save_embedding_layers=False).keys()
     allowed = get_peft_model_state_dict(tuned, save_embedding_layers=True).keys()
     with safe_open(weights, "pt") as file:
         stored = set(file.keys())
-    missing, homeless = wanted - stored, stored - allowed
+    missing, homeless = expected - stored, stored - allowed
     if missing or homeless:
         raise AdapterMismatch(
             f"the adapter in {adapter} does not fit the base model: {len(missing)} of its "
-            f"{len(wanted)} tensors are missing, {len(homeless)} have no place in the model, e.g. "
+            f"{len(expected)} tensors are missing, {len(homeless)} have no place in the model, e.g. "
             f"{min(missing or homeless)}; remove the folder of this train output to train again"
         )
     return tuned
 
 
-def token_ids(rows: Path, most: int, max_length: int) -> list[list[int]]:
-    """Return `input_ids` of the first `most` rows of a Parquet file, each cut to `max_length`."""
+def token_ids(rows: Path, limit: int, max_length: int) -> list[list[int]]:
+    """Return `input_ids` of the first `limit` rows of a Parquet file, each cut to `max_length`."""
     import pyarrow.parquet as pq
 
     column = pq.read_table(rows, columns=["input_ids"])["input_ids"]
-    return [ids[:max_length] for ids in column.slice(0, most).to_pylist()]
+    return [ids[:max_length] for ids in column.slice(0, limit).to_pylist()]
 
 
-def batches(lengths: list[int], most: int) -> Iterator[list[int]]:
+def batches(lengths: list[int], limit: int) -> Iterator[list[int]]:
     """Yield batches of row numbers, the longest rows first, so that little is padding.
 
-    A batch has at most `most` rows and about TOKENS_PER_BATCH tokens.
+    A batch has at most `limit` rows and about TOKENS_PER_BATCH tokens.
     """
     batch: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
         if batch and (
-            len(batch) == most or (len(batch) + 1) * lengths[batch[0]] > TOKENS_PER_BATCH
+            len(batch) == limit or (len(batch) + 1) * lengths[batch[0]] > TOKENS_PER_BATCH
         ):
             yield batch
             batch = []
@@ -173,14 +173,14 @@ def padded(rows: list[list[int]], pad: int, left: bool = False) -> dict[str, "to
 
     longest = max(map(len, rows))
     fill = [[0] * (longest - len(row)) for row in rows]
-    ones = [[1] * len(row) for row in rows]
-    pairs = list(zip(rows, fill, ones, strict=True))
+    row_masks = [[1] * len(row) for row in rows]
+    pairs = list(zip(rows, fill, row_masks, strict=True))
     if left:
         ids = [[pad] * len(gap) + row for row, gap, _ in pairs]
-        mask = [gap + one for _, gap, one in pairs]
+        mask = [gap + row_mask for _, gap, row_mask in pairs]
     else:
         ids = [row + [pad] * len(gap) for row, gap, _ in pairs]
-        mask = [one + gap for _, gap, one in pairs]
+        mask = [row_mask + gap for _, gap, row_mask in pairs]
     return {
         "input_ids": torch.tensor(ids, device=device()),
         "attention_mask": torch.tensor(mask, device=device()),

@@ -80,13 +80,13 @@ def length_histogram(lengths: "np.ndarray", max_length: int, path: Path) -> None
     if not len(lengths):
         return _save(_headlines(*words), path)
     figure, axes = _chart(*words)
-    seen = np.append(lengths, max_length)
-    if seen.max() >= LOG_FROM * seen.min():
+    extent = np.append(lengths, max_length)
+    if extent.max() >= LOG_FROM * extent.min():
         # Binned as logarithms, which are even on this axis.
-        edges, values, cut = _edges(np.log2(seen)), np.log2(lengths), np.log2(max_length)
+        edges, values, cut = _edges(np.log2(extent)), np.log2(lengths), np.log2(max_length)
         _powers_of_two(axes, edges)
     else:
-        edges, values, cut = _edges(seen), lengths, max_length
+        edges, values, cut = _edges(extent), lengths, max_length
         axes.xaxis.set_major_formatter("{x:,.0f}")
     _draw_shares(axes, values, edges, cut, (BLUE, ORANGE))
     _mark(axes, cut, f"cut at {max_length:,} tokens")
@@ -132,8 +132,8 @@ def size_and_quality(points: Sequence[Point], path: Path) -> None:
         (True, BLUE, "o", "ships"),
         (False, ORANGE, "X", "does not ship"),
     ):
-        if some := [point for point in points if point.ships == ships]:
-            x, y = [point.size / 1e9 for point in some], [_above_zero(point) for point in some]
+        if group := [point for point in points if point.ships == ships]:
+            x, y = [point.size / 1e9 for point in group], [_above_zero(point) for point in group]
             axes.scatter(x, y, s=64, color=colour, marker=marker, label=label, zorder=3)
     for number, point in enumerate(sorted(points, key=lambda point: point.size)):
         # On either side of the falling line in turns, so that neighbours' names do not overlap.
@@ -222,8 +222,8 @@ def _reason_words(ranked: list[tuple[int, str]], rows: int) -> tuple[str, str]:
     """Return title and subtitle."""
     if not ranked:
         return f"No flaw was found in {_count(rows, 'row')}", ""
-    most, name = ranked[0]
-    title = f"Most common flaw: {name}, in {_percent(most, rows)} of the rows"
+    count, name = ranked[0]
+    title = f"Most common flaw: {name}, in {_percent(count, rows)} of the rows"
     return title, f"{_count(rows, 'row')}; a row may have several flaws"
 
 

@@ -98,8 +98,8 @@ def check_packages(expected: list[str]) -> MachineCheck:
     if missing or wrong:
         problems = [*wrong, *([f"missing: {', '.join(missing)}"] if missing else [])]
         return MachineCheck("packages", False, "; ".join(problems), fix)
-    shown = ", ".join(f"{name} {version}" for name in SHOWN if (version := _version(name)))
-    return MachineCheck("packages", True, shown)
+    versions = ", ".join(f"{name} {version}" for name in SHOWN if (version := _version(name)))
+    return MachineCheck("packages", True, versions)
 
 
 def check_gpu(torch_version: str) -> MachineCheck:
@@ -223,15 +223,15 @@ def check_sign_in() -> MachineCheck:
     )
 
 
-def check_other_users(others: list[str]) -> MachineCheck:
+def check_other_users(users: list[str]) -> MachineCheck:
     """Where a machine has other users MLflow needs a sign-in too, and a package for that."""
-    if not others:
+    if not users:
         return MachineCheck("other users", True, "none: MLflow's pages need no password")
-    shown = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
+    names = ", ".join(users[:5]) + (" …" if len(users) > 5 else "")
     if find_spec("flask_wtf"):
-        return MachineCheck("other users", True, f"{shown}: MLflow's pages ask for the sign-in")
+        return MachineCheck("other users", True, f"{names}: MLflow's pages ask for the sign-in")
     fix = f"Make the environment anew (`make env`), or `{sys.executable} -m pip install flask-wtf`."
-    return MachineCheck("other users", False, f"{shown}, and MLflow's sign-in lacks flask-wtf", fix)
+    return MachineCheck("other users", False, f"{names}, and MLflow's sign-in lacks flask-wtf", fix)
 
 
 def check_prefect() -> MachineCheck:
@@ -252,20 +252,20 @@ def check_prefect() -> MachineCheck:
 
 
 def _check_prefect_sign_in(url: str, credentials: str | None) -> MachineCheck:
-    shown, private = _without_password(url), f"{url.rstrip('/')}/admin/version"
+    address, private = _without_password(url), f"{url.rstrip('/')}/admin/version"
     without, with_own = status(private), status(private, credentials)
     if without == 200:
         fix = (
             "Start that server with PREFECT_SERVER_API_AUTH_STRING=name:password, and set the same "
             "here as PREFECT_API_AUTH_STRING."
         )
-        state = f"{shown} asks for no sign-in: whoever reaches it runs commands on its workers"
+        state = f"{address} asks for no sign-in: whoever reaches it runs commands on its workers"
         return MachineCheck("Prefect", None, state, fix)
     if with_own == 200:
-        return MachineCheck("Prefect", True, f"{shown}, with a sign-in")
+        return MachineCheck("Prefect", True, f"{address}, with a sign-in")
     refusal = "does not take PREFECT_API_AUTH_STRING" if credentials else "asks for a sign-in"
     fix = "Set PREFECT_API_AUTH_STRING to what that server has as PREFECT_SERVER_API_AUTH_STRING."
-    return MachineCheck("Prefect", False, f"{shown} {refusal} (HTTP {with_own})", fix)
+    return MachineCheck("Prefect", False, f"{address} {refusal} (HTTP {with_own})", fix)
 
 
 def check_mlflow() -> MachineCheck:
@@ -276,15 +276,15 @@ def check_mlflow() -> MachineCheck:
 
 
 def _check_server(name: str, url: str, fix: str) -> MachineCheck:
-    shown = _without_password(url)
+    address = _without_password(url)
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=PATIENCE):
-            return MachineCheck(name, True, shown)
+            return MachineCheck(name, True, address)
     except urllib.error.HTTPError as error:  # it is there, and wants a sign-in, say
-        return MachineCheck(name, None, f"{shown} answers with HTTP {error.code}", fix)
+        return MachineCheck(name, None, f"{address} answers with HTTP {error.code}", fix)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        return MachineCheck(name, False, f"{shown} does not answer ({reason})", fix)
+        return MachineCheck(name, False, f"{address} does not answer ({reason})", fix)
 
 
 def _without_password(url: str) -> str:

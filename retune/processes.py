@@ -25,14 +25,14 @@ def is_gone(process: str) -> bool:
 
 def running(process: str) -> psutil.Process | None:
     """Return the process if it runs on this host, else None."""
-    host, pid, began = process.rsplit(" ", 2)
+    host, pid, created = process.rsplit(" ", 2)
     if host != socket.gethostname():
         return None
     try:
-        found = psutil.Process(int(pid))
+        candidate = psutil.Process(int(pid))
         # Ids are used again; the clock may have been set by a second or two.
-        same = abs(found.create_time() - float(began)) <= CLOCK_ERROR
-        return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+        same_start = abs(candidate.create_time() - float(created)) <= CLOCK_ERROR
+        return candidate if same_start and candidate.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
 
@@ -43,7 +43,7 @@ def listens(process: psutil.Process, port: int) -> bool:
         family = [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return False
-    return any(_has_port(one, port) for one in family)
+    return any(_has_port(member, port) for member in family)
 
 
 def _has_port(process: psutil.Process, port: int) -> bool:

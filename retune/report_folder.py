@@ -76,15 +76,15 @@ def require_ours(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise NotOurs(f"{folder} is not a folder; name another with --out")
-    found = _files(folder)
-    if found and not is_marked(folder):
+    files = _files(folder)
+    if files and not is_marked(folder):
         raise NotOurs(
             f"{folder} is not empty and no report of retune's; name a new or empty folder with --out"
         )
-    links = {name for name in found if (folder / name).is_symlink()}  # a report has none
-    if others := sorted(found - _listing(folder).files | links):
+    links = {name for name in files if (folder / name).is_symlink()}  # a report has none
+    if foreign := sorted(files - _listing(folder).files | links):
         raise NotOurs(
-            f"{folder} holds {others[0]!r:.80}, which is not of retune's report there; move it away, "
+            f"{folder} holds {foreign[0]!r:.80}, which is not of retune's report there; move it away, "
             f"or name another folder with --out"
         )
 
@@ -108,13 +108,13 @@ def _move_in(folder: Path, of: str) -> None:
 
 def _files(folder: Path) -> frozenset[str]:
     """Return all files and links below `folder` but for the marker and what is under construction."""
-    found = set()
+    names = set()
     for path, folders, files in os.walk(folder):
-        here = Path(path)
-        links = [name for name in folders if (here / name).is_symlink()]
-        found |= {str((here / name).relative_to(folder)) for name in (*files, *links)}
+        parent = Path(path)
+        links = [name for name in folders if (parent / name).is_symlink()]
+        names |= {str((parent / name).relative_to(folder)) for name in (*files, *links)}
     return frozenset(
-        name for name in found if name != MARKER and not name.startswith(f"{PARTIAL}/")
+        name for name in names if name != MARKER and not name.startswith(f"{PARTIAL}/")
     )
 
 

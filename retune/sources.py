@@ -161,8 +161,8 @@ def _version(path: Path) -> str:
     if not path.is_dir():
         return f"sha256:{sha256(path)}"
     listing = _listing(path)
-    known, version = _hashed.get(path, ({}, ""))
-    if not version or known != listing:
+    former, version = _hashed.get(path, ({}, ""))
+    if not version or former != listing:
         version = f"sha256:{sha256(path)}"
         # As it was before: what changed while it was hashed is seen next time.
         _hashed[path] = listing, version

@@ -112,15 +112,15 @@ class Run(BaseModel):
         label = (
             re.sub(r"[^\w-]", "-", Path(name).name)[:100] or "base"
         )  # MLflow refuses . / : and others
-        own = {"retune.pin": pin, "retune.source": f"{name}@{commit}" if commit else name}
-        known = client().search_logged_models(
+        tags = {"retune.pin": pin, "retune.source": f"{name}@{commit}" if commit else name}
+        models = client().search_logged_models(
             [self.experiment_id], f"tags.`retune.pin` = '{pin}' AND name = '{label}'", max_results=1
         )
-        if known:
-            model_id = known[0].model_id
+        if models:
+            model_id = models[0].model_id
         else:
             model = client().create_logged_model(
-                self.experiment_id, label, tags=own, model_type="base model"
+                self.experiment_id, label, tags=tags, model_type="base model"
             )
             model_id = client().finalize_logged_model(model.model_id, "READY").model_id
         client().log_inputs(self.id, models=[LoggedModelInput(model_id)])
@@ -193,12 +193,12 @@ class Run(BaseModel):
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         versions = client().search_model_versions(f"name = '{name}'")
-        found = next(
+        existing = next(
             # An older version has the URL itself as its source.
             (old for old in versions if source in (old.tags.get(SOURCE_TAG), old.source)),
             None,
         )
-        version = found or client().create_model_version(
+        version = existing or client().create_model_version(
             name, f"runs:/{self.id}/publish", self.id, tags={**tags, SOURCE_TAG: source}
         )
         client().set_registered_model_alias(name, CHAMPION, version.version)
@@ -214,13 +214,13 @@ class Run(BaseModel):
 
     def _start_child(self, name: str, started: datetime) -> Self:
         """Return the child run called `name`: a run that is continued has some already."""
-        there = client().search_runs(
+        children = client().search_runs(
             [self.experiment_id],
             f"tags.`mlflow.parentRunId` = '{self.id}' AND attributes.run_name = '{name}'",
         )
         run = (
-            there[0]
-            if there
+            children[0]
+            if children
             else client().create_run(
                 self.experiment_id,
                 start_time=round(started.timestamp() * 1000),
@@ -292,7 +292,7 @@ def start_run(
     `plan` identifies all that the run would make: if a run of this plan lost its process (`kill -9`,
     a power cut), that run is opened again, and its curves continue where they were.
     """
-    own = dict(tags) | {"retune.process": this_process(), "retune.plan": plan or ""}
+    run_tags = dict(tags) | {"retune.process": this_process(), "retune.plan": plan or ""}
     experiment_id = _experiment(_experiment_name(recipe))
     info = (_lost_run(experiment_id, plan) if plan else None) or client().create_run(
         experiment_id, run_name=name
@@ -305,7 +305,7 @@ def start_run(
     )
     status = "FINISHED"
     try:
-        run.set_tags(own)
+        run.set_tags(run_tags)
         run._log_params(flat(recipe))
         yield run
     except BaseException as error:
@@ -318,12 +318,12 @@ def start_run(
 
 def _lost_run(experiment_id: str, plan: str) -> "RunInfo | None":
     """Return the newest run of `plan` that is open although the process that ran it is gone."""
-    found = client().search_runs(
+    runs = client().search_runs(
         [experiment_id],
         f"attributes.status = 'RUNNING' AND tags.`retune.plan` = '{plan}'",
         order_by=["attributes.start_time DESC"],
     )
-    return next((r.info for r in found if is_gone(r.data.tags["retune.process"])), None)
+    return next((r.info for r in runs if is_gone(r.data.tags["retune.process"])), None)
 
 
 @contextmanager
@@ -350,11 +350,11 @@ def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
     store = tracking_uri()
     if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).is_file():
         return None  # looking must not make one
-    found = client().get_experiment_by_name(_experiment_name(recipe))
-    if not found:
+    experiment = client().get_experiment_by_name(_experiment_name(recipe))
+    if not experiment:
         return None
     runs = client().search_runs(
-        [found.experiment_id],
+        [experiment.experiment_id],
         f"tags.`retune.gate` = 'passed' AND tags.`retune.dataset` != '{dataset_pin}'",
         max_results=1,
         order_by=["attributes.start_time DESC"],
@@ -391,9 +391,9 @@ def _experiment_name(recipe: Recipe) -> str:
 
 
 def _experiment(name: str) -> str:
-    found = client().get_experiment_by_name(name)
-    if found:
-        return found.experiment_id
+    experiment = client().get_experiment_by_name(name)
+    if experiment:
+        return experiment.experiment_id
     # A server stores artifacts where it was told to; the embedded default needs a folder.
     local = None if os.environ.get("MLFLOW_TRACKING_URI") else (home() / "mlartifacts").as_uri()
     return client().create_experiment(name, artifact_location=local)

@@ -85,9 +85,9 @@ def mark(folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not is_marked(folder.resolve()):
-        if found := next(folder.iterdir(), None):
+        if entry := next(folder.iterdir(), None):
             raise NotOurs(
-                f"{folder} holds {found.name!r:.80}, which retune did not make; name another folder"
+                f"{folder} holds {entry.name!r:.80}, which retune did not make; name another folder"
             )
         (folder / MARKER).touch()
     return folder
@@ -108,7 +108,7 @@ def remove(path: Path) -> None:
         return
     # The way to it is resolved, so that neither `..` nor a link leads out of the marked folder.
     place = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
-    if any(kept.is_relative_to(place) for kept in (home().resolve(), _users_home())):
+    if any(protected.is_relative_to(place) for protected in (home().resolve(), _users_home())):
         raise NotOurs(f"{path} is not removed: {place} holds more than retune made")
     if not any(map(is_marked, (place, *place.parents))):
         raise NotOurs(f"{path} is not removed: retune did not make it ({MARKER} is not there)")
@@ -288,13 +288,13 @@ def no_space_left(folder: Path, error: OSError) -> NoSpaceLeft:
     )
 
 
-def require_space(folder: Path, count: int, what: str, setting: str) -> None:
+def require_space(folder: Path, count: int, subject: str, setting: str) -> None:
     """Raise NoSpaceLeft unless `count` bytes are free in `folder`; `setting` would make it less."""
     free = shutil.disk_usage(folder).free
     if count > free:
         raise NoSpaceLeft(
             errno.ENOSPC,
-            f"{what} takes {format_bytes(count)}, {format_bytes(free)} are free in {folder}: free some, "
+            f"{subject} takes {format_bytes(count)}, {format_bytes(free)} are free in {folder}: free some, "
             f"set RETUNE_HOME to a folder on a larger disk, or lower {setting}",
         )
 
@@ -326,8 +326,8 @@ def sha256(path: Path) -> str:
 
 def files_in(folder: Path) -> dict[str, Path]:
     """Return what is below a folder by its path there, in order, but for what is hidden."""
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
-    return {name: path for name, path in found.items() if "/." not in f"/{name}"}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    return {name: path for name, path in files.items() if "/." not in f"/{name}"}
 
 
 def size(path: Path) -> int:

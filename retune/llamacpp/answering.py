@@ -84,8 +84,10 @@ def answers(
         ThreadPoolExecutor(AT_A_TIME) as pool,
         serving(options, AnsweringFailed, seconds, memory) as server,
     ):
-        given = list(pool.map(lambda messages: answer(server, messages, max_tokens), conversations))
-        return Answered(given, speed(server, conversations[0], max_tokens))
+        replies = list(
+            pool.map(lambda messages: answer(server, messages, max_tokens), conversations)
+        )
+        return Answered(replies, speed(server, conversations[0], max_tokens))
 
 
 def require_chat_template(gguf: Path) -> None:
@@ -98,8 +100,8 @@ def require_chat_template(gguf: Path) -> None:
 
 def answer(server: Server, messages: list[dict], max_tokens: int) -> Answer:
     """Return the server's answer to `messages`."""
-    given = reply(server, messages, max_tokens)
-    choice, usage = given["choices"][0], given["usage"]
+    response = reply(server, messages, max_tokens)
+    choice, usage = response["choices"][0], response["usage"]
     return Answer(
         text=choice["message"]["content"],
         finish_reason=choice["finish_reason"],
@@ -118,8 +120,8 @@ def speed(server: Server, messages: list[dict], max_tokens: int) -> float:
 def reply(server: Server, messages: list[dict], max_tokens: int, **options: Any) -> dict[str, Any]:
     """Return the server's whole reply to `messages`, in the form of OpenAI's chat API."""
     # A prompt cache would make an answer depend on which ones came before.
-    how = {"max_tokens": max_tokens, "temperature": 0, "cache_prompt": False}
-    return server.post("/v1/chat/completions", {"messages": messages, **how, **options})
+    settings = {"max_tokens": max_tokens, "temperature": 0, "cache_prompt": False}
+    return server.post("/v1/chat/completions", {"messages": messages, **settings, **options})
 
 
 def longest_prompt(gguf: Path, conversations: Sequence[list[dict]]) -> int:

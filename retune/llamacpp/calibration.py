@@ -19,10 +19,10 @@ def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> 
     """
     existing(gguf, "the GGUF to calibrate")
     existing(text, "the text to calibrate on")
-    how = ["-c", str(context), "-t", str(threads), "--no-ppl", "--no-escape", "--parse-special"]
+    options = ["-c", str(context), "-t", str(threads), "--no-ppl", "--no-escape", "--parse-special"]
     # The text's name is written into the matrix, and from there into every file made with it.
     program = locate().program("llama-imatrix")
-    command: list[str | Path] = [program, "-m", gguf.absolute(), "-f", text.name, *how]
+    command: list[str | Path] = [program, "-m", gguf.absolute(), "-f", text.name, *options]
     with appearing_whole(out) as partial:
         try:
             command += ["-o", partial.absolute()]

@@ -128,8 +128,8 @@ def complete(model_dir: Path, overlay: Path, facts: dict[str, Any]) -> None:
         if path.is_file() and path.suffix in LINKED and path.name not in settings:
             (overlay / path.name).symlink_to(path.absolute())
     for name, more in settings.items():
-        given = without_code(json.loads((model_dir / name).read_text()))
-        (overlay / name).write_text(json.dumps({**given, **more}))
+        content = without_code(json.loads((model_dir / name).read_text()))
+        (overlay / name).write_text(json.dumps({**content, **more}))
 
 
 def name_pre_tokenizer_by_structure(structure: dict[str, Any]) -> None:

@@ -59,16 +59,16 @@ def locate() -> LlamaCpp:
 
     Raises LlamaCppNotFound.
     """
-    if named := os.environ.get("RETUNE_LLAMACPP"):
-        root = Path(named)
+    if folder := os.environ.get("RETUNE_LLAMACPP"):
+        root = Path(folder)
         if not (root / "build.json").is_file():
             raise LlamaCppNotFound(
-                f"RETUNE_LLAMACPP is {named}, which holds no build.json: name a folder made by"
+                f"RETUNE_LLAMACPP is {folder}, which holds no build.json: name a folder made by"
                 f" `{BUILD}`, or unset it"
             )
         if not _fits(root):
             raise LlamaCppNotFound(
-                f"RETUNE_LLAMACPP is {named}, which is for another machine or an older retune:"
+                f"RETUNE_LLAMACPP is {folder}, which is for another machine or an older retune:"
                 f" run `{BUILD}`, or unset it"
             )
         return _installed(root)
@@ -93,5 +93,5 @@ def _record(root: Path) -> dict[str, str]:
 def _fits(root: Path) -> bool:
     """Tell whether the build is for this kind of machine and has every program of PROGRAMS."""
     record = _record(root)
-    here = (record["platform"], record["machine"]) == (sys.platform, platform.machine())
-    return here and all((root / "bin" / name).is_file() for name in PROGRAMS)
+    same_machine = (record["platform"], record["machine"]) == (sys.platform, platform.machine())
+    return same_machine and all((root / "bin" / name).is_file() for name in PROGRAMS)

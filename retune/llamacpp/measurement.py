@@ -106,17 +106,17 @@ def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergen
     LlamaCppFailed (if the weights are broken, too).
     """
     existing(logits, "the file of logits to compare with")
-    kept = KeptLogits.read(logits)
+    reference = KeptLogits.read(logits)
     # llama-perplexity would print an error, continue, and compare different things.
-    if kept.context != context:
+    if reference.context != context:
         raise ValueError(
-            f"{logits} was kept with a context of {kept.context}, not {context}: use the same"
+            f"{logits} was kept with a context of {reference.context}, not {context}: use the same"
         )
     base: list[str | Path] = ["--kl-divergence-base", logits]
     base += ["--kl-divergence", "--check-tensors"]
     done = _measure(gguf, base, context, threads)
-    found = dict(re.findall(rf"^ *(\S[^:\n]*?) *: +{NUMBER}", done.stdout, re.MULTILINE))
-    values = {" ".join(name.split()): float(value) for name, value in found.items()}
+    figures = dict(re.findall(rf"^ *(\S[^:\n]*?) *: +{NUMBER}", done.stdout, re.MULTILINE))
+    values = {" ".join(name.split()): float(value) for name, value in figures.items()}
     if not all(math.isfinite(values.get(name, 0)) for name in ("Mean KLD", "Mean PPL(Q)")):
         raise LlamaCppFailed(f"the perplexity of {gguf} is no number: its weights are broken")
     try:
@@ -139,15 +139,15 @@ def scored(context: int) -> int:
 
 def _measure(
     gguf: Path,
-    what: list[str | Path],
+    arguments: list[str | Path],
     context: int,
     threads: int,
     writes_to: Path | None = None,
 ) -> Finished:
     existing(gguf, "the GGUF to measure")
     program = locate().program("llama-perplexity")
-    how = ["-c", str(context), "-t", str(threads), "--no-escape"]
-    return run([program, "-m", gguf, *how, *what], writes_to=writes_to)
+    options = ["-c", str(context), "-t", str(threads), "--no-escape"]
+    return run([program, "-m", gguf, *options, *arguments], writes_to=writes_to)
 
 
 def check_text_length(printed: str, text: Path, context: int) -> None:
@@ -159,12 +159,12 @@ def check_text_length(printed: str, text: Path, context: int) -> None:
         )
 
 
-def check_enough(kept: KeptLogits, text: Path) -> None:
+def check_enough(logits: KeptLogits, text: Path) -> None:
     """Raise TextTooShort if too few tokens of `text` are scored to compare another model on them."""
-    tokens = kept.chunks * scored(kept.context)
+    tokens = logits.chunks * scored(logits.context)
     if tokens < FEWEST_SCORED:
         raise TextTooShort(
-            f"{text} has only {tokens} tokens that are scored with a context of {kept.context},"
+            f"{text} has only {tokens} tokens that are scored with a context of {logits.context},"
             f" {FEWEST_SCORED} are needed to compare: use a longer text"
         )
 

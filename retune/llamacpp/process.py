@@ -81,18 +81,18 @@ def failed(
 ) -> LlamaCppFailed:
     """Return the exception for a program that ended with `status`: `failure`, or LlamaCppStopped if
     that was not its own doing."""
-    how = f"failed with status {status}"
+    ending = f"failed with status {status}"
     if status < 0:
-        how = f"was killed by {signal.Signals(-status).name}"
+        ending = f"was killed by {signal.Signals(-status).name}"
         if status == -signal.SIGKILL:
-            how += " (was memory short?)"
+            ending += " (was memory short?)"
     kind = LlamaCppStopped if -status in FROM_OUTSIDE else blamed(printed.stderr, failure)
-    return kind(f"{program} {how}: {last_lines(printed)}")
+    return kind(f"{program} {ending}: {last_lines(printed)}")
 
 
-def blamed(said: str, failure: type[LlamaCppFailed]) -> type[LlamaCppFailed]:
-    """Return LlamaCppStopped if what a program `said` tells that memory was short, else `failure`."""
-    return LlamaCppStopped if MEMORY_SHORT.search(said) else failure
+def blamed(output: str, failure: type[LlamaCppFailed]) -> type[LlamaCppFailed]:
+    """Return LlamaCppStopped if a program's `output` tells that memory was short, else `failure`."""
+    return LlamaCppStopped if MEMORY_SHORT.search(output) else failure
 
 
 def environment() -> dict[str, str]:
@@ -126,8 +126,8 @@ def appearing_whole(out: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def existing(path: Path, what: str) -> Path:
-    """Return `path`, or raise FileNotFoundError that names it and `what` it should have been."""
+def existing(path: Path, subject: str) -> Path:
+    """Return `path`, or raise FileNotFoundError that names it and the `subject` that it should have been."""
     if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, f"{what} does not exist", str(path))
+        raise FileNotFoundError(errno.ENOENT, f"{subject} does not exist", str(path))
     return path

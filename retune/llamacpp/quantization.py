@@ -46,10 +46,10 @@ def quantized_size(source: Path, method: str) -> int:
     _require_known(method)
     existing(source, "the GGUF to quantize")
     done = run([locate().program("llama-quantize"), "--dry-run", source, method.upper()])
-    found = FINAL_SIZE.search(done.stderr + done.stdout)
-    if not found:
+    size = FINAL_SIZE.search(done.stderr + done.stdout)
+    if not size:
         raise LlamaCppFailed(f"llama-quantize gave no size for {method}: {last_lines(done)}")
-    return round(float(found[1]) * 2**20)
+    return round(float(size[1]) * 2**20)
 
 
 def _require_known(method: str) -> None:

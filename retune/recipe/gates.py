@@ -42,7 +42,9 @@ class Gates(Section):
 
     @field_validator("severities")
     @classmethod
-    def _gates_are_known(cls, named: dict[str, Severity]) -> dict[str, Severity]:
-        known = [f"{gate}.{name}" for gate, names in EXPECTATIONS.items() for name in names]
-        all_known([key for key in named if not is_known(key)], known, "an expectation of a gate")
-        return named
+    def _gates_are_known(cls, severities: dict[str, Severity]) -> dict[str, Severity]:
+        allowed = [f"{gate}.{name}" for gate, names in EXPECTATIONS.items() for name in names]
+        all_known(
+            [key for key in severities if not is_known(key)], allowed, "an expectation of a gate"
+        )
+        return severities

@@ -10,28 +10,30 @@ from retune.recipe.section import hint, shown
 def explain(recipe: type[BaseModel], problem: Any) -> str:
     """One line for one pydantic error: where, what was wrong, the value seen, what to change."""
     path = ".".join(f"{part!s:.80}" for part in problem["loc"]) or "recipe"
-    where = path if path.isprintable() else repr(path)  # a key may be anything
+    place = path if path.isprintable() else repr(path)  # a key may be anything
     if problem["type"] == "extra_forbidden":
         section = _section_at(recipe, problem["loc"][:-1])
-        known = section.model_fields if section else ()
-        return f"unknown key {path!r}{hint(str(problem['loc'][-1])[:80], known)}"
+        fields = section.model_fields if section else ()
+        return f"unknown key {path!r}{hint(str(problem['loc'][-1])[:80], fields)}"
     if problem["type"] == "missing":
-        return f"{where} is missing; add it"
+        return f"{place} is missing; add it"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{where}: {message} (got {shown(problem['input'])}){_quoting(problem)}"
+    return f"{place}: {message} (got {shown(problem['input'])}){_quoting(problem)}"
 
 
 def _section_at(recipe: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
     """Return the section that stands at `path`, by way of lists and of sections by name."""
-    found: Any = recipe
+    annotation: Any = recipe
     for part in path:
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            found = found.model_fields[part].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            annotation = annotation.model_fields[part].annotation
         else:  # what one entry of a list, or of a section of names, is
-            found = get_args(found)[-1]
-        if None.__class__ in get_args(found):
-            found = next(arg for arg in get_args(found) if arg is not None.__class__)
-    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+            annotation = get_args(annotation)[-1]
+        if None.__class__ in get_args(annotation):
+            annotation = next(arg for arg in get_args(annotation) if arg is not None.__class__)
+    return (
+        annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    )
 
 
 def _quoting(problem: Any) -> str:

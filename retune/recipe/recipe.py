@@ -94,13 +94,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _makes_what_it_publishes(self) -> Self:
-        makes = self._makes()
+        artifacts = self._makes()
         for artifact in self.publishing.artifacts or ():
-            if artifact not in makes:
+            if artifact not in artifacts:
                 raise ValueError(
                     f"publishing.artifacts: {artifact} is not made with training.method="
                     f"{self.training.method} and merging.save_method={self.merging.save_method}; "
-                    f"change these, or name only {', '.join(makes)}"
+                    f"change these, or name only {', '.join(artifacts)}"
                 )
         return self
 
@@ -119,5 +119,5 @@ class Recipe(Section):
         except ValidationError as error:
             lines = [explain(cls, problem) for problem in error.errors()]
             more = [f"and {len(lines) - MOST_LINES:,} more mistakes"] if lines[MOST_LINES:] else []
-            said = [f"{origin}: {line}" for line in (*lines[:MOST_LINES], *more)]
-            raise RecipeError("\n".join(said)) from None
+            messages = [f"{origin}: {line}" for line in (*lines[:MOST_LINES], *more)]
+            raise RecipeError("\n".join(messages)) from None

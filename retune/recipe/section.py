@@ -30,8 +30,8 @@ def _in_home(name: str) -> str:
     usual, moved = Path(".retune").absolute(), home()
     if moved == usual or not name.startswith(".retune/"):
         return name
-    there = moved / name.removeprefix(".retune/")
-    return str(there) if there.exists() else name
+    target = moved / name.removeprefix(".retune/")
+    return str(target) if target.exists() else name
 
 
 Source = Annotated[Line, AfterValidator(_in_home)]  # a Hub id or a path
@@ -62,8 +62,8 @@ class Section(BaseModel):
         """Refuse control characters, which no path, name or sentence has and some libraries cut at."""
         texts = value if isinstance(value, tuple | dict) else (value,)
         for text in texts:
-            if isinstance(text, str) and (found := _UNREADABLE.search(text)):
-                raise ValueError(f"holds the character {found[0]!a}; remove it")
+            if isinstance(text, str) and (match := _UNREADABLE.search(text)):
+                raise ValueError(f"holds the character {match[0]!a}; remove it")
         return value
 
 
@@ -76,18 +76,20 @@ def _kinds(annotation: Any) -> set[Any]:
     return {annotation}
 
 
-def hint(word: str, known: Any) -> str:
-    close = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.7)
+def hint(word: str, choices: Any) -> str:
+    close = get_close_matches(str(word), [str(k) for k in choices], n=1, cutoff=0.7)
     return (
-        f"; did you mean {close[0]!r}?" if close else f"; use one of: {', '.join(map(str, known))}"
+        f"; did you mean {close[0]!r}?"
+        if close
+        else f"; use one of: {', '.join(map(str, choices))}"
     )
 
 
-def all_known(named: Any, known: Any, kind: str) -> Any:
-    for name in named:
-        if name not in known:
-            raise ValueError(f"{shown(name)} is not {kind}{hint(str(name)[:80], known)}")
-    return named
+def all_known(names: Any, allowed: Any, kind: str) -> Any:
+    for name in names:
+        if name not in allowed:
+            raise ValueError(f"{shown(name)} is not {kind}{hint(str(name)[:80], allowed)}")
+    return names
 
 
 def shown(value: Any) -> str:

@@ -263,13 +263,13 @@ class Validation(Section):
 
     @field_validator("keep")
     @classmethod
-    def _flaws_are_known(cls, named: Any) -> Any:
-        return all_known(named, FLAWS, "a flaw of a row")
+    def _flaws_are_known(cls, names: Any) -> Any:
+        return all_known(names, FLAWS, "a flaw of a row")
 
     @field_validator("severities")
     @classmethod
-    def _expectations_are_known(cls, named: dict[str, Severity]) -> dict[str, Severity]:
-        return all_known(named, [*FLAWS, *DATASET_EXPECTATIONS], "an expectation")
+    def _expectations_are_known(cls, severities: dict[str, Severity]) -> dict[str, Severity]:
+        return all_known(severities, [*FLAWS, *DATASET_EXPECTATIONS], "an expectation")
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:

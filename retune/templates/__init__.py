@@ -91,11 +91,11 @@ def outcomes(
         "tools": tools,
         "names": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
     }
-    found: list[str | Refusal] = []
+    results: list[str | Refusal] = []
     with rendering():
         for part in _parts(chats):
-            found += _child.rendered(request, part)
-    return found
+            results += _child.rendered(request, part)
+    return results
 
 
 def render(
@@ -105,11 +105,11 @@ def render(
     add_generation_prompt: bool = False,
 ) -> list[str]:
     """Return each conversation as text; raises TemplateRefused at the first that has none."""
-    found = outcomes(tokenizer, chats, add_generation_prompt=add_generation_prompt)
-    for number, outcome in enumerate(found):
+    results = outcomes(tokenizer, chats, add_generation_prompt=add_generation_prompt)
+    for number, outcome in enumerate(results):
         if isinstance(outcome, Refusal):
             raise TemplateRefused(number, outcome.words)
-    return [outcome for outcome in found if isinstance(outcome, str)]
+    return [outcome for outcome in results if isinstance(outcome, str)]
 
 
 def examined(tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, Any]] | Refusal:
@@ -139,12 +139,12 @@ def _parts(chats: Sequence[Chat]) -> Iterator[list[str]]:
     part: list[str] = []
     size = 0
     for chat in chats:
-        written = json.dumps(chat)
-        if part and size + len(written) > REQUEST_BYTES:
+        encoded = json.dumps(chat)
+        if part and size + len(encoded) > REQUEST_BYTES:
             yield part
             part, size = [], 0
-        part.append(written)
-        size += len(written)
+        part.append(encoded)
+        size += len(encoded)
     if part:
         yield part
 
@@ -251,9 +251,9 @@ class _Child:
             return _Died(
                 f"conversations together take more than {seconds:.3g} s of processor time", number=0
             )
-        where = "a conversation takes" if number >= 0 else "reading it takes"
+        subject = "a conversation takes" if number >= 0 else "reading it takes"
         if code == -signal.SIGPROF:
-            words = f"{where} more than {SECONDS:g} s of processor time"
+            words = f"{subject} more than {SECONDS:g} s of processor time"
         elif code < 0:
             words = f"its rendering was ended by {signal.Signals(-code).name}"
         else:

@@ -39,9 +39,9 @@ class Clock:
 
     def start(self, number: int) -> None:
         """Begin the work on one conversation."""
-        left = self._end - time.process_time()
-        PROGRESS.pack_into(self._shared, 0, number, left < self._one)
-        signal.setitimer(signal.ITIMER_PROF, max(min(left, self._one), 1e-6))
+        remaining = self._end - time.process_time()
+        PROGRESS.pack_into(self._shared, 0, number, remaining < self._one)
+        signal.setitimer(signal.ITIMER_PROF, max(min(remaining, self._one), 1e-6))
 
     @staticmethod
     def stop() -> None:
@@ -75,10 +75,10 @@ def transformers_compiler() -> Callable[[str], Any]:
     Its file is loaded with stand-ins for its two neighbours: they bring 800 modules and take a
     second or more, for nothing that a template sees.
     """
-    found = find_spec("transformers")
-    assert found is not None
-    assert found.submodule_search_locations
-    file = Path(found.submodule_search_locations[0], "utils", "chat_template_utils.py")
+    package = find_spec("transformers")
+    assert package is not None
+    assert package.submodule_search_locations
+    file = Path(package.submodule_search_locations[0], "utils", "chat_template_utils.py")
     available = {"is_jinja_available": True, "is_torch_available": False}
     available["is_vision_available"] = False
     stand_ins: dict[str, dict[str, Any]] = {
@@ -138,9 +138,9 @@ def texts(
 def require_text(text: str, chat: Any, request: dict[str, Any]) -> None:
     """Raise ValueError for a rendering that is no text, or far longer than its conversation."""
     if len(text) > request["output_free"]:
-        most = request["output_free"] + request["output_times"] * len(json.dumps(chat))
-        if len(text) > most:
-            raise ValueError(f"it makes {len(text):,} characters of it; {most:,} are the most")
+        longest = request["output_free"] + request["output_times"] * len(json.dumps(chat))
+        if len(text) > longest:
+            raise ValueError(f"it makes {len(text):,} characters of it; {longest:,} are the most")
     text.encode()  # a lone surrogate is no character
 
 
@@ -161,8 +161,8 @@ def words_of(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "RecursionError: it nests too deeply"
     line = getattr(error, "lineno", None)
-    said = repr(str(error)[:WORDS])[1:-1]
-    return f"{type(error).__name__}: {said}" + (f" (line {line})" if line else "")
+    message = repr(str(error)[:WORDS])[1:-1]
+    return f"{type(error).__name__}: {message}" + (f" (line {line})" if line else "")
 
 
 if __name__ == "__main__":

@@ -62,11 +62,11 @@ def sites(template: str) -> list[dict[str, Any]]:
     Raises whatever Jinja does for a template that it cannot read.
     """
     tree = _environment().parse(template)
-    found: dict[int, dict[str, Any]] = {}
+    by_line: dict[int, dict[str, Any]] = {}
     lines = template.split("\n")
     for line, kind, expression, flow in _Flow(tree).sites():
         literals = flow.literals(expression)
-        site = found.setdefault(
+        site = by_line.setdefault(
             line,
             {
                 "line": line,
@@ -80,7 +80,7 @@ def sites(template: str) -> list[dict[str, Any]]:
         site["is_opaque"] |= kind == "condition" and flow.is_opaque(expression)
         new = [literal for literal in literals if literal not in site["literals"]]
         site["literals"] += new[: MOST_LITERALS - len(site["literals"])]
-    return [found[line] for line in sorted(found)][:MOST_SITES]
+    return [by_line[line] for line in sorted(by_line)][:MOST_SITES]
 
 
 def _excerpt(line: str, literals: list[Any]) -> str:
@@ -150,10 +150,10 @@ class _Flow:
 
     def literals(self, expression: nodes.Expr) -> list[Any]:
         """Return the texts and numbers in an expression, and those of the names in it."""
-        found = _values(expression)
+        values = _values(expression)
         for name in expression.find_all(nodes.Name):
-            found += self._constants.get(name.name, [])
-        return list(dict.fromkeys(found))
+            values += self._constants.get(name.name, [])
+        return list(dict.fromkeys(values))
 
     def _learnt(self) -> bool:
         before = dict(self._levels)
@@ -161,8 +161,8 @@ class _Flow:
             if isinstance(node, nodes.Assign):
                 self._assign(node.target, node.node)
             elif isinstance(node, nodes.AssignBlock):
-                written = [part for out in node.find_all(nodes.Output) for part in out.nodes]
-                self._raise(node.target, self._most(written))
+                parts = [part for out in node.find_all(nodes.Output) for part in out.nodes]
+                self._raise(node.target, self._highest(parts))
             elif isinstance(node, nodes.For):
                 self._raise(node.target, self._level(node.iter))
             elif isinstance(node.node, nodes.Name) and node.node.name in self._macros:
@@ -182,8 +182,8 @@ class _Flow:
             self._raise(target, self._level(value))
 
     def _pass(self, macro: nodes.Macro, call: nodes.Call) -> None:
-        for parameter, given in zip(macro.args, call.args, strict=False):
-            self._learn(parameter.name, self._level(given))
+        for parameter, argument in zip(macro.args, call.args, strict=False):
+            self._learn(parameter.name, self._level(argument))
         for pair in call.kwargs:
             self._learn(pair.key, self._level(pair.value))
 
@@ -199,7 +199,7 @@ class _Flow:
     def _learn(self, name: Any, level: int) -> None:
         self._levels[name] = max(level, self._levels.get(name, CLEAN))
 
-    def _most(self, expressions: Any) -> int:
+    def _highest(self, expressions: Any) -> int:
         return max((self._level(expression) for expression in expressions), default=CLEAN)
 
     def _level(self, node: Any) -> int:
@@ -213,31 +213,31 @@ class _Flow:
         if isinstance(node, nodes.Filter):
             return self._of_filter(node)
         if isinstance(node, nodes.Test):
-            within = max(self._level(node.node), self._most(node.args))
-            return CONTENT if within and node.name not in KINDS else CLEAN
+            operand_level = max(self._level(node.node), self._highest(node.args))
+            return CONTENT if operand_level and node.name not in KINDS else CLEAN
         if isinstance(node, nodes.Compare):
             return self._of_comparison(node)
         inner = [child for child in node.iter_child_nodes() if isinstance(child, nodes.Node)]
         if isinstance(node, nodes.CondExpr):
             inner = [part for part in (node.expr1, node.expr2) if part is not None]
-        level = self._most(inner)
+        level = self._highest(inner)
         is_written = isinstance(node, (nodes.Concat, nodes.TemplateData, nodes.Output))
         return CONTENT if is_written and level else level
 
     def _of_part(self, node: Any) -> int:
-        whole = self._level(node.node)
+        level = self._level(node.node)
         if isinstance(node, nodes.Getattr):
             if isinstance(node.node, nodes.Name):
-                own = self._levels.get((node.node.name, node.attr))
-                if own is not None:
-                    return own
-            return _of_key(whole, node.attr)
+                part_level = self._levels.get((node.node.name, node.attr))
+                if part_level is not None:
+                    return part_level
+            return _of_key(level, node.attr)
         if isinstance(node.arg, nodes.Const):
-            return _of_key(whole, node.arg.value)
-        return max(whole, self._level(node.arg) if whole == CLEAN else whole)
+            return _of_key(level, node.arg.value)
+        return max(level, self._level(node.arg) if level == CLEAN else level)
 
     def _of_call(self, node: nodes.Call) -> int:
-        given = self._most([*node.args, *(pair.value for pair in node.kwargs)])
+        argument_level = self._highest([*node.args, *(pair.value for pair in node.kwargs)])
         if isinstance(node.node, nodes.Getattr):
             owner = self._level(node.node.node)
             if owner == MESSAGE:  # .get('role'), .items()
@@ -245,8 +245,8 @@ class _Flow:
                 if isinstance(first, nodes.Const) and node.node.attr == "get":
                     return _of_key(MESSAGE, first.value)
                 return CONTENT
-            return CONTENT if owner or given else CLEAN
-        return CONTENT if given else CLEAN
+            return CONTENT if owner or argument_level else CLEAN
+        return CONTENT if argument_level else CLEAN
 
     def _of_filter(self, node: nodes.Filter) -> int:
         level = self._level(node.node) if node.node else CLEAN
@@ -256,12 +256,17 @@ class _Flow:
             if node.name in PARTS:
                 return MESSAGE
             if node.name in ("selectattr", "rejectattr", "groupby", "map"):
-                named = [*node.args[:1], *(p.value for p in node.kwargs if p.key == "attribute")]
-                clean = [n for n in named if isinstance(n, nodes.Const) and n.value != "content"]
+                attributes = [
+                    *node.args[:1],
+                    *(p.value for p in node.kwargs if p.key == "attribute"),
+                ]
+                clean = [
+                    n for n in attributes if isinstance(n, nodes.Const) and n.value != "content"
+                ]
                 if clean:
                     return CLEAN if node.name == "map" else MESSAGE
             return CONTENT
-        return CONTENT if level or self._most(node.args) else CLEAN
+        return CONTENT if level or self._highest(node.args) else CLEAN
 
     def _of_comparison(self, node: nodes.Compare) -> int:
         right = [operand.expr for operand in node.ops]
@@ -278,8 +283,8 @@ class _Flow:
         if isinstance(node, nodes.For):
             return "change" if self._level(node.iter) == CONTENT else None
         if isinstance(node, nodes.FilterBlock):
-            written = [part for out in node.find_all(nodes.Output) for part in out.nodes]
-            return "change" if self._most(written) else None
+            parts = [part for out in node.find_all(nodes.Output) for part in out.nodes]
+            return "change" if self._highest(parts) else None
         if isinstance(node, ARITHMETIC):
             return "change" if self._level(node) == CONTENT else None
         if isinstance(node, nodes.Getitem):
@@ -296,23 +301,23 @@ class _Flow:
             if not isinstance(node.node, nodes.Getattr):
                 return None
             name, owner = node.node.attr, self._level(node.node.node)
-        if CONTENT not in (owner, self._most(node.args)) or name in VERBATIM:
+        if CONTENT not in (owner, self._highest(node.args)) or name in VERBATIM:
             return None
         return "trim" if name in TRIMMING and not node.args else "change"
 
 
-def _of_key(whole: int, key: Any) -> int:
+def _of_key(level: int, key: Any) -> int:
     """Return what a part of a value is made of; content may be a list of parts with texts."""
-    if whole == MESSAGE and isinstance(key, str):
+    if level == MESSAGE and isinstance(key, str):
         return CONTENT if key == "content" else CLEAN
-    if whole == CONTENT and isinstance(key, str):
+    if level == CONTENT and isinstance(key, str):
         return CONTENT if key in ("text", "content") else CLEAN
-    return whole
+    return level
 
 
 def _values(expression: nodes.Node) -> list[Any]:
     """Return the texts and whole numbers that an expression holds, also those put together."""
-    found: list[Any] = []
+    constants: list[Any] = []
     pending: list[Any] = [expression]
     while pending:
         node = pending.pop()
@@ -325,14 +330,14 @@ def _values(expression: nodes.Node) -> list[Any]:
             skipped = node.arg if isinstance(node, nodes.Getitem) else None
             pending += [child for child in node.iter_child_nodes() if child is not skipped]
         elif isinstance(value, dict):
-            found += [*value, *value.values()]
+            constants += [*value, *value.values()]
         else:
-            found += value if isinstance(value, (list, tuple)) else [value]
+            constants += value if isinstance(value, (list, tuple)) else [value]
         if isinstance(node, nodes.Keyword):
-            found.append(node.key)
+            constants.append(node.key)
     return [
         value
-        for value in found
+        for value in constants
         if (isinstance(value, str) and 0 < len(value) <= MOST_LITERAL_CHARACTERS)
         or (isinstance(value, int) and not isinstance(value, bool))
     ]

@@ -46,12 +46,12 @@ class Site(BaseModel):
         """Return texts that meet this line's conditions, if its literals tell any."""
         words = [literal for literal in self.literals if isinstance(literal, str)]
         numbers = [n for n in self.literals if isinstance(n, int) and 0 < n < LONGEST]
-        found = list(words)
+        texts = list(words)
         if len(words) > 1:
-            found += [" x ".join(words), " x ".join(reversed(words))]
+            texts += [" x ".join(words), " x ".join(reversed(words))]
         for number in numbers:
-            found += ["x" * (number + 1), *(f"{word} x " * (number + 1) for word in words[:4])]
-        return [text[:LONGEST] for text in dict.fromkeys(found)]
+            texts += ["x" * (number + 1), *(f"{word} x " * (number + 1) for word in words[:4])]
+        return [text[:LONGEST] for text in dict.fromkeys(texts)]
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Deviation:
 
 def template_sites(tokenizer: "PreTrainedTokenizerBase") -> list[Site] | Refusal:
     """Return the lines of the chat template that depend on content, or why it cannot be read."""
-    found = examined(tokenizer)
-    return found if isinstance(found, Refusal) else [Site(**site) for site in found]
+    result = examined(tokenizer)
+    return result if isinstance(result, Refusal) else [Site(**site) for site in result]
 
 
 def probes(triggers: Sequence[str]) -> list[Probe]:
@@ -104,11 +104,11 @@ def differences(
         of_kind = [probe for probe in tried if probe.is_prompt == is_prompt]
         with rendering():
             chats = [probe.chat for probe in of_kind]
-            made = outcomes(tokenizer, chats, add_generation_prompt=is_prompt)
+            renderings = outcomes(tokenizer, chats, add_generation_prompt=is_prompt)
             plain = list({str(probe.plain): probe.plain for probe in of_kind}.values())
             usual = outcomes(tokenizer, plain, add_generation_prompt=is_prompt)
         usual_of = {str(chat): text for chat, text in zip(plain, usual, strict=True)}
-        for probe, outcome in zip(of_kind, made, strict=True):
+        for probe, outcome in zip(of_kind, renderings, strict=True):
             expected = usual_of[str(probe.plain)]
             if isinstance(expected, Refusal):  # it takes no such conversation at all
                 continue
@@ -119,10 +119,10 @@ def differences(
 
 def _in_every_place(content: str) -> Iterator[Probe]:
     for turns, is_prompt in PLACES:
-        (role,) = [role for role, said in turns if said is None]
+        (role,) = [role for role, words in turns if words is None]
 
         def chat(text: str, turns: Any = turns) -> Chat:
-            return [{"role": r, "content": text if said is None else said} for r, said in turns]
+            return [{"role": r, "content": text if words is None else words} for r, words in turns]
 
         yield Probe(content, role, chat(content), chat(UNKNOWN), is_prompt)
 
@@ -131,6 +131,6 @@ def _where_they_part(expected: str, outcome: str | Refusal) -> tuple[str, str]:
     if isinstance(outcome, Refusal):
         return expected[: 2 * SHOWN], f"no text ({outcome})"
     pairs = zip(expected, outcome, strict=False)
-    same = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(expected), len(outcome)))
-    shown = slice(max(same - SHOWN, 0), same + SHOWN)
-    return expected[shown], outcome[shown]
+    split = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(expected), len(outcome)))
+    excerpt = slice(max(split - SHOWN, 0), split + SHOWN)
+    return expected[excerpt], outcome[excerpt]

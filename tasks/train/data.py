@@ -56,7 +56,7 @@ def make_plan(job: TrainJob, tokenizer: "PreTrainedTokenizerBase") -> TrainingPl
     import pyarrow.compute as pc
 
     config = job.config
-    rows = token_ids(job.rows, most=2**62, max_length=job.model.max_length)
+    rows = token_ids(job.rows, limit=2**62, max_length=job.model.max_length)
     packs, dropped = packed(rows, tokenizer, job)
     per_step = config.batch_size * config.gradient_accumulation
     order = step_order(len(packs), per_step, config.epochs, config.max_steps, config.seed)
