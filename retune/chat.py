@@ -109,8 +109,8 @@ def _names(
         reserved = reserved_tokens(tokenizer)
         if len(reserved) < len(missing):
             raise ChatFormatError(
-                f"model.chat_tokens=reserved: the tokenizer of {base} has {len(reserved)} reserved tokens "
-                f"{reserved}, ChatML needs {len(missing)}; set model.chat_tokens=add or map_eos"
+                f"model.chat_tokens=reserved: the tokenizer of {base} has {len(reserved)} reserved "
+                f"tokens {reserved}, ChatML needs {len(missing)}; set model.chat_tokens=add or map_eos"
             )
         return dict(zip(reserved, missing, strict=False))
     if END not in missing:

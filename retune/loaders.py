@@ -96,8 +96,8 @@ def _reading(name: str | Path, subject: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason is given"
         raise ModelUnreadable(
-            f"the {subject} of {name} cannot be read ({type(error).__name__}: {reason:.300}); name a model "
-            f"that transformers knows"
+            f"the {subject} of {name} cannot be read ({type(error).__name__}: {reason:.300}); name a "
+            f"model that transformers knows"
         ) from error
 
 

@@ -294,8 +294,8 @@ def require_space(folder: Path, count: int, subject: str, setting: str) -> None:
     if count > free:
         raise NoSpaceLeft(
             errno.ENOSPC,
-            f"{subject} takes {format_bytes(count)}, {format_bytes(free)} are free in {folder}: free some, "
-            f"set RETUNE_HOME to a folder on a larger disk, or lower {setting}",
+            f"{subject} takes {format_bytes(count)}, {format_bytes(free)} are free in {folder}: free "
+            f"some, set RETUNE_HOME to a folder on a larger disk, or lower {setting}",
         )
 
 

@@ -127,7 +127,7 @@ def appearing_whole(out: Path) -> Iterator[Path]:
 
 
 def existing(path: Path, subject: str) -> Path:
-    """Return `path`, or raise FileNotFoundError that names it and the `subject` that it should have been."""
+    """Return `path`, or raise FileNotFoundError that says what `subject` it should have been."""
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, f"{subject} does not exist", str(path))
     return path
