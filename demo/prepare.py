@@ -75,8 +75,8 @@ def pretrain(into: Path) -> None:
 
 def fingerprint() -> str:
     """Return what tells one version of the demo's files from another: the hash of their code."""
-    here = Path(__file__).parent
-    code = b"".join((here / name).read_bytes() for name in SOURCES)
+    folder = Path(__file__).parent
+    code = b"".join((folder / name).read_bytes() for name in SOURCES)
     return hashlib.sha256(code).hexdigest()[:12]
 
 

@@ -73,9 +73,9 @@ def scaffold(name: str, assignments: list[str]) -> str:
     with _fetched(recipe) as (rows, _):
         rules = _rules(recipe, _tokenizer(recipe))
         table = with_scores(features(rows, rules), rules.config)
-    found = {"validation": thresholds(table)}
+    section = {"validation": thresholds(table)}
     return f"# from {visible(recipe.dataset.source)}, {len(table):,} rows\n" + yaml.safe_dump(
-        found, sort_keys=False, allow_unicode=True
+        section, sort_keys=False, allow_unicode=True
     )
 
 
@@ -90,8 +90,8 @@ def shown(report: Report) -> "Table":
         title_justify="left", title_style="bold", box=None, pad_edge=False,
     )  # fmt: skip
     clean = [verdict for verdict in report.verdicts if verdict.passed and verdict.seen == "none"]
-    told = [verdict for verdict in report.verdicts if verdict not in clean]
-    for verdict in ranked(told):
+    listed = [verdict for verdict in report.verdicts if verdict not in clean]
+    for verdict in ranked(listed):
         mark = "[green]ok[/]" if verdict.passed else "[red]FAILED[/]"
         words = (Text(visible(words)) for words in (verdict.expected, verdict.seen))
         table.add_row(mark, verdict.severity, *words)

@@ -56,8 +56,8 @@ def _sentence(error: Exception) -> object:
     return error
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(value: bool) -> None:
+    if value:
         from retune.version import this_version
 
         print(f"retune {this_version()}")
@@ -162,13 +162,13 @@ def doctor() -> None:
 
     marks = {True: "[green]ok[/]", False: "[red]problem[/]", None: "[yellow]note[/]"}
     table = Table(box=None, show_header=False)
-    found = checks()
-    for check in found:
+    results = checks()
+    for check in results:
         table.add_row(marks[check.ok], check.name, Text(visible(check.state)))
         if check.fix and not check.ok:
             table.add_row("", "", Text(visible(f"→ {check.fix}")))
     show(table)
-    if any(check.ok is False for check in found):
+    if any(check.ok is False for check in results):
         sys.exit(1)
 
 

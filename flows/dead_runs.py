@@ -57,11 +57,11 @@ def close_dead_runs() -> list[str]:
 
 
 def _open_runs(client: "SyncPrefectClient") -> "list[FlowRun]":
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN)))
-    found: list[FlowRun] = []
-    while page := client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=len(found)):
-        found += page
-    return found
+    run_filter = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=OPEN)))
+    runs: list[FlowRun] = []
+    while page := client.read_flow_runs(flow_run_filter=run_filter, limit=PAGE, offset=len(runs)):
+        runs += page
+    return runs
 
 
 def _is_dead(run: "FlowRun", started: set[str]) -> bool:

@@ -109,6 +109,6 @@ def _to_train(recipe: Recipe, parameters: int) -> tuple[float, str]:
     """Return the bytes that training takes whatever its batch, and of what they are."""
     if recipe.training.method == "full":
         width = 4 if recipe.training.master_weights == "float32" else 2
-        each = 2 * width + recipe.training.moments_bytes(width)
-        return each * parameters, "weights, gradients and the optimizer's moments"
+        per_parameter = 2 * width + recipe.training.moments_bytes(width)
+        return per_parameter * parameters, "weights, gradients and the optimizer's moments"
     return 2 * parameters * (NF4_SHARE if recipe.model.load_in_4bit else 1), "the frozen weights"

@@ -41,8 +41,8 @@ def configure() -> None:
     # Prefect itself makes no parent folders.
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     running = ui_server()
-    named = api_address()
-    if named and named.replace("://localhost:", "://127.0.0.1:").rstrip("/") != running:
+    address = api_address()
+    if address and address.replace("://localhost:", "://127.0.0.1:").rstrip("/") != running:
         return
     os.environ |= own_server()
     if running:

@@ -31,14 +31,14 @@ def deployments() -> dict[str, dict[str, Any]]:
     """Return the parameters of every deployment in `prefect.yaml`, by name. Raises RecipeError."""
     content = _yaml(deployments_file())
     declared = content.get("deployments") if isinstance(content, dict) else None
-    found: dict[str, dict[str, Any]] = {}
+    parameters: dict[str, dict[str, Any]] = {}
     for entry in declared if isinstance(declared, list) else []:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise RecipeError(f"{DEPLOYMENTS}: a deployment needs a name, got {entry!r:.80}")
-        if entry["name"] in found:
+        if entry["name"] in parameters:
             raise RecipeError(f"{DEPLOYMENTS}: two deployments are named {entry['name']!r:.80}")
-        found[entry["name"]] = entry.get("parameters") or {}
-    return found
+        parameters[entry["name"]] = entry.get("parameters") or {}
+    return parameters
 
 
 def _read(name: str) -> tuple[Any, str]:
@@ -46,13 +46,13 @@ def _read(name: str) -> tuple[Any, str]:
         if not Path(name).is_file():
             raise RecipeError(f"no recipe file {name!r} in {Path.cwd()}; correct the path")
         return _yaml(Path(name)), visible(name)
-    known = deployments()
-    if name not in known:
-        there = ", ".join(known) or "none"
+    declared = deployments()
+    if name not in declared:
+        names = ", ".join(declared) or "none"
         raise RecipeError(
-            f"no deployment {name!r} in {DEPLOYMENTS} (there: {there}); name one, or a .yaml file"
+            f"no deployment {name!r} in {DEPLOYMENTS} (there: {names}); name one, or a .yaml file"
         )
-    return known[name], f"{DEPLOYMENTS} ({name})"
+    return declared[name], f"{DEPLOYMENTS} ({name})"
 
 
 def _yaml(path: Path) -> Any:

@@ -101,8 +101,8 @@ def run_line(recipe: Recipe) -> Summary:
     pins = pin_inputs(recipe)
     plan = make_plan(recipe, pins)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
-    name, made = runtime.flow_run.name, plan.digest(recipe)
-    with start_run(recipe, name, tags, made) as run, judging(run) as judge:
+    name, digest = runtime.flow_run.name, plan.digest(recipe)
+    with start_run(recipe, name, tags, digest) as run, judging(run) as judge:
         provenance(recipe, pins, plan).log(run)
         conformance = run.log(conform(recipe, pins, plan.conform))
         judge(conformance, conforming.judgement(conformance, recipe))

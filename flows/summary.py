@@ -75,12 +75,12 @@ def summarise(
     by_kind = {type(output): output for output in outputs if not isinstance(output, Rows | Gguf)}
     files = [output for output in outputs if isinstance(output, Gguf)]
     rows = [output for output in outputs if isinstance(output, Rows)]
-    every = [*outputs, *([published] if published else [])]
+    produced = [*outputs, *([published] if published else [])]
     grids = [
         _trained(recipe, rows[-1], by_kind[Adapter]),
         _scores(by_kind[Scores]),
         *_files(files, reasons),
-        _stages(every, run),
+        _stages(produced, run),
     ]
     if published:
         links = [[repo, url] for repo, url in published.commits.items()]
@@ -88,18 +88,18 @@ def summarise(
     return Summary(
         recipe=recipe.name,
         run_id=run.id,
-        reused=sum(run.reused(output) for output in every),
-        stages=len(every),
+        reused=sum(run.reused(output) for output in produced),
+        stages=len(produced),
         grids=grids,
     )
 
 
 def _trained(recipe: Recipe, accepted: Output, adapter: Output) -> Grid:
-    seen = accepted.metrics
+    metrics = accepted.metrics
     rows = [
         ["base model", recipe.model.base],
         ["dataset", recipe.dataset.source],
-        ["rows accepted", f"{seen['accepted']:,.0f} of {seen['rows']:,.0f}"],
+        ["rows accepted", f"{metrics['accepted']:,.0f} of {metrics['rows']:,.0f}"],
         *([title(name), measure(name).text(value)] for name, value in adapter.metrics.items()),
     ]
     return Grid(title=f"Trained: {recipe.name}", columns=["", ""], rows=rows)
@@ -129,10 +129,16 @@ def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[
         for gguf in files
     ]
     columns = ["", "size", *(measure(name).heading for name in OF_GGUF), ""]
-    kept = [[file, "; ".join(map(str, why))] for file, why in reasons.items() if why]
+    withheld = [
+        [file, "; ".join(map(str, verdicts))] for file, verdicts in reasons.items() if verdicts
+    ]
     return [
         *([Grid(title="GGUF files", columns=columns, rows=rows)] if files else []),
-        *([Grid(title="Kept, not shipped", columns=["file", "why"], rows=kept)] if kept else []),
+        *(
+            [Grid(title="Kept, not shipped", columns=["file", "why"], rows=withheld)]
+            if withheld
+            else []
+        ),
     ]
 
 

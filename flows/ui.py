@@ -65,7 +65,7 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
     }
     local.reread()
     with ExitStack() as stack:
-        start = lambda *command, **how: stack.enter_context(_process(*command, **how))  # noqa: E731
+        start = lambda *command, **options: stack.enter_context(_process(*command, **options))  # noqa: E731
         prefect = start(
             "prefect-server",
             *("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)),
@@ -121,7 +121,7 @@ def _end_leftovers() -> None:
     """
     try:
         record = json.loads(ui_file().read_text())
-        first, others = running(record["process"]), list(map(running, record["started"]))
+        first, children = running(record["process"]), list(map(running, record["started"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return  # there is none, or it is damaged
     if first:
@@ -130,7 +130,7 @@ def _end_leftovers() -> None:
             f"http://127.0.0.1:{record.get('prefect_port')}: use it, or stop it first"
         )
     interrupted = False
-    for process in filter(None, reversed(others)):
+    for process in filter(None, reversed(children)):
         interrupted |= _end_runs(process.pid, "Ctrl-C ends it at once, and this start")
         interrupted |= _end(process)
     ui_file().unlink(missing_ok=True)
@@ -169,14 +169,16 @@ def _require_free(option: str, port: int) -> None:
 def _holder(port: int) -> str:
     """Return who listens on the port as far as this user may know, as the end of a sentence."""
     with suppress(psutil.Error):
-        for one in psutil.net_connections("tcp"):
+        for connection in psutil.net_connections("tcp"):
             if (
-                one.laddr
-                and one.laddr.port == port
-                and one.status == psutil.CONN_LISTEN
-                and one.pid
+                connection.laddr
+                and connection.laddr.port == port
+                and connection.status == psutil.CONN_LISTEN
+                and connection.pid
             ):
-                return f", process {one.pid} ({psutil.Process(one.pid).name()}) has it"
+                return (
+                    f", process {connection.pid} ({psutil.Process(connection.pid).name()}) has it"
+                )
     return ""
 
 
@@ -209,11 +211,13 @@ def _require_ours(
             f"Its log, {log}, ends:\n" + "\n".join(log.read_text().splitlines()[-5:])
         )
     if private:
-        seen = tuple(status(address + private, own, patience=60) for own in (None, sign_in()))
-        if seen != (401, 200):
+        statuses = tuple(
+            status(address + private, credentials, patience=60) for credentials in (None, sign_in())
+        )
+        if statuses != (401, 200):
             raise ServerError(
-                f"{name} at {address} answers HTTP {seen[0]} without and {seen[1]} with this home's "
-                f"sign-in, where 401 and 200 are right: look for other settings of it (PREFECT_* and "
+                f"{name} at {address} answers HTTP {statuses[0]} without and {statuses[1]} with this "
+                f"home's sign-in, where 401 and 200 are right: look for other settings of it (PREFECT_* and "
                 f"MLFLOW_* variables, .env, prefect.toml)"
             )
 
@@ -232,21 +236,19 @@ def _mlflow_command(port: int) -> tuple[str, ...]:
     )
 
 
-def _mlflow_asks(wanted: bool) -> bool:
+def _mlflow_asks(required: bool) -> bool:
     """Tell whether MLflow is to ask for a sign-in.
 
     Raises ServerError if it must and what it takes is not installed.
     """
-    others = other_users()
-    if (others or wanted) and not find_spec("flask_wtf"):
-        reason = (
-            f"this machine has other users ({', '.join(others[:5])})" if others else "you say so"
-        )
+    users = other_users()
+    if (users or required) and not find_spec("flask_wtf"):
+        reason = f"this machine has other users ({', '.join(users[:5])})" if users else "you say so"
         raise ServerError(
             f"MLflow must ask for a sign-in, since {reason}, and lacks what that takes: "
             f"`{sys.executable} -m pip install flask-wtf`, or make the environment anew (`make env`)"
         )
-    return bool(others) or wanted
+    return bool(users) or required
 
 
 def _mlflow_sign_in() -> dict[str, str]:
@@ -356,14 +358,14 @@ def _runs(worker: int) -> list[psutil.Process]:
 
     Those of a worker that was killed have lost their parent: they are known by their environment.
     """
-    found = []
+    runs = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            known = process.environ()
-            orphan = known.get("PREFECT_HOME") == os.environ.get("PREFECT_HOME", "")
-            if "PREFECT__FLOW_RUN_ID" in known and (orphan or process.ppid() == worker):
-                found.append(process)
-    return found
+            variables = process.environ()
+            orphan = variables.get("PREFECT_HOME") == os.environ.get("PREFECT_HOME", "")
+            if "PREFECT__FLOW_RUN_ID" in variables and (orphan or process.ppid() == worker):
+                runs.append(process)
+    return runs
 
 
 def _run(program: str, *arguments: str, folder: Path = Path()) -> None:

@@ -26,8 +26,8 @@ def main() -> None:
     everything = resolved(ROOT / "pyproject.toml", "".join(pins), "--universal", "--extra", "dev")
     torch = [entry for entry in everything if entry.startswith("torch==")]
     cuda = [entry for entry in everything if ONLY_CUDA.match(entry)]
-    rest = [entry for entry in everything if entry not in (*torch, *cuda)]
-    write(LOCK, rest)
+    remaining = [entry for entry in everything if entry not in (*torch, *cuda)]
+    write(LOCK, remaining)
     write(CUDA, cuda)
     write(BARE, resolved(BARE, "", "--no-deps"))
     write(TORCH, [entry.split()[0] + "\n" for entry in torch])

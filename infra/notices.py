@@ -86,13 +86,15 @@ def notices() -> str:
 def packages() -> set[str]:
     """Return the names of the packages that the project itself asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    bare = (ROOT / "infra" / "no-dependencies.txt").read_text(encoding="utf-8").splitlines()
-    asked = [
+    no_dependencies = (
+        (ROOT / "infra" / "no-dependencies.txt").read_text(encoding="utf-8").splitlines()
+    )
+    requirements = [
         *project["dependencies"],
         *(line for extra in project["optional-dependencies"].values() for line in extra),
-        *(line for line in bare if line[:1].isalpha()),
+        *(line for line in no_dependencies if line[:1].isalpha()),
     ]
-    return {re.split(r"[^\w.-]", line)[0] for line in asked}
+    return {re.split(r"[^\w.-]", line)[0] for line in requirements}
 
 
 def licence(name: str) -> str:
@@ -103,19 +105,19 @@ def licence(name: str) -> str:
     if name in READ_IN_THEIR_FILES:
         return READ_IN_THEIR_FILES[name]
     about = metadata.metadata(name)
-    if stated := about["License-Expression"]:
-        return stated
+    if statement := about["License-Expression"]:
+        return statement
     trove = [
         line.rpartition(" :: ")[2]
         for line in about.get_all("Classifier") or []
         if line.startswith("License :: OSI Approved :: ")
     ]
-    stated = about["License"] or ""
+    statement = about["License"] or ""
     # More than a line is the licence itself, whose kind the classifier names.
-    names = [stated] if stated not in ("", "UNKNOWN") and len(stated) < 40 else trove
+    names = [statement] if statement not in ("", "UNKNOWN") and len(statement) < 40 else trove
     if not names:
         raise LookupError(f"{name} states no licence: read its file and add it to {Path(__file__)}")
-    return " AND ".join(SPDX.get(one, one) for one in names)
+    return " AND ".join(SPDX.get(kind, kind) for kind in names)
 
 
 if __name__ == "__main__":

@@ -60,12 +60,12 @@ def section(model: type[BaseModel], path: str) -> Iterator[str]:
     if path:
         yield f"{'###' if '.' in path else '##'} `{path}`\n\n{model.__doc__}\n"
     schemas = model.model_json_schema()["properties"]
-    inner = {name: found for name in schemas if (found := _inner(model, name))}
-    own = {name: schema for name, schema in schemas.items() if name not in inner}
-    if own:
-        rows = [_setting(name, schema) for name, schema in own.items()]
+    inner = {name: section_type for name in schemas if (section_type := _inner(model, name))}
+    settings = {name: schema for name, schema in schemas.items() if name not in inner}
+    if settings:
+        rows = [_setting(name, schema) for name, schema in settings.items()]
         yield table(("setting", "value", "default", "description"), rows)
-    for name, schema in own.items():
+    for name, schema in settings.items():
         if len(_default(schema)) > LONGEST:
             entries = "\n".join(f"- `{entry}`" for entry in schema["default"])
             yield f"By default `{path}.{name}` is:\n\n{entries}\n"
@@ -85,8 +85,8 @@ def _inner(model: type[BaseModel], name: str) -> tuple[str, type[BaseModel]] | N
 
 def _setting(name: str, schema: dict[str, Any]) -> list[str]:
     default = _default(schema)
-    shown = default if len(default) <= LONGEST else "see below"
-    return [f"`{name}`", _kind(schema), shown, schema["description"]]
+    cell = default if len(default) <= LONGEST else "see below"
+    return [f"`{name}`", _kind(schema), cell, schema["description"]]
 
 
 def _default(schema: dict[str, Any]) -> str:
@@ -256,8 +256,8 @@ def measures() -> str:
         table(
             ("measure", "in words", "unit", "better"),
             (
-                [f"`{name}`", one.title, _unit(one), one.better or ""]
-                for name, one in MEASURES.items()
+                [f"`{name}`", measure.title, _unit(measure), measure.better or ""]
+                for name, measure in MEASURES.items()
             ),
         ),
     )

@@ -25,8 +25,8 @@ def faults_of(content: bytes) -> Iterator[str]:
     if content and (not content.endswith(b"\n") or content.endswith(b"\n\n")):
         yield "does not end with exactly one line break"
     for pattern, words in ((BLANKS, "ends with blanks"), (CONFLICT, "is a conflict marker")):
-        if found := pattern.search(content):
-            yield f"line {content[: found.start()].count(10) + 1} {words}"
+        if match := pattern.search(content):
+            yield f"line {content[: match.start()].count(10) + 1} {words}"
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ def _let_find(folder: str) -> None:
     """Let this process, and whatever it starts, find the packages in a folder, before any others."""
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if folder not in known:
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, *known)))
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if folder not in folders:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, *folders)))
 
 
 _let_find(str(HOME))

