@@ -53,7 +53,7 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
     for side, model in sides(job):
         emit("state", text=f"measuring and asking the {side} model")
         losses[side] = mean_loss(model, rows, tokenizer.pad_token_id, job.config.batch_size)
-        answers[side] = [one.model_dump() for one in answer(model, tokenizer, job)]
+        answers[side] = [reply.model_dump() for reply in answer(model, tokenizer, job)]
         del model  # before the next one is loaded
     return {"losses": losses, "answers": answers}
 
@@ -102,8 +102,8 @@ def answer(
     with torch.inference_mode():
         for numbers in batches([len(prompt) for prompt in ids], job.config.batch_size):
             batch = padded([ids[n] for n in numbers], tokenizer.pad_token_id, left=True)
-            given = model.generate(**batch, generation_config=settings)
-            new = given[:, batch["input_ids"].shape[1] :].tolist()
+            output = model.generate(**batch, generation_config=settings)
+            new = output[:, batch["input_ids"].shape[1] :].tolist()
             for number, tokens in zip(numbers, new, strict=True):
                 turn = _first_turn(tokens, settings.eos_token_id)
                 stopped = len(turn) < len(tokens)
@@ -111,15 +111,18 @@ def answer(
     return [answers[number] for number in range(len(ids))]
 
 
-def _greedy(model: Any, tokenizer: "PreTrainedTokenizerBase", most: int) -> "GenerationConfig":
+def _greedy(model: Any, tokenizer: "PreTrainedTokenizerBase", limit: int) -> "GenerationConfig":
     from transformers import GenerationConfig
 
     # The base's own end tokens too: it has not learned to end a turn.
-    own = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    base_ends = model.generation_config.eos_token_id
+    ends = {
+        tokenizer.eos_token_id,
+        *(base_ends if isinstance(base_ends, list) else [base_ends]),
+    } - {None}
     return GenerationConfig(
         do_sample=False,
-        max_new_tokens=most,
+        max_new_tokens=limit,
         eos_token_id=sorted(ends),
         pad_token_id=tokenizer.pad_token_id,
     )

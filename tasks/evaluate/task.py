@@ -30,17 +30,19 @@ def evaluate(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: S
     model, config = recipe.model, recipe.evaluation
     revision = pins.commit(pins.model)
     with building(step) as build, unchanged(model.base, pins.model, "model.base"):
-        asked = questions(chats.held_out, config.generation_rows)
-        job = make_job(adapter, chats, model, config, revision, asked)
+        selection = questions(chats.held_out, config.generation_rows)
+        job = make_job(adapter, chats, model, config, revision, selection)
         result = run_child(CHILD, job, build.path / "evaluate.log", hub=revision is not None)
         answers = result["answers"]
-        texts = {side: [one["text"] for one in answers[side]] for side in SIDES}
+        texts = {side: [answer["text"] for answer in answers[side]] for side in SIDES}
         metrics = (
-            losses(result["losses"]) | exact_match(asked, texts) | stopped(answers, len(asked))
+            losses(result["losses"])
+            | exact_match(selection, texts)
+            | stopped(answers, len(selection))
         )
-        samples = sample_table(asked, texts, config.prompts)
+        samples = sample_table(selection, texts, config.prompts)
         write_json(build.path / SAMPLES, samples)
-        write_json(build.path / ANSWERS, by_row(asked, answers["tuned"]))
+        write_json(build.path / ANSWERS, by_row(selection, answers["tuned"]))
         show_samples(samples, config.samples)
         get_run_logger().info(
             "held-out loss %.4f → %.4f, exact match %s → %s",
@@ -56,7 +58,7 @@ def make_job(
     model: Model,
     config: Evaluation,
     revision: str | None,
-    asked: list[Question],
+    questions: list[Question],
 ) -> EvaluateJob:
     """Return the child's job: the questions first, then the recipe's own prompts."""
     return EvaluateJob(
@@ -66,45 +68,48 @@ def make_job(
         model=model,
         revision=revision,
         config=config,
-        prompts=[question.prompt for question in asked]
+        prompts=[question.prompt for question in questions]
         + [[{"role": "user", "content": prompt}] for prompt in config.prompts],
     )
 
 
-def losses(seen: dict[str, float]) -> dict[str, float]:
+def losses(by_side: dict[str, float]) -> dict[str, float]:
     """Return the losses (nats per token) and their perplexities; an overflow is infinite."""
-    return {f"loss/{side}": loss for side, loss in seen.items()} | {
+    return {f"loss/{side}": loss for side, loss in by_side.items()} | {
         f"perplexity/{side}": math.exp(loss) if loss < 700 else math.inf
-        for side, loss in seen.items()
+        for side, loss in by_side.items()
     }
 
 
-def exact_match(asked: list[Question], answers: dict[str, list[str]]) -> dict[str, float]:
+def exact_match(questions: list[Question], answers: dict[str, list[str]]) -> dict[str, float]:
     """Return the share of answers (0 to 1) that equal the expected text, in all and per family."""
     groups: dict[str, list[int]] = {}
-    for number, question in enumerate(asked):
+    for number, question in enumerate(questions):
         groups.setdefault("exact_match", []).append(number)
         groups.setdefault(f"exact_match/{metric_name(question.family)}", []).append(number)
     return {
-        f"{name}/{side}": sum(asked[n].matches(answers[side][n]) for n in numbers) / len(numbers)
+        f"{name}/{side}": sum(questions[n].matches(answers[side][n]) for n in numbers)
+        / len(numbers)
         for name, numbers in groups.items()
         for side in SIDES
     }
 
 
-def stopped(answers: dict[str, list[dict[str, Any]]], asked: int) -> dict[str, float]:
-    """Return the share (0 to 1) of the first `asked` answers that ended their turn by themselves."""
-    if not asked:
+def stopped(answers: dict[str, list[dict[str, Any]]], count: int) -> dict[str, float]:
+    """Return the share (0 to 1) of the first `count` answers that ended their turn by themselves."""
+    if not count:
         return {}
     return {
-        f"stopped/{side}": sum(one["stopped"] for one in answers[side][:asked]) / asked
+        f"stopped/{side}": sum(answer["stopped"] for answer in answers[side][:count]) / count
         for side in SIDES
     }
 
 
-def by_row(asked: list[Question], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def by_row(questions: list[Question], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each question's `row` with the `text` of its answer and whether it `stopped`."""
-    return [{"row": question.row} | one for question, one in zip(asked, answers, strict=False)]
+    return [
+        {"row": question.row} | answer for question, answer in zip(questions, answers, strict=False)
+    ]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -117,7 +122,7 @@ def metric_name(family: str) -> str:
 
 
 def sample_table(
-    asked: list[Question], answers: dict[str, list[str]], prompts: Sequence[str]
+    questions: list[Question], answers: dict[str, list[str]], prompts: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return the sample table's rows: the questions, then the recipe's own prompts."""
     pairs = list(zip(answers["base"], answers["tuned"], strict=True))
@@ -130,21 +135,19 @@ def sample_table(
             "family": question.family,
             "match": question.matches(tuned),
         }
-        for question, (base, tuned) in zip(asked, pairs, strict=False)
+        for question, (base, tuned) in zip(questions, pairs, strict=False)
     ]
-    for prompt, (base, tuned) in zip(prompts, pairs[len(asked) :], strict=True):
+    for prompt, (base, tuned) in zip(prompts, pairs[len(questions) :], strict=True):
         row = {"prompt": prompt, "expected": "", "base": base, "tuned": tuned}
         table.append(row | {"family": "prompt", "match": None})
     return table
 
 
-def show_samples(samples: list[dict[str, Any]], most: int) -> None:
-    """Show what base and tuned model answered in Prefect, `most` of the questions and all prompts.
+def show_samples(samples: list[dict[str, Any]], limit: int) -> None:
+    """Show what base and tuned model answered in Prefect, `limit` of the questions and all prompts.
 
     Questions and answers are data.
     """
-    shown = [row for row in samples if row["match"] is not None][:most]
-    shown += [row for row in samples if row["match"] is None]
-    create_table_artifact(
-        table=table(shown), key="samples", description="Base and tuned, answering"
-    )
+    rows = [row for row in samples if row["match"] is not None][:limit]
+    rows += [row for row in samples if row["match"] is None]
+    create_table_artifact(table=table(rows), key="samples", description="Base and tuned, answering")

@@ -48,16 +48,16 @@ def write_chats(
     with (
         rendering(),
         pq.ParquetWriter(folder / "train.parquet", _schema()) as train,
-        pq.ParquetWriter(folder / "held_out.parquet", _schema()) as other,
+        pq.ParquetWriter(folder / "held_out.parquet", _schema()) as held_out_file,
     ):
         for batch, chats in ahead(encode_batch, batches(rows, BATCH)):
             proof.check(chats)
             is_held_out = sides.held_out(batch)
-            learnt, kept = chats.remove(is_held_out), chats.filter(is_held_out)
-            train.write_table(learnt.to_arrow().cast(_schema()))
-            other.write_table(kept.to_arrow().cast(_schema()))
-            lengths.append(learnt["input_ids"].list.len())
-            held_out += len(kept)
+            training, withheld = chats.remove(is_held_out), chats.filter(is_held_out)
+            train.write_table(training.to_arrow().cast(_schema()))
+            held_out_file.write_table(withheld.to_arrow().cast(_schema()))
+            lengths.append(training["input_ids"].list.len())
+            held_out += len(withheld)
     counts = pl.concat(lengths).to_numpy()
     if not len(counts) or not held_out:
         raise ChatFormatError(
@@ -102,10 +102,10 @@ class Sides:
         import polars as pl
 
         message = pl.element().struct
-        asked = pl.col("messages").list.eval(
+        user_texts = pl.col("messages").list.eval(
             message.field("content").filter(message.field("role") == "user")
         )
-        question = asked.list.first().fill_null("").str.to_lowercase()
+        question = user_texts.list.first().fill_null("").str.to_lowercase()
         plain = batch.select(question.str.replace_all(r"\s+", " ").str.strip_chars()).to_series()
         twins = batch["duplicate_of"] if "duplicate_of" in batch.columns else [None] * len(batch)
         for row, twin, text in zip(batch["row"], twins, plain, strict=True):

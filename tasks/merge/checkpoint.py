@@ -42,8 +42,8 @@ class Checkpoint:
             weight = name.partition(".weight.")[0] + ".weight"
             if weight != name and weight in self._quantized:
                 self._quantized[weight].append(name)
-        beside = {name for names in self._quantized.values() for name in names}
-        self.names = self._files.keys() - beside
+        companions = {name for names in self._quantized.values() for name in names}
+        self.names = self._files.keys() - companions
 
     def shape(self, name: str) -> "torch.Size":
         """Return the shape of a tensor that is not stored in 4 bits, without reading it."""
@@ -77,10 +77,10 @@ class Checkpoint:
         import torch
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
-        beside = {
+        companions = {
             part.removeprefix(f"{name}."): self._stored(part) for part in self._quantized[name]
         }
-        state = QuantState.from_dict(beside, device=torch.device(device()))
+        state = QuantState.from_dict(companions, device=torch.device(device()))
         return dequantize_4bit(self._stored(name).to(device()), state).cpu()
 
 
@@ -90,9 +90,9 @@ def _files(model: str, revision: str | None, setting: str) -> dict[str, Path]:
 
     if index := _file(model, revision, INDEX):
         files = require_file_names(json.loads(index.read_text()).get("weight_map"), model, setting)
-        named = set(files.values())
-        paths = {file: path for file in named if (path := _file(model, revision, file))}
-        if lost := named - paths.keys():
+        file_names = set(files.values())
+        paths = {file: path for file in file_names if (path := _file(model, revision, file))}
+        if lost := file_names - paths.keys():
             raise CheckpointError(f"{setting}: {model} lacks {min(lost)}, which its index names")
         return {name: paths[file] for name, file in files.items()}
     if single := _file(model, revision, SINGLE):
@@ -107,8 +107,8 @@ def _files(model: str, revision: str | None, setting: str) -> dict[str, Path]:
 def _file(model: str, revision: str | None, name: str) -> Path | None:
     from transformers.utils import cached_file
 
-    found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-    return Path(found) if found else None
+    path = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return Path(path) if path else None
 
 
 def in_4bit(weight: "torch.Tensor") -> "torch.Tensor":
@@ -119,8 +119,8 @@ def in_4bit(weight: "torch.Tensor") -> "torch.Tensor":
     """
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    there = weight.to(device(), compute_dtype())
-    quantized, state = quantize_4bit(there, quant_type="nf4", compress_statistics=True)
+    on_device = weight.to(device(), compute_dtype())
+    quantized, state = quantize_4bit(on_device, quant_type="nf4", compress_statistics=True)
     return dequantize_4bit(quantized, state).cpu()
 
 
@@ -129,9 +129,9 @@ def write(
     shapes: Mapping[str, "torch.Size"],
     dtype: "torch.dtype",
     tensor: Callable[[str], "torch.Tensor"],
-    most: int,
+    max_bytes: int,
 ) -> dict[str, int]:
-    """Write safetensors files of up to `most` bytes, and their index; return each tensor's checksum.
+    """Write safetensors files of up to `max_bytes` bytes, and their index; return each tensor's checksum.
 
     `tensor` is called for one name of `shapes` after another; what it returns, in `dtype`, is let go
     of when its file is written, so that no more than one shard is in memory.
@@ -141,12 +141,12 @@ def write(
     from safetensors.torch import save_file
 
     sizes = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
-    plan = split_torch_state_dict_into_shards(sizes, max_shard_size=most)
+    plan = split_torch_state_dict_into_shards(sizes, max_shard_size=max_bytes)
     sums: dict[str, int] = {}
     for file, names in plan.filename_to_tensors.items():
         shard = {name: tensor(name).contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
-        sums |= {name: checksum(one) for name, one in shard.items()}
+        sums |= {name: checksum(weight) for name, weight in shard.items()}
         del shard  # or it stays while the next one grows
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}

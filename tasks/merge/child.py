@@ -42,16 +42,19 @@ def merge(job: MergeJob) -> dict[str, Any]:
     emit("state", text=f"merging onto {job.base.name}")
     admit(job.model, job.revision)
     source = open_source(job.trained, job.base, job.model, job.revision, job.tokenizer)
-    written = write_model(source, job.tokenizer, job.folder, int(job.max_shard_gb * 1e9))
+    result = write_model(source, job.tokenizer, job.folder, int(job.max_shard_gb * 1e9))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
-    unchanged = [name for name, differs in written.changed.items() if not differs]
+    unchanged = [name for name, differs in result.changed.items() if not differs]
     print("trained, and still as in the base:", unchanged)
-    if names := damaged(job.folder, written.sums):
+    if names := damaged(job.folder, result.sums):
         return {"damaged": names, "metrics": {}}
     emit("state", text="comparing the checkpoint with what was trained")
-    seen = measure(load_plain(job.folder), job.yardstick)
-    share = 1 - len(unchanged) / len(written.changed)
-    return {"damaged": [], "metrics": {**seen, "changed_share": share, "write_memory_gib": memory}}
+    comparison = measure(load_plain(job.folder), job.yardstick)
+    share = 1 - len(unchanged) / len(result.changed)
+    return {
+        "damaged": [],
+        "metrics": {**comparison, "changed_share": share, "write_memory_gib": memory},
+    }
 
 
 if __name__ == "__main__":

@@ -50,23 +50,23 @@ def measure(model: Any, yardstick: Yardstick) -> dict[str, float]:
     divergence, agreed, tokens = 0.0, 0, 0
     losses, targets = [0.0, 0.0], 0
     for number, ids in enumerate(yardstick.token_ids()):
-        kept = torch.load(yardstick.logits / f"{number}.pt", weights_only=True)
-        kept = kept.to(device()).float().log_softmax(-1)
-        seen = _logits(model, ids).float().log_softmax(-1)
-        divergence += kl_div(seen, kept, reduction="sum", log_target=True).item()
-        agreed += (kept.argmax(-1) == seen.argmax(-1)).sum().item()
+        reference = torch.load(yardstick.logits / f"{number}.pt", weights_only=True)
+        reference = reference.to(device()).float().log_softmax(-1)
+        actual = _logits(model, ids).float().log_softmax(-1)
+        divergence += kl_div(actual, reference, reduction="sum", log_target=True).item()
+        agreed += (reference.argmax(-1) == actual.argmax(-1)).sum().item()
         tokens += len(ids)
-        following = torch.tensor(ids[1:], device=seen.device)
-        for side, scores in enumerate((seen, kept)):
+        following = torch.tensor(ids[1:], device=actual.device)
+        for side, scores in enumerate((actual, reference)):
             losses[side] += nll_loss(scores[:-1], following, reduction="sum").item()
         targets += len(following)
-    own, trained = (math.exp(min(loss / targets, 700)) for loss in losses)
+    perplexity, trained = (math.exp(min(loss / targets, 700)) for loss in losses)
     return {
         "kl_divergence": divergence / tokens,
         "same_top_token": agreed / tokens,
-        "perplexity": own,
+        "perplexity": perplexity,
         "perplexity/trained": trained,
-        "perplexity_ratio": own / trained,
+        "perplexity_ratio": perplexity / trained,
     }
 
 

@@ -102,9 +102,9 @@ class AdaptedBase:
         tuned = with_adapter(plain, adapter, low_cpu_mem_usage=True, torch_device="cpu")
         self._wrappers = _wrappers(tuned.get_base_model())
         self._brought = {
-            name: one
-            for name, one in tuned.get_base_model().named_parameters()
-            if name in self.shapes and not _is_hollow(one)
+            name: parameter
+            for name, parameter in tuned.get_base_model().named_parameters()
+            if name in self.shapes and not _is_hollow(parameter)
         }
         self._untie()
 
@@ -150,24 +150,24 @@ class AdaptedBase:
         return None
 
     @contextmanager
-    def _filled(self, path: str, known: "dict[str, torch.Tensor]") -> Iterator[None]:
+    def _filled(self, path: str, weights: "dict[str, torch.Tensor]") -> Iterator[None]:
         """Give a wrapped layer copies of the base's weights for a while, in 32 bits."""
         import torch
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         wrapper = self._wrappers[path]
         parameters = dict(_unwrapped(wrapper, merge=False).named_parameters())
-        own = {leaf: parameter.data for leaf, parameter in parameters.items()}
+        originals = {leaf: parameter.data for leaf, parameter in parameters.items()}
         for leaf, parameter in parameters.items():
-            name, data = f"{path}.{leaf}", own[leaf]
+            name, data = f"{path}.{leaf}", originals[leaf]
             if _is_hollow(data):  # else the adapter brought it
-                data = known[name] if name in known else self._stored(name)
+                data = weights[name] if name in weights else self._stored(name)
             parameter.data = data.to(torch.float32, copy=True)
         try:
             yield
         finally:  # as before, since it may be asked for again
             for leaf, parameter in parameters.items():
-                parameter.data = own[leaf]
+                parameter.data = originals[leaf]
             for module in wrapper.modules():
                 if isinstance(module, BaseTunerLayer):
                     module.merged_adapters.clear()

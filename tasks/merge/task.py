@@ -47,18 +47,20 @@ def merge(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step
     ):
         work = MergeSession(adapter, chats, recipe, pins, build.path)
         trained = work.ask_trained()
-        seen = {name: work.candidate(name, base) for name, base in work.bases(trained).items()}
-        onto = nearest(seen)
-        get_run_logger().info("merged onto %s: %s", onto, describe(seen))
+        candidates = {
+            name: work.candidate(name, base) for name, base in work.bases(trained).items()
+        }
+        onto = nearest(candidates)
+        get_run_logger().info("merged onto %s: %s", onto, describe(candidates))
         work.keep(onto)
-        best, models = seen[onto], ["model"]
+        best, models = candidates[onto], ["model"]
         if merging.save_method == "merged_4bit":
-            seen["4bit"] = work.four_bit()
+            candidates["4bit"] = work.four_bit()
             models.append("model-4bit")
         remove(work.yardstick.logits)
         return build.finish(
             Merged,
-            metrics=best | by_candidate(seen),
+            metrics=best | by_candidate(candidates),
             params={"merged_onto": onto},
             files=(LOG,),
             models=tuple(models),
@@ -108,25 +110,25 @@ class MergeSession:
         own = Base(name=self.recipe.model.base, revision=self.revision, setting="model.base")
         if not trained["in_4bit"]:
             return {"16bit": own}
-        merging, found = self.recipe.merging, {}
+        merging, bases = self.recipe.merging, {}
         if merging.base_16bit and self.pins.base_16bit:
-            found["16bit"] = Base(
+            bases["16bit"] = Base(
                 name=merging.base_16bit,
                 revision=self.pins.commit(self.pins.base_16bit),
                 setting="merging.base_16bit",
             )
         elif not trained["stored_in_4bit"]:
-            found["16bit"] = own
+            bases["16bit"] = own
         rounded = () if trained["stored_in_4bit"] else tuple(trained["in_4bit"])
-        found["dequantized"] = own.model_copy(update={"rounded": rounded})
+        bases["dequantized"] = own.model_copy(update={"rounded": rounded})
         if merging.onto == "best":
-            return found
-        if merging.onto not in found:
+            return bases
+        if merging.onto not in bases:
             raise RecipeError(
                 f"merging.onto=16bit: {own.name} is stored in 4 bits; name its 16-bit weights in "
                 f"merging.base_16bit, or set merging.onto=dequantized"
             )
-        return {merging.onto: found[merging.onto]}
+        return {merging.onto: bases[merging.onto]}
 
     def candidate(self, name: str, base: Base) -> Metrics:
         """Write one checkpoint and return how near to what was trained it is. Raises
@@ -142,13 +144,13 @@ class MergeSession:
             yardstick=self.yardstick,
         )
         hub = bool(base.revision or job.revision)
-        seen = run_child(CHILD, job, self.folder / LOG, env=ENVIRONMENT, hub=hub)
-        if names := seen["damaged"]:
+        result = run_child(CHILD, job, self.folder / LOG, env=ENVIRONMENT, hub=hub)
+        if names := result["damaged"]:
             raise CheckpointDamaged(
                 f"{names[0]} of the merged checkpoint is not on the disk as it was written ({len(names)} "
                 f"such tensors): the disk or the memory may be failing; run again"
             )
-        return seen["metrics"]
+        return result["metrics"]
 
     def keep(self, name: str) -> None:
         """Make one candidate the stage's `model/`; remove the others."""
@@ -170,23 +172,30 @@ class MergeSession:
         return run_child(FOUR_BIT, job, self.folder / LOG, hub=hub)["metrics"]
 
 
-def nearest(seen: dict[str, Metrics]) -> str:
+def nearest(candidates: dict[str, Metrics]) -> str:
     """Return the candidate of the lowest KL divergence; one that is not a number is the last."""
     return min(
-        seen,
-        key=lambda name: (math.isnan(seen[name]["kl_divergence"]), seen[name]["kl_divergence"]),
+        candidates,
+        key=lambda name: (
+            math.isnan(candidates[name]["kl_divergence"]),
+            candidates[name]["kl_divergence"],
+        ),
     )
 
 
-def by_candidate(seen: dict[str, Metrics]) -> Metrics:
+def by_candidate(candidates: dict[str, Metrics]) -> Metrics:
     """Return what was compared of each checkpoint as `kl_divergence/16bit` and so on."""
     compared = ("kl_divergence", "same_top_token", "perplexity")
-    return {f"{what}/{name}": one[what] for name, one in seen.items() for what in compared}
+    return {
+        f"{metric}/{name}": metrics[metric]
+        for name, metrics in candidates.items()
+        for metric in compared
+    }
 
 
-def describe(seen: dict[str, Metrics]) -> str:
+def describe(candidates: dict[str, Metrics]) -> str:
     return "; ".join(
-        f"{name}: KL divergence {one['kl_divergence']:.2g}, same top token {one['same_top_token']:.1%}, "
-        f"perplexity {one['perplexity']:.4g} of {one['perplexity/trained']:.4g}"
-        for name, one in seen.items()
+        f"{name}: KL divergence {metrics['kl_divergence']:.2g}, same top token "
+        f"{metrics['same_top_token']:.1%}, perplexity {metrics['perplexity']:.4g} of {metrics['perplexity/trained']:.4g}"
+        for name, metrics in candidates.items()
     )

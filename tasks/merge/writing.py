@@ -33,8 +33,8 @@ class NotFinite(RetuneError):
     """A merged weight that 16 bits cannot hold."""
 
 
-def write_model(source: Source, tokenizer: Path, folder: Path, most: int) -> Written:
-    """Write a whole model to `folder`, in files of up to `most` bytes, each weight rounded once.
+def write_model(source: Source, tokenizer: Path, folder: Path, max_bytes: int) -> Written:
+    """Write a whole model to `folder`, in files of up to `max_bytes` bytes, each weight rounded once.
 
     No more than one file is in memory. Raises ValueError for values beyond 16 bits.
     """
@@ -50,7 +50,7 @@ def write_model(source: Source, tokenizer: Path, folder: Path, most: int) -> Wri
             changed[name] = not equal(before.to(dtype), after)
         return after
 
-    sums = write(folder, source.shapes, dtype, rounded, most)
+    sums = write(folder, source.shapes, dtype, rounded, max_bytes)
     save_settings(source.config, dtype, tokenizer, folder)
     return Written(sums=sums, changed=changed)
 
@@ -74,24 +74,24 @@ def require_finite(name: str, tensor: "torch.Tensor") -> None:
         )
 
 
-def equal(one: "torch.Tensor", other: "torch.Tensor") -> bool:
+def equal(left: "torch.Tensor", right: "torch.Tensor") -> bool:
     import torch
 
-    return one.shape == other.shape and torch.equal(one, other)
+    return left.shape == right.shape and torch.equal(left, right)
 
 
 def save_settings(config: Any, dtype: "torch.dtype", tokenizer: Path, folder: Path) -> None:
     """Write configuration and tokenizer; generation ends with the end-of-turn token."""
     from transformers import GenerationConfig
 
-    used = load_tokenizer(tokenizer)
+    loaded = load_tokenizer(tokenizer)
     special = {
-        "bos_token_id": used.bos_token_id,
-        "eos_token_id": used.eos_token_id,
-        "pad_token_id": used.pad_token_id,
+        "bos_token_id": loaded.bos_token_id,
+        "eos_token_id": loaded.eos_token_id,
+        "pad_token_id": loaded.pad_token_id,
     }
     config.update(special | {"dtype": dtype})
     config.save_pretrained(folder)
     GenerationConfig(**special).save_pretrained(folder)
-    used.save_pretrained(folder)
+    loaded.save_pretrained(folder)
     strip_code(folder)

@@ -38,14 +38,14 @@ def planned(table: "pl.DataFrame", config: Validation) -> ScoringRequest | None:
     """
     import polars as pl
 
-    asked = config.classifier.score
+    policy = config.classifier.score
     sound = table.filter(is_sound(table, config))
     stored = sound.filter(pl.col("score").is_finite())
     unscored = sound.clear()
-    if asked == "all":
+    if policy == "all":
         unscored, stored = sound, stored.clear()
-    elif asked == "missing" or (
-        asked == "absent" and config.score_required and table["score"].is_null().all()
+    elif policy == "missing" or (
+        policy == "absent" and config.score_required and table["score"].is_null().all()
     ):
         unscored = sound.filter(pl.col("score").is_null())
     chosen = sample(stored["row"], config.classifier.sample)
@@ -73,10 +73,10 @@ def score(
     """
     import polars as pl
 
-    wanted = pl.concat([request.unscored, request.checked["row"]])
-    done = score_rows(rows, wanted, config, home() / "scores", say)
-    say(f"scored {len(wanted):,} rows with {config.model} at {done.version}")
-    new = done.scores.filter(pl.col("row").is_in(request.unscored.implode()))
-    again = done.scores.filter(pl.col("row").is_in(request.checked["row"].implode()))
+    numbers = pl.concat([request.unscored, request.checked["row"]])
+    scored = score_rows(rows, numbers, config, home() / "scores", say)
+    say(f"scored {len(numbers):,} rows with {config.model} at {scored.version}")
+    new = scored.scores.filter(pl.col("row").is_in(request.unscored.implode()))
+    again = scored.scores.filter(pl.col("row").is_in(request.checked["row"].implode()))
     agree = agreement(request.checked, again, config.tolerance) if len(again) else None
-    return Answers(new, agree, done.version)
+    return Answers(new, agree, scored.version)

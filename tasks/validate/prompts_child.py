@@ -24,18 +24,18 @@ class PromptsJob(ConfinedJob):
 
 
 def work(job: PromptsJob) -> Event:
-    found = texts(job.file)
-    job.texts.write_text(json.dumps(found), encoding="utf-8")
-    return {"texts": len(found)}
+    prompts = texts(job.file)
+    job.texts.write_text(json.dumps(prompts), encoding="utf-8")
+    return {"texts": len(prompts)}
 
 
 def texts(path: Path) -> list[str]:
     """Return the lines of a .txt, the texts of all columns of any other format. Raises SourceError
     for a file that is missing, cannot be read or has none."""
-    found = _texts(path)
-    if not found:
+    prompts = _texts(path)
+    if not prompts:
         raise SourceError(f"{SETTING}: {path} has no texts; name a file with evaluation prompts")
-    return found
+    return prompts
 
 
 def _texts(path: Path) -> list[str]:
@@ -71,16 +71,16 @@ def _strings(frame: "pl.DataFrame") -> list[str]:
     """Return the texts of all columns, those inside lists (choices, turns) and records included."""
     import polars as pl
 
-    found: list[str] = []
+    strings: list[str] = []
     for column in frame:
         if isinstance(column.dtype, pl.List):
-            found += _strings(column.explode().to_frame())
+            strings += _strings(column.explode().to_frame())
         elif isinstance(column.dtype, pl.Struct):
-            found += _strings(column.struct.unnest())
+            strings += _strings(column.struct.unnest())
         elif column.dtype == pl.String:
             require_memory(int(column.str.len_bytes().cast(pl.Int64).sum()))
-            found += column.drop_nulls().to_list()
-    return found
+            strings += column.drop_nulls().to_list()
+    return strings
 
 
 if __name__ == "__main__":

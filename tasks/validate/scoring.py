@@ -55,15 +55,15 @@ def score_rows(
     """
     import polars as pl
 
-    wanted = pl.Series(numbers, dtype=pl.Int64).unique().sort()
+    ordered = pl.Series(numbers, dtype=pl.Int64).unique().sort()
     config, version = resolved(config)
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         folder / shard.file(version, config.max_length): shard.numbers
-        for shard in shards(rows, wanted.to_list(), SHARD_ROWS)
+        for shard in shards(rows, ordered.to_list(), SHARD_ROWS)
     }
-    _require_all(wanted, files, rows)
-    missing = [row for file, some in files.items() if not file.exists() for row in some]
+    _require_all(ordered, files, rows)
+    missing = [row for file, shard_rows in files.items() if not file.exists() for row in shard_rows]
     result: Event = {}
     if missing:
         job = ScoringJob(
@@ -75,7 +75,7 @@ def score_rows(
             folder=folder.absolute(),
         )
         with unchanged(config.model, version, f"{SETTING}.model"):
-            result = _run(job, len(wanted), on_progress)
+            result = _run(job, len(ordered), on_progress)
     return Scored(
         scores=_read(files),
         version=version,
@@ -103,9 +103,9 @@ def resolved(config: Classifier) -> tuple[Classifier, str]:
     return config.model_copy(update={"revision": commit}), commit
 
 
-def _require_all(wanted: "pl.Series", files: dict[Path, list[int]], rows: Path) -> None:
-    found = {row for numbers in files.values() for row in numbers}
-    lost = [row for row in wanted if row not in found]
+def _require_all(ordered: "pl.Series", files: dict[Path, list[int]], rows: Path) -> None:
+    present = {row for numbers in files.values() for row in numbers}
+    lost = [row for row in ordered if row not in present]
     assert not lost, f"{len(lost)} rows to score are not in {rows}, e.g. row {lost[0]}"
 
 

@@ -70,8 +70,8 @@ class Shard(NamedTuple):
 
     def file(self, version: str, max_length: int) -> str:
         """Return the name of the file with this shard's scores: a digest of what decides them."""
-        what = [version, max_length, self.numbers, [*map(len, self.texts)]]
-        digest = hashlib.sha256(json.dumps(what).encode())
+        identity = [version, max_length, self.numbers, [*map(len, self.texts)]]
+        digest = hashlib.sha256(json.dumps(identity).encode())
         for text in self.texts:
             digest.update(text.encode())
         return f"{digest.hexdigest()[:32]}.parquet"
@@ -85,19 +85,19 @@ def shards(rows: Path, numbers: Collection[int], size: int) -> Iterator[Shard]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = set(numbers)
-    kept = Shard([], [])
+    selected = set(numbers)
+    pending = Shard([], [])
     with pq.ParquetFile(rows, buffer_size=1 << 20) as file:
         for batch in file.iter_batches(batch_size=1024, columns=["row", "messages"]):
-            chosen = [row in wanted for row in batch["row"].to_pylist()]
+            chosen = [row in selected for row in batch["row"].to_pylist()]
             batch = batch.filter(pa.array(chosen, pa.bool_()))
-            kept.numbers.extend(batch["row"].to_pylist())
-            kept.texts.extend(map(text_of, batch["messages"].to_pylist()))
-            while len(kept.numbers) >= size:
-                yield Shard(kept.numbers[:size], kept.texts[:size])
-                kept = Shard(kept.numbers[size:], kept.texts[size:])
-    if kept.numbers:
-        yield kept
+            pending.numbers.extend(batch["row"].to_pylist())
+            pending.texts.extend(map(text_of, batch["messages"].to_pylist()))
+            while len(pending.numbers) >= size:
+                yield Shard(pending.numbers[:size], pending.texts[:size])
+                pending = Shard(pending.numbers[size:], pending.texts[size:])
+    if pending.numbers:
+        yield pending
 
 
 def text_of(messages: list[dict[str, Any]] | None) -> str:
@@ -112,8 +112,8 @@ def score(job: ScoringJob) -> dict[str, Any]:
     """Score and write every shard; return `commit`, `precision` and the throughput of it all."""
     scorer = load(job.config)
     meter = Meter(report=lambda numbers: emit("progress", **numbers))
-    wanted = shards(job.rows, job.numbers, job.shard_rows)
-    for shard, scores in scored(scorer, wanted, meter.count):
+    pending = shards(job.rows, job.numbers, job.shard_rows)
+    for shard, scores in scored(scorer, pending, meter.count):
         path = job.folder / shard.file(job.version, job.config.max_length)
         write(path, shard.numbers, scores)
         meter.tell()
@@ -158,13 +158,13 @@ def write(path: Path, numbers: list[int], scores: "np.ndarray") -> None:
 
     table = pa.table({"row": pa.array(numbers, pa.int64()), "score": scores.astype(np.float64)})
     # Two runs may write the same shard at the same time, each to a partial file of its own.
-    beside = path.with_suffix(f".{os.getpid()}.partial")
-    pq.write_table(table, beside)
-    beside.replace(path)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    pq.write_table(table, partial)
+    partial.replace(path)
 
 
 def scored(
-    scorer: "Scorer", wanted: Iterable[Shard], count: Callable[[int, int], None]
+    scorer: "Scorer", shards: Iterable[Shard], count: Callable[[int, int], None]
 ) -> Iterator[tuple[Shard, "np.ndarray"]]:
     """Yield each shard with its scores (float32, in the shard's order).
 
@@ -172,11 +172,11 @@ def scored(
     """
     import numpy as np
 
-    for shard, batches in ahead((shard, scorer.batches(shard.texts)) for shard in wanted):
+    for shard, batches in ahead((shard, scorer.batches(shard.texts)) for shard in shards):
         scores = np.empty(len(shard.texts), np.float32)
-        for batch, some in scorer.scores(batches):
-            scores[batch.places] = some
-            count(len(some), batch.tokens)
+        for batch, values in scorer.scores(batches):
+            scores[batch.places] = values
+            count(len(values), batch.tokens)
         yield shard, scores
 
 
@@ -294,10 +294,12 @@ class Scorer:
             self.fast = None
         self._checked = True
 
-    def _arrived(self, batch: TokenBatch, given: "torch.Tensor") -> tuple[TokenBatch, "np.ndarray"]:
+    def _arrived(
+        self, batch: TokenBatch, output: "torch.Tensor"
+    ) -> tuple[TokenBatch, "np.ndarray"]:
         import numpy as np
 
-        scores = given.cpu().numpy()
+        scores = output.cpu().numpy()
         if self.fast and not np.isfinite(scores).all():  # float16 ends at 65,504
             scores = self._forward(self.exact, batch).cpu().numpy()
         return batch, scores

@@ -78,8 +78,8 @@ def settle(
     table = with_disposition(table, rules.config)
     _write(rows, table, rules, folder)
     write_accepted(rows, table, rules, folder)
-    found = distribution(sound_scores(table))
-    (folder / SCORES).write_text(found.model_dump_json() if found else "null")
+    summary = distribution(sound_scores(table))
+    (folder / SCORES).write_text(summary.model_dump_json() if summary else "null")
     return Settled(table, answers)
 
 
@@ -93,20 +93,20 @@ def _write(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> Non
         [table.filter(pl.col(flaw)).head(EXAMPLES)["row"] for flaw in FLAWS]
     ).unique()
     flawed = table["disposition"] == "quarantined"
-    shown, quarantine, done = [], [], 0
+    excerpted, quarantine, offset = [], [], 0
     for batch in batches(rows):
-        lines, out = table[done : done + len(batch)], flawed[done : done + len(batch)]
-        done += len(batch)
-        told = out | lines["row"].is_in(examples.implode())
-        texts = excerpts(batch.filter(told), lines.filter(told), rules)
-        shown.append(texts.filter(pl.col("row").is_in(examples.implode())))
+        lines, out = table[offset : offset + len(batch)], flawed[offset : offset + len(batch)]
+        offset += len(batch)
+        affected = out | lines["row"].is_in(examples.implode())
+        texts = excerpts(batch.filter(affected), lines.filter(affected), rules)
+        excerpted.append(texts.filter(pl.col("row").is_in(examples.implode())))
         first = texts.unique("row", keep="first", maintain_order=True)
         quarantine.append(
             lines.filter(out)
             .select("row", "source", "score", "reasons")
             .join(first.select("row", "place", "excerpt"), on="row", how="left")
         )
-    pl.concat(shown).write_parquet(folder / EXCERPTS)
+    pl.concat(excerpted).write_parquet(folder / EXCERPTS)
     pl.concat(quarantine).write_parquet(folder / QUARANTINE)
 
 
@@ -118,19 +118,19 @@ def write_accepted(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path
 
     table = table.with_columns(reasons(table))
     schema = pq.read_schema(rows).append(pa.field("duplicate_of", pa.int64()))
-    whole, done = [], 0
+    whole_rows, offset = [], 0
     with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
         for batch in batches(rows):
-            lines = table[done : done + len(batch)]
-            done += len(batch)
+            lines = table[offset : offset + len(batch)]
+            offset += len(batch)
             accepted = batch.with_columns(lines["score"], lines["duplicate_of"])
             accepted = _escaped(accepted.filter(lines["disposition"] == "accepted"), rules)
             writer.write_table(accepted.to_arrow().cast(writer.schema))
             if rules.config.quarantine_rows == "whole":
                 judged = batch.with_columns(lines["score"], lines["reasons"])
-                whole.append(judged.filter(lines["disposition"] == "quarantined"))
-    if whole:
-        pl.concat(whole).write_parquet(folder / WHOLE_ROWS)
+                whole_rows.append(judged.filter(lines["disposition"] == "quarantined"))
+    if whole_rows:
+        pl.concat(whole_rows).write_parquet(folder / WHOLE_ROWS)
 
 
 def _escaped(rows: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":

@@ -174,7 +174,7 @@ class Made:
         """Merge onto `base`, or what was trained on, into `folder/merged`."""
         onto = Base(name=str(base or self.base), revision=None, setting="model.base")
         source = open_source(self.adapter, onto, self.model, None, self.adapter)
-        return write_model(source, self.adapter, folder / "merged", most=100_000)
+        return write_model(source, self.adapter, folder / "merged", max_bytes=100_000)
 
     def distances(self, merged: Path) -> tuple[float, float]:
         """Return how far the adapter's probabilities are from the merged model's, and the base's."""
