@@ -67,8 +67,8 @@ def pretrain(into: Path) -> None:
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
     command = [sys.executable, "-m", "demo.pretrain", str(into)]
     with log.open("w") as stderr:
-        done = subprocess.run(command, stderr=stderr, env=environment, check=False)
-    if done.returncode:
+        completed = subprocess.run(command, stderr=stderr, env=environment, check=False)
+    if completed.returncode:
         last = log.read_text().strip().splitlines()[-1:]
         raise RuntimeError(f"pretraining failed: {''.join(last)}; the log is {log}")
 

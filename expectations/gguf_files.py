@@ -40,11 +40,11 @@ def quant(gguf: Gguf, source: Gguf, recipe: Recipe) -> Judgement:
         )
     ]
     if not gguf.failure:
-        verdicts += [_held_against(name, gguf, source, recipe) for name in LIMITS]
+        verdicts += [_limit_verdict(name, gguf, source, recipe) for name in LIMITS]
     return Judgement(f"{QUANTIZE} {gguf.method}", gguf.file, verdicts)
 
 
-def _held_against(name: str, gguf: Gguf, source: Gguf, recipe: Recipe) -> Verdict:
+def _limit_verdict(name: str, gguf: Gguf, source: Gguf, recipe: Recipe) -> Verdict:
     subject, key = LIMITS[name]
     value = gguf.metrics[name]
     if key.endswith("_drop"):

@@ -32,14 +32,16 @@ def forecast(recipe: Recipe) -> Grid:
     rows = []
     todo = []
     for step in make_plan(recipe, pins).steps():
-        done = step.done
+        is_done = step.done
         started = (step.folder.with_name(step.folder.name + ".partial") / "checkpoints").is_dir()
         name = f"quantize {step.key['method']}" if step.stage == "quantize" else step.stage
-        if not done:
+        if not is_done:
             todo.append(name)
-        rows.append([name, "reuse" if done else "resume" if started else "run", str(step.folder)])
+        rows.append(
+            [name, "reuse" if is_done else "resume" if started else "run", str(step.folder)]
+        )
     parameters = count_parameters(recipe, pins)
-    rows += [["", "", ""], *_needs(recipe, parameters, todo)]
+    rows += [["", "", ""], *_requirements(recipe, parameters, todo)]
     if recipe.model.trust_remote_code:
         rows.append(["the base's own code", "runs", recipe.model.trust_remote_code])
     return Grid(title=f"Plan: {recipe.name}", columns=["stage", "would", "output"], rows=rows)
@@ -76,7 +78,7 @@ def _no_weights(file: Path, reason: str) -> ModelRefused:
     )
 
 
-def _needs(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
+def _requirements(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     """Estimate disk and memory; the merged model, its GGUF and the quants are what counts."""
     full = 2 * parameters
     disk: float = full * sum(stage in todo for stage in ("merge", "convert"))

@@ -54,7 +54,7 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
     _end_leftovers()
     _require_free("--prefect-port", prefect_port)
     _require_free("--mlflow-port", mlflow_port)
-    mlflow_asks = _mlflow_asks(mlflow_sign_in)
+    needs_sign_in = _needs_mlflow_sign_in(mlflow_sign_in)
     prefect_ui, mlflow_ui = f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}"
     os.environ |= local.own_server(prefect_port) | {
         "PREFECT_API_URL": f"{prefect_ui}/api",
@@ -73,8 +73,8 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         mlflow = start(
             "mlflow-server",
             *_mlflow_command(mlflow_port),
-            *("--app-name", "retune-sign-in" if mlflow_asks else "retune"),
-            env=_mlflow_sign_in() if mlflow_asks else {},
+            *("--app-name", "retune-sign-in" if needs_sign_in else "retune"),
+            env=_mlflow_sign_in() if needs_sign_in else {},
         )
         _require_ours("prefect-server", prefect, prefect_port, "/api/health", "/api/admin/version")
         _note(prefect_port, prefect, mlflow)
@@ -88,9 +88,9 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         )
         stack.callback(_end_runs, worker.pid)
         _note(prefect_port, prefect, mlflow, worker)
-        private = "/api/2.0/mlflow/experiments/search?max_results=1" if mlflow_asks else ""
+        private = "/api/2.0/mlflow/experiments/search?max_results=1" if needs_sign_in else ""
         _require_ours("mlflow-server", mlflow, mlflow_port, "/health", private)
-        _say_where(prefect_ui, mlflow_ui, mlflow_asks)
+        _print_addresses(prefect_ui, mlflow_ui, needs_sign_in)
         while all(process.poll() is None for process in (prefect, mlflow, worker)):
             time.sleep(1)
         raise ServerError(f"a server ended by itself; its log is in {_logs()}")
@@ -100,7 +100,7 @@ def _interrupted(_signal: int, _frame: object) -> None:
     raise SystemExit(0)
 
 
-def _say_where(prefect_ui: str, mlflow_ui: str, mlflow_sign_in: bool) -> None:
+def _print_addresses(prefect_ui: str, mlflow_ui: str, mlflow_sign_in: bool) -> None:
     """Print the addresses and how to sign in; the password itself only where a person looks."""
     secret = sign_in() if sys.stdout.isatty() else f"the line in {sign_in_file()}"
     print(f"Prefect: {prefect_ui}  (Deployments → choose one → Run)")
@@ -217,8 +217,8 @@ def _require_ours(
         if statuses != (401, 200):
             raise ServerError(
                 f"{name} at {address} answers HTTP {statuses[0]} without and {statuses[1]} with this "
-                f"home's sign-in, where 401 and 200 are right: look for other settings of it (PREFECT_* and "
-                f"MLFLOW_* variables, .env, prefect.toml)"
+                f"home's sign-in, where 401 and 200 are right: look for other settings of it (PREFECT_* "
+                f"and MLFLOW_* variables, .env, prefect.toml)"
             )
 
 
@@ -236,7 +236,7 @@ def _mlflow_command(port: int) -> tuple[str, ...]:
     )
 
 
-def _mlflow_asks(required: bool) -> bool:
+def _needs_mlflow_sign_in(required: bool) -> bool:
     """Tell whether MLflow is to ask for a sign-in.
 
     Raises ServerError if it must and what it takes is not installed.
@@ -369,10 +369,11 @@ def _runs(worker: int) -> list[psutil.Process]:
 
 
 def _run(program: str, *arguments: str, folder: Path = Path()) -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [_program(program), *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
-    if done.returncode:
+    if completed.returncode:
         raise ServerError(
-            f"`{program} {' '.join(arguments)}` failed: {(done.stderr or done.stdout).strip()[-800:]}"
+            f"`{program} {' '.join(arguments)}` failed: "
+            f"{(completed.stderr or completed.stdout).strip()[-800:]}"
         )

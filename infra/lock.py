@@ -43,11 +43,11 @@ def resolved(source: Path, pins: str, *options: str) -> list[str]:
         out.write_text(pins, encoding="utf-8")
         uv = Path(sys.executable).with_name("uv")
         python = ("--python-version", "3.11")
-        done = subprocess.run(
+        completed = subprocess.run(
             [uv, *UV, *options, *python, source, "--output-file", out], cwd=ROOT, check=False
         )
-        if done.returncode:
-            sys.exit(done.returncode)
+        if completed.returncode:
+            sys.exit(completed.returncode)
         return re.findall(r"^\S.*\n(?:\s+.*\n)*", out.read_text(encoding="utf-8"), re.MULTILINE)
 
 

@@ -92,7 +92,7 @@ def _setting(name: str, schema: dict[str, Any]) -> list[str]:
 def _default(schema: dict[str, Any]) -> str:
     """Return a default as YAML has it."""
     if schema.get("type") == "object":
-        return "none"  # made anew for each recipe
+        return "none"  # made for each recipe
     if "default" not in schema:
         return "required"
     value = schema["default"]

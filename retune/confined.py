@@ -25,7 +25,7 @@ from retune.recipe import Dataset
 from retune.sources import SourceError
 
 FLOOR = 1 << 30  # bytes of memory that a child gets in any case; the libraries alone take a third
-_FREQUENT = 10.0  # seconds between two times that the clock is set anew
+_FREQUENT = 10.0  # seconds between two resets of the clock
 
 # Arrow's own allocator takes a gigabyte of addresses at once, which would count as memory.
 _COUNTED = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
@@ -135,7 +135,7 @@ def confined(job_type: type[Job], function: Callable[[Job], Event]) -> None:
 
 
 def alive() -> None:
-    """Say that the work continues: in a confined child the limit of silence begins anew."""
+    """Say that the work continues: in a confined child the limit of silence starts again."""
     if _job:
         remaining, _ = signal.getitimer(signal.ITIMER_REAL)
         if remaining < max(_job.quiet - _FREQUENT, _job.quiet / 2):

@@ -152,7 +152,9 @@ def imported(path: Path) -> tuple[str, ...]:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     folder = path.parent.relative_to(ROOT)
     names += [
-        ".".join((*folder.parts, file.stem)) for file in _named_beside(path) if file.suffix == ".py"
+        ".".join((*folder.parts, file.stem))
+        for file in _sibling_files(path)
+        if file.suffix == ".py"
     ]
     return tuple(dict.fromkeys(names))
 
@@ -160,7 +162,7 @@ def imported(path: Path) -> tuple[str, ...]:
 @cache
 def data_files(path: Path) -> tuple[Path, ...]:
     """Return the files next to a module that it names with `with_name` and that are no scripts."""
-    return tuple(file for file in _named_beside(path) if file.suffix != ".py")
+    return tuple(file for file in _sibling_files(path) if file.suffix != ".py")
 
 
 @cache
@@ -186,7 +188,7 @@ def installed(package: str) -> str:
 
 
 @cache
-def _named_beside(path: Path) -> tuple[Path, ...]:
+def _sibling_files(path: Path) -> tuple[Path, ...]:
     """Return the files in a module's folder that it names with `with_name`."""
     patterns = [
         _pattern(node.args[0])

@@ -34,7 +34,7 @@ def batches(rows: Path, size: int = BATCH) -> "Iterator[pl.DataFrame]":
 
 
 def features(
-    rows: Path, rules: Rules, on_progress: Callable[[int], None] = lambda _done: None
+    rows: Path, rules: Rules, on_progress: Callable[[int], None] = lambda _row_count: None
 ) -> "pl.DataFrame":
     """Judge every row of a Parquet file by itself, against its equals and against the prompts.
 
@@ -49,7 +49,7 @@ def features(
 
     similar = rules.config.near_duplicate_similarity
     prompts = similarity.Prompts(rules.prompts, rules.config.decontamination.ngram)
-    judged, signatures, bands, done = [], [], [], 0
+    judged, signatures, bands, row_count = [], [], [], 0
 
     def judge(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
         return batch, judge_messages(explode(batch), rules)
@@ -69,8 +69,8 @@ def features(
             bands.append(similarity.bands(signature))
             # Two bytes of each value tell equal from different nearly as well as four.
             signatures.append(signature.astype(np.uint16))
-        done += len(batch)
-        on_progress(done)
+        row_count += len(batch)
+        on_progress(row_count)
     table = pl.concat(judged)
     minhashes = (np.concatenate(signatures), np.concatenate(bands)) if signatures else None
     return _with_duplicates(table, minhashes, rules.config)

@@ -112,7 +112,7 @@ def _tables(table: "pl.DataFrame", numbers: dict[str, float]) -> "dict[str, pl.D
         sound = pl.col("disposition") != "quarantined"
         score = pl.when(sound).then(pl.lit(float("-inf"))).alias("sound_score")
     bounds = {
-        name: _held_against(numbers.get(declared.measure), declared.bound)
+        name: _comparable(numbers.get(declared.measure), declared.bound)
         for name, declared in DATASET_EXPECTATIONS.items()
     }
     return {
@@ -121,7 +121,7 @@ def _tables(table: "pl.DataFrame", numbers: dict[str, float]) -> "dict[str, pl.D
     }
 
 
-def _held_against(value: float | None, bound: str) -> float | None:
+def _comparable(value: float | None, bound: str) -> float | None:
     """Return a measure, on the wrong side of any limit where there is nothing to measure.
 
     None, which Great Expectations lets pass, where there is nothing to compare with.

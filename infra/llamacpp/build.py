@@ -231,8 +231,8 @@ def ended(process: subprocess.Popen) -> bool:
 def progress_line(step: str, log: Path, seconds: float) -> str:
     """Return one line on how far the `step` that writes `log` is, `seconds` after its start."""
     steps = re.findall(r"^\[(\d+)/(\d+)\]", log.read_text(errors="replace"), re.MULTILINE)
-    done = f"{steps[-1][0]} of {steps[-1][1]} steps, " if steps else ""
-    return f"llama.cpp: {step}: {done}{seconds:.0f} s"
+    progress = f"{steps[-1][0]} of {steps[-1][1]} steps, " if steps else ""
+    return f"llama.cpp: {step}: {progress}{seconds:.0f} s"
 
 
 def failure_message(step: str, status: int, log: Path) -> str:

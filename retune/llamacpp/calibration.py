@@ -26,13 +26,13 @@ def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> 
     with appearing_whole(out) as partial:
         try:
             command += ["-o", partial.absolute()]
-            done = run(command, writes_to=out.parent, cwd=text.parent)
+            finished = run(command, writes_to=out.parent, cwd=text.parent)
         except LlamaCppFailed as error:
             check_text_length(str(error), text, context)
             raise
-        expected = CHUNKS.search(done.stderr)
+        expected = CHUNKS.search(finished.stderr)
         if not expected:
-            raise LlamaCppFailed(f"llama-imatrix gave no result for {gguf}: {last_lines(done)}")
+            raise LlamaCppFailed(f"llama-imatrix gave no result for {gguf}: {last_lines(finished)}")
         # It does not check its writes.
         if chunks_in(partial) != int(expected[1]):
             raise no_space_left(out, OSError())

@@ -86,13 +86,13 @@ def perplexity(gguf: Path, text: Path, context: int, threads: int, logits: Path)
     existing(text, "the text to measure on")
     with appearing_whole(logits) as partial:
         base: list[str | Path] = ["-f", text, "--kl-divergence-base", partial]
-        done = _measure(gguf, base, context, threads, writes_to=logits.parent)
-        check_text_length(done.stderr, text, context)
+        finished = _measure(gguf, base, context, threads, writes_to=logits.parent)
+        check_text_length(finished.stderr, text, context)
         check_whole(partial)
         check_enough(KeptLogits.read(partial), text)
-    final = FINAL.search(done.stderr)
+    final = FINAL.search(finished.stderr)
     if not final:
-        raise LlamaCppFailed(f"llama-perplexity gave no result for {gguf}: {last_lines(done)}")
+        raise LlamaCppFailed(f"llama-perplexity gave no result for {gguf}: {last_lines(finished)}")
     value = float(final[1])
     if not math.isfinite(value):
         raise LlamaCppFailed(f"the perplexity of {gguf} is {value}: its weights are broken")
@@ -114,8 +114,8 @@ def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergen
         )
     base: list[str | Path] = ["--kl-divergence-base", logits]
     base += ["--kl-divergence", "--check-tensors"]
-    done = _measure(gguf, base, context, threads)
-    figures = dict(re.findall(rf"^ *(\S[^:\n]*?) *: +{NUMBER}", done.stdout, re.MULTILINE))
+    finished = _measure(gguf, base, context, threads)
+    figures = dict(re.findall(rf"^ *(\S[^:\n]*?) *: +{NUMBER}", finished.stdout, re.MULTILINE))
     values = {" ".join(name.split()): float(value) for name, value in figures.items()}
     if not all(math.isfinite(values.get(name, 0)) for name in ("Mean KLD", "Mean PPL(Q)")):
         raise LlamaCppFailed(f"the perplexity of {gguf} is no number: its weights are broken")
@@ -128,7 +128,7 @@ def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergen
         )
     except KeyError:
         raise LlamaCppFailed(
-            f"llama-perplexity did not compare {gguf} with {logits}: {last_lines(done)}"
+            f"llama-perplexity did not compare {gguf} with {logits}: {last_lines(finished)}"
         ) from None
 
 

@@ -57,7 +57,7 @@ def run(
     that was not its own doing, NoSpaceLeft if the disk of the folder `writes_to` was full.
     """
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             input=stdin,
             capture_output=True,
@@ -68,12 +68,14 @@ def run(
         )
     except subprocess.TimeoutExpired:
         raise failure(f"{program_name(command)} took longer than {seconds:g} s") from None
-    finished = Finished(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
-    if done.returncode == 0:
+    finished = Finished(
+        completed.stdout.decode(errors="replace"), completed.stderr.decode(errors="replace")
+    )
+    if completed.returncode == 0:
         return finished
     if writes_to and DISK_FULL.search(finished.stderr + finished.stdout):
         raise no_space_left(writes_to, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    raise failed(program_name(command), done.returncode, finished, failure)
+    raise failed(program_name(command), completed.returncode, finished, failure)
 
 
 def failed(

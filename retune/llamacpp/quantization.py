@@ -32,9 +32,9 @@ def quantize(
     with appearing_whole(out) as partial:
         command: list[str | Path] = [quantizer, *options, source.absolute(), partial.absolute()]
         command += [method.upper(), str(threads)]
-        done = run(command, writes_to=out.parent, cwd=imatrix and imatrix.parent)
+        finished = run(command, writes_to=out.parent, cwd=imatrix and imatrix.parent)
     # Rows of a length that the method has no blocks for get a larger type; the file is sound.
-    if fallback := re.search(r"(\d+) of (\d+) tensor\(s\) required fallback", done.stderr):
+    if fallback := re.search(r"(\d+) of (\d+) tensor\(s\) required fallback", finished.stderr):
         logger.warning("%s: %s of %s tensors needed another type", method, *fallback.groups())
 
 
@@ -45,10 +45,10 @@ def quantized_size(source: Path, method: str) -> int:
     """
     _require_known(method)
     existing(source, "the GGUF to quantize")
-    done = run([locate().program("llama-quantize"), "--dry-run", source, method.upper()])
-    size = FINAL_SIZE.search(done.stderr + done.stdout)
+    finished = run([locate().program("llama-quantize"), "--dry-run", source, method.upper()])
+    size = FINAL_SIZE.search(finished.stderr + finished.stdout)
     if not size:
-        raise LlamaCppFailed(f"llama-quantize gave no size for {method}: {last_lines(done)}")
+        raise LlamaCppFailed(f"llama-quantize gave no size for {method}: {last_lines(finished)}")
     return round(float(size[1]) * 2**20)
 
 

@@ -20,8 +20,8 @@ def tokenize(
     encoded = [text.encode() for text in texts]
     stdin = b"".join(b"%d\n%b" % (len(text), text) for text in encoded)
     flags = [str(int(add_special)), str(int(parse_special))]
-    done = run([program, gguf, *flags], stdin=stdin)
-    lines = done.stdout.splitlines()
+    finished = run([program, gguf, *flags], stdin=stdin)
+    lines = finished.stdout.splitlines()
     if len(lines) != len(texts):
         raise LlamaCppFailed(f"retune-tokenize gave {len(lines)} answers to {len(texts)} texts")
     return [[int(token) for token in line.split()] for line in lines]

@@ -113,8 +113,8 @@ class Quantization(Section):
         """Return the gate of one method, every limit filled in."""
         width = METHODS[method].bits
         default = next(gate for bits, gate in DEFAULT_GATES.items() if width <= bits)
-        own = self.gates.get(method, QuantGate()).model_dump(exclude_none=True)
-        return default.model_copy(update=own)
+        overrides = self.gates.get(method, QuantGate()).model_dump(exclude_none=True)
+        return default.model_copy(update=overrides)
 
     def uses_imatrix(self, method: str) -> bool:
         """Tell whether `method` is given an importance matrix."""

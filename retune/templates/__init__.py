@@ -184,7 +184,7 @@ class _Child:
         seconds = SECONDS + len(chats) * SECONDS_PER_CONVERSATION + size * SECONDS_PER_BYTE
         with self._lock:
             try:
-                reply = self._asked(request, seconds, f', "chats": [{", ".join(chats)}]')
+                reply = self._reply(request, seconds, f', "chats": [{", ".join(chats)}]')
             except _Died as death:
                 # Those before the one that ended the child were rendered, but went with it.
                 before = self.rendered(request, chats[: death.number]) if death.number > 0 else []
@@ -195,13 +195,13 @@ class _Child:
     def examined(self, request: dict[str, Any]) -> list[dict[str, Any]] | Refusal:
         with self._lock:
             try:
-                reply = self._asked(request, SECONDS)
+                reply = self._reply(request, SECONDS)
             except _Died as death:
                 self._broken[request["template"]] = death.words
                 return Refusal(death.words)
         return Refusal(reply["refused"]) if "refused" in reply else reply["sites"]
 
-    def _asked(self, request: dict[str, Any], seconds: float, more: str = "") -> dict[str, Any]:
+    def _reply(self, request: dict[str, Any], seconds: float, more: str = "") -> dict[str, Any]:
         """Return the child's reply to `request` and `more` of its JSON; raises _Died."""
         if words := self._broken.get(request["template"]):
             raise _Died(words, number=0)

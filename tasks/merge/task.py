@@ -107,9 +107,9 @@ class MergeSession:
 
         Raises RecipeError if there are none such.
         """
-        own = Base(name=self.recipe.model.base, revision=self.revision, setting="model.base")
+        base = Base(name=self.recipe.model.base, revision=self.revision, setting="model.base")
         if not trained["in_4bit"]:
-            return {"16bit": own}
+            return {"16bit": base}
         merging, bases = self.recipe.merging, {}
         if merging.base_16bit and self.pins.base_16bit:
             bases["16bit"] = Base(
@@ -118,14 +118,14 @@ class MergeSession:
                 setting="merging.base_16bit",
             )
         elif not trained["stored_in_4bit"]:
-            bases["16bit"] = own
+            bases["16bit"] = base
         rounded = () if trained["stored_in_4bit"] else tuple(trained["in_4bit"])
-        bases["dequantized"] = own.model_copy(update={"rounded": rounded})
+        bases["dequantized"] = base.model_copy(update={"rounded": rounded})
         if merging.onto == "best":
             return bases
         if merging.onto not in bases:
             raise RecipeError(
-                f"merging.onto=16bit: {own.name} is stored in 4 bits; name its 16-bit weights in "
+                f"merging.onto=16bit: {base.name} is stored in 4 bits; name its 16-bit weights in "
                 f"merging.base_16bit, or set merging.onto=dequantized"
             )
         return {merging.onto: bases[merging.onto]}
@@ -196,6 +196,7 @@ def by_candidate(candidates: dict[str, Metrics]) -> Metrics:
 def describe(candidates: dict[str, Metrics]) -> str:
     return "; ".join(
         f"{name}: KL divergence {metrics['kl_divergence']:.2g}, same top token "
-        f"{metrics['same_top_token']:.1%}, perplexity {metrics['perplexity']:.4g} of {metrics['perplexity/trained']:.4g}"
+        f"{metrics['same_top_token']:.1%}, perplexity {metrics['perplexity']:.4g} "
+        f"of {metrics['perplexity/trained']:.4g}"
         for name, metrics in candidates.items()
     )
