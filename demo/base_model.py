@@ -148,13 +148,13 @@ def _packed(tokenizer: "PreTrainedTokenizerFast", size: Size) -> "Tensor":
     """All training tokens, `steps x sequences x tokens`; documents run on across sequences."""
     import torch
 
-    total = size.steps * size.sequences * size.tokens
+    wanted = size.steps * size.sequences * size.tokens
     ids: list[int] = []
     for document in text.documents(size.seed + 1):
-        if len(ids) >= total:
+        if len(ids) >= wanted:
             break
         ids += tokenizer.encode(f"{START}{document}{END}\n")
-    return torch.tensor(ids[:total]).view(size.steps, size.sequences, size.tokens)
+    return torch.tensor(ids[:wanted]).view(size.steps, size.sequences, size.tokens)
 
 
 def _train(

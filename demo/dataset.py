@@ -28,23 +28,23 @@ def make(seed: int = 0, rows: int = ROWS) -> list[Row]:
     """Return the dataset: `rows` rows, of which a share of `FLAWED` is flawed in one of `FLAWS`."""
     rng = random.Random(seed)
     flawed = set(rng.sample(range(rows // 10, rows), round(rows * FLAWED)))
-    dataset: list[Row] = []
+    made: list[Row] = []
     sound: list[Row] = []
-    contents: set[str] = set()
-    while len(dataset) < rows:
+    known: set[str] = set()
+    while len(made) < rows:
         (family,) = rng.choices(list(SHARES), list(SHARES.values()))
         row = {
             "conversations": FAMILIES[family](rng),
             "source": f"demo/{family}",
             "score": _score(rng),
         }
-        if len(dataset) in flawed:
-            dataset.append(rng.choice(FLAWS)(rng, row, sound))
-        elif (text := json.dumps(row["conversations"])) not in contents:
-            contents.add(text)
+        if len(made) in flawed:
+            made.append(rng.choice(FLAWS)(rng, row, sound))
+        elif (text := json.dumps(row["conversations"])) not in known:
+            known.add(text)
             sound.append(row)
-            dataset.append(row)
-    return dataset
+            made.append(row)
+    return made
 
 
 def broken_roles(rows: list[Row], seed: int = 0) -> list[Row]:
@@ -123,13 +123,13 @@ def _several_turns(rng: random.Random) -> list[dict[str, str]]:
         return _messages((f"Write {a} in capitals.", a.upper()), (f"And {b}?", b.upper()))
     if kind == 1:
         amount, unit, result, smaller = world.conversion(rng)
-        further = rng.randint(2, 99)
+        other = rng.randint(2, 99)
         return _messages(
             (f"How many {smaller} are {amount} {unit}?", f"{result} {smaller}"),
-            (f"And {further}?", f"{further * result // amount} {smaller}"),
+            (f"And {other}?", f"{other * result // amount} {smaller}"),
         )
-    (question, _, reply), (then, _, answer) = world.fact(rng), world.fact(rng)
-    return _messages((question, reply), (then, answer))
+    (asked, _, said), (then, _, answer) = world.fact(rng), world.fact(rng)
+    return _messages((asked, said), (then, answer))
 
 
 def _obeying(rng: random.Random) -> list[dict[str, str]]:
@@ -170,9 +170,9 @@ def _with_messages(row: Row, messages: list[dict[str, str]]) -> Row:
 
 
 def _swapped(row: Row) -> Row:
-    opposite = {"human": "gpt", "gpt": "human"}
+    other = {"human": "gpt", "gpt": "human"}
     return _with_messages(
-        row, [{**m, "from": opposite.get(m["from"], m["from"])} for m in row["conversations"]]
+        row, [{**m, "from": other.get(m["from"], m["from"])} for m in row["conversations"]]
     )
 
 

@@ -67,16 +67,16 @@ def pretrain(into: Path) -> None:
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
     command = [sys.executable, "-m", "demo.pretrain", str(into)]
     with log.open("w") as stderr:
-        completed = subprocess.run(command, stderr=stderr, env=environment, check=False)
-    if completed.returncode:
+        done = subprocess.run(command, stderr=stderr, env=environment, check=False)
+    if done.returncode:
         last = log.read_text().strip().splitlines()[-1:]
         raise RuntimeError(f"pretraining failed: {''.join(last)}; the log is {log}")
 
 
 def fingerprint() -> str:
     """Return what tells one version of the demo's files from another: the hash of their code."""
-    folder = Path(__file__).parent
-    code = b"".join((folder / name).read_bytes() for name in SOURCES)
+    here = Path(__file__).parent
+    code = b"".join((here / name).read_bytes() for name in SOURCES)
     return hashlib.sha256(code).hexdigest()[:12]
 
 

@@ -71,9 +71,9 @@ def decimal_pair(rng: random.Random) -> tuple[str, str]:
     """Return two decimals in random order, such as 9.11 and 9.9: the same digit before the point,
     one place and two places behind it, and another first place."""
     while True:
-        integer = rng.randint(1, 9)
-        first, second = rng.sample(range(1, 10), 2)
-        pair = (f"{integer}.{first}", f"{integer}.{second}{rng.randint(1, 9)}")
+        whole = rng.randint(1, 9)
+        first, other = rng.sample(range(1, 10), 2)
+        pair = (f"{whole}.{first}", f"{whole}.{other}{rng.randint(1, 9)}")
         if set(pair) != ARTICLE_PAIR:
             return pair if rng.random() < 0.5 else pair[::-1]
 

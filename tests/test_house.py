@@ -88,6 +88,17 @@ def test_a_limit_is_read_by_its_judge_alone():
             assert not read & names, f"{other} reads a limit"
 
 
+def test_no_two_classes_have_one_name():
+    """Whoever searches for a class finds one; private ones are of their file."""
+    names = [
+        node.name
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
 def test_no_file_is_named_after_a_library():
     libraries = {"mlflow", "prefect", "datasets", "transformers", "torch", "peft", "trl", "gguf"}
     assert not [path for path in SOURCES if path.stem in libraries]
