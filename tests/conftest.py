@@ -2,10 +2,15 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.hub import Hub
+
+# Scripts that tests start by themselves import the project's packages, which an installation keeps to
+# its own processes.
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
 
 # huggingface_hub and datasets read these at import, so they are set before any test is loaded.
 _HUB = Hub()

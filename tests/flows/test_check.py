@@ -109,7 +109,7 @@ def test_what_is_wrong_is_said(here, tmp_path):
     with pytest.raises(SourceError, match=r"nothing is at 'none\.jsonl'"):
         check("none.jsonl", [], tmp_path / "out")
     with pytest.raises(
-        RecipeError, match="'refusl' is not a flaw of a row; did you mean 'refusal'"
+        RecipeError, match=r"unknown key 'validation\.tolerances\.refusl'; did you mean 'refusal'"
     ):
         check("good.jsonl", ["validation.tolerances={refusl: 0.1}"], tmp_path / "out")
 

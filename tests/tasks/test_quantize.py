@@ -299,7 +299,8 @@ def corrupt(path: Path, name: str) -> None:
         (lambda path: path.write_bytes(b"GGUF"), "it does not load"),
         (
             lambda path: corrupt(path, "blk.0.ffn_down.weight"),
-            r"KL divergence .*at most 0\.15; .*\(quantization\.gates\.q4_k_m\.max_kl_divergence\)",
+            r"KL divergence .*at most 0\.15 nats per token; .*"
+            r"\(quantization\.gates\.q4_k_m\.max_kl_divergence\)",
         ),
     ],
     ids=["truncated", "cut to nothing", "one tensor corrupted"],
