@@ -201,7 +201,8 @@ def test_the_run_tells_where_it_comes_from(first, project):
     assert yaml.safe_load((folder / "recipe.yaml").read_text()) == given
     pins = json.loads((folder / "pins.json").read_text())
     assert parent.data.tags["retune.pin.dataset"] == pins["dataset"]
-    (dataset,), (model,) = parent.inputs.dataset_inputs, parent.inputs.model_inputs
+    inputs = client.get_run(parent.info.run_id).inputs
+    (dataset,), (model,) = inputs.dataset_inputs, inputs.model_inputs
     assert dataset.dataset.name == "good.jsonl"
     assert client.get_logged_model(model.model_id).tags["retune.pin"] == pins["model"]
 
