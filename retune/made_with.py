@@ -32,9 +32,10 @@ class Exemption(NamedTuple):
 EXEMPT = {
     # Declarations: a key holds the values that its stage reads.
     "retune.recipe": Exemption("declares settings"),
+    "retune.recipe.methods": Exemption("declares quantization methods", ("publish",)),
     "retune.recipe.*": Exemption("declares settings, flaws, expectations and methods"),
     "retune.errors": Exemption("names what may go wrong"),
-    "retune.measures": Exemption("names measures"),
+    "retune.measures": Exemption("names measures", ("publish",)),  # its cards show them
     "retune.records": Exemption("declares outputs"),
     # Files and processes.
     "retune.workspace": Exemption("names, moves and removes folders"),

@@ -201,3 +201,9 @@ def test_a_docstring_is_no_syntax(tmp_path):
     told.write_text('"""Says."""\n\n\ndef one():  # why\n    """Return 1."""\n    return 1\n')
     assert made_with.syntax(plain) == made_with.syntax(told)
     assert ast.dump(ast.parse(plain.read_text())) != ast.dump(ast.parse(told.read_text()))
+
+
+def test_what_a_card_shows_is_in_the_key_of_publish():
+    """The titles and formats of measures, and the method that it recommends."""
+    counted, _ = made_with.closure("publish", "tasks.publish.task")
+    assert {"retune.measures", "retune.recipe.methods"} <= set(counted)
