@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from retune.errors import ProgramFailed, RetuneError
+from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
 
@@ -41,7 +41,7 @@ def main() -> None:
     """Entry point. What a person can mend is one clear message; a fault of ours has its traceback."""
     try:
         app()
-    except (RetuneError, ProgramFailed, OSError) as error:
+    except TOLD_ERRORS as error:
         if os.environ.get("RETUNE_TRACEBACK"):
             raise
         print(f"retune: {terminal(_sentence(error))}", file=sys.stderr)

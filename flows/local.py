@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retune.access import LOOPBACK, no_proxy, sign_in, ui_server
-from retune.errors import ProgramFailed, RetuneError
+from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal
 from retune.workspace import home, keep_private, make_home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
-TOLD_ERRORS = (RetuneError, ProgramFailed, OSError)  # their message is all that a person needs
 # Of Prefect's own life; the second comes at the end of a run on a busy machine, the last at its start.
 NO_NEWS = ("temporary server", "Still processing items", "unning hook 'sign'", "Hook 'sign'")
 

@@ -22,6 +22,7 @@ from retune.machine import Machine, this_machine
 from retune.made_with import is_module
 from retune.recipe import Recipe
 from retune.records import Pins
+from retune.sources import resolved
 from retune.tracking import Run
 from retune.version import Version, this_version
 
@@ -86,35 +87,6 @@ def provenance(recipe: Recipe, pins: Pins, plan: Plan) -> Provenance:
 def given(recipe: Recipe) -> dict[str, Any]:
     """Return the settings that somebody wrote, without the defaults."""
     return _without_empty(recipe.model_dump(mode="json", exclude_unset=True))
-
-
-def resolved(recipe: Recipe, pins: Pins) -> Recipe:
-    """Return the recipe with every revision that is on the Hub as the commit that it stood for.
-
-    Run again, on any day, it asks for the same inputs.
-    """
-
-    def commit(pin: str | None, revision: str | None) -> str | None:
-        return (pins.commit(pin) if pin else None) or revision
-
-    model, dataset, merging = recipe.model, recipe.dataset, recipe.merging
-    classifier = recipe.validation.classifier
-    fixed = {
-        "model": {"revision": commit(pins.model, model.revision)},
-        "dataset": {"revision": commit(pins.dataset, dataset.revision)},
-        "merging": {"base_16bit_revision": commit(pins.base_16bit, merging.base_16bit_revision)},
-        "validation": {
-            "classifier": classifier.model_copy(
-                update={"revision": commit(pins.classifier, classifier.revision)}
-            )
-        },
-    }
-    return recipe.model_copy(
-        update={
-            name: getattr(recipe, name).model_copy(update=settings)
-            for name, settings in fixed.items()
-        }
-    )
 
 
 def packages(plan: Plan) -> dict[str, str]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from expectations.verdicts import Verdict
 from retune.escaping import markdown, visible
-from retune.measures import format_bytes, measure, title
+from retune.measures import format_bytes, measure, side_by_side, title
 from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Published, Rows, Scores
 from retune.tracking import Run
@@ -107,15 +107,13 @@ def _trained(recipe: Recipe, accepted: Output, adapter: Output) -> Grid:
 
 def _scores(scores: Output) -> Grid:
     """Pair the metrics `<name>/base` and `<name>/tuned`."""
-    names = [name.removesuffix("/tuned") for name in scores.metrics if name.endswith("/tuned")]
     rows = [
-        [title(name), *(measure(name).number(scores.metrics[f"{name}/{side}"]) for side in SIDES)]
-        for name in names
+        [title(name), *map(measure(name).number, values)]
+        for name, values in side_by_side(scores.metrics).items()
     ]
     return Grid(title="Held-out scores", columns=["", "base", "tuned"], rows=rows)
 
 
-SIDES = ("base", "tuned")
 OF_GGUF = (  # columns of the table of files
     *("bits_per_weight", "perplexity", "kl_divergence", "same_top_token"),
     *("exact_match", "stopped", "tokens_per_second"),

@@ -17,3 +17,7 @@ class HubUnreachable(RetuneError, ConnectionError):
 
 class ProgramFailed(RuntimeError):
     """A child process, or a program of others, failed; the message says where and with what words."""
+
+
+# Their message is all that a person needs; the system's own errors name a path.
+TOLD_ERRORS = (RetuneError, ProgramFailed, OSError)

@@ -32,24 +32,25 @@ class Machine(NamedTuple):
 def this_machine() -> Machine:
     """Return what this process runs on, of a container its share."""
     memory = round(psutil.virtual_memory().total / 2**30, 1)
-    driver = next(iter(_nvidia("driver_version")), None)
+    driver = next((driver for _, driver in _cards()), None)
     return Machine(_cpu(), cores(), memory, gpus(), driver)
 
 
 def gpus() -> tuple[str, ...]:
     """Return the names of the NVIDIA GPUs, without loading torch."""
-    return _nvidia("name")
+    return tuple(name for name, _ in _cards())
 
 
-@lru_cache
-def _nvidia(field: str) -> tuple[str, ...]:
-    """Return what nvidia-smi tells of each GPU; nothing where there is none."""
+@lru_cache(maxsize=1)
+def _cards() -> tuple[tuple[str, str], ...]:
+    """Return name and driver of each NVIDIA GPU, as nvidia-smi lists them."""
     program = shutil.which("nvidia-smi")
     if not program:
         return ()
-    command = [program, f"--query-gpu={field}", "--format=csv,noheader"]
+    command = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)
-    return tuple(listed.stdout.splitlines()) if listed.returncode == 0 else ()
+    lines = listed.stdout.splitlines() if listed.returncode == 0 else []
+    return tuple((name, driver) for name, _, driver in (line.rpartition(", ") for line in lines))
 
 
 def _cpu() -> str:

@@ -5,6 +5,7 @@ in settings and in verdicts. What follows a slash says of what it was taken: `lo
 `kl_divergence/4bit`.
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 
@@ -117,16 +118,28 @@ def measure(metric: str) -> Measure:
 
     Raises KeyError for a metric that the table lacks.
     """
-    return MEASURES.get(metric) or MEASURES[metric.partition("/")[0]]
+    return _split(metric)[0]
 
 
 def title(metric: str) -> str:
     """Return a metric in words, with what it was taken of: `exact match (arithmetic)`."""
-    entry = measure(metric)
-    _, _, part = metric.removeprefix(next(n for n, m in MEASURES.items() if m is entry)).partition(
-        "/"
-    )
+    entry, part = _split(metric)
     return f"{entry.title} ({part})" if part else entry.title
+
+
+def _split(metric: str) -> tuple[Measure, str]:
+    """Return a metric's measure, and what it was taken of; a measure's name may hold a slash."""
+    if metric in MEASURES:
+        return MEASURES[metric], ""
+    name, _, part = metric.partition("/")
+    return MEASURES[name], part
+
+
+def side_by_side(metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Return (base, tuned) of every metric that was taken of both, by its name without the side."""
+    tuned = [name.removesuffix("/tuned") for name in metrics if name.endswith("/tuned")]
+    both = [name for name in tuned if f"{name}/base" in metrics]
+    return {name: (metrics[f"{name}/base"], metrics[f"{name}/tuned"]) for name in both}
 
 
 def format_bytes(count: float) -> str:

@@ -68,6 +68,35 @@ def pin_all(recipe: Recipe) -> Pins:
     )
 
 
+def resolved(recipe: Recipe, pins: Pins) -> Recipe:
+    """Return the recipe with every revision that is on the Hub as the commit that it stood for.
+
+    Run again, on any day, it asks for the same inputs.
+    """
+
+    def commit(pin: str | None, revision: str | None) -> str | None:
+        return (pins.commit(pin) if pin else None) or revision
+
+    model, dataset, merging = recipe.model, recipe.dataset, recipe.merging
+    classifier = recipe.validation.classifier
+    fixed = {
+        "model": {"revision": commit(pins.model, model.revision)},
+        "dataset": {"revision": commit(pins.dataset, dataset.revision)},
+        "merging": {"base_16bit_revision": commit(pins.base_16bit, merging.base_16bit_revision)},
+        "validation": {
+            "classifier": classifier.model_copy(
+                update={"revision": commit(pins.classifier, classifier.revision)}
+            )
+        },
+    }
+    return recipe.model_copy(
+        update={
+            name: getattr(recipe, name).model_copy(update=settings)
+            for name, settings in fixed.items()
+        }
+    )
+
+
 def _pin_classifier(config: Classifier) -> str | None:
     """Return the version of the classifier, None if it is not used.
 

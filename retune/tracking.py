@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
 DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer ones
-BATCH = 100  # parameters per request; MLflow's limit
+BATCH = 100  # parameters or tags per request; MLflow's limit
 SOURCE_TAG = "retune.source"  # of a registered version: the Hub's commit
 CHAMPION = "champion"  # alias of the registered version that was published last
 
@@ -205,8 +205,11 @@ class Run(BaseModel):
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values are text."""
-        for key, value in tags.items():
-            client().set_tag(self.id, key, value)
+        from mlflow.entities import RunTag
+
+        rows = [RunTag(key, value) for key, value in tags.items()]
+        for first in range(0, len(rows), BATCH):
+            client().log_batch(self.id, tags=rows[first : first + BATCH])
 
     def reused(self, output: Output) -> bool:
         """Tell whether `output` was finished before this run began."""

@@ -96,7 +96,6 @@ def judge_table(
     `reference` are the scores of the last accepted run, `agreement` is the share of re-scored rows
     that agree. Without `scored`, no expectation is on scores.
     """
-
     numbers = measures(table, config, reference, agreement)
     results = judge(_tables(table, numbers), suites(config, scored))
     outcome = report(table, examples, results, numbers, fingerprint(config), config)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from retune.escaping import code, code_block, markdown, visible
-from retune.measures import format_bytes, measure, title
+from retune.measures import format_bytes, measure, side_by_side, title
 from retune.recipe import Recipe
 from retune.recipe.methods import RECOMMENDED
 from retune.records import Gguf, Pins
@@ -123,13 +123,6 @@ def facts(artifact: str, release: Release) -> dict[str, Any]:
         "base_terms": release.base_terms,
         "data_terms": release.data_terms,
     }
-
-
-def side_by_side(metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """Return (base, tuned) of every metric that was measured on both."""
-    tuned = [name.removesuffix("/tuned") for name in metrics if name.endswith("/tuned")]
-    both = [name for name in tuned if f"{name}/base" in metrics]
-    return {name: (metrics[f"{name}/base"], metrics[f"{name}/tuned"]) for name in both}
 
 
 def _metadata(artifact: str, release: Release) -> "ModelCardData":

@@ -5,23 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import is_sound
-from retune.recipe import Classifier, Recipe, Validation
-from retune.records import Pins
+from retune.recipe import Classifier, Validation
 from retune.workspace import home
 from tasks.validate.scoring import agreement, sample, score_rows
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-def pinned(recipe: Recipe, pins: Pins) -> Recipe:
-    """Return the recipe with the classifier at the commit that was pinned, if it was."""
-    commit = pins.commit(pins.classifier) if pins.classifier else None
-    if not commit:
-        return recipe
-    classifier = recipe.validation.classifier.model_copy(update={"revision": commit})
-    validation = recipe.validation.model_copy(update={"classifier": classifier})
-    return recipe.model_copy(update={"validation": validation})
 
 
 class ScoringRequest(NamedTuple):

@@ -1,7 +1,6 @@
 """Scores of conversations by a sequence-classification model: made, found again, and compared."""
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from retune.child import Event, run_child
 from retune.inspection import inspect_model
 from retune.recipe import Classifier
-from retune.sources import local_path, pin, unchanged
+from retune.sources import COMMIT, local_path, pin, unchanged
 from retune.workspace import digest
 from tasks.validate.scoring_child import SETTING, ScoringJob, shards
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 CHILD = Path(__file__).with_name("scoring_child.py")
 SHARD_ROWS = 4096
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def resolved(config: Classifier) -> tuple[Classifier, str]:
         inspect_model(model, version, setting)
         return config.model_copy(update={"model": model, "revision": None}), version
     commit = config.revision or ""
-    if not _COMMIT.fullmatch(commit):
+    if not COMMIT.fullmatch(commit):
         commit = pin(config.model, config.revision, "model", setting)
     inspect_model(config.model, commit, setting)
     return config.model_copy(update={"revision": commit}), commit

@@ -7,10 +7,9 @@ from retune.chat import chatml_tokenizer, special_tokens
 from retune.loaders import admit
 from retune.recipe import Recipe
 from retune.records import Pins, Rows, Screened
-from retune.sources import unchanged
+from retune.sources import resolved, unchanged
 from retune.workspace import Step, building
 from tasks.stage import stage
-from tasks.validate.classifier import pinned
 from tasks.validate.prompts import evaluation_prompts
 from tasks.validate.screening import QUARANTINE, SCORES, counts, settle
 from tasks.validate.screening import screen as screen_rows
@@ -33,7 +32,7 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
     logger = get_run_logger()
     with building(step) as build:
         table = pl.read_parquet(screened.features)
-        rules = _rules(pinned(recipe, pins), pins)
+        rules = _rules(resolved(recipe, pins), pins)
         settled = settle(rows.path, table, rules, build.path, logger.info)
         metrics = counts(settled.table)
         if settled.agreement is not None:

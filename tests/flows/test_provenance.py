@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from flows.plan import make_plan
-from flows.provenance import given, provenance, resolved
+from flows.provenance import given, provenance
 from retune import machine, sources, tracking
 from retune.made_with import is_module
 from retune.recipe import Recipe, flat, set_value
@@ -54,7 +54,7 @@ def test_what_was_given_is_kept_without_the_defaults(recipe):
 
 
 def test_a_resolved_recipe_asks_for_the_same_inputs_on_any_day(recipe, monkeypatch):
-    again = resolved(recipe, PINS)
+    again = sources.resolved(recipe, PINS)
     text = yaml.safe_dump(again.model_dump(mode="json"))
     read = Recipe.parse(yaml.safe_load(text))
     assert read == again
