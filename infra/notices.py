@@ -105,14 +105,15 @@ def licence(name: str) -> str:
     if name in READ_IN_THEIR_FILES:
         return READ_IN_THEIR_FILES[name]
     about = metadata.metadata(name)
-    if statement := about["License-Expression"]:
+    # `get`: with importlib_metadata imported, its reader answers, and `[]` raises KeyError.
+    if statement := about.get("License-Expression"):
         return statement
     trove = [
         line.rpartition(" :: ")[2]
         for line in about.get_all("Classifier") or []
         if line.startswith("License :: OSI Approved :: ")
     ]
-    statement = about["License"] or ""
+    statement = about.get("License") or ""
     # More than a line is the licence itself, whose kind the classifier names.
     names = [statement] if statement not in ("", "UNKNOWN") and len(statement) < 40 else trove
     if not names:

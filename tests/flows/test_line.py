@@ -272,17 +272,17 @@ def test_a_changed_setting_runs_only_what_depends_on_it(first, project):
 
 
 def test_training_all_weights_takes_room_for_gradients_and_moments(first, project):
-    mebibytes = []
+    gibibytes = []
     for method in ("lora", "full"):
         planned = project.retune("plan", "recipe.yaml", "--set", f"training.method={method}")
         assert planned.returncode == 0, planned.stderr
         (line,) = (line for line in planned.stdout.splitlines() if "memory to train" in line)
         assert ("gradients" in line) == (method == "full")
         words = line.split()
-        assert words[4] == "MiB"
-        mebibytes.append(float(words[3]))
+        assert words[4] == "GiB"
+        gibibytes.append(float(words[3]))
     # 2 bytes of a frozen weight; 4 of a trained one, 4 of its gradient and 8 of its moments.
-    assert mebibytes[1] == pytest.approx(8 * mebibytes[0], rel=0.05)
+    assert gibibytes[1] == pytest.approx(8 * gibibytes[0], rel=0.05)
 
 
 def test_without_a_merge_there_is_nothing_to_quantize(first, project):
