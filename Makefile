@@ -16,7 +16,7 @@ demo: env llamacpp demo-data
 	@$(BIN)/retune run demo
 
 test: env llamacpp
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Whole runs that are killed, and training over several processes: what takes minutes each.
 proofs: env llamacpp

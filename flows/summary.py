@@ -123,10 +123,10 @@ OF_GGUF = (  # columns of the table of files
 def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[Grid]:
     """Return the table of files, and one of what does not ship and why, if there is such a file."""
     rows = [
-        [gguf.method, format_bytes(gguf.bytes), *_measures(gguf), _destination(gguf, reasons)]
+        [gguf.method, _gigabytes(gguf), *_measures(gguf), _destination(gguf, reasons)]
         for gguf in files
     ]
-    columns = ["", "size", *(measure(name).heading for name in OF_GGUF), ""]
+    columns = ["", "GB", *(measure(name).heading for name in OF_GGUF), ""]
     withheld = [
         [file, "; ".join(map(str, verdicts))] for file, verdicts in reasons.items() if verdicts
     ]
@@ -138,6 +138,11 @@ def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[
             else []
         ),
     ]
+
+
+def _gigabytes(gguf: Gguf) -> str:
+    """Return a file's size for a column with its unit on top: the table fits 80 characters."""
+    return format_bytes(gguf.bytes).removesuffix(" GB")
 
 
 def _measures(gguf: Gguf) -> list[str]:
