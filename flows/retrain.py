@@ -13,6 +13,7 @@ from prefect.utilities.annotations import unmapped
 
 from expectations import conform as conforming
 from expectations import formatting, gguf_files, merging, publication, regression
+from expectations import parity as reading
 from expectations import training as training_course
 from expectations.data import judgement as data
 from expectations.verdicts import Verdict
@@ -39,8 +40,9 @@ from retune.recipe import (
 )
 from retune.records import Chats, Gguf, Imatrix, Pins
 from retune.tracking import Run, start_run
-from retune.workspace import home, keep_private
+from retune.workspace import Output, home, keep_private
 from tasks.conform.task import conform
+from tasks.conform.task import parity as compare_rows
 from tasks.evaluate.task import evaluate
 from tasks.fetch.task import fetch, pin_inputs
 from tasks.format.task import format_chats
@@ -113,6 +115,10 @@ def run_line(recipe: Recipe) -> Summary:
         judge(sound, data.judgement(sound, recipe, data.reference(pins)))
         chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
         judge(chats, formatting.judgement(chats, recipe))
+        parity = None
+        if plan.parity:
+            parity = run.log(compare_rows(conformance, chats, recipe, pins, plan.parity))
+            judge(parity, reading.judgement(parity, recipe))
         run.accept(sound, recipe, pins.dataset)
         adapter = run.log(train(chats, run, recipe, pins, plan.train))
         judge(adapter, training_course.judgement(adapter))
@@ -144,9 +150,10 @@ def run_line(recipe: Recipe) -> Summary:
             judge(published, publication.judgement(published))
             run.register(recipe.name, published.model, published.params)
 
-        trained = [conformance, rows, screened, sound, chats, adapter, scores]
-        files = [output for output in (merged, source, imatrix, *quants) if output]
-        summary = summarise(recipe, run, [*trained, *files], reasons, published)
+        trained = (conformance, rows, screened, sound, chats, parity, adapter, scores)
+        files = (merged, source, imatrix, *quants)
+        outputs: list[Output] = [output for output in (*trained, *files) if output]
+        summary = summarise(recipe, run, outputs, reasons, published)
         create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
         return summary
 

@@ -105,15 +105,15 @@ def licence(name: str) -> str:
     if name in READ_IN_THEIR_FILES:
         return READ_IN_THEIR_FILES[name]
     about = metadata.metadata(name)
-    # `get`: with importlib_metadata imported, its reader answers, and `[]` raises KeyError.
-    if statement := about.get("License-Expression"):
-        return statement
+    # With importlib_metadata imported, its reader answers, for which `[]` raises KeyError.
+    if statements := about.get_all("License-Expression"):
+        return statements[0]
     trove = [
         line.rpartition(" :: ")[2]
         for line in about.get_all("Classifier") or []
         if line.startswith("License :: OSI Approved :: ")
     ]
-    statement = about.get("License") or ""
+    (statement, *_) = about.get_all("License") or [""]
     # More than a line is the licence itself, whose kind the classifier names.
     names = [statement] if statement not in ("", "UNKNOWN") and len(statement) < 40 else trove
     if not names:

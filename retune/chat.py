@@ -219,3 +219,17 @@ def decode(tokenizer: "PreTrainedTokenizerBase", ids: list[list[int]]) -> list[s
     if not tokenizer.is_fast:
         return tokenizer.batch_decode(ids, clean_up_tokenization_spaces=False)
     return tokenizer.backend_tokenizer.decode_batch(ids, skip_special_tokens=False)
+
+
+def gives_back(tokenizer: "PreTrainedTokenizerBase", decoded: str, text: str) -> bool:
+    """Tell whether `decoded`, of the ids of `text`, is that text; a BOS may stand before it.
+
+    SentencePiece's kind of tokenizer writes a space after each control token, as it begins a text.
+    """
+    if decoded.endswith(text):
+        return True
+    present = [token for token in special_tokens(tokenizer) if token in decoded]
+    spaces = re.compile(f"({'|'.join(map(re.escape, present))}) ") if present else None
+    if spaces is None:
+        return False
+    return spaces.sub(r"\1", decoded).endswith(spaces.sub(r"\1", text))

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retune.errors import RetuneError
+from retune.probes import PROBES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -39,11 +40,88 @@ class ModelUnreadable(RetuneError):
 
 
 def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":
-    """Return a tokenizer. Raises ModelUnreadable or CustomCodeRefused."""
+    """Return a tokenizer that reads text as its `tokenizer.json` says, if it has one.
+
+    Raises ModelUnreadable or CustomCodeRefused.
+    """
     from transformers import AutoTokenizer
 
     with _reading(name, "tokenizer"):
-        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        departure = _departure(tokenizer, name, revision)
+        return departure.as_file_says if departure else tokenizer
+
+
+class Departure(NamedTuple):
+    """A text that transformers' class of a tokenizer reads otherwise than its `tokenizer.json` says.
+
+    Other programs, llama.cpp among them, read as the file says.
+    """
+
+    tokenizer_class: str
+    text: str
+    of_class: list[int]
+    of_file: list[int]
+    as_file_says: "PreTrainedTokenizerBase"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tokenizer_class} reads {self.text!r} as {self.of_class}, tokenizer.json says "
+            f"{self.of_file}"
+        )
+
+
+def departure(name: str | Path, revision: str | None = None) -> Departure | None:
+    """Return where transformers' class of this tokenizer departs from its file, None if nowhere."""
+    from transformers import AutoTokenizer
+
+    with _reading(name, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        return _departure(tokenizer, name, revision)
+
+
+def _departure(
+    tokenizer: "PreTrainedTokenizerBase", name: str | Path, revision: str | None
+) -> Departure | None:
+    """transformers 5 builds the backend of its classes from the vocabulary alone, and some
+    (GPT2Tokenizer, which SmolLM2 names) leave out how the file splits text beforehand."""
+    from transformers import PreTrainedTokenizerFast
+    from transformers.utils import cached_file
+
+    named = type(tokenizer)
+    if not tokenizer.is_fast or named is PreTrainedTokenizerFast:
+        return None
+    if named.__module__.startswith("transformers_modules."):
+        return None  # the recipe admits its code
+    file = cached_file(
+        str(name), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    if file is None or _built_alike(tokenizer, Path(file)):
+        return None
+    as_file_says = PreTrainedTokenizerFast.from_pretrained(
+        name, revision=revision or "main", trust_remote_code=False
+    )
+    of_class, of_file = (
+        of.backend_tokenizer.encode_batch_fast(list(PROBES), add_special_tokens=False)
+        for of in (tokenizer, as_file_says)
+    )
+    for text, mine, theirs in zip(PROBES, of_class, of_file, strict=True):
+        if mine.ids != theirs.ids:
+            return Departure(named.__name__, text, mine.ids, theirs.ids, as_file_says)
+    return None
+
+
+def _built_alike(tokenizer: "PreTrainedTokenizerBase", file: Path) -> bool:
+    """Tell whether a tokenizer has the parts that its file describes; cheaper than to build it."""
+    described = json.loads(file.read_text(encoding="utf-8"))
+    backend = tokenizer.backend_tokenizer
+    for name in ("normalizer", "pre_tokenizer"):
+        part = getattr(backend, name)
+        if (json.loads(part.__getstate__()) if part else None) != described[name]:
+            return False
+    model = described["model"]
+    flags = ("byte_fallback", "ignore_merges", "fuse_unk")
+    return all(bool(getattr(backend.model, flag, None)) == bool(model.get(flag)) for flag in flags)
 
 
 def load_config(name: str | Path, revision: str | None = None) -> "PretrainedConfig":

@@ -66,6 +66,9 @@ MEASURES = {
     # conform
     "checks": Measure("checks", spec=_COUNT),
     "texts": Measure("texts compared", spec=_COUNT),
+    # parity
+    "rows_compared": Measure("rows compared", spec=_COUNT),
+    "differing_rows": Measure("share of rows read otherwise", spec=".2%", better="lower"),
     # training
     "loss": Measure("loss", "nats per token", ".4f", "lower"),
     "held_out_loss": Measure("held-out loss", "nats per token", ".4f", "lower"),

@@ -57,7 +57,12 @@ class Check(BaseModel):
 
 
 class Conformance(Output):
-    """conform: `report.json`, what was checked of tokenizer, chat template and their GGUF."""
+    """conform: `report.json`, what was checked of tokenizer, chat template and their GGUF, and
+    `tiny.gguf`, a random model with the tokenizer, if there will be GGUF files."""
+
+    @property
+    def gguf(self) -> Path:
+        return self.folder / "tiny.gguf"
 
     def report(self) -> "Checked":
         return Checked.model_validate_json((self.folder / "report.json").read_text())
@@ -111,6 +116,11 @@ class Chats(Output):
     @property
     def tokenizer(self) -> Path:
         return self.folder / "tokenizer"
+
+
+class TokenParity(Output):
+    """parity: how many rows llama.cpp reads otherwise than training does, and `differing.json`,
+    some of them, masked."""
 
 
 class Adapter(Output):

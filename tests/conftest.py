@@ -39,7 +39,14 @@ def hub() -> Hub:
 
 
 # The files whose tests take minutes, in this order; begun last they would keep one worker busy alone.
-FIRST = ("flows/test_line", "tasks/test_train", "tasks/test_corpus", "flows", "tasks", "expectations")
+FIRST = (
+    "flows/test_line",
+    "tasks/test_train",
+    "tasks/test_corpus",
+    "flows",
+    "tasks",
+    "expectations",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

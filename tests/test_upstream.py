@@ -728,6 +728,8 @@ class TestLlamaCpp:
 
         is_open = hasattr(ReaderField, "contents") and takes(GGUFReader, "path")
         door("retune/llamacpp/header.py", "gguf", is_open, "GGUFReader(path).fields[…].contents()")
+        is_open = takes(GGUFReader._get_field_parts, "orig_offs", "raw_type")
+        door("retune/llamacpp/header.py", "gguf", is_open, "_get_field_parts(orig_offs, raw_type)")
 
 
 def test_yamls_scalars_are_read_one_by_one():

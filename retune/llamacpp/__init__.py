@@ -7,7 +7,7 @@ is one failed call.
 from retune.llamacpp.answering import Answer, Answered, AnsweringFailed, answers
 from retune.llamacpp.calibration import calibrate
 from retune.llamacpp.conversion import DTYPES, ConversionFailed, convert
-from retune.llamacpp.header import GgufFacts, facts
+from retune.llamacpp.header import GgufFacts, facts, header
 from retune.llamacpp.installation import LlamaCpp, LlamaCppNotFound, locate
 from retune.llamacpp.measurement import (
     Divergence,
@@ -19,6 +19,7 @@ from retune.llamacpp.measurement import (
 from retune.llamacpp.process import LlamaCppFailed, LlamaCppStopped
 from retune.llamacpp.quantization import quantize, quantized_size
 from retune.llamacpp.tokens import tokenize
+from retune.llamacpp.vocabulary import control_texts
 
 __all__ = [
     "DTYPES",
@@ -36,9 +37,11 @@ __all__ = [
     "TextTooShort",
     "answers",
     "calibrate",
+    "control_texts",
     "convert",
     "divergence",
     "facts",
+    "header",
     "locate",
     "perplexity",
     "quantize",

@@ -30,7 +30,7 @@ def convert(
     `dtype` is one of DTYPES. `add_bos` says whether programs that use the GGUF put BOS before a
     prompt; None means: if the checkpoint's tokenizer does. `name` is what programs show as the
     model's name (else the folder's). The folder is not changed. Before `out` appears, llama.cpp
-    and the tokenizer are compared on varied texts and on every added token.
+    and the tokenizer are compared on varied texts and on every added token (`check_same_tokens`).
 
     Raises ValueError, FileNotFoundError, NoSpaceLeft, or ConversionFailed.
     """
@@ -53,12 +53,22 @@ def convert(
 
 
 def check_same_tokens(gguf: Path, probes: list[dict[str, Any]]) -> None:
-    """Raise ConversionFailed unless `gguf` gives each probe's `text` the probe's token `ids`."""
+    """Raise ConversionFailed unless `gguf` gives each probe's `text` the probe's token `ids`.
+
+    Control tokens must be read exactly. Of the other texts, which are odd on purpose, most must be:
+    how many rows of a dataset are read otherwise is measured on the rows (`retune.llamacpp.parity`).
+    """
     # The converter ends with status 0 on tokenizers that it misunderstands: ids are the only proof.
     theirs = tokenize(gguf, [probe["text"] for probe in probes], add_special=False)
-    for probe, ids in zip(probes, theirs, strict=True):
-        if ids != probe["ids"]:
-            raise ConversionFailed(
-                f"llama.cpp would read {probe['text']!r} as the tokens {ids}, but the checkpoint's"
-                f" tokenizer as {probe['ids']}: this kind of tokenizer can't be converted"
-            )
+    differing = [
+        (probe, ids) for probe, ids in zip(probes, theirs, strict=True) if ids != probe["ids"]
+    ]
+    plain = sum(not probe["control"] for probe in probes)
+    wrong = [found for found in differing if found[0]["control"]]
+    if not wrong and len(differing) > plain / 2:
+        wrong = differing
+    for probe, ids in wrong:
+        raise ConversionFailed(
+            f"llama.cpp would read {probe['text']!r} as the tokens {ids}, but the checkpoint's"
+            f" tokenizer as {probe['ids']}: this kind of tokenizer can't be converted"
+        )

@@ -13,27 +13,18 @@ from typing import Any
 
 PROJECT = Path(__file__).parents[2]
 GPT2_SPLIT = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+SMOLLM_SPLIT = {
+    "type": "Sequence",
+    "pretokenizers": [
+        {"type": "Digits", "individual_digits": True},
+        GPT2_SPLIT | {"trim_offsets": True},
+    ],
+}
 LLAMA3_REGEX = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2_REGEX = LLAMA3_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
-# All in Unicode's composed form (NFC): llama.cpp leaves out the normalizer of tokenizers that
-# compose text (Qwen's), and so reads an accent written apart from its letter as training did not.
-PROBES = (
-    "Hello, world! It's 7 o'clock; they've said \"we'LL see\".",
-    " leading and trailing spaces  ",
-    "runs of      spaces,\ttabs\t\t\tand\n\n\nlines\r\n  indented\n",
-    "0 1 12 123 1234 12345 3.14159 1,000,000 2026-11-23 v2.0.1 ½ ٣٤٥",
-    'def f(x: int) -> str:\n    return f"{x!r:>10}"  # café\n\n\nclass A(B): ...\n',
-    "<div class='a'>&amp;</div> https://example.org/a?b=c&d=%20#e me@example.org \\n \\\\ $x^2_i$",
-    "Füße, naïve, œuvre, ÅNGSTRÖM, ﬁ (ligature), İstanbul",
-    "Привет, мир. Γειά σου Κόσμε. שלום עולם. مرحبا بالعالم. नमस्ते दुनिया। สวัสดีชาวโลก",
-    "你好，世界！吾輩は猫である。名前はまだ無い。안녕하세요 세계",
-    "😀👍🏽👨‍👩‍👧‍👦🏳️‍🌈 ✓ → ∑ ￼ \u200b zero-width \u00a0 no-break",
-    "user\nassistant\nsystem <|not_a_token|> <s> </s> [INST] <0x0A> <unk>",
-)
-
 
 # What the converter reads of a checkpoint; it takes pickles too.
 LINKED = (".json", ".jinja", ".model", ".safetensors", ".txt", ".tiktoken")
@@ -53,41 +44,41 @@ def main() -> None:
     add_bos, *options = sys.argv[4:]
     sys.path[:0] = [str(root), str(root / "gguf-py")]
     sys.path.append(str(PROJECT))
+    from retune.llamacpp.vocabulary import is_sentencepiece, write_sentencepiece_model
     from retune.loaders import forbid_custom_code, load_tokenizer
 
     forbid_custom_code()  # for the converter's sake, which trusts whatever a model brings
     tokenizer = load_tokenizer(model_dir)
     structure = json.loads(tokenizer.backend_tokenizer.to_str())
-    refuse_lost_sentencepiece(structure, model_dir)
     (scratch / "probes.json").write_text(json.dumps(probes(tokenizer)))
     bos = adds_bos(tokenizer) if add_bos == "auto" else add_bos == "yes"
     # Without --model-name the converter names the model after its folder.
     overlay = scratch / "overlay" / model_dir.name
     complete(model_dir, overlay, tokenizer_facts(tokenizer, bos))
+    if is_sentencepiece(structure) and not (overlay / "tokenizer.model").exists():
+        write_sentencepiece_model(structure, overlay / "tokenizer.model")
     name_pre_tokenizer_by_structure(structure)
     script = str(root / "convert_hf_to_gguf.py")
     sys.argv = [script, str(overlay), *options]
     runpy.run_path(script, run_name="__main__")
 
 
-def refuse_lost_sentencepiece(structure: dict[str, Any], model_dir: Path) -> None:
-    """Raise Unsupported for a SentencePiece vocabulary without its `tokenizer.model`.
-
-    Converted from `tokenizer.json` alone it would give a GGUF that reads text wrongly.
-    """
-    if structure["model"].get("byte_fallback") and not (model_dir / "tokenizer.model").exists():
-        raise Unsupported(
-            f"{model_dir} has a SentencePiece vocabulary but no tokenizer.model (transformers 5"
-            " does not save it): copy that file there from the base model"
-        )
-
-
 def probes(tokenizer: Any) -> list[dict[str, Any]]:
-    """Return texts with the ids `tokenizer` gives them: PROBES, and added tokens between words."""
-    added = [f"one{token}two {token}\n" for token in tokenizer.get_added_vocab()]
-    texts = [*PROBES, *added]
-    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return [{"text": text, "ids": ids} for text, ids in zip(texts, encoded, strict=True)]
+    """Return texts with the ids `tokenizer` gives them: PROBES, and added tokens between words.
+
+    `control` tells whether a text is one of the latter. Left out are the runs of spaces that
+    SentencePiece writes with `▁`, a character that nobody types.
+    """
+    from retune.probes import PROBES
+
+    added = tokenizer.get_added_vocab()
+    texts = dict.fromkeys(PROBES, False)
+    texts |= {f"one{token}two {token}\n": True for token in added if "▁▁" not in token}
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [
+        {"text": text, "ids": ids, "control": control}
+        for (text, control), ids in zip(texts.items(), encoded, strict=True)
+    ]
 
 
 def adds_bos(tokenizer: Any) -> bool:
@@ -162,6 +153,8 @@ def pre_tokenizer_name(structure: dict[str, Any]) -> str:
     plain = model["type"] == "BPE" and not model.get("byte_fallback")
     if plain and GPT2_SPLIT.items() <= splitter.items() and not normalizer and not ignore_merges:
         return "gpt-2"
+    if plain and splitter == SMOLLM_SPLIT and not normalizer and not ignore_merges:
+        return "smollm"
     regex = split_regex(splitter)
     if plain and regex == LLAMA3_REGEX and not normalizer and ignore_merges:
         return "llama-bpe"

@@ -11,6 +11,7 @@ from retune.recipe.section import Line, Section, all_known
 EXPECTATIONS: dict[str, tuple[str, ...]] = {
     "conform": (),
     "format": ("truncated_share",),
+    "parity": ("differing_rows",),
     "train": (),  # of one that diverged there is no output that could pass
     "evaluate": ("loss_ratio",),
     "merge": ("changed_share", "kl_divergence", "same_top_token", "perplexity_ratio", "4bit"),

@@ -102,6 +102,11 @@ class Quantization(Section):
         le=1_000_000_000,
         description="Held-out conversations answered through llama.cpp, at most.",
     )
+    max_differing_rows: Share = Field(
+        0.001,
+        description="Largest share of the dataset's rows that llama.cpp may read as other tokens "
+        "than training does, 0 to 1.",
+    )
     gates: dict[Line, QuantGate] = Field(
         default_factory=dict,
         max_length=100,

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from retune.chat import END, START, decode, encode
+from retune.chat import END, START, decode, encode, gives_back
+from retune.loaders import departure
 from retune.records import Check
 from retune.templates import Refusal, outcomes, rendering
 from retune.templates.differences import (
@@ -71,6 +72,20 @@ def tokenizer_checks(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> 
             yield _end_of_turn(tokenizer, text)
             yield _one_bos(tokenizer, text)
         yield from content_checks(tokenizer)
+
+
+def reads_as_its_file(base: str, revision: str | None) -> Check:
+    """Other programs, llama.cpp among them, read `tokenizer.json`; so does everything here."""
+    found = departure(base, revision)
+    return Check(
+        name="transformers reads text as tokenizer.json says",
+        passed=found is None,
+        seen=f"{found}; the file's own reading is trained and served"
+        if found
+        else "the same tokens in every text that was tried",
+        fix="nothing here: load the trained model's tokenizer from its own files elsewhere too",
+        severity="info",
+    )
 
 
 def rendered(tokenizer: "PreTrainedTokenizerBase", chat: Chat, prompt: bool = False) -> str | None:
@@ -163,7 +178,7 @@ def _rendering(tokenizer: "PreTrainedTokenizerBase", form: str, chat: Chat) -> C
         problem = (
             f"trained is {text!r}, asked would be {prompt!r}, which is not what it begins with"
         )
-    elif not back.endswith(text):
+    elif not gives_back(tokenizer, back, text):
         problem = f"{text!r} comes back from its token ids as {back!r}"
         fix = "choose a model.base whose tokenizer is lossless"
     elif ids[: len(prompt_ids)] != prompt_ids:

@@ -1,7 +1,5 @@
 """The examination of a base model: all that can be known before anything is trained."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,7 +11,7 @@ from retune.chat import chatml_tokenizer
 from retune.loaders import admit
 from retune.recipe import Model
 from retune.records import Check
-from tasks.conform.checks import tokenizer_checks
+from tasks.conform.checks import reads_as_its_file, tokenizer_checks
 from tasks.conform.parity import Parity, gguf_checks, save_tiny
 
 if TYPE_CHECKING:
@@ -30,17 +28,20 @@ class ExaminationReport(BaseModel):
     parity: Parity | None
 
 
-def examine(model: Model, revision: str | None, gguf: bool) -> ExaminationReport:
-    """Check tokenizer and template of `model`, and if there will be a `gguf`, a tiny one with them.
+def examine(model: Model, revision: str | None, gguf: Path | None) -> ExaminationReport:
+    """Check tokenizer and template of `model`, and with a path `gguf`, a tiny one made there of them.
 
     Raises ChatFormatError for a base that cannot be brought into ChatML at all.
     """
     admit(model, revision)
     tokenizer = chatml_tokenizer(model.base, revision, model.chat_tokens)
-    checks = [*tokenizer_checks(tokenizer, model.chat_tokens)]
+    checks = [
+        reads_as_its_file(model.base, revision),
+        *tokenizer_checks(tokenizer, model.chat_tokens),
+    ]
     parity = None
     if gguf:
-        gguf_results, parity = _in_llamacpp(model, revision, tokenizer)
+        gguf_results, parity = _in_llamacpp(model, revision, tokenizer, gguf)
         checks += gguf_results
     return ExaminationReport(
         base=model.base,
@@ -52,26 +53,24 @@ def examine(model: Model, revision: str | None, gguf: bool) -> ExaminationReport
 
 
 def _in_llamacpp(
-    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase"
+    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase", gguf: Path
 ) -> tuple[list[Check], Parity | None]:
     try:
-        with _tiny_gguf(model, revision, tokenizer) as gguf:
-            checks, parity = gguf_checks(gguf, tokenizer)
-            return [_converted(passed=True, seen="converts"), *checks], parity
+        _convert_tiny(model, revision, tokenizer, gguf)
+        checks, parity = gguf_checks(gguf, tokenizer)
+        return [_converted(passed=True, seen="converts"), *checks], parity
     except llamacpp.ConversionFailed as error:
         reason = str(error).splitlines()[-1]  # before it the converter says more than helps
         return [_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}")], None
 
 
-@contextmanager
-def _tiny_gguf(
-    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase"
-) -> Iterator[Path]:
+def _convert_tiny(
+    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase", gguf: Path
+) -> None:
     with TemporaryDirectory(prefix="retune-conform-") as scratch:
-        folder, gguf = Path(scratch, "tiny"), Path(scratch, "tiny.gguf")
+        folder = Path(scratch, "tiny")
         save_tiny(model, revision, tokenizer, folder)
         llamacpp.convert(folder, gguf)
-        yield gguf
 
 
 def _converted(passed: bool, seen: str) -> Check:

@@ -1,13 +1,14 @@
-"""What determines conform's output."""
+"""What determines the outputs of conform and parity."""
 
 from typing import Any
 
 from retune.llamacpp import locate
 from retune.recipe import Recipe
 from retune.records import Pins
+from retune.workspace import Step
 
 
-def key(recipe: Recipe, pins: Pins) -> dict[str, Any]:
+def conform(recipe: Recipe, pins: Pins) -> dict[str, Any]:
     """Return the settings and inputs of conform."""
     model = recipe.model
     return {
@@ -15,4 +16,13 @@ def key(recipe: Recipe, pins: Pins) -> dict[str, Any]:
         "chat_tokens": model.chat_tokens,
         "trust_remote_code": model.trust_remote_code,
         "llama.cpp": locate().root.name if recipe.makes_gguf else None,
+    }
+
+
+def parity(recipe: Recipe, conformance: Step, chats: Step) -> dict[str, Any]:
+    """Return the settings and inputs of parity."""
+    return {
+        "conform": conformance.fingerprint,
+        "chats": chats.fingerprint,
+        "prompts": recipe.evaluation.prompts,
     }

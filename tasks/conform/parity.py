@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -16,13 +17,14 @@ from retune.loaders import load_config, new_model, strip_code
 from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.checks import CHATS, rendered
-from tasks.conform.texts import texts
+from tasks.conform.texts import PER_KIND, texts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 LAYERS = 2
 WIDTH = 64  # a multiple of llama.cpp's blocks, which rows are quantized in
+MARKED = re.compile(r"[▁_]?[<\[].*[>\]]|\[e~\[")  # how control tokens look
 SHOWN = 20  # differing texts in the report
 # For a handful of prompts of a tiny model. llama.cpp's own template engine has no limits.
 ANSWER_SECONDS = 120
@@ -45,12 +47,13 @@ class Difference(BaseModel):
 
 
 class Parity(BaseModel):
-    """How many texts of each kind were compared, and the first that differ.
+    """How many texts of each kind were compared, how many of them differ, and the first that do.
 
     `decomposed` counts texts that differ only because llama.cpp does not compose characters.
     """
 
     texts: dict[str, int]
+    differing_texts: dict[str, int]
     differing: list[Difference]
     decomposed: int
 
@@ -109,8 +112,9 @@ def shrink(config: "PretrainedConfig") -> None:
 def gguf_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[Check], Parity]:
     """Return what is to be known from a GGUF with `tokenizer`, and how the texts were read."""
     same_tokens, parity = _same_tokens(gguf, tokenizer)
-    checks = [*header_checks(gguf, tokenizer), _prompts(gguf, tokenizer), same_tokens]
-    return [*checks, quantizable(gguf)], parity
+    checks = [*header_checks(gguf, tokenizer), _prompts(gguf, tokenizer)]
+    checks += [_control_texts(gguf, tokenizer), same_tokens, quantizable(gguf)]
+    return checks, parity
 
 
 def quantizable(gguf: Path) -> Check:
@@ -131,9 +135,7 @@ def quantizable(gguf: Path) -> Check:
 
 def header_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Check]:
     """Compare what programs read in the file before they ask it anything."""
-    from gguf import GGUFReader
-
-    fields = GGUFReader(gguf).fields
+    fields = llamacpp.header(gguf).fields
 
     def value(name: str) -> Any:
         return fields[name].contents() if name in fields else None
@@ -191,8 +193,31 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     return Check(name=name, passed=True, seen=f"the same tokens in {len(cases)} conversations")
 
 
+def _control_texts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
+    """Find plain words of the vocabulary that llama.cpp takes for control tokens.
+
+    Those of `llamacpp.CONTROL_TEXTS` are a flaw of the rows that hold them; there must be no others.
+    """
+    added = tokenizer.get_added_vocab()
+    words = [word for word in tokenizer.get_vocab() if MARKED.fullmatch(word) and word not in added]
+    samples = [f"a{word}b" for word in words]
+    ours = tokenizer.backend_tokenizer.encode_batch_fast(samples, add_special_tokens=False)
+    theirs = llamacpp.tokenize(gguf, samples, add_special=False)
+    taken = [word for word, mine, ids in zip(words, ours, theirs, strict=True) if mine.ids != ids]
+    known = llamacpp.control_texts(taken)
+    unknown = sorted(set(taken) - set(known))
+    observed = f"of {len(words):,} that look like one, {' '.join(known) or 'none'}"
+    return Check(
+        name="llama.cpp takes no text for a control token that is none",
+        passed=not unknown,
+        seen=f"{' '.join(unknown[:SHOWN])} as well" if unknown else observed,
+        fix="choose a model.base whose tokenizer llama.cpp supports",
+    )
+
+
 def _same_tokens(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[Check, Parity]:
-    """Compare the token ids of varied texts.
+    """Compare the token ids of varied texts, odd on purpose: what differs is told and refuses nothing.
+    How many rows of a dataset differ is counted when they are known (`tasks.conform.rows`).
 
     llama.cpp leaves out a normalizer that composes characters (Qwen's NFC): with one of these a text
     that is not composed is compared and counted, but not held against the tokenizer.
@@ -209,15 +234,19 @@ def _same_tokens(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[Chec
     composes = "NFC" in str(json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"])
     decomposed = [d for d in differing if composes and not unicodedata.is_normalized("NFC", d.text)]
     wrong = [difference for difference in differing if difference not in decomposed]
-    example = f", e.g. {wrong[0]}" if wrong else ""
+    by_kind = Counter(difference.kind for difference in wrong)
+    kinds = ", ".join(f"{kind} {count}" for kind, count in by_kind.most_common())
     check = Check(
-        name="llama.cpp reads texts as training does",
+        name="llama.cpp reads odd texts as training does",
         passed=not wrong,
-        seen=f"{len(wrong):,} of {len(flat):,} differ{example}",
-        fix="choose a model.base whose tokenizer llama.cpp supports",
+        seen=f"{len(wrong):,} of {len(flat):,} differ"
+        + (f" ({kinds}, of {PER_KIND} each), e.g. {wrong[0]}" if wrong else ""),
+        fix="see to it that the dataset has few such texts; quantization.max_differing_rows limits them",
+        severity="warning",
     )
     return check, Parity(
         texts=Counter(kind for kind, _ in samples),
+        differing_texts=by_kind,
         differing=wrong[:SHOWN],
         decomposed=len(decomposed),
     )

@@ -1,13 +1,19 @@
-"""conform: base model, tokenizer and chat template fit each other and llama.cpp, before any GPU time."""
+"""conform: base model, tokenizer and chat template fit each other and llama.cpp, before any GPU time.
+
+parity, when the rows are known: llama.cpp reads them as they are trained on.
+"""
+
+import json
 
 from prefect import get_run_logger
 
 from retune.inspection import inspect_base
 from retune.recipe import Recipe
-from retune.records import Conformance, Pins
+from retune.records import Chats, Conformance, Pins, TokenParity
 from retune.sources import unchanged
 from retune.workspace import Step, building
 from tasks.conform.examination import ExaminationReport, examine
+from tasks.conform.rows import compare
 from tasks.stage import stage
 
 
@@ -20,7 +26,8 @@ def conform(recipe: Recipe, pins: Pins, step: Step) -> Conformance:
     model = recipe.model
     inspect_base(model, pins.model, weights=False)
     with building(step) as build, unchanged(model.base, pins.model, "model.base"):
-        report = examine(model, pins.commit(pins.model), recipe.makes_gguf)
+        gguf = build.path / "tiny.gguf" if recipe.makes_gguf else None
+        report = examine(model, pins.commit(pins.model), gguf)
         (build.path / "report.json").write_text(report.model_dump_json(indent=1))
         _tell(report)
         metrics: dict[str, float] = {"checks": len(report.checks)}
@@ -31,6 +38,23 @@ def conform(recipe: Recipe, pins: Pins, step: Step) -> Conformance:
         return build.finish(
             Conformance, metrics=metrics, params={"custom_code": code}, files=("report.json",)
         )
+
+
+@stage(name="parity")
+def parity(
+    conformance: Conformance, chats: Chats, recipe: Recipe, pins: Pins, step: Step
+) -> TokenParity:
+    """Have llama.cpp read the dataset's rows and the recipe's prompts, and count what differs."""
+    with building(step) as build:
+        found = compare(conformance.gguf, chats, recipe.evaluation.prompts)
+        (build.path / "differing.json").write_text(json.dumps(found.examples(), indent=1))
+        get_run_logger().info(
+            "llama.cpp reads %s of %s rows and prompts as they are trained on",
+            f"{found.rows - len(found.differing):,}",
+            f"{found.rows:,}",
+        )
+        metrics = {"rows_compared": found.rows, "differing_rows": found.share}
+        return build.finish(TokenParity, metrics=metrics, files=("differing.json",))
 
 
 def _tell(report: ExaminationReport) -> None:

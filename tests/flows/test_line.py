@@ -24,6 +24,7 @@ STAGES = [
     "screen",
     "validate",
     "format",
+    "parity",
     "train",
     "evaluate",
     "merge",
@@ -234,7 +235,17 @@ def test_every_gate_leaves_its_verdicts(first, project):
     (table,) = verdicts(client, parent)
     gates = {row["gate"] for row in table}
     assert gates == {
-        *("conform", "validate", "format", "train", "evaluate", "merge", "convert", "quantize")
+        *(
+            "conform",
+            "validate",
+            "format",
+            "parity",
+            "train",
+            "evaluate",
+            "merge",
+            "convert",
+            "quantize",
+        )
     }
     (failed,) = [row for row in table if row["result"] == "FAILED"]
     assert failed["setting"] == "quantization.gates.q2_k.max_kl_divergence"

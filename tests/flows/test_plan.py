@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PINS = Pins(dataset="sha256:d", model="sha256:m")
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 STAGES = (
-    *("conform", "fetch", "screen", "validate", "format", "train", "evaluate", "merge"),
+    *("conform", "fetch", "screen", "validate", "format", "parity", "train", "evaluate", "merge"),
     *("convert", "calibrate", "quantize", "publish"),
 )
 
@@ -88,7 +88,7 @@ def test_the_last_accepted_run_makes_nothing_anew():
 QUANTS = {f"quantize {method}" for method in Recipe.parse(VALUES).quantization.methods}
 GGUFS = {"convert", "calibrate"} | QUANTS
 AFTER_TRAINING = {"evaluate", "merge"} | GGUFS
-AFTER_VALIDATION = {"format", "train"} | AFTER_TRAINING
+AFTER_VALIDATION = {"format", "parity", "train"} | AFTER_TRAINING
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from retune import llamacpp
 from retune.llamacpp import converter
+from retune.probes import PROBES
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
@@ -34,7 +35,7 @@ def bpe_tokenizer(regex: str):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([TEXT, *converter.PROBES], trainer)
+    tokenizer.train_from_iterator([TEXT, *PROBES], trainer)
     return tokenizer
 
 

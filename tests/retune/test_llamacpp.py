@@ -8,12 +8,12 @@ import subprocess
 import time
 import unicodedata
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from retune import llamacpp
 from retune.llamacpp import conversion, converter, installation, process
+from retune.probes import PROBES
 from retune.recipe.methods import METHODS
 from tests.retune.conftest import CHATML, TEXT, bpe_tokenizer
 
@@ -55,7 +55,7 @@ def test_llamacpp_reads_text_as_the_tokenizer_does(gguf, checkpoint):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    texts = [*converter.PROBES, TEXT, "", "\n", " ", "<|im_start|>user\nhi<|im_end|>\n", "a\0b"]
+    texts = [*PROBES, TEXT, "", "\n", " ", "<|im_start|>user\nhi<|im_end|>\n", "a\0b"]
     theirs = llamacpp.tokenize(gguf, texts)
     assert theirs == [tokenizer(text).input_ids for text in texts]
     assert tokenizer.convert_tokens_to_ids("<|im_start|>") in theirs[-2]
@@ -66,7 +66,7 @@ def test_llamacpp_reads_text_as_the_tokenizer_does(gguf, checkpoint):
 
 
 def test_the_probes_are_composed():
-    assert all(unicodedata.is_normalized("NFC", probe) for probe in converter.PROBES)
+    assert all(unicodedata.is_normalized("NFC", probe) for probe in PROBES)
 
 
 @pytest.mark.parametrize("method", SIX)
@@ -272,16 +272,34 @@ def test_a_tokenizer_that_llamacpp_has_no_name_for_is_refused(checkpoint, tmp_pa
     assert list(tmp_path.iterdir()) == [other]
 
 
-def test_a_sentencepiece_vocabulary_without_its_model_is_refused():
-    with pytest.raises(converter.Unsupported, match=r"no tokenizer\.model"):
-        converter.refuse_lost_sentencepiece({"model": {"byte_fallback": True}}, Path("merged"))
-
-
 def test_token_ids_that_differ_stop_a_conversion(gguf):
+    """Control tokens are read exactly, and of texts that are odd on purpose most are."""
     ids = llamacpp.tokenize(gguf, ["Hello"])[0]
-    conversion.check_same_tokens(gguf, [{"text": "Hello", "ids": ids}])
-    with pytest.raises(llamacpp.ConversionFailed, match="would read 'Hello' as the tokens"):
-        conversion.check_same_tokens(gguf, [{"text": "Hello", "ids": [*ids, 7]}])
+    right = {"text": "Hello", "ids": ids, "control": False}
+    wrong = {"text": "Hello", "ids": [*ids, 7], "control": False}
+    for fine in ([right], [right, right, wrong]):
+        conversion.check_same_tokens(gguf, fine)
+    for bad in ([wrong], [right, wrong, wrong], [right, right, wrong | {"control": True}]):
+        with pytest.raises(llamacpp.ConversionFailed, match="would read 'Hello' as the tokens"):
+            conversion.check_same_tokens(gguf, bad)
+
+
+def test_a_header_is_read_without_what_lies_in_its_arrays(gguf, tmp_path):
+    from gguf import GGUFReader
+
+    whole, header = GGUFReader(gguf), llamacpp.header(gguf)
+    assert header.fields.keys() == whole.fields.keys()
+    for name, field in whole.fields.items():
+        if field.types[0].name != "ARRAY":
+            assert header.fields[name].contents() == field.contents()
+    assert [(t.name, t.data_offset, t.n_bytes) for t in header.tensors] == [
+        (t.name, t.data_offset, t.n_bytes) for t in whole.tensors
+    ]
+    cut = tmp_path / "cut.gguf"
+    for size in (30, 2_000, 9_000):  # before, within and after the vocabulary
+        cut.write_bytes(gguf.read_bytes()[:size])
+        with pytest.raises(llamacpp.LlamaCppFailed, match="is not a whole GGUF file"):
+            llamacpp.header(cut)
 
 
 @pytest.mark.parametrize(

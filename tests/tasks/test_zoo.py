@@ -1,0 +1,88 @@
+"""Tokenizers that people use through conform and parity; the light ones here, all by `make zoo`."""
+
+import pytest
+
+from retune.chat import END, chatml_tokenizer, encode
+from retune.loaders import departure
+from retune.recipe import Model
+from retune.records import Chats
+from retune.workspace import Step
+from tasks.conform.examination import examine
+from tasks.conform.rows import compare
+from tests.zoo import TOKENIZERS, base_of
+
+LIGHT = {"llama2", "qwen3"}
+ROWS = (
+    "Is 9.11 larger than 9.9? ½ cup, ٣٤٥ and 1,000,000.",
+    "  def f(x):\n\treturn {'a': x}  # café\n\n",
+    "Grüß Gott 👋🏽, 你好，世界！ Привет. नमस्ते दुनिया।",
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.proof])
+        for name in TOKENIZERS
+    ],
+)
+def base(request, tmp_path_factory):
+    return base_of(request.param, tmp_path_factory.mktemp("zoo") / request.param)
+
+
+@pytest.fixture(scope="module")
+def examined(base, tmp_path_factory):
+    gguf = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    report = examine(Model(base=str(base), load_in_4bit=False), None, gguf)
+    return report, gguf
+
+
+def test_what_people_use_every_day_is_accepted(examined):
+    report, _ = examined
+    refused = [
+        check for check in report.checks if not check.passed and check.severity == "critical"
+    ]
+    assert refused == []
+    assert report.parity
+    odd = sum(report.parity.differing_texts.values())
+    assert odd <= 0.03 * sum(report.parity.texts.values())
+
+
+def test_llamacpp_reads_its_rows_as_they_are_trained(base, examined, monkeypatch, tmp_path):
+    import polars as pl
+
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    tokenizer = chatml_tokenizer(str(base), None, "map_eos")
+    chats = Chats(step=Step(stage="format", key={}), started="2026-01-01T00:00:00Z", seconds=0)
+    tokenizer.save_pretrained(chats.tokenizer)
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": row}, {"role": "assistant", "content": row}],
+            tokenize=False,
+        )
+        for row in ROWS
+    ]
+    table = pl.DataFrame({"row": range(3), "text": texts, "input_ids": encode(tokenizer, texts)})
+    table.head(1).write_parquet(chats.held_out)
+    table.tail(2).write_parquet(chats.train)
+    parity = compare(examined[1], chats, ROWS)
+    assert parity.rows == 6
+    assert parity.examples() == []
+    other = table.with_columns(input_ids=pl.col("input_ids").list.head(5))
+    other.tail(2).write_parquet(chats.train)
+    parity = compare(examined[1], chats)
+    assert parity.share == pytest.approx(2 / 3)
+    assert [row["row"] for row in parity.examples()] == [1, 2]
+    assert parity.examples()[0]["tokens_before"] == 5
+
+
+def test_what_is_saved_reads_as_the_file_says(base, tmp_path):
+    """Whoever loads the tokenizer that was trained with gets the same, by whichever class."""
+    from transformers import AutoTokenizer
+
+    tokenizer = chatml_tokenizer(str(base), None, "map_eos")
+    tokenizer.save_pretrained(tmp_path)
+    assert departure(tmp_path) is None
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert encode(loaded, list(ROWS)) == encode(tokenizer, list(ROWS))
+    assert loaded.eos_token == END
