@@ -139,10 +139,10 @@ def _tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase | None":
 
 
 def _rules(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase | None") -> Rules:
-    from retune.chat import special_tokens
+    from retune.control_texts import control_tokens
     from tasks.validate.prompts import evaluation_prompts
 
-    tokens = special_tokens(tokenizer) if tokenizer else ()
+    tokens = control_tokens(tokenizer, recipe.makes_gguf) if tokenizer else ()
     return Rules(recipe.validation, tokens, evaluation_prompts(recipe))
 
 

@@ -19,7 +19,6 @@ from retune.llamacpp.measurement import (
 from retune.llamacpp.process import LlamaCppFailed, LlamaCppStopped
 from retune.llamacpp.quantization import quantize, quantized_size
 from retune.llamacpp.tokens import tokenize
-from retune.llamacpp.vocabulary import control_texts
 
 __all__ = [
     "DTYPES",
@@ -37,7 +36,6 @@ __all__ = [
     "TextTooShort",
     "answers",
     "calibrate",
-    "control_texts",
     "convert",
     "divergence",
     "facts",

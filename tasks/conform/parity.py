@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from retune import llamacpp
 from retune.chat import encode
+from retune.control_texts import control_texts
 from retune.loaders import load_config, new_model, strip_code
 from retune.recipe import Model
 from retune.records import Check
@@ -196,7 +197,7 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
 def _control_texts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     """Find plain words of the vocabulary that llama.cpp takes for control tokens.
 
-    Those of `llamacpp.CONTROL_TEXTS` are a flaw of the rows that hold them; there must be no others.
+    Those of `retune.control_texts` are a flaw of the rows that hold them; there must be no others.
     """
     added = tokenizer.get_added_vocab()
     words = [word for word in tokenizer.get_vocab() if MARKED.fullmatch(word) and word not in added]
@@ -204,7 +205,7 @@ def _control_texts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     ours = tokenizer.backend_tokenizer.encode_batch_fast(samples, add_special_tokens=False)
     theirs = llamacpp.tokenize(gguf, samples, add_special=False)
     taken = [word for word, mine, ids in zip(words, ours, theirs, strict=True) if mine.ids != ids]
-    known = llamacpp.control_texts(taken)
+    known = control_texts(taken)
     unknown = sorted(set(taken) - set(known))
     observed = f"of {len(words):,} that look like one, {' '.join(known) or 'none'}"
     return Check(

@@ -3,8 +3,8 @@
 from prefect import get_run_logger
 
 from expectations.data.messages import Rules
-from retune import llamacpp
-from retune.chat import chatml_tokenizer, special_tokens
+from retune.chat import chatml_tokenizer
+from retune.control_texts import control_tokens
 from retune.loaders import admit
 from retune.recipe import Recipe
 from retune.records import Pins, Rows, Screened
@@ -51,7 +51,4 @@ def _rules(recipe: Recipe, pins: Pins, prompts: tuple[str, ...] = ()) -> Rules:
     with unchanged(model.base, pins.model, "model.base"):
         admit(model, commit)
         tokenizer = chatml_tokenizer(model.base, commit, model.chat_tokens)
-    tokens = special_tokens(tokenizer)
-    if recipe.makes_gguf:  # typed in a message, llama.cpp takes these for control tokens too
-        tokens += llamacpp.control_texts(tokenizer.get_vocab())
-    return Rules(recipe.validation, tokens, prompts)
+    return Rules(recipe.validation, control_tokens(tokenizer, recipe.makes_gguf), prompts)

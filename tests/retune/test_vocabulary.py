@@ -5,12 +5,8 @@ import json
 import pytest
 
 from retune import llamacpp
-from retune.llamacpp.vocabulary import (
-    CONTROL_TEXTS,
-    control_texts,
-    is_sentencepiece,
-    write_sentencepiece_model,
-)
+from retune.control_texts import CONTROL_TEXTS, control_texts
+from retune.llamacpp.vocabulary import is_sentencepiece, write_sentencepiece_model
 
 PLAIN = ("<tag>", "[note]", "<|other|>")
 

@@ -3,6 +3,7 @@
 import pytest
 
 from retune.chat import END, chatml_tokenizer, encode
+from retune.control_texts import control_tokens
 from retune.loaders import departure
 from retune.recipe import Model
 from retune.records import Chats
@@ -86,3 +87,12 @@ def test_what_is_saved_reads_as_the_file_says(base, tmp_path):
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert encode(loaded, list(ROWS)) == encode(tokenizer, list(ROWS))
     assert loaded.eos_token == END
+
+
+def test_a_word_that_llamacpp_alone_takes_for_a_control_token_must_not_be_typed(base):
+    """`</s>` is a word of Qwen's vocabulary; llama.cpp ends an answer there."""
+    tokenizer = chatml_tokenizer(str(base), None, "map_eos")
+    served, trained = (set(control_tokens(tokenizer, gguf)) for gguf in (True, False))
+    assert trained <= served
+    if base.name == "qwen3":
+        assert "</s>" in served - trained
