@@ -142,7 +142,7 @@ def _rules(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase | None") -> Rules
     from retune.control_texts import control_tokens
     from tasks.validate.prompts import evaluation_prompts
 
-    tokens = control_tokens(tokenizer, recipe.makes_gguf) if tokenizer else ()
+    tokens = control_tokens(tokenizer) if tokenizer else ()
     return Rules(recipe.validation, tokens, evaluation_prompts(recipe))
 
 

@@ -50,8 +50,8 @@ def control_texts(vocabulary: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(CONTROL_TEXTS.intersection(vocabulary)))
 
 
-def control_tokens(tokenizer: "PreTrainedTokenizerBase", gguf: bool) -> tuple[str, ...]:
-    """Return every text that becomes a control token when it is typed in a message: in training, and
-    if there will be a `gguf`, in llama.cpp."""
-    served = control_texts(tokenizer.get_vocab()) if gguf else ()
+def control_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, ...]:
+    """Return every text that becomes a control token when it is typed in a message: in training, or
+    where the model is served by llama.cpp one day."""
+    served = control_texts(tokenizer.get_vocab())
     return tuple(dict.fromkeys((*special_tokens(tokenizer), *served)))

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import gate, packing
 
+pytestmark = pytest.mark.proof
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):

@@ -30,7 +30,6 @@ def screen(recipe: Recipe, pins: Pins, rows: Step) -> dict[str, Any]:
         "model": pins.model,
         "chat_tokens": recipe.model.chat_tokens,
         "trust_remote_code": recipe.model.trust_remote_code,
-        "gguf": recipe.makes_gguf,  # llama.cpp's control tokens count too
         "prompts": recipe.evaluation.prompts,
         "benchmarks": pins.benchmarks,
         "quarantines": [flaw for flaw in FLAWS if recipe.validation.quarantines(flaw)],

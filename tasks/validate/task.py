@@ -51,4 +51,4 @@ def _rules(recipe: Recipe, pins: Pins, prompts: tuple[str, ...] = ()) -> Rules:
     with unchanged(model.base, pins.model, "model.base"):
         admit(model, commit)
         tokenizer = chatml_tokenizer(model.base, commit, model.chat_tokens)
-    return Rules(recipe.validation, control_tokens(tokenizer, recipe.makes_gguf), prompts)
+    return Rules(recipe.validation, control_tokens(tokenizer), prompts)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from retune.chat import END, chatml_tokenizer, encode
+from retune.chat import END, chatml_tokenizer, encode, special_tokens
 from retune.control_texts import control_tokens
 from retune.loaders import departure
 from retune.recipe import Model
@@ -92,7 +92,7 @@ def test_what_is_saved_reads_as_the_file_says(base, tmp_path):
 def test_a_word_that_llamacpp_alone_takes_for_a_control_token_must_not_be_typed(base):
     """`</s>` is a word of Qwen's vocabulary; llama.cpp ends an answer there."""
     tokenizer = chatml_tokenizer(str(base), None, "map_eos")
-    served, trained = (set(control_tokens(tokenizer, gguf)) for gguf in (True, False))
+    served, trained = set(control_tokens(tokenizer)), set(special_tokens(tokenizer))
     assert trained <= served
     if base.name == "qwen3":
         assert "</s>" in served - trained
