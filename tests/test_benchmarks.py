@@ -8,6 +8,7 @@ from benchmarks import gate, packing
 
 pytestmark = pytest.mark.proof
 
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     # Not by the environment: a library that is loaded meanwhile would keep it for the next tests.
