@@ -49,18 +49,10 @@ class Plan(BaseModel):
 
     def steps(self) -> list[Step]:
         """Return every step in the order of the line."""
-        before = [self.conform, self.fetch, self.screen, self.validation, self.formatting]
-        after = [
-            self.parity,
-            self.train,
-            self.evaluate,
-            self.merge,
-            self.convert,
-            self.calibrate,
-            *self.quantize,
-            self.publish,
-        ]
-        return [*before, *(step for step in after if step)]
+        data = [self.fetch, self.screen, self.validation, self.formatting]
+        model = [self.parity, self.train, self.evaluate, self.merge]
+        files = [self.convert, self.calibrate, *self.quantize, self.publish]
+        return [step for step in (self.conform, *data, *model, *files) if step]
 
     def digest(self, recipe: Recipe) -> str:
         """Return what identifies a run of `recipe` with all its settings by this plan."""

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from expectations.verdicts import Verdict
 from retune.escaping import markdown, visible
-from retune.measures import format_bytes, measure, side_by_side, title
+from retune.measures import gigabytes, measure, side_by_side, title
 from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Published, Rows, Scores
 from retune.tracking import Run
@@ -123,7 +123,7 @@ OF_GGUF = (  # columns of the table of files
 def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[Grid]:
     """Return the table of files, and one of what does not ship and why, if there is such a file."""
     rows = [
-        [gguf.method, _gigabytes(gguf), *_measures(gguf), _destination(gguf, reasons)]
+        [gguf.method, gigabytes(gguf.bytes), *_measures(gguf), _destination(gguf, reasons)]
         for gguf in files
     ]
     columns = ["", "GB", *(measure(name).heading for name in OF_GGUF), ""]
@@ -138,11 +138,6 @@ def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[
             else []
         ),
     ]
-
-
-def _gigabytes(gguf: Gguf) -> str:
-    """Return a file's size for a column with its unit on top: the table fits 80 characters."""
-    return format_bytes(gguf.bytes).removesuffix(" GB")
 
 
 def _measures(gguf: Gguf) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from retune.errors import RetuneError
@@ -221,15 +222,16 @@ def decode(tokenizer: "PreTrainedTokenizerBase", ids: list[list[int]]) -> list[s
     return tokenizer.backend_tokenizer.decode_batch(ids, skip_special_tokens=False)
 
 
-def gives_back(tokenizer: "PreTrainedTokenizerBase", decoded: str, text: str) -> bool:
+def gives_back(decoded: str, text: str, control_tokens: Iterable[str]) -> bool:
     """Tell whether `decoded`, of the ids of `text`, is that text; a BOS may stand before it.
 
-    SentencePiece's kind of tokenizer writes a space after each control token, as it begins a text.
+    `control_tokens` are the tokenizer's. SentencePiece's kind of tokenizer writes a space after each
+    of them, as it begins a text.
     """
     if decoded.endswith(text):
         return True
-    present = [token for token in special_tokens(tokenizer) if token in decoded]
-    spaces = re.compile(f"({'|'.join(map(re.escape, present))}) ") if present else None
-    if spaces is None:
+    present = [token for token in control_tokens if token in decoded]
+    if not present:
         return False
+    spaces = re.compile(f"({'|'.join(map(re.escape, present))}) ")
     return spaces.sub(r"\1", decoded).endswith(spaces.sub(r"\1", text))

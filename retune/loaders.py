@@ -44,12 +44,8 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrained
 
     Raises ModelUnreadable or CustomCodeRefused.
     """
-    from transformers import AutoTokenizer
-
-    with _reading(name, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-        departure = _departure(tokenizer, name, revision)
-        return departure.as_file_says if departure else tokenizer
+    tokenizer, found = _of_class(name, revision)
+    return found.as_file_says if found else tokenizer
 
 
 class Departure(NamedTuple):
@@ -73,11 +69,18 @@ class Departure(NamedTuple):
 
 def departure(name: str | Path, revision: str | None = None) -> Departure | None:
     """Return where transformers' class of this tokenizer departs from its file, None if nowhere."""
+    return _of_class(name, revision)[1]
+
+
+def _of_class(
+    name: str | Path, revision: str | None
+) -> tuple["PreTrainedTokenizerBase", Departure | None]:
+    """Return a tokenizer as transformers' class builds it, and where that departs from its file."""
     from transformers import AutoTokenizer
 
     with _reading(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-        return _departure(tokenizer, name, revision)
+        return tokenizer, _departure(tokenizer, name, revision)
 
 
 def _departure(

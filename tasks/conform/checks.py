@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from retune.chat import END, START, decode, encode, gives_back
+from retune.chat import END, START, decode, encode, gives_back, special_tokens
 from retune.loaders import departure
 from retune.records import Check
 from retune.templates import Refusal, outcomes, rendering
@@ -178,7 +178,7 @@ def _rendering(tokenizer: "PreTrainedTokenizerBase", form: str, chat: Chat) -> C
         problem = (
             f"trained is {text!r}, asked would be {prompt!r}, which is not what it begins with"
         )
-    elif not gives_back(tokenizer, back, text):
+    elif not gives_back(back, text, special_tokens(tokenizer)):
         problem = f"{text!r} comes back from its token ids as {back!r}"
         fix = "choose a model.base whose tokenizer is lossless"
     elif ids[: len(prompt_ids)] != prompt_ids:

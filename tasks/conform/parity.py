@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from tasks.conform.checks import CHATS, rendered
 from tasks.conform.texts import PER_KIND, texts
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 LAYERS = 2
@@ -194,6 +196,15 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     return Check(name=name, passed=True, seen=f"the same tokens in {len(cases)} conversations")
 
 
+def both_readings(
+    gguf: Path, backend: "Tokenizer", texts: Sequence[str]
+) -> list[tuple[list[int], list[int]]]:
+    """Return for each text its token ids by a tokenizer's backend and by llama.cpp, without BOS."""
+    ours = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    theirs = llamacpp.tokenize(gguf, texts, add_special=False)
+    return [(encoding.ids, ids) for encoding, ids in zip(ours, theirs, strict=True)]
+
+
 def _control_texts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     """Find plain words of the vocabulary that llama.cpp takes for control tokens.
 
@@ -201,10 +212,8 @@ def _control_texts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     """
     added = tokenizer.get_added_vocab()
     words = [word for word in tokenizer.get_vocab() if MARKED.fullmatch(word) and word not in added]
-    samples = [f"a{word}b" for word in words]
-    ours = tokenizer.backend_tokenizer.encode_batch_fast(samples, add_special_tokens=False)
-    theirs = llamacpp.tokenize(gguf, samples, add_special=False)
-    taken = [word for word, mine, ids in zip(words, ours, theirs, strict=True) if mine.ids != ids]
+    readings = both_readings(gguf, tokenizer.backend_tokenizer, [f"a{word}b" for word in words])
+    taken = [word for word, (ours, theirs) in zip(words, readings, strict=True) if ours != theirs]
     known = control_texts(taken)
     unknown = sorted(set(taken) - set(known))
     observed = f"of {len(words):,} that look like one, {' '.join(known) or 'none'}"
@@ -224,13 +233,11 @@ def _same_tokens(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[Chec
     that is not composed is compared and counted, but not held against the tokenizer.
     """
     samples = [(kind, text) for kind, of_kind in texts(tokenizer).items() for text in of_kind]
-    flat = [text for _, text in samples]
-    ours = tokenizer.backend_tokenizer.encode_batch_fast(flat, add_special_tokens=False)
-    theirs = llamacpp.tokenize(gguf, flat, add_special=False)
+    readings = both_readings(gguf, tokenizer.backend_tokenizer, [text for _, text in samples])
     differing = [
-        Difference(kind=kind, text=text, hugging_face=mine.ids, llama_cpp=llama_ids)
-        for (kind, text), mine, llama_ids in zip(samples, ours, theirs, strict=True)
-        if mine.ids != llama_ids
+        Difference(kind=kind, text=text, hugging_face=ours, llama_cpp=theirs)
+        for (kind, text), (ours, theirs) in zip(samples, readings, strict=True)
+        if ours != theirs
     ]
     composes = "NFC" in str(json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"])
     decomposed = [d for d in differing if composes and not unicodedata.is_normalized("NFC", d.text)]
@@ -240,7 +247,7 @@ def _same_tokens(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[Chec
     check = Check(
         name="llama.cpp reads odd texts as training does",
         passed=not wrong,
-        seen=f"{len(wrong):,} of {len(flat):,} differ"
+        seen=f"{len(wrong):,} of {len(samples):,} differ"
         + (f" ({kinds}, of {PER_KIND} each), e.g. {wrong[0]}" if wrong else ""),
         fix="see to it that the dataset has few such texts; quantization.max_differing_rows limits them",
         severity="warning",

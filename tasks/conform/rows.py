@@ -8,11 +8,12 @@ from typing import Any
 from expectations.data.masking import mask
 from retune import llamacpp
 from retune.records import Chats
+from tasks.conform.parity import both_readings
 
 ROWS = 10_000  # that are compared: held-out ones first, then training rows from the whole of them
 CHARACTERS = 50_000_000  # of them together
 SHOWN = 20
-AROUND = 40  # characters shown before the first difference, and after it
+SHOWN_CHARACTERS, SHOWN_TOKENS = 80, 8  # of each of them
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,7 @@ def compare(gguf: Path, chats: Chats, prompts: Sequence[str] = ()) -> RowParity:
     if not gguf.exists():  # conform said that it can't be made, and the recipe goes on all the same
         return RowParity(0, [])
     tokenizer = Tokenizer.from_file(str(chats.tokenizer / "tokenizer.json"))
-    ours = [
-        encoding.ids for encoding in tokenizer.encode_batch(list(prompts), add_special_tokens=False)
-    ]
-    of_prompts = zip(
-        prompts, ours, llamacpp.tokenize(gguf, prompts, add_special=False), strict=True
-    )
+    of_prompts = both_readings(gguf, tokenizer, prompts)
     sample = _sample(chats)
     served = llamacpp.tokenize(gguf, sample["text"].to_list())
     differing = [
@@ -70,7 +66,7 @@ def compare(gguf: Path, chats: Chats, prompts: Sequence[str] = ()) -> RowParity:
     ]
     differing += [
         DifferingRow(None, text, trained, ids)
-        for text, trained, ids in of_prompts
+        for text, (trained, ids) in zip(prompts, of_prompts, strict=True)
         if ids != trained
     ]
     return RowParity(len(sample) + len(prompts), differing)
@@ -90,7 +86,7 @@ def _sample(chats: Chats) -> Any:
 
 
 def _shown(row: DifferingRow) -> dict[str, Any]:
-    """Return a row's number, the ids from where they differ, and the text that the first are of."""
+    """Return a row's number, how its text begins, and both readings from where they part."""
     pairs = zip(row.trained, row.served, strict=False)
     common = next(
         (at for at, (mine, theirs) in enumerate(pairs) if mine != theirs),
@@ -98,8 +94,8 @@ def _shown(row: DifferingRow) -> dict[str, Any]:
     )
     return {
         "row": row.row,
-        "text": mask(row.text)[: 2 * AROUND],
+        "text": mask(row.text)[:SHOWN_CHARACTERS],
         "tokens_before": common,
-        "trained": row.trained[common : common + 8],
-        "served": row.served[common : common + 8],
+        "trained": row.trained[common : common + SHOWN_TOKENS],
+        "served": row.served[common : common + SHOWN_TOKENS],
     }

@@ -129,7 +129,8 @@ class Proof:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self._is_lossless = is_lossless(tokenizer)
-        ids = tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer)))
+        self._control_tokens = special_tokens(tokenizer)
+        ids = tokenizer.convert_tokens_to_ids(list(self._control_tokens))
         assert isinstance(ids, list)  # of a list, it is one
         self._ids = ids
         self._emitted: dict[tuple[str, ...], int] = {}
@@ -161,7 +162,7 @@ class Proof:
         lost = [
             at
             for at, (back, text) in enumerate(zip(decoded, chats["text"], strict=True))
-            if not gives_back(self._tokenizer, back, text)
+            if not gives_back(back, text, self._control_tokens)
         ]
         if lost:
             at = lost[0]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from _pytest.mark import ParameterSet
 
 from expectations import formatting
 from expectations.data.messages import Rules
@@ -68,7 +67,7 @@ def test_an_unreadable_dataset_is_refused_in_words(case, tmp_path):
     assert case.refused.lower() in str(refusal.value).lower()
 
 
-def light_and_proof(cases: list[Case]) -> list[ParameterSet]:
+def light_and_proof(cases: list[Case]) -> list:
     """Return the cases, those beyond the first two that trip an expectation marked as proofs."""
     count: Counter[str] = Counter()
     parameters = []
