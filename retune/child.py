@@ -16,10 +16,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from retune import forkserver
 from retune.environment import python_path, without_secrets
 from retune.errors import ProgramFailed, RetuneError
 from retune.escaping import terminal
@@ -40,6 +41,7 @@ QUIET = {
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 Event = dict[str, Any]
+Process: TypeAlias = "subprocess.Popen[bytes] | forkserver.ForkedProcess"
 Job = TypeVar("Job", bound=BaseModel)
 
 
@@ -63,6 +65,7 @@ def run_child(
     grace: float = GRACE,
     hub: bool = False,
     environment: dict[str, str] | None = None,
+    forked: bool = False,
 ) -> Event:
     """Run `script` on `job` and return its `result` event; call `on_event` with every other one.
 
@@ -70,20 +73,26 @@ def run_child(
     it started end with this call, however that ends, and with this process, even by `kill -9`;
     a child that is told to end has `grace` seconds to do so by itself. It sees no secret of our
     environment; `hub` says that it downloads from the Hub, with the Hub's token. `environment` is
-    all that it sees, if given; `env` is added in either case.
+    all that it sees, if given; `env` is added in either case. A `forked` child finds the libraries of
+    models imported; `env` must hold nothing then that they read at that time.
     Raises ChildRefused for a RetuneError in the child, ChildFailed for anything else.
     """
     job_file = log.with_suffix(".job.json")
     job_file.write_text(job.model_dump_json(indent=1))
     reading, writing = os.pipe()
+    variables = _variables(hub, environment)
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        command = [str(script), str(job_file)]
+        process = (
+            _forked(command, variables, env or {}, output.fileno(), writing) if forked else None
+        )
+        process = process or subprocess.Popen(
             # -P: a script's own folder must not shadow installed libraries.
-            [sys.executable, "-P", str(script), str(job_file)],
+            [sys.executable, "-P", *command],
             stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(writing, hub, environment) | (env or {}),
+            env=variables | {EVENTS: str(writing)} | (env or {}),
             pass_fds=(writing,),
             start_new_session=True,  # its group can be ended whole
         )
@@ -102,12 +111,27 @@ def run_child(
     return _outcome(final, process.returncode, script, log)
 
 
-def _environment(events: int, hub: bool, variables: dict[str, str] | None) -> dict[str, str]:
-    channel = {EVENTS: str(events), "PYTHONPATH": python_path()}
-    return PATIENT | (without_secrets(hub) if variables is None else variables) | QUIET | channel
+def _variables(hub: bool, variables: dict[str, str] | None) -> dict[str, str]:
+    seen = without_secrets(hub) if variables is None else variables
+    return PATIENT | seen | QUIET | {"PYTHONPATH": python_path()}
 
 
-def _events(reading: int, process: "subprocess.Popen[bytes]") -> Iterator[Event]:
+def _forked(
+    command: list[str],
+    variables: dict[str, str],
+    late: dict[str, str],
+    output: int,
+    events: int,
+) -> forkserver.ForkedProcess | None:
+    """Return a child of the fork server; None where there is none, and a child imports for itself."""
+    try:
+        server = forkserver.server(variables)
+        return server.fork(command, variables | late, output, (EVENTS, events))
+    except forkserver.ForkServerFailed:
+        return None
+
+
+def _events(reading: int, process: Process) -> Iterator[Event]:
     """Yield the child's events until it closes the pipe or ends."""
     pending = b""
     while True:
@@ -125,7 +149,7 @@ def _events(reading: int, process: "subprocess.Popen[bytes]") -> Iterator[Event]
         yield from (json.loads(line) for line in lines)
 
 
-def _end(process: "subprocess.Popen[bytes]", grace: float) -> None:
+def _end(process: Process, grace: float) -> None:
     """End the child's process group: politely first, then by force."""
     for kill_signal in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:

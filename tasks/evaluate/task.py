@@ -32,7 +32,9 @@ def evaluate(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: S
     with building(step) as build, unchanged(model.base, pins.model, "model.base"):
         selection = questions(chats.held_out, config.generation_rows)
         job = make_job(adapter, chats, model, config, revision, selection)
-        result = run_child(CHILD, job, build.path / "evaluate.log", hub=revision is not None)
+        result = run_child(
+            CHILD, job, build.path / "evaluate.log", hub=revision is not None, forked=True
+        )
         answers = result["answers"]
         texts = {side: [answer["text"] for answer in answers[side]] for side in SIDES}
         metrics = (

@@ -100,7 +100,7 @@ class MergeSession:
             trained=self.adapter.path,
             yardstick=self.yardstick,
         )
-        return run_child(TRAINED, job, self.folder / LOG, hub=job.revision is not None)
+        return run_child(TRAINED, job, self.folder / LOG, hub=job.revision is not None, forked=True)
 
     def bases(self, trained: Event) -> dict[str, Base]:
         """Return the weights to merge onto, by the names that `merging.onto` has for them.
@@ -169,7 +169,7 @@ class MergeSession:
             yardstick=self.yardstick,
         )
         hub = self.recipe.model.trusts(job.revision) and job.revision is not None  # for its code
-        return run_child(FOUR_BIT, job, self.folder / LOG, hub=hub)["metrics"]
+        return run_child(FOUR_BIT, job, self.folder / LOG, hub=hub, forked=True)["metrics"]
 
 
 def nearest(candidates: dict[str, Metrics]) -> str:

@@ -77,7 +77,11 @@ def run_training(job: TrainJob, monitor: "Monitor") -> Event:
     log = job.folder / "train.log"
     while True:
         hub = job.revision is not None
-        result = run_child(child, job, log, monitor, environment, grace=FINISHING, hub=hub)
+        # Unsloth patches the libraries as they are imported, so it imports them itself.
+        forked = job.config.backend != "unsloth"
+        result = run_child(
+            child, job, log, monitor, environment, grace=FINISHING, hub=hub, forked=forked
+        )
         if "retry" not in result:
             return result
         job = job.model_copy(update={"fit": Fit.model_validate(result["retry"])})

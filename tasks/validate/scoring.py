@@ -122,7 +122,9 @@ def _run(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Eve
     log = job.folder / f"scoring-{digest(job.model_dump(mode='json'))}.log"
     # One thread tokenises 100,000 conversations in a minute or two, a GPU scores them in less.
     hub = job.config.revision is not None
-    return run_child(CHILD, job, log, tell, {"TOKENIZERS_PARALLELISM": "true"}, hub=hub)
+    return run_child(
+        CHILD, job, log, tell, {"TOKENIZERS_PARALLELISM": "true"}, hub=hub, forked=True
+    )
 
 
 def _read(files: dict[Path, list[int]]) -> "pl.DataFrame":

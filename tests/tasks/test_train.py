@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import time
 
@@ -31,6 +32,8 @@ from tasks.train.trainer import make_trainer
 from tasks.train.training_log import cut_log
 from tests.tasks.conftest import read_json_lines
 
+# What both backends have in common is tried with the one that is imported once for all children.
+SHORT = {"backend": "trl", "optimizer": "adamw_torch", "max_steps": 2}
 STEPS = list(range(1, 5 * 320 // 8 + 1))  # 5 epochs of 320 rows, 8 at a time
 
 
@@ -41,7 +44,7 @@ def job_in(folder, project, **settings) -> TrainJob:
         tokenizer=project.chats.tokenizer,
         model=settings.pop("model", project.model),
         revision=None,
-        config=Training(**{"optimizer": "adamw_torch", "max_steps": 2} | settings),
+        config=Training(**SHORT | settings),
         folder=folder,
     )
 
@@ -98,7 +101,7 @@ def no_number(folder, project) -> Model:
 
 
 def train_once(project, name: str, model: Model, **settings):
-    config = Training(**{"optimizer": "adamw_torch", "max_steps": 2} | settings)
+    config = Training(**SHORT | settings)
     recipe = project.recipe(model=model, training=config)
     pins = project.pins.model_copy(update={"model": pin(model.base, None, "model", "model.base")})
     step = Step(stage="train", key={"test": name})
@@ -134,10 +137,10 @@ runpy.run_path({child!r}, run_name="__main__")
 
 
 def test_weights_that_are_not_finite_at_the_end_have_diverged(at_home, tmp_path):
-    job = job_in(tmp_path, at_home, model=no_number(tmp_path / "base", at_home), backend="trl")
+    job = job_in(tmp_path, at_home, model=no_number(tmp_path / "base", at_home))
     events = []
     with pytest.raises(ChildRefused, match="the weights hold values that are not finite"):
-        run_child(wrapped(tmp_path, BLIND), job, tmp_path / "child.log", events.append)
+        run_child(wrapped(tmp_path, BLIND), job, tmp_path / "child.log", events.append, forked=True)
     (diverged,) = [event for event in events if event["event"] == "diverged"]
     assert "not finite" in diverged["reason"]
     assert not job.checkpoints.exists()
@@ -155,7 +158,7 @@ def test_a_token_that_the_base_has_no_embedding_for_is_refused(at_home, tmp_path
 
 
 def test_settings_that_need_a_gpu_are_refused_before_anything_is_loaded(at_home, tmp_path):
-    job = job_in(tmp_path, at_home, optimizer="paged_adamw_8bit")
+    job = job_in(tmp_path, at_home, backend="unsloth", optimizer="paged_adamw_8bit")
     with pytest.raises(ChildRefused, match=r"paged_adamw_8bit needs a GPU.*optimizer=adamw_torch"):
         run_training(job, lambda event: None)
     assert "Unsloth" not in (tmp_path / "train.log").read_text()
@@ -165,7 +168,7 @@ def test_settings_that_need_a_gpu_are_refused_before_anything_is_loaded(at_home,
 
 @pytest.mark.parametrize(
     "settings",
-    [{"shard": True, "backend": "trl"}, {"method": "full", "master_weights": "bfloat16"}],
+    [{"shard": True}, {"method": "full", "master_weights": "bfloat16"}],
 )
 def test_what_fp16_cannot_do_is_refused_on_an_older_gpu(at_home, tmp_path, monkeypatch, settings):
     import torch
@@ -187,7 +190,7 @@ def test_the_adapter_of_a_4_bit_model_is_trained_in_32_bits(at_home, tmp_path, m
 
     monkeypatch.setattr(Trl, "runs_trl_loss", lambda self: True)  # as on a GPU
     model = at_home.model.model_copy(update={"load_in_4bit": True})
-    job = job_in(tmp_path, at_home, model=model, backend="trl", use_dora=True)
+    job = job_in(tmp_path, at_home, model=model, use_dora=True)
     backend = Trl()
     objective = make_objective(job, backend, AutoTokenizer.from_pretrained(job.tokenizer))
     fit = Fit(batch_size=8, gradient_accumulation=2, gradient_checkpointing="off")
@@ -204,7 +207,7 @@ def losses(job) -> list[float]:
     return [row["train/loss"] for row in rows]
 
 
-CRASHED = {"backend": "trl", "max_steps": 6, "checkpoint_steps": 2, "learning_rate": 3e-3}
+CRASHED = {"max_steps": 6, "checkpoint_steps": 2, "learning_rate": 3e-3}
 # Two processes, each with two passes to a step of the same batch.
 SPLIT = {"processes": 2, "shard": True, "batch_size": 4, "gradient_accumulation": 4}
 
@@ -218,13 +221,22 @@ def never_killed(project, tmp_path_factory):
         return losses(job)
 
 
+def running_child() -> psutil.Process:
+    """Return the child that trains: of this process, or of its fork server."""
+    started = psutil.Process().children(recursive=True)
+    return next(one for one in started if os.getpgid(one.pid) == one.pid and not is_server(one))
+
+
+def is_server(process: psutil.Process) -> bool:
+    return "retune.forkserver" in process.cmdline() and not process.name().startswith("retune-")
+
+
 def killed(job, when) -> None:
     """Run `job` and kill its child with SIGKILL as soon as `when(event)` is true."""
 
     def watch(event):
         if when(event):
-            (child,) = psutil.Process().children()
-            child.kill()
+            running_child().kill()
 
     with pytest.raises(ChildFailed, match="SIGKILL"):
         run_training(job, watch)
@@ -273,8 +285,7 @@ def test_sigterm_leaves_a_checkpoint(at_home, tmp_path, never_killed):
 
     def terminate(event):
         if event["event"] == "log" and event["step"] == 1:
-            (child,) = psutil.Process().children()
-            child.terminate()
+            running_child().terminate()
 
     with pytest.raises(ChildRefused, match=r"ended after step \d: it was told to end by SIGTERM"):
         run_training(job, terminate)
@@ -363,13 +374,13 @@ def test_a_model_split_over_two_processes_trains_as_one_and_survives_a_crash(
 
     def kill(event):
         if event["event"] == "log" and event["step"] == 3:
-            psutil.Process().children()[0].kill()
+            running_child().kill()
 
     with pytest.raises(ChildFailed, match="SIGKILL"):
-        run_child(script, job, tmp_path / "child.log", kill)
+        run_child(script, job, tmp_path / "child.log", kill, forked=True)
     checkpoint = newest_whole(job.checkpoints)
     assert any(path.suffix == ".distcp" for path in checkpoint.rglob("*"))
-    run_child(script, job, tmp_path / "child.log")
+    run_child(script, job, tmp_path / "child.log", forked=True)
     assert losses(job) == pytest.approx(never_killed, rel=1e-4)
     assert (job.folder / "adapter" / "adapter_model.safetensors").stat().st_size > 10_000
 
@@ -380,7 +391,9 @@ def whole_and_split(folder, project, half, **settings) -> list[TrainJob]:
     for name, sharding in (("whole", {}), ("split", SPLIT)):
         (folder / name).mkdir()
         job = job_in(folder / name, project, **CRASHED, **settings, **sharding)
-        run_child(wrapped(job.folder, SHARDED, half=half), job, job.folder / "child.log")
+        run_child(
+            wrapped(job.folder, SHARDED, half=half), job, job.folder / "child.log", forked=True
+        )
         jobs.append(job)
     return jobs
 
@@ -455,7 +468,7 @@ runpy.run_path({child!r}, run_name="__main__")
 def test_running_out_of_memory_steps_down_and_loses_nothing(at_home, tmp_path, never_killed, error):
     job = job_in(tmp_path, at_home, **CRASHED)
     script = wrapped(tmp_path, OUT_OF_MEMORY, error=error)
-    result = run_child(script, job, tmp_path / "child.log")
+    result = run_child(script, job, tmp_path / "child.log", forked=True)
     fit = Fit.model_validate(result["retry"])
     assert (fit.batch_size, fit.gradient_accumulation) == (4, 4)
     assert fit.reason == "memory ran out with batches of 8"
@@ -469,7 +482,7 @@ def test_one_process_running_out_of_memory_ends_the_other_too(at_home, tmp_path,
     job = job_in(tmp_path, at_home, **CRASHED, processes=2)
     error = 'torch.OutOfMemoryError("CUDA out of memory")'
     script = wrapped(tmp_path, OUT_OF_MEMORY, error=error)
-    fit = Fit.model_validate(run_child(script, job, tmp_path / "child.log")["retry"])
+    fit = Fit.model_validate(run_child(script, job, tmp_path / "child.log", forked=True)["retry"])
     assert (fit.batch_size, fit.gradient_accumulation) == (4, 2)
     assert last_step(job) == 2
     run_training(job.model_copy(update={"fit": fit}), lambda event: None)
