@@ -124,11 +124,11 @@ def _forked(
     events: int,
 ) -> forkserver.ForkedProcess | None:
     """Return a child of the fork server; None where there is none, and a child imports for itself."""
-    try:
-        server = forkserver.server(variables)
-        return server.fork(command, variables | late, output, (EVENTS, events))
-    except forkserver.ForkServerFailed:
-        return None
+    for _ in range(2):  # a server that was killed has a successor
+        with suppress(forkserver.ForkServerFailed):
+            server = forkserver.server(variables)
+            return server.fork(command, variables | late, output, (EVENTS, events))
+    return None
 
 
 def _events(reading: int, process: Process) -> Iterator[Event]:

@@ -40,6 +40,7 @@ READY = b"r"
 PID, EXIT = "pid:", "exit:"  # what a status begins with
 PASSED = 4  # descriptors with a request: stdin, output, events, and the child's status
 PREFIX = 4  # bytes of a request's length
+ENDING = 5  # seconds that the threads of a killed server may take to end
 LONGEST_NAME = 15  # characters, of Linux
 REQUEST = ("arguments", "environment", "variable", "folder")
 
@@ -152,6 +153,8 @@ class ForkServer:
         except (OSError, ForkServerFailed) as error:
             os.close(stdin)
             os.close(status)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDING)
             raise ForkServerFailed("the fork server ended") from error
         finally:
             os.close(reading)

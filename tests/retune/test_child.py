@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from pydantic import BaseModel
 
+from retune import forkserver
 from retune.child import ChildFailed, ChildRefused, run_child
 from retune.environment import ROOT
 from retune.errors import RetuneError
@@ -60,6 +63,12 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(params=[False, True], ids=["started", "forked"])
+def run(request):
+    """`run_child` in both ways to get a process."""
+    return partial(run_child, forked=request.param)
+
+
 def is_running(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
@@ -72,24 +81,24 @@ def wait_until_gone(*pids: int) -> None:
         time.sleep(0.05)
 
 
-def test_events_arrive_and_output_goes_to_the_log(script, tmp_path, capfd):
+def test_events_arrive_and_output_goes_to_the_log(run, script, tmp_path, capfd):
     events = []
-    result = run_child(script, Job(what="nothing"), tmp_path / "log.txt", events.append)
+    result = run(script, Job(what="nothing"), tmp_path / "log.txt", events.append)
     assert result["answer"] == "nothing"
     assert [event["event"] for event in events] == ["begin"]
     assert (tmp_path / "log.txt").read_text() == "chatter\n"
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_refusal_is_one_clear_message(script, tmp_path):
+def test_a_refusal_is_one_clear_message(run, script, tmp_path):
     with pytest.raises(ChildRefused, match=r"^rows is 0; use more$"):
-        run_child(script, Job(what="refuse"), tmp_path / "log.txt")
+        run(script, Job(what="refuse"), tmp_path / "log.txt")
 
 
-def test_a_crash_names_its_stage_its_place_and_the_log(script, tmp_path):
+def test_a_crash_names_its_stage_its_place_and_the_log(run, script, tmp_path):
     """A library's ValueError, too, is no mistake of a person."""
     with pytest.raises(ChildFailed) as crash:
-        run_child(script, Job(what="crash"), tmp_path / "log.txt")
+        run(script, Job(what="crash"), tmp_path / "log.txt")
     first, *frames, last = str(crash.value).splitlines()
     assert first == (
         f"{tmp_path.name} failed: ValueError: cannot reshape array of size 3 into shape (2,2)"
@@ -100,23 +109,23 @@ def test_a_crash_names_its_stage_its_place_and_the_log(script, tmp_path):
     assert not isinstance(crash.value, RetuneError)
 
 
-def test_a_silent_end_is_explained(script, tmp_path):
+def test_a_silent_end_is_explained(run, script, tmp_path):
     with pytest.raises(ChildFailed, match=r"exit code 3[\s\S]*chatter"):
-        run_child(script, Job(what="exit"), tmp_path / "log.txt")
+        run(script, Job(what="exit"), tmp_path / "log.txt")
     with pytest.raises(ChildFailed, match=r"signal 9, SIGKILL .*memory"):
-        run_child(script, Job(what="kill"), tmp_path / "log.txt")
+        run(script, Job(what="kill"), tmp_path / "log.txt")
 
 
-def test_what_a_child_quotes_does_nothing_to_a_terminal(script, tmp_path):
+def test_what_a_child_quotes_does_nothing_to_a_terminal(run, script, tmp_path):
     with pytest.raises(ChildRefused) as refused:
-        run_child(script, Job(what="paint"), tmp_path / "log.txt")
+        run(script, Job(what="paint"), tmp_path / "log.txt")
     assert str(refused.value) == "row says \\x1b[2J\\rACCEPTED"
     with pytest.raises(ChildFailed, match="chatter") as failed:
-        run_child(script, Job(what="exit"), tmp_path / "log.txt")
+        run(script, Job(what="exit"), tmp_path / "log.txt")
     assert "\\x1b[32mACCEPTED" in str(failed.value)
 
 
-def test_an_interrupted_parent_ends_its_child(script, tmp_path, monkeypatch):
+def test_an_interrupted_parent_ends_its_child(run, script, tmp_path, monkeypatch):
     """Also one that ignores SIGTERM, and what it started itself."""
     monkeypatch.setattr("retune.child.GRACE", 0.5)
     pids = []
@@ -128,17 +137,18 @@ def test_an_interrupted_parent_ends_its_child(script, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_child(script, Job(what="hang"), tmp_path / "log.txt", interrupt)
+        run(script, Job(what="hang"), tmp_path / "log.txt", interrupt)
     wait_until_gone(*pids)
 
 
-def test_a_killed_parent_leaves_no_orphans(script, tmp_path):
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_killed_parent_leaves_no_orphans(script, tmp_path, forked):
     parent_code = f"""
 from pathlib import Path
 from tests.retune.test_child import Job
 from retune.child import run_child
 run_child(Path({str(script)!r}), Job(what="hang"), Path({str(tmp_path / "log.txt")!r}),
-          lambda event: print(event["pid"], flush=True))
+          lambda event: print(event["pid"], flush=True), forked={forked})
 """
     with subprocess.Popen(
         [sys.executable, "-c", parent_code],
@@ -150,3 +160,91 @@ run_child(Path({str(script)!r}), Job(what="hang"), Path({str(tmp_path / "log.txt
         assert all(map(is_running, pids))
         parent.send_signal(signal.SIGKILL)
     wait_until_gone(*pids)
+
+
+LIBRARIES = """
+import os, sys
+from pathlib import Path
+from pydantic import BaseModel
+from retune.child import main
+
+class Job(BaseModel):
+    what: str
+
+def work(job):
+    return {
+        "imported": sorted({"torch", "transformers.modeling_utils"} & set(sys.modules)),
+        "ours": [name for name in before if name.startswith(("retune.", "tasks", "expectations"))],
+        "parent": os.getppid(),
+        "argv": sys.argv[1:],
+        "folder": os.getcwd(),
+        "name": Path("/proc/self/comm").read_text().strip(),
+        "group": os.getpgid(0) == os.getpid(),
+        "greeting": os.environ.get("GREETING"),
+        "endpoint": os.environ.get("HF_ENDPOINT"),
+    }
+
+main(Job, work)
+"""
+
+
+class TestForkServer:
+    @pytest.fixture
+    def libraries(self, tmp_path: Path) -> Path:
+        path = tmp_path / "room" / "script.py"
+        path.parent.mkdir()
+        before = "import sys\nbefore = list(sys.modules)\n"
+        path.write_text(before + LIBRARIES)
+        return path
+
+    def child(self, script: Path, **options) -> dict:
+        log = script.with_name("log.txt")
+        return run_child(script, Job(what="look"), log, forked=True, **options)
+
+    def test_a_child_finds_the_libraries_and_none_of_our_modules(self, libraries):
+        """What is imported once must not be yesterday's code."""
+        look = self.child(libraries, env={"GREETING": "hello"})
+        assert look["imported"] == ["torch", "transformers.modeling_utils"]
+        assert look["ours"] in ([], ["retune.forkserver"])
+        assert look["argv"] == [str(libraries.with_name("log.job.json"))]
+        assert look["folder"] == str(Path.cwd())
+        assert (look["name"], look["group"]) == ("retune-room", True)
+        assert look["greeting"] == "hello"
+
+    def test_one_server_serves_all_until_the_environment_changes(self, libraries, monkeypatch):
+        first = self.child(libraries)
+        assert self.child(libraries, env={"GREETING": "again"})["parent"] == first["parent"]
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # libraries read it at import
+        other = self.child(libraries)
+        assert other["parent"] != first["parent"]
+        assert other["endpoint"] == "http://127.0.0.1:9"
+        wait_until_gone(first["parent"])
+
+    def test_a_killed_server_is_replaced(self, libraries):
+        first = self.child(libraries)
+        psutil.Process(first["parent"]).kill()
+        wait_until_gone(first["parent"])
+        second = self.child(libraries)
+        assert second["imported"]
+        assert second["parent"] not in (first["parent"], os.getpid())
+
+    def test_a_server_killed_with_a_child_is_told_as_the_childs_end(self, script, tmp_path):
+        pids = []
+
+        def kill(event):
+            pids.append(event["pid"])
+            psutil.Process(event["pid"]).parent().kill()
+
+        with pytest.raises(ChildFailed, match="SIGKILL"):
+            run_child(script, Job(what="hang"), tmp_path / "log.txt", kill, forked=True)
+        wait_until_gone(*pids)
+
+    def test_where_no_server_works_children_import_for_themselves(self, libraries, monkeypatch):
+        monkeypatch.setattr(forkserver, "_server", None)
+        # As if an import ended the server: a Python that does not even start.
+        monkeypatch.setattr(forkserver, "ENVIRONMENT", {"PYTHONHOME": "/nowhere"})
+        for _ in range(2):
+            look = self.child(libraries)
+            assert look["imported"] == []
+            assert look["parent"] == os.getpid()
+        assert forkserver._server[1].failed

@@ -45,7 +45,9 @@ def work(job):
     except EOFError:
         answer = None
     from huggingface_hub import get_token
-    return {"environment": dict(os.environ), "answer": answer, "token": get_token()}
+    started = open("/proc/self/environ").read()
+    seen = {"environment": dict(os.environ), "started": started}
+    return seen | {"answer": answer, "token": get_token()}
 
 main(Job, work)
 """
@@ -70,8 +72,9 @@ def seen_by_a_child(tmp_path: Path, **options) -> dict:
     return run_child(script, Job(), tmp_path / "log.txt", **options)
 
 
-def test_a_child_sees_no_secret_and_no_token(surroundings, tmp_path):
-    seen = seen_by_a_child(tmp_path)
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_child_sees_no_secret_and_no_token(surroundings, tmp_path, forked):
+    seen = seen_by_a_child(tmp_path, forked=forked)
     assert "canary" not in json.dumps(seen)
     assert seen["token"] is None
     needed = NEEDED | OF_TRAINING
@@ -86,8 +89,9 @@ def test_a_child_that_downloads_sees_the_hubs_token_alone(surroundings, tmp_path
     assert "HF_HUB_OFFLINE" not in seen["environment"]
 
 
-def test_a_child_gets_no_answer_from_the_terminal(tmp_path):
-    assert seen_by_a_child(tmp_path)["answer"] is None
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_child_gets_no_answer_from_the_terminal(tmp_path, forked):
+    assert seen_by_a_child(tmp_path, forked=forked)["answer"] is None
 
 
 def test_a_program_of_llamacpp_sees_what_it_needs(surroundings):

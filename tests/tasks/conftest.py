@@ -1,6 +1,7 @@
 """A tiny random Llama with a ChatML tokenizer, and the folder that the format stage leaves."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -176,6 +177,7 @@ class Trained:
 
     killed_at = 12
     settings = Training(
+        backend="trl",
         r=32,
         alpha=32,
         learning_rate=3e-3,
@@ -205,6 +207,16 @@ class Trained:
         return train.fn(project.chats, run, recipe, project.pins, self.step)
 
 
+def running_child() -> psutil.Process:
+    """Return the child that trains: of this process, or of its fork server."""
+    started = psutil.Process().children(recursive=True)
+    return next(one for one in started if os.getpgid(one.pid) == one.pid and not is_server(one))
+
+
+def is_server(process: psutil.Process) -> bool:
+    return "retune.forkserver" in process.cmdline() and not process.name().startswith("retune-")
+
+
 class KilledRun(Run):
     """A run in which the training child is killed when it reports step `at`."""
 
@@ -213,8 +225,7 @@ class KilledRun(Run):
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         super().log_metrics(metrics, step)
         if step == self.at:
-            (child,) = psutil.Process().children()
-            child.kill()
+            running_child().kill()
 
 
 @pytest.fixture(scope="session")

@@ -68,12 +68,12 @@ def test_an_unreadable_dataset_is_refused_in_words(case, tmp_path):
 
 
 def light_and_proof(cases: list[Case]) -> list:
-    """Return the cases, those beyond the first two that trip an expectation marked as proofs."""
+    """Return the cases, those beyond the first that trips an expectation marked as proofs."""
     count: Counter[str] = Counter()
     parameters = []
     for case in cases:
         count[case.trips] += 1
-        marks = [pytest.mark.proof] if count[case.trips] > 2 else []
+        marks = [pytest.mark.proof] if count[case.trips] > 1 else []
         parameters.append(pytest.param(case, id=case.name, marks=marks))
     return parameters
 

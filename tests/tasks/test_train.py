@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
 import shutil
 import time
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,7 +28,7 @@ from tasks.train.requirements import require_gpu
 from tasks.train.task import run_training, train
 from tasks.train.trainer import make_trainer
 from tasks.train.training_log import cut_log
-from tests.tasks.conftest import read_json_lines
+from tests.tasks.conftest import read_json_lines, running_child
 
 # What both backends have in common is tried with the one that is imported once for all children.
 SHORT = {"backend": "trl", "optimizer": "adamw_torch", "max_steps": 2}
@@ -219,16 +217,6 @@ def never_killed(project, tmp_path_factory):
         job = job_in(tmp_path_factory.mktemp("whole"), project, **CRASHED)
         run_training(job, lambda event: None)
         return losses(job)
-
-
-def running_child() -> psutil.Process:
-    """Return the child that trains: of this process, or of its fork server."""
-    started = psutil.Process().children(recursive=True)
-    return next(one for one in started if os.getpgid(one.pid) == one.pid and not is_server(one))
-
-
-def is_server(process: psutil.Process) -> bool:
-    return "retune.forkserver" in process.cmdline() and not process.name().startswith("retune-")
 
 
 def killed(job, when) -> None:
