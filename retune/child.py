@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
@@ -83,19 +83,11 @@ def run_child(
     variables = _variables(hub, environment)
     with log.open("ab") as output:
         command = [str(script), str(job_file)]
-        process = (
-            _forked(command, variables, env or {}, output.fileno(), writing) if forked else None
-        )
-        process = process or subprocess.Popen(
-            # -P: a script's own folder must not shadow installed libraries.
-            [sys.executable, "-P", *command],
-            stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=variables | {EVENTS: str(writing)} | (env or {}),
-            pass_fds=(writing,),
-            start_new_session=True,  # its group can be ended whole
-        )
+        process = None
+        if forked:
+            process = _forked(command, variables, env or {}, output.fileno(), writing)
+        if process is None:
+            process = _started(command, variables | (env or {}), output, writing)
     os.close(writing)
     final: Event = {}
     try:
@@ -116,13 +108,28 @@ def _variables(hub: bool, variables: dict[str, str] | None) -> dict[str, str]:
     return PATIENT | seen | QUIET | {"PYTHONPATH": python_path()}
 
 
+def _started(
+    command: list[str], variables: dict[str, str], output: IO[bytes], events: int
+) -> Process:
+    return subprocess.Popen(
+        # -P: a script's own folder must not shadow installed libraries.
+        [sys.executable, "-P", *command],
+        stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=variables | {EVENTS: str(events)},
+        pass_fds=(events,),
+        start_new_session=True,  # its group can be ended whole
+    )
+
+
 def _forked(
     command: list[str],
     variables: dict[str, str],
     late: dict[str, str],
     output: int,
     events: int,
-) -> forkserver.ForkedProcess | None:
+) -> Process | None:
     """Return a child of the fork server; None where there is none, and a child imports for itself."""
     for _ in range(2):  # a server that was killed has a successor
         with suppress(forkserver.ForkServerFailed):

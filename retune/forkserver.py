@@ -62,8 +62,7 @@ class ForkedProcess:
         self.pid = 0
         self._status = status
         while not self.pid:
-            self._listen(0.5)
-            if self.returncode is not None:
+            if self._listen(0.5) is not None:
                 self.stdin.close()
                 raise ForkServerFailed("the fork server ended")
 
@@ -83,10 +82,10 @@ class ForkedProcess:
             self._listen(min(rest, 0.5))
         return self.returncode
 
-    def _listen(self, seconds: float) -> None:
+    def _listen(self, seconds: float) -> int | None:
         """Wait for what child and server write: its process id, and in the end its exit code."""
         if not select.select([self._status], [], [], seconds)[0]:
-            return
+            return self.returncode
         words = os.read(self._status, 64).decode().split()
         for word in words:
             if word.startswith(PID):
@@ -97,6 +96,7 @@ class ForkedProcess:
             self.returncode = -signal.SIGKILL
         if self.returncode is not None:
             os.close(self._status)
+        return self.returncode
 
 
 class ForkServer:
@@ -225,7 +225,7 @@ def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     statuses: dict[int, int] = {}  # where to write the end of which process
     open_channel = True
     while open_channel or statuses:
-        awaited = [waking, channel] if open_channel else [waking]
+        awaited: list[int | socket.socket] = [waking, *([channel] if open_channel else [])]
         ready, _, _ = select.select(awaited, [], [])
         if waking in ready:
             os.read(waking, 4096)
