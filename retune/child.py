@@ -41,7 +41,7 @@ QUIET = {
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 Event = dict[str, Any]
-Process: TypeAlias = "subprocess.Popen[bytes] | forkserver.ForkedProcess"
+Process: TypeAlias = subprocess.Popen[bytes] | forkserver.ForkedProcess
 Job = TypeVar("Job", bound=BaseModel)
 
 
@@ -96,11 +96,11 @@ def run_child(
                 final = event
             else:
                 on_event(event)
-        process.wait()
+        code = process.wait()
     finally:
         _end(process, grace)
         os.close(reading)  # not before: an event into a closed pipe is an error in the child
-    return _outcome(final, process.returncode, script, log)
+    return _outcome(final, code, script, log)
 
 
 def _variables(hub: bool, variables: dict[str, str] | None) -> dict[str, str]:

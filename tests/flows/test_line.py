@@ -15,6 +15,7 @@ import yaml
 from retune.measures import measure
 from retune.recipe.methods import DEFAULT
 from tests import canary
+from tests.flows.servers import retune_ui
 from tests.tasks.conftest import make_base
 
 RETUNE = Path(sys.executable).with_name("retune")
@@ -219,6 +220,13 @@ def test_a_second_run_reuses_every_stage(first, project):
     assert len(children) == len(DEFAULT)
 
 
+@pytest.fixture(scope="module")
+def served(first, project):
+    """`retune ui` on the project's home: runs find it, and each is spared a server of its own."""
+    with retune_ui(project.folder / ".retune"):
+        yield project
+
+
 def verdicts(client, run) -> list[list[dict]]:
     """Return the tables of verdicts of a run, as MLflow's pages find them."""
     named = json.loads(run.data.tags["mlflow.loggedArtifacts"])
@@ -240,7 +248,7 @@ def test_every_gate_leaves_its_verdicts(first, project):
     assert failed["setting"] == "quantization.gates.q2_k.max_kl_divergence"
 
 
-def test_a_changed_limit_is_judged_by_on_what_exists(first, project):
+def test_a_changed_limit_is_judged_by_on_what_exists(served, project):
     limit = ("--set", "merging.max_kl_divergence=1e-12")
     done = project.retune("run", "recipe.yaml", *limit)
     assert done.returncode == 1
@@ -285,7 +293,7 @@ def test_training_all_weights_takes_room_for_gradients_and_moments(first, projec
     assert gibibytes[1] == pytest.approx(8 * gibibytes[0], rel=0.05)
 
 
-def test_without_a_merge_there_is_nothing_to_quantize(first, project):
+def test_without_a_merge_there_is_nothing_to_quantize(served, project):
     planned = project.retune("plan", "recipe.yaml", "--set", "merging.save_method=lora")
     assert planned.returncode == 0, planned.stderr
     stages = {line.split()[0] for line in planned.stdout.splitlines() if line.strip()}
@@ -314,7 +322,7 @@ def test_canaries_leave_no_trace(project, tmp_path_factory):
     assert canary.traces(home, canary.words()) == []
 
 
-def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(project):
+def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(served, project):
     done = project.retune("run", "recipe.yaml", "--set", "dataset.source=flipped.jsonl")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -347,7 +355,7 @@ def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(project):
         ("model.load_in_4bit=true", "set model.load_in_4bit=false"),
     ],
 )
-def test_a_wrong_input_is_one_clear_error(project, setting, expected):
+def test_a_wrong_input_is_one_clear_error(served, project, setting, expected):
     done = project.retune("run", "recipe.yaml", "--set", setting)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("retune: ")
