@@ -102,7 +102,9 @@ def ours(rows: Path, rules: Rules, tokenizer: Any) -> Turn:
         folder = Path(name)
         gate(rows, rules, folder)
         clock.lap(FILES)
-        lengths, held_out = write_chats(folder / "rows.parquet", tokenizer, HELD_OUT_SHARE, folder)
+        lengths, held_out, _ = write_chats(
+            folder / "rows.parquet", tokenizer, HELD_OUT_SHARE, folder
+        )
         clock.lap(FORMAT)
     outcome = len(lengths), int(lengths.sum()), held_out
     return Turn(dict(clock.seconds), time.process_time() - cpu, outcome, {})

@@ -39,26 +39,27 @@ def check(name: str, assignments: list[str], folder: Path) -> Report:
     SourceError and RecipeError for what cannot be judged, NotOurs for a folder of something else,
     Rejected for too many long rows; what the gate itself rejects is in the report.
     """
-    from tasks.format.chats import write_chats
+    from tasks.format.chats import token_statistics, write_chats
     from tasks.validate.gate import gate
 
     recipe = _recipe(name, assignments)
-    lengths = None
+    formatted = None
     with replacing(folder, name) as new, _fetched(recipe) as (rows, version):
         tokenizer = _tokenizer(recipe)
         pins = Pins(dataset=version, model="", accepted=last_accepted(recipe, version))
         report = gate(rows, _rules(recipe, tokenizer), new, reference(pins), _say)
         if tokenizer and not report.failed:
             with tempfile.TemporaryDirectory() as chats:
-                lengths, _ = write_chats(
+                formatted = write_chats(
                     new / "rows.parquet",
                     tokenizer,
                     recipe.formatting.held_out_share,
                     Path(chats),
                 )
-    if lengths is not None:
-        share = float((lengths > recipe.model.max_length).mean())
-        require(formatting.truncation(share, len(lengths), recipe))
+    if formatted:
+        metrics = token_statistics(formatted.lengths, recipe.model.max_length)
+        metrics |= formatted.effects.metrics()
+        require(formatting.judged(metrics, len(formatted.lengths), recipe))
     return report
 
 

@@ -18,6 +18,12 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+# What messages hold by right: where a base marks one of these as special, its rows have it as a token.
+CONTENT_TAGS = frozenset(
+    tag
+    for name in ("think", "tool_call", "tool_calls", "tool_response", "tools")
+    for tag in (f"<{name}>", f"</{name}>")
+) | {"[THINK]", "[/THINK]"}
 # As models call tokens that nobody uses yet: <|reserved_special_token_0|> (Llama 3), <unused0> (Gemma),
 # [control_8] and <SPECIAL_20> (Mistral), <|dummy_0|>, <|placeholder1|> (Phi), <|extra_0|> (Qwen 1),
 # <extra_id_0> (T5), <｜place▁holder▁no▁0｜> (DeepSeek), [UNUSED_TOKEN_0] (InternLM 2).

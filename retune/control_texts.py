@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from retune.chat import special_tokens
+from retune.chat import CONTENT_TAGS, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +52,8 @@ def control_texts(vocabulary: Collection[str]) -> tuple[str, ...]:
 
 def control_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, ...]:
     """Return every text that becomes a control token when it is typed in a message: in training, or
-    where the model is served by llama.cpp one day."""
+    where the model is served by llama.cpp one day. What marks reasoning and calls of tools is meant
+    to be one, where a base has it so."""
     served = control_texts(tokenizer.get_vocab())
-    return tuple(dict.fromkeys((*special_tokens(tokenizer), *served)))
+    delimiters = (token for token in special_tokens(tokenizer) if token not in CONTENT_TAGS)
+    return tuple(dict.fromkeys((*delimiters, *served)))

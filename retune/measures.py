@@ -50,6 +50,11 @@ MEASURES = {
     "critical_failures": Measure("critical expectations failed", spec=_COUNT, better="lower"),
     "warnings": Measure("warnings", spec=_COUNT, better="lower"),
     "truncated_share": Measure("share of rows cut", spec=_SHARE, better="lower"),
+    "unlearned_share": Measure(
+        "share of rows without anything to learn", spec=_SHARE, better="lower"
+    ),
+    "refused_share": Measure("share of rows refused by the template", spec=_SHARE, better="lower"),
+    "altered_share": Measure("share of rows altered by the template", spec=_SHARE, better="lower"),
     "tokens": Measure("tokens", spec=_COUNT),
     # scores of the classifier
     "score": Measure("score", spec="g", better="higher"),

@@ -299,6 +299,11 @@ def require_space(folder: Path, count: int, subject: str, setting: str) -> None:
         )
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` for people to read."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old file or the new one, never a part."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:

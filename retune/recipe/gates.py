@@ -10,7 +10,7 @@ from retune.recipe.section import Line, Section, all_known
 
 EXPECTATIONS: dict[str, tuple[str, ...]] = {
     "conform": (),
-    "format": ("truncated_share",),
+    "format": ("truncated_share", "unlearned_share", "refused_share", "altered_share"),
     "parity": ("differing_rows",),
     "train": (),  # of one that diverged there is no output that could pass
     "evaluate": ("loss_ratio",),

@@ -44,9 +44,13 @@ Chat = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a conversation has no rendering: the template's own words, or the limit that it met."""
+    """Why a conversation has no rendering: the template's own words, or the limit that it met.
+
+    `met_limit` says that the template is not run again: what follows was not tried.
+    """
 
     words: str
+    met_limit: bool = False
 
     def __str__(self) -> str:
         return self.words
@@ -189,7 +193,8 @@ class _Child:
                 # Those before the one that ended the child were rendered, but went with it.
                 before = self.rendered(request, chats[: death.number]) if death.number > 0 else []
                 self._broken[request["template"]] = death.words
-                return [*before, *[Refusal(death.words)] * (len(chats) - len(before))]
+                rest = len(chats) - len(before)
+                return [*before, *[Refusal(death.words, met_limit=True)] * rest]
         return [Refusal(words) if text is None else text for text, words in reply["texts"]]
 
     def examined(self, request: dict[str, Any]) -> list[dict[str, Any]] | Refusal:

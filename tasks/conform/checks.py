@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from retune.chat import END, START, decode, encode, gives_back, special_tokens
+from retune.labels import IGNORED, labels_of
 from retune.loaders import departure
 from retune.records import Check
 from retune.templates import Refusal, outcomes, rendering
@@ -52,6 +53,7 @@ CHATS: dict[str, Chat] = {
         {"role": "assistant", "content": ANSWER},
     ],
 }
+OPTIONAL_ROLES = ("system", "tool")
 FIX_TEMPLATE = (
     "repair chat_template in the base's tokenizer_config.json or chat_template.jinja, or remove it: "
     "ChatML's own is used then"
@@ -62,7 +64,9 @@ FIX_CONTENT = (
 )
 
 
-def tokenizer_checks(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> Iterator[Check]:
+def tokenizer_checks(
+    tokenizer: "PreTrainedTokenizerBase", chat_tokens: str, train_on: str = "all"
+) -> Iterator[Check]:
     """Yield what is to be known from the tokenizer and its template alone."""
     with rendering():
         yield _control_tokens(tokenizer, chat_tokens)
@@ -71,6 +75,9 @@ def tokenizer_checks(tokenizer: "PreTrainedTokenizerBase", chat_tokens: str) -> 
         if text := rendered(tokenizer, CHATS["a single turn"]):
             yield _end_of_turn(tokenizer, text)
             yield _one_bos(tokenizer, text)
+        yield _default_system_message(tokenizer)
+        if train_on == "responses":
+            yield from _learned(tokenizer)
         yield from content_checks(tokenizer)
 
 
@@ -160,8 +167,14 @@ def _rendering(tokenizer: "PreTrainedTokenizerBase", form: str, chat: Chat) -> C
     (prompt,) = outcomes(tokenizer, [chat[:-1]], add_generation_prompt=True)
     for outcome in (text, prompt):
         if isinstance(outcome, Refusal):
+            # Many have no system messages or tools; rows with these are counted by format's gate.
+            optional = any(message["role"] in OPTIONAL_ROLES for message in chat)
             return Check(
-                name=name, passed=False, seen=f"the template refuses it: {outcome}", fix=fix
+                name=name,
+                passed=False,
+                seen=f"the template refuses it: {outcome}",
+                fix="rows with such a message are left out" if optional else fix,
+                severity="warning" if optional else "critical",
             )
     assert isinstance(text, str)
     assert isinstance(prompt, str)
@@ -184,6 +197,59 @@ def _rendering(tokenizer: "PreTrainedTokenizerBase", form: str, chat: Chat) -> C
     elif ids[: len(prompt_ids)] != prompt_ids:
         problem = f"the prompt's token ids {prompt_ids} are not how those of the whole begin, {ids}"
     return Check(name=name, passed=not problem, seen=problem or f"{len(ids)} tokens", fix=fix)
+
+
+def _default_system_message(tokenizer: "PreTrainedTokenizerBase") -> Check:
+    """Some templates begin every conversation without a system message with one of their own."""
+    text = default_system_message(tokenizer)
+    return Check(
+        name="the template adds no system message",
+        passed=not text,
+        seen=f"conversations without one begin with {text!r}, in training, evaluation and where it is "
+        f"served"
+        if text
+        else "conversations without one have none",
+        fix="give the rows a system message of their own, if the template's is not wanted",
+        severity="info",
+    )
+
+
+def default_system_message(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return what the template says as system where a conversation has no such message, or ""."""
+    single = CHATS["a single turn"]
+    mark = "Mark7c1f"
+    marked = rendered(tokenizer, [{"role": "system", "content": mark}, *single])
+    plain = rendered(tokenizer, single)
+    if not marked or not plain:
+        return ""
+    before, _, after = marked.partition(mark)
+    # Turns of the conversation follow; a template may write more than the message itself.
+    if not after or not plain.startswith(before) or not plain.endswith(after):
+        return ""
+    return plain[len(before) : len(plain) - len(after)].strip()
+
+
+def _learned(tokenizer: "PreTrainedTokenizerBase") -> Iterator[Check]:
+    """Yield whether of each form exactly the answers are learned, each with the end of its turn."""
+    for form, chat in CHATS.items():
+        text = rendered(tokenizer, chat)
+        if text is None:
+            continue
+        (ids,) = encode(tokenizer, [text])
+        labels = labels_of(ids, tokenizer, "responses")
+        learned = [label for label in labels if label != IGNORED]
+        words = decode(tokenizer, [learned])[0]
+        answers = [message["content"] for message in chat if message["role"] == "assistant"]
+        others = [message["content"] for message in chat if message["role"] != "assistant"]
+        missing = [answer for answer in answers if answer not in words]
+        foreign = [other for other in others if other in words]
+        ends = learned.count(tokenizer.eos_token_id)
+        yield Check(
+            name=f"answers are learned in {form}",
+            passed=not missing and not foreign and ends == len(answers),
+            seen=f"{words!r} is learned of {text!r}",
+            fix="set training.train_on=all, or let the template write turns as ChatML does",
+        )
 
 
 def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", text: str) -> Check:

@@ -28,8 +28,12 @@ class ExaminationReport(BaseModel):
     parity: Parity | None
 
 
-def examine(model: Model, revision: str | None, gguf: Path | None) -> ExaminationReport:
+def examine(
+    model: Model, revision: str | None, gguf: Path | None, train_on: str = "all"
+) -> ExaminationReport:
     """Check tokenizer and template of `model`, and with a path `gguf`, a tiny one made there of them.
+
+    `train_on` is the recipe's (see `retune.labels.labels_of`).
 
     Raises ChatFormatError for a base that cannot be brought into ChatML at all.
     """
@@ -37,7 +41,7 @@ def examine(model: Model, revision: str | None, gguf: Path | None) -> Examinatio
     tokenizer = chatml_tokenizer(model.base, revision, model.chat_tokens)
     checks = [
         reads_as_its_file(model.base, revision),
-        *tokenizer_checks(tokenizer, model.chat_tokens),
+        *tokenizer_checks(tokenizer, model.chat_tokens, train_on),
     ]
     parity = None
     if gguf:

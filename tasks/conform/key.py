@@ -15,6 +15,7 @@ def conform(recipe: Recipe, pins: Pins) -> dict[str, Any]:
         "model": pins.model,
         "chat_tokens": model.chat_tokens,
         "trust_remote_code": model.trust_remote_code,
+        "train_on": recipe.training.train_on,
         "llama.cpp": locate().root.name if recipe.makes_gguf else None,
     }
 

@@ -1,6 +1,5 @@
 """evaluate: base and tuned model side by side on the held-out conversations; the regression gate."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from retune.held_out import Question, questions
 from retune.recipe import Evaluation, Model, Recipe
 from retune.records import Adapter, Chats, Pins, Scores
 from retune.sources import unchanged
-from retune.workspace import Step, building
+from retune.workspace import Step, building, write_json
 from tasks.evaluate.child import SIDES, EvaluateJob
 from tasks.stage import stage
 
@@ -112,10 +111,6 @@ def by_row(questions: list[Question], answers: list[dict[str, Any]]) -> list[dic
     return [
         {"row": question.row} | answer for question, answer in zip(questions, answers, strict=False)
     ]
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def metric_name(family: str) -> str:

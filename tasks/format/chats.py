@@ -2,11 +2,12 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import batches
 from expectations.data.masking import mask
 from retune.chat import (
+    CONTENT_TAGS,
     ChatFormatError,
     decode,
     encode,
@@ -14,8 +15,10 @@ from retune.chat import (
     is_lossless,
     special_tokens,
 )
+from retune.labels import IGNORED, labels_of, shown
 from retune.overlap import ahead
-from retune.templates import TemplateRefused, render, rendering
+from retune.templates import Refusal, TemplateRefused, outcomes, render, rendering
+from tasks.format.effects import RefusedRow, TemplateEffects
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,25 +26,38 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
+SHOWN_ROWS = 3
 BATCH = 2000  # rows that are rendered and tokenised together; bounds memory, not results
+
+
+class FormattedRows(NamedTuple):
+    """The training rows' lengths in tokens, the number of held-out rows, and what the template did
+    to the rows."""
+
+    lengths: "np.ndarray"
+    held_out: int
+    effects: TemplateEffects
 
 
 def write_chats(
     rows: Path, tokenizer: "PreTrainedTokenizerBase", held_out_share: float, folder: Path
-) -> "tuple[np.ndarray, int]":
+) -> FormattedRows:
     """Write `train.parquet` and `held_out.parquet`: the rows with `text` and `input_ids`.
 
-    Returns the lengths of the training rows in tokens, and the number of held-out rows. Raises
-    ChatFormatError when a side stays empty, when the template refuses a row, when a text does not
-    survive the tokenizer, or when the ids hold other control tokens than the template put there.
+    A row that the template refuses is in neither. Raises ChatFormatError when a side stays empty,
+    when a text does not survive the tokenizer, or when the ids hold other control tokens than the
+    template put there.
     """
     import polars as pl
     import pyarrow.parquet as pq
 
     proof = Proof(tokenizer)
     sides = Sides(held_out_share)
+    effects = TemplateEffects()
 
     def encode_batch(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
+        batch, refused = rendered(batch, tokenizer)
+        effects.refused += refused
         return batch, encoded(batch, tokenizer)
 
     lengths: list[pl.Series] = []
@@ -53,6 +69,7 @@ def write_chats(
     ):
         for batch, chats in ahead(encode_batch, batches(rows, BATCH)):
             proof.check(chats)
+            effects.compare(chats)
             is_held_out = sides.held_out(batch)
             training, withheld = chats.remove(is_held_out), chats.filter(is_held_out)
             train.write_table(training.to_arrow().cast(_schema()))
@@ -60,30 +77,73 @@ def write_chats(
             lengths.append(training["input_ids"].list.len())
             held_out += len(withheld)
     counts = pl.concat(lengths).to_numpy()
+    if not len(counts) + held_out and effects.refused:
+        raise ChatFormatError(
+            f"the chat template refuses every row: {effects.reasons()[0][0]}; change the rows, or repair "
+            f"the base's chat template"
+        )
     if not len(counts) or not held_out:
         raise ChatFormatError(
             f"formatting.held_out_share: {held_out_share:g} of {len(counts) + held_out:,} rows leaves "
             f"{len(counts):,} for training and {held_out:,} held out; change it or use more rows"
         )
-    return counts, held_out
+    return FormattedRows(counts, held_out, effects)
+
+
+def rendered(
+    batch: "pl.DataFrame", tokenizer: "PreTrainedTokenizerBase"
+) -> "tuple[pl.DataFrame, list[RefusedRow]]":
+    """Return a batch of rows with their `text`, without those that the template refuses, and these.
+
+    Raises ChatFormatError at a row on which the template met a limit.
+    """
+    import polars as pl
+
+    results = outcomes(tokenizer, batch["messages"].to_list())
+    for row, outcome in zip(batch["row"], results, strict=True):
+        if isinstance(outcome, Refusal) and outcome.met_limit:
+            raise ChatFormatError(
+                f"row {row} has no text by the chat template: {outcome.words}; remove the row, or repair "
+                f"the base's chat template"
+            )
+    refused = [
+        RefusedRow(row, mask(source), mask(outcome.words))
+        for row, source, outcome in zip(batch["row"], batch["source"], results, strict=True)
+        if isinstance(outcome, Refusal)
+    ]
+    texts = [None if isinstance(outcome, Refusal) else outcome for outcome in results]
+    texted = batch.with_columns(text=pl.Series(texts, dtype=pl.String))
+    return texted.filter(pl.col("text").is_not_null()), refused
 
 
 def encoded(batch: "pl.DataFrame", tokenizer: "PreTrainedTokenizerBase") -> "pl.DataFrame":
-    """Return `row`, `source`, `messages`, `text` and `input_ids` of a batch of rows."""
+    """Return `row`, `source`, `messages`, `text` and `input_ids` of rows with their text."""
     import polars as pl
 
-    conversations = batch["messages"].to_list()
-    try:
-        texts = render(tokenizer, conversations)
-    except TemplateRefused as refused:
-        raise ChatFormatError(
-            f"row {batch['row'][refused.number]} has no text by the chat template: {refused.words}; "
-            f"remove the row, or repair the base's chat template"
-        ) from None
-    ids = encode(tokenizer, texts)
-    return batch.select("row", "source", "messages").with_columns(
-        text=pl.Series(texts), input_ids=pl.Series(ids, dtype=pl.List(pl.Int32))
+    ids = encode(tokenizer, batch["text"].to_list())
+    return batch.select("row", "source", "messages", "text").with_columns(
+        input_ids=pl.Series(ids, dtype=pl.List(pl.Int32))
     )
+
+
+def learned(
+    train: Path, tokenizer: "PreTrainedTokenizerBase", train_on: str, max_length: int
+) -> "tuple[float, list[str]]":
+    """Return the share of training rows without a token to learn from, and the first three rows as
+    text, with ⟦what is not learned⟧ in brackets."""
+    import pyarrow.parquet as pq
+
+    rows = nothing = 0
+    texts: list[str] = []
+    for batch in pq.ParquetFile(train).iter_batches(BATCH, columns=["input_ids"]):
+        for whole in batch["input_ids"].to_pylist():
+            ids = whole[:max_length]
+            labels = labels_of(ids, tokenizer, train_on)
+            rows += 1
+            nothing += all(label == IGNORED for label in labels)
+            if len(texts) < SHOWN_ROWS:
+                texts.append(shown({"input_ids": ids, "labels": labels}, tokenizer))
+    return nothing / max(1, rows), texts
 
 
 class Sides:
@@ -111,7 +171,8 @@ class Sides:
         twins = batch["duplicate_of"] if "duplicate_of" in batch.columns else [None] * len(batch)
         for row, twin, text in zip(batch["row"], twins, plain, strict=True):
             self._places[row] = self._places.get(twin) or _fraction(text)
-        return pl.Series([self._places[row] < self._share for row in batch["row"]])
+        places = [self._places[row] < self._share for row in batch["row"]]
+        return pl.Series(places, dtype=pl.Boolean)
 
 
 def _fraction(text: str) -> float:
@@ -130,7 +191,8 @@ class Proof:
         self._tokenizer = tokenizer
         self._is_lossless = is_lossless(tokenizer)
         self._control_tokens = special_tokens(tokenizer)
-        ids = tokenizer.convert_tokens_to_ids(list(self._control_tokens))
+        delimiters = [token for token in self._control_tokens if token not in CONTENT_TAGS]
+        ids = tokenizer.convert_tokens_to_ids(delimiters)
         assert isinstance(ids, list)  # of a list, it is one
         self._ids = ids
         self._emitted: dict[tuple[str, ...], int] = {}

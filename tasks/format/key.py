@@ -6,7 +6,9 @@ from retune.recipe import Recipe
 from retune.records import Pins
 from retune.workspace import Step
 
-LIMITS = {"max_truncated_share"}
+LIMITS = {
+    *("max_truncated_share", "max_unlearned_share", "max_refused_share", "max_altered_share"),
+}
 
 
 def key(recipe: Recipe, pins: Pins, rows: Step) -> dict[str, Any]:
@@ -18,5 +20,6 @@ def key(recipe: Recipe, pins: Pins, rows: Step) -> dict[str, Any]:
         "chat_tokens": model.chat_tokens,
         "trust_remote_code": model.trust_remote_code,
         "max_length": model.max_length,
+        "train_on": recipe.training.train_on,
         **recipe.formatting.model_dump(exclude=LIMITS),
     }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from retune.labels import IGNORED, labels_of
 from retune.models import device, token_ids
 from tasks.train import data
 from tasks.train.backend import Backend
@@ -110,8 +111,8 @@ class SupervisedFineTuning:
         loss_sum, tokens = 0.0, 0
         model.eval()
         for ids in token_ids(self.job.held_out, HELD_OUT_ROWS, self.job.model.max_length):
-            labels = data.labels_of(ids, self.tokenizer, self.job.config.train_on)
-            count = sum(label != data.IGNORED for label in labels)
+            labels = labels_of(ids, self.tokenizer, self.job.config.train_on)
+            count = sum(label != IGNORED for label in labels)
             if not count:
                 continue
             row = {"input_ids": ids, "labels": labels, "seq_lengths": [len(ids)]}

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from retune.labels import IGNORED, labels_of, shown
 from retune.recipe import Model, RecipeError, Training
 from retune.workspace import mark
 from tasks.train import checkpoints, data, distributed, fitting, meter
@@ -38,26 +39,26 @@ def ids_of(tokenizer, turns):
 
 def test_responses_are_the_assistants_turns_with_their_ends(tokenizer):
     ids = ids_of(tokenizer, TURNS)
-    labels = data.labels_of(ids, tokenizer, "responses")
-    trained = [token for token, label in zip(ids, labels, strict=True) if label != data.IGNORED]
+    labels = labels_of(ids, tokenizer, "responses")
+    trained = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
     answers = [turn["content"] + "<|im_end|>" for turn in TURNS if turn["role"] == "assistant"]
     assert tokenizer.decode(trained) == tokenizer.decode(
         tokenizer("".join(answers), add_special_tokens=False).input_ids
     )
-    assert all(label in (token, data.IGNORED) for token, label in zip(ids, labels, strict=True))
-    text = data.shown({"input_ids": ids, "labels": labels}, tokenizer)
+    assert all(label in (token, IGNORED) for token, label in zip(ids, labels, strict=True))
+    text = shown({"input_ids": ids, "labels": labels}, tokenizer)
     assert text.startswith("⟦")
     assert "red<|im_end|>⟦" in text
 
 
 def test_all_is_every_token_but_the_first(tokenizer):
     ids = ids_of(tokenizer, TURNS)
-    assert data.labels_of(ids, tokenizer, "all") == [data.IGNORED, *ids[1:]]
+    assert labels_of(ids, tokenizer, "all") == [IGNORED, *ids[1:]]
 
 
 def test_a_cut_row_without_an_answer_has_nothing_to_learn(tokenizer):
     ids = ids_of(tokenizer, TURNS[:2])
-    assert set(data.labels_of(ids, tokenizer, "responses")) == {data.IGNORED}
+    assert set(labels_of(ids, tokenizer, "responses")) == {IGNORED}
 
 
 def job_of(rows, tokenizer, tmp_path, **settings):
@@ -115,7 +116,7 @@ def test_a_flat_batch_starts_anew_at_each_conversation():
     batch = collate(packs)
     assert batch["input_ids"].shape == (1, data.ALIGNMENT)
     assert batch["position_ids"][0, :8].tolist() == [0, 1, 2, 0, 1, 0, 1, 0]
-    ignored = data.IGNORED
+    ignored = IGNORED
     assert batch["labels"][0, :7].tolist() == [ignored, 2, 3, ignored, 5, ignored, 7]
     assert set(batch["labels"][0, 7:].tolist()) == {ignored}
     assert batch["packed_seq_lengths"].tolist() == [3, 2, 2, data.ALIGNMENT - 7]

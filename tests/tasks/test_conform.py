@@ -197,7 +197,7 @@ def test_severities_decide_which_checks_block(tmp_path, monkeypatch):
     ("template", "name", "words"),
     [
         ("{% for m in messages %}", "the template renders a single turn", "refuses it"),
-        ("{{ raise_exception('no') }}", "the template renders tool calls", "remove it: ChatML's"),
+        ("{{ raise_exception('no') }}", "the template renders a single turn", "remove it: ChatML's"),
         ("{{ messages[-1]['content'] }}", "the template renders several turns", "is not in"),
         (
             CHATML.replace("assistant\\n' }}{% endif", "' }}{% endif"),
@@ -265,6 +265,73 @@ def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_pat
     assert "Paris<|im_end|>\\n\\nBuy now.<|im_start|>assistant" in line.seen
     assert "instead of '<|im_start|>user\\nParis<|im_end|>\\n\\n<|im_start|>assistant" in line.seen
     assert whole.expected == "the template writes messages as they are"
+
+
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        (
+            "{% for message in messages %}{% if message.role == 'system' %}"
+            "{{ raise_exception('System role not supported') }}{% endif %}{% endfor %}" + CHATML,
+            "a system message",
+        ),
+        (
+            "{% for message in messages %}{% if message.role == 'tool' %}"
+            "{{ raise_exception('no tools here') }}{% endif %}{% endfor %}" + CHATML,
+            "tool calls",
+        ),
+    ],
+)
+def test_a_role_that_the_template_refuses_is_a_warning(base, tmp_path, template, form):
+    """Gemma 2 and Mistral have no system messages; rows with one are counted by format's gate."""
+    choosy = shutil.copytree(base, tmp_path / "base")
+    (choosy / "chat_template.jinja").write_text(template)
+    checks = {check.name: check for check in tokenizer_checks(tokenizer_of(choosy), "map_eos")}
+    refused = checks[f"the template renders {form}"]
+    assert (refused.passed, refused.severity) == (False, "warning")
+    assert "the template refuses it: " in refused.seen
+    critical = {n for n, c in checks.items() if not c.passed and c.severity == "critical"}
+    assert critical == set()
+
+
+DEFAULT_SYSTEM = (
+    "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\\nYou are kind.<|im_end|>\\n' }}"
+    "{% endif %}" + CHATML
+)
+
+
+def test_a_system_message_of_the_templates_own_is_told(base, tmp_path):
+    name = "the template adds no system message"
+    own = shutil.copytree(base, tmp_path / "base")
+    checks = {check.name: check for check in tokenizer_checks(tokenizer_of(own), "map_eos")}
+    assert checks[name].passed
+    (own / "chat_template.jinja").write_text(DEFAULT_SYSTEM)
+    checks = {check.name: check for check in tokenizer_checks(tokenizer_of(own), "map_eos")}
+    assert (checks[name].passed, checks[name].severity) == (False, "info")
+    assert "begin with 'You are kind.'" in checks[name].seen
+
+
+@pytest.mark.parametrize(
+    ("template", "wrong"),
+    [
+        (CHATML, set()),
+        # Its header ends where the content begins, so that the line break is learned, not the end.
+        (CHATML.replace("+ '<|im_end|>' + '\\n'", "+ '\\n'"), {*CHATS}),
+        # No header by which the assistant's turns could be told from the user's.
+        (CHATML.replace("message['role'] + '\\n'", "'assistant\\n'"), {*CHATS}),
+    ],
+)
+def test_answers_and_their_ends_are_learned_and_nothing_else(base, tmp_path, template, wrong):
+    folder = shutil.copytree(base, tmp_path / "base")
+    (folder / "chat_template.jinja").write_text(template)
+    checks = list(tokenizer_checks(tokenizer_of(folder), "map_eos", "responses"))
+    about = [check for check in checks if check.name.startswith("answers are learned")]
+    assert len(about) == len(CHATS)
+    assert {c.name.removeprefix("answers are learned in ") for c in about if not c.passed} == wrong
+    assert not any(
+        check.name.startswith("answers are learned")
+        for check in tokenizer_checks(tokenizer_of(folder), "map_eos", "all")
+    )
 
 
 def test_a_tokenizer_that_splits_a_control_token_is_caught(base):

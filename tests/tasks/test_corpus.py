@@ -92,11 +92,11 @@ def test_a_bad_dataset_trips_its_expectation(case, tmp_path, tokenizer):
 @named([case for case in CASES_BAD if case.stage == "format"])
 def test_a_bad_dataset_is_stopped_by_its_token_ids(case, tmp_path, tokenizer):
     assert judged(case, tmp_path, tokenizer).failed == []
-    lengths, _ = write_chats(tmp_path / "rows.parquet", tokenizer, 0.1, tmp_path)
+    lengths, _, _ = write_chats(tmp_path / "rows.parquet", tokenizer, 0.1, tmp_path)
     recipe = Recipe.parse({"name": "r", "model": {"base": "b"}, "dataset": {"source": "d"}})
     share = float((lengths > recipe.model.max_length).mean())
     with pytest.raises(Rejected, match=case.trips):
-        require(formatting.truncation(share, len(lengths), recipe))
+        require(formatting.judged({"truncated_share": share}, len(lengths), recipe))
 
 
 @named(CASES_GOOD)
@@ -104,5 +104,5 @@ def test_an_odd_but_good_dataset_passes(case, tmp_path, tokenizer):
     report = judged(case, tmp_path, tokenizer)
     assert report.failed == [], report.message()
     assert report.warnings == []
-    lengths, held_out = write_chats(tmp_path / "rows.parquet", tokenizer, 0.1, tmp_path)
+    lengths, held_out, _ = write_chats(tmp_path / "rows.parquet", tokenizer, 0.1, tmp_path)
     assert len(lengths) + held_out == report.accepted

@@ -15,7 +15,7 @@ from retune.recipe import Recipe
 from retune.records import Chats, Pins, Rows
 from retune.sources import pin
 from retune.workspace import Step, read_output
-from tasks.format.chats import Proof, token_statistics, write_chats
+from tasks.format.chats import Proof, learned, token_statistics, write_chats
 from tasks.format.task import format_chats
 from tests.tasks.conftest import make_tokenizer
 
@@ -93,7 +93,7 @@ def test_an_empty_side_is_refused(tmp_path, tokenizer):
 
 def test_rows_carry_text_and_its_ids(tmp_path, tokenizer):
     rows = write(tmp_path, [chat(f"q{n}", f"a{n}") for n in range(50)])
-    lengths, held_out = write_chats(rows, tokenizer, 0.2, tmp_path)
+    lengths, held_out, _ = write_chats(rows, tokenizer, 0.2, tmp_path)
     table = pq.read_table(tmp_path / "train.parquet").to_pylist()
     first = table[0]
     n = first["row"]
@@ -137,7 +137,7 @@ def test_other_sequences_of_roles_have_their_own_count(tmp_path, tokenizer):
         {"role": "assistant", "content": "a"},
     ]
     rows = write(tmp_path, [*(chat(f"q{n}") for n in range(20)), tool])
-    lengths, held_out = write_chats(rows, tokenizer, 0.3, tmp_path)
+    lengths, held_out, _ = write_chats(rows, tokenizer, 0.3, tmp_path)
     assert len(lengths) + held_out == 21
 
 
@@ -183,10 +183,10 @@ def recipe(base: str, max_length: int, **settings) -> Recipe:
 
 
 def test_too_much_truncation_is_a_rejected_dataset():
-    judgement = formatting.truncation(0.25, 1000, recipe("b", 512))
+    judgement = formatting.judged({"truncated_share": 0.25}, 1000, recipe("b", 512))
     assert [verdict.passed for verdict in judgement.verdicts] == [True]
     with pytest.raises(Rejected, match=r"max_length=512 tokens; seen: 30\.0% \(300 of 1,000"):
-        require(formatting.truncation(0.3, 1000, recipe("b", 512)))
+        require(formatting.judged({"truncated_share": 0.3}, 1000, recipe("b", 512)))
 
 
 def test_the_stage_finishes_with_rows_that_are_too_long(tmp_path, monkeypatch):
@@ -229,13 +229,101 @@ def test_a_row_on_which_the_template_never_ends_is_named(tmp_path, tokenizer, mo
 
 
 @pytest.mark.parametrize("words", ["raise_exception('no such row')", "'a' * 10**10", "'\\ud800'"])
-def test_a_row_that_the_template_refuses_is_named(tmp_path, tokenizer, words):
+def test_a_row_that_the_template_refuses_is_left_out_by_name(tmp_path, tokenizer, words):
     tokenizer.chat_template = (
         f"{{% if messages[0].content == 'sesame' %}}{{{{ {words} }}}}{{% endif %}}{CHATML}"
     )
-    rows = write(tmp_path, [chat("first"), chat("sesame")])
-    with pytest.raises(ChatFormatError, match="row 1 has no text by the chat template: "):
+    rows = write(tmp_path, [*(chat(f"q{n}") for n in range(20)), chat("sesame")])
+    formatted = write_chats(rows, tokenizer, 0.3, tmp_path)
+    (refused,) = formatted.effects.refused
+    assert (refused.row, refused.source) == (20, "s")
+    assert refused.reason
+    both = [pl.read_parquet(tmp_path / f"{side}.parquet") for side in ("train", "held_out")]
+    assert sorted(pl.concat(both)["row"]) == list(range(20))
+    metrics = formatted.effects.metrics()
+    assert metrics["rows/refused"] == 1
+    assert metrics["refused_share"] == pytest.approx(1 / 21)
+    verdicts = {v.name: v for v in formatting.judged(metrics, 20, recipe("b", 64)).verdicts}
+    assert verdicts["refused_share"].passed  # 4.8 % of at most 5 %
+    stricter = recipe("b", 64, formatting={"max_refused_share": 0.01})
+    with pytest.raises(Rejected, match=r"refused by the chat template; seen: 4\.8% \(1 rows\)"):
+        require(formatting.judged(metrics, 20, stricter))
+
+
+def test_a_template_that_refuses_every_row_says_why(tmp_path, tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    rows = write(tmp_path, [chat(f"q{n}") for n in range(20)])
+    with pytest.raises(ChatFormatError, match=r"refuses every row: .*System role not supported"):
         write_chats(rows, tokenizer, 0.3, tmp_path)
+
+
+# As Qwen3's: of a turn before the last question, only what follows the reasoning is written.
+FORGETS = CHATML.replace(
+    "message['content']",
+    "(message['content'].split('</think>')[-1].lstrip() if not loop.last else message['content'])",
+)
+
+
+def test_reasoning_that_the_template_drops_is_counted(tmp_path, tokenizer):
+    thought = "<think>\nnine is more\n</think>\n\n"
+    twice = [*chat("one", f"{thought}yes"), *chat("two", f"{thought}no")]
+    tokenizer.chat_template = FORGETS
+    rows = write(tmp_path, [*(chat(f"q{n}", f"{thought}a") for n in range(9)), twice])
+    effects = write_chats(rows, tokenizer, 0.3, tmp_path).effects
+    assert (effects.rows, effects.altered, effects.reasoning) == (10, 1, 1)
+    (turn,) = effects.examples
+    assert (turn.row, turn.turn, turn.role, turn.omission) == (9, 1, "assistant", "reasoning")
+    (verdict,) = [
+        v
+        for v in formatting.judged(effects.metrics(), 7, recipe("b", 64)).verdicts
+        if v.name == "altered_share"
+    ]
+    assert (verdict.passed, verdict.severity) == (False, "warning")
+    assert verdict.seen == "10.0% (1 rows; 1 lose reasoning, which is not learned then)"
+
+
+def test_white_space_that_a_template_strips_is_no_loss(tmp_path, tokenizer):
+    tokenizer.chat_template = CHATML.replace("message['content']", "message['content'] | trim")
+    rows = write(tmp_path, [chat(f" q{n}\n", "  a\n\nb ") for n in range(20)])
+    assert write_chats(rows, tokenizer, 0.3, tmp_path).effects.altered == 0
+
+
+def test_words_that_a_template_changes_are_no_reasoning(tmp_path, tokenizer):
+    tokenizer.chat_template = CHATML.replace("message['content']", "message['content'] | upper")
+    rows = write(tmp_path, [chat(f"question {n}", "an answer") for n in range(20)])
+    effects = write_chats(rows, tokenizer, 0.3, tmp_path).effects
+    assert (effects.altered, effects.reasoning) == (20, 0)
+    assert {turn.omission for turn in effects.examples} == {"words"}
+
+
+def test_rows_without_an_answer_within_the_length_are_counted(tmp_path, tokenizer):
+    rows = write(tmp_path, [chat("red " * (30 if n % 4 == 0 else 1) + f"{n}") for n in range(200)])
+    write_chats(rows, tokenizer, 0.3, tmp_path)
+    train = tmp_path / "train.parquet"
+    share, texts = learned(train, tokenizer, "responses", 40)
+    questions = [m[0]["content"] for m in pl.read_parquet(train)["messages"].to_list()]
+    assert share == pytest.approx(sum(len(q) > 60 for q in questions) / len(questions))
+    assert len(texts) == 3
+    assert all(text.startswith("⟦") for text in texts)
+    assert any(text.endswith("⟧a<|im_end|>⟦\n⟧") for text in texts)
+    assert learned(train, tokenizer, "all", 40)[0] == 0
+
+
+def test_a_tag_that_the_base_marks_as_special_is_content(tmp_path):
+    """Half of the bases in use have `<tool_call>` or `<think>` so."""
+    from retune.control_texts import control_tokens
+
+    plain = make_tokenizer(tmp_path)
+    tags = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
+    plain.add_special_tokens({"additional_special_tokens": tags})
+    plain.save_pretrained(tmp_path)
+    tokenizer = chatml_tokenizer(str(tmp_path), None, "map_eos")
+    assert not set(tags) & set(control_tokens(tokenizer))
+    assert "<|im_end|>" in control_tokens(tokenizer)
+    answers = ["a", '<tool_call>\n{"name": "t"}\n</tool_call>', "<think>\nb\n</think>\n\nc"]
+    rows = write(tmp_path, [chat(f"q{n}", answers[n % 3]) for n in range(30)])
+    formatted = write_chats(rows, tokenizer, 0.3, tmp_path)
+    assert len(formatted.lengths) + formatted.held_out == 30
 
 
 def plain_tokenizer(folder, add_bos: bool):
