@@ -21,7 +21,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -206,14 +207,36 @@ def _import_libraries() -> None:
     from torch import cuda
 
     libraries = LIBRARIES if cuda.is_available() else LIBRARIES + LIBRARIES_WITHOUT_GPU
-    for library in libraries:
-        with suppress(Exception):  # the child that needs it says why it cannot be imported
-            importlib.import_module(library)
+    with _capability_by_nvml() if cuda.is_available() else nullcontext():
+        for library in libraries:
+            with suppress(Exception):  # the child that needs it says why it cannot be imported
+                importlib.import_module(library)
     if cuda.is_initialized():
         raise SystemExit("an import began to use CUDA: children cannot be forked")
     # What is never collected is never written to, and stays one copy for all children.
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def _capability_by_nvml() -> Iterator[None]:
+    """Tell of the GPU what imports ask (torchao's do, which transformers imports) without CUDA."""
+    import pynvml
+    from torch import cuda
+    from torch._inductor import config
+    from torch.utils import _triton
+
+    pynvml.nvmlInit()
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle))
+    pynvml.nvmlShutdown()
+    by_cuda = cuda.get_device_capability
+    cuda.get_device_capability = lambda device=None: capability
+    config.triton_disable_device_detection = True
+    yield
+    config.triton_disable_device_detection = False
+    _triton.has_triton.cache_clear()
+    cuda.get_device_capability = by_cuda
 
 
 def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:

@@ -150,16 +150,14 @@ def token_ids(rows: Path, limit: int, max_length: int) -> list[list[int]]:
     return [ids[:max_length] for ids in column.slice(0, limit).to_pylist()]
 
 
-def batches(lengths: list[int], limit: int) -> Iterator[list[int]]:
+def batches(lengths: list[int], limit: int, tokens: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
     """Yield batches of row numbers, the longest rows first, so that little is padding.
 
-    A batch has at most `limit` rows and about TOKENS_PER_BATCH tokens.
+    A batch has at most `limit` rows and `tokens` tokens, padding included, or one row.
     """
     batch: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
-        if batch and (
-            len(batch) == limit or (len(batch) + 1) * lengths[batch[0]] > TOKENS_PER_BATCH
-        ):
+        if batch and (len(batch) == limit or (len(batch) + 1) * lengths[batch[0]] > tokens):
             yield batch
             batch = []
         batch.append(number)

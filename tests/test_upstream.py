@@ -242,6 +242,15 @@ class TestTraining:
         is_open = "weight" in torch.nn.Linear(1, 1)._parameters
         door("tasks/merge/sources.py", "torch", is_open, "module._parameters")
 
+    def test_imports_can_be_kept_from_starting_cuda(self):
+        from torch._inductor import config
+        from torch.utils import _triton
+
+        name = "triton_disable_device_detection"
+        door("retune/forkserver.py", "torch", hasattr(config, name), f"`{name}` of its inductor")
+        is_open = hasattr(_triton.has_triton, "cache_clear")
+        door("retune/forkserver.py", "torch", is_open, "the cache of `has_triton`")
+
     def test_torch_load_may_learn_a_device(self):
         import torch
 

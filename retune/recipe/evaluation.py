@@ -23,7 +23,12 @@ class Evaluation(Section):
     max_new_tokens: int = Field(
         128, ge=1, le=1_000_000, description="Longest generated answer, in tokens."
     )
-    batch_size: int = Field(16, ge=1, le=65_536, description="Conversations per forward pass.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Conversations per forward pass, at most; not set: as many as memory takes.",
+    )
     samples: int = Field(
         24, ge=0, le=1_000_000, description="Generated answers kept in the sample table."
     )

@@ -197,7 +197,11 @@ def test_severities_decide_which_checks_block(tmp_path, monkeypatch):
     ("template", "name", "words"),
     [
         ("{% for m in messages %}", "the template renders a single turn", "refuses it"),
-        ("{{ raise_exception('no') }}", "the template renders a single turn", "remove it: ChatML's"),
+        (
+            "{{ raise_exception('no') }}",
+            "the template renders a single turn",
+            "remove it: ChatML's",
+        ),
         ("{{ messages[-1]['content'] }}", "the template renders several turns", "is not in"),
         (
             CHATML.replace("assistant\\n' }}{% endif", "' }}{% endif"),

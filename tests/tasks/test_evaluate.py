@@ -11,9 +11,11 @@ from expectations.verdicts import Rejected, require
 from retune.held_out import Question, questions
 from retune.recipe import Evaluation
 from retune.workspace import Step
+from tasks.evaluate import child
 from tasks.evaluate.task import (
     evaluate,
     exact_match,
+    make_job,
     metric_name,
     sample_table,
     show_samples,
@@ -88,6 +90,39 @@ def test_every_question_is_there_with_the_tuned_model_s_answer(at_home, scores):
     assert [one["row"] for one in answers] == [question.row for question in asked]
     assert all(q.matches(one["text"]) for q, one in zip(asked, answers, strict=True))
     assert all(one["stopped"] is True for one in answers)
+
+
+@pytest.mark.parametrize("fits", [1, 5])
+def test_batches_that_do_not_fit_are_made_smaller(at_home, trained, scores, fits, monkeypatch):
+    """Memory may be short in any of them; the answers stay the same."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from retune.models import load_tuned
+
+    asked = questions(at_home.chats.held_out, CONFIG.generation_rows)
+    config = CONFIG.model_copy(update={"batch_size": None})
+    job = make_job(trained.adapter, at_home.chats, at_home.model, config, None, asked)
+    model = load_tuned(at_home.model, None, trained.adapter.path)
+    generate, sizes = model.generate, []
+
+    def short_of_memory(input_ids, **options):
+        sizes.append(len(input_ids))
+        if len(input_ids) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(model, "generate", short_of_memory)
+    tokenizer = AutoTokenizer.from_pretrained(at_home.chats.tokenizer)
+    answers = child.answer(model, tokenizer, job)
+    assert [one["text"] for one in json.loads(scores.answers.read_text())] == [
+        answer.text for answer in answers[:-1]
+    ]
+    assert sizes[0] == 17
+    assert max(sizes[-3:]) <= fits
+    with pytest.raises(torch.OutOfMemoryError):
+        fits = 0
+        child.answer(model, tokenizer, job)
 
 
 def test_an_answer_that_is_cut_off_has_not_stopped():
