@@ -50,7 +50,7 @@ def main() -> None:
         told("generate, batches of 16", lambda: answers.evaluate(batch_size=16))
     told("evaluate", lambda: answers.evaluate(batch_size=None))
     told("generate_batch", answers.paged)
-    told("evaluate, losses", lambda: child.mean_loss(model, rows, 0, len(rows)))
+    told("evaluate, losses", lambda: len(child.row_losses(model, rows, 0, len(rows))))
     with model.disable_adapter():
         told("evaluate, base", lambda: answers.evaluate(batch_size=None))
 

@@ -6,6 +6,7 @@ Base model, tuned model and every quant are asked the same questions, chosen her
 from dataclasses import dataclass
 from pathlib import Path
 
+from retune.chat import END, START
 from retune.recipe import Quantization
 
 
@@ -13,17 +14,20 @@ from retune.recipe import Quantization
 class Question:
     """A held-out conversation without its last turn; `expected` is that turn's text.
 
-    `prompt` is a list of messages (`role`, `content`), `family` the row's source.
+    `prompt` is a list of messages (`role`, `content`), `family` the row's source. `rendered` is the
+    turn as the chat template writes it, which is what a model learns to say: Qwen3's puts an empty
+    block of reasoning before each answer.
     """
 
     row: int
     family: str
     prompt: list[dict[str, str]]
     expected: str
+    rendered: str = ""
 
     def matches(self, answer: str) -> bool:
-        """Tell whether `answer` equals the expected text."""
-        return equal(answer, self.expected)
+        """Tell whether `answer` equals the expected text, or that as the template writes it."""
+        return equal(answer, self.expected) or equal(answer, self.rendered or self.expected)
 
 
 def equal(answer: str, expected: str) -> bool:
@@ -40,16 +44,29 @@ def questions(held_out: Path, limit: int) -> list[Question]:
 
     rows = (
         pl.scan_parquet(held_out)
-        .select("row", "source", "messages")
+        .select("row", "source", "messages", "text")
         .with_columns(turn=pl.int_range(pl.len()).over("source"))
         .sort("turn", "source", maintain_order=True)
         .head(limit)
         .collect()
     )
     return [
-        Question(row, family, messages[:-1], messages[-1]["content"])
-        for row, family, messages, _ in rows.iter_rows()
+        Question(row, family, messages[:-1], messages[-1]["content"], _last_turn(text))
+        for row, family, messages, text, _ in rows.iter_rows()
     ]
+
+
+def _last_turn(text: str) -> str:
+    """Return the assistant's last turn of a conversation in ChatML, "" if it is written otherwise."""
+    _, header, turn = text.rpartition(f"{START}assistant\n")
+    return turn.partition(END)[0] if header else ""
+
+
+def sources(held_out: Path, limit: int) -> list[str]:
+    """Return the families of the first `limit` rows."""
+    import polars as pl
+
+    return pl.scan_parquet(held_out).select("source").head(limit).collect()["source"].to_list()
 
 
 def measured_rows(held_out: Path, config: Quantization) -> int:

@@ -109,6 +109,8 @@ MEASURES = {
     "stopped": Measure(
         "answers that end by themselves", spec=_SHARE, better="higher", column="stops"
     ),
+    "repetitive": Measure("answers that repeat themselves", spec=_SHARE, better="lower"),
+    "relative_length": Measure("length of answers to expected", spec=".2f"),
     "same_answers": Measure("same answers", spec=_SHARE, better="higher"),
     "same_prompts": Measure("prompts as in training", spec=_SHARE, better="higher"),
     "changed_share": Measure("share of tensors changed", spec=_SHARE),

@@ -4,7 +4,6 @@ With an adapter both are one model in memory, the base is the adapter switched o
 fine-tuning they are loaded one after the other.
 """
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +25,11 @@ from retune.models import (
 )
 from retune.recipe import Evaluation, Model
 from retune.templates import render
+from tasks.evaluate.scores import SIDES, RowLoss
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-SIDES = ("base", "tuned")
 MLP_TENSORS = 6  # of the width of an MLP, that exist at once when a prompt is read
 MEMORY_SHARE = 0.6  # of the free memory of a GPU, for answers
 
@@ -56,14 +55,14 @@ class GeneratedAnswer(BaseModel):
 
 
 def evaluate(job: EvaluateJob) -> dict[str, Any]:
-    """Return for base and tuned: `losses` (nats per token) and `answers` (one per prompt)."""
+    """Return for base and tuned: `losses` (a RowLoss for each row) and `answers` (one per prompt)."""
     admit(job.model, job.revision)
     tokenizer = load_tokenizer(job.tokenizer)
     rows = token_ids(job.held_out, job.config.loss_rows, job.model.max_length)
     losses, answers = {}, {}
     for side, model in sides(job):
         emit("state", text=f"measuring and asking the {side} model")
-        losses[side] = mean_loss(
+        losses[side] = row_losses(
             model, rows, tokenizer.pad_token_id, job.config.batch_size or len(rows) or 1
         )
         answers[side] = [reply.model_dump() for reply in answer(model, tokenizer, job)]
@@ -84,12 +83,12 @@ def sides(job: EvaluateJob) -> Iterator[tuple[str, Any]]:
         yield tuned, load_tuned(job.model, job.revision, job.adapter)
 
 
-def mean_loss(model: Any, rows: list[list[int]], pad: int, batch_size: int) -> float:
-    """Return the mean negative log-likelihood (nats) of every token but each row's first."""
+def row_losses(model: Any, rows: list[list[int]], pad: int, batch_size: int) -> list[RowLoss]:
+    """Return the negative log-likelihoods (nats) of the tokens of each row but its first."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    total, count = 0.0, 0
+    sums: dict[int, RowLoss] = {}
     with torch.inference_mode():
         for numbers in batches([len(row) for row in rows], batch_size):
             batch = padded([rows[number] for number in numbers], pad)
@@ -98,9 +97,9 @@ def mean_loss(model: Any, rows: list[list[int]], pad: int, batch_size: int) -> f
             for row_logits, number in zip(logits, numbers, strict=True):
                 targets = torch.tensor(rows[number][1:], device=logits.device)
                 scores = row_logits[: len(targets)].float()
-                total += cross_entropy(scores, targets, reduction="sum").item()
-                count += len(targets)
-    return total / count if count else math.nan
+                nats = cross_entropy(scores, targets, reduction="sum").item()
+                sums[number] = RowLoss(nats, len(targets))
+    return [sums[number] for number in range(len(rows))]
 
 
 def answer(

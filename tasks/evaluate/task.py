@@ -1,7 +1,5 @@
 """evaluate: base and tuned model side by side on the held-out conversations; the regression gate."""
 
-import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,13 @@ from prefect.artifacts import create_table_artifact
 
 from retune.child import run_child
 from retune.escaping import table
-from retune.held_out import Question, questions
+from retune.held_out import Question, questions, sources
 from retune.recipe import Evaluation, Model, Recipe
 from retune.records import Adapter, Chats, Pins, Scores
 from retune.sources import unchanged
 from retune.workspace import Step, building, write_json
-from tasks.evaluate.child import SIDES, EvaluateJob
+from tasks.evaluate.child import EvaluateJob
+from tasks.evaluate.scores import SIDES, RowLoss, behaviour, exact_match, losses
 from tasks.stage import stage
 
 CHILD = Path(__file__).with_name("child.py")
@@ -36,19 +35,22 @@ def evaluate(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: S
         )
         answers = result["answers"]
         texts = {side: [answer["text"] for answer in answers[side]] for side in SIDES}
+        by_row = {side: [RowLoss(*row) for row in rows] for side, rows in result["losses"].items()}
         metrics = (
-            losses(result["losses"])
+            losses(by_row, sources(chats.held_out, config.loss_rows))
             | exact_match(selection, texts)
-            | stopped(answers, len(selection))
+            | behaviour(selection, answers)
         )
         samples = sample_table(selection, texts, config.prompts)
         write_json(build.path / SAMPLES, samples)
-        write_json(build.path / ANSWERS, by_row(selection, answers["tuned"]))
+        write_json(build.path / ANSWERS, tuned_answers(selection, answers["tuned"]))
         show_samples(samples, config.samples)
         get_run_logger().info(
-            "held-out loss %.4f → %.4f, exact match %s → %s",
+            "held-out loss %.4f → %.4f, exact match %s",
             *(metrics["loss/base"], metrics["loss/tuned"]),
-            *(f"{metrics.get(f'exact_match/{side}', math.nan):.1%}" for side in SIDES),
+            " → ".join(f"{metrics[f'exact_match/{side}']:.1%}" for side in SIDES)
+            if "exact_match/base" in metrics
+            else "does not apply to free text",
         )
         return build.finish(Scores, metrics=metrics, files=("evaluate.log", SAMPLES, ANSWERS))
 
@@ -74,48 +76,11 @@ def make_job(
     )
 
 
-def losses(by_side: dict[str, float]) -> dict[str, float]:
-    """Return the losses (nats per token) and their perplexities; an overflow is infinite."""
-    return {f"loss/{side}": loss for side, loss in by_side.items()} | {
-        f"perplexity/{side}": math.exp(loss) if loss < 700 else math.inf
-        for side, loss in by_side.items()
-    }
-
-
-def exact_match(questions: list[Question], answers: dict[str, list[str]]) -> dict[str, float]:
-    """Return the share of answers (0 to 1) that equal the expected text, in all and per family."""
-    groups: dict[str, list[int]] = {}
-    for number, question in enumerate(questions):
-        groups.setdefault("exact_match", []).append(number)
-        groups.setdefault(f"exact_match/{metric_name(question.family)}", []).append(number)
-    return {
-        f"{name}/{side}": sum(questions[n].matches(answers[side][n]) for n in numbers)
-        / len(numbers)
-        for name, numbers in groups.items()
-        for side in SIDES
-    }
-
-
-def stopped(answers: dict[str, list[dict[str, Any]]], count: int) -> dict[str, float]:
-    """Return the share (0 to 1) of the first `count` answers that ended their turn by themselves."""
-    if not count:
-        return {}
-    return {
-        f"stopped/{side}": sum(answer["stopped"] for answer in answers[side][:count]) / count
-        for side in SIDES
-    }
-
-
-def by_row(questions: list[Question], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def tuned_answers(questions: list[Question], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each question's `row` with the `text` of its answer and whether it `stopped`."""
     return [
         {"row": question.row} | answer for question, answer in zip(questions, answers, strict=False)
     ]
-
-
-def metric_name(family: str) -> str:
-    """Return `family` with everything that MLflow takes no metric name of replaced by `_`."""
-    return re.sub(r"[^\w.-]", "_", family, flags=re.ASCII)[:60] or "_"
 
 
 def sample_table(

@@ -10,17 +10,18 @@ from expectations.regression import judgement
 from expectations.verdicts import Rejected, require
 from retune.held_out import Question, questions
 from retune.recipe import Evaluation
+from retune.tracking import client, start_run
 from retune.workspace import Step
 from tasks.evaluate import child
-from tasks.evaluate.task import (
-    evaluate,
+from tasks.evaluate.scores import (
+    RowLoss,
+    behaviour,
     exact_match,
-    make_job,
-    metric_name,
-    sample_table,
-    show_samples,
-    stopped,
+    is_repetitive,
+    losses,
+    metric_names,
 )
+from tasks.evaluate.task import evaluate, make_job, sample_table, show_samples
 
 CONFIG = Evaluation(max_new_tokens=8, batch_size=3, samples=4, prompts=("say grey",))
 
@@ -125,13 +126,88 @@ def test_batches_that_do_not_fit_are_made_smaller(at_home, trained, scores, fits
         child.answer(model, tokenizer, job)
 
 
-def test_an_answer_that_is_cut_off_has_not_stopped():
-    answers = {
-        "base": [{"text": "a", "stopped": False}] * 3,
-        "tuned": [{"text": "b", "stopped": True}, {"text": "c", "stopped": False}] * 2,
+def asked(expected: str, family: str = "f", rendered: str = "") -> Question:
+    return Question(0, family, [], expected, rendered)
+
+
+def both(base: list[str], tuned: list[str]) -> dict[str, list[dict]]:
+    sides = {"base": base, "tuned": tuned}
+    return {
+        side: [{"text": text, "stopped": text != "cut"} for text in texts]
+        for side, texts in sides.items()
     }
-    assert stopped(answers, 3) == {"stopped/base": 0, "stopped/tuned": pytest.approx(2 / 3)}
-    assert stopped(answers, 0) == {}
+
+
+def test_what_can_be_said_of_any_answers():
+    loop = "and so it goes on and on " * 5
+    metrics = behaviour([asked("four")] * 4, both(["cut"] * 5, ["cut", loop, "b", "c", "d"]))
+    assert metrics["stopped/base"] == 0
+    assert metrics["stopped/tuned"] == pytest.approx(3 / 4)
+    assert (metrics["repetitive/base"], metrics["repetitive/tuned"]) == (0, 1 / 4)
+    assert metrics["relative_length/base"] == pytest.approx(3 / 4)
+    assert behaviour([], both([], [])) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "repeats"),
+    [("", False), ("a b c d e f " * 2, False), ("a b c d e f " * 3, True), ("ha " * 8, True)],
+)
+def test_a_loop_is_told_from_a_refrain(text, repeats):
+    assert is_repetitive(text) == repeats
+
+
+def test_free_text_that_nobody_gets_has_no_exact_match():
+    """1.5 % on both sides is a number without meaning; 20 % of long JSON is one with."""
+    free = [asked("word " * 40 + str(n)) for n in range(20)]
+    wrong, some = ["no"] * 20, [*(q.expected for q in free[:4]), *["no"] * 16]
+    assert exact_match(free, {"base": wrong, "tuned": wrong}) == {}
+    assert exact_match(free, {"base": wrong, "tuned": some})["exact_match/tuned"] == 0.2
+    short = [asked("yes")] * 20
+    assert exact_match(short, {"base": wrong, "tuned": wrong})["exact_match/tuned"] == 0
+
+
+def test_an_answer_is_right_as_the_template_writes_it():
+    """Qwen3's template puts an empty block of reasoning before the answer, and models learn that."""
+    question = asked("yes", rendered="<think>\n\n</think>\n\nyes")
+    assert question.matches("<think>\n\n</think>\n\nyes")
+    assert question.matches("yes")
+    assert not question.matches("<think>\n\n</think>\n\nno")
+
+
+def test_families_keep_their_names_in_any_alphabet():
+    """Four Chinese sources were one `____`."""
+    names = metric_names(
+        ["数学", "代码", "größe/x y:z", "a b", "a_b", "🙂", "🎉", "", "x" * 99, "数学"]
+    )
+    assert names == {
+        "数学": "数学", "代码": "代码", "größe/x y:z": "größe_x_y_z", "a b": "a_b", "a_b": "a_b-2",
+        "🙂": "_", "🎉": "_-2", "": "_-3", "x" * 99: "x" * 60,
+    }  # fmt: skip
+
+
+def test_each_family_has_a_loss_of_its_own():
+    rows = {"base": [RowLoss(4, 2), RowLoss(9, 3), RowLoss(1, 1)]}
+    rows["tuned"] = [RowLoss(2, 2), RowLoss(3, 3), RowLoss(0, 0)]
+    metrics = losses(rows, ["代码", "b", "b"])
+    assert metrics["loss/base"] == pytest.approx(14 / 6)
+    assert metrics["loss/代码/base"] == 2
+    assert metrics["loss/b/base"] == pytest.approx(10 / 4)
+    assert metrics["loss/b/tuned"] == 1
+    assert metrics["perplexity/tuned"] == pytest.approx(math.e)
+    assert set(losses(rows, ["b"] * 3)) == {
+        f"{name}/{side}" for name in ("loss", "perplexity") for side in rows
+    }
+    overflow = {side: [RowLoss(2000, 1)] for side in rows}
+    assert losses(overflow, ["a"])["perplexity/base"] == math.inf
+    assert math.isnan(losses({"base": [], "tuned": []}, [])["loss/base"])
+
+
+def test_mlflow_takes_the_names_of_families(at_home):
+    with start_run(at_home.recipe(), "families", {}) as run:
+        run.log_metrics({"evaluate/loss/数学/base": 1.5, "evaluate/loss/größe-2/base": 2.5})
+    metrics = client().get_run(run.id).data.metrics
+    assert metrics["evaluate/loss/数学/base"] == 1.5
+    assert metrics["evaluate/loss/größe-2/base"] == 2.5
 
 
 def test_a_regression_is_refused_with_all_that_was_measured(at_home, scores):
@@ -159,7 +235,6 @@ def test_exact_match_per_family():
         "exact_match/c/tuned": 1,
     }
     assert exact_match([], {"base": [], "tuned": []}) == {}
-    assert metric_name("größe/x y:z") == "gr__e_x_y_z"
 
 
 def test_the_sample_table_without_questions_holds_the_prompts():

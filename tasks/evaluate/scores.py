@@ -1,0 +1,120 @@
+"""Losses and answers of base and tuned model as measures, in all and per family of rows.
+
+A family is what a row's `source` names.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, median
+from typing import Any, NamedTuple
+
+from retune.held_out import Question
+
+SIDES = ("base", "tuned")
+FAMILIES = 20  # with the most rows, that have a loss of their own
+# Longer answers are not the same twice, however right: of these an exact match says nothing, unless
+# a model gets some.
+VERIFIABLE_CHARACTERS = 80
+SOME_MATCHES = 0.05
+REPEATED_WORDS, REPETITIONS = 6, 3  # a sequence of so many words, so often, is a loop
+LONGEST_NAME = 60  # characters of a family in a metric's name
+
+
+class RowLoss(NamedTuple):
+    """The sum of the negative log-likelihoods (nats) of `tokens` tokens of one row."""
+
+    nats: float
+    tokens: int
+
+
+def losses(rows: Mapping[str, Sequence[RowLoss]], families: Sequence[str]) -> dict[str, float]:
+    """Return each side's loss (nats per token) and perplexity, and the losses of the largest families.
+
+    `rows` are by side, in the order of `families`. Without tokens a loss is not a number; a
+    perplexity that overflows is infinite.
+    """
+    metrics = {f"loss/{side}": _mean(of_side) for side, of_side in rows.items()}
+    metrics |= {
+        f"perplexity/{side}": math.exp(loss) if loss < 700 else math.inf
+        for side, loss in ((side, metrics[f"loss/{side}"]) for side in rows)
+    }
+    largest = [family for family, _ in Counter(families).most_common(FAMILIES)]
+    if len(set(families)) < 2:
+        return metrics
+    for family, name in metric_names(largest).items():
+        for side, of_side in rows.items():
+            own = [row for row, other in zip(of_side, families, strict=True) if other == family]
+            metrics[f"loss/{name}/{side}"] = _mean(own)
+    return metrics
+
+
+def _mean(rows: Sequence[RowLoss]) -> float:
+    tokens = sum(row.tokens for row in rows)
+    return sum(row.nats for row in rows) / tokens if tokens else math.nan
+
+
+def exact_match(
+    questions: list[Question], answers: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """Return the share of answers (0 to 1) that equal the expected text, in all and per family.
+
+    Empty where that says nothing: the expected answers are free text, and no side gets them.
+    """
+    if not questions:
+        return {}
+    names = metric_names(question.family for question in questions)
+    groups: dict[str, list[int]] = {"exact_match": list(range(len(questions)))}
+    for number, question in enumerate(questions):
+        groups.setdefault(f"exact_match/{names[question.family]}", []).append(number)
+    right = {
+        side: [q.matches(answer) for q, answer in zip(questions, answers[side], strict=False)]
+        for side in SIDES
+    }
+    length = median(len(question.expected) for question in questions)
+    if length > VERIFIABLE_CHARACTERS and max(map(fmean, right.values())) < SOME_MATCHES:
+        return {}
+    return {
+        f"{name}/{side}": fmean(right[side][number] for number in numbers)
+        for name, numbers in groups.items()
+        for side in SIDES
+    }
+
+
+def behaviour(
+    questions: list[Question], answers: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, float]:
+    """Return what can be said of any answers to the questions: the share (0 to 1) that ended by
+    themselves, the share that repeats itself, and the length relative to the expected one."""
+    if not questions:
+        return {}
+    metrics = {}
+    expected = sum(len(question.expected) for question in questions)
+    for side in SIDES:
+        own = answers[side][: len(questions)]
+        metrics[f"stopped/{side}"] = fmean(answer["stopped"] for answer in own)
+        metrics[f"repetitive/{side}"] = fmean(is_repetitive(answer["text"]) for answer in own)
+        length = sum(len(answer["text"]) for answer in own)
+        metrics[f"relative_length/{side}"] = length / max(1, expected)
+    return metrics
+
+
+def is_repetitive(text: str) -> bool:
+    """Tell whether a sequence of REPEATED_WORDS words stands in `text` REPETITIONS times."""
+    words = text.split()
+    ends = range(REPEATED_WORDS, len(words) + 1)
+    sequences = Counter(tuple(words[end - REPEATED_WORDS : end]) for end in ends)
+    return any(count >= REPETITIONS for count in sequences.values())
+
+
+def metric_names(families: Iterable[str]) -> dict[str, str]:
+    """Return a name that MLflow takes for each family, in whatever alphabet it is; no two are equal."""
+    names: dict[str, str] = {}
+    for family in dict.fromkeys(families):
+        plain = re.sub(r"[^\w.-]", "_", family)[:LONGEST_NAME] or "_"
+        name, number = plain, 2
+        while name in names.values():
+            name, number = f"{plain}-{number}", number + 1
+        names[family] = name
+    return names
