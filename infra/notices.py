@@ -60,9 +60,10 @@ libraries of NVIDIA under NVIDIA's own terms.
 TAIL = """
 ## Models and datasets
 
-None is part of this repository: the demo's are made by its own scripts. The licence of a base model and
-of a dataset goes with what you train from them; `publish` names both in the model card and copies the
-base's licence texts.
+None is part of this repository: the demo's are made by its own scripts, and SmolLM2-135M-Instruct
+(Apache-2.0), which `make smollm2` trains, is downloaded. The licence of a base model and of a dataset
+goes with what you train from them; `publish` names both in the model card and copies the base's licence
+texts.
 """
 
 

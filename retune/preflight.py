@@ -105,7 +105,9 @@ def check_packages(expected: list[str]) -> MachineCheck:
 def check_gpu(torch_version: str) -> MachineCheck:
     """Ask nvidia-smi; a GPU next to a CPU build of torch is a problem, no GPU is a note."""
     if not shutil.which("nvidia-smi"):
-        return MachineCheck("GPU", None, "none: training runs on the CPU, fine for the demo only")
+        return MachineCheck(
+            "GPU", None, "none: training runs on the CPU, fine for small models only"
+        )
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
