@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from retune.outline import MAMBA_LAYERS, MAMBA_TYPES
 from tests.test_house import ROOT
 
 
@@ -273,6 +274,23 @@ class TestTraining:
         is_open = takes(function, "merge", "safe_merge", "adapter_names")
         what = "AuxiliaryTrainingWrapper.unload_and_optionally_merge_module"
         door("tasks/merge/sources.py", "peft", is_open, what)
+
+    def test_peft_takes_names_for_those_of_experts(self):
+        from peft.utils import transformers_weight_conversion as conversion
+
+        is_open = conversion._MODEL_TO_CONVERSION_PATTERN["deepseek_v3"] == "qwen2_moe"
+        door("retune/outline.py", "peft", is_open, "_MODEL_TO_CONVERSION_PATTERN")
+        is_open = {"gate_proj", "down_proj"} <= conversion._MOE_TARGET_MODULE_MAPPING[
+            "qwen2_moe"
+        ].keys()
+        door("retune/outline.py", "peft", is_open, "_MOE_TARGET_MODULE_MAPPING")
+
+    def test_peft_names_where_mamba_bars_an_adapter(self):
+        from peft.tuners import tuners_utils
+
+        code = inspect.getsource(tuners_utils._check_lora_target_modules_mamba)
+        is_open = all(f'"{name}"' in code for name in (*MAMBA_LAYERS, *MAMBA_TYPES))
+        door("retune/outline.py", "peft", is_open, "MAMBA_TYPES and MAMBA_LAYERS")
 
     def test_pefts_trained_rows(self):
         import torch

@@ -20,6 +20,7 @@ from retune.loaders import load_model
 from retune.models import compute_dtype, device, nf4
 from retune.workspace import write_whole
 from tasks.train import distributed, loop
+from tasks.train.backend import target_modules
 from tasks.train.job import (
     NoTrainableTokens,
     TrainingDiverged,
@@ -88,7 +89,7 @@ class Trl:
             r=config.r,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=list(config.target_modules),
+            target_modules=target_modules(model, job),
             use_rslora=config.use_rslora,
             use_dora=config.use_dora,
             task_type="CAUSAL_LM",
