@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retune.architecture import Architecture, Layer, leaf
 from retune.loaders import load_config, new_model
+from retune.storage import names_in_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,6 +18,7 @@ EXPERTS = re.compile(r"\bexperts\b")
 # Where PEFT refuses it: kernels read these weights past their modules, and past an adapter.
 MAMBA_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
 MAMBA_LAYERS = {"out_proj", "conv1d"}
+OTHER_FORM = "files hold it in another form, which an adapter cannot be merged in"
 
 
 def outline(base: str, revision: str | None) -> Architecture:
@@ -52,9 +54,22 @@ def architecture(model: "PreTrainedModel") -> Architecture:
         else:
             layers += _fused_experts(path, module)
     paths = {*(layer.path for layer in layers), *others}
+    layers = list(_barred_in_other_form(model, layers))
     leaves = set(map(leaf, paths))
     elsewhere = [path for path in modules if path not in paths and leaf(path) in leaves]
     return Architecture(layers=tuple(layers), others=tuple(others), elsewhere=tuple(elsewhere))
+
+
+def _barred_in_other_form(model: "PreTrainedModel", layers: list[Layer]) -> Iterator[Layer]:
+    """Yield the layers; those that files hold joined, split or turned could not be merged there."""
+    import torch
+
+    linear = [layer for layer in layers if not layer.barred]
+    empty = {f"{layer.path}.weight": torch.empty(4, 4, device="meta") for layer in linear}
+    known = names_in_files(model, empty)
+    for layer in layers:
+        lost = layer in linear and f"{layer.path}.weight" not in known
+        yield layer.model_copy(update={"barred": OTHER_FORM}) if lost else layer
 
 
 def _linear(path: str, size: int, taken: dict[str, str]) -> Layer:
