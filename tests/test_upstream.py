@@ -170,6 +170,29 @@ class TestTransformers:
         what = "cached_file(…, _raise_exceptions_for_missing_entries)"
         door("tasks/merge/checkpoint.py", "transformers", is_open, what)
 
+    def test_tensors_get_the_names_of_files(self):
+        import torch
+        from transformers.core_model_loading import revert_weight_conversion
+
+        from tests.architectures import model_of
+
+        with torch.device("meta"):
+            model, same, joined = model_of("MixtralConfig"), torch.empty(4), torch.empty(4, 256, 64)
+        layer = "model.layers.0.mlp"
+        tensors = {f"{layer}.gate.weight": same, f"{layer}.experts.gate_up_proj": joined}
+        saved = revert_weight_conversion(model, tensors)
+        is_open = saved["model.layers.0.block_sparse_moe.gate.weight"] is same and len(saved) == 9
+        door("retune/storage.py", "transformers", is_open, "revert_weight_conversion")
+
+    def test_attention_says_what_is_special_of_it(self):
+        import transformers.models.gemma2.modeling_gemma2 as gemma
+        import transformers.models.gpt_oss.modeling_gpt_oss as gpt_oss
+
+        is_open = "s_aux=self.sinks" in inspect.getsource(gpt_oss.GptOssAttention)
+        door("tasks/train/varlen.py", "transformers", is_open, "`s_aux`")
+        is_open = "softcap=self.attn_logit_softcapping" in inspect.getsource(gemma.Gemma2Attention)
+        door("tasks/train/varlen.py", "transformers", is_open, "`softcap`")
+
     def test_a_model_names_its_tied_weights(self):
         from transformers import LlamaConfig, LlamaForCausalLM
 

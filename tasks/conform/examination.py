@@ -13,7 +13,7 @@ from retune.loaders import admit
 from retune.outline import outline
 from retune.recipe import Model
 from retune.records import Check
-from tasks.conform.checks import reads_as_its_file, tokenizer_checks
+from tasks.conform.checks import mergeable, reads_as_its_file, tokenizer_checks
 from tasks.conform.parity import Parity, gguf_checks, save_tiny
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def examine(model: Model, revision: str | None, gguf: Path | None) -> Examinatio
     parity = None
     if gguf:
         gguf_results, parity = _in_llamacpp(model, revision, tokenizer, gguf)
-        checks += gguf_results
+        checks += [mergeable(model.base, revision), *gguf_results]
     return ExaminationReport(
         base=model.base,
         chat_tokens=model.chat_tokens,

@@ -73,7 +73,8 @@ class Trl:
             dtype=torch.float32 if in_32_bits else compute_dtype(),
             # None would override the base's own configuration, if it is stored in 4 bits.
             **({"quantization_config": quantization} if quantization else {}),
-            attn_implementation=varlen.NAME if self._varlen else "sdpa",
+            # Else transformers chooses: PyTorch's own, and for sinks, which that lacks, its plain one.
+            **({"attn_implementation": varlen.NAME} if self._varlen else {}),
             device_map={"": place},
         )
         new = fit_embeddings(model, job.model, job.revision, job.tokenizer)

@@ -18,7 +18,7 @@ from retune.recipe.gates import EXPECTATIONS
 from retune.records import Check, Conformance, Pins
 from retune.sources import pin
 from retune.workspace import Step, read_output
-from tasks.conform.checks import CHATS, tokenizer_checks
+from tasks.conform.checks import CHATS, mergeable, tokenizer_checks
 from tasks.conform.examination import ExaminationReport, examine
 from tasks.conform.parity import gguf_checks, header_checks, save_tiny
 from tasks.conform.task import conform
@@ -187,6 +187,26 @@ def test_an_adapter_on_names_of_another_architecture_is_refused(base, tmp_path, 
         base, training=full, model={"base": str(base), "load_in_4bit": False}, gates=warned
     )
     assert conforming.judgement(output, whole).failed == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "passed"),
+    [
+        ({"quant_method": "mxfp4"}, False),
+        ({"quant_method": "fp8"}, False),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, False),
+        ({"load_in_4bit": True}, True),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, True),
+        (None, True),
+    ],
+)
+def test_weights_that_merge_cannot_read_are_told_before_training(base, tmp_path, stored, passed):
+    folder = shutil.copytree(base, tmp_path / "base")
+    settings = json.loads((folder / "config.json").read_text()) | {"quantization_config": stored}
+    (folder / "config.json").write_text(json.dumps(settings))
+    check = mergeable(str(folder), None)
+    assert check.passed is passed
+    assert stored is None or passed or str(stored["quant_method"]) in check.seen
 
 
 def test_an_unknown_tokenizer_is_named_with_all_other_failures(tmp_path, monkeypatch):

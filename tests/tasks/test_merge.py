@@ -241,6 +241,17 @@ def test_a_base_keeps_the_names_of_its_files(tmp_path, config):
     assert written.sums.keys() == Checkpoint(str(made.base), None, "model.base").names
 
 
+def test_experts_that_were_trained_are_not_left_out_without_a_word(tmp_path):
+    made = Made(
+        tmp_path, config="Qwen3MoeConfig", target_modules=["q_proj"], modules_to_save=["mlp"]
+    )
+    with pytest.raises(
+        CheckpointError, match=r"changes model\.layers\.0\.mlp\.experts\.down_proj"
+    ) as error:
+        made.write(tmp_path)
+    assert error.match("target_modules=auto")
+
+
 @pytest.mark.parametrize("precision", ["float16", "float32", "4bit"])
 def test_bases_stored_in_other_ways(tmp_path, precision):
     import torch
