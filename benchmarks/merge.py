@@ -114,13 +114,11 @@ def make(layers: int, folder: Path, sizes: dict[str, int] | None = None) -> None
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from retune.recipe import PROJECTIONS
-
     torch.manual_seed(0)
     config = LlamaConfig(**sizes or SIZES, num_hidden_layers=layers, dtype="bfloat16")
     model = LlamaForCausalLM(config).to(torch.bfloat16)
     model.save_pretrained(folder / "base")
-    lora = LoraConfig(r=16, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM")
+    lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
     tuned = get_peft_model(model, lora)
     for parameter in tuned.parameters():
         if parameter.requires_grad:

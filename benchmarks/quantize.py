@@ -25,7 +25,7 @@ from benchmarks import train
 from benchmarks.line import Watch
 from retune import llamacpp
 from retune.machine import cores
-from retune.recipe import PROJECTIONS, Quantization
+from retune.recipe import Quantization
 from retune.recipe.methods import DEFAULT
 from retune.workspace import mark, remove, sha256
 from tasks.quantize.fan_out import fan_out
@@ -48,9 +48,11 @@ ADAPTER = """
 import sys, torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
-base, adapter, targets = sys.argv[1], sys.argv[2], sys.argv[3].split(",")
+base, adapter = sys.argv[1:]
 model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-config = LoraConfig(r=16, lora_alpha=16, use_rslora=True, target_modules=targets)
+config = LoraConfig(
+    r=16, lora_alpha=16, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM"
+)
 model = get_peft_model(model, config)
 torch.manual_seed(0)
 for name, value in model.named_parameters():
@@ -72,7 +74,7 @@ class Workshop:
         if not (self.base / "config.json").exists():
             self._python(MAKE, shape, str(self.base))
         if not self.adapter.exists():
-            self._python(ADAPTER, str(self.base), str(self.adapter), ",".join(PROJECTIONS))
+            self._python(ADAPTER, str(self.base), str(self.adapter))
         if not self.merged.exists():
             self.merge(self.merged)
 

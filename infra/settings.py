@@ -108,13 +108,15 @@ def _default(schema: dict[str, Any]) -> str:
 def _kind(schema: dict[str, Any]) -> str:
     """Return in words what a setting may be: the choices, or the type and its range."""
     options = schema.get("anyOf", [schema])
-    (kind,) = (_type(option) for option in options if option.get("type") != "null")
-    return f"{kind}, or empty" if len(options) > 1 else kind
+    kinds = [_type(option) for option in options if option.get("type") != "null"]
+    return ", or ".join(kinds + ["empty"] * (len(kinds) < len(options)))
 
 
 def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
     match schema["type"]:
         case "array":
             return f"list of {_type(schema['items'])}"
@@ -201,10 +203,10 @@ def gate_expectations() -> str:
     )
     return part(
         "Expectations of the other gates",
-        "The keys of `gates.severities`, all of them `critical` by default. What each demands is in "
-        "[gates.md](gates.md#what-each-gate-expects). Those of conform depend on the base model; each "
-        "is `conform.` and the name of a check, in lower case with underscores. A training that diverged "
-        "has no output: train has no key.",
+        "The keys of `gates.severities`, `critical` by default where gates.md says nothing else. What "
+        "each demands is in [gates.md](gates.md#what-each-gate-expects). Further ones of conform depend "
+        "on the base model; each is `conform.` and the name of a check, in lower case with underscores. "
+        "A training that diverged has no output: train has no key.",
         table(("gate", "keys"), rows),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from retune.architecture import Architecture
 from retune.recipe.flaws import Severity
 from retune.workspace import Output
 
@@ -73,6 +74,7 @@ class Checked(BaseModel):
 
     base: str
     checks: list[Check]
+    architecture: Architecture
 
 
 class Screened(Output):

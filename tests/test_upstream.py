@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from retune.outline import MAMBA_LAYERS, MAMBA_TYPES
 from tests.test_house import ROOT
 
 
@@ -169,6 +170,29 @@ class TestTransformers:
         what = "cached_file(…, _raise_exceptions_for_missing_entries)"
         door("tasks/merge/checkpoint.py", "transformers", is_open, what)
 
+    def test_tensors_get_the_names_of_files(self):
+        import torch
+        from transformers.core_model_loading import revert_weight_conversion
+
+        from tests.architectures import model_of
+
+        with torch.device("meta"):
+            model, same, joined = model_of("MixtralConfig"), torch.empty(4), torch.empty(4, 256, 64)
+        layer = "model.layers.0.mlp"
+        tensors = {f"{layer}.gate.weight": same, f"{layer}.experts.gate_up_proj": joined}
+        saved = revert_weight_conversion(model, tensors)
+        is_open = saved["model.layers.0.block_sparse_moe.gate.weight"] is same and len(saved) == 9
+        door("retune/storage.py", "transformers", is_open, "revert_weight_conversion")
+
+    def test_attention_says_what_is_special_of_it(self):
+        import transformers.models.gemma2.modeling_gemma2 as gemma
+        import transformers.models.gpt_oss.modeling_gpt_oss as gpt_oss
+
+        is_open = "s_aux=self.sinks" in inspect.getsource(gpt_oss.GptOssAttention)
+        door("tasks/train/varlen.py", "transformers", is_open, "`s_aux`")
+        is_open = "softcap=self.attn_logit_softcapping" in inspect.getsource(gemma.Gemma2Attention)
+        door("tasks/train/varlen.py", "transformers", is_open, "`softcap`")
+
     def test_a_model_names_its_tied_weights(self):
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -282,6 +306,23 @@ class TestTraining:
         is_open = takes(function, "merge", "safe_merge", "adapter_names")
         what = "AuxiliaryTrainingWrapper.unload_and_optionally_merge_module"
         door("tasks/merge/sources.py", "peft", is_open, what)
+
+    def test_peft_takes_names_for_those_of_experts(self):
+        from peft.utils import transformers_weight_conversion as conversion
+
+        is_open = conversion._MODEL_TO_CONVERSION_PATTERN["deepseek_v3"] == "qwen2_moe"
+        door("retune/outline.py", "peft", is_open, "_MODEL_TO_CONVERSION_PATTERN")
+        is_open = {"gate_proj", "down_proj"} <= conversion._MOE_TARGET_MODULE_MAPPING[
+            "qwen2_moe"
+        ].keys()
+        door("retune/outline.py", "peft", is_open, "_MOE_TARGET_MODULE_MAPPING")
+
+    def test_peft_names_where_mamba_bars_an_adapter(self):
+        from peft.tuners import tuners_utils
+
+        code = inspect.getsource(tuners_utils._check_lora_target_modules_mamba)
+        is_open = all(f'"{name}"' in code for name in (*MAMBA_LAYERS, *MAMBA_TYPES))
+        door("retune/outline.py", "peft", is_open, "MAMBA_TYPES and MAMBA_LAYERS")
 
     def test_pefts_trained_rows(self):
         import torch

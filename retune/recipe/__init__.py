@@ -13,13 +13,12 @@ from retune.recipe.quantization import QuantGate, Quantization
 from retune.recipe.recipe import Recipe
 from retune.recipe.section import RecipeError
 from retune.recipe.tracking import Tracking
-from retune.recipe.training import PROJECTIONS, Training
+from retune.recipe.training import Training
 from retune.recipe.validation import Classifier, Decontamination, Drift, Validation
 
 __all__ = [
     "DATASET_EXPECTATIONS",
     "FLAWS",
-    "PROJECTIONS",
     "Classifier",
     "Dataset",
     "Decontamination",

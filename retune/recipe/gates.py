@@ -1,6 +1,6 @@
 """The expectations of every gate but the data gate's (see `retune.recipe.flaws`), by the stage judged.
 
-`<gate>.<name>` is a key of a recipe's `gates.severities`. The names of conform's depend on the base.
+`<gate>.<name>` is a key of a recipe's `gates.severities`. Most names of conform's depend on the base.
 """
 
 from pydantic import Field, field_validator
@@ -9,7 +9,7 @@ from retune.recipe.flaws import Severity
 from retune.recipe.section import Line, Section, all_known
 
 EXPECTATIONS: dict[str, tuple[str, ...]] = {
-    "conform": (),
+    "conform": ("target_modules", "trained_share", "untrained_layers"),
     "format": ("truncated_share", "unlearned_share", "refused_share", "altered_share"),
     "parity": ("differing_rows",),
     "train": (),  # of one that diverged there is no output that could pass

@@ -1,12 +1,12 @@
 """How the adapter, or the whole model, is trained."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from retune.recipe.section import Line, Section
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ModuleNames = Annotated[tuple[Line, ...], Field(min_length=1, max_length=1000)]
 
 
 class Training(Section):
@@ -45,8 +45,10 @@ class Training(Section):
         description="LoRA alpha; the update is scaled by alpha / r (rsLoRA: / √r).",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout, 0 to 1; 0 is the fast path.")
-    target_modules: tuple[Line, ...] = Field(
-        PROJECTIONS, min_length=1, max_length=1000, description="Projections that get an adapter."
+    target_modules: Literal["auto"] | ModuleNames = Field(
+        "auto",
+        description="Layers that get an adapter: auto (every linear layer of the decoder but the output "
+        "head), or the ends of their names, e.g. [q_proj, v_proj].",
     )
     use_rslora: bool = Field(True, description="Rank-stabilised LoRA: scale by alpha / √r.")
     use_dora: bool = Field(False, description="DoRA: also learn each weight's magnitude; slower.")
@@ -137,6 +139,15 @@ class Training(Section):
     max_cost: float | None = Field(
         None, gt=0, le=1e12, description="End with a checkpoint at this cost; needs price_per_hour."
     )
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _are_names(cls, value: Any) -> Any:
+        """Refuse what is no list in one line; pydantic has one for each of the two forms."""
+        is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+        if value != "auto" and (not is_list or not value or "auto" in value):
+            raise ValueError("should be auto, or a list of names such as [q_proj, v_proj]")
+        return value
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from retune.chat import END, START, decode, encode, gives_back, special_tokens
 from retune.labels import IGNORED, labels_of
-from retune.loaders import departure
+from retune.loaders import departure, load_config
 from retune.records import Check
 from retune.templates import Refusal, outcomes, rendering
 from retune.templates.differences import (
@@ -92,6 +92,24 @@ def reads_as_its_file(base: str, revision: str | None) -> Check:
         else "the same tokens in every text that was tried",
         fix="nothing here: load the trained model's tokenizer from its own files elsewhere too",
         severity="info",
+    )
+
+
+def mergeable(base: str, revision: str | None) -> Check:
+    """An adapter is merged on floats; of few bits merge reads bitsandbytes' 4-bit weights alone."""
+    stored = getattr(load_config(base, revision), "quantization_config", None) or {}
+    if isinstance(stored, str):
+        stored = {"quant_method": stored}
+    in_4bit = (
+        stored.get("load_in_4bit") and stored.get("quant_method", "bitsandbytes") == "bitsandbytes"
+    )
+    method = str(stored.get("quant_method", "bitsandbytes' 8 bits"))
+    return Check(
+        name="an adapter can be merged with the base's weights",
+        passed=not stored or bool(in_4bit),
+        seen=f"stored by {method}" if stored and not in_4bit else "stored as floats or NF4",
+        fix="name the model with 16-bit weights as model.base (model.load_in_4bit is for any), or set "
+        "merging.save_method=lora: then the adapter is all there is",
     )
 
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from retune import llamacpp
+from retune.architecture import Architecture
 from retune.chat import chatml_tokenizer
 from retune.loaders import admit
+from retune.outline import outline
 from retune.recipe import Model
 from retune.records import Check
-from tasks.conform.checks import reads_as_its_file, tokenizer_checks
+from tasks.conform.checks import mergeable, reads_as_its_file, tokenizer_checks
 from tasks.conform.parity import Parity, gguf_checks, save_tiny
 
 if TYPE_CHECKING:
@@ -19,13 +21,17 @@ if TYPE_CHECKING:
 
 
 class ExaminationReport(BaseModel):
-    """Everything that was checked; `parity` is None if there was no GGUF to compare with."""
+    """Everything that was checked; `parity` is None if there was no GGUF to compare with.
+
+    Which of the layers are trained is the recipe's matter, and judged with it.
+    """
 
     base: str
     chat_tokens: str
     tokenizer: str
     checks: list[Check]
     parity: Parity | None
+    architecture: Architecture
 
 
 def examine(
@@ -46,13 +52,14 @@ def examine(
     parity = None
     if gguf:
         gguf_results, parity = _in_llamacpp(model, revision, tokenizer, gguf)
-        checks += gguf_results
+        checks += [mergeable(model.base, revision), *gguf_results]
     return ExaminationReport(
         base=model.base,
         chat_tokens=model.chat_tokens,
         tokenizer=type(tokenizer).__name__,
         checks=checks,
         parity=parity,
+        architecture=outline(model.base, revision),
     )
 
 

@@ -3,9 +3,10 @@
 For child processes; imports torch where it is used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,10 +16,12 @@ from retune.embeddings import fit_embeddings
 from retune.loaders import load_config, new_model
 from retune.models import is_adapter, with_adapter
 from retune.recipe import Model
+from retune.storage import as_saved, names_in_files
 from tasks.merge.checkpoint import Checkpoint, CheckpointError, in_4bit
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 
 class Base(BaseModel):
@@ -75,8 +78,9 @@ class AdaptedBase:
 
     PEFT's own arithmetic does it, in 32 bits, whatever it is: LoRA, rsLoRA, DoRA, trained biases,
     `modules_to_save`, trained embedding rows. A tied output embedding is written by itself, and the
-    tie cut, if training made it another matrix than the input embedding. Raises AdapterMismatch,
-    CheckpointError.
+    tie cut, if training made it another matrix than the input embedding. Tensors have the names that
+    they have in the base's files; those that the model holds in another form, a mixture's experts,
+    are copied. Raises AdapterMismatch, CheckpointError.
     """
 
     def __init__(
@@ -93,10 +97,15 @@ class AdaptedBase:
         # Else what the base says, by which llama.cpp's converter would choose what to do.
         self.config.architectures = [type(plain).__name__]
         fit_embeddings(plain, model, revision, tokenizer)
-        self.config.vocab_size = plain.config.vocab_size
-        self.shapes = {name: tensor.shape for name, tensor in plain.state_dict().items()}
+        vocabulary = plain.config.get_text_config().vocab_size
+        self.config.get_text_config().vocab_size = vocabulary
+        self._own_shapes = {name: tensor.shape for name, tensor in plain.state_dict().items()}
         self._tied = dict(plain.all_tied_weights_keys)
-        self._require_names(base.setting)
+        self._files = Layout.of(plain, self._base, self._tied, base.setting)
+        self.shapes = self._files.copied | {
+            file: self._own_shapes[name] for name, file in self._files.names.items()
+        }
+        self._own_names = {file: name for name, file in self._files.names.items()}
         _hollow(plain)
         # PEFT holds the adapter where the base is; with low_cpu_mem_usage it does not fill it first.
         tuned = with_adapter(plain, adapter, low_cpu_mem_usage=True, torch_device="cpu")
@@ -104,11 +113,17 @@ class AdaptedBase:
         self._brought = {
             name: parameter
             for name, parameter in tuned.get_base_model().named_parameters()
-            if name in self.shapes and not _is_hollow(parameter)
+            if name in self._own_shapes and not _is_hollow(parameter)
         }
+        self._require_untrained(self._own_shapes.keys() - self._files.names.keys())
         self._untie()
 
     def read(self, name: str) -> "tuple[torch.Tensor | None, torch.Tensor]":
+        if name in self._files.copied:
+            return None, self._base.read(name)
+        return self._merged(self._own_names[name])
+
+    def _merged(self, name: str) -> "tuple[torch.Tensor | None, torch.Tensor]":
         before = self._stored(name)
         if name in self._brought:
             return before, self._brought[name].data
@@ -123,21 +138,24 @@ class AdaptedBase:
         """Return the base's tensor, rounded as in training and grown to the model's shape."""
         from torch.nn.functional import pad
 
-        tensor = self._base.read(name if name in self._base.names else self._tied[name])
+        file = self._files.names[name]
+        tensor = self._base.read(
+            file if file in self._base.names else self._files.names[self._tied[name]]
+        )
         if name.removesuffix(".weight") in self._rounded:
             tensor = in_4bit(tensor)
         # The rows that were added are all trained, so the adapter brings them.
-        grown = self.shapes[name][0] - len(tensor) if tensor.dim() == 2 else 0
+        grown = self._own_shapes[name][0] - len(tensor) if tensor.dim() == 2 else 0
         return pad(tensor, (0, 0, 0, grown)) if grown else tensor
 
-    def _require_names(self, setting: str) -> None:
-        """Raise CheckpointError if the files name their tensors in another way than the model."""
-        lost = self.shapes.keys() - self._base.names - self._tied.keys()
-        if lost:
+    def _require_untrained(self, names: Iterable[str]) -> None:
+        """Raise CheckpointError if something was trained in a tensor that is only copied."""
+        trained = [name for name in names if name in self._brought or self._wrapper(name)]
+        if trained:
             raise CheckpointError(
-                f"{setting}: the files of {self._base.model} hold no tensor {min(lost)} ({len(lost)} of "
-                f"{len(self.shapes)} are missing), which transformers has in this model; save it again "
-                f"with transformers' save_pretrained and name that folder"
+                f"training.target_modules: the adapter changes {min(trained)}, which the files of "
+                f"{self._base.model} hold in another form than it was trained in; set "
+                f"training.target_modules=auto, or merging.save_method=lora"
             )
 
     def _wrapper(self, name: str) -> str | None:
@@ -177,10 +195,41 @@ class AdaptedBase:
         import torch
 
         for name, first in self._tied.items():
-            if torch.equal(self.read(name)[1], self.read(first)[1]):
-                del self.shapes[name]
+            if torch.equal(self._merged(name)[1], self._merged(first)[1]):
+                del self.shapes[self._files.names[name]]
             else:
                 self.config.tie_word_embeddings = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a base's files have the tensors of its model: `names` in the files by the model's, and
+    the `copied` tensors, in files alone, with their shapes."""
+
+    names: dict[str, str]
+    copied: "dict[str, torch.Size]"
+
+    @classmethod
+    def of(
+        cls, model: "PreTrainedModel", base: Checkpoint, tied: Mapping[str, str], setting: str
+    ) -> "Layout":
+        """Raises CheckpointError if the files name their tensors in another way than transformers."""
+        tensors = model.state_dict()
+        names = {name: name for name in tensors if name in base.names}
+        others = {name: tensor for name, tensor in tensors.items() if name not in names}
+        renamed = names_in_files(model, others)
+        for name in others.keys() & tied.keys():  # as its twin is called
+            names[name] = name if names.get(tied[name]) == tied[name] else renamed.get(name, name)
+        names |= {name: file for name, file in renamed.items() if file in base.names}
+        rest = {name: tensor for name, tensor in others.items() if name not in names}
+        copied = {name: tensor.shape for name, tensor in as_saved(model, rest).items()}
+        if lost := copied.keys() - base.names:
+            raise CheckpointError(
+                f"{setting}: the files of {base.model} hold no tensor {min(lost)} ({len(lost)} of "
+                f"{len(names) + len(copied)} are missing), which transformers has in this model; save it "
+                f"again with transformers' save_pretrained and name that folder"
+            )
+        return cls(names, copied)
 
 
 def _hollow(model: Any) -> None:

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tasks.train.job import TrainJob
+from retune.architecture import kinds
+from retune.outline import architecture
+from tasks.train.job import TrainingRefused, TrainJob
 
 if TYPE_CHECKING:
     import torch
@@ -28,3 +30,21 @@ class Backend(Protocol):
 
     def prepare(self, trainer: "Trainer") -> None:
         """Apply the backend's own changes to a finished trainer."""
+
+
+def target_modules(model: Any, job: TrainJob) -> list[str]:
+    """Return the names of the layers that get an adapter. Raises TrainingRefused if there are none.
+
+    Explicit, since each library has a way of its own to find all linear layers.
+    """
+    names = job.config.target_modules
+    found = architecture(model)
+    modules = found.modules(names)
+    if not modules:
+        raise TrainingRefused(
+            f"training.target_modules={names}: {job.model.base} has no such layers, but "
+            f"{', '.join(kinds(found.all_linear())) or 'none that can get an adapter'}; set "
+            f"training.target_modules=auto"
+        )
+    print(f"Adapters on {len(found.selected(names))} layers: {', '.join(modules)}")
+    return modules

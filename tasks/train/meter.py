@@ -135,10 +135,14 @@ def flops_per_token(model: Any, square_tokens: float) -> float:
         if isinstance(module, torch.nn.Linear):
             weights = module.in_features * module.out_features  # stored size differs in 4 bits
             total += weights * (6 if module.weight.requires_grad else 4)
-    config = model.config
-    width = config.num_attention_heads * getattr(
-        config, "head_dim", config.hidden_size // config.num_attention_heads
-    )
+    config = model.config.get_text_config()
+    routed = getattr(config, "num_experts_per_tok", None) or 0
+    for name, parameter in model.named_parameters():
+        if "expert" in name and parameter.dim() == 3:  # all experts', of which a token meets few
+            each = parameter.numel() // len(parameter)
+            total += routed * each * (6 if parameter.requires_grad else 4)
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    width = config.num_attention_heads * head
     return total + 6 * config.num_hidden_layers * width * square_tokens
 
 

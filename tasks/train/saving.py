@@ -67,7 +67,8 @@ def _require_saved(folder: Path, model: Any) -> None:
     with safe_open(adapter, "pt") as file:
         # Resized embeddings are in the file too, whole, for users who load the adapter without
         # retune; trained rows that both embeddings share if they are tied are then in it twice.
-        saved = sum("base_layer" not in name for name in file.keys())  # noqa: SIM118
+        whole = (".base_layer.weight", ".base_layer.bias")
+        saved = sum(not name.endswith(whole) for name in file.keys())  # noqa: SIM118
     if saved < trained:
         raise TrainingRefused(
             f"{saved} of {trained} trained tensors are in {adapter}: the versions of PEFT and "

@@ -20,6 +20,7 @@ from retune.loaders import load_model
 from retune.models import compute_dtype, device, nf4
 from retune.workspace import write_whole
 from tasks.train import distributed, loop
+from tasks.train.backend import target_modules
 from tasks.train.job import (
     NoTrainableTokens,
     TrainingDiverged,
@@ -72,7 +73,8 @@ class Trl:
             dtype=torch.float32 if in_32_bits else compute_dtype(),
             # None would override the base's own configuration, if it is stored in 4 bits.
             **({"quantization_config": quantization} if quantization else {}),
-            attn_implementation=varlen.NAME if self._varlen else "sdpa",
+            # Else transformers chooses: PyTorch's own, and for sinks, which that lacks, its plain one.
+            **({"attn_implementation": varlen.NAME} if self._varlen else {}),
             device_map={"": place},
         )
         new = fit_embeddings(model, job.model, job.revision, job.tokenizer)
@@ -88,7 +90,7 @@ class Trl:
             r=config.r,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=list(config.target_modules),
+            target_modules=target_modules(model, job),
             use_rslora=config.use_rslora,
             use_dora=config.use_dora,
             task_type="CAUSAL_LM",

@@ -9,6 +9,7 @@ from retune.child import Event, emit, main
 from retune.embeddings import fit_embeddings, lora_settings
 from retune.models import compute_dtype, device
 from tasks.train import distributed, loop, requirements
+from tasks.train.backend import target_modules
 from tasks.train.job import TrainingRefused, TrainJob
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Unsloth:
             r=config.r,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=list(config.target_modules),
+            target_modules=target_modules(model, job),
             use_rslora=config.use_rslora,
             use_dora=config.use_dora,
             use_gradient_checkpointing=recompute,

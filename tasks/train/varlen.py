@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from retune.models import compute_dtype
+from tasks.train.job import TrainingRefused
 
 NAME = "retune_varlen"
 
@@ -87,6 +88,7 @@ def register() -> None:
         scaling: float | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
+        _require_plain(type(module).__name__, kwargs)
         # Norms kept in 32 bits give 32-bit queries; the kernel takes 16 bits only.
         queries, keys, values = (
             part[0].transpose(0, 1).to(compute_dtype()).contiguous() for part in (query, key, value)
@@ -98,6 +100,17 @@ def register() -> None:
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+
+
+def _require_plain(layer: str, options: dict[str, Any]) -> None:
+    """Raise TrainingRefused for attention that the kernel would compute otherwise, without a word."""
+    unknown = {"s_aux": "sinks", "softcap": "capped scores"}
+    found = [words for name, words in unknown.items() if options.get(name) is not None]
+    if found:
+        raise TrainingRefused(
+            f"training.backend=trl: {layer} has {' and '.join(found)}, which the attention kernel for "
+            f"packed conversations on a GPU lacks; set training.backend=unsloth"
+        )
 
 
 def give_to_unsloth() -> None:

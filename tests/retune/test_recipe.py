@@ -132,7 +132,15 @@ def test_the_defaults_are_the_articles():
         "optimizer": "adamw_8bit", "weight_decay": 0.01, "warmup_steps": 10, "packing": True, "seed": 0,
     }  # fmt: skip
     assert {name: getattr(training, name) for name in expected} == expected
-    assert len(training.target_modules) == 7
+    assert training.target_modules == "auto"  # of Llama, the article's seven
+
+
+@pytest.mark.parametrize("value", ["all-linear", ["auto"], [], 3, [3]])
+def test_layers_to_train_are_a_list_or_auto(value):
+    with pytest.raises(RecipeError) as error:
+        Recipe.parse(GOOD | {"training": {"target_modules": value}})
+    (line,) = str(error.value).splitlines()
+    assert "training.target_modules: should be auto, or a list of names" in line
 
 
 def test_every_setting_has_a_description():

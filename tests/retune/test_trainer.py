@@ -11,11 +11,12 @@ import pytest
 from retune.labels import IGNORED, labels_of, shown
 from retune.recipe import Model, RecipeError, Training
 from retune.workspace import mark
-from tasks.train import checkpoints, data, distributed, fitting, meter
+from tasks.train import checkpoints, data, distributed, fitting, meter, varlen
 from tasks.train.health import Health, exhausted_cap
-from tasks.train.job import Fit, NoTrainableTokens, TrainingDiverged, TrainJob
+from tasks.train.job import Fit, NoTrainableTokens, TrainingDiverged, TrainingRefused, TrainJob
 from tasks.train.objective import make_objective
 from tasks.train.trainer import trainer_settings
+from tests.architectures import model_of
 from tests.tasks.conftest import make_tokenizer
 
 TURNS = [
@@ -308,3 +309,28 @@ def test_settings_that_contradict_each_other(settings, message):
     values = {"name": "r", "model": {"base": "b"}, "dataset": {"source": "s"}}
     with pytest.raises(RecipeError, match=message):
         Recipe.parse(values | {"training": settings})
+
+
+@pytest.mark.parametrize(("name", "words"), [("s_aux", "sinks"), ("softcap", "capped scores")])
+def test_attention_that_the_kernel_lacks_is_refused(name, words):
+    """GPT-OSS and Gemma 2: the kernel would leave it out without a word."""
+    import torch
+    from transformers import AttentionInterface
+
+    varlen.register()
+    attention = AttentionInterface()[varlen.NAME]
+    nothing = torch.zeros(1, 1, 1, 1)
+    with pytest.raises(TrainingRefused, match=f"Linear has {words}, .* training.backend=unsloth"):
+        attention(torch.nn.Linear(1, 1), nothing, nothing, nothing, None, **{name: torch.ones(1)})
+
+
+def test_a_mixtures_token_costs_what_its_own_experts_do():
+    """And a configuration may hold the size of a head, or None for what follows from the others."""
+    import torch
+
+    with torch.device("meta"):
+        mixture = model_of("MixtralConfig", num_experts_per_tok=2, head_dim=None)
+        more = model_of("MixtralConfig", num_experts_per_tok=3)
+    per_expert = 2 * 3 * 64 * 128  # layers, matrices
+    difference = meter.flops_per_token(more, 10) - meter.flops_per_token(mixture, 10)
+    assert difference == 6 * per_expert

@@ -10,13 +10,15 @@ import pytest
 from expectations import conform as conforming
 from expectations.verdicts import Rejected, require
 from retune import llamacpp
+from retune.architecture import Architecture, Layer
 from retune.chat import CHATML, END, chatml_tokenizer
 from retune.llamacpp import converter
 from retune.recipe import Model, Recipe, RecipeError
+from retune.recipe.gates import EXPECTATIONS
 from retune.records import Check, Conformance, Pins
 from retune.sources import pin
 from retune.workspace import Step, read_output
-from tasks.conform.checks import CHATS, tokenizer_checks
+from tasks.conform.checks import CHATS, mergeable, tokenizer_checks
 from tasks.conform.examination import ExaminationReport, examine
 from tasks.conform.parity import gguf_checks, header_checks, save_tiny
 from tasks.conform.task import conform
@@ -29,6 +31,7 @@ except llamacpp.LlamaCppNotFound as missing:
     pytestmark = pytest.mark.skip(reason=str(missing))
 
 STEP = Step(stage="conform", key={"test": 1})
+LINEAR = Architecture(layers=(Layer(path="model.layers.0.self_attn.q_proj", weights=1),))
 
 
 def make_base(folder: Path, regex: str, normalizer: dict | None, template: str | None) -> Path:
@@ -119,7 +122,11 @@ def test_a_sound_base_passes_without_weights(base, tmp_path, monkeypatch):
     assert report["parity"]["differing"] == []
     verdicts = conforming.judgement(output, recipe(base)).verdicts
     assert all(verdict.passed for verdict in verdicts)
-    assert len({verdict.name for verdict in verdicts}) == len(report["checks"])
+    of_adapter = len(EXPECTATIONS["conform"])
+    assert len({verdict.name for verdict in verdicts}) == len(report["checks"]) + of_adapter
+    layers = report["architecture"]["layers"]
+    assert len(layers) == 32 * 7  # as many as the base has, not the tiny model
+    assert sum(layer["weights"] for layer in layers) == 32 * 177_209_344
 
 
 def test_a_composing_normalizer_differs_on_decomposed_text_alone(tmp_path, monkeypatch):
@@ -148,17 +155,58 @@ def test_what_a_base_says_forges_no_line_of_the_error(tmp_path, monkeypatch):
     said = "\x1b[32mall is well\n- EOS: passed\u202e"
     check = Check(name="it can be read", passed=False, seen=said, fix="repair it")
     report = ExaminationReport(
-        base="b\x07", chat_tokens="add", tokenizer="t", checks=[check], parity=None
+        base="b\x07",
+        chat_tokens="add",
+        tokenizer="t",
+        checks=[check],
+        parity=None,
+        architecture=LINEAR,
     )
     with pytest.raises(Rejected) as error:
         require(judged(report, tmp_path, monkeypatch))
     assert str(error.value).splitlines() == [
-        r"b\x07 as base model rejected: 1 critical expectation failed over 1 checks",
+        r"b\x07 as base model rejected: 1 critical expectation failed over 4 checks",
         r"- expected: it can be read; seen: \x1b[32mall is well",
         r"  - EOS: passed\u202e",
         "Repair it.",
         "It cannot be trained and served as the recipe wants.",
     ]
+
+
+def test_an_adapter_on_names_of_another_architecture_is_refused(base, tmp_path, monkeypatch):
+    """Before any GPU time; the report is the same for every recipe."""
+    output = run(base, tmp_path, monkeypatch, merging={"save_method": "lora"})
+    attention = {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"]}
+    with pytest.raises(Rejected, match=r"training\.target_modules=auto for all of them") as error:
+        require(conforming.judgement(output, recipe(base, training=attention)))
+    assert error.match("conform.trained_share: warning")
+    warned = {"severities": {"conform.trained_share": "warning"}}
+    require(conforming.judgement(output, recipe(base, training=attention, gates=warned)))
+    full = {"method": "full", "master_weights": "bfloat16"}
+    whole = recipe(
+        base, training=full, model={"base": str(base), "load_in_4bit": False}, gates=warned
+    )
+    assert conforming.judgement(output, whole).failed == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "passed"),
+    [
+        ({"quant_method": "mxfp4"}, False),
+        ({"quant_method": "fp8"}, False),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, False),
+        ({"load_in_4bit": True}, True),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, True),
+        (None, True),
+    ],
+)
+def test_weights_that_merge_cannot_read_are_told_before_training(base, tmp_path, stored, passed):
+    folder = shutil.copytree(base, tmp_path / "base")
+    settings = json.loads((folder / "config.json").read_text()) | {"quantization_config": stored}
+    (folder / "config.json").write_text(json.dumps(settings))
+    check = mergeable(str(folder), None)
+    assert check.passed is passed
+    assert stored is None or passed or str(stored["quant_method"]) in check.seen
 
 
 def test_an_unknown_tokenizer_is_named_with_all_other_failures(tmp_path, monkeypatch):
@@ -395,7 +443,12 @@ def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tmp_path, mo
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(plain))
     checks, parity = gguf_checks(tmp_path / "out.gguf", tokenizer)
     report = ExaminationReport(
-        base="b", chat_tokens="add", tokenizer="t", checks=checks, parity=parity
+        base="b",
+        chat_tokens="add",
+        tokenizer="t",
+        checks=checks,
+        parity=parity,
+        architecture=LINEAR,
     )
     with pytest.raises(Rejected) as error:
         require(judged(report, tmp_path / "home", monkeypatch))

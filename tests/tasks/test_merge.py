@@ -15,6 +15,7 @@ from retune.embeddings import lora_settings
 from retune.errors import RetuneError
 from retune.folders import ModelRefused
 from retune.models import AdapterMismatch, load_base, token_ids
+from retune.outline import architecture
 from retune.recipe import Evaluation, Merging, Model, Recipe, Training
 from retune.records import Adapter, Merged, Pins
 from retune.sources import pin
@@ -24,12 +25,13 @@ from tasks.evaluate import child as evaluating
 from tasks.evaluate.child import EvaluateJob
 from tasks.merge import child, four_bit_child, trained_child
 from tasks.merge import task as stage
-from tasks.merge.checkpoint import CheckpointError
+from tasks.merge.checkpoint import Checkpoint, CheckpointError
 from tasks.merge.comparison import CHECK_TOKENS
 from tasks.merge.sources import Base, open_source
 from tasks.merge.task import CheckpointDamaged, merge, nearest
 from tasks.merge.writing import Written, write_model
 from tasks.train.task import train
+from tests.architectures import SETTINGS, save_base
 from tests.tasks.conftest import make_base
 
 PINS = Pins(dataset="sha256:0", model="sha256:0", base_16bit="sha256:0")
@@ -148,13 +150,17 @@ class Made:
         tied: bool = False,
         with_bias: bool = False,
         chat_tokens: str = "map_eos",
+        config: str | None = None,
         **lora,
     ) -> None:
         import torch
         from peft import LoraConfig, get_peft_model
 
         self.base, self.adapter = folder / "base", folder / "adapter"
-        make_base(self.base, tie_word_embeddings=tied, attention_bias=with_bias)
+        if config:
+            save_base(config, self.base)
+        else:
+            make_base(self.base, tie_word_embeddings=tied, attention_bias=with_bias)
         if chat_tokens == "add":
             forget_chatml(self.base)
         self.model = Model(base=str(self.base), load_in_4bit=False, chat_tokens=chat_tokens)
@@ -162,6 +168,8 @@ class Made:
         self.tokenizer.save_pretrained(self.adapter)
         model = load_base(self.model, None, self.adapter)
         new = new_tokens(self.model.base, None, self.tokenizer, chat_tokens)
+        if lora.get("target_modules") == "auto":
+            lora["target_modules"] = architecture(model).modules("auto")
         settings = lora_settings(model, new) | lora
         self.tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, **settings))
         torch.manual_seed(1)
@@ -220,6 +228,28 @@ def test_whatever_peft_trains_is_merged(tmp_path, kind, keeps_tie):
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert config["tie_word_embeddings"] is bool(keeps_tie)
     assert ("lm_head.weight" in written.sums) is not bool(keeps_tie)
+
+
+@pytest.mark.parametrize("config", SETTINGS)
+def test_a_base_keeps_the_names_of_its_files(tmp_path, config):
+    """Also where the model in memory has others: experts are one tensor there."""
+    made = Made(tmp_path, config=config, target_modules="auto")
+    written = made.write(tmp_path)
+    assert all(is_other for name, is_other in written.changed.items() if name.endswith(".weight"))
+    near, far = made.distances(tmp_path / "merged")
+    assert near < 0.03 * far
+    assert written.sums.keys() == Checkpoint(str(made.base), None, "model.base").names
+
+
+def test_experts_that_were_trained_are_not_left_out_without_a_word(tmp_path):
+    made = Made(
+        tmp_path, config="Qwen3MoeConfig", target_modules=["q_proj"], modules_to_save=["mlp"]
+    )
+    with pytest.raises(
+        CheckpointError, match=r"changes model\.layers\.0\.mlp\.experts\.down_proj"
+    ) as error:
+        made.write(tmp_path)
+    assert error.match("target_modules=auto")
 
 
 @pytest.mark.parametrize("precision", ["float16", "float32", "4bit"])

@@ -19,10 +19,11 @@ from retune.recipe import Model, Training
 from retune.sources import pin
 from retune.tracking import client, start_run
 from retune.workspace import Step
-from tasks.train import loop, requirements
+from tasks.train import loop, requirements, saving
+from tasks.train.backend import target_modules
 from tasks.train.checkpoints import newest_whole, step_of
 from tasks.train.data import make_collator
-from tasks.train.job import Fit, TrainJob
+from tasks.train.job import Fit, TrainingRefused, TrainJob
 from tasks.train.objective import make_objective
 from tasks.train.requirements import require_gpu
 from tasks.train.task import run_training, train
@@ -534,3 +535,29 @@ def test_the_log_is_cut_at_the_checkpoint(tmp_path):
     log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
     cut_log(log, 2)
     assert [row["step"] for row in read_json_lines(log)] == [1, 2]
+
+
+def test_an_adapter_of_experts_is_whole_though_its_tensors_are_named_after_a_base(tmp_path):
+    """PEFT puts one adapter around another where two tensors of a module have one."""
+    import torch
+    from safetensors.torch import save_file
+
+    layer = torch.nn.Linear(2, 2)  # two trained tensors
+    names = ("experts.base_layer.lora_A.weight", "experts.base_layer.lora_B.weight")
+    weights = {name: torch.zeros(1) for name in names}
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    saving._require_saved(tmp_path, layer)
+    weights = {"embed_tokens.base_layer.weight": torch.zeros(1), names[0]: torch.zeros(1)}
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(TrainingRefused, match="1 of 2 trained tensors"):
+        saving._require_saved(tmp_path, layer)
+
+
+def test_names_of_no_layer_are_refused_with_those_of_the_model(tmp_path, project):
+    from retune.loaders import load_model
+
+    job = job_in(tmp_path, project, target_modules=["qkv_proj"])
+    with pytest.raises(
+        TrainingRefused, match=r"has no such layers, but self_attn\.q_proj, .*=auto"
+    ):
+        target_modules(load_model(project.model.base), job)
