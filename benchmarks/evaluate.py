@@ -50,7 +50,7 @@ def main() -> None:
         told("generate, batches of 16", lambda: answers.evaluate(batch_size=16))
     told("evaluate", lambda: answers.evaluate(batch_size=None))
     told("generate_batch", answers.paged)
-    told("evaluate, losses", lambda: len(child.row_losses(model, rows, 0, len(rows))))
+    told("evaluate, losses", lambda: len(child.row_losses(model, rows, rows, 0, len(rows))))
     with model.disable_adapter():
         told("evaluate, base", lambda: answers.evaluate(batch_size=None))
 
@@ -102,6 +102,7 @@ class Answers:
             model=Model(base=str(self.base)),
             revision=None,
             config=config,
+            train_on="all",
             prompts=[],
         )
         with (

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from retune.recipe.section import Line, Section, Share
 
+FARTHEST_KL = 0.05  # nats per token, of a merged model from what was trained, by default
+LEAST_SAME_TOP = 0.8
+
 
 class Merging(Section):
     """Adapter and base become one 16-bit checkpoint."""
@@ -18,7 +21,8 @@ class Merging(Section):
     onto: Literal["best", "16bit", "dequantized"] = Field(
         "best",
         description="Weights that an adapter trained on 4-bit ones is merged on: the base's true 16-bit "
-        "weights, what its 4-bit weights stand for, or whichever is nearer to the adapter model (KL).",
+        "weights, what its 4-bit weights stand for, or that of both with the lower held-out loss, as "
+        "long as it is near the adapter model by the default limits; the nearer one within the noise.",
     )
     base_16bit: Line | None = Field(
         None,
@@ -29,13 +33,14 @@ class Merging(Section):
         None, description="Branch, tag or commit of base_16bit; empty: its main branch."
     )
     max_kl_divergence: float = Field(
-        0.05,
+        FARTHEST_KL,
         gt=0,
         le=1e6,
         description="Gate: mean KL divergence of merged from adapter model, at most (nats per token).",
     )
     min_same_top_token: Share = Field(
-        0.8, description="Gate: share of tokens for which both rank the same token first, at least."
+        LEAST_SAME_TOP,
+        description="Gate: share of tokens for which both rank the same token first, at least.",
     )
     max_perplexity_ratio: float = Field(
         1.05,

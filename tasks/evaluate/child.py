@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from retune.chat import encode
 from retune.child import emit, main
+from retune.labels import IGNORED, labels_of
 from retune.loaders import admit, load_tokenizer
 from retune.models import (
     TOKENS_PER_BATCH,
@@ -35,7 +36,7 @@ MEMORY_SHARE = 0.6  # of the free memory of a GPU, for answers
 
 
 class EvaluateJob(BaseModel):
-    """`held_out` is the Parquet file of the loss, `adapter` the folder that train wrote; `prompts` are
+    """`held_out` is the Parquet file of the loss, which is taken on what `train_on` lets be learned, `adapter` the folder that train wrote; `prompts` are
     lists of messages to answer."""
 
     held_out: Path
@@ -44,6 +45,7 @@ class EvaluateJob(BaseModel):
     model: Model
     revision: str | None
     config: Evaluation
+    train_on: str
     prompts: list[list[dict[str, str]]]
 
 
@@ -59,11 +61,12 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
     admit(job.model, job.revision)
     tokenizer = load_tokenizer(job.tokenizer)
     rows = token_ids(job.held_out, job.config.loss_rows, job.model.max_length)
+    labels = [labels_of(ids, tokenizer, job.train_on) for ids in rows]
     losses, answers = {}, {}
     for side, model in sides(job):
         emit("state", text=f"measuring and asking the {side} model")
         losses[side] = row_losses(
-            model, rows, tokenizer.pad_token_id, job.config.batch_size or len(rows) or 1
+            model, rows, labels, tokenizer.pad_token_id, job.config.batch_size or len(rows) or 1
         )
         answers[side] = [reply.model_dump() for reply in answer(model, tokenizer, job)]
         del model  # before the next one is loaded
@@ -83,8 +86,10 @@ def sides(job: EvaluateJob) -> Iterator[tuple[str, Any]]:
         yield tuned, load_tuned(job.model, job.revision, job.adapter)
 
 
-def row_losses(model: Any, rows: list[list[int]], pad: int, batch_size: int) -> list[RowLoss]:
-    """Return the negative log-likelihoods (nats) of the tokens of each row but its first."""
+def row_losses(
+    model: Any, rows: list[list[int]], labels: list[list[int]], pad: int, batch_size: int
+) -> list[RowLoss]:
+    """Return the negative log-likelihoods (nats) of the tokens of each row that have a label."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -95,10 +100,10 @@ def row_losses(model: Any, rows: list[list[int]], pad: int, batch_size: int) -> 
             logits = model(**batch, use_cache=False).logits
             # Row by row: 32-bit logits of a whole batch can be larger than the model.
             for row_logits, number in zip(logits, numbers, strict=True):
-                targets = torch.tensor(rows[number][1:], device=logits.device)
+                targets = torch.tensor(labels[number][1:], device=logits.device)
                 scores = row_logits[: len(targets)].float()
-                nats = cross_entropy(scores, targets, reduction="sum").item()
-                sums[number] = RowLoss(nats, len(targets))
+                nats = cross_entropy(scores, targets, reduction="sum", ignore_index=IGNORED).item()
+                sums[number] = RowLoss(nats, int((targets != IGNORED).sum()))
     return [sums[number] for number in range(len(rows))]
 
 

@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from retune.child import run_child
 from retune.escaping import table
 from retune.held_out import Question, questions, sources
-from retune.recipe import Evaluation, Model, Recipe
+from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins, Scores
 from retune.sources import unchanged
 from retune.workspace import Step, building, write_json
@@ -29,7 +29,7 @@ def evaluate(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: S
     revision = pins.commit(pins.model)
     with building(step) as build, unchanged(model.base, pins.model, "model.base"):
         selection = questions(chats.held_out, config.generation_rows)
-        job = make_job(adapter, chats, model, config, revision, selection)
+        job = make_job(adapter, chats, recipe, revision, selection)
         result = run_child(
             CHILD, job, build.path / "evaluate.log", hub=revision is not None, forked=True
         )
@@ -58,19 +58,20 @@ def evaluate(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: S
 def make_job(
     adapter: Adapter,
     chats: Chats,
-    model: Model,
-    config: Evaluation,
+    recipe: Recipe,
     revision: str | None,
     questions: list[Question],
 ) -> EvaluateJob:
     """Return the child's job: the questions first, then the recipe's own prompts."""
+    config = recipe.evaluation
     return EvaluateJob(
         held_out=chats.held_out,
         tokenizer=chats.tokenizer,
         adapter=adapter.path,
-        model=model,
+        model=recipe.model,
         revision=revision,
         config=config,
+        train_on=recipe.training.train_on,
         prompts=[question.prompt for question in questions]
         + [[{"role": "user", "content": prompt}] for prompt in config.prompts],
     )

@@ -35,9 +35,10 @@ class MergeJob(BaseModel):
 def merge(job: MergeJob) -> dict[str, Any]:
     """Write the checkpoint, read it back and compare it with what was trained.
 
-    Returns `damaged`, the names of the tensors that are not on the disk as they were written, and
-    `metrics`: those of `measure`, `changed_share` (0 to 1) of the trained tensors, and
-    `write_memory_gib`, the most main memory while writing, mapped files and imports included.
+    Returns `damaged`, the names of the tensors that are not on the disk as they were written,
+    `row_losses` (see `tasks.merge.comparison.Comparison`), and `metrics`: those of `measure`,
+    `changed_share` (0 to 1) of the trained tensors, and `write_memory_gib`, the most main memory
+    while writing, mapped files and imports included.
     """
     emit("state", text=f"merging onto {job.base.name}")
     admit(job.model, job.revision)
@@ -53,7 +54,8 @@ def merge(job: MergeJob) -> dict[str, Any]:
     share = 1 - len(unchanged) / len(result.changed)
     return {
         "damaged": [],
-        "metrics": {**comparison, "changed_share": share, "write_memory_gib": memory},
+        "metrics": {**comparison.metrics, "changed_share": share, "write_memory_gib": memory},
+        "row_losses": comparison.row_losses,
     }
 
 

@@ -5,7 +5,7 @@ For child processes; imports torch where it is used.
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -37,7 +37,14 @@ def keep_logits(model: Any, yardstick: Yardstick) -> None:
         torch.save(_logits(model, ids).cpu(), yardstick.logits / f"{number}.pt")
 
 
-def measure(model: Any, yardstick: Yardstick) -> dict[str, float]:
+class Comparison(NamedTuple):
+    """What `measure` returns: its metrics, and the loss of the model itself (nats per token) by row."""
+
+    metrics: dict[str, float]
+    row_losses: list[float]
+
+
+def measure(model: Any, yardstick: Yardstick) -> Comparison:
     """Return how far `model` is from the kept logits, one row in memory at a time.
 
     `kl_divergence` is its mean from them (nats per token), `same_top_token` (0 to 1) the share of
@@ -49,6 +56,7 @@ def measure(model: Any, yardstick: Yardstick) -> dict[str, float]:
 
     divergence, agreed, tokens = 0.0, 0, 0
     losses, targets = [0.0, 0.0], 0
+    row_losses = []
     for number, ids in enumerate(yardstick.token_ids()):
         reference = torch.load(yardstick.logits / f"{number}.pt", weights_only=True)
         reference = reference.to(device()).float().log_softmax(-1)
@@ -57,17 +65,22 @@ def measure(model: Any, yardstick: Yardstick) -> dict[str, float]:
         agreed += (reference.argmax(-1) == actual.argmax(-1)).sum().item()
         tokens += len(ids)
         following = torch.tensor(ids[1:], device=actual.device)
-        for side, scores in enumerate((actual, reference)):
-            losses[side] += nll_loss(scores[:-1], following, reduction="sum").item()
+        nats = [
+            nll_loss(scores[:-1], following, reduction="sum").item()
+            for scores in (actual, reference)
+        ]
+        losses = [total + of_row for total, of_row in zip(losses, nats, strict=True)]
+        row_losses.append(nats[0] / max(1, len(following)))
         targets += len(following)
     perplexity, trained = (math.exp(min(loss / targets, 700)) for loss in losses)
-    return {
+    metrics = {
         "kl_divergence": divergence / tokens,
         "same_top_token": agreed / tokens,
         "perplexity": perplexity,
         "perplexity/trained": trained,
         "perplexity_ratio": perplexity / trained,
     }
+    return Comparison(metrics, row_losses)
 
 
 def _logits(model: Any, ids: list[int]) -> "torch.Tensor":

@@ -35,7 +35,7 @@ def quantize(job: FourBitJob) -> dict[str, Any]:
     load_tokenizer(job.checkpoint).save_pretrained(job.folder)
     strip_code(job.folder)
     del model
-    return {"metrics": measure(load_plain(job.folder), job.yardstick)}
+    return {"metrics": measure(load_plain(job.folder), job.yardstick).metrics}
 
 
 if __name__ == "__main__":

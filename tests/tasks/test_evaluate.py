@@ -9,6 +9,7 @@ import pytest
 from expectations.regression import judgement
 from expectations.verdicts import Rejected, require
 from retune.held_out import Question, questions
+from retune.labels import IGNORED, labels_of
 from retune.recipe import Evaluation
 from retune.tracking import client, start_run
 from retune.workspace import Step
@@ -61,6 +62,25 @@ def test_losses_are_those_computed_by_hand(at_home, trained, scores):
     assert scores.metrics["perplexity/tuned"] == pytest.approx(math.exp(tuned), rel=1e-4)
 
 
+def test_the_loss_is_of_what_is_learned(at_home):
+    """A model that was trained on answers alone need not have learned to write the questions."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(at_home.chats.tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(at_home.model.base, dtype=torch.float32)
+    rows = pq.read_table(at_home.chats.held_out)["input_ids"].to_pylist()[:5]
+    labels = [labels_of(ids, tokenizer, "responses") for ids in rows]
+    measured = child.row_losses(model, rows, labels, tokenizer.pad_token_id, 3)
+    for ids, of_row, loss in zip(rows, labels, measured, strict=True):
+        with torch.inference_mode():
+            scores = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        learned = [n for n, label in enumerate(of_row) if label != IGNORED]
+        by_hand = -sum(scores[n - 1, ids[n]].item() for n in learned)
+        assert (loss.tokens, loss.nats) == (len(learned), pytest.approx(by_hand, rel=1e-4))
+        assert 0 < loss.tokens < len(ids) - 1
+
+
 def test_a_model_that_learned_its_rows_by_heart_answers_them(at_home, scores):
     """Each answer must also end: pad is EOS here, and training must not have masked it."""
     assert scores.metrics["exact_match/tuned"] == 1
@@ -103,7 +123,7 @@ def test_batches_that_do_not_fit_are_made_smaller(at_home, trained, scores, fits
 
     asked = questions(at_home.chats.held_out, CONFIG.generation_rows)
     config = CONFIG.model_copy(update={"batch_size": None})
-    job = make_job(trained.adapter, at_home.chats, at_home.model, config, None, asked)
+    job = make_job(trained.adapter, at_home.chats, at_home.recipe(evaluation=config), None, asked)
     model = load_tuned(at_home.model, None, trained.adapter.path)
     generate, sizes = model.generate, []
 

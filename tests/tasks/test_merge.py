@@ -28,7 +28,7 @@ from tasks.merge import task as stage
 from tasks.merge.checkpoint import Checkpoint, CheckpointError
 from tasks.merge.comparison import CHECK_TOKENS
 from tasks.merge.sources import Base, open_source
-from tasks.merge.task import CheckpointDamaged, merge, nearest
+from tasks.merge.task import Candidate, CheckpointDamaged, merge, nearest, preferred
 from tasks.merge.writing import Written, write_model
 from tasks.train.task import train
 from tests.architectures import SETTINGS, save_base
@@ -528,6 +528,7 @@ class TestFullFineTuning:
             model=at_home.model,
             revision=None,
             config=Evaluation(max_new_tokens=4),
+            train_on="all",
             prompts=[[{"role": "user", "content": "say red"}]],
         )
         seen = evaluating.evaluate(job)
@@ -562,3 +563,29 @@ def test_what_is_not_a_number_is_never_the_nearest():
     assert (
         nearest({"16bit": {"kl_divergence": 0.1}, "dequantized": {"kl_divergence": 0.2}}) == "16bit"
     )
+
+
+def candidate(kl: float, *row_losses: float, same: float = 0.95) -> Candidate:
+    metrics = {"kl_divergence": kl, "same_top_token": same, "perplexity": sum(row_losses)}
+    return Candidate(metrics, list(row_losses))
+
+
+@pytest.mark.parametrize(
+    ("sixteen", "dequantized", "kept"),
+    [
+        # As measured with SmolLM2: farther from what was trained, and better on every row.
+        (candidate(0.03, 1.90, 1.95, 1.92), candidate(0.01, 1.94, 1.99, 1.97), "16bit"),
+        # Better on average by one row alone: noise, and the nearer one is kept.
+        (candidate(0.03, 1.60, 1.95, 1.98), candidate(0.01, 1.94, 1.94, 1.97), "dequantized"),
+        (candidate(0.03, 1.94, 1.99, 1.97), candidate(0.01, 1.90, 1.95, 1.92), "dequantized"),
+        # Better, but not what was trained any more.
+        (candidate(0.3, 1.90, 1.95, 1.92), candidate(0.01, 1.94, 1.99, 1.97), "dequantized"),
+        (candidate(0.03, 1.9, 1.9, same=0.5), candidate(0.01, 2.0, 2.1), "dequantized"),
+        # One row says nothing of noise, and equal losses nothing at all.
+        (candidate(0.03, 1.0), candidate(0.01, 2.0), "dequantized"),
+        (candidate(0.03, 1.5, 1.5), candidate(0.01, 1.5, 1.5), "dequantized"),
+        (candidate(float("nan"), 1.0, 1.0), candidate(0.2, 1.5, 1.5), "dequantized"),
+    ],
+)
+def test_the_lower_loss_decides_beyond_the_noise(sixteen, dequantized, kept):
+    assert preferred({"16bit": sixteen, "dequantized": dequantized}) == kept
