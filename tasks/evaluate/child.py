@@ -36,8 +36,8 @@ MEMORY_SHARE = 0.6  # of the free memory of a GPU, for answers
 
 
 class EvaluateJob(BaseModel):
-    """`held_out` is the Parquet file of the loss, which is taken on what `train_on` lets be learned, `adapter` the folder that train wrote; `prompts` are
-    lists of messages to answer."""
+    """`held_out` is the Parquet file of the loss, which is taken on what `train_on` lets be learned;
+    `adapter` is the folder that train wrote; `prompts` are lists of messages to answer."""
 
     held_out: Path
     tokenizer: Path
