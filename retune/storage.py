@@ -5,7 +5,7 @@ that know the model from before can read it.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -15,10 +15,20 @@ if TYPE_CHECKING:
 
 
 def as_saved(model: "PreTrainedModel", tensors: "Tensors") -> "dict[str, torch.Tensor]":
-    """Return tensors of a model, on the meta device, by their names and in their shapes in files."""
+    """Return tensors of a model, on the meta device, by their names and in their shapes in files.
+
+    The files are those of the model without quantization: of a base that is stored in few bits,
+    transformers remembers conversions that cannot be reverted.
+    """
     from transformers.core_model_loading import revert_weight_conversion
 
-    return revert_weight_conversion(model, dict(tensors))
+    state: Any = model
+    remembered = getattr(state, "_weight_conversions", None)
+    state._weight_conversions = None
+    try:
+        return revert_weight_conversion(model, dict(tensors))
+    finally:
+        state._weight_conversions = remembered
 
 
 def names_in_files(model: "PreTrainedModel", tensors: "Tensors") -> dict[str, str]:

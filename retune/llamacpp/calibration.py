@@ -33,8 +33,9 @@ def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> 
         expected = CHUNKS.search(finished.stderr)
         if not expected:
             raise LlamaCppFailed(f"llama-imatrix gave no result for {gguf}: {last_lines(finished)}")
-        # It does not check its writes.
-        if chunks_in(partial) != int(expected[1]):
+        # It does not check its writes. Of the last chunks it may count one less: three read together
+        # end in fewer tokens than it looks at.
+        if chunks_in(partial) < max(1, int(expected[1]) - 1):
             raise no_space_left(out, OSError())
     return int(expected[1])
 

@@ -11,6 +11,7 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from retune.held_out import Question
+from retune.workspace import digest
 
 SIDES = ("base", "tuned")
 FAMILIES = 20  # with the most rows, that have a loss of their own
@@ -41,9 +42,11 @@ def losses(rows: Mapping[str, Sequence[RowLoss]], families: Sequence[str]) -> di
         for side, loss in ((side, metrics[f"loss/{side}"]) for side in rows)
     }
     largest = [family for family, _ in Counter(families).most_common(FAMILIES)]
-    if len(set(families)) < 2:
+    if len(largest) < 2:
         return metrics
-    for family, name in metric_names(largest).items():
+    names = metric_names(families)
+    for family in largest:
+        name = names[family]
         for side, of_side in rows.items():
             own = [row for row, other in zip(of_side, families, strict=True) if other == family]
             metrics[f"loss/{name}/{side}"] = _mean(own)
@@ -90,7 +93,7 @@ def behaviour(
     if not questions:
         return {}
     metrics = {}
-    expected = sum(len(question.expected) for question in questions)
+    expected = sum(len(question.rendered or question.expected) for question in questions)
     for side in SIDES:
         own = answers[side][: len(questions)]
         metrics[f"stopped/{side}"] = fmean(answer["stopped"] for answer in own)
@@ -110,11 +113,10 @@ def is_repetitive(text: str) -> bool:
 
 def metric_names(families: Iterable[str]) -> dict[str, str]:
     """Return a name that MLflow takes for each family, in whatever alphabet it is; no two are equal."""
-    names: dict[str, str] = {}
-    for family in dict.fromkeys(families):
-        plain = re.sub(r"[^\w.-]", "_", family)[:LONGEST_NAME] or "_"
-        name, number = plain, 2
-        while name in names.values():
-            name, number = f"{plain}-{number}", number + 1
-        names[family] = name
-    return names
+    plain = {family: re.sub(r"[^\w.-]", "_", family)[:LONGEST_NAME] or "_" for family in families}
+    count = Counter(plain.values())
+    # By the family itself, so that a name is the same in each metric and each run.
+    return {
+        family: name if name == family or count[name] == 1 else f"{name}-{digest(family)[:4]}"
+        for family, name in plain.items()
+    }

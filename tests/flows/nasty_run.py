@@ -21,6 +21,7 @@ from retune.recipe import Recipe  # noqa: E402
 from retune.records import Check  # noqa: E402
 from tasks.evaluate import task as evaluating  # noqa: E402
 from tasks.format import task as formatting  # noqa: E402
+from tasks.format.effects import RefusedRow, TemplateEffects  # noqa: E402
 from tests.nasty import MARK, NASTY  # noqa: E402
 
 TEXTS = [text for text in NASTY.values() if "\ud800" not in text]  # of which a dataset has none
@@ -34,13 +35,11 @@ class Unlogged:
 
 
 @task
-def shown(folder: str) -> None:
+def shown() -> None:
     """What format and evaluate show of a dataset like this."""
-    import polars as pl
-
-    pl.DataFrame({"text": ["\n".join(TEXTS)[:1990]]}).write_parquet(f"{folder}/train.parquet")
     numbers = {"rows/train": 1, "rows/held_out": 1, "tokens/total": 1, "truncated_share": 0.0}
-    formatting._show(f"{folder}/train.parquet", numbers)
+    refused = [RefusedRow(n, text, text) for n, text in enumerate(TEXTS)]
+    formatting._show(numbers, ["\n".join(TEXTS)[:1990]], TemplateEffects(refused=refused))
     questions = [
         Question(row=n, prompt=[{"role": "user", "content": t}], expected=t, family=t)
         for n, t in enumerate(TEXTS)
@@ -67,7 +66,7 @@ def conformance() -> Judgement:
 
 @flow(name="nasty")
 def nasty(report: Report, folder: str) -> None:
-    shown(folder)
+    shown()
     grid = Grid(title=TEXTS[0], columns=["", TEXTS[4]], rows=[[text, text] for text in TEXTS])
     create_markdown_artifact(key="summary", markdown=grid.markdown(), description="The run")
     get_run_logger().info(MARK)

@@ -45,7 +45,9 @@ def servers(tmp_path_factory):
 def test_both_uis_come_up_with_the_deployments(servers):
     assert ask(f"{servers.mlflow}/health").body == b"OK"
     deployments = {entry["name"]: entry for entry in servers.api("deployments/filter", {})}
-    assert set(deployments) == {"demo", "llama31-8b-finetome", "llama31-8b-finetome-10k"}
+    assert set(deployments) == {
+        *("demo", "smollm2", "llama31-8b-finetome", "llama31-8b-finetome-10k"),
+    }
     assert [s["schedule"]["cron"] for s in deployments["llama31-8b-finetome"]["schedules"]] == [
         "0 2 * * 0"
     ]

@@ -113,6 +113,22 @@ def test_embeddings_and_head_may_be_named():
     assert {"model.embed_tokens", "lm_head"} < adapted(model, found.modules(names))
 
 
+def test_a_base_that_is_stored_in_4_bits_has_the_same_layers(tmp_path):
+    """transformers remembers how it read such a base, and cannot revert that."""
+    import transformers
+    from transformers.core_model_loading import WeightConverter
+    from transformers.integrations.bitsandbytes import Bnb4bitDeserialize
+
+    transformers.LlamaConfig(**SIZES).save_pretrained(tmp_path)
+    model = empty("LlamaConfig")
+    read = WeightConverter(
+        ["weight.absmax", "weight"], "weight", operations=[Bnb4bitDeserialize(None)]
+    )
+    model._weight_conversions = [read]
+    assert architecture(model) == outline(str(tmp_path), None)
+    assert model._weight_conversions == [read]
+
+
 def test_a_layer_in_4_bits_has_as_many_weights(tmp_path):
     import torch
     import transformers

@@ -188,6 +188,18 @@ main(Job, work)
 """
 
 
+def test_a_child_that_ends_at_once_has_run_once():
+    """Its exit code may be there before its process id is looked for."""
+    reading, writing = os.pipe()
+    lifeline = os.pipe()
+    os.write(writing, b"pid:12345\nexit:3\n")
+    os.close(writing)
+    process = forkserver.ForkedProcess(lifeline[1], reading)
+    assert (process.pid, process.poll(), process.wait()) == (12345, 3, 3)
+    os.close(lifeline[0])
+    process.stdin.close()
+
+
 class TestForkServer:
     @pytest.fixture
     def libraries(self, tmp_path: Path) -> Path:
@@ -247,4 +259,5 @@ class TestForkServer:
             look = self.child(libraries)
             assert look["imported"] == []
             assert look["parent"] == os.getpid()
+        assert "No fork server works here" in libraries.with_name("log.txt").read_text()
         assert forkserver._server[1].failed

@@ -126,6 +126,18 @@ def test_the_size_is_known_beforehand(gguf, tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize("chunks", [4, 5, 6, 7, 15])
+def test_an_importance_matrix_is_whole_whatever_the_number_of_chunks(gguf, tmp_path, chunks):
+    """Four chunks of 512 tokens are read together; where three are left, llama.cpp counts one less."""
+    text = tmp_path / "text.txt"
+    sentence = TEXT
+    tokens = len(llamacpp.tokenize(gguf, [sentence])[0])
+    text.write_text(sentence * (chunks * 512 // tokens + 1))
+    counted = llamacpp.calibrate(gguf, text, tmp_path / "i.gguf", context=512, threads=1)
+    assert counted >= chunks
+    assert (tmp_path / "i.gguf").stat().st_size
+
+
 def test_an_importance_matrix_is_of_the_text_and_changes_a_quant(gguf, text, tmp_path):
     from gguf import GGUFReader
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pyarrow.parquet as pq
 import pytest
@@ -165,6 +166,9 @@ def test_what_can_be_said_of_any_answers():
     assert metrics["stopped/tuned"] == pytest.approx(3 / 4)
     assert (metrics["repetitive/base"], metrics["repetitive/tuned"]) == (0, 1 / 4)
     assert metrics["relative_length/base"] == pytest.approx(3 / 4)
+    thinking = asked("yes", rendered="<think>\n\n</think>\n\nyes")
+    metrics = behaviour([thinking], both(["yes"], [thinking.rendered]))
+    assert metrics["relative_length/tuned"] == 1
     assert behaviour([], both([], [])) == {}
 
 
@@ -196,13 +200,17 @@ def test_an_answer_is_right_as_the_template_writes_it():
 
 def test_families_keep_their_names_in_any_alphabet():
     """Four Chinese sources were one `____`."""
-    names = metric_names(
-        ["数学", "代码", "größe/x y:z", "a b", "a_b", "🙂", "🎉", "", "x" * 99, "数学"]
-    )
-    assert names == {
-        "数学": "数学", "代码": "代码", "größe/x y:z": "größe_x_y_z", "a b": "a_b", "a_b": "a_b-2",
-        "🙂": "_", "🎉": "_-2", "": "_-3", "x" * 99: "x" * 60,
+    families = ["数学", "代码", "größe/x y:z", "a b", "a_b", "🙂", "🎉", "", "x" * 99, "数学"]
+    names = metric_names(families)
+    assert {family: names[family] for family in families[:3]} == {
+        "数学": "数学", "代码": "代码", "größe/x y:z": "größe_x_y_z",
     }  # fmt: skip
+    assert names["a_b"] == "a_b"
+    assert re.fullmatch(r"a_b-[0-9a-f]{4}", names["a b"])
+    assert names["x" * 99] == "x" * 60
+    assert len(set(names.values())) == len(names) == 9
+    # The same in every run, however many rows each has.
+    assert metric_names(reversed(families)) == names
 
 
 def test_each_family_has_a_loss_of_its_own():

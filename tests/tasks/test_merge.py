@@ -532,7 +532,8 @@ class TestFullFineTuning:
             prompts=[[{"role": "user", "content": "say red"}]],
         )
         seen = evaluating.evaluate(job)
-        assert seen["losses"]["tuned"] < 0.8 * seen["losses"]["base"]
+        base, tuned = (sum(row.nats for row in seen["losses"][side]) for side in ("base", "tuned"))
+        assert tuned < 0.8 * base
         assert seen["answers"]["base"] != seen["answers"]["tuned"]
 
     def test_its_merge_is_what_was_trained(self, at_home, full, in_process):

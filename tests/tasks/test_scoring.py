@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import polars as pl
-import psutil
 import pytest
 
 from retune.child import ChildFailed, ChildRefused
@@ -18,6 +17,7 @@ from retune.sources import SourceError
 from tasks.validate import scoring
 from tasks.validate.scoring import agreement, sample, score_rows
 from tasks.validate.scoring_child import ScoringJob, load, score, text_of
+from tests.tasks.conftest import running_child
 
 WORDS = ("red", "green", "blue", "white", "black", "amber", "cyan", "pink", "fox", "##es", ",", ".")
 ROWS = 40
@@ -196,8 +196,7 @@ def test_a_killed_call_is_taken_up(config, model, tmp_path, monkeypatch):
     folder, said = tmp_path / "scores", []
 
     def kill(text: str) -> None:
-        for child in psutil.Process().children():
-            child.kill()
+        running_child().kill()
 
     with pytest.raises(ChildFailed, match="signal 9"):
         score_rows(rows, numbers, config, folder, kill)
