@@ -183,6 +183,9 @@ class TestTransformers:
         saved = revert_weight_conversion(model, tensors)
         is_open = saved["model.layers.0.block_sparse_moe.gate.weight"] is same and len(saved) == 9
         door("retune/storage.py", "transformers", is_open, "revert_weight_conversion")
+        what = "`_weight_conversions`, by which a model remembers how it was read"
+        is_open = "_weight_conversions" in inspect.getsource(revert_weight_conversion)
+        door("retune/storage.py", "transformers", is_open, what)
 
     def test_attention_says_what_is_special_of_it(self):
         import transformers.models.gemma2.modeling_gemma2 as gemma
