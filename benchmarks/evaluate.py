@@ -50,7 +50,7 @@ def main() -> None:
         told("generate, batches of 16", lambda: answers.evaluate(batch_size=16))
     told("evaluate", lambda: answers.evaluate(batch_size=None))
     told("generate_batch", answers.paged)
-    told("evaluate, losses", lambda: len(child.row_losses(model, rows, rows, 0, len(rows))))
+    told("evaluate, losses", lambda: len(child.row_losses(model, rows, rows, 0, len(rows))), "rows")
     with model.disable_adapter():
         told("evaluate, base", lambda: answers.evaluate(batch_size=None))
 
@@ -124,20 +124,19 @@ class Answers:
         return sum(len(result.generated_tokens) for result in results.values())
 
 
-def told(way: str, work: Callable[[], float]) -> None:
-    """Do `work` and print how long it took."""
+def told(way: str, work: Callable[[], int], unit: str = "new_tokens") -> None:
+    """Do `work`, which returns how many of `unit` it did, and print how long it took."""
     import torch
 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     begin = time.perf_counter()
-    result = work()
+    count = work()
     torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
     peak = torch.cuda.max_memory_allocated() / GIB
     line = {"way": way, "seconds": round(seconds, 1), "peak_gib": round(peak, 1)}
-    if isinstance(result, int):
-        line["new_tokens_per_second"] = round(result / seconds)
+    line[f"{unit}_per_second"] = round(count / seconds)
     print(json.dumps(line), flush=True)
 
 

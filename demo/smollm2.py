@@ -32,7 +32,7 @@ def prepare(into: Path, cache: Path) -> None:
 
 
 def _prepare_rows(into: Path) -> None:
-    """Write the rows, unless they are there; a person's own changes to them are not kept."""
+    """Write the rows anew; a person's own changes to them are not kept."""
     into.mkdir(parents=True, exist_ok=True)
     rows, path = support_mail.make(), into / "support-mail.jsonl"
     support_mail.write(rows, path)

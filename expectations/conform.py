@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from expectations.verdicts import Judgement, Verdict, at_least, severity
-from retune.architecture import AUTO, Architecture, Layer, kinds, weights
+from retune.architecture import AUTO, Architecture, Layer, Names, kinds, weights
 from retune.escaping import visible
 from retune.recipe import Recipe, RecipeError
 from retune.recipe.gates import EXPECTATIONS
@@ -59,12 +59,11 @@ def adapter(model: Architecture, recipe: Recipe) -> list[Verdict]:
 def _known(model: Architecture, recipe: Recipe) -> Verdict:
     names = recipe.training.target_modules
     unknown = model.unknown(names)
-    listed = names if names == AUTO else ", ".join(names)
     return Verdict(
         gate=GATE,
         name="target_modules",
         expected="every name is one of layers that can get an adapter",
-        seen=f"none is named {', '.join(unknown)}" if unknown else listed,
+        seen=f"none is named {', '.join(unknown)}" if unknown else _listed(names),
         setting=SETTING,
         severity=severity(recipe, GATE, "target_modules", "warning"),
         passed=not unknown,
@@ -74,13 +73,13 @@ def _known(model: Architecture, recipe: Recipe) -> Verdict:
 
 def _trained_share(model: Architecture, recipe: Recipe) -> Verdict:
     names, key = recipe.training.target_modules, f"{GATE}.trained_share"
-    share, everything = model.share(names), ", ".join(kinds(model.all_linear()))
-    chosen = names if names == AUTO else ", ".join(names)
+    share = model.share(names)
+    everything = ", ".join(kinds(model.all_linear())) or "none that can get an adapter"
     return Verdict(
         gate=GATE,
         name="trained_share",
         expected=f"the adapter reaches at least {MIN_TRAINED_SHARE:.0%} of the decoder's linear weights",
-        seen=f"{share:.1%} by {chosen}; the model has {everything or 'none that can get an adapter'}",
+        seen=f"{share:.1%} by {_listed(names)}; the model has {everything}",
         limit=MIN_TRAINED_SHARE,
         setting=SETTING,
         severity=severity(recipe, GATE, "trained_share"),
@@ -105,6 +104,10 @@ def _untrained(model: Architecture, recipe: Recipe) -> Verdict:
         fix="They stay as they are in the base"
         + ("." if names == AUTO else f"; {SETTING}=auto trains what can be."),
     )
+
+
+def _listed(names: Names) -> str:
+    return names if names == AUTO else ", ".join(names)
 
 
 def _by_reason(layers: Sequence[Layer]) -> str:

@@ -192,7 +192,7 @@ class ForkServer:
 _lock = threading.Lock()
 _server: tuple[dict[str, str], ForkServer] | None = None
 # Variables that no library reads when it is imported; with another value a server still serves.
-LATE = {"HF_TOKEN", "PYTEST_CURRENT_TEST"}
+LATE = {"HF_TOKEN"}
 
 
 def server(environment: dict[str, str]) -> ForkServer:

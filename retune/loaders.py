@@ -127,6 +127,17 @@ def _built_alike(tokenizer: "PreTrainedTokenizerBase", file: Path) -> bool:
     return all(bool(getattr(backend.model, flag, None)) == bool(model.get(flag)) for flag in flags)
 
 
+def largest(config: Any, name: str) -> int:
+    """Return a number of a configuration, the largest where each layer has its own, 0 for none."""
+    value = getattr(config, name, None) or 0
+    return max(value) if isinstance(value, list | tuple) else value
+
+
+def head_size(config: Any) -> int:
+    """Return the width of an attention head, which a configuration may leave to be computed."""
+    return largest(config, "head_dim") or config.hidden_size // config.num_attention_heads
+
+
 def load_config(name: str | Path, revision: str | None = None) -> "PretrainedConfig":
     """Return a model's configuration. Raises ModelUnreadable or CustomCodeRefused."""
     from transformers import AutoConfig

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from retune import forkserver
 from tests.hub import Hub
 
 # Scripts that tests start by themselves import the project's packages, which an installation keeps to
@@ -29,6 +30,9 @@ os.environ |= {
     "HF_HUB_DISABLE_XET": "1",  # the loopback Hub speaks plain HTTP
 }
 os.environ.pop("HF_TOKEN", None)
+
+# pytest sets it anew for each test, and no library reads it: the fork server serves them all.
+forkserver.LATE.add("PYTEST_CURRENT_TEST")
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def _rendering(tokenizer: "PreTrainedTokenizerBase", form: str, chat: Chat) -> C
 
 def _default_system_message(tokenizer: "PreTrainedTokenizerBase") -> Check:
     """Some templates begin every conversation without a system message with one of their own."""
-    text = default_system_message(tokenizer)
+    text = _own_system_message(tokenizer)
     return Check(
         name="the template adds no system message",
         passed=not text,
@@ -232,7 +232,7 @@ def _default_system_message(tokenizer: "PreTrainedTokenizerBase") -> Check:
     )
 
 
-def default_system_message(tokenizer: "PreTrainedTokenizerBase") -> str:
+def _own_system_message(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return what the template says as system where a conversation has no such message, or ""."""
     single = CHATS["a single turn"]
     mark = "Mark7c1f"

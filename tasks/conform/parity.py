@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import encode
 from retune.control_texts import control_texts
-from retune.loaders import load_config, new_model, strip_code
+from retune.loaders import head_size, load_config, new_model, strip_code
 from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.checks import CHATS, rendered
@@ -94,7 +94,7 @@ def shrink(config: "PretrainedConfig") -> None:
     """
     vars(config).pop("quantization_config", None)
     text = config.get_text_config()
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    head = head_size(text)
     heads = WIDTH // math.gcd(head, WIDTH)
     sizes = {
         "hidden_size": heads * head,

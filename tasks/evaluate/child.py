@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from retune.chat import encode
 from retune.child import emit, main
 from retune.labels import IGNORED, labels_of
-from retune.loaders import admit, load_tokenizer
+from retune.loaders import admit, head_size, largest, load_tokenizer
 from retune.models import (
     TOKENS_PER_BATCH,
     batches,
@@ -150,20 +150,13 @@ def room_for_tokens(model: Any) -> int:
     import torch
 
     config = model.config.get_text_config()
-    width = _largest(config, "intermediate_size") or 4 * config.hidden_size
-    heads = _largest(config, "num_key_value_heads") or config.num_attention_heads
-    head = _largest(config, "head_dim") or config.hidden_size // config.num_attention_heads
-    size = model.dtype.itemsize
-    per_token = size * (2 * 2 * config.num_hidden_layers * heads * head + MLP_TENSORS * width)
+    width = largest(config, "intermediate_size") or 4 * config.hidden_size
+    heads = largest(config, "num_key_value_heads") or config.num_attention_heads
+    cache = 2 * 2 * config.num_hidden_layers * heads * head_size(config)
+    per_token = model.dtype.itemsize * (cache + MLP_TENSORS * width)
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
     return max(TOKENS_PER_BATCH, int(MEMORY_SHARE * free / per_token))
-
-
-def _largest(config: Any, name: str) -> int:
-    """Return a number of a configuration, the largest where each layer has its own, 0 for none."""
-    value = getattr(config, name, None) or 0
-    return max(value) if isinstance(value, list | tuple) else value
 
 
 def _greedy(model: Any, tokenizer: "PreTrainedTokenizerBase", limit: int) -> "GenerationConfig":

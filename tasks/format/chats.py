@@ -1,6 +1,7 @@
 """Conversations as ChatML text and token ids, split into training and held-out rows."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -131,19 +132,25 @@ def learned(
 ) -> "tuple[float, list[str]]":
     """Return the share of training rows without a token to learn from, and the first three rows as
     text, with ⟦what is not learned⟧ in brackets."""
-    import pyarrow.parquet as pq
-
     rows = nothing = 0
     texts: list[str] = []
-    for batch in pq.ParquetFile(train).iter_batches(BATCH, columns=["input_ids"]):
-        for whole in batch["input_ids"].to_pylist():
-            ids = whole[:max_length]
-            labels = labels_of(ids, tokenizer, train_on)
-            rows += 1
-            nothing += all(label == IGNORED for label in labels)
-            if len(texts) < SHOWN_ROWS:
-                texts.append(shown({"input_ids": ids, "labels": labels}, tokenizer))
+    for ids in _token_ids(train, max_length):
+        labels = labels_of(ids, tokenizer, train_on)
+        rows += 1
+        nothing += all(label == IGNORED for label in labels)
+        if len(texts) < SHOWN_ROWS:
+            texts.append(shown({"input_ids": ids, "labels": labels}, tokenizer))
+        elif train_on == "all":
+            break  # every token but the first is learned: no further row need be looked at
     return nothing / max(1, rows), texts
+
+
+def _token_ids(train: Path, max_length: int) -> Iterator[list[int]]:
+    import pyarrow.parquet as pq
+
+    for batch in pq.ParquetFile(train).iter_batches(BATCH, columns=["input_ids"]):
+        for ids in batch["input_ids"].to_pylist():
+            yield ids[:max_length]
 
 
 class Sides:

@@ -40,8 +40,9 @@ def format_chats(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Chats:
         metrics |= token_statistics(lengths, model.max_length) | effects.metrics()
         metrics["unlearned_share"] = unlearned
         write_json(build.path / "template.json", effects.described())
-        (build.path / "learned.txt").write_text(_SEPARATOR.join(map(mask, examples)))
-        _show(metrics, [mask(example) for example in examples], effects)
+        masked = [mask(example) for example in examples]
+        (build.path / "learned.txt").write_text(_SEPARATOR.join(masked))
+        _show(metrics, masked, effects)
         length_histogram(lengths, model.max_length, build.path / "lengths.png")
         files = (
             *("tokenizer/chat_template.jinja", "template.json"),

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from retune.loaders import head_size
 from retune.models import compute_dtype, device
 from retune.workspace import write_whole
 
@@ -141,8 +142,7 @@ def flops_per_token(model: Any, square_tokens: float) -> float:
         if "expert" in name and parameter.dim() == 3:  # all experts', of which a token meets few
             each = parameter.numel() // len(parameter)
             total += routed * each * (6 if parameter.requires_grad else 4)
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    width = config.num_attention_heads * head
+    width = config.num_attention_heads * head_size(config)
     return total + 6 * config.num_hidden_layers * width * square_tokens
 
 
