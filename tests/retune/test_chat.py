@@ -1,7 +1,6 @@
 """Where ChatML's tokens come from, and that the rows of new ones are trained, saved and loaded."""
 
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -233,11 +232,13 @@ class FewRows:
         """Train to the end, or kill the child when it reports step `kill_at`."""
         import psutil
 
+        before = set(psutil.Process().children())  # a fork server of other tests may be among them
+
         def monitor(event: dict) -> None:
             if event["event"] == "begin":
                 self.began = event["step"]
             if kill_at and event.get("step") == kill_at:
-                (child,) = psutil.Process(os.getpid()).children()
+                (child,) = set(psutil.Process().children()) - before
                 child.kill()
 
         return run_training(self.job, monitor)
