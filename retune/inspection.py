@@ -6,8 +6,11 @@ paths outside its folder, or an adapter that would be applied unseen. Downloads 
 
 import json
 import re
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -356,14 +359,26 @@ def _require_pinned(files: ModelFiles, reference: str) -> None:
 
 
 def _knows_model(kind: str) -> bool:
-    from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
+    """Tell whether transformers has a class for a `model_type`.
 
-    if kind in CONFIG_MAPPING_NAMES:
+    Importing transformers takes seconds: it is asked only for a type that its list does not have,
+    since it adds some by itself.
+    """
+    if kind in _listed_models():
         return True
-    # Some are added where torch is imported, which takes seconds.
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return kind in CONFIG_MAPPING
+
+
+@cache
+def _listed_models() -> frozenset[str]:
+    """Return the types in transformers' own list, a file that imports nothing of it."""
+    package = find_spec("transformers")
+    assert package
+    assert package.origin
+    file = Path(package.origin).parent / "models/auto/auto_mappings.py"
+    return frozenset(runpy.run_path(str(file))["CONFIG_MAPPING_NAMES"])
 
 
 def _knows_tokenizer(tokenizer_class: Any, kind: str) -> bool:

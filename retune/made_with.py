@@ -142,34 +142,60 @@ def file_of(module: str) -> Path | None:
     )
 
 
+class Source(NamedTuple):
+    """What a file of ours says, read and parsed once.
+
+    `imports` are the names that it imports, `siblings` the files in its folder that it names with
+    `with_name`, and `syntax` 16 hex digits that identify it without comments and docstrings.
+    """
+
+    imports: tuple[str, ...]
+    siblings: tuple[Path, ...]
+    syntax: str
+
+
 @cache
+def source(path: Path) -> Source:
+    """Return what is to be known of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports: dict[str, None] = {}
+    patterns: list[str] = []
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            imports |= dict.fromkeys(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = (f"{node.module}.{alias.name}" for alias in node.names)
+            imports |= dict.fromkeys((node.module, *inside))
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "with_name":
+            patterns += [_pattern(argument) for argument in node.args[:1]]
+    siblings = tuple(
+        file
+        for file in (sorted(path.parent.iterdir()) if patterns else ())
+        if file.is_file() and any(fnmatch(file.name, pattern) for pattern in patterns)
+    )
+    return Source(tuple(imports), siblings, _digest(tree))
+
+
 def imported(path: Path) -> tuple[str, ...]:
     """Return the names that a file imports, and the scripts next to it that it starts as children."""
-    names: list[str] = []
-    for node in _running(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     folder = path.parent.relative_to(ROOT)
-    names += [
-        ".".join((*folder.parts, file.stem))
-        for file in _sibling_files(path)
-        if file.suffix == ".py"
-    ]
-    return tuple(dict.fromkeys(names))
+    found = source(path)
+    scripts = (file.stem for file in found.siblings if file.suffix == ".py")
+    return (*found.imports, *(".".join((*folder.parts, script)) for script in scripts))
 
 
-@cache
 def data_files(path: Path) -> tuple[Path, ...]:
     """Return the files next to a module that it names with `with_name` and that are no scripts."""
-    return tuple(file for file in _sibling_files(path) if file.suffix != ".py")
+    return tuple(file for file in source(path).siblings if file.suffix != ".py")
 
 
-@cache
 def syntax(path: Path) -> str:
     """Return 16 hex digits that identify what a file says, without comments and docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return source(path).syntax
+
+
+def _digest(tree: ast.AST) -> str:
+    """Return the digest of a syntax tree; its docstrings are removed."""
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
@@ -188,30 +214,15 @@ def installed(package: str) -> str:
         return "absent"
 
 
-@cache
-def _sibling_files(path: Path) -> tuple[Path, ...]:
-    """Return the files in a module's folder that it names with `with_name`."""
-    patterns = [
-        _pattern(node.args[0])
-        for node in _running(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "attr", "") == "with_name"
-        and node.args
-    ]
-    return tuple(
-        file
-        for file in sorted(path.parent.iterdir())
-        if file.is_file() and any(fnmatch(file.name, pattern) for pattern in patterns)
-    )
-
-
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield every node but those that only type checkers read."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        yield node
-        yield from _running(node)
+    waiting = [tree]
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+            yield node
+            waiting.append(node)
 
 
 def _pattern(argument: ast.expr) -> str:

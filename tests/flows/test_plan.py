@@ -167,7 +167,10 @@ def test_a_changed_module_changes_the_stages_that_it_is_part_of(monkeypatch, tmp
     monkeypatch.setattr(made_with, "ROOT", tmp_path)
     before = {stage: made_with.made_with(stage, task_of(stage)) for stage in STAGES}
     modules = {stage: made_with.closure(stage, task_of(stage))[0] for stage in STAGES}
-    read = made_with.syntax.__wrapped__
+
+    def read(path: Path) -> str:
+        return made_with.source.__wrapped__(path).syntax
+
     hashes = {path: read(path) for found in modules.values() for path in found.values()}
     monkeypatch.setattr(made_with, "syntax", lambda path: hashes[path])
     for path in sorted(hashes):
