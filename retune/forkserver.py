@@ -35,8 +35,8 @@ LIBRARIES = (
 # bitsandbytes, which PEFT imports, asks for each GPU's properties: a process that has begun to use
 # CUDA cannot be forked.
 LIBRARIES_WITHOUT_GPU = ("peft", "trl.trainer.sft_trainer")
-# torch otherwise starts CUDA to say whether there is a GPU.
-ENVIRONMENT = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+# torch otherwise starts CUDA to say whether there is a GPU; and files are in UTF-8 for every child.
+ENVIRONMENT = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "PYTHONUTF8": "1"}
 READY = b"r"
 PID, EXIT = "pid:", "exit:"  # what a status begins with
 PASSED = 4  # descriptors with a request: stdin, output, events, and the child's status
@@ -195,11 +195,12 @@ _server: tuple[dict[str, str], ForkServer] | None = None
 LATE = {"HF_TOKEN"}
 
 
-def server(environment: dict[str, str]) -> ForkServer:
+def server(environment: dict[str, str], exactly: bool = True) -> ForkServer:
     """Return the server of this process for children with `environment`, started if need be.
 
     Libraries read variables when they are imported, so another environment is another server; the
-    one before ends. Raises ForkServerFailed if none works here.
+    one before ends. Unless it is wanted `exactly`: then any that runs will do.
+    Raises ForkServerFailed if none works here.
     """
     global _server
     early = {name: value for name, value in environment.items() if name not in LATE}
@@ -208,10 +209,10 @@ def server(environment: dict[str, str]) -> ForkServer:
             current, running = _server
             if running.failed:
                 raise ForkServerFailed("no fork server works here")
-            if current == early and not running.ended:
+            if (current == early or not exactly) and not running.ended:
                 return running
             running.close()
-        _server = early, ForkServer(environment)
+        _server = early, ForkServer(early)  # a token is for those that it is given to
         return _server[1]
 
 

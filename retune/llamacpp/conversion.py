@@ -1,13 +1,22 @@
 """Convert a Hugging Face checkpoint to a GGUF, and prove that llama.cpp reads text as it did."""
 
-import json
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pydantic import BaseModel
+
+from retune.child import ChildFailed, ChildRefused, run_child
 from retune.llamacpp.installation import locate
-from retune.llamacpp.process import LlamaCppFailed, appearing_whole, existing, run
+from retune.llamacpp.process import (
+    Finished,
+    LlamaCppFailed,
+    appearing_whole,
+    environment,
+    existing,
+    failed,
+    require_space_left,
+)
 from retune.llamacpp.tokens import tokenize
 
 DTYPES = ("f32", "bf16", "f16", "q8_0")
@@ -16,6 +25,18 @@ CONVERTER = Path(__file__).with_name("converter.py")
 
 class ConversionFailed(LlamaCppFailed):
     """The checkpoint can't be a GGUF that behaves like it; the message says why."""
+
+
+class ConversionJob(BaseModel):
+    """What the converter is told; `llamacpp` is the folder of its scripts."""
+
+    llamacpp: Path
+    checkpoint: Path
+    scratch: Path
+    out: Path
+    dtype: str
+    add_bos: bool | None
+    name: str | None
 
 
 def convert(
@@ -37,19 +58,34 @@ def convert(
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
     existing(model_dir / "config.json", "the checkpoint's configuration")
-    llamacpp = locate()
     with TemporaryDirectory(prefix="retune-convert-") as scratch, appearing_whole(out) as partial:
-        # -P: else this folder would come first on the import path, where the converter's
-        # own package `conversion` has to be found.
-        command: list[str | Path] = [sys.executable, "-P", CONVERTER]
-        command += [llamacpp.root, model_dir.absolute(), scratch]
-        command.append({None: "auto", True: "yes", False: "no"}[add_bos])
-        command += ["--outfile", partial, "--outtype", dtype]
-        if name:
-            command += ["--model-name", name]
-        run(command, writes_to=out.parent, failure=ConversionFailed)
-        probes = json.loads(Path(scratch, "probes.json").read_text())
+        job = ConversionJob(
+            llamacpp=locate().root,
+            checkpoint=model_dir.absolute(),
+            scratch=Path(scratch),
+            out=partial.absolute(),
+            dtype=dtype,
+            add_bos=add_bos,
+            name=name,
+        )
+        probes = _converted(job, out.parent)
         check_same_tokens(partial, probes)
+
+
+def _converted(job: ConversionJob, folder: Path) -> list[dict[str, Any]]:
+    """Have the GGUF written, below `folder`; return texts with the ids that it must give them."""
+    log = job.scratch / "converter.log"
+    try:
+        result = run_child(CONVERTER, job, log, environment=environment(), forked=True)
+    except ChildRefused as refused:
+        raise ConversionFailed(f"{CONVERTER.name} failed: {refused}") from None
+    except ChildFailed as failure:
+        printed = Finished("", log.read_text(encoding="utf-8", errors="replace"))
+        require_space_left(printed, folder)
+        status = -failure.signal if failure.signal else 1
+        raise failed(CONVERTER.name, status, printed, ConversionFailed) from None
+    probes: list[dict[str, Any]] = result["probes"]
+    return probes
 
 
 def check_same_tokens(gguf: Path, probes: list[dict[str, Any]]) -> None:

@@ -1,7 +1,6 @@
 """The child process of `conversion.py`: llama.cpp's own converter, on a completed folder.
 
-The converter itself is not changed. This is run as a script, with the packages of llama.cpp on its
-path before this project, of which it imports the loaders alone.
+The converter itself is not changed; the packages of llama.cpp come first on its path.
 """
 
 import json
@@ -11,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).parents[2]
+from retune.child import main
+from retune.errors import RetuneError
+from retune.llamacpp.conversion import ConversionJob
+
 GPT2_SPLIT = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 SMOLLM_SPLIT = {
     "type": "Sequence",
@@ -30,37 +32,33 @@ QWEN2_REGEX = LLAMA3_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
 LINKED = (".json", ".jinja", ".model", ".safetensors", ".txt", ".tiktoken")
 
 
-class Unsupported(Exception):
+class Unsupported(RetuneError):
     """This checkpoint can't be converted soundly; the message says why and what to do."""
 
 
-def main() -> None:
-    """Convert one checkpoint and leave `probes.json` in the scratch folder.
-
-    Arguments: llama.cpp's folder, the checkpoint, the scratch folder, whether BOS is added (yes,
-    no, auto), and then those of llama.cpp's converter except the folder to convert.
-    """
-    root, model_dir, scratch = (Path(argument) for argument in sys.argv[1:4])
-    add_bos, *options = sys.argv[4:]
-    sys.path[:0] = [str(root), str(root / "gguf-py")]
-    sys.path.append(str(PROJECT))
+def convert(job: ConversionJob) -> dict[str, Any]:
+    """Convert one checkpoint; return the texts, with their ids, by which the result is proven."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPU may be busy, and converting has no use for it
+    sys.path[:0] = [str(job.llamacpp), str(job.llamacpp / "gguf-py")]
     from retune.llamacpp.vocabulary import is_sentencepiece, write_sentencepiece_model
     from retune.loaders import forbid_custom_code, load_tokenizer
 
     forbid_custom_code()  # for the converter's sake, which trusts whatever a model brings
-    tokenizer = load_tokenizer(model_dir)
+    tokenizer = load_tokenizer(job.checkpoint)
     structure = json.loads(tokenizer.backend_tokenizer.to_str())
-    (scratch / "probes.json").write_text(json.dumps(probes(tokenizer)))
-    bos = adds_bos(tokenizer) if add_bos == "auto" else add_bos == "yes"
+    bos = adds_bos(tokenizer) if job.add_bos is None else job.add_bos
     # Without --model-name the converter names the model after its folder.
-    overlay = scratch / "overlay" / model_dir.name
-    complete(model_dir, overlay, tokenizer_facts(tokenizer, bos))
+    overlay = job.scratch / "overlay" / job.checkpoint.name
+    complete(job.checkpoint, overlay, tokenizer_facts(tokenizer, bos))
     if is_sentencepiece(structure) and not (overlay / "tokenizer.model").exists():
         write_sentencepiece_model(structure, overlay / "tokenizer.model")
     name_pre_tokenizer_by_structure(structure)
-    script = str(root / "convert_hf_to_gguf.py")
-    sys.argv = [script, str(overlay), *options]
+    texts = probes(tokenizer)
+    script = str(job.llamacpp / "convert_hf_to_gguf.py")
+    sys.argv = [script, str(overlay), "--outfile", str(job.out), "--outtype", job.dtype]
+    sys.argv += ["--model-name", job.name] if job.name else []
     runpy.run_path(script, run_name="__main__")
+    return {"probes": texts}
 
 
 def probes(tokenizer: Any) -> list[dict[str, Any]]:
@@ -182,8 +180,4 @@ def split_regex(splitter: dict[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPU may be busy, and converting has no use for it
-    try:
-        main()
-    except Unsupported as error:
-        sys.exit(str(error))
+    main(ConversionJob, convert)

@@ -67,15 +67,21 @@ def run(
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        raise failure(f"{program_name(command)} took longer than {seconds:g} s") from None
+        raise failure(f"{Path(command[0]).name} took longer than {seconds:g} s") from None
     finished = Finished(
         completed.stdout.decode(errors="replace"), completed.stderr.decode(errors="replace")
     )
     if completed.returncode == 0:
         return finished
-    if writes_to and DISK_FULL.search(finished.stderr + finished.stdout):
-        raise no_space_left(writes_to, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    raise failed(program_name(command), completed.returncode, finished, failure)
+    if writes_to:
+        require_space_left(finished, writes_to)
+    raise failed(Path(command[0]).name, completed.returncode, finished, failure)
+
+
+def require_space_left(printed: Finished, folder: Path) -> None:
+    """Raise NoSpaceLeft if that is what a program says, which writes below `folder`."""
+    if DISK_FULL.search(printed.stderr + printed.stdout):
+        raise no_space_left(folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 
 def failed(
@@ -102,12 +108,6 @@ def environment() -> dict[str, str]:
     change a result unseen (llama.cpp reads LLAMA_ARG_CTX_SIZE and its like as its command line)."""
     # Threads that spin while they wait took up to twice as long on cores shared with other work.
     return {**plain(), "OMP_WAIT_POLICY": "passive", "PYTHONUTF8": "1"}
-
-
-def program_name(command: Sequence[str | Path]) -> str:
-    """Return the name to call `command` by in a message."""
-    scripts = [Path(part).name for part in command if str(part).endswith(".py")]
-    return scripts[0] if scripts else Path(command[0]).name
 
 
 def last_lines(finished: Finished) -> str:
