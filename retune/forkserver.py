@@ -193,6 +193,7 @@ _lock = threading.Lock()
 _server: tuple[dict[str, str], ForkServer] | None = None
 # Variables that no library reads when it is imported; with another value a server still serves.
 LATE = {"HF_TOKEN"}
+OURS = "RETUNE_"  # what ours begin with, which are late too
 
 
 def server(environment: dict[str, str], exactly: bool = True) -> ForkServer:
@@ -203,7 +204,11 @@ def server(environment: dict[str, str], exactly: bool = True) -> ForkServer:
     Raises ForkServerFailed if none works here.
     """
     global _server
-    early = {name: value for name, value in environment.items() if name not in LATE}
+    early = {
+        name: value
+        for name, value in environment.items()
+        if name not in LATE and not name.startswith(OURS)
+    }
     with _lock:
         if _server:
             current, running = _server

@@ -142,7 +142,7 @@ def file_of(module: str) -> Path | None:
     )
 
 
-class Source(NamedTuple):
+class ModuleSource(NamedTuple):
     """What a file of ours says, read and parsed once.
 
     `imports` are the names that it imports, `siblings` the files in its folder that it names with
@@ -155,7 +155,7 @@ class Source(NamedTuple):
 
 
 @cache
-def source(path: Path) -> Source:
+def source(path: Path) -> ModuleSource:
     """Return what is to be known of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imports: dict[str, None] = {}
@@ -173,7 +173,7 @@ def source(path: Path) -> Source:
         for file in (sorted(path.parent.iterdir()) if patterns else ())
         if file.is_file() and any(fnmatch(file.name, pattern) for pattern in patterns)
     )
-    return Source(tuple(imports), siblings, _digest(tree))
+    return ModuleSource(tuple(imports), siblings, _digest(tree))
 
 
 def imported(path: Path) -> tuple[str, ...]:

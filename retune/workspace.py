@@ -272,7 +272,7 @@ def _mark_stage(folder: Path) -> None:
 def _keep_logs(partial: Path) -> None:
     """Remove what a failed attempt left, which may be large, but for the logs that say why."""
     for path in partial.iterdir():
-        if path.is_dir() or path.suffix != ".log":
+        if path.is_dir() or path.suffix != ".log" or not path.stat().st_size:
             remove(path)
     if not any(partial.iterdir()):
         partial.rmdir()

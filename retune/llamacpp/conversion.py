@@ -78,7 +78,7 @@ def _converted(job: ConversionJob, folder: Path) -> list[dict[str, Any]]:
     try:
         result = run_child(CONVERTER, job, log, environment=environment(), forked=True)
     except ChildRefused as refused:
-        raise ConversionFailed(f"{CONVERTER.name} failed: {refused}") from None
+        raise ConversionFailed(str(refused)) from None
     except ChildFailed as failure:
         printed = Finished("", log.read_text(encoding="utf-8", errors="replace"))
         require_space_left(printed, folder)

@@ -2,22 +2,20 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from retune import llamacpp
 from retune.architecture import Architecture
-from retune.chat import chatml_tokenizer
-from retune.loaders import admit
-from retune.outline import outline
+from retune.child import run_child
+from retune.environment import without_secrets
 from retune.recipe import Model
 from retune.records import Check
-from tasks.conform.checks import mergeable, reads_as_its_file, tokenizer_checks
-from tasks.conform.parity import Parity, gguf_checks, save_tiny
+from tasks.conform.base_child import BaseJob
+from tasks.conform.gguf_child import GgufJob
+from tasks.conform.parity import Parity
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+OF_BASE, OF_GGUF = (Path(__file__).with_name(name) for name in ("base_child.py", "gguf_child.py"))
 
 
 class ExaminationReport(BaseModel):
@@ -35,53 +33,53 @@ class ExaminationReport(BaseModel):
 
 
 def examine(
-    model: Model, revision: str | None, gguf: Path | None, train_on: str = "all"
+    model: Model,
+    revision: str | None,
+    gguf: Path | None,
+    train_on: str = "all",
+    logs: Path | None = None,
 ) -> ExaminationReport:
     """Check tokenizer and template of `model`, and with a path `gguf`, a tiny one made there of them.
 
-    `train_on` is the recipe's (see `retune.labels.labels_of`).
+    The model is a stranger's: it is looked at by children, which keep their logs in the folder `logs`
+    if there is one. `train_on` is the recipe's (see `retune.labels.labels_of`).
 
-    Raises ChatFormatError for a base that cannot be brought into ChatML at all.
+    Raises ChildRefused for a base that cannot be brought into ChatML at all.
     """
-    admit(model, revision)
-    tokenizer = chatml_tokenizer(model.base, revision, model.chat_tokens)
-    checks = [
-        reads_as_its_file(model.base, revision),
-        *tokenizer_checks(tokenizer, model.chat_tokens, train_on),
-    ]
-    parity = None
-    if gguf:
-        gguf_results, parity = _in_llamacpp(model, revision, tokenizer, gguf)
-        checks += [mergeable(model.base, revision), *gguf_results]
+    with TemporaryDirectory(prefix="retune-conform-") as scratch:
+        tiny = Path(scratch, "tiny") if gguf else None
+        job = BaseJob(model=model, revision=revision, train_on=train_on, tiny=tiny)
+        logs = logs or Path(scratch)
+        found = run_child(OF_BASE, job, logs / "base.log", hub=revision is not None, forked=True)
+        checks = [Check.model_validate(check) for check in found["checks"]]
+        parity = None
+        if gguf and tiny:
+            gguf_results, parity = _in_llamacpp(model, tiny, gguf, logs / "gguf.log")
+            checks += gguf_results
     return ExaminationReport(
         base=model.base,
         chat_tokens=model.chat_tokens,
-        tokenizer=type(tokenizer).__name__,
+        tokenizer=found["tokenizer"],
         checks=checks,
         parity=parity,
-        architecture=outline(model.base, revision),
+        architecture=Architecture.model_validate(found["architecture"]),
     )
 
 
 def _in_llamacpp(
-    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase", gguf: Path
+    model: Model, tiny: Path, gguf: Path, log: Path
 ) -> tuple[list[Check], Parity | None]:
     try:
-        _convert_tiny(model, revision, tokenizer, gguf)
-        checks, parity = gguf_checks(gguf, tokenizer)
-        return [_converted(passed=True, seen="converts"), *checks], parity
+        llamacpp.convert(tiny, gguf)
+        job = GgufJob(gguf=gguf, checkpoint=tiny)
+        offline = without_secrets(hub=False)
+        found = run_child(OF_GGUF, job, log, environment=offline, forked=True)
     except llamacpp.ConversionFailed as error:
         reason = str(error).splitlines()[-1]  # before it the converter says more than helps
         return [_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}")], None
-
-
-def _convert_tiny(
-    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase", gguf: Path
-) -> None:
-    with TemporaryDirectory(prefix="retune-conform-") as scratch:
-        folder = Path(scratch, "tiny")
-        save_tiny(model, revision, tokenizer, folder)
-        llamacpp.convert(folder, gguf)
+    checks = [Check.model_validate(check) for check in found["checks"]]
+    parity = Parity.model_validate(found["parity"])
+    return [_converted(passed=True, seen="converts"), *checks], parity
 
 
 def _converted(passed: bool, seen: str) -> Check:

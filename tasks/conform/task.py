@@ -27,7 +27,7 @@ def conform(recipe: Recipe, pins: Pins, step: Step) -> Conformance:
     inspect_base(model, pins.model, weights=False)
     with building(step) as build, unchanged(model.base, pins.model, "model.base"):
         gguf = build.path / "tiny.gguf" if recipe.makes_gguf else None
-        report = examine(model, pins.commit(pins.model), gguf, recipe.training.train_on)
+        report = examine(model, pins.commit(pins.model), gguf, recipe.training.train_on, build.path)
         (build.path / "report.json").write_text(report.model_dump_json(indent=1))
         _tell(report)
         metrics: dict[str, float] = {"checks": len(report.checks)}

@@ -1,20 +1,22 @@
 """format: conversations become ChatML text and token ids, split into training and held-out rows."""
 
+from pathlib import Path
+from typing import Any
+
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from expectations.data.masking import mask
-from retune.chat import chatml_tokenizer
+from retune.child import run_child
 from retune.escaping import code_block, terminal
-from retune.loaders import admit, strip_code
 from retune.recipe import Recipe
 from retune.records import Chats, Pins, Rows
 from retune.sources import unchanged
 from retune.workspace import Step, building, write_json
-from tasks.format.chats import learned, token_statistics, write_chats
-from tasks.format.effects import TemplateEffects
+from tasks.format.child import FormatJob
 from tasks.stage import stage
 
+CHILD = Path(__file__).with_name("child.py")
+ALL_CORES = {"TOKENIZERS_PARALLELISM": "true"}
 _REASONS = 5  # of a template that refuses rows, told in the log
 _SEPARATOR = "\n\n--------\n\n"  # between examples
 
@@ -24,35 +26,42 @@ def format_chats(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Chats:
     """Render every conversation with the chat template, count its tokens, and split."""
     from retune.plots import length_histogram
 
-    model = recipe.model
+    model, revision = recipe.model, pins.commit(pins.model)
     with building(step) as build:
+        job = FormatJob(
+            rows=rows.path,
+            folder=build.path,
+            model=model,
+            revision=revision,
+            held_out_share=recipe.formatting.held_out_share,
+            train_on=recipe.training.train_on,
+        )
+        log = build.path / "format.log"
         with unchanged(model.base, pins.model, "model.base"):
-            admit(model, pins.commit(pins.model))
-            tokenizer = chatml_tokenizer(model.base, pins.commit(pins.model), model.chat_tokens)
-        tokenizer.save_pretrained(build.path / "tokenizer")
-        strip_code(build.path / "tokenizer")
-        share = recipe.formatting.held_out_share
-        lengths, held_out, effects = write_chats(rows.path, tokenizer, share, build.path)
-        train_on = recipe.training.train_on
-        train = build.path / "train.parquet"
-        unlearned, examples = learned(train, tokenizer, train_on, model.max_length)
-        metrics: dict[str, float] = {"rows/train": len(lengths), "rows/held_out": held_out}
-        metrics |= token_statistics(lengths, model.max_length) | effects.metrics()
-        metrics["unlearned_share"] = unlearned
-        write_json(build.path / "template.json", effects.described())
-        masked = [mask(example) for example in examples]
-        (build.path / "learned.txt").write_text(_SEPARATOR.join(masked))
-        _show(metrics, masked, effects)
+            found = run_child(CHILD, job, log, env=ALL_CORES, hub=revision is not None, forked=True)
+        write_json(build.path / "template.json", found["effects"])
+        (build.path / "learned.txt").write_text(_SEPARATOR.join(found["examples"]))
+        _show(found)
+        lengths = _lengths(build.path / "train.parquet")
         length_histogram(lengths, model.max_length, build.path / "lengths.png")
         files = (
             *("tokenizer/chat_template.jinja", "template.json"),
-            *("learned.txt", "lengths.png"),
+            *("learned.txt", "lengths.png", log.name),
         )
-        return build.finish(Chats, metrics=metrics, files=files)
+        return build.finish(Chats, metrics=found["metrics"], files=files)
 
 
-def _show(metrics: dict[str, float], examples: list[str], effects: TemplateEffects) -> None:
+def _lengths(train: Path) -> Any:
+    """Return the training rows' lengths in tokens, as an array."""
+    import polars as pl
+
+    ids = pl.scan_parquet(train).select(pl.col("input_ids").list.len())
+    return ids.collect().to_series().to_numpy()
+
+
+def _show(found: dict[str, Any]) -> None:
     logger = get_run_logger()
+    metrics = found["metrics"]
     logger.info(
         "%s training rows, %s held out, %s tokens, %.1f %% cut",
         f"{metrics['rows/train']:,}",
@@ -60,15 +69,15 @@ def _show(metrics: dict[str, float], examples: list[str], effects: TemplateEffec
         f"{metrics['tokens/total']:,}",
         100 * metrics["truncated_share"],
     )
-    for reason, count in effects.reasons()[:_REASONS]:
+    for reason, count in found["reasons"][:_REASONS]:
         logger.warning("the chat template refuses %s rows: %s", f"{count:,}", terminal(reason))
-    if effects.reasoning:
+    if found["reasoning"]:
         logger.warning(
             "the chat template drops reasoning in %s rows: it is not learned",
-            f"{effects.reasoning:,}",
+            f"{found['reasoning']:,}",
         )
     numbers = "\n".join(f"| {name} | {value:,.4g} |" for name, value in metrics.items())
-    rows = "\n\n".join(code_block(example[:2000]) for example in examples)
+    rows = "\n\n".join(code_block(example[:2000]) for example in found["examples"])
     create_markdown_artifact(
         key="format",
         markdown=f"| | |\n|---|---:|\n{numbers}\n\n"

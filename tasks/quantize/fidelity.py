@@ -24,19 +24,17 @@ def ends_of_turn(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> dict[str, 
 
 
 def same_prompts(
-    tokenizer: "PreTrainedTokenizerBase",
-    questions: list[Question],
-    answers: Sequence[llamacpp.Answer],
+    tokenizer: "PreTrainedTokenizerBase", questions: list[Question], served: Sequence[int]
 ) -> tuple[float, str]:
-    """Return the share of prompts that have as many tokens in llama.cpp as the model was trained on,
-    and what is wrong with the others, empty if they are all the same.
+    """Return the share of prompts that have as many tokens in llama.cpp, `served`, as the model was
+    trained on, and what is wrong with the others, empty if they are all the same.
 
     A BOS too many or another template shows in every prompt; a few unusual texts may differ (accents
     written apart from their letter, for one).
     """
     texts = render(tokenizer, [q.prompt for q in questions], add_generation_prompt=True)
     trained = [len(ids) for ids in encode(tokenizer, texts)]
-    more = [answer.prompt_tokens - length for answer, length in zip(answers, trained, strict=True)]
+    more = [count - length for count, length in zip(served, trained, strict=True)]
     share = more.count(0) / len(more)
     if share == 1:
         return share, ""
@@ -44,7 +42,7 @@ def same_prompts(
     return share, (
         f"{_prompt_fault(more)}: {len(more) - more.count(0)} of {len(more)} prompts have another "
         f"number of tokens in llama.cpp than in training, e.g. row {questions[example].row} "
-        f"{answers[example].prompt_tokens} instead of {trained[example]}"
+        f"{served[example]} instead of {trained[example]}"
     )
 
 

@@ -6,7 +6,7 @@ must answer as the model that was evaluated did, or nothing ships; each quant mu
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -15,18 +15,20 @@ from typing import Any
 from prefect import get_run_logger
 
 from retune import held_out, llamacpp
-from retune.loaders import load_tokenizer
+from retune.child import run_child
+from retune.environment import without_secrets
 from retune.machine import cores
 from retune.measures import format_bytes
-from retune.modelfile import modelfile
 from retune.recipe import Quantization, Recipe
 from retune.recipe.methods import SOURCE
 from retune.records import Chats, Gguf, Imatrix, Merged, Pins
 from retune.workspace import Build, Step, building, require_space, sha256, size
-from tasks.quantize.fidelity import by_row, ends_of_turn, same_prompts
+from tasks.quantize.child import FidelityJob
+from tasks.quantize.fidelity import by_row
 from tasks.quantize.measures import answer, measure, size_of, summed_up, threads
 from tasks.stage import stage
 
+CHILD = Path(__file__).with_name("child.py")
 LOGITS = "logits.bin"
 TEXT = "held_out.txt"
 ANSWERS = "answers.json"
@@ -45,21 +47,35 @@ def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         llamacpp.convert(merged.path, out, dtype=SOURCE, name=recipe.name)
         questions = held_out.questions(chats.held_out, config.answer_rows)
         answered = answer(out, questions, recipe)
-        tokenizer = load_tokenizer(chats.tokenizer)
-        share, fault = same_prompts(tokenizer, questions, answered.answers)
-        params = ends_of_turn(out, tokenizer) | {"prompts": fault}
+        fidelity = compared(out, chats, config.answer_rows, answered.answers, build)
+        params = fidelity["ends"] | {"prompts": fidelity["fault"]}
         rows = held_out.measured_rows(chats.held_out, config)
         (build.path / TEXT).write_text(held_out.text(chats.held_out, 0, rows), encoding="utf-8")
         with naming_settings("perplexity_rows"):
             perplexity = llamacpp.perplexity(
                 out, build.path / TEXT, config.context, threads(config), build.path / LOGITS
             )
-        if ollama := modelfile(out.name, tokenizer):
-            modelfile_of(out).write_text(ollama, encoding="utf-8")
-        metrics = {"same_prompts": share, "perplexity": perplexity} | size_of(out)
+        if fidelity["modelfile"]:
+            modelfile_of(out).write_text(fidelity["modelfile"], encoding="utf-8")
+        metrics = {"same_prompts": fidelity["share"], "perplexity": perplexity} | size_of(out)
         metrics |= summed_up(questions, answered)
         write_answers(build.path, by_row(questions, answered.answers))
         return finish(build, out, SOURCE, metrics, params)
+
+
+def compared(
+    gguf: Path, chats: Chats, answer_rows: int, answers: Sequence[llamacpp.Answer], build: Build
+) -> dict[str, Any]:
+    """Return what the tokenizer that was trained with says of the GGUF (see `tasks.quantize.child`)."""
+    job = FidelityJob(
+        gguf=gguf,
+        tokenizer=chats.tokenizer,
+        held_out=chats.held_out,
+        answer_rows=answer_rows,
+        prompt_tokens=[answer.prompt_tokens for answer in answers],
+    )
+    offline = without_secrets(hub=False)
+    return run_child(CHILD, job, build.path / "fidelity.log", environment=offline, forked=True)
 
 
 def require_space_to_convert(

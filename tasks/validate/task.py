@@ -1,11 +1,11 @@
 """validate: the data gate. A bad dataset stops here, before anything costly starts."""
 
+from pathlib import Path
+
 from prefect import get_run_logger
 
 from expectations.data.messages import Rules
-from retune.chat import chatml_tokenizer
-from retune.control_texts import control_tokens
-from retune.loaders import admit
+from retune.child import run_child
 from retune.recipe import Recipe
 from retune.records import Pins, Rows, Screened
 from retune.sources import resolved, unchanged
@@ -14,6 +14,9 @@ from tasks.stage import stage
 from tasks.validate.prompts import evaluation_prompts
 from tasks.validate.screening import QUARANTINE, SCORES, counts, settle
 from tasks.validate.screening import screen as screen_rows
+from tasks.validate.tokens_child import TokensJob
+
+TOKENS = Path(__file__).with_name("tokens_child.py")
 
 
 @stage(name="screen")
@@ -21,7 +24,7 @@ def screen(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Screened:
     """Look at every row by itself and against the others; no score is asked for yet."""
     with building(step) as build:
         prompts = evaluation_prompts(recipe, pins.benchmarks)
-        table = screen_rows(rows.path, _rules(recipe, pins, prompts), build.path)
+        table = screen_rows(rows.path, _rules(recipe, pins, build.path, prompts), build.path)
         return build.finish(Screened, metrics=counts(table), files=(QUARANTINE,))
 
 
@@ -33,7 +36,7 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
     logger = get_run_logger()
     with building(step) as build:
         table = pl.read_parquet(screened.features)
-        rules = _rules(resolved(recipe, pins), pins)
+        rules = _rules(resolved(recipe, pins), pins, build.path)
         settled = settle(rows.path, table, rules, build.path, logger.info)
         metrics = counts(settled.table)
         if settled.agreement is not None:
@@ -46,9 +49,10 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
         return build.finish(Rows, metrics=metrics, params=params, files=(QUARANTINE, SCORES))
 
 
-def _rules(recipe: Recipe, pins: Pins, prompts: tuple[str, ...] = ()) -> Rules:
-    model, commit = recipe.model, pins.commit(pins.model)
+def _rules(recipe: Recipe, pins: Pins, folder: Path, prompts: tuple[str, ...] = ()) -> Rules:
+    model, revision = recipe.model, pins.commit(pins.model)
+    job = TokensJob(model=model, revision=revision)
     with unchanged(model.base, pins.model, "model.base"):
-        admit(model, commit)
-        tokenizer = chatml_tokenizer(model.base, commit, model.chat_tokens)
-    return Rules(recipe.validation, control_tokens(tokenizer), prompts)
+        hub = revision is not None
+        found = run_child(TOKENS, job, folder / "tokenizer.log", hub=hub, forked=True)
+    return Rules(recipe.validation, tuple(found["control_tokens"]), prompts)

@@ -1,0 +1,50 @@
+"""A child process of conform: what a base's tokenizer, template and architecture let us know."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from retune.chat import chatml_tokenizer
+from retune.child import main
+from retune.loaders import admit
+from retune.outline import outline
+from retune.recipe import Model
+from tasks.conform.checks import mergeable, reads_as_its_file, tokenizer_checks
+from tasks.conform.parity import save_tiny
+
+
+class BaseJob(BaseModel):
+    """`train_on` is the recipe's (see `retune.labels.labels_of`); `tiny` is where a tiny model with
+    the base's architecture and tokenizer goes, None if there will be no GGUF."""
+
+    model: Model
+    revision: str | None
+    train_on: str
+    tiny: Path | None
+
+
+def examine(job: BaseJob) -> dict[str, Any]:
+    """Return the tokenizer's class, the checks and the architecture.
+
+    Raises ChatFormatError for a base that cannot be brought into ChatML at all.
+    """
+    model, revision = job.model, job.revision
+    admit(model, revision)
+    tokenizer = chatml_tokenizer(model.base, revision, model.chat_tokens)
+    checks = [
+        reads_as_its_file(model.base, revision),
+        *tokenizer_checks(tokenizer, model.chat_tokens, job.train_on),
+    ]
+    if job.tiny:
+        checks.append(mergeable(model.base, revision))
+        save_tiny(model, revision, tokenizer, job.tiny)
+    return {
+        "tokenizer": type(tokenizer).__name__,
+        "checks": [check.model_dump() for check in checks],
+        "architecture": outline(model.base, revision).model_dump(),
+    }
+
+
+if __name__ == "__main__":
+    main(BaseJob, examine)
