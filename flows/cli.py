@@ -79,25 +79,40 @@ def options(
 @app.command()
 def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (typer's form)
     """Run the whole line on one recipe, in this process."""
-    from flows import local
+    from flows import local, temporary_server
     from flows.recipes import load
 
     parameters = dict(load(recipe, settings))
     local.configure()
-
-    from rich import print as show
-
-    from flows.retrain import retrain
-
-    local.quieten()
+    server = None
     if not local.api_address():
         print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
+        server = temporary_server.start()
+    from flows.retrain import retrain
+
+    _import_libraries()
+    if server:
+        server.use()
+    local.quieten()
     summary = retrain(**parameters)
+    from rich import print as show
+
     show(summary.rich())
     print(f"\nEverything is in MLflow as run {summary.run_id}.")
     print(
         f"Look further: `make ui` opens Prefect and MLflow; the files lie below {home() / 'work'}."
     )
+
+
+def _import_libraries() -> None:
+    """Import what every run needs, in seconds that a server needs as well to come up."""
+    import great_expectations  # noqa: F401
+    import mlflow
+
+    from retune.tracking import tracking_uri
+
+    if tracking_uri().startswith("sqlite:"):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 @app.command()

@@ -12,8 +12,8 @@ from retune.escaping import terminal
 from retune.workspace import home, keep_private, make_home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
-# Of Prefect's own life; the second comes at the end of a run on a busy machine, the last at its start.
-NO_NEWS = ("temporary server", "Still processing items", "unning hook 'sign'", "Hook 'sign'")
+# Of Prefect's own life; the first comes at the end of a run on a busy machine, the others at its start.
+NO_NEWS = ("Still processing items", "unning hook 'sign'", "Hook 'sign'")
 
 
 def configure() -> None:
@@ -21,7 +21,7 @@ def configure() -> None:
 
     Whoever has named a server of their own, by PREFECT_API_URL, a profile or a prefect.toml, keeps
     it, and it learns nothing of this home's sign-in. Else, while `retune ui` runs, its server is
-    used, so that a run shows there live; else Prefect starts a temporary one on the same database.
+    used, so that a run shows there live; else a run starts a temporary one on the same database.
     What is written from here on, by children too, is for the user's eyes alone.
     """
     keep_private()
@@ -31,7 +31,7 @@ def configure() -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "GX_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
     }

@@ -12,31 +12,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 
 import psutil
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from flows import local
 from flows.recipes import deployments_file
-from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, status, ui_file
-from retune.errors import RetuneError
-from retune.processes import listens, name_of, running, this_process
+from flows.servers import ServerError, end, logs, require_ours, server
+from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, ui_file
+from retune.processes import name_of, running, this_process
 from retune.tracking import tracking_uri
 from retune.workspace import digest, home, write_whole
 
 WORK_POOL = "retune"
-START = 180  # seconds that a server has to come up, on a loaded machine
-GRACE = 15  # seconds that a server has to end by itself
 REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
-
-
-class ServerError(RetuneError):
-    """A server that cannot be started, or is not ours."""
 
 
 def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
@@ -65,7 +56,9 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
     }
     local.reread()
     with ExitStack() as stack:
-        start = lambda *command, **options: stack.enter_context(_process(*command, **options))  # noqa: E731
+        start = lambda name, program, *arguments, **options: stack.enter_context(  # noqa: E731
+            server(name, _program(program), *arguments, **options)
+        )
         prefect = start(
             "prefect-server",
             *("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)),
@@ -76,7 +69,7 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
             *("--app-name", "retune-sign-in" if needs_sign_in else "retune"),
             env=_mlflow_sign_in() if needs_sign_in else {},
         )
-        _require_ours("prefect-server", prefect, prefect_port, "/api/health", "/api/admin/version")
+        require_ours("prefect-server", prefect, prefect_port, "/api/health", "/api/admin/version")
         _note(prefect_port, prefect, mlflow)
         stack.callback(ui_file().unlink, missing_ok=True)
         _close_dead_runs()
@@ -89,11 +82,11 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         stack.callback(_end_runs, worker.pid)
         _note(prefect_port, prefect, mlflow, worker)
         private = "/api/2.0/mlflow/experiments/search?max_results=1" if needs_sign_in else ""
-        _require_ours("mlflow-server", mlflow, mlflow_port, "/health", private)
+        require_ours("mlflow-server", mlflow, mlflow_port, "/health", private)
         _print_addresses(prefect_ui, mlflow_ui, needs_sign_in)
         while all(process.poll() is None for process in (prefect, mlflow, worker)):
             time.sleep(1)
-        raise ServerError(f"a server ended by itself; its log is in {_logs()}")
+        raise ServerError(f"a server ended by itself; its log is in {logs()}")
 
 
 def _interrupted(_signal: int, _frame: object) -> None:
@@ -132,7 +125,7 @@ def _end_leftovers() -> None:
     interrupted = False
     for process in filter(None, reversed(children)):
         interrupted |= _end_runs(process.pid, "Ctrl-C ends it at once, and this start")
-        interrupted |= _end(process)
+        interrupted |= end(process)
     ui_file().unlink(missing_ok=True)
     if interrupted:
         raise SystemExit(0)
@@ -180,46 +173,6 @@ def _holder(port: int) -> str:
                     f", process {connection.pid} ({psutil.Process(connection.pid).name()}) has it"
                 )
     return ""
-
-
-def _require_ours(
-    name: str, process: "subprocess.Popen[bytes]", port: int, health: str, private: str = ""
-) -> None:
-    """Wait until `process` listens on the port and answers; `private` is what only we may read.
-
-    Raises ServerError if it ends, takes too long, or does not keep others out.
-    """
-    address, server = f"http://127.0.0.1:{port}", psutil.Process(process.pid)
-
-    def is_up() -> bool | None:
-        """Tell whether it answers; None if it has ended."""
-        if process.poll() is not None:
-            return None
-        # Who listens is asked first: the sign-in goes to no other process.
-        return listens(server, port) and status(address + health) == 200
-
-    retrying = Retrying(
-        retry=retry_if_result(lambda up: up is False),
-        stop=stop_after_delay(START),
-        wait=wait_fixed(1),
-        retry_error_callback=lambda _: None,
-    )
-    if not retrying(is_up):
-        log = _logs() / f"{name}.log"
-        raise ServerError(
-            f"{name} did not come up at {address}; was the port taken meanwhile? "
-            f"Its log, {log}, ends:\n" + "\n".join(log.read_text().splitlines()[-5:])
-        )
-    if private:
-        statuses = tuple(
-            status(address + private, credentials, patience=60) for credentials in (None, sign_in())
-        )
-        if statuses != (401, 200):
-            raise ServerError(
-                f"{name} at {address} answers HTTP {statuses[0]} without and {statuses[1]} with this "
-                f"home's sign-in, where 401 and 200 are right: look for other settings of it (PREFECT_* "
-                f"and MLFLOW_* variables, .env, prefect.toml)"
-            )
 
 
 # MLflow.
@@ -279,51 +232,8 @@ def _close_dead_runs() -> None:
         print(f"Closed a run whose process is gone: {closed}")
 
 
-def _logs() -> Path:
-    return home() / "logs"
-
-
 def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
-
-
-@contextmanager
-def _process(
-    name: str, program: str, *arguments: str, env: Mapping[str, str] = MappingProxyType({})
-) -> Iterator["subprocess.Popen[bytes]"]:
-    _logs().mkdir(exist_ok=True)
-    with (_logs() / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(
-            [_program(program), *arguments],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | env,
-            # Ctrl-C reaches whatever is in the terminal's foreground, all at once; this way the
-            # order stays ours.
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            with suppress(psutil.NoSuchProcess):
-                _end(psutil.Process(process.pid))
-            process.wait()
-
-
-def _end(process: psutil.Process) -> bool:
-    """End a process that leads its group, politely first; an interrupt does not wait.
-
-    Returns whether there was one.
-    """
-    with suppress(psutil.NoSuchProcess):
-        process.terminate()
-    try:
-        process.wait(GRACE)
-    except (psutil.TimeoutExpired, SystemExit) as error:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return isinstance(error, SystemExit)
-    return False
 
 
 def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> bool:

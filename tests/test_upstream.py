@@ -637,9 +637,11 @@ class TestPrefect:
              "server.concurrency.lease_storage"),
             ("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "http://a", "server.api.cors_allowed_origins"),
             ("PREFECT_SERVER_CSRF_PROTECTION_ENABLED", "true", "server.api.csrf_protection_enabled"),
-            ("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "77",
-             "server.ephemeral.startup_timeout_seconds"),
+            ("PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION", "false",
+             "server.memoize_block_auto_registration"),
+            ("PREFECT_SERVER_REGISTER_BLOCKS_ON_START", "false", "server.register_blocks_on_start"),
             ("PREFECT_SERVER_UI_API_URL", "http://a/api", "server.ui.api_url"),
+            ("PREFECT_SERVER_UI_ENABLED", "false", "server.ui.enabled"),
             ("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false",
              "server.ui.show_promotional_content"),
             ("PREFECT_UI_URL", "http://a", "ui_url"),
@@ -663,7 +665,24 @@ class TestPrefect:
         is_open = read() == value.lower() and (before != value.lower() or value == "true")
         what = f"{name}, read as settings.{path} (was {before}, is {read()})"
         ours = "flows/local.py" if "_UI_" not in name or "PROMO" in name else "flows/ui.py"
+        if "BLOCK" in name or name.endswith("UI_ENABLED"):
+            ours = "flows/temporary_server.py"
         door(ours, "prefect", is_open, what)
+
+    @pytest.mark.parametrize("name", ["PREFECT__SERVER_EPHEMERAL", "PREFECT__SERVER_FINAL"])
+    def test_its_own_temporary_server_is_started_by(self, name):
+        is_open = says("prefect", f'"{name}"', ["server/api/server.py"])
+        door("flows/temporary_server.py", "prefect", is_open, name)
+
+    def test_its_server_is_an_app(self):
+        is_open = says("prefect", "def create_app(", ["server/api/server.py"])
+        door("flows/prefect_app.py", "prefect", is_open, "prefect.server.api.server:create_app")
+
+    def test_what_it_has_to_send_it_sends_before_atexit(self):
+        is_open = says(
+            "prefect", "threading._register_atexit", ["_internal/concurrency/services.py"]
+        )
+        door("flows/temporary_server.py", "prefect", is_open, "sending before `atexit`")
 
     def test_leases_may_lie_in_files(self):
         from flows.local import LEASES
@@ -675,7 +694,6 @@ class TestPrefect:
     @pytest.mark.parametrize(
         ("words", "files"),
         [
-            ("temporary server", ["server/api/server.py"]),
             ("Still processing items", ["_internal/concurrency/services.py"]),
             ("unning hook", ["flow_engine.py"]),
             ("Finished in state", ["flow_engine.py", "task_engine.py"]),

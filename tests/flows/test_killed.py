@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.flows.test_line import RETUNE, Project
@@ -41,15 +40,8 @@ def kill_when(project: Project, reached: Callable[[], bool]) -> None:
         assert process.poll() is None, f"it ended before it was killed: {output.read_text()}"
         assert time.monotonic() < until, "the run never came to where it is killed"
         time.sleep(0.02)
-    servers = [
-        one  # what can no longer be asked, because it ends just now, has None
-        for one in psutil.process_iter(["ppid", "cmdline"])
-        if one.info["ppid"] == process.pid and "uvicorn" in (one.info["cmdline"] or ())
-    ]
     process.kill()
     process.wait()
-    for server in servers:  # Prefect's temporary one does not see that nobody is left
-        server.kill()
 
 
 @pytest.mark.proof

@@ -249,7 +249,7 @@ def test_ctrl_c_while_the_leftovers_end_is_obeyed(tmp_path):
     start = textwrap.dedent("""
         import signal, sys
         from flows import ui
-        ui._end = lambda process: False  # the worker is the test
+        ui.end = lambda process: False  # the worker is the test
         signal.signal(signal.SIGINT, ui._interrupted)
         ui._end_leftovers()
         print("goes on")
