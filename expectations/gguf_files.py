@@ -40,7 +40,11 @@ def quant(gguf: Gguf, source: Gguf, recipe: Recipe) -> Judgement:
         )
     ]
     if not gguf.failure:
-        verdicts += [_limit_verdict(name, gguf, source, recipe) for name in LIMITS]
+        verdicts += [
+            _limit_verdict(name, gguf, source, recipe)
+            for name in LIMITS
+            if name != "exact_match" or name in source.metrics  # free text has none
+        ]
     return Judgement(f"{QUANTIZE} {gguf.method}", gguf.file, verdicts)
 
 

@@ -21,6 +21,7 @@ from tasks.format import key as formatting
 from tasks.merge import key as merging
 from tasks.publish import key as publishing
 from tasks.quantize import key as quantizing
+from tasks.rehearse import key as rehearsing
 from tasks.train import key as training
 from tasks.validate import key as validating
 
@@ -34,6 +35,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     conform: Step
+    rehearse: Step | None  # unless the base brings code
     fetch: Step
     screen: Step
     validation: Step
@@ -52,7 +54,8 @@ class Plan(BaseModel):
         data = [self.fetch, self.screen, self.validation, self.formatting]
         model = [self.parity, self.train, self.evaluate, self.merge]
         files = [self.convert, self.calibrate, *self.quantize, self.publish]
-        return [step for step in (self.conform, *data, *model, *files) if step]
+        base = [self.conform, self.rehearse]
+        return [step for step in (*base, *data, *model, *files) if step]
 
     def digest(self, recipe: Recipe) -> str:
         """Return what identifies a run of `recipe` with all its settings by this plan."""
@@ -85,6 +88,9 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     parts = [evaluate, *([merge, *quants] if merge else [train])]
     return Plan(
         conform=conform,
+        rehearse=None
+        if recipe.model.trust_remote_code
+        else _step("rehearse", rehearsing.key(recipe, conform)),
         fetch=fetch,
         screen=screen,
         validation=validation,

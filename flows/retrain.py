@@ -12,7 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import unmapped
 
 from expectations import conform as conforming
-from expectations import formatting, gguf_files, merging, publication, regression
+from expectations import formatting, gguf_files, merging, publication, regression, rehearsal
 from expectations import parity as reading
 from expectations import training as training_course
 from expectations.data import judgement as data
@@ -50,6 +50,7 @@ from tasks.merge.task import merge
 from tasks.publish.task import check_access, check_terms, publish
 from tasks.quantize.fan_out import fan_out
 from tasks.quantize.task import calibrate, convert, quantize
+from tasks.rehearse.task import rehearse
 from tasks.train.task import train
 from tasks.validate.task import screen, validate
 
@@ -108,6 +109,10 @@ def run_line(recipe: Recipe) -> Summary:
         provenance(recipe, pins, plan).log(run)
         conformance = run.log(conform(recipe, pins, plan.conform))
         judge(conformance, conforming.judgement(conformance, recipe))
+        rehearsed = None
+        if plan.rehearse:
+            rehearsed = run.log(rehearse(conformance, recipe, pins, plan.rehearse))
+            judge(rehearsed, rehearsal.judgement(rehearsed, recipe))
         rows = run.log(fetch(recipe, pins, plan.fetch))
         screened = run.log(screen(rows, recipe, pins, plan.screen))
         judge(screened, data.screening(screened, recipe))
@@ -150,7 +155,8 @@ def run_line(recipe: Recipe) -> Summary:
             judge(published, publication.judgement(published))
             run.register(recipe.name, published.model, published.params)
 
-        trained = (conformance, rows, screened, sound, chats, parity, adapter, scores)
+        read = (conformance, rehearsed, rows, screened, sound, chats, parity)
+        trained = (*read, adapter, scores)
         files = (merged, source, imatrix, *quants)
         outputs: list[Output] = [output for output in (*trained, *files) if output]
         summary = summarise(recipe, run, outputs, reasons, published)

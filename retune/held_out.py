@@ -3,11 +3,18 @@
 Base model, tuned model and every quant are asked the same questions, chosen here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from retune.chat import END, START
 from retune.recipe import Quantization
+
+# Longer answers are not the same twice, however right: of these an exact match says nothing, unless
+# a model gets some.
+VERIFIABLE_CHARACTERS = 80
+SOME_MATCHES = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,15 @@ class Question:
     def matches(self, answer: str) -> bool:
         """Tell whether `answer` equals the expected text, or that as the template writes it."""
         return equal(answer, self.expected) or equal(answer, self.rendered or self.expected)
+
+
+def verifiable(questions: Sequence[Question], right: float) -> bool:
+    """Tell whether an exact match says something of answers of which the share `right` (0 to 1) is.
+
+    Free text is not the same twice, however good: of it only a model that gets some is measured.
+    """
+    length = median(len(question.expected) for question in questions)
+    return length <= VERIFIABLE_CHARACTERS or right >= SOME_MATCHES
 
 
 def equal(answer: str, expected: str) -> bool:

@@ -58,12 +58,18 @@ class Check(BaseModel):
 
 
 class Conformance(Output):
-    """conform: `report.json`, what was checked of tokenizer, chat template and their GGUF, and
-    `tiny.gguf`, a random model with the tokenizer, if there will be GGUF files."""
+    """conform: `report.json`, what was checked of tokenizer, chat template and their GGUF,
+    `tiny.gguf`, a random model with the tokenizer, if there will be GGUF files, and unless the base
+    brings code `twin/`: a tiny base of its architecture (`base/`), the `tokenizer/` that is trained
+    with, and `rows.parquet`."""
 
     @property
     def gguf(self) -> Path:
         return self.folder / "tiny.gguf"
+
+    @property
+    def twin(self) -> Path:
+        return self.folder / "twin"
 
     def report(self) -> "Checked":
         return Checked.model_validate_json((self.folder / "report.json").read_text())
@@ -123,6 +129,14 @@ class Chats(Output):
 class TokenParity(Output):
     """parity: how many rows llama.cpp reads otherwise than training does, and `differing.json`,
     some of them, masked."""
+
+
+class Rehearsal(Output):
+    """rehearse: the `parts` of the line that the base's tiny twin came to, and why it came no further,
+    "" if it came to the end."""
+
+    parts: tuple[str, ...]
+    failure: str = ""
 
 
 class Adapter(Output):

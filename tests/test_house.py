@@ -41,9 +41,10 @@ def test_imports_point_one_way(path):
         assert not any(name.partition(".")[0] == "prefect" for name in imports(path))
     if folder == "tasks":
         stage = path.relative_to(ROOT).with_suffix("").parts[1]
+        entered = {"train", "merge"} if stage == "rehearse" else set()
         others = {name.split(".")[1] for name in ours if name.startswith("tasks.")} - {
-            stage,
-            "stage",
+            *(stage, "stage"),
+            *entered,
         }
         assert not others, f"stage {stage} imports other stages: {others}"
         if path.name not in ("task.py", "stage.py"):
@@ -63,7 +64,7 @@ def test_every_stage_takes_recipe_pins_and_step():
         if isinstance(node, ast.FunctionDef)
         and any(ast.unparse(one).startswith("stage(") for one in node.decorator_list)
     ]
-    assert len(stages) == 13
+    assert len(stages) == 14
     for stage in stages:
         names = [argument.arg for argument in stage.args.args]
         assert names[-3:] == ["recipe", "pins", "step"], stage.name

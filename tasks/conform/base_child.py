@@ -11,17 +11,19 @@ from retune.loaders import admit
 from retune.outline import outline
 from retune.recipe import Model
 from tasks.conform.checks import mergeable, reads_as_its_file, tokenizer_checks
-from tasks.conform.parity import save_tiny
+from tasks.conform.parity import save_tiny, save_twin
 
 
 class BaseJob(BaseModel):
     """`train_on` is the recipe's (see `retune.labels.labels_of`); `tiny` is where a tiny model with
-    the base's architecture and tokenizer goes, None if there will be no GGUF."""
+    the base's architecture and the tokenizer that is trained with goes, None if there will be no GGUF.
+    `twin` is the folder for what a rehearsal takes, None for a base that brings code."""
 
     model: Model
     revision: str | None
     train_on: str
     tiny: Path | None
+    twin: Path | None
 
 
 def examine(job: BaseJob) -> dict[str, Any]:
@@ -39,6 +41,8 @@ def examine(job: BaseJob) -> dict[str, Any]:
     if job.tiny:
         checks.append(mergeable(model.base, revision))
         save_tiny(model, revision, tokenizer, job.tiny)
+    if job.twin:
+        save_twin(model, revision, tokenizer, job.twin)
     return {
         "tokenizer": type(tokenizer).__name__,
         "checks": [check.model_dump() for check in checks],

@@ -37,19 +37,21 @@ def examine(
     revision: str | None,
     gguf: Path | None,
     train_on: str = "all",
-    logs: Path | None = None,
+    folder: Path | None = None,
 ) -> ExaminationReport:
     """Check tokenizer and template of `model`, and with a path `gguf`, a tiny one made there of them.
 
-    The model is a stranger's: it is looked at by children, which keep their logs in the folder `logs`
-    if there is one. `train_on` is the recipe's (see `retune.labels.labels_of`).
+    The model is a stranger's: it is looked at by children. A `folder` keeps their logs, and in `twin/`
+    what a rehearsal takes, unless the base brings code. `train_on` is the recipe's (see
+    `retune.labels.labels_of`).
 
     Raises ChildRefused for a base that cannot be brought into ChatML at all.
     """
     with TemporaryDirectory(prefix="retune-conform-") as scratch:
         tiny = Path(scratch, "tiny") if gguf else None
-        job = BaseJob(model=model, revision=revision, train_on=train_on, tiny=tiny)
-        logs = logs or Path(scratch)
+        twin = folder / "twin" if folder and not model.trust_remote_code else None
+        job = BaseJob(model=model, revision=revision, train_on=train_on, tiny=tiny, twin=twin)
+        logs = folder or Path(scratch)
         found = run_child(OF_BASE, job, logs / "base.log", hub=revision is not None, forked=True)
         checks = [Check.model_validate(check) for check in found["checks"]]
         parity = None

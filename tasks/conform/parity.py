@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import re
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import encode
 from retune.control_texts import control_texts
-from retune.loaders import head_size, load_config, new_model, strip_code
+from retune.loaders import head_size, load_config, load_tokenizer, new_model, strip_code
 from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.checks import CHATS, rendered
@@ -68,6 +69,45 @@ def save_tiny(
 
     Of the base only `config.json` is read.
     """
+    config = _tiny_config(model, revision)
+    config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, len(tokenizer))
+    for kind in ("bos", "eos", "pad"):
+        setattr(config, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
+    _save(config, tokenizer, folder)
+
+
+def save_twin(
+    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase", folder: Path
+) -> None:
+    """Save what a rehearsal takes: `base/`, random weights of the base's architecture and all else as
+    the base has it, `tokenizer/`, as trained with, and `rows.parquet` with `input_ids`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from transformers.utils import cached_file
+
+    base = folder / "base"
+    _save(_tiny_config(model, revision), load_tokenizer(model.base, revision), base)
+    generation = cached_file(
+        model.base,
+        "generation_config.json",
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+    )
+    if generation:
+        shutil.copyfile(generation, base / "generation_config.json")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    strip_code(folder / "tokenizer")
+    texts = [text for text in (rendered(tokenizer, chat) for chat in CHATS.values()) if text]
+    pq.write_table(pa.table({"input_ids": encode(tokenizer, texts)}), folder / "rows.parquet")
+
+
+def _tiny_config(model: Model, revision: str | None) -> "PretrainedConfig":
+    config = load_config(model.base, revision)
+    shrink(config)
+    return config
+
+
+def _save(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     import torch
 
     # Loaded with the model's class; they have things to say that nobody here can act on.
@@ -75,14 +115,8 @@ def save_tiny(
         logging.getLogger(talkative).setLevel(logging.ERROR)
     from transformers.utils.logging import disable_progress_bar
 
-    config = load_config(model.base, revision)
-    shrink(config)
-    config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, len(tokenizer))
-    for kind in ("bos", "eos", "pad"):
-        setattr(config, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
     disable_progress_bar()
-    tiny = new_model(config, torch.bfloat16)
-    tiny.save_pretrained(folder)
+    new_model(config, torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     strip_code(folder)
 

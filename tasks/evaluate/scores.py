@@ -7,18 +7,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any, NamedTuple
 
-from retune.held_out import Question
+from retune.held_out import Question, verifiable
 from retune.workspace import digest
 
 SIDES = ("base", "tuned")
 FAMILIES = 20  # with the most rows, that have a loss of their own
-# Longer answers are not the same twice, however right: of these an exact match says nothing, unless
-# a model gets some.
-VERIFIABLE_CHARACTERS = 80
-SOME_MATCHES = 0.05
 REPEATED_WORDS, REPETITIONS = 6, 3  # a sequence of so many words, so often, is a loop
 LONGEST_NAME = 60  # characters of a family in a metric's name
 
@@ -75,8 +71,7 @@ def exact_match(
         side: [q.matches(answer) for q, answer in zip(questions, answers[side], strict=False)]
         for side in SIDES
     }
-    length = median(len(question.expected) for question in questions)
-    if length > VERIFIABLE_CHARACTERS and max(map(fmean, right.values())) < SOME_MATCHES:
+    if not verifiable(questions, max(map(fmean, right.values()))):
         return {}
     return {
         f"{name}/{side}": fmean(right[side][number] for number in numbers)

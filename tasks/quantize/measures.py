@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from retune import llamacpp
-from retune.held_out import Question
+from retune.held_out import Question, verifiable
 from retune.machine import cores
 from retune.recipe import Quantization, Recipe
+from retune.records import Gguf
 
 
 def threads(config: Quantization) -> int:
@@ -38,15 +39,20 @@ def answer(gguf: Path, questions: list[Question], recipe: Recipe) -> llamacpp.An
     return llamacpp.answers(gguf, prompts, max_tokens, threads(recipe.quantization))
 
 
-def summed_up(questions: list[Question], answered: llamacpp.Answered) -> dict[str, float]:
+def summed_up(
+    questions: list[Question], answered: llamacpp.Answered, source: Gguf | None = None
+) -> dict[str, float]:
     """Return exact match, the share (0 to 1) of answers that ended by themselves, and the speed.
 
+    Free text has no exact match; of a quant, it is measured if it was of its `source`.
     Tokens per second are of one answer on its own, by the threads that measuring was given, while
     other quantizations may run.
     """
     pairs = list(zip(questions, answered.answers, strict=True))
+    right = sum(q.matches(a.text) for q, a in pairs) / len(pairs)
+    applies = "exact_match" in source.metrics if source else verifiable(questions, right)
     return {
-        "exact_match": sum(q.matches(a.text) for q, a in pairs) / len(pairs),
+        **({"exact_match": right} if applies else {}),
         "stopped": sum(a.stopped for _, a in pairs) / len(pairs),
         "tokens_per_second": answered.tokens_per_second,
     }

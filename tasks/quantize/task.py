@@ -156,7 +156,8 @@ def measured_quant(
         raise
     except llamacpp.LlamaCppFailed as error:
         return {"bytes": gguf.stat().st_size}, [], f"it does not load: {error}"
-    return metrics | summed_up(questions, answered), by_row(questions, answered.answers), ""
+    metrics |= summed_up(questions, answered, source)
+    return metrics, by_row(questions, answered.answers), ""
 
 
 def finish(

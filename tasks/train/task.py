@@ -3,8 +3,10 @@
 import json
 import math
 import time
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prefect import get_run_logger
@@ -22,6 +24,7 @@ from tasks.stage import stage
 from tasks.train.job import Fit, TrainJob
 
 FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
+NOTHING: Mapping[str, str] = MappingProxyType({})
 LOG_LINES = 8  # in a run, besides the first and the last
 PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
 
@@ -63,8 +66,12 @@ def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Ada
         )
 
 
-def run_training(job: TrainJob, monitor: "Monitor") -> Event:
+def run_training(
+    job: TrainJob, monitor: Callable[[Event], None], environment: Mapping[str, str] = NOTHING
+) -> Event:
     """Run the backend's child on `job`, with `monitor` following; return its result event.
+
+    `environment` is added to what the child sees.
 
     A child whose GPU ran out of memory names a smaller fit; training goes on with that.
     """
@@ -72,7 +79,7 @@ def run_training(job: TrainJob, monitor: "Monitor") -> Event:
     # version generated must not serve the next.
     compiled = cache_dir() / f"unsloth-{version('unsloth')}-torch-{version('torch')}"
     compiled.mkdir(parents=True, exist_ok=True)
-    environment = {"UNSLOTH_COMPILE_LOCATION": str(compiled)}
+    variables = {"UNSLOTH_COMPILE_LOCATION": str(compiled), **environment}
     child = Path(__file__).with_name(f"{job.config.backend}_child.py")
     log = job.folder / "train.log"
     while True:
@@ -80,7 +87,7 @@ def run_training(job: TrainJob, monitor: "Monitor") -> Event:
         # Unsloth patches the libraries as they are imported, so it imports them itself.
         forked = job.config.backend != "unsloth"
         result = run_child(
-            child, job, log, monitor, environment, grace=FINISHING, hub=hub, forked=forked
+            child, job, log, monitor, variables, grace=FINISHING, hub=hub, forked=forked
         )
         if "retry" not in result:
             return result

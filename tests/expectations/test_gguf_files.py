@@ -53,6 +53,17 @@ def quant_failures(metrics: dict[str, float], method: str = "q4_k_m", **quantiza
     return judged.failed
 
 
+def test_free_text_has_no_exact_match_to_lose():
+    source, quant = (
+        record({name: value for name, value in GOOD.items() if name != "exact_match"}, method)
+        for method in ("bf16", "q4_k_m")
+    )
+    judged = judge.quant(quant, source, recipe())
+    assert not judged.failed
+    assert "exact_match" not in {verdict.name for verdict in judged.verdicts}
+    assert "stopped" in {verdict.name for verdict in judged.verdicts}
+
+
 @pytest.mark.parametrize(
     ("measure", "value", "seen", "setting"),
     [

@@ -21,6 +21,7 @@ from tests.tasks.conftest import make_base
 RETUNE = Path(sys.executable).with_name("retune")
 STAGES = [
     "conform",
+    "rehearse",
     "fetch",
     "screen",
     "validate",

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PINS = Pins(dataset="sha256:d", model="sha256:m")
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 STAGES = (
-    *("conform", "fetch", "screen", "validate", "format", "parity", "train", "evaluate", "merge"),
-    *("convert", "calibrate", "quantize", "publish"),
+    *("conform", "rehearse", "fetch", "screen", "validate", "format", "parity", "train"),
+    *("evaluate", "merge", "convert", "calibrate", "quantize", "publish"),
 )
 
 

@@ -12,13 +12,14 @@ import pytest
 from expectations import gguf_files as judge
 from expectations.verdicts import Judgement, Rejected, Verdict, require
 from retune import llamacpp
-from retune.held_out import measured_rows
+from retune.held_out import Question, measured_rows
 from retune.machine import MachineUnfit
 from retune.recipe import Recipe, RecipeError
 from retune.records import Chats, Gguf, Merged, Pins, Scores
 from retune.workspace import NoSpaceLeft, Step, size
 from tasks.quantize import fan_out
 from tasks.quantize import task as stage
+from tasks.quantize.measures import summed_up
 from tests.tasks.conftest import make_base, write_chats
 
 try:
@@ -384,3 +385,21 @@ def test_a_method_that_needs_an_imatrix_is_refused_without_one():
         recipe_of(methods=["iq2_xs", "q8_0"], imatrix="never")
     assert recipe_of(methods=["iq2_xs"]).quantization.calibrates
     assert not recipe_of(methods=["q8_0"]).quantization.calibrates
+
+
+@pytest.mark.parametrize(
+    ("length", "right", "applies"), [(10, 0, True), (400, 0, False), (400, 2, True), (80, 0, True)]
+)
+def test_free_text_has_no_exact_match(length, right, applies):
+    """As evaluate has it; and a quant is measured by what its source was measured by."""
+    questions = [Question(row, "s", [], f"{row}{'x' * (length - 1)}") for row in range(8)]
+    said = [question.expected if question.row < right else "?" for question in questions]
+    answered = llamacpp.Answered(
+        [llamacpp.Answer(text, "stop", tokens=1, prompt_tokens=1) for text in said], 1.0
+    )
+    metrics = summed_up(questions, answered)
+    assert metrics.get("exact_match") == (right / 8 if applies else None)
+    assert metrics["stopped"] == 1
+    for of_source in ({}, {"exact_match": 0.5}):
+        source = Gguf.model_construct(metrics=of_source)
+        assert ("exact_match" in summed_up(questions, answered, source)) == bool(of_source)

@@ -1,0 +1,21 @@
+"""What determines rehearse's output."""
+
+from typing import Any
+
+from retune.recipe import Recipe
+from retune.workspace import Step
+
+# What decides which tensors are trained, and how they become weights.
+TRAINED = {
+    *("method", "master_weights", "r", "alpha", "dropout", "target_modules"),
+    *("use_rslora", "use_dora", "loraplus_ratio"),
+}
+
+
+def key(recipe: Recipe, conformance: Step) -> dict[str, Any]:
+    """Return the settings and inputs of rehearse."""
+    return {
+        "conform": conformance.fingerprint,
+        "makes_gguf": recipe.makes_gguf,
+        **recipe.training.model_dump(include=TRAINED),
+    }

@@ -1,0 +1,145 @@
+"""rehearse: a tiny twin of the base goes the way of the base, before anything costs much.
+
+What only shows at the end of a training shows here: a layer whose adapter cannot be merged, weights
+whose names llama.cpp does not know, settings that cannot be saved. On the CPU, two steps, seconds.
+This room is the only one that enters others: it takes their own children through the line.
+"""
+
+import re
+from pathlib import Path
+
+from prefect import get_run_logger
+
+from retune import llamacpp
+from retune.architecture import AUTO, Names
+from retune.child import ChildFailed, ChildRefused, run_child
+from retune.errors import RetuneError
+from retune.recipe import Recipe, Training
+from retune.recipe.merging import FARTHEST_KL
+from retune.records import Conformance, Pins, Rehearsal
+from retune.workspace import Step, building, remove
+from tasks.merge.child import MergeJob
+from tasks.merge.comparison import Yardstick
+from tasks.merge.sources import Base
+from tasks.merge.task import CHILD as MERGING
+from tasks.merge.task import TRAINED
+from tasks.merge.trained_child import TrainedJob
+from tasks.stage import stage
+from tasks.train.job import TrainJob
+from tasks.train.task import run_training
+
+STEPS = 2
+TOKENS = 128  # of a row
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+# Of a training of STEPS steps; what the twin is to show does not depend on them.
+SMALL = {
+    **{"backend": "trl", "processes": 1, "shard": False, "optimizer": "adamw_torch"},
+    **{"max_steps": STEPS, "warmup_steps": 0, "batch_size": 1, "gradient_accumulation": 1},
+    **{"packing": False, "gradient_checkpointing": "off", "memory": "as_written"},
+    **{"train_on": "all", "checkpoint_steps": None, "learning_rate": 1e-4},
+    **{"price_per_hour": None, "max_gpu_hours": None, "max_cost": None},
+}
+
+
+class RehearsalFailed(RetuneError):
+    """The tiny model came out otherwise than it was trained."""
+
+
+@stage(name="rehearse")
+def rehearse(conformance: Conformance, recipe: Recipe, pins: Pins, step: Step) -> Rehearsal:
+    """Train, merge and convert the base's tiny twin, as far as the recipe will go."""
+    parts = ("train", "merge", "convert") if recipe.makes_gguf else ("train",)
+    with building(step) as build:
+        twin = Twin(conformance.twin, recipe, build.path)
+        reached, failure = [], ""
+        for part in parts:
+            reached.append(part)
+            if failure := reason(twin, part):
+                break
+        twin.remove()
+        get_run_logger().info("a tiny model of this architecture: %s", failure or "came to the end")
+        logs = sorted(path.name for path in build.path.glob("*.log"))
+        return build.finish(Rehearsal, parts=tuple(reached), failure=failure, files=tuple(logs))
+
+
+def reason(twin: "Twin", part: str) -> str:
+    """Do one part of the line; return why it failed, "" if it did not.
+
+    What was killed from outside says nothing of the base, and is raised.
+    """
+    try:
+        getattr(twin, part)()
+    except ChildFailed as error:
+        if error.signal:
+            raise
+        return str(error).splitlines()[0]
+    except llamacpp.LlamaCppStopped:
+        raise
+    except (ChildRefused, RehearsalFailed, llamacpp.ConversionFailed) as error:
+        return str(error).splitlines()[-1]
+    return ""
+
+
+def names_layers(names: Names) -> bool:
+    """Tell whether a name has the number of a layer in it, such as `layers.20.mlp`."""
+    return names != AUTO and any(re.search(r"\b\d+\b", name) for name in names)
+
+
+class Twin:
+    """A tiny model on its way, in the folder of the rehearsal."""
+
+    def __init__(self, source: Path, recipe: Recipe, folder: Path) -> None:
+        self._source, self._folder = source, folder
+        small = {"base": str(source / "base"), "revision": None, "load_in_4bit": False}
+        self._model = recipe.model.model_copy(update=small | {"max_length": TOKENS})
+        settings = recipe.training.model_dump() | SMALL
+        if names_layers(recipe.training.target_modules):  # which the twin may not have
+            settings["target_modules"] = "auto"
+        self._training = Training.model_validate(settings)
+        self._max_shard_gb = recipe.merging.max_shard_gb
+
+    def train(self) -> None:
+        """Write `adapter/`."""
+        job = TrainJob(
+            rows=self._source / "rows.parquet",
+            held_out=self._source / "rows.parquet",
+            tokenizer=self._source / "tokenizer",
+            model=self._model,
+            revision=None,
+            config=self._training,
+            folder=self._folder,
+        )
+        run_training(job, lambda event: None, NO_GPU)
+
+    def merge(self) -> None:
+        """Write `model/`, and compare it with what was trained."""
+        rows = self._source / "rows.parquet"
+        yardstick = Yardstick(held_out=rows, rows=STEPS, logits=self._folder / "logits")
+        adapter, log = self._folder / "adapter", self._folder / "merge.log"
+        trained = TrainedJob(model=self._model, revision=None, trained=adapter, yardstick=yardstick)
+        run_child(TRAINED, trained, log, env=NO_GPU, forked=True)
+        job = MergeJob(
+            trained=adapter,
+            tokenizer=self._source / "tokenizer",
+            model=self._model,
+            revision=None,
+            base=Base(name=self._model.base, revision=None, setting="model.base"),
+            max_shard_gb=self._max_shard_gb,
+            folder=self._folder / "model",
+            yardstick=yardstick,
+        )
+        far = run_child(MERGING, job, log, env=NO_GPU, forked=True)["metrics"]["kl_divergence"]
+        if not far <= FARTHEST_KL:
+            raise RehearsalFailed(
+                f"the merged model is not what was trained: KL divergence {far:.3g} nats per token"
+            )
+
+    def convert(self) -> None:
+        """Make a GGUF of `model/`."""
+        llamacpp.convert(self._folder / "model", self._folder / "rehearsed.gguf")
+
+    def remove(self) -> None:
+        """Remove all but the logs."""
+        for path in self._folder.iterdir():
+            if path.suffix != ".log":
+                remove(path)
