@@ -135,7 +135,9 @@ def reachable(stage: str) -> set[str]:
     room = ROOMS.get(stage, stage)
     finder = ModuleFinder(path=[str(ROOT)])
     finder.run_script(str(ROOT / "tasks" / room / "task.py"))
-    for script in (*ROOT.glob(f"tasks/{room}/*child*.py"), ROOT / "retune/templates/child.py"):
+    rooms = (room, "train", "merge") if room == "rehearse" else (room,)
+    scripts = [script for name in rooms for script in ROOT.glob(f"tasks/{name}/*child*.py")]
+    for script in (*scripts, ROOT / "retune/templates/child.py"):
         finder.load_file(str(script))
     return {name for name in finder.modules if name.partition(".")[0] in made_with.OURS}
 

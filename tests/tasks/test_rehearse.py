@@ -1,0 +1,111 @@
+"""What would only show at the end of a training shows on a tiny twin of the base."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from expectations import rehearsal as judge
+from expectations.verdicts import Rejected, require
+from retune import llamacpp
+from retune.recipe import Recipe
+from retune.records import Conformance, Pins, Rehearsal
+from retune.sources import pin
+from retune.workspace import Step
+from tasks.conform.task import conform
+from tasks.rehearse import task as stage
+from tests.tasks.conftest import make_base
+
+try:
+    llamacpp.locate()
+except llamacpp.LlamaCppNotFound as missing:
+    pytestmark = pytest.mark.skip(reason=str(missing))
+
+
+class Rehearsed:
+    """Rehearsals of one base, in a home folder of their own."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.conformance: Conformance | None = None
+
+    def recipe(self, **sections) -> Recipe:
+        model = {"base": str(self.base), "load_in_4bit": False}
+        values = {"name": "r", "model": model, "dataset": {"source": "d.jsonl"}}
+        return Recipe.parse(values | sections, "r")
+
+    def run(self, name: str, **sections) -> Rehearsal:
+        from prefect.logging import disable_run_logger
+
+        recipe = self.recipe(**sections)
+        pins = Pins(dataset="d", model=pin(str(self.base), None, "model", "model.base"))
+        with disable_run_logger():
+            if self.conformance is None:
+                self.conformance = conform.fn(recipe, pins, Step(stage="conform", key={}))
+            step = Step(stage="rehearse", key={"name": name})
+            return stage.rehearse.fn(self.conformance, recipe, pins, step)
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory):
+    base = tmp_path_factory.mktemp("base")
+    make_base(base)
+    invalid = {"do_sample": False, "temperature": 0.5, "num_beams": 1, "early_stopping": True}
+    (base / "generation_config.json").write_text(json.dumps(invalid))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETUNE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield Rehearsed(base)
+
+
+def test_a_sound_base_comes_to_the_end_and_leaves_its_logs(rehearsed):
+    output = rehearsed.run("lora")
+    assert (output.parts, output.failure) == (("train", "merge", "convert"), "")
+    left = {path.name for path in output.folder.iterdir()}
+    assert left == {"train.log", "merge.log", "output.json"}
+    judgement = judge.judgement(output, rehearsed.recipe())
+    assert [verdict.name for verdict in judgement.verdicts] == ["train", "merge", "convert"]
+    require(judgement)
+
+
+def test_what_only_saving_shows_is_shown(rehearsed):
+    """Settings of the base that its own library writes for nobody: training would end with them."""
+    output = rehearsed.run("full", training={"method": "full"})
+    assert output.parts == ("train",)
+    assert "GenerationConfig" in output.failure
+    with pytest.raises(Rejected, match=r"tiny model .* trained and saved; seen: .*GenerationConfig"):
+        require(judge.judgement(output, rehearsed.recipe()))
+    lenient = rehearsed.recipe(gates={"severities": {"rehearse.train": "warning"}})
+    require(judge.judgement(output, lenient))
+
+
+def test_what_cannot_be_merged_is_shown(rehearsed, monkeypatch):
+    monkeypatch.setattr(stage, "FARTHEST_KL", -1.0)
+    output = rehearsed.run("merge")
+    assert output.parts == ("train", "merge")
+    assert "not what was trained: KL divergence" in output.failure
+
+
+def test_a_killed_child_says_nothing_of_the_base(rehearsed, monkeypatch):
+    from retune.child import ChildFailed
+
+    def kill(*arguments):
+        error = ChildFailed("killed")
+        error.signal = 9
+        raise error
+
+    monkeypatch.setattr(stage, "run_training", kill)
+    with pytest.raises(ChildFailed, match="killed"):
+        rehearsed.run("killed")
+
+
+@pytest.mark.parametrize(
+    ("names", "numbered"),
+    [
+        ("auto", False),
+        (("q_proj", "w1"), False),
+        (("layers.20.mlp.up_proj",), True),
+        (("20",), True),
+    ],
+)
+def test_a_layer_that_the_twin_lacks_is_not_asked_for(names, numbered):
+    assert stage.names_layers(names) is numbered
