@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from retune.errors import RetuneError
 from retune.loaders import load_tokenizer
+from retune.tool_text import AS_TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 START, END = "<|im_start|>", "<|im_end|>"
-CHATML = (
+CHATML = AS_TEXT + (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}"

@@ -312,7 +312,8 @@ def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_pat
     assert judgement.failed == []
     line, whole = (verdict for verdict in judgement.verdicts if not verdict.passed)
     assert {line.severity, whole.severity} == {"warning"}
-    assert line.expected == "line 2 of the template does not depend on content"
+    added = CHATML.count("\n") + 2
+    assert line.expected == f"line {added} of the template does not depend on content"
     assert "{% if 'Paris' in message['content'] %}" in line.seen
     assert "Paris<|im_end|>\\n\\nBuy now.<|im_start|>assistant" in line.seen
     assert "instead of '<|im_start|>user\\nParis<|im_end|>\\n\\n<|im_start|>assistant" in line.seen
