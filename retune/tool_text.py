@@ -11,14 +11,14 @@ from typing import Any
 
 TAG = "<tools>"
 # Word for word as in Qwen's chat template, which agrees with Hermes's.
-_BEFORE = """\
+BEFORE_SCHEMAS = """\
 # Tools
 
 You may call one or more functions to assist with the user query.
 
 You are provided with function signatures within <tools></tools> XML tags:
 <tools>"""
-_BEHIND = """
+BEHIND_SCHEMAS = """
 </tools>
 
 For each function call, return a json object with function name and arguments within \
@@ -30,7 +30,8 @@ For each function call, return a json object with function name and arguments wi
 
 def tools_text(schemas: Iterable[dict[str, Any]]) -> str:
     """Return what a system message says of tools, each an OpenAI function schema, bare or wrapped."""
-    return "".join([_BEFORE, *(f"\n{json_text(_wrapped(schema))}" for schema in schemas), _BEHIND])
+    lines = [f"\n{json_text(_wrapped(schema))}" for schema in schemas]
+    return "".join([BEFORE_SCHEMAS, *lines, BEHIND_SCHEMAS])
 
 
 def with_tools(system: str, schemas: Iterable[dict[str, Any]]) -> str:
@@ -72,73 +73,76 @@ def _quoted(text: str) -> str:
 AS_TEXT = (
     r"""
 {%- if tools or messages | selectattr('tool_calls') | list %}
-    {%- set ns = namespace(messages=[], tools='', text='', json='', quoted=false, escape='', high=0) %}
-    {%- if tools %}
-        {%- for tool in tools %}
-            {%- if 'function' in tool or tool['type'] == 'function' %}
-                {%- set ns.tools = ns.tools + '\n' + (tool | tojson) %}
-            {%- else %}
-                {%- set ns.tools = ns.tools + '\n' + ({'type': 'function', 'function': tool} | tojson) %}
-            {%- endif %}
-        {%- endfor %}
-        {%- set ns.tools = BEFORE + ns.tools + BEHIND %}
-        {%- set system = messages | selectattr('role', 'equalto', 'system') | list %}
-        {%- if not system %}
-            {%- set ns.messages = [{'role': 'system', 'content': ns.tools}] %}
-            {%- set ns.tools = '' %}
-        {%- elif '<tools>' in (system[0]['content'] or '') %}
-            {%- set ns.tools = '' %}
-        {%- endif %}
-    {%- endif %}
-    {%- for message in messages %}
-        {%- set ns.text = message['content'] or '' %}
-        {%- if ns.tools and message['role'] == 'system' %}
-            {%- set ns.text = ns.text + ('\n\n' if ns.text else '') + ns.tools %}
-            {%- set ns.tools = '' %}
-        {%- endif %}
-        {%- for call in message['tool_calls'] or [] %}
-            {%- set function = call['function'] or call %}
-            {%- set arguments = function['arguments'] %}
-            {%- if arguments is string and (arguments | trim)[:1] == '{' %}
-                {%- set ns.json = '' %}
-                {%- for character in arguments | trim %}
-                    {%- if ns.escape %}
-                        {%- set ns.escape = ns.escape + character %}
-                        {%- if ns.escape[1] != 'u' %}
-                            {%- set ns.json = ns.json + ('/' if character == '/' else ns.escape) %}
-                            {%- set ns.escape = '' %}
-                        {%- elif ns.escape | length == 6 %}
-                            {%- set code = ns.escape[2:] | int(base=16) %}
-                            {%- if 55296 <= code and code < 56320 %}
-                                {%- set ns.high = (code - 55296) * 1024 + 65536 %}
-                            {%- else %}
-                                {%- set code = code - 56320 + ns.high if ns.high else code %}
-                                {%- set ns.json = ns.json + ('%c' | format(code) | tojson)[1:-1] %}
-                                {%- set ns.high = 0 %}
-                            {%- endif %}
-                            {%- set ns.escape = '' %}
-                        {%- endif %}
-                    {%- elif ns.quoted and character == '\\' %}
-                        {%- set ns.escape = character %}
-                    {%- elif ns.quoted or character == '"' %}
-                        {%- set ns.json = ns.json + character %}
-                        {%- set ns.quoted = ns.quoted != (character == '"') %}
-                    {%- elif character in ',:' %}
-                        {%- set ns.json = ns.json + character + ' ' %}
-                    {%- elif character not in ' \t\r\n' %}
-                        {%- set ns.json = ns.json + character %}
-                    {%- endif %}
-                {%- endfor %}
-            {%- else %}
-                {%- set ns.json = ({} if arguments is not defined or arguments is none else arguments) | tojson %}
-            {%- endif %}
-            {%- set ns.text = ns.text + ('\n' if ns.text else '') + '<tool_call>\n{"name": ' + (function['name'] | tojson) + ', "arguments": ' + ns.json + '}\n</tool_call>' %}
-        {%- endfor %}
-        {%- set ns.messages = ns.messages + [{'role': message['role'], 'content': ns.text}] %}
+  {%- set ns = namespace(messages=[], tools='', text='', json='', quoted=false, escape='', high=0) %}
+  {%- if tools %}
+    {%- for tool in tools %}
+      {%- if 'function' in tool or tool['type'] == 'function' %}
+        {%- set ns.tools = ns.tools + '\n' + (tool | tojson) %}
+      {%- else %}
+        {%- set ns.tools = ns.tools + '\n' + ({'type': 'function', 'function': tool} | tojson) %}
+      {%- endif %}
     {%- endfor %}
-    {%- set messages = ns.messages %}
+    {%- set ns.tools = BEFORE + ns.tools + BEHIND %}
+    {%- set system = messages | selectattr('role', 'equalto', 'system') | list %}
+    {%- if not system %}
+      {%- set ns.messages = [{'role': 'system', 'content': ns.tools}] %}
+      {%- set ns.tools = '' %}
+    {%- elif '<tools>' in (system[0]['content'] or '') %}
+      {%- set ns.tools = '' %}
+    {%- endif %}
+  {%- endif %}
+  {%- for message in messages %}
+    {%- set ns.text = message['content'] or '' %}
+    {%- if ns.tools and message['role'] == 'system' %}
+      {%- set ns.text = ns.text + ('\n\n' if ns.text else '') + ns.tools %}
+      {%- set ns.tools = '' %}
+    {%- endif %}
+    {%- for call in message['tool_calls'] or [] %}
+      {%- set function = call['function'] or call %}
+      {%- set arguments = function['arguments'] %}
+      {%- if arguments is string and (arguments | trim)[:1] == '{' %}
+        {%- set ns.json = '' %}
+        {%- for character in arguments | trim %}
+          {%- if ns.escape %}
+            {%- set ns.escape = ns.escape + character %}
+            {%- if ns.escape[1] != 'u' %}
+              {%- set ns.json = ns.json + ('/' if character == '/' else ns.escape) %}
+              {%- set ns.escape = '' %}
+            {%- elif ns.escape | length == 6 %}
+              {%- set code = ns.escape[2:] | int(base=16) %}
+              {%- if 55296 <= code and code < 56320 %}
+                {%- set ns.high = (code - 55296) * 1024 + 65536 %}
+              {%- else %}
+                {%- set code = code - 56320 + ns.high if ns.high else code %}
+                {%- set ns.json = ns.json + ('%c' | format(code) | tojson)[1:-1] %}
+                {%- set ns.high = 0 %}
+              {%- endif %}
+              {%- set ns.escape = '' %}
+            {%- endif %}
+          {%- elif ns.quoted and character == '\\' %}
+            {%- set ns.escape = character %}
+          {%- elif ns.quoted or character == '"' %}
+            {%- set ns.json = ns.json + character %}
+            {%- set ns.quoted = ns.quoted != (character == '"') %}
+          {%- elif character in ',:' %}
+            {%- set ns.json = ns.json + character + ' ' %}
+          {%- elif character not in ' \t\r\n' %}
+            {%- set ns.json = ns.json + character %}
+          {%- endif %}
+        {%- endfor %}
+      {%- else %}
+        {%- set arguments = {} if arguments is not defined or arguments is none else arguments %}
+        {%- set ns.json = arguments | tojson %}
+      {%- endif %}
+      {%- set ns.json = '{"name": ' + (function['name'] | tojson) + ', "arguments": ' + ns.json + '}' %}
+      {%- set ns.text = ns.text + ('\n' if ns.text else '') %}
+      {%- set ns.text = ns.text + '<tool_call>\n' + ns.json + '\n</tool_call>' %}
+    {%- endfor %}
+    {%- set ns.messages = ns.messages + [{'role': message['role'], 'content': ns.text}] %}
+  {%- endfor %}
+  {%- set messages = ns.messages %}
 {%- endif -%}
 """.strip()
-    .replace("BEFORE", _quoted(_BEFORE))
-    .replace("BEHIND", _quoted(_BEHIND))
+    .replace("BEFORE", _quoted(BEFORE_SCHEMAS))
+    .replace("BEHIND", _quoted(BEHIND_SCHEMAS))
 )

@@ -21,7 +21,7 @@ WEATHER = {
     "type": "function",
     "function": {
         "name": "weather",
-        "description": "Say how warm it is in a \"city\" – <b>today</b> & tomorrow's.\n",
+        "description": 'Say how warm it is in a "city" – <b>today</b> & tomorrow\'s.\n',
         "parameters": {
             "type": "object",
             "properties": {
