@@ -64,7 +64,7 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _property(schema: dict[str, Any]) -> Struct:
-    """Return what Ollama knows of a parameter; what is empty goes, but for `items`, which may be anything."""
+    """Return what Ollama knows of a parameter; what is empty goes, but for `items`, of any type."""
     kept = (key for key in PROPERTY if schema.get(key) or (key == "items" and key in schema))
     return Struct({key: schema[key] for key in kept})
 
