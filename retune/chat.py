@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from retune.errors import RetuneError
 from retune.loaders import load_tokenizer
+from retune.tool_text import AS_TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 START, END = "<|im_start|>", "<|im_end|>"
-CHATML = (
+CHATML = AS_TEXT + (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}"
@@ -58,6 +59,7 @@ def chatml_tokenizer(
     tokenizer.add_special_tokens(
         {"eos_token": END, "extra_special_tokens": control}, replace_extra_special_tokens=False
     )
+    tokenizer = _with_plain_tags(tokenizer)
     tokenizer.chat_template = template or CHATML
     tokenizer.pad_token = _pad_token(tokenizer, former)
     return tokenizer
@@ -154,6 +156,26 @@ def _renamed_tokens(
         padding_side=tokenizer.padding_side,
         **special,
     )
+
+
+def _with_plain_tags(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """Return `tokenizer` with what messages hold by right as tokens that are no control tokens.
+
+    The ids stay. Of a control token in an answer llama.cpp, and whoever skips special tokens, writes
+    nothing: reasoning and calls would run into the text around them.
+    """
+    marked = CONTENT_TAGS.intersection(special_tokens(tokenizer))
+    if not marked or not tokenizer.is_fast:
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    for token in description["added_tokens"]:
+        token["special"] &= token["content"] not in CONTENT_TAGS
+    kept = [t for t in tokenizer.extra_special_tokens if str(t) not in CONTENT_TAGS]
+    tokenizer.add_special_tokens({"extra_special_tokens": kept}, replace_extra_special_tokens=True)
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(description))
+    return tokenizer
 
 
 def _renamed(node: Any, names: dict[str, str]) -> Any:

@@ -1,7 +1,8 @@
 """Ollama's Modelfile of a GGUF: the template trained with, in the language that Ollama speaks.
 
-Ollama has no Jinja. Its templates are Go's text/template over `.Messages`, each with `.Role` and
-`.Content` (https://docs.ollama.com/template), and it falls back on the bare prompt, or guesses.
+Ollama has no Jinja. Its templates are Go's text/template over `.Tools` and `.Messages`, each with
+`.Role`, `.Content` and `.ToolCalls` (https://docs.ollama.com/template), and it falls back on the bare
+prompt, or guesses.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from retune.chat import END, START
 from retune.templates import Refusal, outcomes, rendering
 from retune.templates.differences import ALWAYS, Deviation, differences, template_sites
+from retune.tool_text import BEFORE_SCHEMAS, BEHIND_SCHEMAS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +45,53 @@ TOOL_PROBE: Chat = [
     {"role": "assistant", "content": '<tool_call>\n{"name": "thermometer"}\n</tool_call>'},
     {"role": "tool", "content": '{"celsius": 21}'},
 ]
+# What `retune.tool_text` makes of schemas and calls, as far as Go can: its JSON has spaces between
+# arguments, and in a schema down to parameters that are lists or objects.
+SCHEMA_IN_GO = r"""
+{{ with .Function }}{"type": "function", "function": {"name": {{ json .Name }}
+{{- if .Description }}, "description": {{ json .Description }}{{ end }}
+{{- with .Parameters }}, "parameters": {{ "{" }}"type": {{ json .Type }}, "properties": {{ "{" }}
+{{- $comma := "" }}{{ range $key, $_ := .Properties }}{{ $comma }}{{ json $key }}: {{ $comma = ", " }}
+{{- if eq (json .Type) `"string"` `"integer"` `"number"` `"boolean"` }}{{ "{" }}"type": {{ json .Type }}
+{{- if .Description }}, "description": {{ json .Description }}{{ end }}
+{{- if .Enum }}, "enum": [
+{{- range $n, $_ := .Enum }}{{ if $n }}, {{ end }}{{ json . }}{{ end }}]{{ end }}}
+{{- else }}{{ json . }}{{ end }}{{ end }}}
+{{- if .Required }}, "required": [
+{{- range $n, $_ := .Required }}{{ if $n }}, {{ end }}{{ json . }}{{ end }}]{{ end }}}{{ end }}}}{{ end }}
+""".strip()
+# What Ollama knows a call by in an answer is the text behind `if .ToolCalls`, up to a brace; it looks
+# behind no other condition.
+CALLS_IN_GO = r"""
+{{ if and .Content (len .ToolCalls) }}
+{{ end }}{{ if .ToolCalls }}{{ range $n, $_ := .ToolCalls }}<tool_call>
+{{ with .Function }}{"name": {{ json .Name }}, "arguments": {{ "{" }}{{ $comma := "" }}
+{{- range $key, $_ := .Arguments }}{{ $comma }}{{ json $key }}: {{ json . }}{{ $comma = ", " }}{{ end }}}}
+</tool_call>{{ end }}{{ if gt (len (slice $m.ToolCalls $n)) 1 }}
+{{ end }}{{ end }}{{ end }}
+""".strip()
+TOOLS_IN_GO = (
+    f"{BEFORE_SCHEMAS}{{{{ range $.Tools }}}}\n{SCHEMA_IN_GO}{{{{ end }}}}{BEHIND_SCHEMAS}"
+)
+# Tools are told in the first system message, or before the conversation if it has none.
+NOTHING_TOLD_IN_GO = (
+    '{{ $system := false }}{{ range .Messages }}{{ if eq .Role "system" }}{{ $system = true }}{{ end }}'
+    "{{ end }}{{ $told := not .Tools }}"
+)
+TELLS_IN_GO = '{{ $tells := and (not $told) (or (eq .Role "system") (not $system)) }}'
+SYSTEM_IN_GO = (
+    '{{ if or $tells (eq .Role "system") }}{{ $said := "" }}{{ if eq .Role "system" }}'
+    "{{ $said = .Content }}{{ end }}"
+    + ("{{ $said }}{{ if $tells }}{{ if $said }}\n\n{{ end }}" + TOOLS_IN_GO).join(
+        (f"{START}system\n", f"{{{{ $told = true }}}}{{{{ end }}}}{END}\n")
+    )
+    + "{{ end }}"
+)
+COMMENT = """\
+# Tools and calls are written as in training, but for what Ollama makes of them before: parameters and
+# arguments are sorted by name, of a parameter type, description and enum are kept, lists and objects
+# in them have no spaces, and <, > and & in JSON become \\u003c, \\u003e and \\u0026.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,17 +105,23 @@ class _ChatML:
     default: str
     tool: tuple[str, str]
 
-    def in_go(self) -> str:
-        """Return the template for Ollama."""
-        turn = _around("{{ .Role }}")
-        body = "{{ .Content }}".join(turn)
+    def in_go(self, knows_tools: bool) -> str:
+        """Return the template for Ollama, of tools only what their results are if not `knows_tools`."""
+        is_first = '(eq $i 0) (ne .Role "system")'
+        before, behind = _around("{{ .Role }}")
+        body = f"{before}{{{{ .Content }}}}{CALLS_IN_GO if knows_tools else ''}{behind}"
         if self.tool != _around("tool"):
             tool = "{{ .Content }}".join(self.tool)
             body = f'{{{{ if eq .Role "tool" }}}}{tool}{{{{ else }}}}{body}{{{{ end }}}}'
+        if knows_tools:
+            body = f'{SYSTEM_IN_GO}{{{{ if ne .Role "system" }}}}{body}{{{{ end }}}}'
+            is_first += " (not $tells)"
         if self.default:
-            first = '{{ if and (eq $i 0) (ne .Role "system") }}'
-            body = f"{first}{self.default}{{{{ end }}}}{body}"
-        return f"{{{{ range $i, $_ := .Messages }}}}{body}{{{{ end }}}}{START}assistant\n"
+            body = f"{{{{ if and {is_first} }}}}{self.default}{{{{ end }}}}{body}"
+        if knows_tools:
+            body = f"{TELLS_IN_GO}{body}"
+        told = NOTHING_TOLD_IN_GO if knows_tools else ""
+        return f"{told}{{{{ range $i, $m := .Messages }}}}{body}{{{{ end }}}}{START}assistant\n"
 
     def prompt(self, chat: Chat) -> str:
         """Return what the template makes of `chat` in Ollama."""
@@ -94,7 +149,9 @@ def modelfile(gguf_name: str, tokenizer: "PreTrainedTokenizerBase") -> str | Non
             return None
         if not _writes_content_as_it_is(tokenizer):
             return None
-    return f'FROM ./{gguf_name}\nTEMPLATE """{chatml.in_go()}"""\nPARAMETER stop "{END}"\n'
+    template = f'TEMPLATE """{chatml.in_go(knows_tools)}"""'
+    comment = COMMENT if knows_tools else ""
+    return f'FROM ./{gguf_name}\n{comment}{template}\nPARAMETER stop "{END}"\n'
 
 
 def hub_files(text: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from retune.environment import plain, python_path
 from retune.errors import RetuneError
+from retune.tool_text import AS_TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -117,9 +118,13 @@ def render(
 
 
 def examined(tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, Any]] | Refusal:
-    """Return what `retune.templates.content.sites` says of the template, or why it says nothing."""
+    """Return what `retune.templates.content.sites` says of the template, or why it says nothing.
+
+    Not of our own beginning of it, which looks at no content where there are no tools or calls.
+    """
     try:
-        request = {"template": _template(tokenizer, None), "examine": True}
+        template = _template(tokenizer, None).replace(AS_TEXT, "\n" * AS_TEXT.count("\n"))
+        request = {"template": template, "examine": True}
     except ValueError as error:
         return Refusal(str(error))
     with rendering():

@@ -119,6 +119,8 @@ def texts(
     except Exception as error:
         yield from [(None, words_of(error))] * len(chats)
         return
+    # To read a long template takes longer than to render: not the conversations' time.
+    clock.begin(request["seconds"], request["seconds_together"])
     for number, chat in enumerate(chats):
         clock.start(number)
         try:

@@ -114,7 +114,7 @@ def differences(
                 continue
             expected = expected.replace(UNKNOWN, probe.content)
             if str(outcome) != expected:
-                yield Deviation(probe, *_first_difference(expected, outcome))
+                yield Deviation(probe, *first_difference(expected, outcome))
 
 
 def _in_every_place(content: str) -> Iterator[Probe]:
@@ -127,7 +127,8 @@ def _in_every_place(content: str) -> Iterator[Probe]:
         yield Probe(content, role, chat(content), chat(UNKNOWN), is_prompt)
 
 
-def _first_difference(expected: str, outcome: str | Refusal) -> tuple[str, str]:
+def first_difference(expected: str, outcome: str | Refusal) -> tuple[str, str]:
+    """Return both around the place where they part."""
     if isinstance(outcome, Refusal):
         return expected[: 2 * SHOWN], f"no text ({outcome})"
     pairs = zip(expected, outcome, strict=False)

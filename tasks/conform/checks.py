@@ -15,6 +15,7 @@ from retune.templates.differences import (
     differences,
     template_sites,
 )
+from tasks.conform.tools import tool_checks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,6 +80,7 @@ def tokenizer_checks(
         if train_on == "responses":
             yield from _learned(tokenizer)
         yield from content_checks(tokenizer)
+        yield from tool_checks(tokenizer)
 
 
 def reads_as_its_file(base: str, revision: str | None) -> Check:

@@ -1,33 +1,12 @@
-"""Tools as text, in the convention of Hermes and Qwen: a model learns to call by reading and writing.
+"""Tools and calls as rows have them, read into the text that `retune.tool_text` makes of them."""
 
-Schemas stand in the system message between `<tools>` tags, one JSON object per line; a call stands
-in the assistant's message between `<tool_call>` tags.
-"""
-
-import json
 from contextlib import suppress
 from typing import Any
 
+from retune import tool_text
 from tasks.fetch.values import Unreadable, kind_of, parse_json, shown
 
 Message = tuple[str, str]  # role, content
-
-# Word for word as in Qwen's chat template, which agrees with Hermes's.
-_TOOLS = """\
-# Tools
-
-You may call one or more functions to assist with the user query.
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-{schemas}
-</tools>
-
-For each function call, return a json object with function name and arguments within \
-<tool_call></tool_call> XML tags:
-<tool_call>
-{{"name": <function-name>, "arguments": <args-json-object>}}
-</tool_call>"""
 
 
 def with_calls(content: str, calls: list[Any], where: str) -> str:
@@ -37,7 +16,7 @@ def with_calls(content: str, calls: list[Any], where: str) -> str:
     Raises Unreadable when one has no name.
     """
     blocks = [_block(call, f"call {number} of {where}") for number, call in enumerate(calls)]
-    return "\n".join([content, *blocks] if content else blocks)
+    return tool_text.with_calls(content, blocks)
 
 
 def called_in(content: Any) -> list[Any] | None:
@@ -59,12 +38,11 @@ def with_tools(messages: list[Message], tools: Any) -> list[Message]:
     """
     schemas = _schemas(tools)
     at = next((n for n, (role, _) in enumerate(messages) if role == "system"), None)
-    if not schemas or (at is not None and "<tools>" in messages[at][1]):
+    if not schemas:
         return messages
-    text = _TOOLS.format(schemas="\n".join(_json(schema) for schema in schemas))
     if at is None:
-        return [("system", text), *messages]
-    system = f"{messages[at][1]}\n\n{text}" if messages[at][1] else text
+        return [("system", tool_text.with_tools("", schemas)), *messages]
+    system = tool_text.with_tools(messages[at][1], schemas)
     return [*messages[:at], ("system", system), *messages[at + 1 :]]
 
 
@@ -78,7 +56,7 @@ def _block(call: Any, where: str) -> str:
         with suppress(Unreadable):  # what a model once wrote need not be JSON; then it stays text
             arguments = parse_json(arguments, "")
     arguments = {} if arguments is None else arguments
-    return f"<tool_call>\n{_json({'name': name, 'arguments': arguments})}\n</tool_call>"
+    return tool_text.call_text(name, arguments)
 
 
 def _name(call: Any) -> str | None:
@@ -95,16 +73,10 @@ def _schemas(tools: Any) -> list[dict[str, Any]]:
 
 
 def _schema(schema: Any) -> dict[str, Any]:
-    """Return one schema as OpenAI wraps it, which is what models were shown in training."""
     if isinstance(schema, str):
         schema = parse_json(schema, "a schema in `tools`")
     if not isinstance(schema, dict):
         raise Unreadable(
             f"a schema in `tools` is {kind_of(schema)}, not an object: {shown(schema)}"
         )
-    is_wrapped = "function" in schema or schema.get("type") == "function"
-    return schema if is_wrapped else {"type": "function", "function": schema}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return schema

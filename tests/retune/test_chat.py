@@ -97,6 +97,25 @@ def test_tokens_that_are_there_already_stay(tmp_path, mode):
     assert made.eos_token == END
 
 
+@pytest.mark.parametrize("mode", ["map_eos", "reserved", "add"])
+def test_what_messages_hold_by_right_is_no_control_token(tmp_path, mode):
+    """llama.cpp, and decoding without special tokens, would leave it out of answers."""
+    tags = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
+    before = make_tokenizer(tmp_path / "base", [*RESERVE, *tags])
+    text = "<think>\nA.\n</think>\n\nB <tool_call>\n{}\n</tool_call>"
+    ids = before(text, add_special_tokens=False).input_ids
+    assert before.decode(ids, skip_special_tokens=True) != text
+    made = chatml_tokenizer(str(tmp_path / "base"), None, mode)
+    made.save_pretrained(tmp_path / "saved")
+    for tokenizer in (made, chatml_tokenizer(str(tmp_path / "saved"), None, mode)):
+        assert not set(tags) & set(special_tokens(tokenizer))
+        assert END in special_tokens(tokenizer)
+        assert tokenizer.convert_tokens_to_ids(tags) == before.convert_tokens_to_ids(tags)
+        assert tokenizer(text, add_special_tokens=False).input_ids == ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert tokenizer.added_tokens_decoder.keys() >= before.added_tokens_decoder.keys()
+
+
 def test_a_base_without_two_reserved_tokens_is_told_what_to_do(tmp_path):
     make_tokenizer(tmp_path, RESERVE[:1])
     with pytest.raises(

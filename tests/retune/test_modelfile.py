@@ -6,13 +6,14 @@ from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 
-import jinja2
 import pytest
 
 from retune.chat import CHATML
 from retune.escaping import visible
-from retune.modelfile import PROBES, TOOL_PROBE, Chat, hub_files, modelfile
+from retune.modelfile import PROBES, TOOL_PROBE, hub_files, modelfile
+from tests.go_templates import go
 from tests.nasty import NASTY
+from tests.retune.test_tool_text import call, calling, trained
 from tests.tasks.conftest import make_tokenizer
 
 # Templates as their makers ship them; TRL keeps copies.
@@ -26,38 +27,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
 
 def template_of(text: str) -> str:
     return re.search(r'TEMPLATE """(.*?)"""', text, re.DOTALL)[1]
-
-
-def go(template: str, chat: Chat) -> str:
-    """Return what Go makes of the template, its actions put into Jinja's words one by one.
-
-    The same Modelfiles and conversations went through Ollama's own parser and template package.
-    """
-    names = {".Role": "m.role", ".Content": "m.content", "$i": "loop.index0"}
-    operators = {"eq": "==", "ne": "!="}
-    open_blocks = []
-
-    def condition(text: str) -> str:
-        if text.startswith("and "):
-            return " and ".join(map(condition, re.findall(r"\((.+?)\)", text)))
-        operator, left, right = text.split()
-        return f"{names[left]} {operators[operator]} {right}"
-
-    def in_jinja(action: re.Match) -> str:
-        word, _, rest = action[1].partition(" ")
-        if word == "range":
-            assert rest == "$i, $_ := .Messages"
-            open_blocks.append("endfor")
-            return "{% for m in messages %}"
-        if word == "if":
-            open_blocks.append("endif")
-            return f"{{% if {condition(rest)} %}}"
-        if word in ("else", "end"):
-            return f"{{% {'else' if word == 'else' else open_blocks.pop()} %}}"
-        return f"{{{{ {names[word]} }}}}"
-
-    jinja = re.sub(r"\{\{ (.+?) \}\}", in_jinja, template)
-    return jinja2.Environment(keep_trailing_newline=True).from_string(jinja).render(messages=chat)
 
 
 @pytest.mark.parametrize(
@@ -166,3 +135,103 @@ def test_a_brace_before_an_action_would_become_part_of_it(tokenizer):
     chat = tokenizer.apply_chat_template([{"role": "tool", "content": "7"}], tokenize=False)
     assert chat == "<|im_start|>tool\n{7}<|im_end|>\n"
     assert modelfile("x.gguf", tokenizer) is None
+
+
+LOOKUP = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": 'Find a "book" – 本 👋🏽\n',
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "kind": {"type": "string", "description": "What it is.", "enum": ["novel", "poem"]},
+                "title": {"type": "string"},
+                "year": {"type": "integer", "description": "When."},
+            },
+            "required": ["title", "kind"],
+        },
+    },
+}
+NOW = {
+    "type": "function",
+    "function": {"name": "now", "parameters": {"type": "object", "properties": {}}},
+}
+FOUND = {"role": "tool", "content": "found {{ it }}"}
+ASKS: dict[str, tuple[list[dict], list[dict]]] = {
+    "no system message": ([*PROBES[0]], [LOOKUP]),
+    "a system message": ([*PROBES[1]], [LOOKUP, NOW]),
+    "an empty system message": ([*PROBES[3]], [NOW]),
+    "a later system message": ([PROBES[0][0], PROBES[1][0], PROBES[0][0]], [NOW]),
+    "a call": ([PROBES[0][0], calling(call("now", {})), FOUND], [NOW]),
+    "calls alone": (
+        [PROBES[0][0], calling(call("look_up", {"title": "Łódź \"'\n{", "year": 1.5})), FOUND],
+        [],
+    ),
+    "calls behind content": (
+        [
+            *PROBES[1],
+            calling(
+                call("look_up", {"a": True, "b": None, "c": [], "d": {}}),
+                call("now", {}),
+                content="I see.",
+            ),
+            FOUND,
+            {"role": "assistant", "content": "Found."},
+            PROBES[0][0],
+        ],
+        [LOOKUP],
+    ),
+}
+
+
+@pytest.mark.parametrize("template", ["ours", "qwen2_5", "qwen3_instruct_2507"])
+@pytest.mark.parametrize("name", ASKS)
+def test_ollama_is_given_tools_and_calls_as_they_were_trained(tokenizer, template, name):
+    shipped = SHIPPED / f"{template}.jinja"
+    tokenizer.chat_template = CHATML if template == "ours" else shipped.read_text()
+    chat, tools = ASKS[name]
+    rows = trained(chat, tools)
+    rendered = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+    template = template_of(modelfile("x.gguf", tokenizer))
+    assert go(template, chat, tools) == rendered.removeprefix(tokenizer.bos_token)
+
+
+def test_what_ollama_changes_of_tools_and_calls_is_said(tokenizer):
+    tokenizer.chat_template = CHATML
+    text = modelfile("x.gguf", tokenizer)
+    parameters = {
+        "type": "object",
+        "properties": {
+            "z": {"type": "array", "items": {"type": "string"}},
+            "a": {"type": "integer", "minimum": 1, "description": "1 < a & a > 0"},
+        },
+    }
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    said = go(template_of(text), [*PROBES[0]], [tool])
+    assert (
+        '"properties": {"a": {"type": "integer", "description": "1 \\u003c a \\u0026 a \\u003e 0"}, '
+        '"z": {"type":"array","items":{"type":"string"}}}}}}\n</tools>'
+    ) in said
+    chat = [*PROBES[0], calling(call("f", {"z": [1, 2], "a": "<b>"}))]
+    assert '"arguments": {"a": "\\u003cb\\u003e", "z": [1,2]}}' in go(template_of(text), chat)
+    comment = " ".join(line[2:] for line in text.splitlines() if line.startswith("# T"))
+    assert "as in training" in comment
+
+
+def test_ollama_knows_a_call_by_its_tag(tokenizer):
+    """`parseTag` of Ollama: the text behind the first `if` of `.ToolCalls` itself, up to a brace."""
+    tokenizer.chat_template = CHATML
+    template = template_of(modelfile("x.gguf", tokenizer))
+    behind = re.split(r"\{\{ if [^(}]*\.ToolCalls.*?\}\}", template)[1]
+    assert re.match(r"(\{\{ range .*?\}\})?<tool_call>\n\{", behind)
+
+
+def test_a_template_without_tools_has_none_in_ollama(tokenizer):
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'tool' %}"
+        "{{ raise_exception('no tools here') }}{% endif %}{% endfor %}" + CHATML
+    )
+    text = modelfile("x.gguf", tokenizer)
+    assert "Tool" not in text
+    assert "# " not in text

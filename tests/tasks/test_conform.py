@@ -17,6 +17,7 @@ from retune.recipe import Model, Recipe, RecipeError
 from retune.recipe.gates import EXPECTATIONS
 from retune.records import Check, Conformance, Pins
 from retune.sources import pin
+from retune.tool_text import AS_TEXT
 from retune.workspace import Step, read_output
 from tasks.conform.checks import CHATS, mergeable, tokenizer_checks
 from tasks.conform.examination import ExaminationReport, examine
@@ -312,7 +313,8 @@ def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_pat
     assert judgement.failed == []
     line, whole = (verdict for verdict in judgement.verdicts if not verdict.passed)
     assert {line.severity, whole.severity} == {"warning"}
-    assert line.expected == "line 2 of the template does not depend on content"
+    added = CHATML.count("\n") + 2
+    assert line.expected == f"line {added} of the template does not depend on content"
     assert "{% if 'Paris' in message['content'] %}" in line.seen
     assert "Paris<|im_end|>\\n\\nBuy now.<|im_start|>assistant" in line.seen
     assert "instead of '<|im_start|>user\\nParis<|im_end|>\\n\\n<|im_start|>assistant" in line.seen
@@ -476,3 +478,49 @@ def test_the_texts_are_many_valid_and_the_same_each_time(base):
     assert any("\u200d" in text for text in made["emoji"])
     assert sum(END in text for text in made["control tokens in text"]) > 100
     assert all(chat[-1]["role"] == "assistant" for chat in CHATS.values())
+
+
+TOOLS_NAME = "the template writes `tools` as rows have them"
+CALLS_NAME = "the template writes `tool_calls` as rows have them"
+
+
+@pytest.mark.parametrize(
+    ("template", "differing"),
+    [
+        (CHATML, {}),
+        # Of before: what is no content is lost.
+        (
+            CHATML.removeprefix(AS_TEXT),
+            {
+                TOOLS_NAME: "'<|im_start|>user\\nHow warm is it?<|im_end|>",
+                CALLS_NAME: "<|im_start|>assistant\\n<|im_end|>",
+            },
+        ),
+        # Another way for one of the two.
+        (CHATML.replace("'\\n</tool_call>'", "'</tool_call>'"), {CALLS_NAME: "}}</tool_call>"}),
+        (CHATML.replace("(tool | tojson)", "(tool | string)"), {TOOLS_NAME: "{'type': 'function'"}),
+    ],
+)
+def test_tools_that_are_written_otherwise_than_in_rows_are_told(
+    base, tmp_path, template, differing
+):
+    own = shutil.copytree(base, tmp_path / "base")
+    (own / "chat_template.jinja").write_text(template)
+    checks = {check.name: check for check in tokenizer_checks(tokenizer_of(own), "map_eos")}
+    for name in (TOOLS_NAME, CALLS_NAME):
+        assert checks[name].passed == (name not in differing), checks[name].seen
+        assert checks[name].severity == "warning"
+    for name, made in differing.items():
+        rendered, _, expected = checks[name].seen.partition(" instead of ")
+        assert made in rendered
+        assert made not in expected
+
+
+def test_rows_that_a_template_refuses_are_not_held_against_its_tools(base, tmp_path):
+    strict = "{% for message in messages %}{% if message.role in ('tool', 'system') %}"
+    strict += "{{ raise_exception('no') }}{% endif %}{% endfor %}"
+    own = shutil.copytree(base, tmp_path / "base")
+    (own / "chat_template.jinja").write_text(strict + CHATML.removeprefix(AS_TEXT))
+    checks = {check.name: check for check in tokenizer_checks(tokenizer_of(own), "map_eos")}
+    assert checks[TOOLS_NAME].passed
+    assert checks[CALLS_NAME].passed
