@@ -24,11 +24,12 @@ from retune.workspace import Output, SomeOutput, home, make_home, sha256, size
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import RunInfo
+    from mlflow.entities import Metric, Param, RunInfo, RunTag
 
 PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
 DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer ones
-BATCH = 100  # parameters or tags per request; MLflow's limit
+# Per request, by MLflow's limits: parameters or tags, and metrics beside as many of both.
+BATCH, METRICS = 100, 800
 SOURCE_TAG = "retune.source"  # of a registered version: the Hub's commit
 CHAMPION = "champion"  # alias of the registered version that was published last
 
@@ -52,9 +53,11 @@ class Run(BaseModel):
         """Log a finished stage (new or reused) and return it."""
         stage = output.step.stage
         metrics = {f"{stage}/{name}": value for name, value in output.metrics.items()}
-        self._log_metric_rows([(0, metrics | {f"{stage}/seconds": output.seconds})], output.ended)
-        self.set_tags({f"retune.{stage}": "reused" if self.reused(output) else "ran"})
-        self._log_params({f"{stage}.{name}": value for name, value in output.params.items()})
+        self._send(
+            _metrics([(0, metrics | {f"{stage}/seconds": output.seconds})], output.ended),
+            _params({f"{stage}.{name}": value for name, value in output.params.items()}),
+            _tags({f"retune.{stage}": "reused" if self.reused(output) else "ran"}),
+        )
         self.log_files(output.folder, output.files, stage)
         if output.history and self.reused(output):
             self._log_history(output)
@@ -78,7 +81,7 @@ class Run(BaseModel):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log `metrics` at `step` in one request."""
-        self._log_metric_rows([(step, metrics)])
+        self._send(_metrics([(step, metrics)]))
 
     def log_files(self, folder: Path, files: tuple[str, ...], stage: str) -> None:
         """Store small files or folders, relative to `folder`, below the artifact path `stage`."""
@@ -205,11 +208,7 @@ class Run(BaseModel):
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values are text."""
-        from mlflow.entities import RunTag
-
-        rows = [RunTag(key, value) for key, value in tags.items()]
-        for first in range(0, len(rows), BATCH):
-            client().log_batch(self.id, tags=rows[first : first + BATCH])
+        self._send(tags=_tags(tags))
 
     def reused(self, output: Output) -> bool:
         """Tell whether `output` was finished before this run began."""
@@ -233,31 +232,22 @@ class Run(BaseModel):
         )
         return self.model_copy(update={"id": run.info.run_id})
 
-    def _log_params(self, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        rows = [Param(key, _text(value)[:PARAM_LIMIT]) for key, value in params.items()]
-        for first in range(0, len(rows), BATCH):
-            client().log_batch(self.id, params=rows[first : first + BATCH])
-
-    def _log_metric_rows(
-        self, rows: list[tuple[int, Mapping[str, float]]], at: datetime | None = None
+    def _send(
+        self,
+        metrics: "Sequence[Metric]" = (),
+        params: "Sequence[Param]" = (),
+        tags: "Sequence[RunTag]" = (),
     ) -> None:
-        """Log rows of metrics by step; a row that MLflow has, of the same time, stays single."""
-        from mlflow.entities import Metric
-
-        then = round((at or datetime.now(UTC)).timestamp() * 1000)
-        metrics = [
-            Metric(key, value, then, step) for step, row in rows for key, value in row.items()
-        ]
-        for first in range(0, len(metrics), 1000):
-            client().log_batch(self.id, metrics=metrics[first : first + 1000])
+        """Log all of them in as few requests as MLflow's limits allow."""
+        while metrics or params or tags:
+            client().log_batch(self.id, metrics[:METRICS], params[:BATCH], tags[:BATCH])
+            metrics, params, tags = metrics[METRICS:], params[BATCH:], tags[BATCH:]
 
     def _log_history(self, output: Output) -> None:
         assert output.history, "asked for only where there is one"
         lines = (output.folder / output.history).read_text().splitlines()
         rows = [json.loads(line) for line in lines]
-        self._log_metric_rows([(row.pop("step"), row) for row in rows], output.ended)
+        self._send(_metrics([(row.pop("step"), row) for row in rows], output.ended))
 
     def _log_models(self, output: Output) -> None:
         listing = []
@@ -309,7 +299,7 @@ def start_run(
     status = "FINISHED"
     try:
         run.set_tags(run_tags)
-        run._log_params(flat(recipe))
+        run._send(params=_params(flat(recipe)))
         yield run
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
@@ -400,6 +390,28 @@ def _experiment(name: str) -> str:
     # A server stores artifacts where it was told to; the embedded default needs a folder.
     local = None if os.environ.get("MLFLOW_TRACKING_URI") else (home() / "mlartifacts").as_uri()
     return client().create_experiment(name, artifact_location=local)
+
+
+def _metrics(
+    rows: list[tuple[int, Mapping[str, float]]], at: datetime | None = None
+) -> "list[Metric]":
+    """Return rows of metrics by step; a row that MLflow has, of the same time, stays single there."""
+    from mlflow.entities import Metric
+
+    then = round((at or datetime.now(UTC)).timestamp() * 1000)
+    return [Metric(key, value, then, step) for step, row in rows for key, value in row.items()]
+
+
+def _params(params: Mapping[str, Any]) -> "list[Param]":
+    from mlflow.entities import Param
+
+    return [Param(key, _text(value)[:PARAM_LIMIT]) for key, value in params.items()]
+
+
+def _tags(tags: Mapping[str, str]) -> "list[RunTag]":
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items()]
 
 
 def _text(value: Any) -> str:

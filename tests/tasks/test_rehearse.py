@@ -72,7 +72,9 @@ def test_what_only_saving_shows_is_shown(rehearsed):
     output = rehearsed.run("full", training={"method": "full"})
     assert output.parts == ("train",)
     assert "GenerationConfig" in output.failure
-    with pytest.raises(Rejected, match=r"tiny model .* trained and saved; seen: .*GenerationConfig"):
+    with pytest.raises(
+        Rejected, match=r"tiny model .* trained and saved; seen: .*GenerationConfig"
+    ):
         require(judge.judgement(output, rehearsed.recipe()))
     lenient = rehearsed.recipe(gates={"severities": {"rehearse.train": "warning"}})
     require(judge.judgement(output, lenient))
