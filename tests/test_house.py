@@ -153,6 +153,17 @@ def test_a_models_code_is_trusted_nowhere_but_where_the_recipe_allows_it():
     ]
 
 
+def test_the_flow_itself_opens_no_model():
+    """A model is a stranger's, and the flow's process has the secrets: children without them look."""
+    opening = {"retune.loaders", "retune.models", "retune.outline", "retune.embeddings"}
+    opening |= {"retune.chat.chatml_tokenizer", "transformers", "torch", "peft"}
+    for path in (*(ROOT / "tasks").glob("*/task.py"), ROOT / "flows/retrain.py"):
+        opened = {
+            name for name in imports(path) if name in opening or name.partition(".")[0] in opening
+        }
+        assert not opened, f"{path} opens models: {opened}"
+
+
 def test_what_is_saved_is_stripped_of_code():
     saving = {file for file, *_ in calls("save_pretrained", "save_model")}
     stripped = {file for file, *_ in calls("strip_code")}
