@@ -509,7 +509,7 @@ def test_tools_that_are_written_otherwise_than_in_rows_are_told(
     checks = {check.name: check for check in tokenizer_checks(tokenizer_of(own), "map_eos")}
     for name in (TOOLS_NAME, CALLS_NAME):
         assert checks[name].passed == (name not in differing), checks[name].seen
-        assert checks[name].severity == "warning"
+        assert checks[name].severity == "info"  # most rows have no tools
     for name, made in differing.items():
         rendered, _, expected = checks[name].seen.partition(" instead of ")
         assert made in rendered
