@@ -62,7 +62,7 @@ FAMILIES = (
             "head_dim": 32,
             "query_pre_attn_scalar": 32,
             "sliding_window": 16,
-            "layer_types": ["sliding_attention", "full_attention"],
+            "num_hidden_layers": 6,  # the last of which has full attention
         },
     ),
     Family("Phi-3", "Phi3Config", "llama2", nearest="Llama 2"),

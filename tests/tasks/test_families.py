@@ -3,6 +3,7 @@
 The small ones here; those with the tokenizers that people use by `make zoo`, which writes docs/models.md.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from tasks.merge.task import merge
 from tasks.quantize.task import convert, quantize
 from tasks.train.task import train
 from tests.families import FAMILIES, LIGHT, Family, StageResult, record, save_family
+from tests.models_page import PAGE
 from tests.tasks.conftest import conversation
 
 try:
@@ -71,7 +73,7 @@ SETTINGS = {
         "context": 32,
         "perplexity_rows": 30,
         "answer_rows": ASKED,
-        "threads": 2,
+        "threads": 1,
         # What has learned nothing has no favourite among its tokens.
         "gates": {METHOD: {"min_same_top_token": 0.5}},
     },
@@ -191,7 +193,8 @@ def departures(merged: Merged, gguf: Path, asked: Sequence[Question]) -> list[fl
 
 def greedy(gguf: Path, prompts: list[list[int]]) -> Iterator[tuple[list[int], list[int]]]:
     """Yield each prompt with llama.cpp's answer to it, as token ids: text would hide parts of it."""
-    with serving(["--model", gguf, "--no-warmup", "--fit", "off"], AnsweringFailed) as server:
+    options = ["--model", gguf, "--no-warmup", "--fit", "off", "--threads", "1"]
+    with serving(options, AnsweringFailed) as server:
         for ids in prompts:
             request = {"prompt": ids, "n_predict": TOKENS, "temperature": 0, "return_tokens": True}
             yield ids, server.post("/completion", request)["tokens"]
@@ -227,3 +230,10 @@ def test_a_family_goes_down_the_whole_line_or_is_refused_at_its_beginning(family
     assert max(short) <= TIE, short
     assert not quant.failure
     record(family, line.results)
+
+
+def test_the_page_has_every_family_and_no_other():
+    page = PAGE.read_text(encoding="utf-8")
+    table = page.partition("| family |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| ([^|`]+) \| `", table, re.MULTILINE) == [f.name for f in FAMILIES]
+    assert len({family.file for family in (*FAMILIES, *LIGHT)}) == len(FAMILIES) + len(LIGHT)
