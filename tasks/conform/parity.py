@@ -111,6 +111,7 @@ def shrink(config: "PretrainedConfig") -> None:
         **dict.fromkeys(("intermediate_size", "moe_intermediate_size"), WIDTH),
         **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 2),
         "num_experts_per_tok": 1,
+        **dict.fromkeys(("n_group", "topk_group"), 1),  # of experts: fewer than there are of these
     }
     for name, size in sizes.items():
         if getattr(text, name, None) is not None:
