@@ -95,7 +95,13 @@ FAMILIES = (
         {"num_hidden_layers": 3, "layer_types": ["conv", "conv", "full_attention"]},
         nearest="Llama 3.1",
     ),
-    Family("DeepSeek-V3", "DeepseekV3Config", "deepseek_v3"),
+    # Parts of a head that are whole blocks of 8-bit numbers, as the published ones are.
+    Family(
+        "DeepSeek-V3",
+        "DeepseekV3Config",
+        "deepseek_v3",
+        {"qk_nope_head_dim": 32, "qk_rope_head_dim": 32},
+    ),
 )
 # What is cheap enough for `make test`.
 LIGHT = (
