@@ -108,14 +108,13 @@ class FamilyLine:
         self.pins = Pins(dataset="sha256:0", model=pin(base, None, "model", "model.base"))
         self.results: list[StageResult] = []
 
-    def passed(self, stage: Callable, judge: Callable[..., Judgement] | None, *inputs):
+    def passed(self, stage: Callable, judge: Callable[..., Judgement], *inputs):
         """Run a stage on its inputs and have it judged. Raises Rejected."""
         name = stage.fn.__name__
         step = Step(stage=name.replace("_", "-"), key={})
         output: Output = stage.fn(*inputs, self.recipe, self.pins, step)
         self.results.append(StageResult(name.partition("_")[0], output.seconds))
-        if judge:
-            require(judge(output))
+        require(judge(output))
         return output
 
     def conform(self) -> Conformance:
