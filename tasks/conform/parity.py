@@ -138,7 +138,8 @@ def quantizable(gguf: Path) -> Check:
     try:
         outcome = f"{llamacpp.quantized_size(gguf, 'q8_0'):,} bytes by q8_0"
     except llamacpp.LlamaCppFailed as error:
-        outcome, passed = str(error).splitlines()[-1], False
+        # The last line says that it failed, and the one before why.
+        outcome, passed = "; ".join(str(error).splitlines()[-2:]), False
     else:
         passed = True
     return Check(

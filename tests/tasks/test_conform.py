@@ -20,7 +20,7 @@ from retune.sources import pin
 from retune.workspace import Step, read_output
 from tasks.conform.checks import CHATS, mergeable, tokenizer_checks
 from tasks.conform.examination import ExaminationReport, examine
-from tasks.conform.parity import gguf_checks, header_checks, save_tiny, shrink
+from tasks.conform.parity import gguf_checks, header_checks, quantizable, save_tiny, shrink
 from tasks.conform.task import conform
 from tasks.conform.texts import PER_KIND, texts
 from tests.retune.conftest import bpe_tokenizer
@@ -492,6 +492,17 @@ def test_a_tiny_model_has_as_many_heads_of_keys_as_of_queries_if_its_base_has():
     assert latent.n_group < latent.n_routed_experts  # or llama.cpp does not load it
     shrink(grouped)
     assert grouped.num_key_value_heads == 1
+
+
+def test_why_a_model_cannot_be_quantized_is_told(tmp_path, monkeypatch):
+    def fail(*_):
+        reason = "warning: blk.0.attn_k_b.weight - ncols 16 not divisible by 32"
+        raise llamacpp.LlamaCppFailed(f"status 1: much\n{reason}\nllama_quantize: failed")
+
+    monkeypatch.setattr(llamacpp, "quantized_size", fail)
+    check = quantizable(tmp_path / "tiny.gguf")
+    assert not check.passed
+    assert "ncols 16 not divisible by 32; llama_quantize: failed" in check.seen
 
 
 def test_the_texts_are_many_valid_and_the_same_each_time(base):
