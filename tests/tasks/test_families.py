@@ -43,8 +43,9 @@ except llamacpp.LlamaCppNotFound as missing:
 
 ROWS, METHOD, TOKENS, ASKED = 96, "q8_0", 8, 4
 # Nearer ones of a step's logits are a tie, in their standard deviations: llama.cpp rounds what it
-# multiplies with the weights to bf16, too.
-TIE = 0.1
+# multiplies with the weights to bf16, too. In a mixture that may decide on another expert, and so for
+# a token in thirty on anything; with an architecture misunderstood one in six was wrong, or more.
+TIE, ODD = 0.1, 0.1
 SETTINGS = {
     "name": "zoo",
     "dataset": {"source": "s"},
@@ -226,7 +227,7 @@ def test_a_family_goes_down_the_whole_line_or_is_refused_at_its_beginning(family
     chats, merged, source, quant = line.rest(conformance)
     short = departures(merged, source.path, questions(chats.held_out, ASKED))
     assert len(short) >= ASKED
-    assert max(short) <= TIE, short
+    assert sum(one > TIE for one in short) <= ODD * len(short), short
     assert not quant.failure
     record(family, line.results)
 
