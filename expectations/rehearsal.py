@@ -9,6 +9,7 @@ EXPECTED = {
     "train": "a tiny model of this architecture can be trained and saved",
     "merge": "what was trained of it can be merged, and is then the same",
     "convert": "llama.cpp's converter takes what was merged",
+    "compute": "llama.cpp computes what the model does",
 }
 
 

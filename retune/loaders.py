@@ -78,7 +78,13 @@ def _of_class(
     """Return a tokenizer as transformers' class builds it, and where that departs from its file."""
     from transformers import AutoTokenizer
 
-    with _reading(name, "tokenizer"):
+    def advice() -> str:
+        # Mistral's own tekken.json and tokenizer.model are read by a library of its own.
+        if _tokenizer_file(name, revision):
+            return _name_another()
+        return "it has no tokenizer.json: name a copy of the model in transformers' format, which has one"
+
+    with _reading(name, "tokenizer", advice):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
         return tokenizer, _departure(tokenizer, name, revision)
 
@@ -89,16 +95,13 @@ def _departure(
     """transformers 5 builds the backend of its classes from the vocabulary alone, and some
     (GPT2Tokenizer, which SmolLM2 names) leave out how the file splits text beforehand."""
     from transformers import PreTrainedTokenizerFast
-    from transformers.utils import cached_file
 
     named = type(tokenizer)
     if not tokenizer.is_fast or named is PreTrainedTokenizerFast:
         return None
     if named.__module__.startswith("transformers_modules."):
         return None  # the recipe admits its code
-    file = cached_file(
-        str(name), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False
-    )
+    file = _tokenizer_file(name, revision)
     if file is None or _built_alike(tokenizer, Path(file)):
         return None
     as_file_says = PreTrainedTokenizerFast.from_pretrained(
@@ -112,6 +115,15 @@ def _departure(
         if mine.ids != theirs.ids:
             return Departure(named.__name__, text, mine.ids, theirs.ids, as_file_says)
     return None
+
+
+def _tokenizer_file(name: str | Path, revision: str | None) -> str | None:
+    """Return the path of a tokenizer's `tokenizer.json`, None if it has none."""
+    from transformers.utils import cached_file
+
+    return cached_file(
+        str(name), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False
+    )
 
 
 def _built_alike(tokenizer: "PreTrainedTokenizerBase", file: Path) -> bool:
@@ -174,9 +186,15 @@ def load_classifier(name: str, revision: str | None = None, **options: Any) -> A
     )
 
 
+def _name_another() -> str:
+    return "name a model that transformers knows"
+
+
 @contextmanager
-def _reading(name: str | Path, subject: str) -> Iterator[None]:
-    """Turn what transformers says of files that it cannot read into one sentence.
+def _reading(
+    name: str | Path, subject: str, advice: Callable[[], str] = _name_another
+) -> Iterator[None]:
+    """Turn what transformers says of files that it cannot read into one sentence, with `advice`.
 
     A missing file and a Hub that does not answer stay what they are.
     """
@@ -188,8 +206,7 @@ def _reading(name: str | Path, subject: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason is given"
         raise ModelUnreadable(
-            f"the {subject} of {name} cannot be read ({type(error).__name__}: {reason:.300}); name a "
-            f"model that transformers knows"
+            f"the {subject} of {name} cannot be read ({type(error).__name__}: {reason:.300}); {advice()}"
         ) from error
 
 

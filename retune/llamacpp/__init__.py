@@ -6,6 +6,7 @@ is one failed call.
 
 from retune.llamacpp.answering import Answer, Answered, AnsweringFailed, answers
 from retune.llamacpp.calibration import calibrate
+from retune.llamacpp.choices import Choice, first_choices
 from retune.llamacpp.conversion import DTYPES, ConversionFailed, convert
 from retune.llamacpp.header import GgufFacts, facts, header
 from retune.llamacpp.installation import LlamaCpp, LlamaCppNotFound, locate
@@ -25,6 +26,7 @@ __all__ = [
     "Answer",
     "Answered",
     "AnsweringFailed",
+    "Choice",
     "ConversionFailed",
     "Divergence",
     "GgufFacts",
@@ -39,6 +41,7 @@ __all__ = [
     "convert",
     "divergence",
     "facts",
+    "first_choices",
     "header",
     "locate",
     "perplexity",

@@ -106,8 +106,14 @@ def blamed(output: str, failure: type[LlamaCppFailed]) -> type[LlamaCppFailed]:
 def environment() -> dict[str, str]:
     """Return the environment for a child: what it needs of ours, no secret, and nothing that would
     change a result unseen (llama.cpp reads LLAMA_ARG_CTX_SIZE and its like as its command line)."""
-    # Threads that spin while they wait took up to twice as long on cores shared with other work.
-    return {**plain(), "OMP_WAIT_POLICY": "passive", "PYTHONUTF8": "1"}
+    # Threads that spin while they wait took up to twice as long on cores shared with other work. Behind
+    # an assertion that failed, which says why, a backtrace would fill the last lines.
+    return {
+        **plain(),
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONUTF8": "1",
+        "GGML_NO_BACKTRACE": "1",
+    }
 
 
 def last_lines(finished: Finished) -> str:

@@ -11,7 +11,7 @@ from retune.recipe.section import Line, Section, all_known
 EXPECTATIONS: dict[str, tuple[str, ...]] = {
     "conform": ("target_modules", "trained_share", "untrained_layers"),
     "format": ("truncated_share", "unlearned_share", "refused_share", "altered_share"),
-    "rehearse": ("train", "merge", "convert"),
+    "rehearse": ("train", "merge", "convert", "compute"),
     "parity": ("differing_rows",),
     "train": (),  # of one that diverged there is no output that could pass
     "evaluate": ("loss_ratio",),

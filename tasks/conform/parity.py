@@ -124,26 +124,39 @@ def _save(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase", fold
 def shrink(config: "PretrainedConfig") -> None:
     """Make a configuration tiny: few narrow layers, as few attention heads as make up whole blocks.
 
-    The size of a head stays because factors of rotary embeddings fit it.
+    The size of a head stays because factors of rotary embeddings fit it. The layers are the base's
+    first ones, so many that there is one of each kind: of LFM2's, which begin with convolutions,
+    llama.cpp loads none without attention. Where keys have as many heads as queries, as in DeepSeek's
+    latent attention, they still do.
     """
     vars(config).pop("quantization_config", None)
     text = config.get_text_config()
     head = head_size(text)
     heads = WIDTH // math.gcd(head, WIDTH)
+    grouped = getattr(text, "num_key_value_heads", None) != getattr(
+        text, "num_attention_heads", None
+    )
+    layers = _layers_of_each_kind(getattr(text, "layer_types", None) or ())
     sizes = {
         "hidden_size": heads * head,
         "num_attention_heads": heads,
-        "num_key_value_heads": 1,
-        "num_hidden_layers": LAYERS,
+        "num_key_value_heads": 1 if grouped else heads,
+        "num_hidden_layers": layers,
         **dict.fromkeys(("intermediate_size", "moe_intermediate_size"), WIDTH),
         **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 2),
         "num_experts_per_tok": 1,
+        **dict.fromkeys(("n_group", "topk_group"), 1),  # of experts: fewer than there are of these
     }
     for name, size in sizes.items():
         if getattr(text, name, None) is not None:
             setattr(text, name, size)
     if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:LAYERS]
+        text.layer_types = text.layer_types[:layers]
+
+
+def _layers_of_each_kind(kinds: Sequence[str]) -> int:
+    """Return how many of the first layers have one of each kind, LAYERS at least."""
+    return max([LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds))])
 
 
 def gguf_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[Check], Parity]:
@@ -159,7 +172,8 @@ def quantizable(gguf: Path) -> Check:
     try:
         outcome = f"{llamacpp.quantized_size(gguf, 'q8_0'):,} bytes by q8_0"
     except llamacpp.LlamaCppFailed as error:
-        outcome, passed = str(error).splitlines()[-1], False
+        # The last line says that it failed, and the one before why.
+        outcome, passed = "; ".join(str(error).splitlines()[-2:]), False
     else:
         passed = True
     return Check(
@@ -199,7 +213,11 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
 
     It says how many tokens it made of each. A program that is given the text adds BOS by itself.
     """
-    name, fix = "llama.cpp makes the prompts that are trained", "simplify the chat template"
+    name = "llama.cpp makes the prompts that are trained"
+    fix = (
+        "if llama.cpp speaks of the template, simplify chat_template; else choose a model.base that it "
+        "supports, or set merging.save_method=lora: then there are no GGUF files"
+    )
     chats = [chat[:-1] for chat in CHATS.values()]
     prompts = [rendered(tokenizer, chat, prompt=True) for chat in chats]
     cases = [(chat, text) for chat, text in zip(chats, prompts, strict=True) if text]

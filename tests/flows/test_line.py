@@ -304,7 +304,7 @@ def test_without_a_merge_there_is_nothing_to_quantize(served, project):
     done = project.retune("run", "recipe.yaml", "--set", "merging.save_method=lora")
     assert done.returncode == 0, done.stderr
     ran = [line.split()[0] for line in done.stdout.splitlines() if line.endswith(" ran")]
-    assert ran == ["conform"]  # without GGUF files it asks less
+    assert ran == ["conform", "rehearse"]  # without GGUF files they ask less
     assert "GGUF files" not in done.stdout
 
 
@@ -337,7 +337,7 @@ def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(served, project
     state, message, tasks = project.flow_run()
     assert state == "Failed"
     assert "dataset rejected" in message
-    assert tasks == {"pin_inputs", "conform", "fetch", "screen"}
+    assert tasks == {"pin_inputs", "conform", "rehearse", "fetch", "screen"}
     client, parent, _ = project.newest_mlflow_run()
     assert parent.info.status == "FAILED"
     assert "dataset rejected" in parent.data.tags["retune.error"]

@@ -245,6 +245,18 @@ def test_llamacpps_converter_runs_no_code(plain, tmp_path, trace, architecture):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("file", ["tokenizer.model", "tekken.json"])
+def test_a_tokenizer_in_mistrals_own_format_is_refused_with_what_helps(tmp_path, file):
+    from transformers import MistralConfig
+
+    MistralConfig().save_pretrained(tmp_path)
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(
+        ModelUnreadable, match=r"has no tokenizer\.json: name a copy of the model in"
+    ):
+        load_tokenizer(tmp_path)
+
+
 def test_a_module_that_may_not_be_imported_is_no_obstacle(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao", None)
     import transformers.dynamic_module_utils as dynamic

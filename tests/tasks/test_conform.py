@@ -21,7 +21,7 @@ from retune.tool_text import AS_TEXT
 from retune.workspace import Step, read_output
 from tasks.conform.checks import CHATS, mergeable, tokenizer_checks
 from tasks.conform.examination import ExaminationReport, examine
-from tasks.conform.parity import gguf_checks, header_checks, save_tiny
+from tasks.conform.parity import gguf_checks, header_checks, quantizable, save_tiny, shrink
 from tasks.conform.task import conform
 from tasks.conform.texts import PER_KIND, texts
 from tests.retune.conftest import bpe_tokenizer
@@ -465,6 +465,46 @@ def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tmp_path, mo
     first = parity.differing[0]
     assert first.hugging_face != first.llama_cpp
     assert first.hugging_face == tokenizer(first.text, add_special_tokens=False).input_ids
+
+
+def test_a_tiny_model_has_a_layer_of_each_kind():
+    """llama.cpp loads no LFM2 without attention, and its first layers are convolutions."""
+    from transformers import Gemma3TextConfig, Lfm2Config, LlamaConfig
+
+    kinds = ["conv", "conv", *4 * ["full_attention", "conv"]]
+    lfm2 = Lfm2Config(layer_types=kinds, num_hidden_layers=len(kinds))
+    shrink(lfm2)
+    assert lfm2.num_hidden_layers == 3
+    assert lfm2.layer_types == ["conv", "conv", "full_attention"]
+    gemma = Gemma3TextConfig()
+    shrink(gemma)
+    assert gemma.layer_types == [*5 * ["sliding_attention"], "full_attention"]
+    plain = LlamaConfig()
+    shrink(plain)
+    assert plain.num_hidden_layers == 2
+
+
+def test_a_tiny_model_has_as_many_heads_of_keys_as_of_queries_if_its_base_has():
+    """So llama.cpp's converter takes apart what DeepSeek's latent attention makes both of."""
+    from transformers import DeepseekV3Config, LlamaConfig
+
+    latent, grouped = DeepseekV3Config(), LlamaConfig(num_key_value_heads=8)
+    shrink(latent)
+    assert latent.num_key_value_heads == latent.num_attention_heads
+    assert latent.n_group < latent.n_routed_experts  # or llama.cpp does not load it
+    shrink(grouped)
+    assert grouped.num_key_value_heads == 1
+
+
+def test_why_a_model_cannot_be_quantized_is_told(tmp_path, monkeypatch):
+    def fail(*_):
+        reason = "warning: blk.0.attn_k_b.weight - ncols 16 not divisible by 32"
+        raise llamacpp.LlamaCppFailed(f"status 1: much\n{reason}\nllama_quantize: failed")
+
+    monkeypatch.setattr(llamacpp, "quantized_size", fail)
+    check = quantizable(tmp_path / "tiny.gguf")
+    assert not check.passed
+    assert "ncols 16 not divisible by 32; llama_quantize: failed" in check.seen
 
 
 def test_the_texts_are_many_valid_and_the_same_each_time(base):
