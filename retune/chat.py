@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from retune.errors import RetuneError
@@ -48,7 +49,13 @@ def chatml_tokenizer(
     of its reserved tokens renamed (reserved), or two more tokens (add). Raises ChatFormatError if it
     has none to rename.
     """
-    tokenizer = load_tokenizer(base, revision)
+    return in_chatml(load_tokenizer(base, revision), base, chat_tokens)
+
+
+def in_chatml(
+    tokenizer: "PreTrainedTokenizerBase", base: str, chat_tokens: str
+) -> "PreTrainedTokenizerBase":
+    """Return a base's tokenizer, ready for ChatML (see `chatml_tokenizer`); the one given may change."""
     missing = [token for token in (START, END) if token not in tokenizer.get_vocab()]
     template = None if END in missing else _own_template(tokenizer, base)
     former = tokenizer.eos_token
@@ -181,8 +188,16 @@ def _with_plain_tags(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokeniz
 def _renamed(node: Any, names: dict[str, str]) -> Any:
     """Replace each text that is a key of `names` wherever it stands whole, as a key or a value."""
     if isinstance(node, dict):
-        return {_renamed(key, names): _renamed(value, names) for key, value in node.items()}
+        return {
+            names.get(key, key): value if isinstance(value, int) else _renamed(value, names)
+            for key, value in node.items()
+        }
     if isinstance(node, list):
+        # Half a million merges are pairs of texts, of which none is a control token.
+        if all(isinstance(pair, list) for pair in node) and names.keys().isdisjoint(
+            chain.from_iterable(node)
+        ):
+            return node
         return [_renamed(value, names) for value in node]
     return names.get(node, node) if isinstance(node, str) else node
 

@@ -44,8 +44,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrained
 
     Raises ModelUnreadable or CustomCodeRefused.
     """
-    tokenizer, found = _of_class(name, revision)
-    return found.as_file_says if found else tokenizer
+    return read_tokenizer(name, revision)[0]
 
 
 class Departure(NamedTuple):
@@ -67,9 +66,13 @@ class Departure(NamedTuple):
         )
 
 
-def departure(name: str | Path, revision: str | None = None) -> Departure | None:
-    """Return where transformers' class of this tokenizer departs from its file, None if nowhere."""
-    return _of_class(name, revision)[1]
+def read_tokenizer(
+    name: str | Path, revision: str | None = None
+) -> tuple["PreTrainedTokenizerBase", Departure | None]:
+    """Return what `load_tokenizer` does, and where transformers' class departs from the file, None if
+    nowhere."""
+    tokenizer, found = _of_class(name, revision)
+    return found.as_file_says if found else tokenizer, found
 
 
 def _of_class(

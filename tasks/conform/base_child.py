@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from retune.chat import chatml_tokenizer
+from retune.chat import in_chatml
 from retune.child import main
-from retune.loaders import admit
+from retune.loaders import admit, read_tokenizer
 from retune.outline import outline
 from retune.recipe import Model
 from tasks.conform.checks import mergeable, reads_as_its_file, tokenizer_checks
@@ -33,9 +33,10 @@ def examine(job: BaseJob) -> dict[str, Any]:
     """
     model, revision = job.model, job.revision
     admit(model, revision)
-    tokenizer = chatml_tokenizer(model.base, revision, model.chat_tokens)
+    read, departure = read_tokenizer(model.base, revision)
+    tokenizer = in_chatml(read, model.base, model.chat_tokens)
     checks = [
-        reads_as_its_file(model.base, revision),
+        reads_as_its_file(departure),
         *tokenizer_checks(tokenizer, model.chat_tokens, job.train_on),
     ]
     if job.tiny:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from retune.chat import END, START, decode, encode, gives_back, special_tokens
 from retune.labels import IGNORED, labels_of
-from retune.loaders import departure, load_config
+from retune.loaders import Departure, load_config
 from retune.records import Check
 from retune.templates import Refusal, outcomes, rendering
 from retune.templates.differences import (
@@ -83,9 +83,8 @@ def tokenizer_checks(
         yield from tool_checks(tokenizer)
 
 
-def reads_as_its_file(base: str, revision: str | None) -> Check:
+def reads_as_its_file(found: Departure | None) -> Check:
     """Other programs, llama.cpp among them, read `tokenizer.json`; so does everything here."""
-    found = departure(base, revision)
     return Check(
         name="transformers reads text as tokenizer.json says",
         passed=found is None,

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import encode
 from retune.control_texts import control_texts
-from retune.loaders import head_size, load_config, load_tokenizer, new_model, strip_code
+from retune.loaders import head_size, load_config, new_model, strip_code
 from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.checks import CHATS, rendered
@@ -30,6 +30,12 @@ LAYERS = 2
 WIDTH = 64  # a multiple of llama.cpp's blocks, which rows are quantized in
 MARKED = re.compile(r"[▁_]?[<\[].*[>\]]|\[e~\[")  # how control tokens look
 SHOWN = 20  # differing texts in the report
+# Of a base, beside its configuration and weights.
+OF_THE_BASE = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja"),
+    "generation_config.json",
+)
 # For a handful of prompts of a tiny model. llama.cpp's own template engine has no limits.
 ANSWER_SECONDS = 120
 ANSWER_MEMORY = 8 << 30  # bytes
@@ -73,7 +79,9 @@ def save_tiny(
     config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, len(tokenizer))
     for kind in ("bos", "eos", "pad"):
         setattr(config, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
-    _save(config, tokenizer, folder)
+    _save(config, folder)
+    tokenizer.save_pretrained(folder)
+    strip_code(folder)
 
 
 def save_twin(
@@ -86,15 +94,14 @@ def save_twin(
     from transformers.utils import cached_file
 
     base = folder / "base"
-    _save(_tiny_config(model, revision), load_tokenizer(model.base, revision), base)
-    generation = cached_file(
-        model.base,
-        "generation_config.json",
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-    )
-    if generation:
-        shutil.copyfile(generation, base / "generation_config.json")
+    _save(_tiny_config(model, revision), base)
+    for name in OF_THE_BASE:
+        found = cached_file(
+            model.base, name, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+        if found:
+            shutil.copyfile(found, base / name)
+    strip_code(base)
     tokenizer.save_pretrained(folder / "tokenizer")
     strip_code(folder / "tokenizer")
     texts = [text for text in (rendered(tokenizer, chat) for chat in CHATS.values()) if text]
@@ -107,7 +114,7 @@ def _tiny_config(model: Model, revision: str | None) -> "PretrainedConfig":
     return config
 
 
-def _save(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+def _save(config: "PretrainedConfig", folder: Path) -> None:
     import torch
 
     # Loaded with the model's class; they have things to say that nobody here can act on.
@@ -117,8 +124,6 @@ def _save(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase", fold
 
     disable_progress_bar()
     new_model(config, torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    strip_code(folder)
 
 
 def shrink(config: "PretrainedConfig") -> None:

@@ -28,8 +28,8 @@ SCHEMA = {
 QUESTION = {"role": "user", "content": "How warm is it?"}
 RESULT = {"role": "tool", "content": '{"celsius": 21}', "tool_call_id": "abcdefghi"}
 FIX = (
-    "if rows have tools, let clients put schemas and calls into the messages, as rows have them; or remove chat_template "
-    "from the base: ChatML's own, used then, does it"
+    "if rows have tools, let clients put schemas and calls into the messages, as rows have them; or "
+    "remove chat_template from the base: ChatML's own, used then, does it"
 )
 
 

@@ -153,8 +153,8 @@ class Twin:
         deviation = run_child(CHILD, job, log, env=NO_GPU, forked=True)["deviation"]
         if not deviation <= FARTHEST:
             raise RehearsalFailed(
-                f"llama.cpp computes something else than the model: log-probabilities are {deviation:.2g} "
-                f"standard deviations of the logits apart, {FARTHEST:g} at most is rounding"
+                f"llama.cpp computes something else than the model: log-probabilities are "
+                f"{deviation:.2g} standard deviations of the logits apart, {FARTHEST:g} is rounding"
             )
 
     def remove(self) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from retune.chat import END, chatml_tokenizer, encode, special_tokens
 from retune.control_texts import control_tokens
-from retune.loaders import departure
+from retune.loaders import read_tokenizer
 from retune.recipe import Model
 from retune.records import Chats
 from retune.workspace import Step
@@ -83,7 +83,7 @@ def test_what_is_saved_reads_as_the_file_says(base, tmp_path):
 
     tokenizer = chatml_tokenizer(str(base), None, "map_eos")
     tokenizer.save_pretrained(tmp_path)
-    assert departure(tmp_path) is None
+    assert read_tokenizer(tmp_path)[1] is None
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert encode(loaded, list(ROWS)) == encode(tokenizer, list(ROWS))
     assert loaded.eos_token == END
