@@ -15,15 +15,15 @@ EXPECTED = {
 
 def judgement(rehearsal: Rehearsal, recipe: Recipe) -> Judgement:
     """Return a verdict on each part of the line that was tried."""
-    *_, last = rehearsal.parts
+    failed = rehearsal.parts[-1:] if rehearsal.failure else ()
     verdicts = [
         Verdict(
             gate=GATE,
             name=part,
             expected=EXPECTED[part],
-            seen=(rehearsal.failure if part == last else "") or "it does",
+            seen=rehearsal.failure if part in failed else "it does",
             severity=severity(recipe, GATE, part),
-            passed=part != last or not rehearsal.failure,
+            passed=part not in failed,
             fix=f"Choose another model.base or training.target_modules; or, if only the tiny model is to "
             f"blame, gates.severities={{{GATE}.{part}: warning}}.",
         )

@@ -23,6 +23,7 @@ from retune.workspace import home
 
 START = 180  # seconds that a server has to come up, on a loaded machine
 GRACE = 15  # seconds that a server has to end by itself
+LARGEST_LOG = 1 << 20  # bytes, at the start of a server
 LAST_LINES = 5  # of a server's log, told of one that did not come up
 
 
@@ -47,7 +48,8 @@ def server(
     logs().mkdir(exist_ok=True)
     # Appending: two runs may have servers of one name, and neither is to write over the other.
     with (logs() / f"{name}.log").open("ab") as log:
-        log.truncate(0)
+        if log.tell() > LARGEST_LOG:
+            log.truncate(0)
         process = subprocess.Popen(
             command,
             stdin=stdin,

@@ -74,7 +74,8 @@ def run_child(
     a child that is told to end has `grace` seconds to do so by itself. It sees no secret of our
     environment; `hub` says that it downloads from the Hub, with the Hub's token. `environment` is
     all that it sees, if given; `env` is added in either case. A `forked` child finds the libraries of
-    models imported; `env` and `environment` must hold nothing then that they read at that time.
+    models imported, offline and without a token; but for the Hub's variables, `env` and `environment`
+    must hold nothing then that they read at that time.
     Raises ChildRefused for a RetuneError in the child, ChildFailed for anything else.
     """
     job_file = log.with_suffix(".job.json")
@@ -86,9 +87,7 @@ def run_child(
         process = None
         # Elsewhere a fork without exec is not safe once such libraries are loaded.
         if forked and sys.platform == "linux":
-            early = variables if environment is None else None
-            seen = variables | (env or {})
-            process = _forked(command, seen, early, output.fileno(), writing)
+            process = _forked(command, variables | (env or {}), output.fileno(), writing)
             if process is None:
                 output.write(b"No fork server works here: the libraries are imported anew.\n")
                 output.flush()
@@ -130,20 +129,12 @@ def _started(
 
 
 def _forked(
-    command: list[str],
-    variables: dict[str, str],
-    early: dict[str, str] | None,
-    output: int,
-    events: int,
+    command: list[str], variables: dict[str, str], output: int, events: int
 ) -> Process | None:
-    """Return a child of the fork server; None where there is none, and a child imports for itself.
-
-    The libraries were imported with `early`; None if that does not matter.
-    """
+    """Return a child of the fork server; None where there is none, and a child imports for itself."""
     for _ in range(2):  # a server that was killed has a successor
         with suppress(forkserver.ForkServerFailed):
-            wanted = _variables(hub=False, variables=None) if early is None else early
-            server = forkserver.server(wanted, exactly=early is not None)
+            server = forkserver.server(_variables(hub=False, variables=None))
             return server.fork(command, variables, output, (EVENTS, events))
     return None
 

@@ -196,12 +196,12 @@ LATE = {"HF_TOKEN"}
 OURS = "RETUNE_"  # what ours begin with, which are late too
 
 
-def server(environment: dict[str, str], exactly: bool = True) -> ForkServer:
-    """Return the server of this process for children with `environment`, started if need be.
+def server(environment: dict[str, str]) -> ForkServer:
+    """Return the server of this process whose libraries were imported with `environment`, started if
+    need be.
 
     Libraries read variables when they are imported, so another environment is another server; the
-    one before ends. Unless it is wanted `exactly`: then any that runs will do.
-    Raises ForkServerFailed if none works here.
+    one before ends. Raises ForkServerFailed if none works here.
     """
     global _server
     early = {
@@ -214,10 +214,10 @@ def server(environment: dict[str, str], exactly: bool = True) -> ForkServer:
             current, running = _server
             if running.failed:
                 raise ForkServerFailed("no fork server works here")
-            if (current == early or not exactly) and not running.ended:
+            if current == early and not running.ended:
                 return running
             running.close()
-        _server = early, ForkServer(early)  # a token is for those that it is given to
+        _server = early, ForkServer(early)
         return _server[1]
 
 
@@ -332,8 +332,23 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"] | {request["variable"]: str(events)})
+    _read_again_how_to_reach_the_hub()
     sys.argv = request["arguments"]
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _read_again_how_to_reach_the_hub() -> None:
+    """A server is offline and has no token; huggingface_hub and datasets ask that when imported."""
+    modules = ("huggingface_hub.constants", "huggingface_hub.hf_api", "datasets.config")
+    constants, api, config = (sys.modules.get(name) for name in modules)
+    if constants:
+        importlib.reload(constants)
+    if constants and api:
+        api.api.endpoint = constants.ENDPOINT
+    if constants and config:
+        offline = constants.HF_HUB_OFFLINE
+        known = {"HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_OFFLINE": offline}
+        vars(config).update(known | {"HF_DATASETS_OFFLINE": offline})
 
 
 if __name__ == "__main__":

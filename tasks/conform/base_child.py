@@ -1,5 +1,6 @@
 """A child process of conform: what a base's tokenizer, template and architecture let us know."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from retune.child import main
 from retune.loaders import admit, read_tokenizer
 from retune.outline import outline
 from retune.recipe import Model
+from retune.workspace import remove
 from tasks.conform.checks import mergeable, reads_as_its_file, tokenizer_checks
 from tasks.conform.parity import save_tiny, save_twin
 
@@ -43,7 +45,11 @@ def examine(job: BaseJob) -> dict[str, Any]:
         checks.append(mergeable(model.base, revision))
         save_tiny(model, revision, tokenizer, job.tiny)
     if job.twin:
-        save_twin(model, revision, tokenizer, job.twin)
+        try:
+            save_twin(model, revision, tokenizer, job.twin)
+        except Exception:  # whatever an architecture has against being tiny: it is not rehearsed
+            traceback.print_exc()
+            remove(job.twin)
     return {
         "tokenizer": type(tokenizer).__name__,
         "checks": [check.model_dump() for check in checks],

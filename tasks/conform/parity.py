@@ -157,6 +157,9 @@ def shrink(config: "PretrainedConfig") -> None:
             setattr(text, name, size)
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:layers]
+    for other in ("vision_config", "audio_config"):  # what sees and hears is not trained
+        if hasattr(getattr(config, other, None), "num_hidden_layers"):
+            getattr(config, other).num_hidden_layers = 1
 
 
 def _layers_of_each_kind(kinds: Sequence[str]) -> int:

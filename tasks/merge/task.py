@@ -148,11 +148,7 @@ class MergeSession:
         )
         hub = bool(base.revision or job.revision)
         result = run_child(CHILD, job, self.folder / LOG, env=ENVIRONMENT, hub=hub)
-        if names := result["damaged"]:
-            raise CheckpointDamaged(
-                f"{names[0]} of the merged checkpoint is not on the disk as it was written ({len(names)} "
-                f"such tensors): the disk or the memory may be failing; run again"
-            )
+        require_whole(result["damaged"])
         return Candidate(result["metrics"], result["row_losses"])
 
     def keep(self, name: str) -> None:
@@ -173,6 +169,15 @@ class MergeSession:
         )
         hub = self.recipe.model.trusts(job.revision) and job.revision is not None  # for its code
         return run_child(FOUR_BIT, job, self.folder / LOG, hub=hub, forked=True)["metrics"]
+
+
+def require_whole(damaged: list[str]) -> None:
+    """Raise CheckpointDamaged if there are tensors that the disk has otherwise than written."""
+    if damaged:
+        raise CheckpointDamaged(
+            f"{damaged[0]} of the merged checkpoint is not on the disk as it was written "
+            f"({len(damaged)} such tensors): the disk or the memory may be failing; run again"
+        )
 
 
 class Candidate(NamedTuple):

@@ -7,14 +7,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.child import main
-from retune.llamacpp import first_choices
+from retune.llamacpp import LlamaCppFailed, LlamaCppStopped, first_choices
 from retune.models import load_plain, token_ids
 
 ROWS, TOKENS = 4, 16
 PREFIXES = 8  # of a row, its longest ones
-# For some prompts to a tiny model.
-SECONDS = 120
-MEMORY = 8 << 30  # bytes
+FEWEST = 4  # of numbers to compare
+MEMORY = 8 << 30  # bytes, for some prompts to a tiny model
 
 
 class ComputingJob(BaseModel):
@@ -27,7 +26,8 @@ class ComputingJob(BaseModel):
 
 def compare(job: ComputingJob) -> dict[str, Any]:
     """Return the `deviation`: by how much llama.cpp's log-probability of its first choice differs
-    from the model's of the same token, in standard deviations of the model's logits; the median."""
+    from the model's of the same token, in standard deviations of the model's logits; the median, 0 if
+    there is too little to compare. Or the `failure` of llama.cpp with this model."""
     import torch
 
     rows = token_ids(job.rows, ROWS, TOKENS)
@@ -36,7 +36,12 @@ def compare(job: ComputingJob) -> dict[str, Any]:
         for number, ids in enumerate(rows)
         for length in range(max(1, len(ids) - PREFIXES + 1), len(ids) + 1)
     ]
-    choices = first_choices(job.gguf, [ids for _, ids in prefixes], SECONDS, MEMORY)
+    try:
+        choices = first_choices(job.gguf, [ids for _, ids in prefixes], memory=MEMORY)
+    except LlamaCppStopped:
+        raise
+    except LlamaCppFailed as error:
+        return {"failure": str(error).splitlines()[-1]}
     model = load_plain(job.checkpoint).float()
     with torch.inference_mode():
         logits = [model(torch.tensor([ids])).logits[0] for ids in rows]
@@ -46,7 +51,7 @@ def compare(job: ComputingJob) -> dict[str, Any]:
             told = logits[number][len(ids) - 1]
             expected = told.log_softmax(-1)[choice.token].item()
             deviations.append(abs(expected - choice.log_probability) / told.std().item())
-    return {"deviation": median(deviations)}
+    return {"deviation": median(deviations) if len(deviations) >= FEWEST else 0.0}
 
 
 if __name__ == "__main__":

@@ -6,10 +6,7 @@ from retune.recipe import Recipe
 from retune.workspace import Step
 
 # What decides which tensors are trained, and how they become weights.
-TRAINED = {
-    *("method", "master_weights", "r", "alpha", "dropout", "target_modules"),
-    *("use_rslora", "use_dora", "loraplus_ratio"),
-}
+DECIDING = {"method", "master_weights", "target_modules", "use_rslora", "use_dora"}
 
 
 def key(recipe: Recipe, conformance: Step) -> dict[str, Any]:
@@ -17,5 +14,5 @@ def key(recipe: Recipe, conformance: Step) -> dict[str, Any]:
     return {
         "conform": conformance.fingerprint,
         "makes_gguf": recipe.makes_gguf,
-        **recipe.training.model_dump(include=TRAINED),
+        **recipe.training.model_dump(include=DECIDING),
     }

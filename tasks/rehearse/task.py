@@ -11,7 +11,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from retune import llamacpp
-from retune.architecture import AUTO, Names
+from retune.architecture import AUTO
 from retune.child import ChildFailed, ChildRefused, run_child
 from retune.errors import RetuneError
 from retune.recipe import Recipe, Training
@@ -22,7 +22,7 @@ from tasks.merge.child import MergeJob
 from tasks.merge.comparison import Yardstick
 from tasks.merge.sources import Base
 from tasks.merge.task import CHILD as MERGING
-from tasks.merge.task import TRAINED
+from tasks.merge.task import TRAINED, require_whole
 from tasks.merge.trained_child import TrainedJob
 from tasks.rehearse.child import ComputingJob
 from tasks.stage import stage
@@ -33,8 +33,13 @@ STEPS = 2
 TOKENS = 128  # of a row
 # Standard deviations. Rounding to 16 bits makes 0.004; experts' weights that llama.cpp normalises and
 # the model does not, 0.14.
-FARTHEST = 0.03
+FARTHEST_DEVIATION = 0.03
 CHILD = Path(__file__).with_name("child.py")
+OF_MACHINE = re.compile(
+    r"\b(OSError|MemoryError|Errno)|No space left|bad_alloc|(can't|cannot|unable to) allocate"
+    r"|PytorchStreamWriter|out of memory",
+    re.IGNORECASE,
+)
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 # Of a training of STEPS steps; what the twin is to show does not depend on them.
 SMALL = {
@@ -53,7 +58,12 @@ class RehearsalFailed(RetuneError):
 @stage(name="rehearse")
 def rehearse(conformance: Conformance, recipe: Recipe, pins: Pins, step: Step) -> Rehearsal:
     """Train, merge, convert and ask the base's tiny twin, as far as the recipe will go."""
-    parts = ("train", "merge", "convert", "compute") if recipe.makes_gguf else ("train",)
+    parts: tuple[str, ...] = ("train",)
+    if recipe.makes_gguf:
+        parts += ("merge", "convert", "compute")
+    if not conformance.twin.exists():
+        parts = ()
+        get_run_logger().warning("no tiny model of this architecture can be made: no rehearsal")
     with building(step) as build:
         twin = Twin(conformance.twin, recipe, build.path)
         reached, failure = [], ""
@@ -62,7 +72,9 @@ def rehearse(conformance: Conformance, recipe: Recipe, pins: Pins, step: Step) -
             if failure := reason(twin, part):
                 break
         twin.remove()
-        get_run_logger().info("a tiny model of this architecture: %s", failure or "came to the end")
+        if reached:
+            end = failure or "came to the end"
+            get_run_logger().info("a tiny model of this architecture: %s", end)
         logs = sorted(path.name for path in build.path.glob("*.log"))
         return build.finish(Rehearsal, parts=tuple(reached), failure=failure, files=tuple(logs))
 
@@ -70,24 +82,18 @@ def rehearse(conformance: Conformance, recipe: Recipe, pins: Pins, step: Step) -
 def reason(twin: "Twin", part: str) -> str:
     """Do one part of the line; return why it failed, "" if it did not.
 
-    What was killed from outside says nothing of the base, and is raised.
+    What is the machine's fault, or was killed from outside, says nothing of the base, and is raised.
     """
     try:
         getattr(twin, part)()
-    except ChildFailed as error:
-        if error.signal:
+    except (ChildFailed, ChildRefused, RehearsalFailed, llamacpp.LlamaCppFailed) as error:
+        killed = isinstance(error, ChildFailed) and error.signal
+        if killed or isinstance(error, llamacpp.LlamaCppStopped) or OF_MACHINE.search(str(error)):
             raise
-        return str(error).splitlines()[0]
-    except llamacpp.LlamaCppStopped:
-        raise
-    except (ChildRefused, RehearsalFailed, llamacpp.LlamaCppFailed) as error:
-        return str(error).splitlines()[-1]
+        lines = str(error).partition("; the log is")[0].splitlines()
+        # Of a crash the traceback follows, of llama.cpp's converter its log goes before.
+        return lines[0] if isinstance(error, ChildFailed) else lines[-1]
     return ""
-
-
-def names_layers(names: Names) -> bool:
-    """Tell whether a name has the number of a layer in it, such as `layers.20.mlp`."""
-    return names != AUTO and any(re.search(r"\b\d+\b", name) for name in names)
 
 
 class Twin:
@@ -97,22 +103,28 @@ class Twin:
         self._source, self._folder = source, folder
         small = {"base": str(source / "base"), "revision": None, "load_in_4bit": False}
         self._model = recipe.model.model_copy(update=small | {"max_length": TOKENS})
-        settings = recipe.training.model_dump() | SMALL
-        if names_layers(recipe.training.target_modules):  # which the twin may not have
-            settings["target_modules"] = "auto"
-        self._training = Training.model_validate(settings)
+        self._training = Training.model_validate(recipe.training.model_dump() | SMALL)
         self._gguf = folder / "rehearsed.gguf"
         self._max_shard_gb = recipe.merging.max_shard_gb
 
     def train(self) -> None:
         """Write `adapter/`."""
+        try:
+            self._train(self._training)
+        except ChildRefused:
+            if self._training.target_modules == AUTO:
+                raise
+            # The layers that are named may be those of the base that the twin lacks.
+            self._train(self._training.model_copy(update={"target_modules": AUTO}))
+
+    def _train(self, config: Training) -> None:
         job = TrainJob(
             rows=self._source / "rows.parquet",
             held_out=self._source / "rows.parquet",
             tokenizer=self._source / "tokenizer",
             model=self._model,
             revision=None,
-            config=self._training,
+            config=config,
             folder=self._folder,
         )
         run_training(job, lambda event: None, NO_GPU)
@@ -134,10 +146,12 @@ class Twin:
             folder=self._folder / "model",
             yardstick=yardstick,
         )
-        far = run_child(MERGING, job, log, env=NO_GPU, forked=True)["metrics"]["kl_divergence"]
-        if not far <= FARTHEST_KL:
+        merged = run_child(MERGING, job, log, env=NO_GPU, forked=True)
+        require_whole(merged["damaged"])
+        divergence = merged["metrics"]["kl_divergence"]
+        if not divergence <= FARTHEST_KL:
             raise RehearsalFailed(
-                f"the merged model is not what was trained: KL divergence {far:.3g} nats per token"
+                f"the merged model is not what was trained: KL divergence {divergence:.3g} nats per token"
             )
 
     def convert(self) -> None:
@@ -150,11 +164,15 @@ class Twin:
             checkpoint=self._folder / "model", gguf=self._gguf, rows=self._source / "rows.parquet"
         )
         log = self._folder / "compute.log"
-        deviation = run_child(CHILD, job, log, env=NO_GPU, forked=True)["deviation"]
-        if not deviation <= FARTHEST:
+        asked = run_child(CHILD, job, log, env=NO_GPU, forked=True)
+        if "failure" in asked:
+            raise RehearsalFailed(asked["failure"])
+        deviation = asked["deviation"]
+        if not deviation <= FARTHEST_DEVIATION:
             raise RehearsalFailed(
                 f"llama.cpp computes something else than the model: log-probabilities are "
-                f"{deviation:.2g} standard deviations of the logits apart, {FARTHEST:g} is rounding"
+                f"{deviation:.2g} standard deviations of the logits apart, "
+                f"{FARTHEST_DEVIATION:g} is rounding"
             )
 
     def remove(self) -> None:

@@ -125,7 +125,7 @@ class Trl:
         from trl.trainer import utils
 
         # TRL 1.15 computes output layer and loss in one Triton kernel, and has no other code for it.
-        return bool(utils._ChunkedLogProbFunction)
+        return device() == "cuda" and bool(utils._ChunkedLogProbFunction)
 
 
 def train(job: TrainJob) -> Event:

@@ -47,6 +47,8 @@ def work(job):
     from huggingface_hub import get_token
     started = open("/proc/self/environ").read()
     seen = {"environment": dict(os.environ), "started": started}
+    from huggingface_hub import HfApi, constants, is_offline_mode
+    seen |= {"offline": is_offline_mode(), "endpoint": HfApi().endpoint, "parent": os.getppid()}
     return seen | {"answer": answer, "token": get_token()}
 
 main(Job, work)
@@ -70,6 +72,21 @@ def seen_by_a_child(tmp_path: Path, **options) -> dict:
     script = tmp_path / "script.py"
     script.write_text(CHILD)
     return run_child(script, Job(), tmp_path / "log.txt", **options)
+
+
+def test_one_fork_server_serves_children_with_and_without_the_hub(surroundings, tmp_path):
+    """The libraries were imported offline; who may ask the Hub asks it, and leaves nothing behind."""
+    online = seen_by_a_child(tmp_path, forked=True, hub=True)
+    assert online["token"] == "canary-hub"
+    assert online["endpoint"] == HUB["HF_ENDPOINT"]
+    assert not online["offline"]
+    assert "canary" not in online["started"]
+    for options in ({}, {"environment": process.environment()}):
+        offline = seen_by_a_child(tmp_path, forked=True, **options)
+        assert offline["parent"] == online["parent"]
+        assert offline["token"] is None
+        assert offline["offline"]
+        assert "canary" not in json.dumps(offline)
 
 
 @pytest.mark.parametrize("forked", [False, True])

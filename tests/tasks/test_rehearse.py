@@ -8,6 +8,7 @@ import pytest
 from expectations import rehearsal as judge
 from expectations.verdicts import Rejected, require
 from retune import llamacpp
+from retune.child import ChildFailed
 from retune.recipe import Recipe
 from retune.records import Conformance, Pins, Rehearsal
 from retune.sources import pin
@@ -90,8 +91,6 @@ def test_what_cannot_be_merged_is_shown(rehearsed, monkeypatch):
 
 
 def test_a_killed_child_says_nothing_of_the_base(rehearsed, monkeypatch):
-    from retune.child import ChildFailed
-
     def kill(*arguments):
         error = ChildFailed("killed")
         error.signal = 9
@@ -103,13 +102,44 @@ def test_a_killed_child_says_nothing_of_the_base(rehearsed, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("names", "numbered"),
+    "words",
     [
-        ("auto", False),
-        (("q_proj", "w1"), False),
-        (("layers.20.mlp.up_proj",), True),
-        (("20",), True),
+        "rehearse failed: OSError: [Errno 28] No space left on device",
+        "merge failed: RuntimeError: [enforce fail at inline_container.cc] PytorchStreamWriter failed",
+        "train failed: MemoryError",
     ],
 )
-def test_a_layer_that_the_twin_lacks_is_not_asked_for(names, numbered):
-    assert stage.names_layers(names) is numbered
+def test_a_fault_of_the_machine_is_not_put_down_to_the_base(rehearsed, monkeypatch, words):
+    def fail(*arguments):
+        raise ChildFailed(words)
+
+    monkeypatch.setattr(stage, "run_training", fail)
+    with pytest.raises(ChildFailed, match="failed"):
+        rehearsed.run(words)
+    assert not Step(stage="rehearse", key={"name": words}).done
+
+
+def test_names_of_layers_that_the_twin_lacks_are_no_fault(rehearsed):
+    names = {"target_modules": ["layers.20.mlp.up_proj"]}
+    output = rehearsed.run("names", training=names, merging={"save_method": "lora"})
+    assert (output.parts, output.failure) == (("train",), "")
+
+
+def test_without_a_twin_there_is_no_rehearsal(rehearsed, tmp_path):
+    whole = rehearsed.conformance
+    rehearsed.conformance = whole.model_copy(
+        update={"step": Step(stage="conform", key={"without": "a twin"})}
+    )
+    try:
+        output = rehearsed.run("without")
+    finally:
+        rehearsed.conformance = whole
+    assert (output.parts, output.failure) == ((), "")
+    require(judge.judgement(output, rehearsed.recipe()))
+
+
+def test_what_llamacpp_computes_otherwise_is_shown(rehearsed, monkeypatch):
+    monkeypatch.setattr(stage, "FARTHEST_DEVIATION", -1.0)
+    output = rehearsed.run("compute")
+    assert output.parts[-1] == "compute"
+    assert "llama.cpp computes something else than the model" in output.failure
