@@ -39,7 +39,15 @@ def shown() -> None:
     """What format and evaluate show of a dataset like this."""
     numbers = {"rows/train": 1, "rows/held_out": 1, "tokens/total": 1, "truncated_share": 0.0}
     refused = [RefusedRow(n, text, text) for n, text in enumerate(TEXTS)]
-    formatting._show(numbers, ["\n".join(TEXTS)[:1990]], TemplateEffects(refused=refused))
+    effects = TemplateEffects(refused=refused)
+    formatting._show(
+        {
+            "metrics": numbers,
+            "examples": ["\n".join(TEXTS)[:1990]],
+            "reasons": effects.reasons(),
+            "reasoning": effects.reasoning,
+        }
+    )
     questions = [
         Question(row=n, prompt=[{"role": "user", "content": t}], expected=t, family=t)
         for n, t in enumerate(TEXTS)

@@ -325,4 +325,4 @@ def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path
         assert words in run["state"]["message"]
     tasks = servers.api("task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
     ran = {task["name"].partition("-")[0] for task in tasks}
-    assert ran == {"pin_inputs", "conform", "fetch", "screen"}
+    assert ran == {"pin_inputs", "conform", "rehearse", "fetch", "screen"}
