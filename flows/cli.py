@@ -90,8 +90,8 @@ def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (ty
         server = temporary_server.start()
     from flows.retrain import retrain
 
-    _import_libraries()
     if server:
+        _import_libraries()
         server.use()
     local.quieten()
     summary = retrain(**parameters)
