@@ -15,6 +15,7 @@ from retune.sources import pin
 from retune.workspace import Step
 from tasks.conform.task import conform
 from tasks.rehearse import task as stage
+from tests.families import LIGHT, save_family
 from tests.tasks.conftest import make_base
 
 try:
@@ -138,8 +139,15 @@ def test_without_a_twin_there_is_no_rehearsal(rehearsed, tmp_path):
     require(judge.judgement(output, rehearsed.recipe()))
 
 
-def test_what_llamacpp_computes_otherwise_is_shown(rehearsed, monkeypatch):
-    monkeypatch.setattr(stage, "FARTHEST_DEVIATION", -1.0)
-    output = rehearsed.run("compute")
+def test_what_llamacpp_computes_otherwise_is_shown(tmp_path, monkeypatch):
+    """It normalises the weights of the chosen experts, whatever a mixture's settings say."""
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    (family,) = (one for one in LIGHT if one.name == "small Qwen3-MoE")
+    base = tmp_path / "base"
+    save_family(family, base)
+    settings = json.loads((base / "config.json").read_text())
+    assert settings["norm_topk_prob"]
+    (base / "config.json").write_text(json.dumps(settings | {"norm_topk_prob": False}))
+    output = Rehearsed(base).run("other")
     assert output.parts[-1] == "compute"
     assert "llama.cpp computes something else than the model" in output.failure
