@@ -83,7 +83,7 @@ def _of_class(
 
     def advice() -> str:
         # Mistral's own tekken.json and tokenizer.model are read by a library of its own.
-        if _tokenizer_file(name, revision):
+        if optional_file(name, "tokenizer.json", revision):
             return _name_another()
         return "it has no tokenizer.json: name a copy of the model in transformers' format, which has one"
 
@@ -104,8 +104,8 @@ def _departure(
         return None
     if named.__module__.startswith("transformers_modules."):
         return None  # the recipe admits its code
-    file = _tokenizer_file(name, revision)
-    if file is None or _built_alike(tokenizer, Path(file)):
+    file = optional_file(name, "tokenizer.json", revision)
+    if file is None or _built_alike(tokenizer, file):
         return None
     as_file_says = PreTrainedTokenizerFast.from_pretrained(
         name, revision=revision or "main", trust_remote_code=False
@@ -120,13 +120,14 @@ def _departure(
     return None
 
 
-def _tokenizer_file(name: str | Path, revision: str | None) -> str | None:
-    """Return the path of a tokenizer's `tokenizer.json`, None if it has none."""
+def optional_file(name: str | Path, file: str, revision: str | None = None) -> Path | None:
+    """Return the path of a model's file, of the Hub or a folder, None if the model has none such."""
     from transformers.utils import cached_file
 
-    return cached_file(
-        str(name), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False
+    path = cached_file(
+        str(name), file, revision=revision, _raise_exceptions_for_missing_entries=False
     )
+    return Path(path) if path else None
 
 
 def _built_alike(tokenizer: "PreTrainedTokenizerBase", file: Path) -> bool:

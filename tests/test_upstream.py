@@ -168,7 +168,7 @@ class TestTransformers:
 
         is_open = takes(hub.cached_files, "_raise_exceptions_for_missing_entries")
         what = "cached_file(…, _raise_exceptions_for_missing_entries)"
-        door("tasks/merge/checkpoint.py", "transformers", is_open, what)
+        door("retune/loaders.py", "transformers", is_open, what)
 
     def test_tensors_get_the_names_of_files(self):
         import torch

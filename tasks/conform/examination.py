@@ -8,7 +8,6 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.architecture import Architecture
 from retune.child import run_child
-from retune.environment import without_secrets
 from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.base_child import BaseJob
@@ -74,8 +73,7 @@ def _in_llamacpp(
     try:
         llamacpp.convert(tiny, gguf)
         job = GgufJob(gguf=gguf, checkpoint=tiny)
-        offline = without_secrets(hub=False)
-        found = run_child(OF_GGUF, job, log, environment=offline, forked=True)
+        found = run_child(OF_GGUF, job, log, forked=True)
     except llamacpp.ConversionFailed as error:
         reason = str(error).splitlines()[-1]  # before it the converter says more than helps
         return [_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}")], None

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.chat import encode
 from retune.control_texts import control_texts
-from retune.loaders import head_size, load_config, new_model, strip_code
+from retune.loaders import head_size, load_config, new_model, optional_file, strip_code
 from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.checks import CHATS, rendered
@@ -91,15 +91,11 @@ def save_twin(
     the base has it, `tokenizer/`, as trained with, and `rows.parquet` with `input_ids`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from transformers.utils import cached_file
 
     base = folder / "base"
     _save(_tiny_config(model, revision), base)
     for name in OF_THE_BASE:
-        found = cached_file(
-            model.base, name, revision=revision, _raise_exceptions_for_missing_entries=False
-        )
-        if found:
+        if found := optional_file(model.base, name, revision):
             shutil.copyfile(found, base / name)
     strip_code(base)
     tokenizer.save_pretrained(folder / "tokenizer")

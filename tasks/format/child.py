@@ -9,13 +9,14 @@ from expectations.data.masking import mask
 from retune.chat import chatml_tokenizer
 from retune.child import main
 from retune.loaders import admit, strip_code
+from retune.plots import length_histogram
 from retune.recipe import Model
 from tasks.format.chats import learned, token_statistics, write_chats
 
 
 class FormatJob(BaseModel):
     """`rows` is the Parquet file of the sound rows; `folder` gets the tokenizer, the training and the
-    held-out rows."""
+    held-out rows, and a chart of their lengths."""
 
     rows: Path
     folder: Path
@@ -36,6 +37,7 @@ def format_rows(job: FormatJob) -> dict[str, Any]:
     strip_code(job.folder / "tokenizer")
     lengths, held_out, effects = write_chats(job.rows, tokenizer, job.held_out_share, job.folder)
     train = job.folder / "train.parquet"
+    length_histogram(lengths, model.max_length, job.folder / "lengths.png")
     unlearned, examples = learned(train, tokenizer, job.train_on, model.max_length)
     metrics: dict[str, float] = {"rows/train": len(lengths), "rows/held_out": held_out}
     metrics |= token_statistics(lengths, model.max_length) | effects.metrics()

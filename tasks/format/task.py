@@ -24,8 +24,6 @@ _SEPARATOR = "\n\n--------\n\n"  # between examples
 @stage(name="format")
 def format_chats(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Chats:
     """Render every conversation with the chat template, count its tokens, and split."""
-    from retune.plots import length_histogram
-
     model, revision = recipe.model, pins.commit(pins.model)
     with building(step) as build:
         job = FormatJob(
@@ -42,21 +40,11 @@ def format_chats(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Chats:
         write_json(build.path / "template.json", found["effects"])
         (build.path / "learned.txt").write_text(_SEPARATOR.join(found["examples"]))
         _show(found)
-        lengths = _lengths(build.path / "train.parquet")
-        length_histogram(lengths, model.max_length, build.path / "lengths.png")
         files = (
             *("tokenizer/chat_template.jinja", "template.json"),
             *("learned.txt", "lengths.png", log.name),
         )
         return build.finish(Chats, metrics=found["metrics"], files=files)
-
-
-def _lengths(train: Path) -> Any:
-    """Return the training rows' lengths in tokens, as an array."""
-    import polars as pl
-
-    ids = pl.scan_parquet(train).select(pl.col("input_ids").list.len())
-    return ids.collect().to_series().to_numpy()
 
 
 def _show(found: dict[str, Any]) -> None:

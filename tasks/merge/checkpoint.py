@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from retune.errors import RetuneError
 from retune.inspection import INDEX, SINGLE, require_file_names
+from retune.loaders import optional_file
 from retune.models import compute_dtype, device
 
 if TYPE_CHECKING:
@@ -88,27 +89,22 @@ def _files(model: str, revision: str | None, setting: str) -> dict[str, Path]:
     """Return where each tensor of a model is stored; what is on the Hub is downloaded."""
     from safetensors import safe_open
 
-    if index := _file(model, revision, INDEX):
+    if index := optional_file(model, INDEX, revision):
         files = require_file_names(json.loads(index.read_text()).get("weight_map"), model, setting)
         file_names = set(files.values())
-        paths = {file: path for file in file_names if (path := _file(model, revision, file))}
+        paths = {
+            file: path for file in file_names if (path := optional_file(model, file, revision))
+        }
         if lost := file_names - paths.keys():
             raise CheckpointError(f"{setting}: {model} lacks {min(lost)}, which its index names")
         return {name: paths[file] for name, file in files.items()}
-    if single := _file(model, revision, SINGLE):
+    if single := optional_file(model, SINGLE, revision):
         with safe_open(single, "pt") as file:
             return dict.fromkeys(file.keys(), single)
     raise CheckpointError(
         f"{setting}: {model} has neither {SINGLE} nor {INDEX}; pickled weights (.bin) are not read: "
         f"load it with transformers, save it with save_pretrained, and name that folder"
     )
-
-
-def _file(model: str, revision: str | None, name: str) -> Path | None:
-    from transformers.utils import cached_file
-
-    path = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-    return Path(path) if path else None
 
 
 def in_4bit(weight: "torch.Tensor") -> "torch.Tensor":

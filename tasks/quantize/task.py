@@ -16,7 +16,6 @@ from prefect import get_run_logger
 
 from retune import held_out, llamacpp
 from retune.child import run_child
-from retune.environment import without_secrets
 from retune.machine import cores
 from retune.measures import format_bytes
 from retune.recipe import Quantization, Recipe
@@ -74,8 +73,7 @@ def compared(
         answer_rows=answer_rows,
         prompt_tokens=[answer.prompt_tokens for answer in answers],
     )
-    offline = without_secrets(hub=False)
-    return run_child(CHILD, job, build.path / "fidelity.log", environment=offline, forked=True)
+    return run_child(CHILD, job, build.path / "fidelity.log", forked=True)
 
 
 def require_space_to_convert(
