@@ -22,6 +22,7 @@ from benchmarks import train
 from retune.models import TOKENS_PER_BATCH, nf4
 from retune.recipe import Evaluation, Model
 from tasks.evaluate import child
+from tasks.evaluate.row_losses import HeldOut, row_losses
 
 GIB = 2**30
 LOSS_ROWS = 500
@@ -50,7 +51,7 @@ def main() -> None:
         told("generate, batches of 16", lambda: answers.evaluate(batch_size=16))
     told("evaluate", lambda: answers.evaluate(batch_size=None))
     told("generate_batch", answers.paged)
-    told("evaluate, losses", lambda: len(child.row_losses(model, rows, rows, 0, len(rows))), "rows")
+    told("evaluate, losses", lambda: len(row_losses(model, rows, rows, 0, len(rows))), "rows")
     with model.disable_adapter():
         told("evaluate, base", lambda: answers.evaluate(batch_size=None))
 
@@ -96,13 +97,20 @@ class Answers:
         """Answer as evaluate does; return the number of new tokens, at most."""
         config = Evaluation(max_new_tokens=self.new_tokens, batch_size=batch_size)
         job = child.EvaluateJob(
-            held_out=self.base,
+            held_out=HeldOut(
+                path=self.base,
+                tokenizer=self.base,
+                rows=0,
+                max_length=LONGEST,
+                train_on="all",
+                batch_size=None,
+            ),
             tokenizer=self.base,
             adapter=self.base,
             model=Model(base=str(self.base)),
             revision=None,
+            original=None,
             config=config,
-            train_on="all",
             prompts=[],
         )
         with (

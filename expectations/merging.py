@@ -1,4 +1,4 @@
-"""The judge of merge: the merged checkpoint is what was trained."""
+"""The judge of merge: the merged checkpoint is the model that was evaluated."""
 
 from expectations.verdicts import Judgement, Verdict, at_least, at_most, severity, within
 from retune.recipe import Quantization, Recipe
@@ -13,9 +13,9 @@ SURVIVES = (
 
 # By the measure, which is the verdict's name: what was measured, and the setting with its limit.
 LIMITS = {
-    "kl_divergence": ("KL divergence from what was trained", "max_kl_divergence"),
-    "same_top_token": ("same top token as what was trained for", "min_same_top_token"),
-    "perplexity_ratio": ("perplexity over that of what was trained", "max_perplexity_ratio"),
+    "kl_divergence": ("KL divergence from what was evaluated", "max_kl_divergence"),
+    "same_top_token": ("same top token as what was evaluated for", "min_same_top_token"),
+    "perplexity_ratio": ("perplexity over that of what was evaluated", "max_perplexity_ratio"),
 }
 
 

@@ -26,7 +26,10 @@ from tasks.train import key as training
 from tasks.validate import key as validating
 
 # The room of a stage, where that has another name.
-ROOMS = {"parity": "conform", "screen": "validate", "convert": "quantize", "calibrate": "quantize"}
+ROOMS = {
+    **{"parity": "conform", "screen": "validate", "select": "evaluate"},
+    **{"convert": "quantize", "calibrate": "quantize"},
+}
 
 
 class Plan(BaseModel):
@@ -42,6 +45,7 @@ class Plan(BaseModel):
     formatting: Step
     parity: Step | None  # if there will be GGUF files
     train: Step
+    select: Step | None  # if the adapter may be put on other weights than it was trained on
     evaluate: Step
     merge: Step | None  # and what follows from it: none if the recipe wants the adapter only
     convert: Step | None
@@ -52,7 +56,7 @@ class Plan(BaseModel):
     def steps(self) -> list[Step]:
         """Return every step in the order of the line."""
         data = [self.fetch, self.screen, self.validation, self.formatting]
-        model = [self.parity, self.train, self.evaluate, self.merge]
+        model = [self.parity, self.train, self.select, self.evaluate, self.merge]
         files = [self.convert, self.calibrate, *self.quantize, self.publish]
         base = [self.conform, self.rehearse]
         return [step for step in (*base, *data, *model, *files) if step]
@@ -73,12 +77,13 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     validation = _step("validate", validating.validate(recipe, pins, screen))
     formatted = _step("format", formatting.key(recipe, pins, validation))
     train = _step("train", training.key(recipe, pins, formatted))
-    evaluate = _step("evaluate", evaluating.key(recipe, pins, train))
+    select = _step("select", evaluating.select(recipe, pins, train)) if recipe.selects else None
+    evaluate = _step("evaluate", evaluating.evaluate(recipe, train, select))
     parity = merge = convert = calibrate = None
     quants: tuple[Step, ...] = ()
     if recipe.makes_gguf:
         parity = _step("parity", conforming.parity(recipe, conform, formatted))
-        merge = _step("merge", merging.key(recipe, pins, train))
+        merge = _step("merge", merging.key(recipe, train, select))
         convert = _step("convert", quantizing.convert(recipe, merge))
         calibrate = _step("calibrate", quantizing.calibrate(recipe, convert))
         quants = tuple(
@@ -97,6 +102,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         formatting=formatted,
         parity=parity,
         train=train,
+        select=select,
         evaluate=evaluate,
         merge=merge,
         convert=convert,

@@ -43,7 +43,7 @@ from retune.tracking import Run, start_run
 from retune.workspace import Output, home, keep_private
 from tasks.conform.task import conform
 from tasks.conform.task import parity as compare_rows
-from tasks.evaluate.task import evaluate
+from tasks.evaluate.task import evaluate, select
 from tasks.fetch.task import fetch, pin_inputs
 from tasks.format.task import format_chats
 from tasks.merge.task import merge
@@ -127,13 +127,16 @@ def run_line(recipe: Recipe) -> Summary:
         run.accept(sound, recipe, pins.dataset)
         adapter = run.log(train(chats, run, recipe, pins, plan.train))
         judge(adapter, training_course.judgement(adapter))
-        scores = run.log(evaluate(adapter, chats, recipe, pins, plan.evaluate))
+        selection = None
+        if plan.select:
+            selection = run.log(select(adapter, chats, recipe, pins, plan.select))
+        scores = run.log(evaluate(adapter, selection, chats, recipe, pins, plan.evaluate))
         judge(scores, regression.judgement(scores, recipe))
         merged = source = imatrix = None
         quants: list[Gguf] = []
         reasons: dict[str, list[Verdict]] = {}  # why a file does not ship
         if plan.merge and plan.convert:
-            merged = run.log(merge(adapter, chats, recipe, pins, plan.merge))
+            merged = run.log(merge(adapter, selection, chats, recipe, pins, plan.merge))
             judge(merged, merging.judgement(merged, recipe))
             source = run.log(convert(merged, chats, recipe, pins, plan.convert))
             judge(source, gguf_files.source(source, scores, recipe))
@@ -156,7 +159,7 @@ def run_line(recipe: Recipe) -> Summary:
             run.register(recipe.name, published.model, published.params)
 
         read = (conformance, rehearsed, rows, screened, sound, chats, parity)
-        trained = (*read, adapter, scores)
+        trained = (*read, adapter, selection, scores)
         files = (merged, source, imatrix, *quants)
         outputs: list[Output] = [output for output in (*trained, *files) if output]
         summary = summarise(recipe, run, outputs, reasons, published)

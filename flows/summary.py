@@ -11,7 +11,7 @@ from expectations.verdicts import Verdict
 from retune.escaping import markdown, visible
 from retune.measures import gigabytes, measure, side_by_side, title
 from retune.recipe import Recipe
-from retune.records import Adapter, Gguf, Published, Rows, Scores
+from retune.records import Adapter, Gguf, Published, Rows, Scores, Selection
 from retune.tracking import Run
 from retune.workspace import Output
 
@@ -78,6 +78,7 @@ def summarise(
     produced = [*outputs, *([published] if published else [])]
     grids = [
         _trained(recipe, rows[-1], by_kind[Adapter]),
+        *_weights(by_kind.get(Selection)),
         _scores(by_kind[Scores]),
         *_files(files, reasons),
         _stages(produced, run),
@@ -103,6 +104,27 @@ def _trained(recipe: Recipe, accepted: Output, adapter: Output) -> Grid:
         *([title(name), measure(name).text(value)] for name, value in adapter.metrics.items()),
     ]
     return Grid(title=f"Trained: {recipe.name}", columns=["", ""], rows=rows)
+
+
+def _weights(selection: Output | None) -> list[Grid]:
+    """Return what the adapter is on either weights, if it was measured on both."""
+    if not isinstance(selection, Selection) or not selection.metrics:
+        return []
+    metrics = selection.metrics
+    names = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
+    rows = [
+        [
+            title(name),
+            *(
+                measure(name).number(metrics[of]) if (of := f"{name}/{weights}") in metrics else ""
+                for weights in ("trained", "16bit")
+            ),
+        ]
+        for name in names
+    ]
+    chosen = "16-bit" if selection.onto == "16bit" else "4-bit"
+    heading = f"The adapter on either weights: it is on the {chosen} ones"
+    return [Grid(title=heading, columns=["", "4-bit", "16-bit"], rows=rows)]
 
 
 def _scores(scores: Output) -> Grid:

@@ -3,6 +3,7 @@
 For child processes; imports torch and transformers where they are used.
 """
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from retune.embeddings import fit_embeddings
 from retune.errors import RetuneError
 from retune.loaders import load_config, load_model
 from retune.machine import MachineUnfit
+from retune.original import Original
 
 if TYPE_CHECKING:
     import torch
@@ -51,18 +53,24 @@ def require_gpu_for_4bit(model: "Model") -> None:
         raise MachineUnfit("4-bit weights need a GPU, none is here; set model.load_in_4bit=false")
 
 
-def load_base(model: "Model", revision: str | None, tokenizer: Path) -> "PreTrainedModel":
-    """Return the base model, ready for inference, with 4-bit NF4 weights if the recipe says so.
+def load_base(
+    model: "Model", revision: str | None, tokenizer: Path, original: Original | None = None
+) -> "PreTrainedModel":
+    """Return the base model, ready for inference, with 4-bit NF4 weights if the recipe says so, or
+    the `original` of those in 16 bits.
 
-    Those work on a CPU too, slowly; it is training on them that needs a GPU.
+    4-bit weights work on a CPU too, slowly; it is training on them that needs a GPU.
 
     `tokenizer` is the folder of the one trained with, which may have more tokens than the base (see
     `retune.embeddings`): format's `tokenizer/`, or what train wrote. A base that is stored in 4 bits
     stays as stored.
     """
     dtype = compute_dtype()
-    in_4bit = model.load_in_4bit and not is_quantized(load_config(model.base, revision))
-    loaded = _load(model.base, revision, dtype, nf4(dtype) if in_4bit else None)
+    if original:
+        loaded = _load(original.name, original.revision, dtype, None)
+    else:
+        in_4bit = model.load_in_4bit and not is_quantized(load_config(model.base, revision))
+        loaded = _load(model.base, revision, dtype, nf4(dtype) if in_4bit else None)
     fit_embeddings(loaded, model, revision, tokenizer)
     return loaded
 
@@ -94,6 +102,15 @@ def nf4(dtype: "torch.dtype", storage: "torch.dtype | None" = None) -> Any:
     )
 
 
+def free_memory() -> None:
+    """Let go of what no model needs any more: reference cycles hold a deleted one's weights."""
+    import torch
+
+    gc.collect()
+    if device() == "cuda":
+        torch.cuda.empty_cache()
+
+
 def is_quantized(config: Any) -> bool:
     """Tell by a model's configuration whether its weights are stored in few bits."""
     return bool(getattr(config, "quantization_config", None))
@@ -104,11 +121,16 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").exists()
 
 
-def load_tuned(model: "Model", revision: str | None, trained: Path) -> Any:
-    """Return what was trained, ready for inference: the adapter in `trained` on its base, not merged
-    (a PeftModel), or the whole checkpoint there. Raises AdapterMismatch."""
+def load_tuned(
+    model: "Model", revision: str | None, trained: Path, original: Original | None = None
+) -> Any:
+    """Return what was trained, ready for inference: the adapter in `trained` on its base, or on the
+    `original` of that, not merged (a PeftModel), or the whole checkpoint there.
+
+    Raises AdapterMismatch.
+    """
     if is_adapter(trained):
-        return with_adapter(load_base(model, revision, trained), trained)
+        return with_adapter(load_base(model, revision, trained, original), trained)
     return load_plain(trained)
 
 

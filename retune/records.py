@@ -5,6 +5,7 @@ before the gate, whatever the source said) and `content`.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -145,6 +146,13 @@ class Adapter(Output):
     @property
     def path(self) -> Path:
         return self.folder / "adapter"
+
+
+class Selection(Output):
+    """select: the weights that an adapter trained on 4-bit ones is evaluated and merged on, the base's
+    `16bit` ones or the `trained` on. Its metrics are of both, where both were measured."""
+
+    onto: Literal["16bit", "trained"]
 
 
 class Scores(Output):

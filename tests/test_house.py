@@ -64,7 +64,7 @@ def test_every_stage_takes_recipe_pins_and_step():
         if isinstance(node, ast.FunctionDef)
         and any(ast.unparse(one).startswith("stage(") for one in node.decorator_list)
     ]
-    assert len(stages) == 14
+    assert len(stages) == 15
     for stage in stages:
         names = [argument.arg for argument in stage.args.args]
         assert names[-3:] == ["recipe", "pins", "step"], stage.name
@@ -199,7 +199,6 @@ DELETES = {
     ("tasks/train/checkpoints.py", "seal", "rename"): "the seal of a checkpoint",
     ("tasks/train/training_log.py", "cut_log", "rename"): "the training log that it has read",
     ("tasks/train/trl_child.py", "_run_workers", "unlink"): "the workers' own result file",
-    ("tasks/merge/task.py", "keep", "rename"): "a candidate of the stage's own build folder",
     ("tasks/validate/scoring_child.py", "write", "replace"): "a shard's own file of scores",
     ("flows/ui.py", "serve", "unlink"): "the server's own address file",
     ("flows/ui.py", "_end_leftovers", "unlink"): "the same file of a server that was killed",

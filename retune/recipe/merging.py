@@ -6,7 +6,7 @@ from pydantic import Field
 
 from retune.recipe.section import Line, Section, Share
 
-FARTHEST_KL = 0.05  # nats per token, of a merged model from what was trained, by default
+FARTHEST_KL = 0.05  # nats per token, of a merged model from the evaluated one, by default
 LEAST_SAME_TOP = 0.8
 
 
@@ -20,9 +20,9 @@ class Merging(Section):
     )
     onto: Literal["best", "16bit", "dequantized"] = Field(
         "best",
-        description="Weights that an adapter trained on 4-bit ones is merged on: the base's true 16-bit "
-        "weights, what its 4-bit weights stand for, or that of both with the lower held-out loss, as "
-        "long as it is near the adapter model by the default limits; the nearer one within the noise.",
+        description="Weights that an adapter trained on 4-bit ones is evaluated and merged on: the "
+        "base's true 16-bit weights, what its 4-bit weights stand for, or the best: the 16-bit ones if "
+        "the held-out loss is lower there beyond the noise, and it still is what was trained.",
     )
     base_16bit: Line | None = Field(
         None,
@@ -36,7 +36,7 @@ class Merging(Section):
         FARTHEST_KL,
         gt=0,
         le=1e6,
-        description="Gate: mean KL divergence of merged from adapter model, at most (nats per token).",
+        description="Gate: mean KL divergence of merged from evaluated model, at most (nats per token).",
     )
     min_same_top_token: Share = Field(
         LEAST_SAME_TOP,
@@ -46,7 +46,7 @@ class Merging(Section):
         1.05,
         gt=1,
         le=1e6,
-        description="Gate: perplexity of merged over that of the adapter model, at most.",
+        description="Gate: perplexity of merged over that of the evaluated model, at most.",
     )
     check_rows: int = Field(
         8,

@@ -80,6 +80,14 @@ class Recipe(Section):
         return self.merging.save_method != "lora"
 
     @property
+    def selects(self) -> bool:
+        """Whether an adapter was trained on other weights than it may be merged on."""
+        merging, adapter = self.merging, self.training.method == "lora" and self.makes_gguf
+        # Of a base that is stored in 4 bits the recipe does not say so; what it wants may not be there.
+        chosen = merging.onto == "best" and self.model.load_in_4bit
+        return adapter and (chosen or merging.onto == "16bit")
+
+    @property
     def artifacts(self) -> tuple[str, ...]:
         """What is uploaded, if anything is: what the recipe asks for, or all that it makes."""
         return self.publishing.artifacts or self._makes()

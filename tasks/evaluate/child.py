@@ -12,21 +12,22 @@ from pydantic import BaseModel
 
 from retune.chat import encode
 from retune.child import emit, main
-from retune.labels import IGNORED, labels_of
 from retune.loaders import admit, head_size, largest, load_tokenizer
 from retune.models import (
     TOKENS_PER_BATCH,
     batches,
     device,
+    free_memory,
     is_adapter,
     load_base,
     load_tuned,
     padded,
-    token_ids,
 )
+from retune.original import Original
 from retune.recipe import Evaluation, Model
 from retune.templates import render
-from tasks.evaluate.scores import SIDES, RowLoss
+from tasks.evaluate.row_losses import HeldOut
+from tasks.evaluate.scores import SIDES
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -36,16 +37,16 @@ MEMORY_SHARE = 0.6  # of the free memory of a GPU, for answers
 
 
 class EvaluateJob(BaseModel):
-    """`held_out` is the Parquet file of the loss, which is taken on what `train_on` lets be learned;
-    `adapter` is the folder that train wrote; `prompts` are lists of messages to answer."""
+    """`adapter` is the folder that train wrote, on `model` at `revision`, and put on its `original` if
+    there is one; `held_out` is what the loss is taken of; `prompts` are lists of messages to answer."""
 
-    held_out: Path
+    held_out: HeldOut
     tokenizer: Path
     adapter: Path
     model: Model
     revision: str | None
+    original: Original | None
     config: Evaluation
-    train_on: str
     prompts: list[list[dict[str, str]]]
 
 
@@ -60,16 +61,13 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
     """Return for base and tuned: `losses` (a RowLoss for each row) and `answers` (one per prompt)."""
     admit(job.model, job.revision)
     tokenizer = load_tokenizer(job.tokenizer)
-    rows = token_ids(job.held_out, job.config.loss_rows, job.model.max_length)
-    labels = [labels_of(ids, tokenizer, job.train_on) for ids in rows]
     losses, answers = {}, {}
     for side, model in sides(job):
         emit("state", text=f"measuring and asking the {side} model")
-        losses[side] = row_losses(
-            model, rows, labels, tokenizer.pad_token_id, job.config.batch_size or len(rows) or 1
-        )
+        losses[side] = job.held_out.losses(model)
         answers[side] = [reply.model_dump() for reply in answer(model, tokenizer, job)]
         del model  # before the next one is loaded
+        free_memory()
     return {"losses": losses, "answers": answers}
 
 
@@ -77,34 +75,13 @@ def sides(job: EvaluateJob) -> Iterator[tuple[str, Any]]:
     """Yield the base and the tuned model by name, no two in memory if the caller lets go of each."""
     base, tuned = SIDES
     if is_adapter(job.adapter):
-        model = load_tuned(job.model, job.revision, job.adapter)
+        model = load_tuned(job.model, job.revision, job.adapter, job.original)
         with model.disable_adapter():
             yield base, model
         yield tuned, model
     else:
         yield base, load_base(job.model, job.revision, job.tokenizer)
         yield tuned, load_tuned(job.model, job.revision, job.adapter)
-
-
-def row_losses(
-    model: Any, rows: list[list[int]], labels: list[list[int]], pad: int, batch_size: int
-) -> list[RowLoss]:
-    """Return the negative log-likelihoods (nats) of the tokens of each row that have a label."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    sums: dict[int, RowLoss] = {}
-    with torch.inference_mode():
-        for numbers in batches([len(row) for row in rows], batch_size):
-            batch = padded([rows[number] for number in numbers], pad)
-            logits = model(**batch, use_cache=False).logits
-            # Row by row: 32-bit logits of a whole batch can be larger than the model.
-            for row_logits, number in zip(logits, numbers, strict=True):
-                targets = torch.tensor(labels[number][1:], device=logits.device)
-                scores = row_logits[: len(targets)].float()
-                nats = cross_entropy(scores, targets, reduction="sum", ignore_index=IGNORED).item()
-                sums[number] = RowLoss(nats, int((targets != IGNORED).sum()))
-    return [sums[number] for number in range(len(rows))]
 
 
 def answer(

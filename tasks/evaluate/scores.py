@@ -8,10 +8,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from retune.held_out import Question, verifiable
 from retune.workspace import digest
+from tasks.evaluate.row_losses import RowLoss
 
 SIDES = ("base", "tuned")
 FAMILIES = 20  # with the most rows, that have a loss of their own
@@ -19,24 +20,24 @@ REPEATED_WORDS, REPETITIONS = 6, 3  # a sequence of so many words, so often, is 
 LONGEST_NAME = 60  # characters of a family in a metric's name
 
 
-class RowLoss(NamedTuple):
-    """The sum of the negative log-likelihoods (nats) of `tokens` tokens of one row."""
+def likelihoods(rows: Mapping[str, Sequence[RowLoss]]) -> dict[str, float]:
+    """Return each side's loss (nats per token) and perplexity.
 
-    nats: float
-    tokens: int
-
-
-def losses(rows: Mapping[str, Sequence[RowLoss]], families: Sequence[str]) -> dict[str, float]:
-    """Return each side's loss (nats per token) and perplexity, and the losses of the largest families.
-
-    `rows` are by side, in the order of `families`. Without tokens a loss is not a number; a
-    perplexity that overflows is infinite.
+    Without tokens a loss is not a number; a perplexity that overflows is infinite.
     """
     metrics = {f"loss/{side}": _mean(of_side) for side, of_side in rows.items()}
-    metrics |= {
+    return metrics | {
         f"perplexity/{side}": math.exp(loss) if loss < 700 else math.inf
         for side, loss in ((side, metrics[f"loss/{side}"]) for side in rows)
     }
+
+
+def losses(rows: Mapping[str, Sequence[RowLoss]], families: Sequence[str]) -> dict[str, float]:
+    """Return the likelihoods of each side, and the losses of the largest families of rows.
+
+    `rows` are by side, in the order of `families`.
+    """
+    metrics = likelihoods(rows)
     largest = [family for family, _ in Counter(families).most_common(FAMILIES)]
     if len(largest) < 2:
         return metrics

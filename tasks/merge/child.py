@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.child import emit, main
+from retune.comparison import Yardstick, measure
 from retune.loaders import admit
 from retune.models import load_plain
 from retune.recipe import Model
 from tasks.merge.checkpoint import damaged
-from tasks.merge.comparison import Yardstick, measure
 from tasks.merge.sources import Base, open_source
 from tasks.merge.writing import write_model
 
@@ -33,12 +33,11 @@ class MergeJob(BaseModel):
 
 
 def merge(job: MergeJob) -> dict[str, Any]:
-    """Write the checkpoint, read it back and compare it with what was trained.
+    """Write the checkpoint, read it back and compare it with the model that was evaluated.
 
-    Returns `damaged`, the names of the tensors that are not on the disk as they were written,
-    `row_losses` (see `tasks.merge.comparison.Comparison`), and `metrics`: those of `measure`,
-    `changed_share` (0 to 1) of the trained tensors, and `write_memory_gib`, the most main memory
-    while writing, mapped files and imports included.
+    Returns `damaged`, the names of the tensors that are not on the disk as they were written, and
+    `metrics`: those of `measure`, `changed_share` (0 to 1) of the trained tensors, and
+    `write_memory_gib`, the most main memory while writing, mapped files and imports included.
     """
     emit("state", text=f"merging onto {job.base.name}")
     admit(job.model, job.revision)
@@ -49,13 +48,12 @@ def merge(job: MergeJob) -> dict[str, Any]:
     print("trained, and still as in the base:", unchanged)
     if names := damaged(job.folder, result.sums):
         return {"damaged": names, "metrics": {}}
-    emit("state", text="comparing the checkpoint with what was trained")
-    comparison = measure(load_plain(job.folder), job.yardstick)
+    emit("state", text="comparing the checkpoint with what was evaluated")
+    compared = measure(load_plain(job.folder), job.yardstick)
     share = 1 - len(unchanged) / len(result.changed)
     return {
         "damaged": [],
-        "metrics": {**comparison.metrics, "changed_share": share, "write_memory_gib": memory},
-        "row_losses": comparison.row_losses,
+        "metrics": {**compared, "changed_share": share, "write_memory_gib": memory},
     }
 
 

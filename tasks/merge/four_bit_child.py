@@ -6,10 +6,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.child import emit, main
+from retune.comparison import Yardstick, measure
 from retune.loaders import admit, load_tokenizer, strip_code
 from retune.models import compute_dtype, load_plain, nf4
 from retune.recipe import Model
-from tasks.merge.comparison import Yardstick, measure
 
 
 class FourBitJob(BaseModel):
@@ -35,7 +35,7 @@ def quantize(job: FourBitJob) -> dict[str, Any]:
     load_tokenizer(job.checkpoint).save_pretrained(job.folder)
     strip_code(job.folder)
     del model
-    return {"metrics": measure(load_plain(job.folder), job.yardstick).metrics}
+    return {"metrics": measure(load_plain(job.folder), job.yardstick)}
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from retune.embeddings import fit_embeddings
 from retune.loaders import load_config, new_model
 from retune.models import is_adapter, with_adapter
+from retune.original import Original
 from retune.recipe import Model
 from retune.storage import as_saved, names_in_files
 from tasks.merge.checkpoint import Checkpoint, CheckpointError, in_4bit
@@ -24,15 +23,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Base(BaseModel):
-    """The weights that are merged onto: a Hub id or folder, and the recipe's setting for it.
+class Base(Original):
+    """The weights that are merged onto, as `merging.onto` calls them.
 
     `rounded` are the modules whose weights become what QLoRA's 4-bit ones represent.
     """
 
-    name: str
-    revision: str | None
-    setting: str
+    weights: Literal["16bit", "dequantized"] = "16bit"
     rounded: tuple[str, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""The child process of merge that asks what was trained: the yardstick of what is merged."""
+"""The child process of merge that asks what was evaluated: the yardstick of what is merged."""
 
 from pathlib import Path
 from typing import Any
@@ -6,30 +6,33 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.child import emit, main
+from retune.comparison import Yardstick, keep_logits
 from retune.loaders import admit, load_config
 from retune.models import is_quantized, load_tuned
+from retune.original import Original
 from retune.recipe import Model
-from tasks.merge.comparison import Yardstick, keep_logits
 
 
 class TrainedJob(BaseModel):
-    """`trained` is what train wrote, an adapter on `model` or a whole checkpoint."""
+    """`trained` is what train wrote: an adapter on `model`, to be put on its `original` if there is
+    one, or a whole checkpoint."""
 
     model: Model
     revision: str | None
+    original: Original | None = None
     trained: Path
     yardstick: Yardstick
 
 
 def ask(job: TrainedJob) -> dict[str, Any]:
-    """Keep the logits; return `in_4bit`, the modules whose weights are 4-bit ones, and whether the
-    base is `stored_in_4bit`."""
-    emit("state", text="measuring what was trained")
+    """Keep the logits; return `in_4bit`, the modules whose weights are 4-bit ones, and whether they
+    are `stored` so."""
+    emit("state", text="measuring what was evaluated")
     admit(job.model, job.revision)
-    model = load_tuned(job.model, job.revision, job.trained)
+    model = load_tuned(job.model, job.revision, job.trained, job.original)
     keep_logits(model, job.yardstick)
     stored = load_config(job.model.base, job.revision)
-    return {"in_4bit": in_4bit(model), "stored_in_4bit": is_quantized(stored)}
+    return {"in_4bit": in_4bit(model), "stored": is_quantized(stored)}
 
 
 def in_4bit(model: Any) -> list[str]:

@@ -13,13 +13,13 @@ from prefect import get_run_logger
 from retune import llamacpp
 from retune.architecture import AUTO
 from retune.child import ChildFailed, ChildRefused, run_child
+from retune.comparison import Yardstick
 from retune.errors import RetuneError
 from retune.recipe import Recipe, Training
 from retune.recipe.merging import FARTHEST_KL
 from retune.records import Conformance, Pins, Rehearsal
 from retune.workspace import Step, building, remove
 from tasks.merge.child import MergeJob
-from tasks.merge.comparison import Yardstick
 from tasks.merge.sources import Base
 from tasks.merge.task import CHILD as MERGING
 from tasks.merge.task import TRAINED, require_whole

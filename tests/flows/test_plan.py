@@ -18,7 +18,7 @@ PINS = Pins(dataset="sha256:d", model="sha256:m")
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 STAGES = (
     *("conform", "rehearse", "fetch", "screen", "validate", "format", "parity", "train"),
-    *("evaluate", "merge", "convert", "calibrate", "quantize", "publish"),
+    *("select", "evaluate", "merge", "convert", "calibrate", "quantize", "publish"),
 )
 
 
@@ -87,7 +87,8 @@ def test_the_last_accepted_run_makes_nothing_anew():
 
 QUANTS = {f"quantize {method}" for method in Recipe.parse(VALUES).quantization.methods}
 GGUFS = {"convert", "calibrate"} | QUANTS
-AFTER_TRAINING = {"evaluate", "merge"} | GGUFS
+AFTER_SELECTION = {"evaluate", "merge"} | GGUFS
+AFTER_TRAINING = {"select"} | AFTER_SELECTION
 AFTER_VALIDATION = {"format", "parity", "train"} | AFTER_TRAINING
 
 
@@ -99,7 +100,10 @@ AFTER_VALIDATION = {"format", "parity", "train"} | AFTER_TRAINING
         ("training.learning_rate=1e-5", {"train"} | AFTER_TRAINING),
         ("evaluation.generation_rows=9", {"evaluate"}),
         ("evaluation.max_new_tokens=9", {"evaluate"} | GGUFS),
-        ("merging.check_rows=9", {"merge"} | GGUFS),
+        ("evaluation.loss_rows=9", AFTER_TRAINING),  # by which the weights are selected
+        ("merging.check_rows=9", AFTER_TRAINING),
+        ("merging.onto=dequantized", AFTER_TRAINING),
+        ("merging.max_shard_gb=9", {"merge"} | GGUFS),
         ("quantization.context=64", GGUFS),
         ("quantization.imatrix_rows=9", {"calibrate", "quantize q2_k", "quantize q3_k_m"}
          | {"quantize q4_k_m"}),

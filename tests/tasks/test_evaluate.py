@@ -15,8 +15,8 @@ from retune.recipe import Evaluation
 from retune.tracking import client, start_run
 from retune.workspace import Step
 from tasks.evaluate import child
+from tasks.evaluate.row_losses import RowLoss, row_losses
 from tasks.evaluate.scores import (
-    RowLoss,
     behaviour,
     exact_match,
     is_repetitive,
@@ -33,7 +33,7 @@ def scores(project, trained):
     with project.at_home():
         step = Step(stage="evaluate", key={"test": 1})
         recipe = project.recipe(evaluation=CONFIG)
-        scores = evaluate.fn(trained.adapter, project.chats, recipe, project.pins, step)
+        scores = evaluate.fn(trained.adapter, None, project.chats, recipe, project.pins, step)
         require(judgement(scores, recipe))
         return scores
 
@@ -72,7 +72,7 @@ def test_the_loss_is_of_what_is_learned(at_home):
     model = AutoModelForCausalLM.from_pretrained(at_home.model.base, dtype=torch.float32)
     rows = pq.read_table(at_home.chats.held_out)["input_ids"].to_pylist()[:5]
     labels = [labels_of(ids, tokenizer, "responses") for ids in rows]
-    measured = child.row_losses(model, rows, labels, tokenizer.pad_token_id, 3)
+    measured = row_losses(model, rows, labels, tokenizer.pad_token_id, 3)
     for ids, of_row, loss in zip(rows, labels, measured, strict=True):
         with torch.inference_mode():
             scores = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
@@ -124,7 +124,8 @@ def test_batches_that_do_not_fit_are_made_smaller(at_home, trained, scores, fits
 
     asked = questions(at_home.chats.held_out, CONFIG.generation_rows)
     config = CONFIG.model_copy(update={"batch_size": None})
-    job = make_job(trained.adapter, at_home.chats, at_home.recipe(evaluation=config), None, asked)
+    recipe = at_home.recipe(evaluation=config)
+    job = make_job(trained.adapter, None, at_home.chats, recipe, at_home.pins, asked)
     model = load_tuned(at_home.model, None, trained.adapter.path)
     generate, sizes = model.generate, []
 
@@ -242,7 +243,7 @@ def test_a_regression_is_refused_with_all_that_was_measured(at_home, scores):
     """A limit that is moved is no reason to measure again."""
     config = CONFIG.model_copy(update={"max_loss_ratio": 1e-3})
     recipe = at_home.recipe(evaluation=config)
-    again = evaluate.fn(None, at_home.chats, recipe, at_home.pins, scores.step)
+    again = evaluate.fn(None, None, at_home.chats, recipe, at_home.pins, scores.step)
     assert again.name == "Cached"
     assert again.data == scores
     tuned, base = (scores.metrics[f"loss/{side}"] for side in ("tuned", "base"))

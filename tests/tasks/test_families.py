@@ -131,9 +131,11 @@ class FamilyLine:
         with start_run(recipe, "zoo", {}) as run:
             adapter = self.passed(train, training.judgement, chats, run)
         scores = self.passed(
-            evaluate, lambda made: regression.judgement(made, recipe), adapter, chats
+            evaluate, lambda made: regression.judgement(made, recipe), adapter, None, chats
         )
-        merged = self.passed(merge, lambda made: merging.judgement(made, recipe), adapter, chats)
+        merged = self.passed(
+            merge, lambda made: merging.judgement(made, recipe), adapter, None, chats
+        )
         source = self.passed(
             convert, lambda made: gguf_files.source(made, scores, recipe), merged, chats
         )

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,24 +12,25 @@ from benchmarks import merge as benchmark
 from expectations import merging as judge
 from expectations.verdicts import Rejected, require
 from retune.chat import chatml_tokenizer, new_tokens
+from retune.comparison import CHECK_TOKENS
 from retune.embeddings import lora_settings
 from retune.errors import RetuneError
 from retune.folders import ModelRefused
 from retune.models import AdapterMismatch, load_base, token_ids
 from retune.outline import architecture
 from retune.recipe import Evaluation, Merging, Model, Recipe, Training
-from retune.records import Adapter, Merged, Pins
+from retune.records import Adapter, Merged, Pins, Selection
 from retune.sources import pin
 from retune.tracking import start_run
 from retune.workspace import Step, size
 from tasks.evaluate import child as evaluating
 from tasks.evaluate.child import EvaluateJob
+from tasks.evaluate.task import held_out
 from tasks.merge import child, four_bit_child, trained_child
 from tasks.merge import task as stage
 from tasks.merge.checkpoint import Checkpoint, CheckpointError
-from tasks.merge.comparison import CHECK_TOKENS
 from tasks.merge.sources import Base, open_source
-from tasks.merge.task import Candidate, CheckpointDamaged, merge, nearest, preferred
+from tasks.merge.task import CheckpointDamaged, merge
 from tasks.merge.writing import Written, write_model
 from tasks.train.task import train
 from tests.architectures import SETTINGS, save_base
@@ -68,7 +70,16 @@ def unjudged(project, adapter: Adapter, name: str, recipe: Recipe) -> Merged:
         pins = pins.model_copy(
             update={"base_16bit": pin(other, None, "model", "merging.base_16bit")}
         )
-    return merge.fn(adapter, project.chats, recipe, pins, Step(stage="merge", key={"test": name}))
+    onto_original = recipe.merging.onto == "16bit"
+    selection = chosen("16bit") if onto_original else None
+    step = Step(stage="merge", key={"test": name})
+    return merge.fn(adapter, selection, project.chats, recipe, pins, step)
+
+
+def chosen(onto: str) -> Selection:
+    """What select leaves."""
+    step = Step(stage="select", key={"test": onto})
+    return Selection(step=step, started=datetime.now(UTC), seconds=0, onto=onto)
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +116,7 @@ def test_merged_and_adapter_model_agree(at_home, trained, merged):
     spread = (near - kept).max(-1).values - (near - kept).min(-1).values
     lead = kept.topk(2).values.diff(dim=-1).abs().squeeze(-1)
     metrics = merged.metrics
-    assert (
-        0
-        <= metrics["kl_divergence"]
-        == metrics["kl_divergence/16bit"]
-        <= (spread**2 / 8).mean() + ROUNDING
-    )
+    assert 0 <= metrics["kl_divergence"] <= (spread**2 / 8).mean() + ROUNDING
     assert metrics["same_top_token"] >= (lead > spread).float().mean()
     assert abs(math.log(metrics["perplexity_ratio"])) <= spread.max() + ROUNDING
 
@@ -442,7 +448,7 @@ def test_a_checkpoint_that_computes_no_number_is_refused_also_when_it_is_read_ba
 
 def test_a_limit_is_no_reason_to_merge_again(at_home, merged):
     stricter = recipe_of(at_home, max_kl_divergence=1e-9, max_shard_gb=0.0001)
-    again = merge.fn(None, at_home.chats, stricter, PINS, merged.step)
+    again = merge.fn(None, None, at_home.chats, stricter, PINS, merged.step)
     assert again.data == merged
     failed = judge.judgement(again.data, stricter).failed
     assert [verdict.setting for verdict in failed] == ["merging.max_kl_divergence"]
@@ -455,17 +461,9 @@ class TestTrainedOn4Bits:
     def model(self, project):
         return project.model.model_copy(update={"load_in_4bit": True})
 
-    def test_the_nearer_of_two_candidates_is_kept(self, at_home, trained, in_process, model):
-        merged = merged_by(
-            at_home, trained.adapter, "two", model, save_method="merged_4bit", max_kl_divergence=10,
-            max_perplexity_ratio=10, min_same_top_token=0,
-        )  # fmt: skip
+    def test_it_is_merged_on_what_its_weights_stand_for(self, at_home, trained, in_process, model):
+        merged = merged_by(at_home, trained.adapter, "4bit", model, save_method="merged_4bit")
         seen = merged.metrics
-        assert (
-            seen["kl_divergence"] == seen["kl_divergence/dequantized"] < seen["kl_divergence/16bit"]
-        )
-        assert seen["same_top_token"] == seen["same_top_token/dequantized"]
-        assert seen["perplexity/16bit"] != seen["perplexity/dequantized"]
         assert merged.params == {"merged_onto": "dequantized"}
         assert {path.name for path in merged.folder.iterdir()} == {
             *("model", "model-4bit", "output.json")
@@ -473,36 +471,29 @@ class TestTrainedOn4Bits:
         assert merged.models == ("model", "model-4bit")
         stored = json.loads((merged.four_bit / "config.json").read_text())
         assert stored["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
-        assert (
-            seen["kl_divergence"] < seen["kl_divergence/4bit"]
-        )  # rounding costs less than quantizing
+        # Rounding costs less than quantizing.
+        assert seen["kl_divergence"] < seen["kl_divergence/4bit"]
+        assert seen["same_top_token/4bit"] <= 1 < seen["perplexity/4bit"]
 
-    def test_the_recipe_may_choose(self, at_home, trained, in_process, model):
-        merged = merged_by(
-            at_home, trained.adapter, "16bit", model, onto="16bit", max_kl_divergence=10,
-            max_perplexity_ratio=10, min_same_top_token=0,
-        )  # fmt: skip
+    def test_it_is_merged_on_the_original_that_it_was_evaluated_on(
+        self, at_home, trained, in_process, model
+    ):
+        merged = merged_by(at_home, trained.adapter, "16bit", model, onto="16bit")
         assert merged.params == {"merged_onto": "16bit"}
-        assert "kl_divergence/dequantized" not in merged.metrics
+        plain = merged_by(at_home, trained.adapter, "trained on 16 bits")
+        weights = [(made.path / "model.safetensors").read_bytes() for made in (merged, plain)]
+        assert weights[0] == weights[1]
+        assert merged.metrics["kl_divergence"] == plain.metrics["kl_divergence"]
 
-    def test_both_bases_of_one_that_is_stored_in_4_bits(self, at_home, trained, tmp_path):
+    def test_a_base_that_is_stored_in_4_bits_is_not_rounded_again(self, at_home, trained, tmp_path):
         model = at_home.model.model_copy(update={"base": "stored", "load_in_4bit": True})
-        told = {"in_4bit": ["a"], "stored_in_4bit": True}
-
-        def bases(**merging):
-            recipe = recipe_of(at_home, model, **merging)
-            work = stage.MergeSession(trained.adapter, at_home.chats, recipe, PINS, tmp_path)
-            return work.bases(told)
-
-        assert {
-            name: (base.name, base.rounded) for name, base in bases(base_16bit="t").items()
-        } == {
-            "16bit": ("t", ()),
-            "dequantized": ("stored", ()),
-        }
-        assert list(bases()) == ["dequantized"]
-        with pytest.raises(RetuneError, match=r"name its 16-bit weights in merging\.base_16bit"):
-            bases(onto="16bit")
+        recipe = recipe_of(at_home, model)
+        work = stage.MergeSession(trained.adapter, None, at_home.chats, recipe, PINS, tmp_path)
+        told = {"in_4bit": ["a"], "stored": True}
+        assert work.base(told) == Base(
+            name="stored", revision=None, setting="model.base", weights="dequantized"
+        )
+        assert work.base(told | {"stored": False}).rounded == ("a",)
 
 
 @pytest.fixture(scope="module")
@@ -522,13 +513,13 @@ def full(project):
 class TestFullFineTuning:
     def test_it_is_evaluated_beside_its_base(self, at_home, full):
         job = EvaluateJob(
-            held_out=at_home.chats.held_out,
+            held_out=held_out(at_home.chats, at_home.recipe()),
             tokenizer=at_home.chats.tokenizer,
             adapter=full.path,
             model=at_home.model,
             revision=None,
+            original=None,
             config=Evaluation(max_new_tokens=4),
-            train_on="all",
             prompts=[[{"role": "user", "content": "say red"}]],
         )
         seen = evaluating.evaluate(job)
@@ -554,39 +545,3 @@ class TestFullFineTuning:
         untrained = full.model_copy(update={"step": step})
         recipe = recipe_of(at_home)
         require_unchanged_is_refused(unjudged(at_home, untrained, "untrained", recipe), recipe)
-
-
-def test_what_is_not_a_number_is_never_the_nearest():
-    assert (
-        nearest({"16bit": {"kl_divergence": float("nan")}, "dequantized": {"kl_divergence": 3.0}})
-        == "dequantized"
-    )
-    assert (
-        nearest({"16bit": {"kl_divergence": 0.1}, "dequantized": {"kl_divergence": 0.2}}) == "16bit"
-    )
-
-
-def candidate(kl: float, *row_losses: float, same: float = 0.95) -> Candidate:
-    metrics = {"kl_divergence": kl, "same_top_token": same, "perplexity": sum(row_losses)}
-    return Candidate(metrics, list(row_losses))
-
-
-@pytest.mark.parametrize(
-    ("sixteen", "dequantized", "kept"),
-    [
-        # As measured with SmolLM2: farther from what was trained, and better on every row.
-        (candidate(0.03, 1.90, 1.95, 1.92), candidate(0.01, 1.94, 1.99, 1.97), "16bit"),
-        # Better on average by one row alone: noise, and the nearer one is kept.
-        (candidate(0.03, 1.60, 1.95, 1.98), candidate(0.01, 1.94, 1.94, 1.97), "dequantized"),
-        (candidate(0.03, 1.94, 1.99, 1.97), candidate(0.01, 1.90, 1.95, 1.92), "dequantized"),
-        # Better, but not what was trained any more.
-        (candidate(0.3, 1.90, 1.95, 1.92), candidate(0.01, 1.94, 1.99, 1.97), "dequantized"),
-        (candidate(0.03, 1.9, 1.9, same=0.5), candidate(0.01, 2.0, 2.1), "dequantized"),
-        # One row says nothing of noise, and equal losses nothing at all.
-        (candidate(0.03, 1.0), candidate(0.01, 2.0), "dequantized"),
-        (candidate(0.03, 1.5, 1.5), candidate(0.01, 1.5, 1.5), "dequantized"),
-        (candidate(float("nan"), 1.0, 1.0), candidate(0.2, 1.5, 1.5), "dequantized"),
-    ],
-)
-def test_the_lower_loss_decides_beyond_the_noise(sixteen, dequantized, kept):
-    assert preferred({"16bit": sixteen, "dequantized": dequantized}) == kept

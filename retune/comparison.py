@@ -1,11 +1,11 @@
-"""How near a checkpoint is to what was trained: the logits of both on held-out conversations.
+"""How near one model is to another: the logits of both on held-out conversations.
 
 For child processes; imports torch where it is used.
 """
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -18,7 +18,8 @@ CHECK_TOKENS = 512  # of each compared row: its logits wait on disk meanwhile
 
 
 class Yardstick(BaseModel):
-    """The first `rows` of `held_out` (Parquet), and the folder for what was trained says to them."""
+    """The first `rows` of `held_out` (Parquet), and the folder for the logits of the model that others
+    are compared with."""
 
     held_out: Path
     rows: int
@@ -37,26 +38,18 @@ def keep_logits(model: Any, yardstick: Yardstick) -> None:
         torch.save(_logits(model, ids).cpu(), yardstick.logits / f"{number}.pt")
 
 
-class Comparison(NamedTuple):
-    """What `measure` returns: its metrics, and the loss of the model itself (nats per token) by row."""
-
-    metrics: dict[str, float]
-    row_losses: list[float]
-
-
-def measure(model: Any, yardstick: Yardstick) -> Comparison:
-    """Return how far `model` is from the kept logits, one row in memory at a time.
+def measure(model: Any, yardstick: Yardstick) -> dict[str, float]:
+    """Return how far `model` is from the one whose logits were kept, one row in memory at a time.
 
     `kl_divergence` is its mean from them (nats per token), `same_top_token` (0 to 1) the share of
     tokens for which both rank the same one first; `perplexity` is the model's own, and
-    `perplexity_ratio` that over `perplexity/trained`.
+    `perplexity_ratio` that over `perplexity/reference`, of the other.
     """
     import torch
     from torch.nn.functional import kl_div, nll_loss
 
     divergence, agreed, tokens = 0.0, 0, 0
     losses, targets = [0.0, 0.0], 0
-    row_losses = []
     for number, ids in enumerate(yardstick.token_ids()):
         reference = torch.load(yardstick.logits / f"{number}.pt", weights_only=True)
         reference = reference.to(device()).float().log_softmax(-1)
@@ -70,17 +63,15 @@ def measure(model: Any, yardstick: Yardstick) -> Comparison:
             for scores in (actual, reference)
         ]
         losses = [total + of_row for total, of_row in zip(losses, nats, strict=True)]
-        row_losses.append(nats[0] / max(1, len(following)))
         targets += len(following)
-    perplexity, trained = (math.exp(min(loss / targets, 700)) for loss in losses)
-    metrics = {
+    perplexity, other = (math.exp(min(loss / targets, 700)) for loss in losses)
+    return {
         "kl_divergence": divergence / tokens,
         "same_top_token": agreed / tokens,
         "perplexity": perplexity,
-        "perplexity/trained": trained,
-        "perplexity_ratio": perplexity / trained,
+        "perplexity/reference": other,
+        "perplexity_ratio": perplexity / other,
     }
-    return Comparison(metrics, row_losses)
 
 
 def _logits(model: Any, ids: list[int]) -> "torch.Tensor":

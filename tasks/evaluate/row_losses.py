@@ -1,0 +1,62 @@
+"""The losses of held-out rows, one by one.
+
+For child processes; imports torch where it is used.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from retune.labels import IGNORED, labels_of
+from retune.loaders import load_tokenizer
+from retune.models import batches, padded, token_ids
+
+
+class RowLoss(NamedTuple):
+    """The sum of the negative log-likelihoods (nats) of `tokens` tokens of one row."""
+
+    nats: float
+    tokens: int
+
+
+class HeldOut(BaseModel):
+    """The first `rows` conversations of `path` (Parquet), each cut to `max_length` tokens; their loss
+    is of what `train_on` lets be learned, as the `tokenizer` folder says. At most `batch_size` of them
+    are computed together."""
+
+    path: Path
+    tokenizer: Path
+    rows: int
+    max_length: int
+    train_on: str
+    batch_size: int | None
+
+    def losses(self, model: Any) -> list[RowLoss]:
+        """Return the loss of each row by `model`."""
+        tokenizer = load_tokenizer(self.tokenizer)
+        rows = token_ids(self.path, self.rows, self.max_length)
+        labels = [labels_of(ids, tokenizer, self.train_on) for ids in rows]
+        together = self.batch_size or len(rows) or 1
+        return row_losses(model, rows, labels, tokenizer.pad_token_id, together)
+
+
+def row_losses(
+    model: Any, rows: list[list[int]], labels: list[list[int]], pad: int, batch_size: int
+) -> list[RowLoss]:
+    """Return the negative log-likelihoods (nats) of the tokens of each row that have a label."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    sums: dict[int, RowLoss] = {}
+    with torch.inference_mode():
+        for numbers in batches([len(row) for row in rows], batch_size):
+            batch = padded([rows[number] for number in numbers], pad)
+            logits = model(**batch, use_cache=False).logits
+            # Row by row: 32-bit logits of a whole batch can be larger than the model.
+            for row_logits, number in zip(logits, numbers, strict=True):
+                targets = torch.tensor(labels[number][1:], device=logits.device)
+                scores = row_logits[: len(targets)].float()
+                nats = cross_entropy(scores, targets, reduction="sum", ignore_index=IGNORED).item()
+                sums[number] = RowLoss(nats, int((targets != IGNORED).sum()))
+    return [sums[number] for number in range(len(rows))]
