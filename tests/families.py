@@ -100,7 +100,8 @@ FAMILIES = (
         "DeepSeek-V3",
         "DeepseekV3Config",
         "deepseek_v3",
-        {"qk_nope_head_dim": 32, "qk_rope_head_dim": 32},
+        # By `scoring_func` llama.cpp knows how experts are weighted; transformers takes it for granted.
+        {"qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "scoring_func": "sigmoid"},
     ),
 )
 # What is cheap enough for `make test`.

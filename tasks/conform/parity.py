@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 LAYERS = 2
+LAYER_KINDS = ("layer_types", "mlp_layer_types")
+DENSE_LAYERS = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")  # how many
 WIDTH = 64  # a multiple of llama.cpp's blocks, which rows are quantized in
 MARKED = re.compile(r"[▁_]?[<\[].*[>\]]|\[e~\[")  # how control tokens look
 SHOWN = 20  # differing texts in the report
@@ -127,8 +129,9 @@ def shrink(config: "PretrainedConfig") -> None:
 
     The size of a head stays because factors of rotary embeddings fit it. The layers are the base's
     first ones, so many that there is one of each kind: of LFM2's, which begin with convolutions,
-    llama.cpp loads none without attention. Where keys have as many heads as queries, as in DeepSeek's
-    latent attention, they still do.
+    llama.cpp loads none without attention; of DeepSeek's first dense ones there is one, so that a
+    mixture follows. Where keys have as many heads as queries, as in DeepSeek's latent attention, they
+    still do.
     """
     vars(config).pop("quantization_config", None)
     text = config.get_text_config()
@@ -137,30 +140,51 @@ def shrink(config: "PretrainedConfig") -> None:
     grouped = getattr(text, "num_key_value_heads", None) != getattr(
         text, "num_attention_heads", None
     )
-    layers = _layers_of_each_kind(getattr(text, "layer_types", None) or ())
+    kinds = [name for name in LAYER_KINDS if getattr(text, name, None)]
+    layers = max([LAYERS, *(_layers_of_each_kind(getattr(text, name)) for name in kinds)])
     sizes = {
         "hidden_size": heads * head,
         "num_attention_heads": heads,
         "num_key_value_heads": 1 if grouped else heads,
         "num_hidden_layers": layers,
         **dict.fromkeys(("intermediate_size", "moe_intermediate_size"), WIDTH),
-        **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 2),
-        "num_experts_per_tok": 1,
-        **dict.fromkeys(("n_group", "topk_group"), 1),  # of experts: fewer than there are of these
+        **_mixture(text),
     }
     for name, size in sizes.items():
         if getattr(text, name, None) is not None:
             setattr(text, name, size)
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:layers]
+    for name in kinds:
+        setattr(text, name, getattr(text, name)[:layers])
     for other in ("vision_config", "audio_config"):  # what sees and hears is not trained
         if hasattr(getattr(config, other, None), "num_hidden_layers"):
             getattr(config, other).num_hidden_layers = 1
 
 
+def _mixture(text: "PretrainedConfig") -> dict[str, int]:
+    """Return the sizes of a mixture of experts that still chooses as the large one does.
+
+    Two of four, unless the base asks one: the weight of a single expert, normalised, is 1 however it
+    was computed. Groups of experts stay groups, so that there are some that are not asked.
+    """
+
+    def at_most(most: int, name: str) -> int:
+        return min(most, getattr(text, name, None) or 0)
+
+    groups = at_most(2, "n_group")
+    return {
+        **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+        "num_experts_per_tok": at_most(2, "num_experts_per_tok"),
+        "n_group": groups,
+        "topk_group": 1
+        if getattr(text, "topk_group", 0) != getattr(text, "n_group", 0)
+        else groups,
+        **{name: at_most(1, name) for name in DENSE_LAYERS},
+    }
+
+
 def _layers_of_each_kind(kinds: Sequence[str]) -> int:
-    """Return how many of the first layers have one of each kind, LAYERS at least."""
-    return max([LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds))])
+    """Return how many of the first layers have one of each kind."""
+    return max(kinds.index(kind) + 1 for kind in set(kinds))
 
 
 def gguf_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[Check], Parity]:

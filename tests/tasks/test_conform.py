@@ -484,6 +484,27 @@ def test_a_tiny_model_has_a_layer_of_each_kind():
     assert plain.num_hidden_layers == 2
 
 
+def test_a_tiny_mixture_chooses_as_the_large_one_does():
+    """Behind its dense layers, two of four experts in groups; llama.cpp's way to weight them shows."""
+    from transformers import DeepseekV3Config, Glm4MoeLiteConfig, Lfm2MoeConfig, Llama4TextConfig
+
+    grouped = DeepseekV3Config()
+    assert grouped.first_k_dense_replace == 3
+    shrink(grouped)
+    assert grouped.first_k_dense_replace < grouped.num_hidden_layers
+    assert (grouped.n_routed_experts, grouped.num_experts_per_tok) == (4, 2)
+    assert (grouped.n_group, grouped.topk_group) == (2, 1)
+    listed = Glm4MoeLiteConfig()
+    shrink(listed)
+    assert listed.mlp_layer_types == ["dense", "sparse"]
+    behind = Lfm2MoeConfig(num_dense_layers=2)
+    shrink(behind)
+    assert behind.num_dense_layers == 1 < behind.num_hidden_layers
+    single = Llama4TextConfig()
+    shrink(single)
+    assert single.num_experts_per_tok == 1
+
+
 def test_a_tiny_model_has_as_many_heads_of_keys_as_of_queries_if_its_base_has():
     """So llama.cpp's converter takes apart what DeepSeek's latent attention makes both of."""
     from transformers import DeepseekV3Config, LlamaConfig

@@ -1,6 +1,7 @@
 """What would only show at the end of a training shows on a tiny twin of the base."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from retune.sources import pin
 from retune.workspace import Step
 from tasks.conform.task import conform
 from tasks.rehearse import task as stage
-from tests.families import LIGHT, save_family
+from tests.families import FAMILIES, SMALL, save_family
 from tests.tasks.conftest import make_base
 
 try:
@@ -139,15 +140,30 @@ def test_without_a_twin_there_is_no_rehearsal(rehearsed, tmp_path):
     require(judge.judgement(output, rehearsed.recipe()))
 
 
-def test_what_llamacpp_computes_otherwise_is_shown(tmp_path, monkeypatch):
-    """It normalises the weights of the chosen experts, whatever a mixture's settings say."""
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
-    (family,) = (one for one in LIGHT if one.name == "small Qwen3-MoE")
+@pytest.mark.parametrize(
+    ("name", "setting", "otherwise"),
+    [
+        # It normalises the weights of the chosen experts, whatever a mixture's settings say.
+        ("Qwen3-MoE", "norm_topk_prob", False),
+        # It weights them by a softmax, unless the settings say what transformers takes for granted.
+        # The mixture comes behind dense layers, and its experts stand in groups.
+        ("DeepSeek-V3", "scoring_func", None),
+    ],
+)
+def test_what_llamacpp_computes_otherwise_is_shown(tmp_path, monkeypatch, name, setting, otherwise):
+    (family,) = (one for one in FAMILIES if one.name == name)
     base = tmp_path / "base"
-    save_family(family, base)
+    save_family(replace(family, tokenizer=SMALL), base)
     settings = json.loads((base / "config.json").read_text())
-    assert settings["norm_topk_prob"]
-    (base / "config.json").write_text(json.dumps(settings | {"norm_topk_prob": False}))
+    assert settings[setting]
+    if name == "DeepSeek-V3":
+        settings |= {"first_k_dense_replace": 3, "num_hidden_layers": 5}
+        (base / "config.json").write_text(json.dumps(settings))
+        monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "as it is"))
+        assert Rehearsed(base).run("as it is").failure == ""
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    settings[setting] = otherwise
+    (base / "config.json").write_text(json.dumps(settings))
     output = Rehearsed(base).run("other")
     assert output.parts[-1] == "compute"
     assert "llama.cpp computes something else than the model" in output.failure
