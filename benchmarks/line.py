@@ -122,14 +122,16 @@ class Line:
         return f"{seen['tokens_per_second']:,.0f} tokens/s, MFU {seen['mfu']:.0%}"
 
     def merge(self) -> str:
-        """Write and compare the candidates that the merge stage has for this adapter; keep one."""
+        """Write the checkpoint on the 16-bit weights, where most adapters do better, and compare it."""
         folder = self.folder / "merged"
         remove(folder)
         folder.mkdir()
         model = Model(base=str(self.base), max_length=2048, load_in_4bit=train.HAS_GPU)
+        original = {"name": str(self.base), "revision": None, "setting": "model.base"}
         trained = {
             "model": model.model_dump(),
             "revision": None,
+            "original": original,
             "trained": self.folder / train.folder_of(train.AUTO) / "adapter",
             "yardstick": {
                 "held_out": self.folder / "rows.parquet",
@@ -137,17 +139,10 @@ class Line:
                 "logits": folder / "logits",
             },
         }
-        in_4bit = self._merge_child("trained_child", trained)["in_4bit"]
-        said = {}
-        for onto, rounded in {"16bit": [], **({"dequantized": in_4bit} if in_4bit else {})}.items():
-            base = {"name": str(self.base), "revision": None, "setting": "", "rounded": rounded}
-            job = {"base": base, "tokenizer": self.base, "max_shard_gb": Merging().max_shard_gb}
-            job["folder"] = folder / onto
-            said[onto] = self._merge_child("child", trained | job)["metrics"]
-        best = min(said, key=lambda onto: said[onto]["kl_divergence"])
-        (folder / best).rename(folder / "model")
-        for loser in said.keys() - {best}:
-            remove(folder / loser)
+        self._merge_child("trained_child", trained)
+        job = {"base": original, "tokenizer": self.base, "folder": folder / "model"}
+        job["max_shard_gb"] = Merging().max_shard_gb
+        said = self._merge_child("child", trained | job)["metrics"]
         remove(folder / "logits")
         self._drop(self.base)
         return json.dumps(said)

@@ -43,14 +43,32 @@ def gpus() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _cards() -> tuple[tuple[str, str], ...]:
-    """Return name and driver of each NVIDIA GPU, as nvidia-smi lists them."""
-    program = shutil.which("nvidia-smi")
-    if not program:
-        return ()
-    command = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = listed.stdout.splitlines() if listed.returncode == 0 else []
+    """Return name and driver of each NVIDIA GPU."""
+    lines = _nvidia_smi("name,driver_version")
     return tuple((name, driver) for name, _, driver in (line.rpartition(", ") for line in lines))
+
+
+@lru_cache(maxsize=1)
+def compute_capabilities() -> tuple[str, ...]:
+    """Return the compute capability of each NVIDIA GPU that programs may use, `9.0` for an H100."""
+    return tuple(_nvidia_smi("compute_cap", visible=True))
+
+
+def free_gpu_memory() -> int:
+    """Return the bytes that are free on the NVIDIA GPUs that programs may use, of all together."""
+    return sum(int(mib) for mib in _nvidia_smi("memory.free", visible=True) if mib.isdigit()) << 20
+
+
+def _nvidia_smi(query: str, visible: bool = False) -> list[str]:
+    """Return nvidia-smi's answer for each GPU, or for those that CUDA_VISIBLE_DEVICES leaves."""
+    program = shutil.which("nvidia-smi")
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if visible else None
+    if not program or chosen in ("", "-1"):
+        return []
+    command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    command += [f"--id={chosen}"] if chosen else []
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    return listed.stdout.splitlines() if listed.returncode == 0 else []
 
 
 def _cpu() -> str:

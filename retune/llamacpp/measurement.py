@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from retune.errors import RetuneError
-from retune.llamacpp.installation import locate
+from retune.llamacpp.acceleration import with_program
 from retune.llamacpp.process import (
     Finished,
     LlamaCppFailed,
@@ -145,9 +145,12 @@ def _measure(
     writes_to: Path | None = None,
 ) -> Finished:
     existing(gguf, "the GGUF to measure")
-    program = locate().program("llama-perplexity")
-    options = ["-c", str(context), "-t", str(threads), "--no-escape"]
-    return run([program, "-m", gguf, *options, *arguments], writes_to=writes_to)
+    options = ["-m", gguf, "-c", str(context), "-t", str(threads), "--no-escape", *arguments]
+    return with_program(
+        "llama-perplexity",
+        gguf,
+        lambda program: run([*program, *options], writes_to=writes_to),
+    )
 
 
 def check_text_length(printed: str, text: Path, context: int) -> None:

@@ -85,14 +85,16 @@ def serving(
     failure: type[LlamaCppFailed],
     seconds: float | None = None,
     memory: int | None = None,
+    program: Sequence[str | Path] = (),
 ) -> Iterator[Server]:
-    """Start llama-server with `options`, give it once it has loaded its model, end it with the block.
+    """Start llama-server, or `program` in its place, with `options`, give it once it has loaded its
+    model, end it with the block.
 
     It also ends with this process, even by `kill -9`, and after `seconds`; it gets `memory` bytes at
     most. Only its user can reach the socket that it listens on. Raises `failure` with llama.cpp's own
     reason, or LlamaCppStopped.
     """
-    command = [locate().program(PROGRAM), *options]
+    command = [*(program or [locate().program(PROGRAM)]), *options]
     with tempfile.TemporaryDirectory(prefix="retune-answers-", dir=short_parent()) as folder:
         socket, log = Path(folder, SOCKET), Path(folder, "log")
         with client_of(socket) as client, log.open("wb") as output:

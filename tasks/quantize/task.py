@@ -127,7 +127,7 @@ def quantize(
             *(
                 method,
                 format_bytes(out.stat().st_size),
-                llamacpp.locate(),
+                llamacpp.measuring_build(out),
                 failure and f"; {failure}",
             ),
         )
@@ -176,7 +176,7 @@ def finish(
         sha256=sha256(out),
         failure=failure,
         metrics=metrics,
-        params={"method": method, "llama.cpp": str(llamacpp.locate()), **params},
+        params={"method": method, "llama.cpp": str(llamacpp.measuring_build(out)), **params},
         files=(ANSWERS, *ollama),
         models=(out.name,),
     )
