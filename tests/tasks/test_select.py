@@ -35,13 +35,14 @@ def rows(*losses: float, tokens: int = 10) -> list[RowLoss]:
 @pytest.mark.parametrize(
     ("sixteen", "trained", "comparison", "onto"),
     [
-        # As measured with SmolLM2: farther from what was trained, and better on every row.
+        # As measured with SmolLM2-135M: far from what was trained, and better on every row.
+        (rows(1.90, 1.95, 1.92), rows(1.94, 1.99, 1.97), NEAR | {"kl_divergence": 0.17}, "16bit"),
         (rows(1.90, 1.95, 1.92), rows(1.94, 1.99, 1.97), NEAR, "16bit"),
         # Better on average by one row alone is noise.
         (rows(1.60, 1.95, 1.98), rows(1.94, 1.94, 1.97), NEAR, "trained"),
         (rows(1.94, 1.99, 1.97), rows(1.90, 1.95, 1.92), NEAR, "trained"),
         # Better, but not what was trained any more.
-        (rows(1.90, 1.95, 1.92), rows(1.94, 1.99, 1.97), NEAR | {"kl_divergence": 0.3}, "trained"),
+        (rows(1.90, 1.95, 1.92), rows(1.94, 1.99, 1.97), NEAR | {"kl_divergence": 0.8}, "trained"),
         (rows(1.90, 1.95, 1.92), rows(1.94, 1.99, 1.97), NEAR | {"same_top_token": 0.5}, "trained"),
         (
             rows(1.9, 1.9),
