@@ -51,15 +51,18 @@ def equal(answer: str, expected: str) -> bool:
     return answer.strip() == expected.strip()
 
 
-def questions(held_out: Path, limit: int) -> list[Question]:
+def questions(held_out: Path, limit: int, max_length: int) -> list[Question]:
     """Return up to `limit` questions from `held_out.parquet`, spread evenly over the families.
 
-    The choice depends on the file alone: each family's first rows, in turns.
+    The choice depends on the file alone: each family's first rows, in turns, of those that fit into
+    `max_length` tokens. What is longer the model has only seen the beginning of, and an engine's context
+    may end before the question does.
     """
     import polars as pl
 
     rows = (
         pl.scan_parquet(held_out)
+        .filter(pl.col("input_ids").list.len() <= max_length)
         .select("row", "source", "messages", "text")
         .with_columns(turn=pl.int_range(pl.len()).over("source"))
         .sort("turn", "source", maintain_order=True)

@@ -86,7 +86,7 @@ def evaluate(
     """
     config = recipe.evaluation
     with building(step) as build, bases_unchanged(recipe, pins):
-        asked = questions(chats.held_out, config.generation_rows)
+        asked = questions(chats.held_out, config.generation_rows, recipe.model.max_length)
         job = make_job(adapter, selection, chats, recipe, pins, asked)
         hub = bool(job.revision or (job.original and job.original.revision))
         result = run_child(CHILD, job, build.path / "evaluate.log", hub=hub, forked=True)

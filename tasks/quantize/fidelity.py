@@ -32,6 +32,11 @@ def same_prompts(
     A BOS too many or another template shows in every prompt; a few unusual texts may differ (accents
     written apart from their letter, for one).
     """
+    if not questions:
+        return (
+            0.0,
+            "no held-out conversation fits into model.max_length, so that none could be asked",
+        )
     texts = render(tokenizer, [q.prompt for q in questions], add_generation_prompt=True)
     trained = [len(ids) for ids in encode(tokenizer, texts)]
     more = [count - length for count, length in zip(served, trained, strict=True)]

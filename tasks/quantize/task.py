@@ -44,9 +44,9 @@ def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         require_space_to_convert(merged, chats, config, build.path)
         out = build.path / f"{recipe.name}-{SOURCE.upper()}.gguf"
         llamacpp.convert(merged.path, out, dtype=SOURCE, name=recipe.name)
-        questions = held_out.questions(chats.held_out, config.answer_rows)
+        questions = asked(chats, recipe)
         answered = answer(out, questions, recipe)
-        fidelity = compared(out, chats, config.answer_rows, answered.answers, build)
+        fidelity = compared(out, chats, recipe, answered.answers, build)
         params = fidelity["ends"] | {"prompts": fidelity["fault"]}
         rows = held_out.measured_rows(chats.held_out, config)
         (build.path / TEXT).write_text(held_out.text(chats.held_out, 0, rows), encoding="utf-8")
@@ -62,15 +62,22 @@ def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         return finish(build, out, SOURCE, metrics, params)
 
 
+def asked(chats: Chats, recipe: Recipe) -> list[held_out.Question]:
+    """Return the questions that every file is asked."""
+    rows = recipe.quantization.answer_rows
+    return held_out.questions(chats.held_out, rows, recipe.model.max_length)
+
+
 def compared(
-    gguf: Path, chats: Chats, answer_rows: int, answers: Sequence[llamacpp.Answer], build: Build
+    gguf: Path, chats: Chats, recipe: Recipe, answers: Sequence[llamacpp.Answer], build: Build
 ) -> dict[str, Any]:
     """Return what the tokenizer that was trained with says of the GGUF (see `tasks.quantize.child`)."""
     job = FidelityJob(
         gguf=gguf,
         tokenizer=chats.tokenizer,
         held_out=chats.held_out,
-        answer_rows=answer_rows,
+        answer_rows=recipe.quantization.answer_rows,
+        max_length=recipe.model.max_length,
         prompt_tokens=[answer.prompt_tokens for answer in answers],
     )
     return run_child(CHILD, job, build.path / "fidelity.log", forked=True)
@@ -146,7 +153,7 @@ def measured_quant(
 
     Raises LlamaCppStopped: then nothing is known of the file.
     """
-    questions = held_out.questions(chats.held_out, recipe.quantization.answer_rows)
+    questions = asked(chats, recipe)
     try:
         metrics = measure(gguf, source.folder / LOGITS, recipe.quantization)
         answered = answer(gguf, questions, recipe)

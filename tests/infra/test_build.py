@@ -129,3 +129,56 @@ def test_a_compiler_killed_for_memory_is_recognised(tmp_path):
     log = tmp_path / "log"
     log.write_text("c++: fatal error: Killed signal terminated program cc1plus\nninja: stopped\n")
     assert "try --jobs 1" in build.failure_message("compile", 1, log)
+
+
+class TestForGpus:
+    """A second build, of what measures, where a GPU and its compiler are."""
+
+    @pytest.fixture
+    def base(self, monkeypatch, tmp_path) -> build.Variant:
+        monkeypatch.setattr(build, "compute_capabilities", lambda: ("9.0", "8.6", "9.0"))
+        monkeypatch.setattr(build, "NVCC", ())
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        return build.for_cpu()
+
+    @pytest.fixture
+    def nvcc(self, tmp_path) -> Path:
+        program = tmp_path / "bin" / "nvcc"
+        program.parent.mkdir()
+        program.touch(0o755)
+        return program
+
+    def test_it_is_made_where_a_gpu_and_nvcc_are(self, base, nvcc, monkeypatch):
+        variant = build.for_gpu(base)
+        assert variant.target.name == f"{base.target.name}-cuda-86-90"
+        assert set(variant.programs) < set(base.programs)
+        assert {f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DCMAKE_CUDA_ARCHITECTURES=86;90"} <= set(
+            variant.flags
+        )
+        assert set(base.flags) < set(variant.flags)
+        monkeypatch.setattr(build, "compute_capabilities", lambda: ())
+        assert build.for_gpu(base) is None
+
+    def test_it_is_not_made_without_nvcc(self, base):
+        assert build.for_gpu(base) is None
+
+    def test_it_can_be_done_without(self, base, nvcc, cache, monkeypatch, capsys):
+        """The CPU's build is there all the same, and what fails is not tried with every `make`."""
+        base.target.mkdir(parents=True)
+        tried = []
+
+        def fail(variant, jobs):
+            if variant.architectures:
+                tried.append(variant)
+                raise build.BuildFailed("nvcc fatal: unsupported gpu architecture")
+
+        monkeypatch.setattr(build, "make", fail)
+        assert build.build(jobs=1) == base.target
+        assert "measured by the CPU: nvcc fatal: unsupported" in capsys.readouterr().out
+        assert build.build(jobs=1) == base.target
+        assert len(tried) == 1
+        said = capsys.readouterr().out
+        build.log_of(tried[0].target).unlink()
+        assert f"remove {build.log_of(tried[0].target)} to try again" in said
+        build.build(jobs=1)
+        assert len(tried) == 2

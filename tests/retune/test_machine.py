@@ -5,6 +5,28 @@ import pytest
 from retune import machine
 
 
+def test_gpus_that_programs_may_use_are_asked_alone(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        '#!/bin/sh\necho "$@" >> $0.calls; case "$*" in *cap*) echo 9.0;; *) echo 81089;; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    machine.compute_capabilities.cache_clear()
+    try:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        assert machine.compute_capabilities() == ("9.0",)
+        assert machine.free_gpu_memory() == 81089 << 20
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert machine.free_gpu_memory() == 0
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        assert machine.free_gpu_memory() > 0
+    finally:
+        machine.compute_capabilities.cache_clear()
+    calls = program.with_name("nvidia-smi.calls").read_text().splitlines()
+    assert [("--id=1" in call) for call in calls] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("script", "gpus", "driver"),
     [

@@ -107,7 +107,7 @@ def test_the_first_samples_and_all_prompts_are_shown(at_home, scores, monkeypatc
 
 
 def test_every_question_is_there_with_the_tuned_model_s_answer(at_home, scores):
-    asked = questions(at_home.chats.held_out, CONFIG.generation_rows)
+    asked = questions(at_home.chats.held_out, CONFIG.generation_rows, 64)
     answers = json.loads(scores.answers.read_text())
     assert [one["row"] for one in answers] == [question.row for question in asked]
     assert all(q.matches(one["text"]) for q, one in zip(asked, answers, strict=True))
@@ -122,7 +122,7 @@ def test_batches_that_do_not_fit_are_made_smaller(at_home, trained, scores, fits
 
     from retune.models import load_tuned
 
-    asked = questions(at_home.chats.held_out, CONFIG.generation_rows)
+    asked = questions(at_home.chats.held_out, CONFIG.generation_rows, 64)
     config = CONFIG.model_copy(update={"batch_size": None})
     recipe = at_home.recipe(evaluation=config)
     job = make_job(trained.adapter, None, at_home.chats, recipe, at_home.pins, asked)

@@ -227,7 +227,7 @@ def test_a_family_goes_down_the_whole_line_or_is_refused_at_its_beginning(family
         return
     assert not family.refused
     chats, merged, source, quant = line.rest(conformance)
-    short = departures(merged, source.path, questions(chats.held_out, ASKED))
+    short = departures(merged, source.path, questions(chats.held_out, ASKED, 128))
     assert len(short) >= ASKED
     assert sum(one > TIE for one in short) <= ODD * len(short), short
     assert not quant.failure

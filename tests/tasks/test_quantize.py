@@ -100,7 +100,7 @@ def teach(folder: Path, chats: Chats) -> list[dict]:
     batch = padded(distinct, tokenizer.pad_token_id)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    asked = questions(chats.held_out, HELD_OUT)
+    asked = questions(chats.held_out, HELD_OUT, 64)
     texts = [
         tokenizer.apply_chat_template(q.prompt, tokenize=False, add_generation_prompt=True)
         for q in asked
@@ -263,6 +263,16 @@ def sabotage_conversion(learned, monkeypatch, sabotage) -> None:
 
     convert = copying(learned.source.path, lambda path: sabotage(GGUFReader(path, "r+").fields))
     monkeypatch.setattr(llamacpp, "convert", convert)
+
+
+def test_a_gguf_is_not_asked_what_its_context_has_no_room_for(learned):
+    """Held-out conversations may be longer than any that was trained, and than the base can read."""
+    short = RECIPE.model.model_copy(update={"max_length": 2})
+    source = learned.convert("no question", RECIPE.model_copy(update={"model": short}))
+    assert "stopped" not in source.metrics
+    failed = learned.judged(source).failed
+    assert [verdict.name for verdict in failed] == ["prompts"]
+    assert "no held-out conversation fits into model.max_length" in str(failed[0])
 
 
 def test_a_gguf_that_cannot_be_asked_stops_the_run(learned, monkeypatch):
