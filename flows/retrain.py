@@ -21,6 +21,7 @@ from flows.dead_runs import sign
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
+from flows.prefetch import prefetch
 from flows.provenance import provenance
 from flows.summary import Summary, summarise
 from retune.machine import require_machine
@@ -103,6 +104,8 @@ def run_line(recipe: Recipe) -> Summary:
         check_terms(recipe)
     pins = pin_inputs(recipe)
     plan = make_plan(recipe, pins)
+    if not plan.train.done:
+        prefetch(recipe)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     name, digest = runtime.flow_run.name, plan.digest(recipe)
     with start_run(recipe, name, tags, digest) as run, judging(run) as judge:
