@@ -22,7 +22,7 @@ from retune import llamacpp
 from retune.llamacpp import acceleration
 from retune.llamacpp.installation import accelerated
 from retune.machine import cores
-from retune.workspace import mark
+from retune.workspace import mark, remove
 
 METHOD = "q4_k_m"
 CONTEXT = 512
@@ -89,7 +89,7 @@ class Bench:
         told(f"{where}: divergence of {METHOD}", divergence)
         for gguf in (self.source, self.quant):
             told(f"{where}: answers of {gguf.stem}", lambda gguf=gguf: answers(gguf))
-        logits.unlink()
+        remove(logits)
 
 
 def told(what: str, work: Callable[[], int]) -> None:

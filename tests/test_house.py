@@ -213,7 +213,6 @@ DELETES = {
     ("infra/llamacpp/build.py", "unpack_source", "rename"): "within a scratch folder",
     ("demo/prepare.py", "base_model", "rename"): "to a place that was not there",
     ("demo/smollm2_base.py", "from_wheel", "rename"): "to a place that was not there",
-    ("benchmarks/line.py", "merge", "rename"): "within a folder that it has just made",
     ("benchmarks/made_up.py", "_cached", "rename"): "to a place that was not there",
 }
 
