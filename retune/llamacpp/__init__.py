@@ -20,7 +20,7 @@ from retune.llamacpp.measurement import (
 )
 from retune.llamacpp.process import LlamaCppFailed, LlamaCppStopped
 from retune.llamacpp.quantization import quantize, quantized_size
-from retune.llamacpp.tokens import tokenize
+from retune.llamacpp.tokens import token_arrays, tokenize
 
 __all__ = [
     "DTYPES",
@@ -49,5 +49,6 @@ __all__ = [
     "perplexity",
     "quantize",
     "quantized_size",
+    "token_arrays",
     "tokenize",
 ]

@@ -65,6 +65,23 @@ def test_llamacpp_reads_text_as_the_tokenizer_does(gguf, checkpoint):
     assert not {0, 1, 2} & set(spelled_out)
 
 
+def test_texts_read_by_several_processes_keep_their_order(gguf, monkeypatch):
+    from retune.llamacpp import tokens
+
+    texts = [*PROBES, "", TEXT, "a\nb", ""]
+    by_one = llamacpp.tokenize(gguf, texts)
+    processes = []
+    run = tokens.run
+    monkeypatch.setattr(tokens, "run", lambda *a, **kw: processes.append(a) or run(*a, **kw))
+    monkeypatch.setattr(tokens, "cores", lambda: 4)
+    monkeypatch.setattr(tokens, "CHARACTERS", 10)
+    assert llamacpp.tokenize(gguf, texts) == by_one
+    assert len(processes) == 4
+    assert llamacpp.tokenize(gguf, texts[:1]) == by_one[:1]
+    assert llamacpp.tokenize(gguf, []) == []
+    assert len(processes) == 6
+
+
 def test_the_probes_are_composed():
     assert all(unicodedata.is_normalized("NFC", probe) for probe in PROBES)
 
