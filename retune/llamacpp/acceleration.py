@@ -4,14 +4,15 @@ What they are asked is the same either way; a GPU only rounds otherwise.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Condition
 from typing import TypeVar
 
 from retune.llamacpp.installation import LlamaCpp, accelerated, locate
 from retune.llamacpp.process import LlamaCppFailed
 from retune.machine import free_gpu_memory
-from retune.workspace import cache_dir
 
 WORTH = 64 << 20  # bytes of a file; a smaller one is read before CUDA has started
 BESIDE = 2 << 30  # bytes for keys, values and what is computed
@@ -20,18 +21,45 @@ ALL_LAYERS = ("--n-gpu-layers", "999")
 T = TypeVar("T")
 
 
+class GpuMemory:
+    """What programs of this process were promised of the GPU's memory."""
+
+    def __init__(self) -> None:
+        self._promised = 0
+        self._changed = Condition()
+
+    @contextmanager
+    def room_for(self, size: int) -> Iterator[bool]:
+        """Promise `size` bytes for the length of a block, or say that there is no room for it.
+
+        Waits while others have what it takes. A promise that is kept counts twice, as promised and as
+        no longer free: a program takes its memory some seconds after its start.
+        """
+        with self._changed:
+            while not (fits := self._promised + size <= free_gpu_memory()) and self._promised:
+                self._changed.wait()
+            self._promised += size if fits else 0
+        try:
+            yield fits
+        finally:
+            with self._changed:
+                self._promised -= size if fits else 0
+                self._changed.notify_all()
+
+
+GPU = GpuMemory()
+
+
 def with_program(name: str, gguf: Path, work: Callable[[list[str | Path]], T]) -> T:
     """Return what `work` makes of the beginning of a command: the program, and where it computes.
 
-    One program at a time has the GPU, others wait for it: so there is room for each. What fails there
-    is done again by the CPU, whose word counts.
+    What fails on the GPU is done again by the CPU, whose word counts.
     """
-    from filelock import FileLock
-
-    build = accelerated() if gguf.exists() and gguf.stat().st_size >= WORTH else None
+    size = gguf.stat().st_size
+    build = accelerated() if size >= WORTH else None
     if build:
-        with FileLock(cache_dir() / "llama.cpp-gpu.lock"):
-            if has_room(gguf):
+        with GPU.room_for(size + BESIDE) as fits:
+            if fits:
                 try:
                     return work([build.program(name), *ALL_LAYERS])
                 except LlamaCppFailed as error:
@@ -39,12 +67,6 @@ def with_program(name: str, gguf: Path, work: Callable[[list[str | Path]], T]) -
     return work([locate().program(name)])
 
 
-def has_room(gguf: Path) -> bool:
-    """Tell whether a model fits into what is free of the GPU's memory."""
-    return gguf.stat().st_size + BESIDE <= free_gpu_memory()
-
-
 def measuring_build(gguf: Path) -> LlamaCpp:
-    """Return the build that measures `gguf` if the GPU is free."""
-    large = gguf.stat().st_size >= WORTH
-    return (accelerated() if large else None) or locate()
+    """Return the build that measures `gguf` if the GPU has room for it."""
+    return (accelerated() if gguf.stat().st_size >= WORTH else None) or locate()

@@ -4,6 +4,8 @@ The CPU's build stands for the GPU's: it takes the same command and leaves the G
 """
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -19,13 +21,10 @@ except llamacpp.LlamaCppNotFound as missing:
 
 
 @pytest.fixture
-def gpu(monkeypatch, tmp_path):
+def gpu(monkeypatch):
     """A build for a GPU of which all memory is free, and every file is worth its while."""
     build = LlamaCpp(llamacpp.locate().root, "0", ("90",))
-    cache = tmp_path / "cache"
-    cache.mkdir()
     monkeypatch.setattr(acceleration, "accelerated", lambda: build)
-    monkeypatch.setattr(acceleration, "cache_dir", lambda: cache)
     monkeypatch.setattr(acceleration, "WORTH", 0)
     monkeypatch.setattr(acceleration, "free_gpu_memory", lambda: 80 << 30)
     return build
@@ -78,6 +77,26 @@ def test_what_fails_on_the_gpu_is_done_by_the_cpu(gpu, gguf, caplog):
 
     assert acceleration.with_program("llama-perplexity", gguf, work) == "by the CPU"
     assert "out of memory" in caplog.text
+
+
+def test_programs_share_the_gpu_as_far_as_there_is_room(monkeypatch):
+    """Ten of 3 GiB on one of 8: two at a time, though nothing shows yet in what is free."""
+    monkeypatch.setattr(acceleration, "free_gpu_memory", lambda: 8 << 30)
+    memory, inside, seen = acceleration.GpuMemory(), [], []
+
+    def work(number: int) -> bool:
+        with memory.room_for(3 << 30) as fits:
+            inside.append(number)
+            seen.append(len(inside))
+            time.sleep(0.02)
+            inside.remove(number)
+            return fits
+
+    with ThreadPoolExecutor(10) as pool:
+        assert all(pool.map(work, range(10)))
+    assert max(seen) == 2
+    with memory.room_for(9 << 30) as fits:  # never: it is not waited for
+        assert not fits
 
 
 def test_a_file_that_is_broken_is_broken_on_either(gpu, gguf, tmp_path):
