@@ -9,7 +9,6 @@ shared pages), and what it held of that when its libraries were imported.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,6 @@ import time
 from pathlib import Path
 
 import psutil
-
-from tasks.merge.writing import ENVIRONMENT
 
 WAYS = ("ours", "peft")
 SIZES = {"hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 16000}
@@ -73,8 +70,7 @@ def watched(part: str, layers: int, shard_mb: int, folder: Path) -> dict[str, fl
     command = [sys.executable, "-m", "benchmarks.merge", *options, "--folder", str(folder)]
     peak = 0
     with (folder / "log").open("w+") as log:
-        environment = os.environ | (ENVIRONMENT if part == "ours" else {})
-        child = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        child = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         while child.poll() is None:
             try:
                 peak = max(peak, held(child))

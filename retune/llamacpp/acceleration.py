@@ -4,7 +4,7 @@ What they are asked is the same either way; a GPU only rounds otherwise.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition
@@ -15,7 +15,7 @@ from retune.llamacpp.process import LlamaCppFailed
 from retune.machine import free_gpu_memory
 
 WORTH = 64 << 20  # bytes of a file; a smaller one is read before CUDA has started
-BESIDE = 2 << 30  # bytes for keys, values and what is computed
+BESIDE = 4 << 30  # bytes for keys, values and what is computed
 ALL_LAYERS = ("--n-gpu-layers", "999")
 
 T = TypeVar("T")
@@ -65,6 +65,11 @@ def with_program(name: str, gguf: Path, work: Callable[[list[str | Path]], T]) -
                 except LlamaCppFailed as error:
                     logging.getLogger(__name__).warning("by the CPU, as the GPU failed: %s", error)
     return work([locate().program(name)])
+
+
+def computes_on_gpu(program: Sequence[str | Path]) -> bool:
+    """Tell whether the beginning of a command that `with_program` gave leads to the GPU."""
+    return ALL_LAYERS[0] in program
 
 
 def measuring_build(gguf: Path) -> LlamaCpp:

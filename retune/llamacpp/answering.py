@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retune.llamacpp.acceleration import with_program
+from retune.llamacpp.acceleration import computes_on_gpu, with_program
 from retune.llamacpp.header import facts
 from retune.llamacpp.process import LlamaCppFailed, existing
 from retune.llamacpp.server import PROGRAM, Server, serving
 from retune.llamacpp.tokens import tokenize
 
 AT_A_TIME = 4
+AT_A_TIME_ON_GPU = 8  # where a step takes as long for all as for one
 # Room for what a chat template writes around each message, and for a system prompt of its own.
 TEMPLATE_TOKENS_PER_MESSAGE = 16
 TEMPLATE_TOKENS = 128
@@ -23,8 +24,6 @@ OPTIONS = (
     "--no-warmup",
     *("--fit", "off"),  # to a GPU's memory
     *("--cache-ram", "0"),
-    *("--parallel", str(AT_A_TIME)),
-    *("--threads-http", str(AT_A_TIME)),
 )
 
 
@@ -78,14 +77,16 @@ def answers(
     room = longest_prompt(gguf, conversations) + max_tokens
     require_chat_template(gguf)
     options: list[str | Path] = [*OPTIONS, "--model", gguf.absolute()]
-    options += ["--ctx-size", str(AT_A_TIME * room)]
     options += ["--threads", str(threads), "--threads-batch", str(threads)]
 
     def ask(program: list[str | Path]) -> Answered:
+        at_a_time = AT_A_TIME_ON_GPU if computes_on_gpu(program) else AT_A_TIME
+        slots = ["--parallel", str(at_a_time), "--threads-http", str(at_a_time)]
+        slots += ["--ctx-size", str(at_a_time * room)]
         # The pool outside: if the block fails, the server ends, and with it what its threads wait for.
         with (
-            ThreadPoolExecutor(AT_A_TIME) as pool,
-            serving(options, AnsweringFailed, seconds, memory, program) as server,
+            ThreadPoolExecutor(at_a_time) as pool,
+            serving([*options, *slots], AnsweringFailed, seconds, memory, program) as server,
         ):
             replies = list(
                 pool.map(lambda messages: answer(server, messages, max_tokens), conversations)

@@ -17,7 +17,6 @@ from tasks.merge.child import MergeJob
 from tasks.merge.four_bit_child import FourBitJob
 from tasks.merge.sources import Base
 from tasks.merge.trained_child import TrainedJob
-from tasks.merge.writing import ENVIRONMENT
 from tasks.stage import stage
 
 CHILD = Path(__file__).with_name("child.py")
@@ -128,7 +127,7 @@ class MergeSession:
             yardstick=self.yardstick,
         )
         hub = bool(base.revision or job.revision)
-        result = run_child(CHILD, job, self.folder / LOG, env=ENVIRONMENT, hub=hub)
+        result = run_child(CHILD, job, self.folder / LOG, hub=hub, forked=True)
         require_whole(result["damaged"])
         metrics: Metrics = result["metrics"]
         return metrics

@@ -3,6 +3,8 @@
 For child processes; imports torch where it is used.
 """
 
+import ctypes
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,8 @@ from tasks.merge.sources import Source
 if TYPE_CHECKING:
     import torch
 
-# Of a process that writes a merged model. Left alone, glibc keeps what matrices of up to 32 MiB
-# leave behind: up to one more shard, in pieces that the next one does not fit into.
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+MMAP_THRESHOLD = -3  # glibc's name for it in mallopt(3)
+LARGE = 2**20  # bytes
 
 
 class Written(BaseModel):
@@ -33,12 +34,23 @@ class NotFinite(RetuneError):
     """A merged weight that 16 bits cannot hold."""
 
 
+def give_back_memory() -> None:
+    """Let freed matrices go back to the system at once, if the C library is glibc.
+
+    Left alone, it keeps what those of up to 32 MiB leave behind: up to one more shard, in pieces that
+    the next one does not fit into.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE)
+
+
 def write_model(source: Source, tokenizer: Path, folder: Path, max_bytes: int) -> Written:
     """Write a whole model to `folder`, in files of up to `max_bytes` bytes, each weight rounded once.
 
     No more than one file is in memory. Raises ValueError for values beyond 16 bits.
     """
     folder.mkdir()
+    give_back_memory()
     dtype = checkpoint_dtype(source.config)
     changed = {}
 

@@ -40,8 +40,7 @@ def commands(monkeypatch):
     return seen
 
 
-def on_gpu(command) -> bool:
-    return "--n-gpu-layers" in command
+on_gpu = acceleration.computes_on_gpu
 
 
 def test_the_gpu_measures_the_same(gpu, commands, gguf, text, tmp_path, monkeypatch):
