@@ -4,6 +4,7 @@ from typing import Any
 
 from retune.llamacpp import locate
 from retune.recipe import Recipe
+from retune.recipe.methods import SOURCE
 from retune.workspace import Step
 
 
@@ -12,6 +13,7 @@ def convert(recipe: Recipe, merged: Step) -> dict[str, Any]:
     config = recipe.quantization
     return {
         "merged": merged.fingerprint,
+        "method": SOURCE,
         "name": recipe.name,
         "llama.cpp": locate().root.name,
         "calibrates": config.calibrates,

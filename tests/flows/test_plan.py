@@ -113,6 +113,13 @@ def test_a_setting_makes_anew_what_depends_on_it(assignment, stages):
     assert changed(assignment) == stages
 
 
+def test_another_16bit_method_makes_every_gguf_anew(monkeypatch):
+    before = fingerprints()
+    monkeypatch.setattr("tasks.quantize.key.SOURCE", "f32", raising=False)
+    after = fingerprints()
+    assert {stage for stage in before if before[stage] != after[stage]} == GGUFS
+
+
 def test_every_setting_counts_or_is_known_to_cost_nothing():
     """A new setting is part of a key until somebody says why not."""
     assert "made with" in make_plan(Recipe.parse(VALUES), PINS).train.key
