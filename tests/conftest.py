@@ -50,6 +50,7 @@ def hub() -> Hub:
 # The files whose tests take minutes, in this order; begun last they would keep one worker busy alone.
 FIRST = (
     "flows/test_line",
+    "flows/test_ui",
     "tasks/test_train",
     "tasks/test_corpus",
     "flows",

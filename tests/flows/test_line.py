@@ -1,4 +1,7 @@
-"""The whole line as a person runs it: `retune run`, in a folder with a small model and dataset."""
+"""The whole line as a person runs it: `retune run`, in a folder with a small model and dataset.
+
+In `make test` it runs once, is run again, and is rejected by a gate (test_rejected.py).
+"""
 
 import json
 import os
@@ -14,7 +17,6 @@ import yaml
 
 from retune.measures import measure
 from retune.recipe.methods import DEFAULT
-from tests import canary
 from tests.flows.servers import retune_ui
 from tests.tasks.conftest import make_base
 
@@ -228,7 +230,7 @@ def served(first, project):
         yield project
 
 
-def verdicts(client, run) -> list[list[dict]]:
+def tables_of_verdicts(client, run) -> list[list[dict]]:
     """Return the tables of verdicts of a run, as MLflow's pages find them."""
     named = json.loads(run.data.tags["mlflow.loggedArtifacts"])
     tables = []
@@ -241,7 +243,7 @@ def verdicts(client, run) -> list[list[dict]]:
 
 def test_every_gate_leaves_its_verdicts(first, project):
     client, parent, _ = project.newest_mlflow_run()
-    (table,) = verdicts(client, parent)
+    (table,) = tables_of_verdicts(client, parent)
     gates = {row["gate"] for row in table}
     # What fetch and calibrate make has no gate; of screen and validate there is one.
     assert gates == {*STAGES, "quantize"} - {"fetch", "screen", "calibrate"}
@@ -249,6 +251,7 @@ def test_every_gate_leaves_its_verdicts(first, project):
     assert failed["setting"] == "quantization.gates.q2_k.max_kl_divergence"
 
 
+@pytest.mark.proof  # two runs more
 def test_a_changed_limit_is_judged_by_on_what_exists(served, project):
     limit = ("--set", "merging.max_kl_divergence=1e-12")
     done = project.retune("run", "recipe.yaml", *limit)
@@ -280,6 +283,7 @@ def test_a_changed_setting_runs_only_what_depends_on_it(first, project):
     assert states["merge"] == "reuse"
 
 
+@pytest.mark.proof  # two plans more
 def test_training_all_weights_takes_room_for_gradients_and_moments(first, project):
     gibibytes = []
     for method in ("lora", "full"):
@@ -294,6 +298,7 @@ def test_training_all_weights_takes_room_for_gradients_and_moments(first, projec
     assert gibibytes[1] == pytest.approx(8 * gibibytes[0], rel=0.05)
 
 
+@pytest.mark.proof  # a run more
 def test_without_a_merge_there_is_nothing_to_quantize(served, project):
     planned = project.retune("plan", "recipe.yaml", "--set", "merging.save_method=lora")
     assert planned.returncode == 0, planned.stderr
@@ -308,46 +313,6 @@ def test_without_a_merge_there_is_nothing_to_quantize(served, project):
     assert "GGUF files" not in done.stdout
 
 
-def test_canaries_leave_no_trace(project, tmp_path_factory):
-    """A run that is rejected quotes rows in every place that it can; `tests/canary.py` runs a whole."""
-    project.write("canary.jsonl", sums(400) + canary.rows())
-    home = tmp_path_factory.mktemp("canary") / "home"
-    environment = {"RETUNE_HOME": str(home), "HF_TOKEN": canary.TOKEN}
-    done = project.retune(
-        "run", "recipe.yaml", "--set", "dataset.source=canary.jsonl", **environment
-    )
-    assert done.returncode == 1
-    assert "rows have a password, key or token" in done.stderr
-    assert [word for word in canary.words() if word in done.stdout + done.stderr] == []
-    assert canary.traces(home, ["With this: "]) != []  # excerpts are looked into
-    assert canary.traces(home, canary.words()) == []
-
-
-def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(served, project):
-    done = project.retune("run", "recipe.yaml", "--set", "dataset.source=flipped.jsonl")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    for words in (
-        "dataset rejected",
-        "40.0% (160 of 400 rows)",
-        "roles out of order",
-        "e.g. row 0",
-    ):
-        assert words in done.stderr
-    state, message, tasks = project.flow_run()
-    assert state == "Failed"
-    assert "dataset rejected" in message
-    assert tasks == {"pin_inputs", "conform", "rehearse", "fetch", "screen"}
-    client, parent, _ = project.newest_mlflow_run()
-    assert parent.info.status == "FAILED"
-    assert "dataset rejected" in parent.data.tags["retune.error"]
-    assert client.list_artifacts(parent.info.run_id, "validate")
-    (table,) = verdicts(client, parent)
-    failed = [row for row in table if row["result"] == "FAILED"]
-    assert {row["gate"] for row in failed} == {"validate"}
-    assert "validation.tolerances.roles_out_of_order" in {row["setting"] for row in failed}
-
-
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
@@ -356,6 +321,7 @@ def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(served, project
         ("model.load_in_4bit=true", "set model.load_in_4bit=false"),
     ],
 )
+@pytest.mark.proof  # a run each; test_rejected.py has one that ends likewise
 def test_a_wrong_input_is_one_clear_error(served, project, setting, expected):
     done = project.retune("run", "recipe.yaml", "--set", setting)
     assert done.returncode == 1

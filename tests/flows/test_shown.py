@@ -123,6 +123,7 @@ def test_states_and_logs_are_seen(shown):
     assert unseen_in("".join(lines)) == []
 
 
+@pytest.mark.proof  # the tour of a browser in `make test` is that of test_ui.py
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
 def test_in_a_browser_no_page_calls_home_or_shows_what_the_text_would_make(shown):
     from playwright.sync_api import sync_playwright

@@ -106,7 +106,10 @@ def test_its_log_is_with_the_others(done):
     assert (home / "logs" / "temporary-server.log").is_file()
 
 
-@pytest.mark.parametrize("up", [True, False], ids=["up", "coming up"])
+@pytest.mark.parametrize(
+    "up",
+    [pytest.param(True, id="up", marks=pytest.mark.proof), pytest.param(False, id="coming up")],
+)
 def test_it_ends_with_a_run_that_is_killed(tmp_path: Path, up: bool) -> None:
     wait = "server.use()" if up else ""
     run = script(f"{wait}\nprint(server.process.pid, flush=True)\nsignal.pause()", tmp_path / "h")

@@ -288,6 +288,7 @@ def test_the_runs_of_a_killed_worker_are_found(monkeypatch, tmp_path):
     assert found == [orphan.pid]
 
 
+@pytest.mark.proof  # the scheduler looks once a minute; test_rejected.py has the run alone
 def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path):
     make_base(tmp_path / "base")
     rows = sums(400)

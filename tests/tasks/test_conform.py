@@ -130,6 +130,7 @@ def test_a_sound_base_passes_without_weights(base, tmp_path, monkeypatch):
     assert sum(layer["weights"] for layer in layers) == 32 * 177_209_344
 
 
+@pytest.mark.proof  # a whole examination
 def test_a_composing_normalizer_differs_on_decomposed_text_alone(tmp_path, monkeypatch):
     base = make_base(tmp_path / "base", converter.QWEN2_REGEX, {"type": "NFC"}, CHATML)
     output = run(base, tmp_path, monkeypatch)

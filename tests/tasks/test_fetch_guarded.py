@@ -565,6 +565,7 @@ def test_a_commit_and_a_model_that_is_not_named_stay_what_they_are():
 # ---- what crosses the border of the child
 
 
+@pytest.mark.proof  # the Hub's library waits between its attempts
 def test_an_outage_is_worth_a_retry_also_from_the_child(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
     commit = hub.add_dataset("org/tome", {"fresh.jsonl": LINE})

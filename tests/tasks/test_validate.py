@@ -30,6 +30,18 @@ from tests.tasks.conftest import make_tokenizer
 from tests.tasks.test_scoring import make_classifier, run_here
 
 
+@pytest.fixture(autouse=True)
+def no_pages(request, monkeypatch):
+    """Pages and charts are most of the gate's time on a small dataset; few tests look at them."""
+    if "pages" not in request.fixturenames:
+        monkeypatch.setattr(judge, "_write_page", lambda *_: None)
+
+
+@pytest.fixture
+def pages() -> None:
+    """Let the gate write its pages and charts."""
+
+
 def sound(count: int) -> list:
     return [[("user", prose(n, 9) + "?"), ("assistant", prose(n + 9000, 15))] for n in range(count)]
 
@@ -42,7 +54,7 @@ def run_gate(
     return gate(path, Rules(config, specials), folder, reference)
 
 
-def test_a_good_dataset_passes_and_loses_only_its_flawed_rows(tmp_path):
+def test_a_good_dataset_passes_and_loses_only_its_flawed_rows(pages, tmp_path):
     report = run_gate(tmp_path, *sound(40), [Q, Q, A])
     assert report.failed == []
     assert (report.rows, report.accepted, report.quarantined) == (41, 40, 1)

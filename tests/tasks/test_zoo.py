@@ -12,7 +12,7 @@ from tasks.conform.examination import examine
 from tasks.conform.rows import compare
 from tests.zoo import TOKENIZERS, base_of
 
-LIGHT = {"llama2", "qwen3"}
+LIGHT = {"llama2"}
 ROWS = (
     "Is 9.11 larger than 9.9? ½ cup, ٣٤٥ and 1,000,000.",
     "  def f(x):\n\treturn {'a': x}  # café\n\n",
