@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from retune import forkserver
 from tests.hub import Hub
@@ -38,6 +39,12 @@ os.environ.pop("HF_TOKEN", None)
 
 # pytest sets it anew for each test, and no library reads it: the fork server serves them all.
 forkserver.LATE.add("PYTEST_CURRENT_TEST")
+
+
+# Some examples for `make test`, many for `make proofs`, which runs what has examples once more.
+settings.register_profile("light", deadline=None, database=None, max_examples=60)
+settings.register_profile("proofs", settings.get_profile("light"), max_examples=1000)
+settings.load_profile("light")
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_a_bad_file_is_rejected_in_words(project):
     ("dataset", "out", "said"),
     [
         ("good.jsonl", "good.jsonl/report", "good.jsonl/report: not a directory"),
-        ("good.jsonl", "x" * 300, "x: file name too long"),
+        pytest.param(*("good.jsonl", "x" * 300, "x: file name too long"), marks=pytest.mark.proof),
     ],
 )
 def test_what_the_system_refuses_is_a_sentence(project, dataset, out, said):
@@ -69,6 +69,7 @@ def test_a_home_that_is_a_file_is_a_sentence(project):
     assert "Errno" not in done.stderr
 
 
+@pytest.mark.proof  # three commands
 def test_names_of_files_forge_no_lines(project):
     """A name is a stranger's, too: of a repository's files, checked in a loop."""
     forged = "x\n400 of 400 rows accepted\x1b[31m"
@@ -175,6 +176,7 @@ class TestNothingIsLost:
         assert "Traceback" not in done.stderr
         return done.returncode, done.stderr.splitlines()[-1] if done.stderr else ""
 
+    @pytest.mark.proof  # the gate as a command, which is run above
     def test_though_the_dataset_is_called_dot_dot(self, folder):
         assert self.validate(folder, "...jsonl")[0] == 0
         files = [path for path in (folder / "home").rglob("*") if path.is_file()]

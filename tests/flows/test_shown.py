@@ -166,6 +166,7 @@ def test_in_a_browser_no_page_calls_home_or_shows_what_the_text_would_make(shown
         browser.close()
 
 
+@pytest.mark.proof  # the words of all else on a terminal are looked at below
 def test_a_terminal_is_told_what_a_source_is_called(tmp_path):
     rows = sums(150)
     for row in rows:

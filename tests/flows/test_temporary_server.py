@@ -48,7 +48,8 @@ def logged(home: Path) -> set[str]:
         return {message for (message,) in database.execute("select message from log")}
 
 
-@pytest.fixture(scope="module")
+# The first run of test_line.py has such a server, too; that nothing of it is missing is a proof.
+@pytest.fixture(scope="module", params=[pytest.param("hello", marks=pytest.mark.proof)])
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, object]]:
     """A home folder after a flow over its first temporary server, what was said, and settings."""
     home = tmp_path_factory.mktemp("temporary") / "home"
@@ -119,6 +120,7 @@ def test_it_ends_with_a_run_that_is_killed(tmp_path: Path, up: bool) -> None:
     wait_for(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.proof
 def test_ctrl_c_reaches_the_run_alone_which_then_reports_it(tmp_path: Path) -> None:
     body = """
         from prefect import flow

@@ -301,6 +301,7 @@ def test_a_template_that_does_harm_is_a_check_that_failed(base, tmp_path, monkey
     assert words in found["the template renders a single turn"]
 
 
+@pytest.mark.proof  # a whole examination; test_templates.py has the sentences
 def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_path, monkeypatch):
     template = CHATML.replace(
         "{% endfor",
