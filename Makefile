@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo     set everything up and run the demo recipe, on the CPU"
 	@echo "make smollm2  the same with a real small model that learns to read support mail"
-	@echo "make test     set everything up and run the tests"
+	@echo "make test     set everything up and run the tests, but for the proofs"
 	@echo "make proofs   the long tests: more runs, more bad datasets, training over several processes"
 	@echo "make zoo      the families of models that people use, down the whole line: docs/models.md"
 	@echo "make lint     style, format and types"

@@ -54,6 +54,14 @@ def hub() -> Hub:
     return _HUB
 
 
+@pytest.fixture
+def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages and charts are most of the gate's time on a small dataset; few tests look at them."""
+    monkeypatch.setattr("expectations.data.judgement._write_page", lambda *_: None)
+    monkeypatch.setattr("retune.plots.reasons_chart", lambda *_: None)
+    monkeypatch.setattr("retune.plots.score_histogram", lambda *_: None)
+
+
 # The files whose tests take minutes, in this order; begun last they would keep one worker busy alone.
 FIRST = (
     "flows/test_line",

@@ -88,7 +88,7 @@ def test_names_of_files_forge_no_lines(project):
 
 
 @pytest.fixture
-def here(project, monkeypatch):
+def here(project, monkeypatch, no_pages):
     monkeypatch.chdir(project.folder)
     monkeypatch.setenv("RETUNE_HOME", str(project.folder / ".retune"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -60,7 +60,14 @@ class TestTheServerOfTheUser:
 
     URL = "http://prefect.example/api"
 
-    @pytest.mark.parametrize("place", ["variable", "prefect.toml", "profile", ".env"])
+    # Each is a process that imports Prefect.
+    @pytest.mark.parametrize(
+        "place",
+        [
+            *("variable", "prefect.toml"),
+            *(pytest.param(place, marks=pytest.mark.proof) for place in ("profile", ".env")),
+        ],
+    )
     def test_it_is_kept_whichever_place_names_it(self, tmp_path: Path, place: str) -> None:
         variables = {}
         if place == "variable":

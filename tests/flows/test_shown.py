@@ -42,7 +42,8 @@ class Shown:
             return json.load(answer)
 
 
-@pytest.fixture(scope="module")
+# A server and a run; in `make test` the words are looked at where they are made, as in a grid below.
+@pytest.fixture(scope="module", params=[pytest.param("nasty", marks=pytest.mark.proof)])
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     folder = tmp_path_factory.mktemp("nasty")
     flawed = [[("assistant", text), ("user", text)] for text in TEXTS]
@@ -123,7 +124,6 @@ def test_states_and_logs_are_seen(shown):
     assert unseen_in("".join(lines)) == []
 
 
-@pytest.mark.proof  # the tour of a browser in `make test` is that of test_ui.py
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
 def test_in_a_browser_no_page_calls_home_or_shows_what_the_text_would_make(shown):
     from playwright.sync_api import sync_playwright

@@ -89,7 +89,8 @@ def embedded(empty_store, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-@pytest.fixture(params=["sqlite", "server"])
+# A server is a proof, but for the test of a whole run.
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.proof)])
 def client(request, embedded, monkeypatch):
     """MLflow's client of the embedded store, and of a server."""
     if request.param == "server":
@@ -121,6 +122,7 @@ def artifacts(client, run, path=None):
     return {file.path for file in client.list_artifacts(run.id, path)}
 
 
+@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
 def test_a_run_holds_the_whole_recipe_and_each_output(client, recipe):
     old = make_output("old")
     with tracking.start_run(recipe, "first", {"where": "here"}) as run:

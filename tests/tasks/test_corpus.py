@@ -1,7 +1,5 @@
 """The corpus of datasets through the real readers, the real gate and the real format stage."""
 
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -20,8 +18,10 @@ from tasks.fetch.writing import write_rows
 from tasks.format.chats import write_chats
 from tasks.validate.gate import gate
 from tasks.validate.prompts_child import texts
-from tests.corpus import CASES_BAD, CASES_GOOD, Case
+from tests.corpus import CASES_BAD, CASES_GOOD, Case, light_and_proof
 from tests.tasks.conftest import make_tokenizer
+
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,6 @@ def fetched(case: Case, folder):
         to_rows(read(dataset, None, folder / "cache"), "unnamed"), folder / "fetched.parquet"
     )
     return folder / "fetched.parquet"
-
-
-@pytest.fixture(autouse=True)
-def no_pages(monkeypatch):
-    """Pages and charts are most of the gate's time on a small dataset; other tests look at them."""
-    monkeypatch.setattr("expectations.data.judgement._write_page", lambda *_: None)
-    monkeypatch.setattr("retune.plots.reasons_chart", lambda *_: None)
-    monkeypatch.setattr("retune.plots.score_histogram", lambda *_: None)
 
 
 def judged(case: Case, folder, tokenizer):
@@ -66,23 +58,6 @@ def test_an_unreadable_dataset_is_refused_in_words(case, tmp_path):
     with pytest.raises(SourceError) as refusal:
         fetched(case, tmp_path)
     assert case.refused.lower() in str(refusal.value).lower()
-
-
-def kind(case: Case) -> tuple:
-    """Return what a case is there for: the expectation that it trips; of a good one, how it is read
-    and judged."""
-    return (case.trips,) if case.trips else (case.form, *case.settings, *case.beside)
-
-
-def light_and_proof(cases: Iterable[Case]) -> list:
-    """Return the cases, those beyond the first of each kind marked as proofs."""
-    count: Counter[tuple] = Counter()
-    parameters = []
-    for case in cases:
-        count[kind(case)] += 1
-        marks = [pytest.mark.proof] if count[kind(case)] > 1 else []
-        parameters.append(pytest.param(case, id=case.name, marks=marks))
-    return parameters
 
 
 @pytest.mark.parametrize(

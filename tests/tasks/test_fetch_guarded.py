@@ -333,6 +333,7 @@ def test_a_row_over_the_budget_is_named_and_its_neighbours_are_read(tmp_path, ki
     assert not [row for row in three if (row["problem"] or "").startswith(OVERSIZED)]
 
 
+@pytest.mark.proof  # smaller ones over a smaller budget are in the tests around
 def test_a_line_of_100_megabytes_is_one_row_of_the_quarantine(tmp_path):
     for name, (before, between, after) in {
         "d.jsonl": (b"", b"\n", b""),

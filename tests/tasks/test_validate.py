@@ -31,10 +31,9 @@ from tests.tasks.test_scoring import make_classifier, run_here
 
 
 @pytest.fixture(autouse=True)
-def no_pages(request, monkeypatch):
-    """Pages and charts are most of the gate's time on a small dataset; few tests look at them."""
+def quick(request):
     if "pages" not in request.fixturenames:
-        monkeypatch.setattr(judge, "_write_page", lambda *_: None)
+        request.getfixturevalue("no_pages")
 
 
 @pytest.fixture
@@ -327,7 +326,9 @@ out of order (user and assistant must alternate, ending with assistant), e.g. ro
 Repair the dataset, or change the setting named if it is right as it is."""
 
 
-def test_the_classifier_is_not_asked_about_rows_that_are_rejected_anyway(tmp_path, monkeypatch):
+def test_the_classifier_is_not_asked_about_rows_that_are_rejected_anyway(
+    pages, tmp_path, monkeypatch
+):
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
     settings = {"classifier": {"model": str(tmp_path / "there-is-none")}}
     report = run_gate(tmp_path, *TOO_FLAWED, scores=[None] * 40, **settings)
