@@ -143,6 +143,7 @@ def test_ctrl_c_reaches_the_run_alone_which_then_reports_it(tmp_path: Path) -> N
     assert not psutil.pid_exists(int(line))
 
 
+@pytest.mark.proof
 def test_one_that_does_not_come_up_is_one_error_with_the_end_of_its_log(tmp_path: Path) -> None:
     nowhere = f"sqlite+aiosqlite:///{tmp_path}/no/such/folder/prefect.db"
     body = """

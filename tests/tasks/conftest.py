@@ -175,7 +175,7 @@ def at_home(project: Project) -> Iterator[Project]:
 class Trained:
     """An adapter whose training was killed in step `killed_at` and then went on."""
 
-    epochs = 2
+    epochs = 5
     killed_at = 12
     settings = Training(
         backend="trl",

@@ -140,6 +140,7 @@ def test_a_composing_normalizer_differs_on_decomposed_text_alone(tmp_path, monke
     assert report["parity"]["differing"] == []
 
 
+@pytest.mark.proof  # a whole examination
 def test_llamacpp_has_no_say_if_there_will_be_no_gguf(tmp_path, monkeypatch):
     base = make_base(tmp_path / "base", r"\p{N}{1,2}|[^\p{N}]", None, CHATML)
     report = examine(Model(base=str(base)), None, gguf=None)

@@ -400,7 +400,7 @@ def line(tmp_path, monkeypatch):
         yield Line(tmp_path, monkeypatch)
 
 
-def test_rows_that_are_too_flawed_are_rejected_before_any_score_is_asked_for(line, tmp_path):
+def test_rows_that_are_too_flawed_are_rejected_before_any_score_is_asked_for(pages, line, tmp_path):
     recipe = line.recipe(classifier={"model": "/there/is/none"})
     screened = line.screen(line.fetch(*TOO_FLAWED, scores=[None] * 40), recipe)
     judgement = judge.screening(screened, recipe)
