@@ -165,6 +165,7 @@ def test_an_unreadable_tokenizer_is_one_sentence(plain, tmp_path, name, content)
     assert "\n" not in str(e.value)
 
 
+# Each is a process that imports everything anew.
 @pytest.mark.parametrize("where", [pytest.param("folder", marks=pytest.mark.proof), "hub"])
 def test_allowed_code_runs_from_the_base_to_the_checkpoint(plain, tmp_path, trace, hub, where):
     """In a process of its own, since classes stay known; code is run there and nowhere later."""
