@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo     set everything up and run the demo recipe, on the CPU"
 	@echo "make smollm2  the same with a real small model that learns to read support mail"
-	@echo "make test     set everything up and run the tests"
-	@echo "make proofs   long tests: runs that are killed, training over several processes"
+	@echo "make test     set everything up and run the tests, but for the proofs"
+	@echo "make proofs   the long tests: more runs, more bad datasets, training over several processes"
 	@echo "make zoo      the families of models that people use, down the whole line: docs/models.md"
 	@echo "make lint     style, format and types"
 	@echo "make ui       Prefect's and MLflow's UIs, with the runs and the deployments"
@@ -23,9 +23,9 @@ smollm2: env llamacpp smollm2-data
 test: env llamacpp
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# Whole runs that are killed, and training over several processes: what takes minutes each.
+# What `make test` has a light case of; and the tests that have examples, with more of them.
 proofs: env llamacpp
-	@$(BIN)/python -m pytest -m proof
+	@$(BIN)/python -m pytest -m "proof or hypothesis" --hypothesis-profile proofs
 
 # The page is written anew if all went well.
 zoo: env llamacpp

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from retune import forkserver
 from tests.hub import Hub
@@ -40,6 +41,12 @@ os.environ.pop("HF_TOKEN", None)
 forkserver.LATE.add("PYTEST_CURRENT_TEST")
 
 
+# Some examples for `make test`, many for `make proofs`, which runs what has examples once more.
+settings.register_profile("light", deadline=None, database=None, max_examples=60)
+settings.register_profile("proofs", settings.get_profile("light"), max_examples=1000)
+settings.load_profile("light")
+
+
 @pytest.fixture
 def hub() -> Hub:
     """The loopback Hub, empty; every library in this process and its children talks to it."""
@@ -47,9 +54,18 @@ def hub() -> Hub:
     return _HUB
 
 
+@pytest.fixture
+def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages and charts are most of the gate's time on a small dataset; few tests look at them."""
+    monkeypatch.setattr("expectations.data.judgement._write_page", lambda *_: None)
+    monkeypatch.setattr("retune.plots.reasons_chart", lambda *_: None)
+    monkeypatch.setattr("retune.plots.score_histogram", lambda *_: None)
+
+
 # The files whose tests take minutes, in this order; begun last they would keep one worker busy alone.
 FIRST = (
     "flows/test_line",
+    "flows/test_ui",
     "tasks/test_train",
     "tasks/test_corpus",
     "flows",

@@ -5,7 +5,8 @@ from tests.corpus.bad_sets import BAD_SETS
 from tests.corpus.case import Case
 from tests.corpus.good import CASES_GOOD
 from tests.corpus.limits import CASES_OPEN
+from tests.corpus.tiers import light_and_proof
 
 CASES_BAD = (*BAD_ROWS, *BAD_SETS)
 
-__all__ = ["CASES_BAD", "CASES_GOOD", "CASES_OPEN", "Case"]
+__all__ = ["CASES_BAD", "CASES_GOOD", "CASES_OPEN", "Case", "light_and_proof"]

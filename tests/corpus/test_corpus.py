@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
-from tests.corpus import CASES_BAD, CASES_GOOD, CASES_OPEN
+from tests.corpus import CASES_BAD, CASES_GOOD, CASES_OPEN, light_and_proof
 from tests.corpus.text import sound
 
 EVERY = (*CASES_BAD, *CASES_GOOD, *CASES_OPEN)
@@ -37,7 +37,7 @@ def test_bad_cases_say_what_stops_them_and_good_ones_do_not():
     assert not [case for case in CASES_GOOD if case.trips or case.refused or case.rejected]
 
 
-@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", light_and_proof(EVERY))
 def test_a_case_is_valid_and_the_same_every_time(case, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):

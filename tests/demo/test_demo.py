@@ -113,7 +113,13 @@ def test_the_articles_question_is_never_asked():
     ("variant", "words"),
     [
         (dataset.broken_roles, ["rows go to quarantine", "roles out of order"]),
-        (lambda rows: dataset.broken_scores(rows), ["the mean score is at least 3", "quantile"]),
+        pytest.param(
+            *(
+                lambda rows: dataset.broken_scores(rows),
+                ["the mean score is at least 3", "quantile"],
+            ),
+            marks=pytest.mark.proof,
+        ),
     ],
     ids=["roles", "scores"],
 )

@@ -28,26 +28,31 @@ def asked_for(text: str) -> list[str]:
     )
 
 
-@pytest.fixture
-def report(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def report(folder):
     """The report on a dataset that is rejected for roles out of order, of nasty sources."""
     texts = list(NASTY.values())
     rows = [*sound(60), *[[("assistant", text), ("user", text)] for text in texts[:3]]]
     sources = {"source": ["sums"] * 60 + ["\x1b[32mACCEPTED"] * 3}
-    return run_gate(tmp_path, *rows, rows=sources, tolerances={"roles_out_of_order": 0.0})
+    return run_gate(folder, *rows, rows=sources, tolerances={"roles_out_of_order": 0.0})
 
 
-def test_it_loads_nothing_and_its_policy_forbids_it(report, tmp_path):
-    text = (tmp_path / "data_docs" / "index.html").read_text()
+def test_it_loads_nothing_and_its_policy_forbids_it(report, folder):
+    text = (folder / "data_docs" / "index.html").read_text()
     assert asked_for(text) == []
     policies = [a["content"] for tag, a in Page(text).tags if a.get("http-equiv")]
     assert policies == [POLICY]
     assert POLICY.startswith("default-src 'none';")
-    assert [path.name for path in (tmp_path / "data_docs").rglob("*")] == ["index.html"]
+    assert [path.name for path in (folder / "data_docs").rglob("*")] == ["index.html"]
 
 
-def test_it_says_what_failed_where_and_shows_it(report, tmp_path):
-    text = (tmp_path / "data_docs" / "index.html").read_text()
+def test_it_says_what_failed_where_and_shows_it(report, folder):
+    text = (folder / "data_docs" / "index.html").read_text()
     said = Page(text).text
     assert "Dataset rejected: 1 critical expectation failed" in said
     assert "no row has roles out of order" in said

@@ -35,6 +35,7 @@ def test_a_good_file_is_accepted_without_any_server(project):
     assert {"report.json", "quarantine.parquet", "data_docs", "scores.png"} <= kept
 
 
+@pytest.mark.proof  # a command more; its sentences are those of a run in test_line.py
 def test_a_bad_file_is_rejected_in_words(project):
     done = project.retune("validate", "flipped.jsonl")
     assert done.returncode == 1
@@ -51,7 +52,7 @@ def test_a_bad_file_is_rejected_in_words(project):
     ("dataset", "out", "said"),
     [
         ("good.jsonl", "good.jsonl/report", "good.jsonl/report: not a directory"),
-        ("good.jsonl", "x" * 300, "x: file name too long"),
+        pytest.param(*("good.jsonl", "x" * 300, "x: file name too long"), marks=pytest.mark.proof),
     ],
 )
 def test_what_the_system_refuses_is_a_sentence(project, dataset, out, said):
@@ -69,6 +70,7 @@ def test_a_home_that_is_a_file_is_a_sentence(project):
     assert "Errno" not in done.stderr
 
 
+@pytest.mark.proof  # three commands
 def test_names_of_files_forge_no_lines(project):
     """A name is a stranger's, too: of a repository's files, checked in a loop."""
     forged = "x\n400 of 400 rows accepted\x1b[31m"
@@ -87,7 +89,7 @@ def test_names_of_files_forge_no_lines(project):
 
 
 @pytest.fixture
-def here(project, monkeypatch):
+def here(project, monkeypatch, no_pages):
     monkeypatch.chdir(project.folder)
     monkeypatch.setenv("RETUNE_HOME", str(project.folder / ".retune"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -175,6 +177,7 @@ class TestNothingIsLost:
         assert "Traceback" not in done.stderr
         return done.returncode, done.stderr.splitlines()[-1] if done.stderr else ""
 
+    @pytest.mark.proof  # the gate as a command, which is run above
     def test_though_the_dataset_is_called_dot_dot(self, folder):
         assert self.validate(folder, "...jsonl")[0] == 0
         files = [path for path in (folder / "home").rglob("*") if path.is_file()]

@@ -1,24 +1,31 @@
-"""The whole line as a person runs it: `retune run`, in a folder with a small model and dataset."""
+"""The whole line as a person runs it: `retune run`, in a folder with a small model and dataset.
+
+In `make test` it runs once, is run again, and is rejected by a gate.
+"""
 
 import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
+import psutil
 import pytest
 import yaml
 
 from retune.measures import measure
 from retune.recipe.methods import DEFAULT
 from tests import canary
-from tests.flows.servers import retune_ui
+from tests.flows.servers import Answer, ask, retune_ui, wait_for
 from tests.tasks.conftest import make_base
 
 RETUNE = Path(sys.executable).with_name("retune")
+STRANGER = "http://stranger.example"
 STAGES = [
     "conform",
     "rehearse",
@@ -221,14 +228,7 @@ def test_a_second_run_reuses_every_stage(first, project):
     assert len(children) == len(DEFAULT)
 
 
-@pytest.fixture(scope="module")
-def served(first, project):
-    """`retune ui` on the project's home: runs find it, and each is spared a server of its own."""
-    with retune_ui(project.folder / ".retune"):
-        yield project
-
-
-def verdicts(client, run) -> list[list[dict]]:
+def tables_of_verdicts(client, run) -> list[list[dict]]:
     """Return the tables of verdicts of a run, as MLflow's pages find them."""
     named = json.loads(run.data.tags["mlflow.loggedArtifacts"])
     tables = []
@@ -241,7 +241,7 @@ def verdicts(client, run) -> list[list[dict]]:
 
 def test_every_gate_leaves_its_verdicts(first, project):
     client, parent, _ = project.newest_mlflow_run()
-    (table,) = verdicts(client, parent)
+    (table,) = tables_of_verdicts(client, parent)
     gates = {row["gate"] for row in table}
     # What fetch and calibrate make has no gate; of screen and validate there is one.
     assert gates == {*STAGES, "quantize"} - {"fetch", "screen", "calibrate"}
@@ -249,6 +249,117 @@ def test_every_gate_leaves_its_verdicts(first, project):
     assert failed["setting"] == "quantization.gates.q2_k.max_kl_divergence"
 
 
+class Rejection(NamedTuple):
+    """A run that the data gate ended, and what was seen of it meanwhile.
+
+    Its rows have roles out of order and hold secrets, it ran under a token, and without `retune ui`,
+    so that it brought a temporary server.
+    """
+
+    said: str
+    sign_in: str
+    server: str  # the temporary one's address
+    answers: dict[str, Answer]  # what it said while the run stood still
+
+
+@pytest.fixture(scope="module")
+def rejection(first, project) -> Rejection:
+    rows = sums(400)
+    for row in rows[:160]:
+        row["conversations"].reverse()
+    project.write("canary.jsonl", rows + canary.rows())
+    run = subprocess.Popen(
+        [RETUNE, "run", "recipe.yaml", "--set", "dataset.source=canary.jsonl"],
+        cwd=project.folder,
+        env=project.environment() | {"HF_TOKEN": canary.TOKEN},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    server = wait_for(lambda: temporary_server(run))
+    os.kill(run.pid, signal.SIGSTOP)  # so that the server stays as long as it is looked at
+    try:
+        wait_for(lambda: ask(f"{server}/api/health").status == 200)
+        own = (project.folder / ".retune" / "sign-in").read_text().strip()
+        version = f"{server}/api/admin/version"
+        answers = {
+            "nobody": ask(version),
+            "guessed": ask(version, sign_in="retune:guessed"),
+            "own": ask(version, sign_in=own),
+            "without a token": ask(f"{server}/api/flow_runs/filter", {}, sign_in=own),
+            "a stranger's page": ask(version, sign_in=own, Origin=STRANGER),
+        }
+    finally:
+        os.kill(run.pid, signal.SIGCONT)
+    said, _ = run.communicate(timeout=600)
+    assert run.returncode == 1
+    return Rejection(said, own, server, answers)
+
+
+def temporary_server(run: subprocess.Popen[str]) -> str | None:
+    """Return the address at which a child of `run` listens, as soon as one does."""
+    for child in psutil.Process(run.pid).children():
+        for one in child.net_connections("tcp4"):
+            if one.status == psutil.CONN_LISTEN:
+                return f"http://{one.laddr.ip}:{one.laddr.port}"
+    assert run.poll() is None, run.stdout.read()
+    return None
+
+
+def test_the_temporary_server_of_a_run_asks_for_the_sign_in(rejection, project):
+    assert rejection.server.startswith("http://127.0.0.1:")
+    assert {who: answer.status for who, answer in rejection.answers.items()} == {
+        **{"nobody": 401, "guessed": 401, "own": 200},
+        **{"without a token": 403, "a stranger's page": 200},
+    }
+    headers = {name.lower() for name in rejection.answers["a stranger's page"].headers}
+    assert "access-control-allow-origin" not in headers
+    # The run itself knows the sign-in.
+    assert project.flow_run()[0] == "Failed"
+    assert "hook" not in rejection.said.lower()  # which process it is, is noted without a word
+    assert rejection.sign_in.partition(":")[2] not in rejection.said
+
+
+def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(rejection, project):
+    assert "Traceback" not in rejection.said
+    for words in (
+        "retune: dataset rejected",
+        "38.6% (160 of 415 rows)",
+        "roles out of order",
+        "e.g. row 0",
+    ):
+        assert words in rejection.said
+    state, message, tasks = project.flow_run()
+    assert state == "Failed"
+    assert "dataset rejected" in message
+    assert tasks == {"pin_inputs", "conform", "rehearse", "fetch", "screen"}
+    client, parent, _ = project.newest_mlflow_run()
+    assert parent.info.status == "FAILED"
+    assert "dataset rejected" in parent.data.tags["retune.error"]
+    assert client.list_artifacts(parent.info.run_id, "validate")
+    (table,) = tables_of_verdicts(client, parent)
+    failed = [row for row in table if row["result"] == "FAILED"]
+    assert {row["gate"] for row in failed} == {"validate"}
+    assert "validation.tolerances.roles_out_of_order" in {row["setting"] for row in failed}
+
+
+def test_canaries_leave_no_trace(rejection, project):
+    """A rejected run quotes rows in every place that it can; `tests/canary.py` runs a whole."""
+    assert "rows have a password, key or token" in rejection.said
+    assert [word for word in canary.words() if word in rejection.said] == []
+    home = project.folder / ".retune"
+    assert canary.traces(home, ["With this: "]) != []  # excerpts are looked into
+    assert canary.traces(home, canary.words()) == []
+
+
+@pytest.fixture(scope="module")
+def served(first, project):
+    """`retune ui` on the project's home: runs find it, and each is spared a server of its own."""
+    with retune_ui(project.folder / ".retune"):
+        yield project
+
+
+@pytest.mark.proof  # two runs more
 def test_a_changed_limit_is_judged_by_on_what_exists(served, project):
     limit = ("--set", "merging.max_kl_divergence=1e-12")
     done = project.retune("run", "recipe.yaml", *limit)
@@ -280,6 +391,7 @@ def test_a_changed_setting_runs_only_what_depends_on_it(first, project):
     assert states["merge"] == "reuse"
 
 
+@pytest.mark.proof  # two plans more
 def test_training_all_weights_takes_room_for_gradients_and_moments(first, project):
     gibibytes = []
     for method in ("lora", "full"):
@@ -294,6 +406,7 @@ def test_training_all_weights_takes_room_for_gradients_and_moments(first, projec
     assert gibibytes[1] == pytest.approx(8 * gibibytes[0], rel=0.05)
 
 
+@pytest.mark.proof  # a run more
 def test_without_a_merge_there_is_nothing_to_quantize(served, project):
     planned = project.retune("plan", "recipe.yaml", "--set", "merging.save_method=lora")
     assert planned.returncode == 0, planned.stderr
@@ -308,46 +421,6 @@ def test_without_a_merge_there_is_nothing_to_quantize(served, project):
     assert "GGUF files" not in done.stdout
 
 
-def test_canaries_leave_no_trace(project, tmp_path_factory):
-    """A run that is rejected quotes rows in every place that it can; `tests/canary.py` runs a whole."""
-    project.write("canary.jsonl", sums(400) + canary.rows())
-    home = tmp_path_factory.mktemp("canary") / "home"
-    environment = {"RETUNE_HOME": str(home), "HF_TOKEN": canary.TOKEN}
-    done = project.retune(
-        "run", "recipe.yaml", "--set", "dataset.source=canary.jsonl", **environment
-    )
-    assert done.returncode == 1
-    assert "rows have a password, key or token" in done.stderr
-    assert [word for word in canary.words() if word in done.stdout + done.stderr] == []
-    assert canary.traces(home, ["With this: "]) != []  # excerpts are looked into
-    assert canary.traces(home, canary.words()) == []
-
-
-def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(served, project):
-    done = project.retune("run", "recipe.yaml", "--set", "dataset.source=flipped.jsonl")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    for words in (
-        "dataset rejected",
-        "40.0% (160 of 400 rows)",
-        "roles out of order",
-        "e.g. row 0",
-    ):
-        assert words in done.stderr
-    state, message, tasks = project.flow_run()
-    assert state == "Failed"
-    assert "dataset rejected" in message
-    assert tasks == {"pin_inputs", "conform", "rehearse", "fetch", "screen"}
-    client, parent, _ = project.newest_mlflow_run()
-    assert parent.info.status == "FAILED"
-    assert "dataset rejected" in parent.data.tags["retune.error"]
-    assert client.list_artifacts(parent.info.run_id, "validate")
-    (table,) = verdicts(client, parent)
-    failed = [row for row in table if row["result"] == "FAILED"]
-    assert {row["gate"] for row in failed} == {"validate"}
-    assert "validation.tolerances.roles_out_of_order" in {row["setting"] for row in failed}
-
-
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
@@ -356,6 +429,7 @@ def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(served, project
         ("model.load_in_4bit=true", "set model.load_in_4bit=false"),
     ],
 )
+@pytest.mark.proof  # a run each
 def test_a_wrong_input_is_one_clear_error(served, project, setting, expected):
     done = project.retune("run", "recipe.yaml", "--set", setting)
     assert done.returncode == 1

@@ -1,18 +1,14 @@
-"""Where a run without `retune ui` keeps its state, and who may talk to its temporary server."""
+"""Where a run without `retune ui` keeps its state, and which server's settings hold."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.flows.servers import ROOT, ask, environment, wait_for
-from tests.flows.test_line import RETUNE, Project
+from tests.flows.servers import ROOT, environment
 
 SHOW = """
 import json, os
@@ -64,7 +60,14 @@ class TestTheServerOfTheUser:
 
     URL = "http://prefect.example/api"
 
-    @pytest.mark.parametrize("place", ["variable", "prefect.toml", "profile", ".env"])
+    # Each is a process that imports Prefect.
+    @pytest.mark.parametrize(
+        "place",
+        [
+            *("variable", "prefect.toml"),
+            *(pytest.param(place, marks=pytest.mark.proof) for place in ("profile", ".env")),
+        ],
+    )
     def test_it_is_kept_whichever_place_names_it(self, tmp_path: Path, place: str) -> None:
         variables = {}
         if place == "variable":
@@ -111,45 +114,3 @@ def test_our_server_has_our_settings_whatever_else_is_set(tmp_path: Path) -> Non
     assert found["origins"] == "http://127.0.0.1"
     assert not found["reports"]
     assert not found["sells"]
-
-
-@pytest.mark.timeout(900)
-def test_the_temporary_server_of_a_run_asks_for_the_sign_in(tmp_path: Path) -> None:
-    project = Project(tmp_path)
-    run = subprocess.Popen(
-        [RETUNE, "run", "recipe.yaml", "--set", "dataset.source=flipped.jsonl"],
-        cwd=tmp_path,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-    def address() -> str | None:
-        for child in psutil.Process(run.pid).children():
-            for one in child.net_connections("tcp4"):
-                if one.status == psutil.CONN_LISTEN:
-                    return f"http://{one.laddr.ip}:{one.laddr.port}"
-        assert run.poll() is None, run.stdout.read()
-        return None
-
-    server = wait_for(address)
-    assert server.startswith("http://127.0.0.1:")
-    os.kill(run.pid, signal.SIGSTOP)  # so that the server stays as long as it is looked at
-    try:
-        wait_for(lambda: ask(f"{server}/api/health").status == 200)
-        for sign_in in (None, "retune:guessed"):
-            assert ask(f"{server}/api/admin/version", sign_in=sign_in).status == 401
-        own = (tmp_path / ".retune" / "sign-in").read_text().strip()
-        assert ask(f"{server}/api/admin/version", sign_in=own).status == 200
-        assert ask(f"{server}/api/flow_runs/filter", {}, sign_in=own).status == 403  # no token
-        answer = ask(f"{server}/api/admin/version", sign_in=own, Origin="http://stranger.example")
-        assert "access-control-allow-origin" not in {name.lower() for name in answer.headers}
-    finally:
-        os.kill(run.pid, signal.SIGCONT)
-    said, _ = run.communicate(timeout=600)
-    assert run.returncode == 1
-    assert "dataset rejected" in said  # the run itself knows the sign-in
-    assert "hook" not in said.lower()  # which process it is, is noted without a word
-    assert project.flow_run()[0] == "Failed"
-    assert own.partition(":")[2] not in said

@@ -42,7 +42,8 @@ class Shown:
             return json.load(answer)
 
 
-@pytest.fixture(scope="module")
+# A server and a run; in `make test` the words are looked at where they are made, as in a grid below.
+@pytest.fixture(scope="module", params=[pytest.param("nasty", marks=pytest.mark.proof)])
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     folder = tmp_path_factory.mktemp("nasty")
     flawed = [[("assistant", text), ("user", text)] for text in TEXTS]
@@ -165,6 +166,7 @@ def test_in_a_browser_no_page_calls_home_or_shows_what_the_text_would_make(shown
         browser.close()
 
 
+@pytest.mark.proof  # the words of all else on a terminal are looked at below
 def test_a_terminal_is_told_what_a_source_is_called(tmp_path):
     rows = sums(150)
     for row in rows:

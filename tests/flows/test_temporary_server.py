@@ -48,7 +48,8 @@ def logged(home: Path) -> set[str]:
         return {message for (message,) in database.execute("select message from log")}
 
 
-@pytest.fixture(scope="module")
+# The first run of test_line.py has such a server, too; that nothing of it is missing is a proof.
+@pytest.fixture(scope="module", params=[pytest.param("hello", marks=pytest.mark.proof)])
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, object]]:
     """A home folder after a flow over its first temporary server, what was said, and settings."""
     home = tmp_path_factory.mktemp("temporary") / "home"
@@ -106,7 +107,10 @@ def test_its_log_is_with_the_others(done):
     assert (home / "logs" / "temporary-server.log").is_file()
 
 
-@pytest.mark.parametrize("up", [True, False], ids=["up", "coming up"])
+@pytest.mark.parametrize(
+    "up",
+    [pytest.param(True, id="up", marks=pytest.mark.proof), pytest.param(False, id="coming up")],
+)
 def test_it_ends_with_a_run_that_is_killed(tmp_path: Path, up: bool) -> None:
     wait = "server.use()" if up else ""
     run = script(f"{wait}\nprint(server.process.pid, flush=True)\nsignal.pause()", tmp_path / "h")
@@ -116,6 +120,7 @@ def test_it_ends_with_a_run_that_is_killed(tmp_path: Path, up: bool) -> None:
     wait_for(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.proof
 def test_ctrl_c_reaches_the_run_alone_which_then_reports_it(tmp_path: Path) -> None:
     body = """
         from prefect import flow
@@ -138,6 +143,7 @@ def test_ctrl_c_reaches_the_run_alone_which_then_reports_it(tmp_path: Path) -> N
     assert not psutil.pid_exists(int(line))
 
 
+@pytest.mark.proof
 def test_one_that_does_not_come_up_is_one_error_with_the_end_of_its_log(tmp_path: Path) -> None:
     nowhere = f"sqlite+aiosqlite:///{tmp_path}/no/such/folder/prefect.db"
     body = """

@@ -55,7 +55,10 @@ def test_both_uis_come_up_with_the_deployments(servers):
 
 class TestNobodyElseDrivesIt:
     @pytest.mark.parametrize("host", [None, "stranger.example"])
-    @pytest.mark.parametrize("sign_in", [None, "retune:guessed", "admin:pass"])
+    @pytest.mark.parametrize(
+        "sign_in",
+        [None, "retune:guessed", pytest.param("admin:pass", marks=pytest.mark.proof)],
+    )
     def test_prefect_tells_a_stranger_nothing(self, servers, host, sign_in):
         headers = {"Host": host} if host else {}
         for path in (
@@ -180,6 +183,7 @@ def refusal(home, **changes: str) -> str:
     return done.stderr
 
 
+@pytest.mark.proof  # two commands; below, what they ask of a port
 def test_the_server_of_somebody_else_gets_nothing(servers, tmp_path):
     port = servers.prefect.rpartition(":")[2]
     said = refusal(tmp_path / "home", prefect=port, mlflow=str(free_port()))
@@ -288,6 +292,7 @@ def test_the_runs_of_a_killed_worker_are_found(monkeypatch, tmp_path):
     assert found == [orphan.pid]
 
 
+@pytest.mark.proof  # the scheduler looks once a minute; test_line.py has such a run alone
 def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path):
     make_base(tmp_path / "base")
     rows = sums(400)

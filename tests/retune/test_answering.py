@@ -77,7 +77,8 @@ def short():
         yield Path(folder)
 
 
-@pytest.mark.parametrize("depth", [1, 30])  # 30: longer than the path of a socket may be
+# 30: longer than the path of a socket may be.
+@pytest.mark.parametrize("depth", [30, pytest.param(1, marks=pytest.mark.proof)])
 def test_the_server_that_answers_listens_where_only_its_user_can_go(
     gguf, short, monkeypatch, depth
 ):

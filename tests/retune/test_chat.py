@@ -264,7 +264,11 @@ class FewRows:
 
 
 @pytest.mark.parametrize(
-    ("mode", "backend", "tied"), [("add", "unsloth", False), ("reserved", "trl", True)]
+    ("mode", "backend", "tied"),
+    [
+        pytest.param("add", "unsloth", False, marks=pytest.mark.proof),  # Unsloth is imported
+        ("reserved", "trl", True),
+    ],
 )
 def test_rows_of_new_tokens_are_trained_saved_and_loaded(tmp_path, mode, backend, tied):
     import torch

@@ -125,9 +125,8 @@ def test_what_a_child_quotes_does_nothing_to_a_terminal(run, script, tmp_path):
     assert "\\x1b[32mACCEPTED" in str(failed.value)
 
 
-def test_an_interrupted_parent_ends_its_child(run, script, tmp_path, monkeypatch):
+def test_an_interrupted_parent_ends_its_child(run, script, tmp_path):
     """Also one that ignores SIGTERM, and what it started itself."""
-    monkeypatch.setattr("retune.child.GRACE", 0.5)
     pids = []
 
     def interrupt(event):
@@ -137,11 +136,12 @@ def test_an_interrupted_parent_ends_its_child(run, script, tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(script, Job(what="hang"), tmp_path / "log.txt", interrupt)
+        run(script, Job(what="hang"), tmp_path / "log.txt", interrupt, grace=0.5)
     wait_until_gone(*pids)
 
 
-@pytest.mark.parametrize("forked", [False, True])
+# Another parent has a fork server of its own, which imports all libraries first.
+@pytest.mark.parametrize("forked", [False, pytest.param(True, marks=pytest.mark.proof)])
 def test_a_killed_parent_leaves_no_orphans(script, tmp_path, forked):
     parent_code = f"""
 from pathlib import Path
@@ -200,6 +200,9 @@ def test_a_child_that_ends_at_once_has_run_once():
     process.stdin.close()
 
 
+OTHER = "http://127.0.0.1:9"  # a Hub's address that is not the tests'
+
+
 class TestForkServer:
     @pytest.fixture
     def libraries(self, tmp_path: Path) -> Path:
@@ -208,6 +211,19 @@ class TestForkServer:
         before = "import sys\nbefore = list(sys.modules)\n"
         path.write_text(before + LIBRARIES)
         return path
+
+    @pytest.fixture
+    def elsewhere(self, monkeypatch, tmp_path: Path) -> None:
+        """Another environment, in which the libraries are imported at once, since nothing is in them."""
+        stubs = tmp_path / "stubs"
+        for name in ("torch/cuda", "transformers/modeling_utils", "datasets", "peft", "trl"):
+            path = stubs / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("is_available = is_initialized = bool\n")
+            if path.parent != stubs:
+                (path.parent / "__init__.py").touch()
+        monkeypatch.setenv("PYTHONPATH", str(stubs))
+        monkeypatch.setenv("HF_ENDPOINT", OTHER)  # libraries read it at import
 
     def child(self, script: Path, **options) -> dict:
         log = script.with_name("log.txt")
@@ -223,34 +239,6 @@ class TestForkServer:
         assert (look["name"], look["group"]) == ("retune-room", True)
         assert look["greeting"] == "hello"
 
-    def test_one_server_serves_all_until_the_environment_changes(self, libraries, monkeypatch):
-        first = self.child(libraries)
-        assert self.child(libraries, env={"GREETING": "again"})["parent"] == first["parent"]
-        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # libraries read it at import
-        other = self.child(libraries)
-        assert other["parent"] != first["parent"]
-        assert other["endpoint"] == "http://127.0.0.1:9"
-        wait_until_gone(first["parent"])
-
-    def test_a_killed_server_is_replaced(self, libraries):
-        first = self.child(libraries)
-        psutil.Process(first["parent"]).kill()
-        wait_until_gone(first["parent"])
-        second = self.child(libraries)
-        assert second["imported"]
-        assert second["parent"] not in (first["parent"], os.getpid())
-
-    def test_a_server_killed_with_a_child_is_told_as_the_childs_end(self, script, tmp_path):
-        pids = []
-
-        def kill(event):
-            pids.append(event["pid"])
-            psutil.Process(event["pid"]).parent().kill()
-
-        with pytest.raises(ChildFailed, match="SIGKILL"):
-            run_child(script, Job(what="hang"), tmp_path / "log.txt", kill, forked=True)
-        wait_until_gone(*pids)
-
     def test_where_no_server_works_children_import_for_themselves(self, libraries, monkeypatch):
         monkeypatch.setattr(forkserver, "_server", None)
         # As if an import ended the server: a Python that does not even start.
@@ -261,3 +249,33 @@ class TestForkServer:
             assert look["parent"] == os.getpid()
         assert "No fork server works here" in libraries.with_name("log.txt").read_text()
         assert forkserver._server[1].failed
+
+    def test_one_server_serves_all_until_the_environment_changes(self, libraries, request):
+        first = self.child(libraries)
+        assert self.child(libraries, env={"GREETING": "again"})["parent"] == first["parent"]
+        request.getfixturevalue("elsewhere")
+        other = self.child(libraries)
+        assert other["parent"] != first["parent"]
+        assert other["endpoint"] == OTHER
+        wait_until_gone(first["parent"])
+
+    def test_a_server_killed_with_a_child_is_told_as_the_childs_end(
+        self, script, tmp_path, elsewhere
+    ):
+        pids = []
+
+        def kill(event):
+            pids.append(event["pid"])
+            psutil.Process(event["pid"]).parent().kill()
+
+        with pytest.raises(ChildFailed, match="SIGKILL"):
+            run_child(script, Job(what="hang"), tmp_path / "log.txt", kill, forked=True)
+        wait_until_gone(*pids)
+
+    def test_a_killed_server_is_replaced(self, libraries, elsewhere):
+        first = self.child(libraries)
+        psutil.Process(first["parent"]).kill()
+        wait_until_gone(first["parent"])
+        second = self.child(libraries)
+        assert second["imported"]
+        assert second["parent"] not in (first["parent"], os.getpid())

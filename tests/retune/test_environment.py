@@ -107,7 +107,7 @@ def test_a_child_that_downloads_sees_the_hubs_token_alone(surroundings, tmp_path
 
 
 @pytest.mark.parametrize("forked", [False, True])
-def test_a_child_gets_no_answer_from_the_terminal(tmp_path, forked):
+def test_a_child_gets_no_answer_from_the_terminal(surroundings, tmp_path, forked):
     assert seen_by_a_child(tmp_path, forked=forked)["answer"] is None
 
 

@@ -165,7 +165,8 @@ def test_an_unreadable_tokenizer_is_one_sentence(plain, tmp_path, name, content)
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("where", ["folder", "hub"])
+# Each is a process that imports everything anew.
+@pytest.mark.parametrize("where", [pytest.param("folder", marks=pytest.mark.proof), "hub"])
 def test_allowed_code_runs_from_the_base_to_the_checkpoint(plain, tmp_path, trace, hub, where):
     """In a process of its own, since classes stay known; code is run there and nowhere later."""
     folder = with_code(plain, tmp_path / "base", "odd")
@@ -231,7 +232,9 @@ def test_allowed_for_another_version_is_not_allowed(plain, tmp_path, trace):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("architecture", ["LLaDAModelLM", "DreamModel"])
+@pytest.mark.parametrize(
+    "architecture", ["LLaDAModelLM", pytest.param("DreamModel", marks=pytest.mark.proof)]
+)
 def test_llamacpps_converter_runs_no_code(plain, tmp_path, trace, architecture):
     """It chooses by `architectures`, and for eleven of them it trusts whatever the folder brings."""
     try:

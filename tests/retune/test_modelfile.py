@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from retune import templates
 from retune.chat import CHATML
 from retune.escaping import visible
 from retune.modelfile import PROBES, TOOL_PROBE, hub_files, modelfile
@@ -95,7 +96,10 @@ def test_a_default_system_message_may_hold_what_means_nothing_in_quotes(tokenize
         ("{% endfor", "{% if 'Paris' in message.content %}{{ 9**(9**9) }}{% endif %}{% endfor"),
     ],
 )
-def test_no_modelfile_where_it_would_be_wrong(tokenizer, was: str, becomes: str) -> None:
+def test_no_modelfile_where_it_would_be_wrong(
+    tokenizer, monkeypatch: pytest.MonkeyPatch, was: str, becomes: str
+) -> None:
+    monkeypatch.setattr(templates, "SECONDS", 1.0)  # for the one that never ends
     assert was in CHATML
     tokenizer.chat_template = CHATML.replace(was, becomes)
     assert modelfile("x.gguf", tokenizer) is None

@@ -66,7 +66,10 @@ def test_the_last_accepted_dataset_is_an_outline_with_a_legend(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("threshold", [None, 2.5])
-@pytest.mark.parametrize("reference", [None, QUANTILES, (3.0,) * 1001])
+@pytest.mark.parametrize(
+    "reference",
+    [QUANTILES, *(pytest.param(r, marks=pytest.mark.proof) for r in (None, (3.0,) * 1001))],
+)
 @pytest.mark.parametrize(
     "scores",
     [[], [3.2], [0.0], [-1e9, 1e9], [2.5] * 100, np.arange(6), SCORES.astype(np.float32)],

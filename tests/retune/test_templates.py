@@ -59,7 +59,7 @@ def usual(tokenizer, chat, **how) -> str | None:
         return None
 
 
-@pytest.mark.parametrize("prompt", [False, True])
+@pytest.mark.parametrize("prompt", [True, pytest.param(False, marks=pytest.mark.proof)])
 def test_the_child_renders_as_transformers_does(tokenizer, prompt) -> None:
     rendered = 0
     with rendering():

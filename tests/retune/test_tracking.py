@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -67,11 +68,31 @@ def server(tmp_path_factory):
             process.wait(timeout=30)
 
 
-@pytest.fixture(params=["sqlite", "server"])
-def client(request, tmp_path, monkeypatch):
-    """MLflow's client of the embedded store, and of a server."""
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """The database of the embedded store as MLflow creates it, which takes it 2 s."""
+    folder = tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETUNE_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking.client.cache_clear()
+        tracking.client().search_experiments()
+        tracking.client.cache_clear()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def embedded(empty_store, tmp_path, monkeypatch):
+    """A home folder with an empty store."""
+    shutil.copy(empty_store, tmp_path)
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+# A server is a proof, but for the test of a whole run.
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.proof)])
+def client(request, embedded, monkeypatch):
+    """MLflow's client of the embedded store, and of a server."""
     if request.param == "server":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
     tracking.client.cache_clear()
@@ -101,6 +122,7 @@ def artifacts(client, run, path=None):
     return {file.path for file in client.list_artifacts(run.id, path)}
 
 
+@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
 def test_a_run_holds_the_whole_recipe_and_each_output(client, recipe):
     old = make_output("old")
     with tracking.start_run(recipe, "first", {"where": "here"}) as run:
@@ -329,10 +351,8 @@ def test_a_registered_version_leads_to_what_the_run_logged(client, recipe):
     assert (Path(path) / "cards" / "README.md").read_text() == "the card"
 
 
-def test_a_version_of_an_earlier_retune_is_known_again(recipe, tmp_path, monkeypatch):
+def test_a_version_of_an_earlier_retune_is_known_again(recipe, embedded):
     """Its source is the URL itself, which only the embedded store took."""
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracking.client.cache_clear()
     with tracking.start_run(recipe, "first", {}) as run:
         tracking.client().create_registered_model(recipe.name)

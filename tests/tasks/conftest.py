@@ -175,6 +175,7 @@ def at_home(project: Project) -> Iterator[Project]:
 class Trained:
     """An adapter whose training was killed in step `killed_at` and then went on."""
 
+    epochs = 5
     killed_at = 12
     settings = Training(
         backend="trl",
@@ -184,7 +185,7 @@ class Trained:
         warmup_steps=2,
         batch_size=8,
         gradient_accumulation=1,
-        epochs=5,
+        epochs=epochs,
         optimizer="adamw_torch",
         packing=False,
         checkpoint_steps=5,

@@ -130,6 +130,7 @@ def test_a_sound_base_passes_without_weights(base, tmp_path, monkeypatch):
     assert sum(layer["weights"] for layer in layers) == 32 * 177_209_344
 
 
+@pytest.mark.proof  # a whole examination
 def test_a_composing_normalizer_differs_on_decomposed_text_alone(tmp_path, monkeypatch):
     base = make_base(tmp_path / "base", converter.QWEN2_REGEX, {"type": "NFC"}, CHATML)
     output = run(base, tmp_path, monkeypatch)
@@ -139,6 +140,7 @@ def test_a_composing_normalizer_differs_on_decomposed_text_alone(tmp_path, monke
     assert report["parity"]["differing"] == []
 
 
+@pytest.mark.proof  # a whole examination
 def test_llamacpp_has_no_say_if_there_will_be_no_gguf(tmp_path, monkeypatch):
     base = make_base(tmp_path / "base", r"\p{N}{1,2}|[^\p{N}]", None, CHATML)
     report = examine(Model(base=str(base)), None, gguf=None)
@@ -300,6 +302,7 @@ def test_a_template_that_does_harm_is_a_check_that_failed(base, tmp_path, monkey
     assert words in found["the template renders a single turn"]
 
 
+@pytest.mark.proof  # a whole examination; test_templates.py has the sentences
 def test_a_sentence_on_condition_is_a_warning_with_both_renderings(base, tmp_path, monkeypatch):
     template = CHATML.replace(
         "{% endfor",

@@ -1,6 +1,5 @@
 """The corpus of datasets through the real readers, the real gate and the real format stage."""
 
-from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -19,8 +18,10 @@ from tasks.fetch.writing import write_rows
 from tasks.format.chats import write_chats
 from tasks.validate.gate import gate
 from tasks.validate.prompts_child import texts
-from tests.corpus import CASES_BAD, CASES_GOOD, Case
+from tests.corpus import CASES_BAD, CASES_GOOD, Case, light_and_proof
 from tests.tasks.conftest import make_tokenizer
+
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +37,6 @@ def fetched(case: Case, folder):
         to_rows(read(dataset, None, folder / "cache"), "unnamed"), folder / "fetched.parquet"
     )
     return folder / "fetched.parquet"
-
-
-@pytest.fixture(autouse=True)
-def no_pages(monkeypatch):
-    """Pages and charts are most of the gate's time on a small dataset; other tests look at them."""
-    monkeypatch.setattr("expectations.data.judgement._write_page", lambda *_: None)
-    monkeypatch.setattr("retune.plots.reasons_chart", lambda *_: None)
-    monkeypatch.setattr("retune.plots.score_histogram", lambda *_: None)
 
 
 def judged(case: Case, folder, tokenizer):
@@ -67,17 +60,6 @@ def test_an_unreadable_dataset_is_refused_in_words(case, tmp_path):
     assert case.refused.lower() in str(refusal.value).lower()
 
 
-def light_and_proof(cases: list[Case]) -> list:
-    """Return the cases, those beyond the first that trips an expectation marked as proofs."""
-    count: Counter[str] = Counter()
-    parameters = []
-    for case in cases:
-        count[case.trips] += 1
-        marks = [pytest.mark.proof] if count[case.trips] > 1 else []
-        parameters.append(pytest.param(case, id=case.name, marks=marks))
-    return parameters
-
-
 @pytest.mark.parametrize(
     "case", light_and_proof([case for case in CASES_BAD if case.stage == "validate"])
 )
@@ -99,7 +81,7 @@ def test_a_bad_dataset_is_stopped_by_its_token_ids(case, tmp_path, tokenizer):
         require(formatting.judged({"truncated_share": share}, len(lengths), recipe))
 
 
-@named(CASES_GOOD)
+@pytest.mark.parametrize("case", light_and_proof(CASES_GOOD))
 def test_an_odd_but_good_dataset_passes(case, tmp_path, tokenizer):
     report = judged(case, tmp_path, tokenizer)
     assert report.failed == [], report.message()

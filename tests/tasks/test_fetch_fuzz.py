@@ -21,9 +21,8 @@ from tasks.fetch.conversations import KNOWN_COLUMNS, PAIRS, ROLES, TURN_COLUMNS
 from tasks.fetch.reading import read
 from tasks.fetch.typed_files import batches, piece
 
-quick = settings(
-    deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+# How many examples there are says the profile.
+quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 texts = st.one_of(
     st.text(st.characters(), max_size=8),  # surrogates, too
@@ -110,7 +109,7 @@ def unwrapped(row: dict) -> bool:
     return any(isinstance(value, list) for value in row.values())
 
 
-@settings(quick, max_examples=500)
+@quick
 @given(st.lists(mixed_rows, min_size=1, max_size=5), st.booleans())
 def test_every_json_row_becomes_one_row(tmp_path, data, as_array):
     lines = [json.dumps(row) for row in data]
@@ -125,7 +124,7 @@ def test_every_json_row_becomes_one_row(tmp_path, data, as_array):
         assert len(table) == len(data)
 
 
-@settings(quick, max_examples=500)
+@quick
 @given(
     st.lists(mixed_rows, min_size=1, max_size=3),
     st.lists(st.binary(max_size=30).map(lambda text: text.replace(b"\n", b"")), max_size=4),
@@ -149,7 +148,7 @@ def table_of(data: list[dict]) -> pa.Table | None:
         return None
 
 
-@settings(quick, max_examples=1000)
+@quick
 @given(alike())
 def test_columns_and_rows_agree(data):
     """The reference decides; the columns either say the same or leave it to the reference."""
@@ -164,7 +163,7 @@ def test_columns_and_rows_agree(data):
             assert repr(by_columns.to_pylist()) == repr(by_rows.to_pylist())  # NaN equals NaN here
 
 
-@settings(quick, max_examples=500)
+@quick
 @given(rows, st.integers(1, 3))
 def test_every_row_of_a_parquet_file_becomes_one_row(tmp_path, row, count):
     table = table_of([row] * count)
@@ -189,7 +188,7 @@ START = {
 
 
 @pytest.mark.parametrize("kind", START)
-@settings(quick, max_examples=200)
+@quick
 @given(data=st.data())
 def test_any_bytes_are_rows_or_refused(tmp_path, kind, data):
     content = data.draw(st.sampled_from(START[kind])) + data.draw(st.binary(max_size=200))
@@ -206,7 +205,7 @@ long = st.integers(900, 1100).map(lambda length: "\\" * (length // 2))
 
 
 @pytest.mark.parametrize("size", [16, 1 << 20])
-@settings(quick, max_examples=300)
+@quick
 @given(st.lists(st.fixed_dictionaries({"x": deep | wide | long | values}), max_size=4))
 def test_lines_and_arrays_agree_on_what_is_over_the_budget(tmp_path, size, data):
     """Whether an array's element is read at once or piece by piece, and a line as a line."""
@@ -246,7 +245,7 @@ def typed_file(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "stream", "file"])
-@settings(quick, max_examples=500)
+@quick
 @given(data=st.data())
 def test_a_damaged_file_is_rows_or_refused(tmp_path, kind, data):
     """Arrow believes what a file says of itself, and what is not checked crashes the process."""

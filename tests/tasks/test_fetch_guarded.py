@@ -333,6 +333,7 @@ def test_a_row_over_the_budget_is_named_and_its_neighbours_are_read(tmp_path, ki
     assert not [row for row in three if (row["problem"] or "").startswith(OVERSIZED)]
 
 
+@pytest.mark.proof  # smaller ones over a smaller budget are in the tests around
 def test_a_line_of_100_megabytes_is_one_row_of_the_quarantine(tmp_path):
     for name, (before, between, after) in {
         "d.jsonl": (b"", b"\n", b""),
@@ -565,6 +566,7 @@ def test_a_commit_and_a_model_that_is_not_named_stay_what_they_are():
 # ---- what crosses the border of the child
 
 
+@pytest.mark.proof  # the Hub's library waits between its attempts
 def test_an_outage_is_worth_a_retry_also_from_the_child(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
     commit = hub.add_dataset("org/tome", {"fresh.jsonl": LINE})

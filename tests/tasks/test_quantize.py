@@ -244,7 +244,9 @@ def value(field):
     [
         (wrong_eos, "eos", r"a turn with, 3 \(<\|im_end\|>\); seen: 1 \(<\|pad\|>\)"),
         (double_bos, "prompts", r"seen: double BOS.*24 of 24 prompts"),
-        (another_template, "prompts", "seen: wrong chat template"),
+        pytest.param(
+            *(another_template, "prompts", "seen: wrong chat template"), marks=pytest.mark.proof
+        ),
     ],
 )
 def test_a_gguf_that_misreads_the_chat_stops_the_run(learned, monkeypatch, sabotage, name, message):

@@ -121,6 +121,7 @@ def test_a_fault_of_the_machine_is_not_put_down_to_the_base(rehearsed, monkeypat
     assert not Step(stage="rehearse", key={"name": words}).done
 
 
+@pytest.mark.proof  # a rehearsal more
 def test_names_of_layers_that_the_twin_lacks_are_no_fault(rehearsed):
     names = {"target_modules": ["layers.20.mlp.up_proj"]}
     output = rehearsed.run("names", training=names, merging={"save_method": "lora"})

@@ -189,6 +189,7 @@ def test_an_unknown_row_is_a_bug(rows, config, tmp_path):
         score_rows(rows, [3, 4], config, tmp_path / "scores")
 
 
+@pytest.mark.proof
 def test_a_killed_call_is_taken_up(config, model, tmp_path, monkeypatch):
     """The child dies after its first shards; later, one shard goes missing."""
     monkeypatch.setattr(scoring, "SHARD_ROWS", 1)  # so that the kill comes long before the end

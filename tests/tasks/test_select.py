@@ -128,6 +128,7 @@ def test_both_weights_are_measured_and_the_better_is_chosen(qlora, at_home, trai
     assert not (selection.folder / "logits").exists()
 
 
+@pytest.mark.proof  # two evaluations and a merge; test_merge.py has the merge alone
 def test_what_is_evaluated_is_what_is_merged(qlora, at_home):
     """The numbers of a run are those of its files: of the two weights, those of the checkpoint."""
     recipe = qlora.recipe(onto="16bit")

@@ -29,11 +29,11 @@ from tasks.train.requirements import require_gpu
 from tasks.train.task import run_training, train
 from tasks.train.trainer import make_trainer
 from tasks.train.training_log import cut_log
-from tests.tasks.conftest import read_json_lines, running_child
+from tests.tasks.conftest import Trained, read_json_lines, running_child
 
 # What both backends have in common is tried with the one that is imported once for all children.
 SHORT = {"backend": "trl", "optimizer": "adamw_torch", "max_steps": 2}
-STEPS = list(range(1, 5 * 320 // 8 + 1))  # 5 epochs of 320 rows, 8 at a time
+STEPS = list(range(1, Trained.epochs * 320 // 8 + 1))  # of 320 rows, 8 at a time
 
 
 def job_in(folder, project, **settings) -> TrainJob:
@@ -74,7 +74,7 @@ def test_the_loss_falls_and_the_record_says_so(at_home, trained):
     assert config["base_model_name_or_path"] == at_home.model.base
     (verdict,) = judgement(trained.adapter).verdicts
     assert verdict.passed
-    assert verdict.seen == f"200 steps, the last loss {metrics['final_loss']:.4g}"
+    assert verdict.seen == f"{len(STEPS)} steps, the last loss {metrics['final_loss']:.4g}"
 
 
 def test_the_adapter_is_no_program(trained):
@@ -85,7 +85,7 @@ def test_the_adapter_is_no_program(trained):
 def test_the_model_sees_the_rows_tokens_and_no_others(at_home, trained):
     """A BOS or EOS added on the way would show in the count."""
     ids = pq.read_table(at_home.chats.train, columns=["input_ids"])["input_ids"].to_pylist()
-    assert trained.adapter.metrics["total_tokens"] == 5 * sum(map(len, ids))
+    assert trained.adapter.metrics["total_tokens"] == Trained.epochs * sum(map(len, ids))
 
 
 def no_number(folder, project) -> Model:
@@ -287,7 +287,9 @@ class Cancelled(Exception):
     pass
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.proof)])
+# In one process it is ended as by the SIGTERM above.
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.proof
 def test_a_cancelled_run_leaves_a_checkpoint(at_home, tmp_path, never_killed, processes):
     settings = CRASHED | {"checkpoint_steps": None, "processes": processes}
     job = job_in(tmp_path, at_home, **settings)
@@ -478,6 +480,7 @@ def test_one_process_running_out_of_memory_ends_the_other_too(at_home, tmp_path,
     assert losses(job) == pytest.approx(never_killed, rel=1e-4)
 
 
+@pytest.mark.proof  # the runs of tests/flows/test_line.py train with Unsloth
 def test_both_backends_learn_alike(at_home, tmp_path, never_killed):
     job = job_in(tmp_path, at_home, **CRASHED | {"backend": "unsloth"})
     events = []
@@ -490,7 +493,7 @@ def test_both_backends_learn_alike(at_home, tmp_path, never_killed):
     "settings",
     [
         {"train_on": "responses", "use_dora": True},
-        {"loraplus_ratio": 16.0, "packing": False},
+        pytest.param({"loraplus_ratio": 16.0, "packing": False}, marks=pytest.mark.proof),
         {"method": "full", "learning_rate": 1e-3},
     ],
 )

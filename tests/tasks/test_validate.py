@@ -30,6 +30,17 @@ from tests.tasks.conftest import make_tokenizer
 from tests.tasks.test_scoring import make_classifier, run_here
 
 
+@pytest.fixture(autouse=True)
+def quick(request):
+    if "pages" not in request.fixturenames:
+        request.getfixturevalue("no_pages")
+
+
+@pytest.fixture
+def pages() -> None:
+    """Let the gate write its pages and charts."""
+
+
 def sound(count: int) -> list:
     return [[("user", prose(n, 9) + "?"), ("assistant", prose(n + 9000, 15))] for n in range(count)]
 
@@ -42,7 +53,7 @@ def run_gate(
     return gate(path, Rules(config, specials), folder, reference)
 
 
-def test_a_good_dataset_passes_and_loses_only_its_flawed_rows(tmp_path):
+def test_a_good_dataset_passes_and_loses_only_its_flawed_rows(pages, tmp_path):
     report = run_gate(tmp_path, *sound(40), [Q, Q, A])
     assert report.failed == []
     assert (report.rows, report.accepted, report.quarantined) == (41, 40, 1)
@@ -315,7 +326,9 @@ out of order (user and assistant must alternate, ending with assistant), e.g. ro
 Repair the dataset, or change the setting named if it is right as it is."""
 
 
-def test_the_classifier_is_not_asked_about_rows_that_are_rejected_anyway(tmp_path, monkeypatch):
+def test_the_classifier_is_not_asked_about_rows_that_are_rejected_anyway(
+    pages, tmp_path, monkeypatch
+):
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
     settings = {"classifier": {"model": str(tmp_path / "there-is-none")}}
     report = run_gate(tmp_path, *TOO_FLAWED, scores=[None] * 40, **settings)
@@ -387,7 +400,7 @@ def line(tmp_path, monkeypatch):
         yield Line(tmp_path, monkeypatch)
 
 
-def test_rows_that_are_too_flawed_are_rejected_before_any_score_is_asked_for(line, tmp_path):
+def test_rows_that_are_too_flawed_are_rejected_before_any_score_is_asked_for(pages, line, tmp_path):
     recipe = line.recipe(classifier={"model": "/there/is/none"})
     screened = line.screen(line.fetch(*TOO_FLAWED, scores=[None] * 40), recipe)
     judgement = judge.screening(screened, recipe)

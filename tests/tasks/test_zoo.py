@@ -1,4 +1,4 @@
-"""Tokenizers that people use through conform and parity; the light ones here, all by `make zoo`."""
+"""Tokenizers that people use through conform and parity; by `make zoo` and `make proofs`."""
 
 import pytest
 
@@ -12,7 +12,6 @@ from tasks.conform.examination import examine
 from tasks.conform.rows import compare
 from tests.zoo import TOKENIZERS, base_of
 
-LIGHT = {"llama2", "qwen3"}
 ROWS = (
     "Is 9.11 larger than 9.9? ½ cup, ٣٤٥ and 1,000,000.",
     "  def f(x):\n\treturn {'a': x}  # café\n\n",
@@ -23,7 +22,8 @@ ROWS = (
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.proof])
+        # Of `make test` are the tokenizers that test_conform.py makes.
+        pytest.param(name, marks=pytest.mark.proof)
         for name in TOKENIZERS
     ],
 )
