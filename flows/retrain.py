@@ -3,6 +3,7 @@
 conform ─▶ fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate ─▶ merge ─▶ quantize ×6 ─▶ publish
 """
 
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +22,6 @@ from flows.dead_runs import sign
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
-from flows.prefetch import prefetch
 from flows.provenance import provenance
 from flows.summary import Summary, summarise
 from retune.machine import require_machine
@@ -52,7 +52,7 @@ from tasks.publish.task import check_access, check_terms, publish
 from tasks.quantize.fan_out import fan_out
 from tasks.quantize.task import calibrate, convert, quantize
 from tasks.rehearse.task import rehearse
-from tasks.train.task import train
+from tasks.train.task import prepared, train
 from tasks.validate.task import screen, validate
 
 
@@ -104,11 +104,10 @@ def run_line(recipe: Recipe) -> Summary:
         check_terms(recipe)
     pins = pin_inputs(recipe)
     plan = make_plan(recipe, pins)
-    if not plan.train.done:
-        prefetch(recipe)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     name, digest = runtime.flow_run.name, plan.digest(recipe)
-    with start_run(recipe, name, tags, digest) as run, judging(run) as judge:
+    training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
+    with start_run(recipe, name, tags, digest) as run, judging(run) as judge, training_ahead:
         provenance(recipe, pins, plan).log(run)
         conformance = run.log(conform(recipe, pins, plan.conform))
         judge(conformance, conforming.judgement(conformance, recipe))

@@ -26,6 +26,7 @@ from retune.errors import ProgramFailed, RetuneError
 from retune.escaping import terminal
 
 EVENTS = "RETUNE_EVENTS_FD"
+LATER = "-"  # in the place of a job's file: it is named on stdin
 FRAMES = 8  # of a traceback that a failed run tells; its log has all
 GRACE = 10  # seconds between asking a child to end and killing it
 QUIET = {
@@ -56,6 +57,63 @@ class ChildRefused(RetuneError):
     """The child said what is wrong with its inputs; its message is all there is to know."""
 
 
+class PreparedChild:
+    """A child that is there before its job, and imports its libraries meanwhile."""
+
+    def __init__(self, script: Path, env: dict[str, str], hub: bool) -> None:
+        self.settings = env, hub
+        self.events, writing = os.pipe()
+        with Path(os.devnull).open("wb") as nowhere:
+            variables = _variables(hub, None) | env
+            self.process = _started([str(script), LATER], variables, nowhere, writing)
+        os.close(writing)
+
+    def begin(self, job_file: Path, log: Path) -> bool:
+        """Give it its job, and the file for what it prints; tell whether it is still there."""
+        assert self.process.stdin
+        line = f"{json.dumps([str(job_file), str(log)])}\n".encode()
+        try:
+            # Not by the buffered file: what it could not write it would try to when it is closed.
+            os.write(self.process.stdin.fileno(), line)
+        except BrokenPipeError:
+            return False
+        return self.process.poll() is None
+
+    def end(self) -> None:
+        _end(self.process, grace=0)
+        os.close(self.events)
+
+
+_prepared: dict[Path, PreparedChild] = {}  # by their scripts
+
+
+def prepare_child(script: Path, env: dict[str, str] | None = None, hub: bool = False) -> None:
+    """Start the child for a job that `run_child` will have for `script`, with the same `env` and `hub`.
+
+    It imports what its `main` has been told to. Until then it ends with this process, once that is done.
+    """
+    dismiss_child(script)
+    _prepared[script] = PreparedChild(script, env or {}, hub)
+
+
+def dismiss_child(script: Path) -> None:
+    """End the child that was prepared for `script`, if there is one without a job."""
+    if waiting := _prepared.pop(script, None):
+        waiting.end()
+
+
+def _begun(
+    script: Path, env: dict[str, str] | None, hub: bool, job_file: Path, log: Path
+) -> PreparedChild | None:
+    """Return the child that was prepared for this, at its job; None if there is none that can do it."""
+    waiting = _prepared.pop(script, None)
+    if waiting and waiting.settings == (env or {}, hub) and waiting.begin(job_file, log):
+        return waiting
+    if waiting:
+        waiting.end()
+    return None
+
+
 def run_child(
     script: Path,
     job: BaseModel,
@@ -80,20 +138,11 @@ def run_child(
     """
     job_file = log.with_suffix(".job.json")
     job_file.write_text(job.model_dump_json(indent=1))
-    reading, writing = os.pipe()
-    variables = _variables(hub, environment)
-    with log.open("ab") as output:
-        command = [str(script), str(job_file)]
-        process = None
-        # Elsewhere a fork without exec is not safe once such libraries are loaded.
-        if forked and sys.platform == "linux":
-            process = _forked(command, variables | (env or {}), output.fileno(), writing)
-            if process is None:
-                output.write(b"No fork server works here: the libraries are imported anew.\n")
-                output.flush()
-        if process is None:
-            process = _started(command, variables | (env or {}), output, writing)
-    os.close(writing)
+    if prepared := _begun(script, env, hub, job_file, log):
+        process: Process = prepared.process
+        reading = prepared.events
+    else:
+        process, reading = _new_process(script, job_file, log, env or {}, hub, environment, forked)
     final: Event = {}
     try:
         for event in _events(reading, process):
@@ -108,6 +157,33 @@ def run_child(
     return _outcome(final, code, script, log)
 
 
+def _new_process(
+    script: Path,
+    job_file: Path,
+    log: Path,
+    env: dict[str, str],
+    hub: bool,
+    environment: dict[str, str] | None,
+    forked: bool,
+) -> tuple[Process, int]:
+    """Return the child that does a job, and where its events are read."""
+    reading, writing = os.pipe()
+    variables = _variables(hub, environment) | env
+    with log.open("ab") as output:
+        command = [str(script), str(job_file)]
+        process = None
+        # Elsewhere a fork without exec is not safe once such libraries are loaded.
+        if forked and sys.platform == "linux":
+            process = _forked(command, variables, output.fileno(), writing)
+            if process is None:
+                output.write(b"No fork server works here: the libraries are imported anew.\n")
+                output.flush()
+        if process is None:
+            process = _started(command, variables, output, writing)
+    os.close(writing)
+    return process, reading
+
+
 def _variables(hub: bool, variables: dict[str, str] | None) -> dict[str, str]:
     seen = without_secrets(hub) if variables is None else variables
     return PATIENT | seen | QUIET | {"PYTHONPATH": python_path()}
@@ -119,7 +195,7 @@ def _started(
     return subprocess.Popen(
         # -P: a script's own folder must not shadow installed libraries.
         [sys.executable, "-P", *command],
-        stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
+        stdin=subprocess.PIPE,  # its end tells the child that we are gone
         stdout=output,
         stderr=subprocess.STDOUT,
         env=variables | {EVENTS: str(events)},
@@ -218,12 +294,21 @@ def emit(event: str, **fields: Any) -> None:
         line = line[os.write(fd, line) :]
 
 
-def main(job_type: type[Job], function: Callable[[Job], Event]) -> None:
+def main(
+    job_type: type[Job],
+    function: Callable[[Job], Event],
+    ahead: Callable[[], None] = lambda: None,
+) -> None:
     """In a child: read the job named on the command line, do it, and report result or error.
 
-    A RetuneError is a refusal, its message meant for people; anything else is a crash, told by its
-    traceback, of which the log has all.
+    A child that was prepared does `ahead` until it has a job. A RetuneError is a refusal, its message
+    meant for people; anything else is a crash, told by its traceback, of which the log has all.
     """
+    if sys.argv[1] == LATER:
+        # What fails ahead will fail with the job, and be told then.
+        with suppress(Exception):
+            ahead()
+        sys.argv[1] = _job_file()
     if EVENTS in os.environ:
         os.set_inheritable(int(os.environ[EVENTS]), False)
         threading.Thread(target=_end_with_parent, args=[_lifeline()], daemon=True).start()
@@ -236,6 +321,22 @@ def main(job_type: type[Job], function: Callable[[Job], Event]) -> None:
         message = str(error) if refused else traceback.format_exception_only(error)[-1].strip()
         emit("error", message=message, refused=refused, traceback=_traceback(error))
         raise SystemExit(1) from None
+
+
+def _job_file() -> str:
+    """Wait for a job, and return its file; from then on all that is printed goes to its log."""
+    line = b""
+    while not line.endswith(b"\n"):  # unbuffered: what follows is not ours to read
+        received = os.read(0, 1)
+        if not received:  # the parent is gone, or has no job
+            raise SystemExit
+        line += received
+    job_file, log = json.loads(line)
+    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for standard in (1, 2):
+        os.dup2(output, standard)
+    os.close(output)
+    return job_file
 
 
 def _traceback(error: Exception) -> str:

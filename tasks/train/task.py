@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from expectations import training
 from expectations.verdicts import Rejected
-from retune.child import ChildRefused, Event, run_child
+from retune.child import ChildRefused, Event, dismiss_child, prepare_child, run_child
+from retune.machine import cores, gpus
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
@@ -25,6 +27,7 @@ from tasks.train.job import Fit, TrainJob
 
 FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
 NOTHING: Mapping[str, str] = MappingProxyType({})
+FEWEST_CORES = 4  # with fewer, what prepares the data would wait for Unsloth's import
 LOG_LINES = 8  # in a run, besides the first and the last
 PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
 
@@ -75,12 +78,8 @@ def run_training(
 
     A child whose GPU ran out of memory names a smaller fit; training goes on with that.
     """
-    # Unsloth writes the code it generates to the current folder unless told otherwise; what one
-    # version generated must not serve the next.
-    compiled = cache_dir() / f"unsloth-{version('unsloth')}-torch-{version('torch')}"
-    compiled.mkdir(parents=True, exist_ok=True)
-    variables = {"UNSLOTH_COMPILE_LOCATION": str(compiled), **environment}
-    child = Path(__file__).with_name(f"{job.config.backend}_child.py")
+    variables = {**variables_of_unsloth(), **environment}
+    child = child_of(job.config.backend)
     log = job.folder / "train.log"
     while True:
         hub = job.revision is not None
@@ -92,6 +91,34 @@ def run_training(
         if "retry" not in result:
             return result
         job = job.model_copy(update={"fit": Fit.model_validate(result["retry"])})
+
+
+def child_of(backend: str) -> Path:
+    return Path(__file__).with_name(f"{backend}_child.py")
+
+
+def variables_of_unsloth() -> dict[str, str]:
+    """Return what the environment tells Unsloth, which writes the code it generates to the current
+    folder otherwise; what one version generated must not serve the next."""
+    compiled = cache_dir() / f"unsloth-{version('unsloth')}-torch-{version('torch')}"
+    compiled.mkdir(parents=True, exist_ok=True)
+    return {"UNSLOTH_COMPILE_LOCATION": str(compiled)}
+
+
+@contextmanager
+def prepared(recipe: Recipe, pins: Pins) -> Iterator[None]:
+    """Have Unsloth imported in the child that will train, for the length of a block, while others
+    prepare the data: half a minute each time, a minute on a new machine, for which a GPU would wait.
+
+    Where there is no GPU, or few cores, nothing is done.
+    """
+    config, child = recipe.training, child_of(recipe.training.backend)
+    if config.backend == "unsloth" and config.processes == 1 and gpus() and cores() >= FEWEST_CORES:
+        prepare_child(child, variables_of_unsloth(), hub=pins.commit(pins.model) is not None)
+    try:
+        yield
+    finally:
+        dismiss_child(child)
 
 
 class Monitor:

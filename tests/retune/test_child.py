@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from retune import forkserver
-from retune.child import ChildFailed, ChildRefused, run_child
+from retune.child import ChildFailed, ChildRefused, dismiss_child, prepare_child, run_child
 from retune.environment import ROOT
 from retune.errors import RetuneError
 
@@ -279,3 +279,103 @@ class TestForkServer:
         second = self.child(libraries)
         assert second["imported"]
         assert second["parent"] not in (first["parent"], os.getpid())
+
+
+AHEAD = CHILD.replace(
+    "main(Job, work)",
+    """
+def ahead():
+    print("lost")
+    mark = os.environ.get("MARK")
+    if mark:
+        open(mark, "w").write(str(os.getpid()))
+    if os.environ.get("FAILING"):
+        import nothing_of_this_name
+
+main(Job, work, ahead)
+""",
+)
+
+
+class TestPrepared:
+    """A child that is there before its job."""
+
+    @pytest.fixture
+    def script(self, tmp_path):
+        path = tmp_path / "ahead.py"
+        path.write_text(AHEAD)
+        yield path
+        dismiss_child(path)
+
+    @pytest.fixture
+    def mark(self, tmp_path) -> Path:
+        return tmp_path / "mark"
+
+    def prepared(self, script: Path, mark: Path, **env: str) -> int:
+        """Prepare a child and return its process id once it has imported."""
+        prepare_child(script, {"MARK": str(mark)} | env)
+        wait_until(lambda: mark.exists() and mark.read_text())
+        return int(mark.read_text())
+
+    def run(self, script: Path, what: str, env: dict[str, str]) -> tuple[dict, int]:
+        events = []
+        log = script.parent / "log"
+        done = run_child(script, Job(what=what), log, events.append, env)
+        return done, events[0]["pid"]
+
+    def test_it_does_the_job_and_its_words_are_in_the_log(self, script, mark):
+        pid = self.prepared(script, mark)
+        done, of_job = self.run(script, "well", {"MARK": str(mark)})
+        assert (done["answer"], of_job) == ("well", pid)
+        assert (script.parent / "log").read_text() == "chatter\n"
+        # The next job has a process of its own.
+        assert self.run(script, "well", {"MARK": str(mark)})[1] != pid
+
+    def test_it_is_not_used_for_what_sees_other_variables(self, script, mark):
+        pid = self.prepared(script, mark)
+        assert self.run(script, "well", {})[1] != pid
+        assert not is_running(pid)
+
+    def test_it_may_fail_ahead_or_be_killed(self, script, mark):
+        env = {"MARK": str(mark), "FAILING": "1"}
+        pid = self.prepared(script, mark, FAILING="1")
+        assert self.run(script, "well", env) == ({"event": "result", "answer": "well"}, pid)
+        mark.unlink()
+        pid = self.prepared(script, mark)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_running(pid))
+        done, of_job = self.run(script, "well", {"MARK": str(mark)})
+        assert done["answer"] == "well"
+        assert of_job != pid
+
+    def test_it_refuses_and_crashes_as_any_child(self, script, mark):
+        self.prepared(script, mark)
+        with pytest.raises(ChildRefused, match="rows is 0; use more"):
+            self.run(script, "refuse", {"MARK": str(mark)})
+        mark.unlink()
+        self.prepared(script, mark)
+        with pytest.raises(ChildFailed, match="SIGKILL"):
+            self.run(script, "kill", {"MARK": str(mark)})
+
+    def test_it_ends_when_it_is_dismissed_or_its_parent_is_gone(self, script, mark):
+        pid = self.prepared(script, mark)
+        dismiss_child(script)
+        assert not is_running(pid)
+        mark.unlink()
+        code = (
+            "import sys, time; from pathlib import Path; from retune.child import prepare_child;"
+            "prepare_child(Path(sys.argv[1]), {'MARK': sys.argv[2]}); time.sleep(600)"
+        )
+        parent = subprocess.Popen([sys.executable, "-c", code, str(script), str(mark)], cwd=ROOT)
+        wait_until(lambda: mark.exists() and mark.read_text())
+        pid = int(mark.read_text())
+        parent.kill()
+        parent.wait()
+        wait_until(lambda: not is_running(pid))
+
+
+def wait_until(condition, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
