@@ -80,7 +80,7 @@ class PreparedChild:
         return self.process.poll() is None
 
     def end(self) -> None:
-        _end(self.process, grace=0)
+        _end(self.process, GRACE)
         os.close(self.events)
 
 
