@@ -8,8 +8,10 @@ from pathlib import Path
 
 from flows.plan import make_plan
 from flows.summary import Grid
+from retune import llamacpp
 from retune.folders import ModelRefused
 from retune.inspection import inspect_inputs
+from retune.machine import cores, gpus
 from retune.measures import format_bytes, format_memory
 from retune.recipe import Recipe
 from retune.recipe.methods import METHODS
@@ -18,6 +20,9 @@ from retune.sources import local_path, pin_all
 from retune.workspace import home
 
 NF4_SHARE = 0.35  # of the 16-bit weights' bytes: embeddings and output layer stay in 16 bits
+# Of llama.cpp by a core with AVX2, as measured with 135 M weights: 30 for a text, 18 for answers.
+FLOPS_PER_CORE = 20e9
+TOKENS_PER_ROW = 440  # of FineTome, on average
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
@@ -104,7 +109,32 @@ def _requirements(recipe: Recipe, parameters: int, todo: list[str]) -> list[list
             if "merge" in todo
             else []
         ),
+        *_to_measure(recipe, parameters, todo),
     ]
+
+
+def _to_measure(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
+    """Estimate how long the GGUF files are measured, which a CPU takes hours for with a large model."""
+    files = sum(stage == "convert" or stage.startswith("quantize ") for stage in todo)
+    if not files:
+        return []
+    config, subject = recipe.quantization, "time to measure"
+    if build := llamacpp.accelerated():
+        return [[subject, "minutes", f"by the GPU, {files} files, with llama.cpp {build}"]]
+    row = min(TOKENS_PER_ROW, recipe.model.max_length)
+    asked = config.answer_rows * (row + recipe.evaluation.max_new_tokens)
+    tokens = files * (config.perplexity_rows * row + asked)
+    minutes = 2 * parameters * tokens / (FLOPS_PER_CORE * cores()) / 60
+    means = f"by {cores()} cores of the CPU, {files} files, {tokens:,} tokens"
+    if gpus():
+        means += "; `make llamacpp` where CUDA's nvcc is makes it minutes"
+    return [[subject, _bound(minutes), means]]
+
+
+def _bound(minutes: float) -> str:
+    if minutes < 1:
+        return "under a minute"
+    return f"up to {minutes:.0f} min" if minutes < 90 else f"up to {minutes / 60:.0f} h"
 
 
 def _to_train(recipe: Recipe, parameters: int) -> tuple[float, str]:

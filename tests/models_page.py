@@ -45,6 +45,9 @@ BELOW = """\
   refused for a Mistral: name a copy in transformers' format, which has one.
 - **Mixtures of experts.** Where transformers holds all experts of a layer as one tensor, they get no
   adapter: attention and dense layers are trained, and conform says which layers are not.
+- **What a configuration leaves unsaid.** llama.cpp's converter reads from `config.json` what transformers
+  takes for granted of an architecture: without DeepSeek's `scoring_func` it would weight the experts
+  otherwise. `rehearse` has both compute, and refuses a base of which they do not agree.
 - **No GGUF files needed?** With `merging.save_method=lora` llama.cpp has no say, and a family that only
   its converter refuses can be trained.
 

@@ -10,7 +10,7 @@ from retune.llamacpp.calibration import calibrate
 from retune.llamacpp.choices import Choice, first_choices
 from retune.llamacpp.conversion import DTYPES, ConversionFailed, convert
 from retune.llamacpp.header import GgufFacts, facts, header
-from retune.llamacpp.installation import LlamaCpp, LlamaCppNotFound, locate
+from retune.llamacpp.installation import LlamaCpp, LlamaCppNotFound, accelerated, locate
 from retune.llamacpp.measurement import (
     Divergence,
     KeptLogits,
@@ -37,6 +37,7 @@ __all__ = [
     "LlamaCppNotFound",
     "LlamaCppStopped",
     "TextTooShort",
+    "accelerated",
     "answers",
     "calibrate",
     "convert",

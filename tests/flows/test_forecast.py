@@ -8,7 +8,9 @@ import pytest
 from flows.forecast import forecast
 from retune import llamacpp
 from retune.folders import ModelRefused
+from retune.llamacpp import LlamaCpp
 from retune.recipe import Recipe
+from retune.recipe.methods import DEFAULT
 from retune.sources import pin
 from tasks.fetch.task import pin_inputs
 from tests.retune.test_inspection import BAD, CODE, files, written
@@ -88,3 +90,30 @@ def test_weights_with_a_header_that_is_none_are_refused(tmp_path, content):
     base = str(written(tmp_path / "base", made))
     with pytest.raises(ModelRefused, match="no safetensors file"):
         forecast(recipe(tmp_path, base))
+
+
+def test_how_long_files_are_measured_is_told_before(monkeypatch):
+    """Seven files of an 8B model by the CPU: hours that nobody expects."""
+    from flows import forecast as told
+
+    everything = ["convert", *(f"quantize {method}" for method in DEFAULT)]
+    monkeypatch.setattr(told, "cores", lambda: 32)
+    monkeypatch.setattr(told, "gpus", lambda: ("NVIDIA H100",))
+    monkeypatch.setattr(told.llamacpp, "accelerated", lambda: None)
+    plain = recipe(Path(), "b")
+
+    def row(parameters: int, todo: list[str]) -> list[str]:
+        (only,) = told._to_measure(plain, parameters, todo)
+        return only
+
+    assert row(8_000_000_000, everything)[1] == "up to 4 h"
+    assert "7 files" in row(8_000_000_000, everything)[2]
+    assert "nvcc" in row(8_000_000_000, everything)[2]
+    assert row(8_000_000_000, ["quantize q8_0"])[1] == "up to 33 min"
+    assert row(1_000_000, everything)[1] == "under a minute"
+    assert told._to_measure(plain, 8_000_000_000, ["publish"]) == []
+    build = LlamaCpp(Path(), "1", ("90",))
+    monkeypatch.setattr(told.llamacpp, "accelerated", lambda: build)
+    assert row(8_000_000_000, everything)[1:] == [
+        *("minutes", "by the GPU, 7 files, with llama.cpp 1 with CUDA")
+    ]
