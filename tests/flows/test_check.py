@@ -35,7 +35,6 @@ def test_a_good_file_is_accepted_without_any_server(project):
     assert {"report.json", "quarantine.parquet", "data_docs", "scores.png"} <= kept
 
 
-@pytest.mark.proof  # a command more; its sentences are those of a run in test_line.py
 def test_a_bad_file_is_rejected_in_words(project):
     done = project.retune("validate", "flipped.jsonl")
     assert done.returncode == 1

@@ -183,7 +183,6 @@ def refusal(home, **changes: str) -> str:
     return done.stderr
 
 
-@pytest.mark.proof  # two commands; below, what they ask of a port
 def test_the_server_of_somebody_else_gets_nothing(servers, tmp_path):
     port = servers.prefect.rpartition(":")[2]
     said = refusal(tmp_path / "home", prefect=port, mlflow=str(free_port()))
