@@ -21,8 +21,8 @@ from unittest.mock import patch
 from benchmarks import train
 from retune.models import TOKENS_PER_BATCH, nf4
 from retune.recipe import Evaluation, Model
+from retune.row_losses import HeldOut, row_losses
 from tasks.evaluate import child
-from tasks.evaluate.row_losses import HeldOut, row_losses
 
 GIB = 2**30
 LOSS_ROWS = 500

@@ -27,6 +27,9 @@ LIMITS = {
 }
 
 
+ANSWERS = ("exact_match", "stopped")  # measures of answers
+
+
 def quant(gguf: Gguf, source: Gguf, recipe: Recipe) -> Judgement:
     """Return the verdicts on one quant against the 16-bit GGUF it was made of."""
     verdicts = [
@@ -43,7 +46,8 @@ def quant(gguf: Gguf, source: Gguf, recipe: Recipe) -> Judgement:
         verdicts += [
             _limit_verdict(name, gguf, source, recipe)
             for name in LIMITS
-            if name != "exact_match" or name in source.metrics  # free text has none
+            # Free text has no exact match, and where no question fitted nothing was answered.
+            if name not in ANSWERS or name in source.metrics
         ]
     return Judgement(f"{QUANTIZE} {gguf.method}", gguf.file, verdicts)
 

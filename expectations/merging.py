@@ -13,9 +13,9 @@ SURVIVES = (
 
 # By the measure, which is the verdict's name: what was measured, and the setting with its limit.
 LIMITS = {
-    "kl_divergence": ("KL divergence from what was evaluated", "max_kl_divergence"),
-    "same_top_token": ("same top token as what was evaluated for", "min_same_top_token"),
-    "perplexity_ratio": ("perplexity over that of what was evaluated", "max_perplexity_ratio"),
+    "kl_divergence": ("KL divergence from the evaluated model", "max_kl_divergence"),
+    "same_top_token": ("same top token as the evaluated model for", "min_same_top_token"),
+    "perplexity_ratio": ("perplexity over that of the evaluated model", "max_perplexity_ratio"),
 }
 
 

@@ -22,14 +22,12 @@ from tasks.merge import key as merging
 from tasks.publish import key as publishing
 from tasks.quantize import key as quantizing
 from tasks.rehearse import key as rehearsing
+from tasks.select import key as selecting
 from tasks.train import key as training
 from tasks.validate import key as validating
 
 # The room of a stage, where that has another name.
-ROOMS = {
-    **{"parity": "conform", "screen": "validate", "select": "evaluate"},
-    **{"convert": "quantize", "calibrate": "quantize"},
-}
+ROOMS = {"parity": "conform", "screen": "validate", "convert": "quantize", "calibrate": "quantize"}
 
 
 class Plan(BaseModel):
@@ -77,8 +75,8 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     validation = _step("validate", validating.validate(recipe, pins, screen))
     formatted = _step("format", formatting.key(recipe, pins, validation))
     train = _step("train", training.key(recipe, pins, formatted))
-    select = _step("select", evaluating.select(recipe, pins, train)) if recipe.selects else None
-    evaluate = _step("evaluate", evaluating.evaluate(recipe, train, select))
+    select = _step("select", selecting.key(recipe, pins, train)) if recipe.selects else None
+    evaluate = _step("evaluate", evaluating.key(recipe, train, select))
     parity = merge = convert = calibrate = None
     quants: tuple[Step, ...] = ()
     if recipe.makes_gguf:

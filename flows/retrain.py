@@ -44,7 +44,7 @@ from retune.tracking import Run, start_run
 from retune.workspace import Output, home, keep_private
 from tasks.conform.task import conform
 from tasks.conform.task import parity as compare_rows
-from tasks.evaluate.task import evaluate, select
+from tasks.evaluate.task import evaluate
 from tasks.fetch.task import fetch, pin_inputs
 from tasks.format.task import format_chats
 from tasks.merge.task import merge
@@ -52,6 +52,7 @@ from tasks.publish.task import check_access, check_terms, publish
 from tasks.quantize.fan_out import fan_out
 from tasks.quantize.task import calibrate, convert, quantize
 from tasks.rehearse.task import rehearse
+from tasks.select.task import select
 from tasks.train.task import prepared, train
 from tasks.validate.task import screen, validate
 

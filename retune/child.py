@@ -71,6 +71,7 @@ class PreparedChild:
     def begin(self, job_file: Path, log: Path) -> bool:
         """Give it its job, and the file for what it prints; tell whether it is still there."""
         assert self.process.stdin
+        log.touch()  # the child opens it once it has read this, if it comes to that
         line = f"{json.dumps([str(job_file), str(log)])}\n".encode()
         try:
             # Not by the buffered file: what it could not write it would try to when it is closed.
@@ -103,11 +104,17 @@ def dismiss_child(script: Path) -> None:
 
 
 def _begun(
-    script: Path, env: dict[str, str] | None, hub: bool, job_file: Path, log: Path
+    script: Path,
+    env: dict[str, str] | None,
+    hub: bool,
+    environment: dict[str, str] | None,
+    job_file: Path,
+    log: Path,
 ) -> PreparedChild | None:
     """Return the child that was prepared for this, at its job; None if there is none that can do it."""
     waiting = _prepared.pop(script, None)
-    if waiting and waiting.settings == (env or {}, hub) and waiting.begin(job_file, log):
+    fits = waiting and environment is None and waiting.settings == (env or {}, hub)
+    if waiting and fits and waiting.begin(job_file, log):
         return waiting
     if waiting:
         waiting.end()
@@ -138,7 +145,7 @@ def run_child(
     """
     job_file = log.with_suffix(".job.json")
     job_file.write_text(job.model_dump_json(indent=1))
-    if prepared := _begun(script, env, hub, job_file, log):
+    if prepared := _begun(script, env, hub, environment, job_file, log):
         process: Process = prepared.process
         reading = prepared.events
     else:

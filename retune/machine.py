@@ -62,13 +62,22 @@ def free_gpu_memory() -> int:
 def _nvidia_smi(query: str, visible: bool = False) -> list[str]:
     """Return nvidia-smi's answer for each GPU, or for those that CUDA_VISIBLE_DEVICES leaves."""
     program = shutil.which("nvidia-smi")
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if visible else None
-    if not program or chosen in ("", "-1"):
+    if not program:
         return []
-    command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
-    command += [f"--id={chosen}"] if chosen else []
+    command = [program, f"--query-gpu=index,uuid,{query}", "--format=csv,noheader,nounits"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)
-    return listed.stdout.splitlines() if listed.returncode == 0 else []
+    lines = listed.stdout.splitlines() if listed.returncode == 0 else []
+    cards = [line.split(", ", 2) for line in lines]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if visible else None
+    answers = []
+    for name in range(len(cards)) if chosen is None else chosen.split(","):
+        # By number or by the beginning of an id; as for CUDA, the first one that is none ends the list.
+        is_id = str(name).startswith("GPU-")
+        found = [c for c in cards if (c[1].startswith(str(name)) if is_id else c[0] == str(name))]
+        if not found:
+            break
+        answers.append(found[0][2])
+    return answers
 
 
 def _cpu() -> str:

@@ -79,7 +79,10 @@ SHOWN_LOG_LINES = 15
 
 
 class BuildFailed(RuntimeError):
-    """llama.cpp could not be built; the message says why and what to install or read."""
+    """llama.cpp could not be built; the message says why and what to install or read. `step` is the
+    one that failed, "" if it did not come to one."""
+
+    step = ""
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,9 @@ def for_gpu(base: Variant) -> Variant | None:
         f"-DCMAKE_CUDA_COMPILER={nvcc}",
         f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}",
     )
-    target = base.target.with_name(f"{base.target.name}-{CUDA}-{'-'.join(architectures)}")
-    return Variant(target, flags, MEASURING, architectures)
+    key = hashlib.sha256("\n".join([*CUDA_FLAGS, *MEASURING]).encode()).hexdigest()[:6]
+    name = "-".join([base.target.name, CUDA, *architectures, key])
+    return Variant(base.target.with_name(name), flags, MEASURING, architectures)
 
 
 def build(jobs: int) -> Path:
@@ -150,20 +154,16 @@ def make(variant: Variant, jobs: int) -> None:
 
 def try_to_make(variant: Variant, jobs: int) -> None:
     """Build a variant that can be done without: if it fails, say so, and do not try again."""
-    log = log_of(variant.target)
-    if log.exists() and not variant.target.exists():
-        print(f"{variant} could not be built before; remove {log} to try again")
+    failed = variant.target.with_name(f"{variant.target.name}.failed")
+    if failed.exists() and not variant.target.exists():
+        print(f"{variant} could not be built before; remove {failed} to try again")
         return
     try:
         make(variant, jobs)
     except BuildFailed as error:
-        log.touch()
+        if error.step in ("configure", "compile"):  # a download may succeed another time
+            failed.write_text(f"{error}\n")
         print(f"{variant} was not built, so that files are measured by the CPU: {error}")
-
-
-def log_of(target: Path) -> Path:
-    """Return the log of a build that has not ended well."""
-    return target.with_name(f"{target.name}.log")
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def making(target: Path) -> Iterator[tuple[Path, Path]]:
     for leftover in target.parent.glob(f".{target.name}.*.partial"):
         (leftover / MARKER).touch()
         remove(leftover)
-    log = log_of(target)
+    log = target.with_name(f"{target.name}.log")
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{target.name}.", suffix=".partial", dir=target.parent
@@ -297,7 +297,9 @@ def run_logged(step: str, command: list[str | Path], log: Path) -> None:
         finally:
             process.kill()  # does nothing to a process that has ended
     if process.returncode:
-        raise BuildFailed(failure_message(step, process.returncode, log))
+        error = BuildFailed(failure_message(step, process.returncode, log))
+        error.step = step
+        raise error
 
 
 def ended(process: subprocess.Popen) -> bool:

@@ -4,7 +4,6 @@ Each call runs llama.cpp in a child process: its chatter stays out of the caller
 is one failed call.
 """
 
-from retune.llamacpp.acceleration import measuring_build
 from retune.llamacpp.answering import Answer, Answered, AnsweringFailed, answers
 from retune.llamacpp.calibration import calibrate
 from retune.llamacpp.choices import Choice, first_choices
@@ -46,7 +45,6 @@ __all__ = [
     "first_choices",
     "header",
     "locate",
-    "measuring_build",
     "perplexity",
     "quantize",
     "quantized_size",

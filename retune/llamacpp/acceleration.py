@@ -10,12 +10,13 @@ from pathlib import Path
 from threading import Condition
 from typing import TypeVar
 
-from retune.llamacpp.installation import LlamaCpp, accelerated, locate
-from retune.llamacpp.process import LlamaCppFailed
+from retune.llamacpp.installation import accelerated, locate
+from retune.llamacpp.process import LlamaCppEnded, LlamaCppFailed
 from retune.machine import free_gpu_memory
 
 WORTH = 64 << 20  # bytes of a file; a smaller one is read before CUDA has started
 BESIDE = 4 << 30  # bytes for keys, values and what is computed
+WAKING = 1  # seconds between two looks at what is free
 ALL_LAYERS = ("--n-gpu-layers", "999")
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class GpuMemory:
         """
         with self._changed:
             while not (fits := self._promised + size <= free_gpu_memory()) and self._promised:
-                self._changed.wait()
+                self._changed.wait(WAKING)  # other processes give memory back, too
             self._promised += size if fits else 0
         try:
             yield fits
@@ -53,7 +54,7 @@ GPU = GpuMemory()
 def with_program(name: str, gguf: Path, work: Callable[[list[str | Path]], T]) -> T:
     """Return what `work` makes of the beginning of a command: the program, and where it computes.
 
-    What fails on the GPU is done again by the CPU, whose word counts.
+    What fails on the GPU is done again by the CPU, whose word counts; what is ended from outside is not.
     """
     size = gguf.stat().st_size
     build = accelerated() if size >= WORTH else None
@@ -62,6 +63,8 @@ def with_program(name: str, gguf: Path, work: Callable[[list[str | Path]], T]) -
             if fits:
                 try:
                     return work([build.program(name), *ALL_LAYERS])
+                except LlamaCppEnded:
+                    raise
                 except LlamaCppFailed as error:
                     logging.getLogger(__name__).warning("by the CPU, as the GPU failed: %s", error)
     return work([locate().program(name)])
@@ -70,8 +73,3 @@ def with_program(name: str, gguf: Path, work: Callable[[list[str | Path]], T]) -
 def computes_on_gpu(program: Sequence[str | Path]) -> bool:
     """Tell whether the beginning of a command that `with_program` gave leads to the GPU."""
     return ALL_LAYERS[0] in program
-
-
-def measuring_build(gguf: Path) -> LlamaCpp:
-    """Return the build that measures `gguf` if the GPU has room for it."""
-    return (accelerated() if gguf.stat().st_size >= WORTH else None) or locate()

@@ -8,6 +8,7 @@ from typing import Any
 
 from retune.llamacpp.acceleration import computes_on_gpu, with_program
 from retune.llamacpp.header import facts
+from retune.llamacpp.installation import locate
 from retune.llamacpp.process import LlamaCppFailed, existing
 from retune.llamacpp.server import PROGRAM, Server, serving
 from retune.llamacpp.tokens import tokenize
@@ -50,10 +51,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answered:
-    """All answers, and the speed at which one conversation alone is answered (0 if none was)."""
+    """All answers, the speed at which one conversation alone is answered (0 if none was), and whether
+    that was `on_gpu`."""
 
     answers: list[Answer]
     tokens_per_second: float
+    on_gpu: bool = False
 
 
 def answers(
@@ -91,8 +94,11 @@ def answers(
             replies = list(
                 pool.map(lambda messages: answer(server, messages, max_tokens), conversations)
             )
-            return Answered(replies, speed(server, conversations[0], max_tokens))
+            alone = speed(server, conversations[0], max_tokens)
+            return Answered(replies, alone, computes_on_gpu(program))
 
+    if seconds or memory:  # of a stranger's tiny model, which the CPU holds to its limits
+        return ask([locate().program(PROGRAM)])
     return with_program(PROGRAM, gguf, ask)
 
 

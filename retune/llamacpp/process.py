@@ -34,6 +34,10 @@ class LlamaCppStopped(LlamaCppFailed):
     """A program was ended from outside or found no memory: its input may be sound."""
 
 
+class LlamaCppEnded(LlamaCppStopped):
+    """A program was ended from outside, by a person, a scheduler or the kernel."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """What a program that ended well has printed."""
@@ -94,7 +98,7 @@ def failed(
         ending = f"was killed by {signal.Signals(-status).name}"
         if status == -signal.SIGKILL:
             ending += " (was memory short?)"
-    kind = LlamaCppStopped if -status in FROM_OUTSIDE else blamed(printed.stderr, failure)
+    kind = LlamaCppEnded if -status in FROM_OUTSIDE else blamed(printed.stderr, failure)
     return kind(f"{program} {ending}: {last_lines(printed)}")
 
 
@@ -113,6 +117,7 @@ def environment() -> dict[str, str]:
         "OMP_WAIT_POLICY": "passive",
         "PYTHONUTF8": "1",
         "GGML_NO_BACKTRACE": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # so that GPUs have the numbers that nvidia-smi knows them by
     }
 
 

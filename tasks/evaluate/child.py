@@ -25,8 +25,8 @@ from retune.models import (
 )
 from retune.original import Original
 from retune.recipe import Evaluation, Model
+from retune.row_losses import HeldOut
 from retune.templates import render
-from tasks.evaluate.row_losses import HeldOut
 from tasks.evaluate.scores import SIDES
 
 if TYPE_CHECKING:

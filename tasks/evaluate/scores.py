@@ -3,7 +3,6 @@
 A family is what a row's `source` names.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,25 +10,13 @@ from statistics import fmean
 from typing import Any
 
 from retune.held_out import Question, verifiable
+from retune.row_losses import RowLoss, likelihoods, mean_loss
 from retune.workspace import digest
-from tasks.evaluate.row_losses import RowLoss
 
 SIDES = ("base", "tuned")
 FAMILIES = 20  # with the most rows, that have a loss of their own
 REPEATED_WORDS, REPETITIONS = 6, 3  # a sequence of so many words, so often, is a loop
 LONGEST_NAME = 60  # characters of a family in a metric's name
-
-
-def likelihoods(rows: Mapping[str, Sequence[RowLoss]]) -> dict[str, float]:
-    """Return each side's loss (nats per token) and perplexity.
-
-    Without tokens a loss is not a number; a perplexity that overflows is infinite.
-    """
-    metrics = {f"loss/{side}": _mean(of_side) for side, of_side in rows.items()}
-    return metrics | {
-        f"perplexity/{side}": math.exp(loss) if loss < 700 else math.inf
-        for side, loss in ((side, metrics[f"loss/{side}"]) for side in rows)
-    }
 
 
 def losses(rows: Mapping[str, Sequence[RowLoss]], families: Sequence[str]) -> dict[str, float]:
@@ -46,13 +33,8 @@ def losses(rows: Mapping[str, Sequence[RowLoss]], families: Sequence[str]) -> di
         name = names[family]
         for side, of_side in rows.items():
             own = [row for row, other in zip(of_side, families, strict=True) if other == family]
-            metrics[f"loss/{name}/{side}"] = _mean(own)
+            metrics[f"loss/{name}/{side}"] = mean_loss(own)
     return metrics
-
-
-def _mean(rows: Sequence[RowLoss]) -> float:
-    tokens = sum(row.tokens for row in rows)
-    return sum(row.nats for row in rows) / tokens if tokens else math.nan
 
 
 def exact_match(

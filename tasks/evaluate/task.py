@@ -1,7 +1,4 @@
-"""evaluate: base and tuned model side by side on the held-out conversations, on the weights that ship.
-
-select chooses these for an adapter that was trained on 4-bit weights.
-"""
+"""evaluate: base and tuned model side by side on the held-out conversations, on the weights that ship."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,65 +7,20 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from retune.bases import bases_unchanged, original_of, selected
+from retune.bases import bases_unchanged, selected
 from retune.child import run_child
-from retune.comparison import Yardstick
 from retune.escaping import table
 from retune.held_out import Question, questions, sources
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins, Scores, Selection
-from retune.workspace import Step, building, remove, write_json
+from retune.row_losses import RowLoss, held_out
+from retune.workspace import Step, building, write_json
 from tasks.evaluate.child import EvaluateJob
-from tasks.evaluate.row_losses import HeldOut, RowLoss
-from tasks.evaluate.scores import SIDES, behaviour, exact_match, likelihoods, losses
-from tasks.evaluate.select_child import SelectJob
-from tasks.evaluate.selection import preferred
+from tasks.evaluate.scores import SIDES, behaviour, exact_match, losses
 from tasks.stage import stage
 
 CHILD = Path(__file__).with_name("child.py")
-SELECTING = Path(__file__).with_name("select_child.py")
 SAMPLES, ANSWERS = "samples.json", "answers.json"
-
-
-@stage(name="select")
-def select(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Step) -> Selection:
-    """Choose the weights that the adapter is evaluated and merged on (`merging.onto`, see
-    `preferred`), by what it is on both."""
-    with building(step) as build, bases_unchanged(recipe, pins):
-        original = original_of(recipe, pins)
-        yardstick = Yardstick(
-            held_out=chats.held_out,
-            rows=recipe.merging.check_rows,
-            logits=build.path / "logits",
-        )
-        job = SelectJob(
-            held_out=held_out(chats, recipe),
-            adapter=adapter.path,
-            model=recipe.model,
-            revision=pins.commit(pins.model),
-            original=original,
-            wanted=recipe.merging.onto == "16bit",
-            yardstick=yardstick,
-        )
-        hub = bool(job.revision or original.revision)
-        said = run_child(SELECTING, job, build.path / "select.log", hub=hub, forked=True)
-        remove(yardstick.logits)
-        if onto := said.get("onto"):
-            return build.finish(Selection, onto=onto, files=("select.log",))
-        by_row = {side: [RowLoss(*row) for row in rows] for side, rows in said["losses"].items()}
-        comparison = said["comparison"]
-        onto = preferred(by_row, comparison)
-        metrics = likelihoods(by_row) | {
-            f"{name}/16bit": comparison[name] for name in ("kl_divergence", "same_top_token")
-        }
-        get_run_logger().info(
-            "held-out loss of the adapter %.4f on the 4-bit weights, %.4f on the 16-bit ones (KL "
-            "divergence %.2g, same top token %.1f %%): it is put on the %s",
-            *(metrics["loss/trained"], metrics["loss/16bit"]),
-            *(metrics["kl_divergence/16bit"], 100 * metrics["same_top_token/16bit"]),
-            "16-bit ones" if onto == "16bit" else "4-bit ones",
-        )
-        return build.finish(Selection, onto=onto, metrics=metrics, files=("select.log",))
 
 
 @stage(name="evaluate")
@@ -110,18 +62,6 @@ def evaluate(
             else "does not apply to free text",
         )
         return build.finish(Scores, metrics=metrics, files=("evaluate.log", SAMPLES, ANSWERS))
-
-
-def held_out(chats: Chats, recipe: Recipe) -> HeldOut:
-    """Return the rows that the loss is taken of."""
-    return HeldOut(
-        path=chats.held_out,
-        tokenizer=chats.tokenizer,
-        rows=recipe.evaluation.loss_rows,
-        max_length=recipe.model.max_length,
-        train_on=recipe.training.train_on,
-        batch_size=recipe.evaluation.batch_size,
-    )
 
 
 def make_job(

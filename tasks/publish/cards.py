@@ -53,12 +53,20 @@ ESCAPING = {
 }
 
 
+# That an adapter's scores are of.
+WEIGHTS = {
+    "16bit": "the base's 16-bit weights",
+    "dequantized": "the base's weights in 4 bits (NF4), which it was trained on",
+}
+
+
 @dataclass(frozen=True)
 class Release:
     """All that the cards tell of.
 
     `metrics` are evaluate's: `<name>/base` and `<name>/tuned`; `base_terms` and `data_terms` are the
-    licences of the base model and of the dataset.
+    licences of the base model and of the dataset. `onto` says which of a base's weights the adapter was
+    evaluated on, if there was a choice: `16bit` or `dequantized`.
     """
 
     recipe: Recipe
@@ -67,6 +75,7 @@ class Release:
     quants: Sequence[Gguf]
     base_terms: Terms
     data_terms: Terms
+    onto: str = ""
 
     @property
     def repos(self) -> dict[str, str]:
@@ -118,6 +127,7 @@ def facts(artifact: str, release: Release) -> dict[str, Any]:
         "tag": best and f"{repo}:{best.method.upper()}",
         "modelfile": best and modelfile_of(best),
         "scores": side_by_side(release.metrics),
+        "weights": WEIGHTS.get(release.onto, ""),
         "recipe": recipe,
         "settings": _settings(recipe),
         "base_terms": release.base_terms,

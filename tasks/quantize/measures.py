@@ -45,8 +45,8 @@ def summed_up(
     """Return exact match, the share (0 to 1) of answers that ended by themselves, and the speed.
 
     Free text has no exact match; of a quant, it is measured if it was of its `source`.
-    Tokens per second are of one answer on its own, by the threads that measuring was given, while
-    other quantizations may run.
+    Tokens per second are of one answer on its own, on the GPU or by the threads that measuring was
+    given, while other quantizations may run.
     """
     pairs = list(zip(questions, answered.answers, strict=True))
     if not pairs:

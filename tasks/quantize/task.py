@@ -47,7 +47,7 @@ def convert(merged: Merged, chats: Chats, recipe: Recipe, pins: Pins, step: Step
         questions = asked(chats, recipe)
         answered = answer(out, questions, recipe)
         fidelity = compared(out, chats, recipe, answered.answers, build)
-        params = fidelity["ends"] | {"prompts": fidelity["fault"]}
+        params = fidelity["ends"] | {"prompts": fidelity["fault"]} | answered_by(answered)
         rows = held_out.measured_rows(chats.held_out, config)
         (build.path / TEXT).write_text(held_out.text(chats.held_out, 0, rows), encoding="utf-8")
         with naming_settings("perplexity_rows"):
@@ -128,13 +128,13 @@ def quantize(
         weights = imatrix.path if imatrix and config.uses_imatrix(method) else None
         # All cores: llama-quantize's threads wait for none, and the last method has the machine alone.
         llamacpp.quantize(source.path, out, method, cores(), weights)
-        metrics, answers, failure = measured_quant(out, source, chats, recipe)
+        metrics, answers, failure, params = measured_quant(out, source, chats, recipe)
         get_run_logger().info(
             "%s: %s, by llama.cpp %s%s",
             *(
                 method,
                 format_bytes(out.stat().st_size),
-                llamacpp.measuring_build(out),
+                llamacpp.locate(),
                 failure and f"; {failure}",
             ),
         )
@@ -143,13 +143,14 @@ def quantize(
             text = pattern.read_text(encoding="utf-8").replace(source.file, out.name)
             modelfile_of(out).write_text(text, encoding="utf-8")
         write_answers(build.path, answers)
-        return finish(build, out, method, metrics, failure=failure)
+        return finish(build, out, method, metrics, params, failure)
 
 
 def measured_quant(
     gguf: Path, source: Gguf, chats: Chats, recipe: Recipe
-) -> tuple[dict[str, float], list[dict[str, Any]], str]:
-    """Return what was measured of a quant, its answers, and why llama.cpp cannot use it, if so.
+) -> tuple[dict[str, float], list[dict[str, Any]], str, dict[str, str]]:
+    """Return what was measured of a quant, its answers, why llama.cpp cannot use it, if so, and what
+    answered.
 
     Raises LlamaCppStopped: then nothing is known of the file.
     """
@@ -160,9 +161,14 @@ def measured_quant(
     except llamacpp.LlamaCppStopped:
         raise
     except llamacpp.LlamaCppFailed as error:
-        return {"bytes": gguf.stat().st_size}, [], f"it does not load: {error}"
+        return {"bytes": gguf.stat().st_size}, [], f"it does not load: {error}", {}
     metrics |= summed_up(questions, answered, source)
-    return metrics, by_row(questions, answered.answers), ""
+    return metrics, by_row(questions, answered.answers), "", answered_by(answered)
+
+
+def answered_by(answered: llamacpp.Answered) -> dict[str, str]:
+    """Return what answered, by which tokens per second are to be read."""
+    return {"answered_by": "GPU" if answered.on_gpu else "CPU"}
 
 
 def finish(
@@ -183,7 +189,7 @@ def finish(
         sha256=sha256(out),
         failure=failure,
         metrics=metrics,
-        params={"method": method, "llama.cpp": str(llamacpp.measuring_build(out)), **params},
+        params={"method": method, "llama.cpp": str(llamacpp.locate()), **params},
         files=(ANSWERS, *ollama),
         models=(out.name,),
     )

@@ -16,7 +16,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from expectations import training
 from expectations.verdicts import Rejected
 from retune.child import ChildRefused, Event, dismiss_child, prepare_child, run_child
-from retune.machine import cores, gpus
+from retune.machine import cores, free_memory, gpus
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
@@ -27,7 +27,8 @@ from tasks.train.job import Fit, TrainJob
 
 FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
 NOTHING: Mapping[str, str] = MappingProxyType({})
-FEWEST_CORES = 4  # with fewer, what prepares the data would wait for Unsloth's import
+# With less, what prepares the data would wait for Unsloth's import, or be short of memory.
+FEWEST_CORES, LEAST_MEMORY = 4, 16 * 2**30
 LOG_LINES = 8  # in a run, besides the first and the last
 PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
 
@@ -110,10 +111,11 @@ def prepared(recipe: Recipe, pins: Pins) -> Iterator[None]:
     """Have Unsloth imported in the child that will train, for the length of a block, while others
     prepare the data: half a minute each time, a minute on a new machine, for which a GPU would wait.
 
-    Where there is no GPU, or few cores, nothing is done.
+    Where there is no GPU, or little room, nothing is done.
     """
     config, child = recipe.training, child_of(recipe.training.backend)
-    if config.backend == "unsloth" and config.processes == 1 and gpus() and cores() >= FEWEST_CORES:
+    room = cores() >= FEWEST_CORES and free_memory() >= LEAST_MEMORY
+    if config.backend == "unsloth" and gpus() and room:
         prepare_child(child, variables_of_unsloth(), hub=pins.commit(pins.model) is not None)
     try:
         yield

@@ -92,7 +92,7 @@ def test_weights_with_a_header_that_is_none_are_refused(tmp_path, content):
         forecast(recipe(tmp_path, base))
 
 
-def test_how_long_files_are_measured_is_told_before(monkeypatch):
+def test_how_long_files_are_measured_is_told_before(tmp_path, monkeypatch):
     """Seven files of an 8B model by the CPU: hours that nobody expects."""
     from flows import forecast as told
 
@@ -100,7 +100,7 @@ def test_how_long_files_are_measured_is_told_before(monkeypatch):
     monkeypatch.setattr(told, "cores", lambda: 32)
     monkeypatch.setattr(told, "gpus", lambda: ("NVIDIA H100",))
     monkeypatch.setattr(told.llamacpp, "accelerated", lambda: None)
-    plain = recipe(Path(), "b")
+    plain = recipe(tmp_path, "b")
 
     def row(parameters: int, todo: list[str]) -> list[str]:
         (only,) = told._to_measure(plain, parameters, todo)

@@ -12,7 +12,7 @@ import pytest
 from retune import llamacpp
 from retune.llamacpp import acceleration, installation, measurement
 from retune.llamacpp.installation import CUDA, MEASURING, LlamaCpp, accelerated
-from retune.llamacpp.process import LlamaCppFailed
+from retune.llamacpp.process import LlamaCppFailed, LlamaCppStopped, run
 
 try:
     llamacpp.locate()
@@ -76,6 +76,19 @@ def test_what_fails_on_the_gpu_is_done_by_the_cpu(gpu, gguf, caplog):
 
     assert acceleration.with_program("llama-perplexity", gguf, work) == "by the CPU"
     assert "out of memory" in caplog.text
+
+
+def test_what_a_person_ends_is_not_begun_again(gpu, gguf, tmp_path):
+    """Ctrl-C ends the programs too; the CPU would go on with them for hours."""
+    programs = []
+
+    def work(command):
+        programs.append(command)
+        return run(["sh", "-c", "kill -INT $$"])
+
+    with pytest.raises(LlamaCppStopped, match="SIGINT"):
+        acceleration.with_program("llama-perplexity", gguf, work)
+    assert len(programs) == 1
 
 
 def test_programs_share_the_gpu_as_far_as_there_is_room(monkeypatch):

@@ -348,6 +348,13 @@ class TestPrepared:
         assert done["answer"] == "well"
         assert of_job != pid
 
+    def test_it_may_be_killed_between_its_job_and_its_log(self, script, tmp_path):
+        script.write_text("import os, signal; os.read(0, 1); os.kill(os.getpid(), signal.SIGKILL)")
+        prepare_child(script)
+        with pytest.raises(ChildFailed, match="SIGKILL") as failed:
+            self.run(script, "well", None)
+        assert failed.value.signal == signal.SIGKILL
+
     def test_it_refuses_and_crashes_as_any_child(self, script, mark):
         self.prepared(script, mark)
         with pytest.raises(ChildRefused, match="rows is 0; use more"):

@@ -12,10 +12,10 @@ from expectations.verdicts import Rejected, require
 from retune.held_out import Question, questions
 from retune.labels import IGNORED, labels_of
 from retune.recipe import Evaluation
+from retune.row_losses import RowLoss, row_losses
 from retune.tracking import client, start_run
 from retune.workspace import Step
 from tasks.evaluate import child
-from tasks.evaluate.row_losses import RowLoss, row_losses
 from tasks.evaluate.scores import (
     behaviour,
     exact_match,

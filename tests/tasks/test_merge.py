@@ -1,4 +1,4 @@
-"""The merged checkpoint is what was trained, and a merge that is not is refused."""
+"""The merged checkpoint is what was evaluated, and a merge that is not is refused."""
 
 import json
 import math
@@ -20,12 +20,12 @@ from retune.models import AdapterMismatch, load_base, token_ids
 from retune.outline import architecture
 from retune.recipe import Evaluation, Merging, Model, Recipe, Training
 from retune.records import Adapter, Merged, Pins, Selection
+from retune.row_losses import held_out
 from retune.sources import pin
 from retune.tracking import start_run
 from retune.workspace import Step, size
 from tasks.evaluate import child as evaluating
 from tasks.evaluate.child import EvaluateJob
-from tasks.evaluate.task import held_out
 from tasks.merge import child, four_bit_child, trained_child
 from tasks.merge import task as stage
 from tasks.merge.checkpoint import Checkpoint, CheckpointError

@@ -17,6 +17,7 @@ def calls(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(stage, "gpus", lambda: ("NVIDIA H100",))
     monkeypatch.setattr(stage, "cores", lambda: 16)
+    monkeypatch.setattr(stage, "free_memory", lambda: 64 << 30)
     monkeypatch.setattr(
         stage, "prepare_child", lambda child, env, hub: seen.append((child.name, sorted(env), hub))
     )
@@ -46,7 +47,7 @@ def test_the_child_that_will_train_is_prepared_and_never_left_behind(calls):
         ({"gpus": lambda: ()}, {}),
         ({"cores": lambda: stage.FEWEST_CORES - 1}, {}),
         ({}, {"backend": "trl"}),
-        ({}, {"processes": 2, "backend": "trl"}),
+        ({"free_memory": lambda: stage.LEAST_MEMORY - 1}, {}),
     ],
 )
 def test_nothing_is_prepared_that_helps_nobody(calls, monkeypatch, change, training):

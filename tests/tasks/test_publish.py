@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -754,6 +755,15 @@ class TestCards:
         assert (gguf.base_model, gguf.library_name) == ("you/FineLlama", "gguf")
         assert merged.datasets == ["org/data"]
         assert merged.pipeline_tag == "text-generation"
+
+    def test_an_adapter_says_on_which_weights_its_scores_were_measured(
+        self, release: Release
+    ) -> None:
+        on_16bit = replace(release, onto="16bit")
+        assert "with the adapter on the base's 16-bit weights:" in card("adapter", on_16bit)
+        assert "in 4 bits (NF4)" in card("adapter", replace(release, onto="dequantized"))
+        assert "conversations of the dataset:" in card("adapter", release)
+        assert "conversations of the dataset:" in card("merged", on_16bit)
 
     def test_the_tuned_scores_are_in_the_metadata(self, release: Release) -> None:
         results = ModelCard(card("merged", release)).data.eval_results

@@ -14,14 +14,15 @@ from retune.child import ChildRefused
 from retune.models import load_plain, nf4
 from retune.recipe import Evaluation, Merging
 from retune.records import Adapter, Pins, Scores, Selection
+from retune.row_losses import RowLoss
 from retune.sources import pin
 from retune.workspace import Step
-from tasks.evaluate import selection as rule
-from tasks.evaluate.key import select as select_key
-from tasks.evaluate.row_losses import RowLoss
-from tasks.evaluate.selection import preferred
-from tasks.evaluate.task import evaluate, select
+from tasks.evaluate.task import evaluate
 from tasks.merge.task import merge
+from tasks.select import selection as rule
+from tasks.select.key import key as select_key
+from tasks.select.selection import preferred
+from tasks.select.task import select
 from tests.tasks.test_evaluate import loss_by_hand
 
 CONFIG = Evaluation(max_new_tokens=4, generation_rows=4)

@@ -11,7 +11,7 @@ from retune.loaders import admit, load_config
 from retune.models import free_memory, is_quantized, load_tuned
 from retune.original import Original
 from retune.recipe import Model, RecipeError
-from tasks.evaluate.row_losses import HeldOut
+from retune.row_losses import HeldOut
 
 
 class SelectJob(BaseModel):

@@ -1,8 +1,7 @@
-"""The losses of held-out rows, one by one.
+"""The losses of held-out rows, one by one and together; torch is imported where it is used."""
 
-For child processes; imports torch where it is used.
-"""
-
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,8 @@ from pydantic import BaseModel
 
 from retune.labels import IGNORED, labels_of
 from retune.loaders import load_tokenizer
-from retune.models import batches, padded, token_ids
+from retune.recipe import Recipe
+from retune.records import Chats
 
 
 class RowLoss(NamedTuple):
@@ -34,6 +34,8 @@ class HeldOut(BaseModel):
 
     def losses(self, model: Any) -> list[RowLoss]:
         """Return the loss of each row by `model`."""
+        from retune.models import token_ids
+
         tokenizer = load_tokenizer(self.tokenizer)
         rows = token_ids(self.path, self.rows, self.max_length)
         labels = [labels_of(ids, tokenizer, self.train_on) for ids in rows]
@@ -48,6 +50,8 @@ def row_losses(
     import torch
     from torch.nn.functional import cross_entropy
 
+    from retune.models import batches, padded
+
     sums: dict[int, RowLoss] = {}
     with torch.inference_mode():
         for numbers in batches([len(row) for row in rows], batch_size):
@@ -60,3 +64,33 @@ def row_losses(
                 nats = cross_entropy(scores, targets, reduction="sum", ignore_index=IGNORED).item()
                 sums[number] = RowLoss(nats, int((targets != IGNORED).sum()))
     return [sums[number] for number in range(len(rows))]
+
+
+def held_out(chats: Chats, recipe: Recipe) -> HeldOut:
+    """Return the rows that the loss is taken of."""
+    return HeldOut(
+        path=chats.held_out,
+        tokenizer=chats.tokenizer,
+        rows=recipe.evaluation.loss_rows,
+        max_length=recipe.model.max_length,
+        train_on=recipe.training.train_on,
+        batch_size=recipe.evaluation.batch_size,
+    )
+
+
+def likelihoods(rows: Mapping[str, Sequence[RowLoss]]) -> dict[str, float]:
+    """Return each side's loss (nats per token) and perplexity.
+
+    Without tokens a loss is not a number; a perplexity that overflows is infinite.
+    """
+    metrics = {f"loss/{side}": mean_loss(of_side) for side, of_side in rows.items()}
+    return metrics | {
+        f"perplexity/{side}": math.exp(loss) if loss < 700 else math.inf
+        for side, loss in ((side, metrics[f"loss/{side}"]) for side in rows)
+    }
+
+
+def mean_loss(rows: Sequence[RowLoss]) -> float:
+    """Return the loss of all rows (nats per token); without tokens it is not a number."""
+    tokens = sum(row.tokens for row in rows)
+    return sum(row.nats for row in rows) / tokens if tokens else math.nan
