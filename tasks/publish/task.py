@@ -82,7 +82,7 @@ def publish(
     api = hub(recipe.publishing, secret)
     if failed := [gguf.file for gguf in ggufs if is_rejected(gguf.step)]:
         raise PublishError(f"{failed[0]} failed its gate and is not published")
-    onto = merged.params["merged_onto"] if merged and recipe.model.load_in_4bit else ""
+    onto = merged.params.get("merged_onto", "") if merged and recipe.model.load_in_4bit else ""
     release = Release(recipe, pins, scores.metrics, ggufs, *_terms(recipe, pins), onto)
     if not release.repos:
         raise PublishError("nothing to publish: GGUF files are wanted and none passed its gate")

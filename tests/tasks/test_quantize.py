@@ -165,7 +165,10 @@ def test_a_sound_quant_ships(learned, imatrix, method):
     assert not learned.failures(gguf)
     assert not gguf.failure
     assert gguf.sha256 != learned.source.sha256
-    assert gguf.params == {"method": method, "llama.cpp": str(llamacpp.locate())}
+    assert gguf.params == {
+        **{"method": method, "llama.cpp": str(llamacpp.locate())},
+        **{"answered_by": "CPU"},
+    }
     assert gguf.bytes < learned.source.bytes
     assert gguf.metrics["bits_per_weight"] < 16
     assert 0 < gguf.metrics["kl_divergence"] < 1
