@@ -312,10 +312,13 @@ def main(
     meant for people; anything else is a crash, told by its traceback, of which the log has all.
     """
     if sys.argv[1] == LATER:
-        # What fails ahead will fail with the job, and be told then.
-        with suppress(Exception):
+        failure = ""
+        try:
             ahead()
+        except Exception:  # the job will meet it, too
+            failure = traceback.format_exc()
         sys.argv[1] = _job_file()
+        print(end=failure)
     if EVENTS in os.environ:
         os.set_inheritable(int(os.environ[EVENTS]), False)
         threading.Thread(target=_end_with_parent, args=[_lifeline()], daemon=True).start()

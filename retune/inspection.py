@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.folders import ModelRefused, exists, plain_files
-from retune.recipe import Classifier, Recipe
+from retune.recipe import Classifier, Recipe, RecipeError
 from retune.records import Pins
 from retune.sources import SourceError, asking_hub, local_path, pin
 
@@ -55,9 +55,13 @@ class ModelFiles:
 
 
 def inspect_inputs(recipe: Recipe, pins: Pins) -> None:
-    """Look at every model that the recipe names; raises as `inspect_model` does."""
+    """Look at every model that the recipe names; raises as `inspect_model` does, and RecipeError for
+    16-bit weights that are wanted of a base which has none."""
     model, merging, classifier = recipe.model, recipe.merging, recipe.validation.classifier
-    inspect_base(model, pins.model)
+    settings = inspect_base(model, pins.model)
+    wanted = recipe.selects and merging.onto == "16bit" and not merging.base_16bit
+    if wanted and settings.get("quantization_config"):
+        raise RecipeError(f"merging.onto=16bit: {stored_in_4bit(model.base)}")
     if merging.base_16bit and pins.base_16bit:
         inspect_model(merging.base_16bit, pins.base_16bit, "merging.base_16bit")
     # The default one is known, and most recipes that leave it there have scores already.
@@ -65,9 +69,17 @@ def inspect_inputs(recipe: Recipe, pins: Pins) -> None:
         _inspect_classifier(classifier)
 
 
-def inspect_base(model: "Model", version: str, weights: bool = True) -> None:
-    """Look at the base model at its pinned version. Raises as `inspect_model` does, and ModelRefused
-    if the recipe allows the code of another version."""
+def stored_in_4bit(base: str) -> str:
+    """Return what to say of a base of which 16-bit weights are wanted."""
+    return (
+        f"{base} is stored in 4 bits; name its 16-bit weights in merging.base_16bit, or set "
+        f"merging.onto=dequantized"
+    )
+
+
+def inspect_base(model: "Model", version: str, weights: bool = True) -> dict[str, Any]:
+    """Look at the base model at its pinned version, and return its settings. Raises as `inspect_model`
+    does, and ModelRefused if the recipe allows the code of another version."""
     allowed = model.trust_remote_code
     if allowed and allowed != version:
         raise ModelRefused(
@@ -75,7 +87,7 @@ def inspect_base(model: "Model", version: str, weights: bool = True) -> None:
             f"read what changed and set it to {version}, or go back to what you have read (on the Hub: "
             f"model.revision={allowed})"
         )
-    inspect_model(model.base, version, "model.base", trusted=bool(allowed), weights=weights)
+    return inspect_model(model.base, version, "model.base", trusted=bool(allowed), weights=weights)
 
 
 def _inspect_classifier(classifier: Classifier) -> None:
@@ -92,8 +104,8 @@ def _inspect_classifier(classifier: Classifier) -> None:
 
 def inspect_model(
     name: str, version: str, setting: str, trusted: bool = False, weights: bool = True
-) -> None:
-    """Look at a model's files and settings; without `weights`, it may have none.
+) -> dict[str, Any]:
+    """Look at a model's files and settings, and return these; without `weights`, it may have none.
 
     `version` is its pin; `trusted` says that its own code may run. Raises ModelRefused, or
     ConnectionError when the Hub does not answer.
@@ -109,6 +121,7 @@ def inspect_model(
     _check_code(files, settings, tokenizer, version, trusted)
     if INDEX in files.sizes:
         require_file_names(_json(files, INDEX, deepest=3).get("weight_map"), name, setting)
+    return settings
 
 
 def require_file_names(weight_map: Any, name: str, setting: str) -> dict[str, str]:

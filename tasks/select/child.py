@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from retune.child import emit, main
 from retune.comparison import Yardstick, keep_logits, measure
+from retune.inspection import stored_in_4bit
 from retune.loaders import admit, load_config
 from retune.models import free_memory, is_quantized, load_tuned
 from retune.original import Original
@@ -40,10 +41,7 @@ def select(job: SelectJob) -> dict[str, Any]:
         return {"onto": "trained"}
     if stored and job.original.name == job.model.base:
         if job.wanted:
-            raise RecipeError(
-                f"merging.onto=16bit: {job.model.base} is stored in 4 bits; name its 16-bit weights in "
-                f"merging.base_16bit, or set merging.onto=dequantized"
-            )
+            raise RecipeError(f"merging.onto=16bit: {stored_in_4bit(job.model.base)}")
         return {"onto": "trained"}
     if job.wanted:
         return {"onto": "16bit"}

@@ -340,6 +340,7 @@ class TestPrepared:
         env = {"MARK": str(mark), "FAILING": "1"}
         pid = self.prepared(script, mark, FAILING="1")
         assert self.run(script, "well", env) == ({"event": "result", "answer": "well"}, pid)
+        assert "nothing_of_this_name" in (script.parent / "log").read_text()
         mark.unlink()
         pid = self.prepared(script, mark)
         os.kill(pid, signal.SIGKILL)

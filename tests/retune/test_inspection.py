@@ -9,7 +9,7 @@ import pytest
 
 from retune.folders import ModelRefused
 from retune.inspection import inspect_base, inspect_inputs, inspect_model, require_file_names
-from retune.recipe import Model, Recipe
+from retune.recipe import Model, Recipe, RecipeError
 from retune.records import Pins
 from retune.sources import pin
 
@@ -295,6 +295,34 @@ def test_every_model_of_a_recipe_is_looked_at(tmp_path, hub):
     # Not needed where all rows have scores: one that cannot be had is no reason to stop.
     elsewhere = {"classifier": {"model": "nobody/nothing"}}
     inspect_inputs(recipe(tmp_path, validation=elsewhere), pins)
+
+
+@pytest.mark.parametrize("stored", [{"load_in_4bit": True}, None])
+def test_16_bit_weights_that_are_not_there_are_not_asked_for_after_the_training(tmp_path, stored):
+    settings = {"model_type": "llama", "quantization_config": stored}
+    base = str(written(tmp_path / "base", files(settings)))
+    version = pin(base, None, "model", "model.base")
+    original = str(written(tmp_path / "original", files({"model_type": "llama"})))
+
+    def inspect(**merging) -> None:
+        values = {"name": "r", "model": {"base": base}, "dataset": {"source": "d.jsonl"}}
+        recipe = Recipe.parse(values | {"merging": merging})
+        pins = Pins(
+            dataset="d",
+            model=version,
+            base_16bit=merging.get("base_16bit")
+            and pin(original, None, "model", "merging.base_16bit"),
+        )
+        inspect_inputs(recipe, pins)
+
+    inspect(onto="best")
+    inspect(onto="16bit", base_16bit=original)
+    inspect(onto="16bit", save_method="lora")  # nothing is merged
+    if stored:
+        with pytest.raises(RecipeError, match=r"onto=16bit: .*name its 16-bit weights in merging"):
+            inspect(onto="16bit")
+    else:
+        inspect(onto="16bit")
 
 
 def test_the_hub_may_be_away(hub):
