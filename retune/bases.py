@@ -25,6 +25,11 @@ def selected(selection: Selection | None, recipe: Recipe, pins: Pins) -> Origina
     return original_of(recipe, pins) if chosen else None
 
 
+def on_hub(revision: str | None, original: Original | None) -> bool:
+    """Tell whether a base at `revision`, or its original, is the Hub's: what loads them needs it."""
+    return bool(revision or (original and original.revision))
+
+
 @contextmanager
 def bases_unchanged(recipe: Recipe, pins: Pins) -> Iterator[None]:
     """Hold both to what was pinned while they are read, see `retune.sources.unchanged`."""

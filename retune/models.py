@@ -102,7 +102,7 @@ def nf4(dtype: "torch.dtype", storage: "torch.dtype | None" = None) -> Any:
     )
 
 
-def free_memory() -> None:
+def release_memory() -> None:
     """Let go of what no model needs any more: reference cycles hold a deleted one's weights."""
     import torch
 

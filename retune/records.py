@@ -148,11 +148,14 @@ class Adapter(Output):
         return self.folder / "adapter"
 
 
+Onto = Literal["16bit", "trained"]
+
+
 class Selection(Output):
     """select: the weights that an adapter trained on 4-bit ones is evaluated and merged on, the base's
     `16bit` ones or the `trained` on. Its metrics are of both, where both were measured."""
 
-    onto: Literal["16bit", "trained"]
+    onto: Onto
 
 
 class Scores(Output):

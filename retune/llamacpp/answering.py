@@ -8,7 +8,6 @@ from typing import Any
 
 from retune.llamacpp.acceleration import computes_on_gpu, with_program
 from retune.llamacpp.header import facts
-from retune.llamacpp.installation import locate
 from retune.llamacpp.process import LlamaCppFailed, existing
 from retune.llamacpp.server import PROGRAM, Server, serving
 from retune.llamacpp.tokens import tokenize
@@ -98,7 +97,7 @@ def answers(
             return Answered(replies, alone, computes_on_gpu(program))
 
     if seconds or memory:  # of a stranger's tiny model, which the CPU holds to its limits
-        return ask([locate().program(PROGRAM)])
+        return ask([])
     return with_program(PROGRAM, gguf, ask)
 
 

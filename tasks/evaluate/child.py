@@ -17,11 +17,11 @@ from retune.models import (
     TOKENS_PER_BATCH,
     batches,
     device,
-    free_memory,
     is_adapter,
     load_base,
     load_tuned,
     padded,
+    release_memory,
 )
 from retune.original import Original
 from retune.recipe import Evaluation, Model
@@ -67,7 +67,7 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
         losses[side] = job.held_out.losses(model)
         answers[side] = [reply.model_dump() for reply in answer(model, tokenizer, job)]
         del model  # before the next one is loaded
-        free_memory()
+        release_memory()
     return {"losses": losses, "answers": answers}
 
 

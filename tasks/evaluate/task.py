@@ -7,7 +7,7 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from retune.bases import bases_unchanged, selected
+from retune.bases import bases_unchanged, on_hub, selected
 from retune.child import run_child
 from retune.escaping import table
 from retune.held_out import Question, questions, sources
@@ -40,7 +40,7 @@ def evaluate(
     with building(step) as build, bases_unchanged(recipe, pins):
         asked = questions(chats.held_out, config.generation_rows, recipe.model.max_length)
         job = make_job(adapter, selection, chats, recipe, pins, asked)
-        hub = bool(job.revision or (job.original and job.original.revision))
+        hub = on_hub(job.revision, job.original)
         result = run_child(CHILD, job, build.path / "evaluate.log", hub=hub, forked=True)
         answers = result["answers"]
         texts = {side: [answer["text"] for answer in answers[side]] for side in SIDES}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from retune.bases import bases_unchanged, selected
+from retune.bases import bases_unchanged, on_hub, selected
 from retune.child import Event, run_child
 from retune.comparison import Yardstick
 from retune.errors import RetuneError
@@ -98,7 +98,7 @@ class MergeSession:
             trained=self.adapter.path,
             yardstick=self.yardstick,
         )
-        hub = bool(job.revision or (job.original and job.original.revision))
+        hub = on_hub(job.revision, job.original)
         return run_child(TRAINED, job, self.folder / LOG, hub=hub, forked=True)
 
     def base(self, trained: Event) -> Base:
@@ -126,7 +126,7 @@ class MergeSession:
             folder=self.folder / "model",
             yardstick=self.yardstick,
         )
-        hub = bool(base.revision or job.revision)
+        hub = on_hub(job.revision, base)
         result = run_child(CHILD, job, self.folder / LOG, hub=hub, forked=True)
         require_whole(result["damaged"])
         metrics: Metrics = result["metrics"]

@@ -9,7 +9,7 @@ from retune.child import emit, main
 from retune.comparison import Yardstick, keep_logits, measure
 from retune.inspection import stored_in_4bit
 from retune.loaders import admit, load_config
-from retune.models import free_memory, is_quantized, load_tuned
+from retune.models import is_quantized, load_tuned, release_memory
 from retune.original import Original
 from retune.recipe import Model, RecipeError
 from retune.row_losses import HeldOut
@@ -50,7 +50,7 @@ def select(job: SelectJob) -> dict[str, Any]:
     losses = {"trained": job.held_out.losses(model)}
     keep_logits(model, job.yardstick)
     del model  # before the next one is loaded
-    free_memory()
+    release_memory()
     emit("state", text="the adapter on the 16-bit weights")
     model = load_tuned(job.model, job.revision, job.adapter, job.original)
     losses["16bit"] = job.held_out.losses(model)

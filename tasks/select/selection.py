@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
+from retune.records import Onto
 from retune.row_losses import RowLoss
 
 ROUNDING = 1e-9
@@ -12,8 +12,6 @@ STANDARD_ERRORS = 2.0  # below that, two losses are taken to be equal
 # is below, another model above.
 FARTHEST = 0.5
 LEAST_SAME_TOP = 0.7
-
-Onto = Literal["16bit", "trained"]
 
 
 def preferred(losses: Mapping[str, Sequence[RowLoss]], comparison: Mapping[str, float]) -> Onto:

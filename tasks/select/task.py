@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from retune.bases import bases_unchanged, original_of
+from retune.bases import bases_unchanged, on_hub, original_of
 from retune.child import run_child
 from retune.comparison import Yardstick
 from retune.recipe import Recipe
@@ -38,7 +38,7 @@ def select(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Ste
             wanted=recipe.merging.onto == "16bit",
             yardstick=yardstick,
         )
-        hub = bool(job.revision or original.revision)
+        hub = on_hub(job.revision, original)
         said = run_child(CHILD, job, build.path / "select.log", hub=hub, forked=True)
         remove(yardstick.logits)
         if onto := said.get("onto"):
