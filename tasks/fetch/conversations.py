@@ -129,7 +129,8 @@ class _Conversation:
         self, row: dict[str, Any], layout: str | PairLayout | None, names: list[str]
     ) -> None:
         self._row, self._layout, self._names = row, layout, names
-        self.used = {"source", "score"}
+        # What holds none of these would have been refused.
+        self.used = {"source", "score", *MEDIA_COLUMNS, *VERDICT_COLUMNS}
         self.unused_keys: Counter[str] = Counter()
 
     def read(self) -> list[Message]:
@@ -150,22 +151,23 @@ class _Conversation:
         return _with_mid_system(messages, SHAPE.get().mid_system)
 
     def _require_text(self) -> None:
+        if self._row.keys().isdisjoint(MEDIA_COLUMNS):
+            return
         for column in MEDIA_COLUMNS:
             if self._row.get(column) not in _NOTHING:
                 raise Unreadable(f"{MULTIMODAL}: it has `{column}`")
-        self.used |= {*MEDIA_COLUMNS, *VERDICT_COLUMNS}
 
     def _messages(self) -> list[Message]:
         row, layout = self._row, self._layout
         if layout is None:
             raise Unreadable(_why_no_layout(row, self._names))
         messages = (
-            self._from_pair(layout)
-            if isinstance(layout, PairLayout)
-            else self._from_turns(layout)
+            self._from_pair(layout) if isinstance(layout, PairLayout) else self._from_turns(layout)
         )
         for column in SYSTEM_COLUMNS:
-            text = as_text(row.get(column, ""), SHAPE.get().shown(column))
+            if column not in row:
+                continue
+            text = as_text(row[column], SHAPE.get().shown(column))
             if text and not any(one.role == "system" for one in messages):
                 messages = [Message("system", text), *messages]
                 self.used.add(column)

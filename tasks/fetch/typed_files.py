@@ -89,6 +89,8 @@ def _others(names: list[str], nulls: "Mapping[str, float]") -> dict[str, bool]:
 
 def _nulls(file: "pq.ParquetFile") -> dict[str, float]:
     """Return the share of rows without a value (0 to 1) of a file's plain columns, by its statistics."""
+    import pyarrow as pa
+
     meta = file.metadata
     if meta.num_columns * meta.num_row_groups > _MOST_STATISTICS:
         return {}
@@ -104,7 +106,9 @@ def _nulls(file: "pq.ParquetFile") -> dict[str, float]:
                 None if before is None or nulls is None else before + nulls
             )
     rows = max(1, meta.num_rows)
-    return {name: nulls / rows for name, nulls in counts.items() if nulls is not None}
+    shares = {name: nulls / rows for name, nulls in counts.items() if nulls is not None}
+    empty = {field.name: 1.0 for field in file.schema_arrow if pa.types.is_null(field.type)}
+    return shares | empty
 
 
 def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece]:

@@ -49,10 +49,10 @@ class Unused:
         """Return the most frequent names, masked, and how much more there is."""
         columns: list[tuple[str, int | None]] = [
             (name, None if name in self._uncounted else count)
-            for name, count in self._columns.most_common()
+            for name, count in _ordered(self._columns)
         ]
         columns += [(name, None) for name in self._uncounted if name not in self._columns]
-        keys = self._keys.most_common()
+        keys = _ordered(self._keys)
         return Ignored(
             columns=_named(columns[:_MOST_NAMED]),
             keys=_named(keys[:_MOST_NAMED]),
@@ -75,6 +75,10 @@ class Notes:
             if not self.labels.are_verdicts(column):
                 self.unused.column(column, self.labels.rows[column])
         return self.unused.summary()
+
+
+def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda entry: (-entry[1], str(entry[0])))
 
 
 def _named(counts: "list[tuple[str, int | None]] | list[tuple[str, int]]") -> dict[str, int | None]:
