@@ -58,7 +58,7 @@ def to_rows(
         tally.count(table)
         yield table.add_column(0, "row", numbers)
     if tally.rows:
-        notes.labels.check(default_source)
+        notes.labels.check(default_source, tally.rows)
         _check_names(notes, tally)
         tally.check(default_source)
 

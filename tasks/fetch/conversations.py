@@ -43,7 +43,7 @@ PREFERENCE_PAIR = (
     "the row is a preference pair (`chosen` and `rejected`), which DPO and ORPO train on, and no "
     "conversation"
 )
-_NOTHING: tuple[Any, ...] = (None, "", [], {})
+_NOTHING: tuple[Any, ...] = (None, "", [])
 
 
 class Reading(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET
-from tasks.fetch.shape import SHAPE
+from tasks.fetch.shape import MEDIA_COLUMNS, SHAPE
 from tasks.fetch.values import Unreadable
 
 if TYPE_CHECKING:
@@ -39,8 +39,24 @@ def parquet_pieces(path: Path) -> Iterator[Piece]:
         names = file.schema_arrow.names
         known = [name for name in names if SHAPE.get().reads(name)]
         others = _others(names, _nulls(file))
-        for batch in file.iter_batches(BATCH_ROWS, columns=known):
+        for batch in file.iter_batches(BATCH_ROWS, columns=_leaves(file, known)):
             yield Piece(pa.Table.from_batches([batch]), others)
+
+
+def _leaves(file: "pq.ParquetFile", names: list[str]) -> list[str]:
+    """Return what is read of columns: of pictures and sounds all but their bytes, since only whether
+    there are any is of interest."""
+    media = [name for name in names if name.lower() in MEDIA_COLUMNS]
+    if not media:
+        return names
+    schema = file.schema
+    paths = [schema.column(number).path for number in range(len(schema))]
+    leaves = [name for name in names if name not in media]
+    for name in media:
+        own = [path for path in paths if path == name or path.startswith(f"{name}.")]
+        light = [path for path in own if not path.endswith(".bytes")]
+        leaves += light or [name]
+    return leaves
 
 
 def parquet_count(path: Path) -> int:

@@ -68,16 +68,16 @@ class Labels:
         seen = {*self._booleans[column], *self._others[column]}
         return bool(seen) and (column == TAG or seen <= {"true", "false"} or seen <= {*_NO, *_YES})
 
-    def check(self, source: str) -> None:
-        """Raise SourceError if many answers of the source are not to be given, or some that no row by
-        itself was refused for."""
+    def check(self, source: str, rows: int) -> None:
+        """Raise SourceError if many answers of a source of so many rows are not to be given, or some
+        that no row by itself was refused for."""
         for column in (TAG, LABEL):
             if not self.are_verdicts(column):
                 continue
             passed = 0 if column == TAG else sum(self._others[column][no] for no in _NO)
             rejected = sum(s[column][no] for s in (self._booleans, self._others) for no in _NO)
-            if passed or rejected >= max(1, MANY * self.rows[column]):
-                raise SourceError(_of_source(source, column, rejected, self.rows[column]))
+            if passed or rejected >= max(1, MANY * rows):
+                raise SourceError(_of_source(source, column, rejected, rows))
 
 
 def _of_source(source: str, column: str, rejected: int, rows: int) -> str:

@@ -245,6 +245,21 @@ def test_a_row_with_more_than_text_is_refused(column):
     assert texts({"messages": [{"role": "user", "content": "<image> is a tag"}, A]})[1] == SPOKEN[1]
 
 
+def test_of_pictures_in_a_file_the_bytes_are_not_read(tmp_path):
+    """A picture without a path is one, too; a row without a picture is none."""
+    pictures = [{"bytes": b"x" * 1000, "path": None}, None]
+    for column, values in (("image", pictures), ("images", [[pictures[0]], []])):
+        rows = [{"messages": [Q, A], column: value} for value in values]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+        dataset = Dataset(source=str(tmp_path / "d.parquet"))
+        (batch,) = read(dataset, None, tmp_path / "cache")
+        assert batch.columns.nbytes < 500
+        (table,) = to_rows([batch], "unnamed")
+        first, second = table["problem"].to_pylist()
+        assert first.startswith("the row is multimodal")
+        assert second is None
+
+
 # layouts
 
 
