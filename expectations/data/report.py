@@ -219,10 +219,14 @@ def _fix(name: str, findings: list[Finding]) -> str:
         return (
             "Name what is not used on purpose in dataset.ignore, or what it is in dataset.columns."
         )
+    examples = next((f.examples for f in findings if f.flaw == name), [])
+    if name == "roles_out_of_order":  # an excerpt begins with all roles
+        roles_seen = [text.partition(": ")[0] for _, text in examples]
+        if any(" system" in roles for roles in roles_seen):
+            return "Where a later system message goes, says dataset.mid_system (user or system)."
     if name != "unknown_role":
         return ""
-    examples = next((f.examples for f in findings if f.flaw == name), [])
-    # An excerpt begins with the role.
+    # Here it begins with the role.
     roles = dict.fromkeys(visible(text[1:].partition(": ")[0], 60) for _, text in examples)
     named = ", ".join(f"{role}: user" for role in roles)
     return (
