@@ -47,7 +47,8 @@ def check(name: str, assignments: list[str], folder: Path) -> Report:
     with replacing(folder, name) as new, _fetched(recipe) as (rows, version):
         tokenizer = _tokenizer(recipe)
         pins = Pins(dataset=version, model="", accepted=last_accepted(recipe, version))
-        report = gate(rows, _rules(recipe, tokenizer), new, reference(pins), _say)
+        rules, ignore = _rules(recipe, tokenizer), recipe.dataset.ignore
+        report = gate(rows, rules, new, reference(pins), _say, ignore)
         if tokenizer and not report.failed:
             with tempfile.TemporaryDirectory() as chats:
                 formatted = write_chats(

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from retune.chat import END, START
 from retune.recipe import Quantization
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # Longer answers are not the same twice, however right: of these an exact match says nothing, unless
 # a model gets some.
@@ -54,9 +58,10 @@ def equal(answer: str, expected: str) -> bool:
 def questions(held_out: Path, limit: int, max_length: int) -> list[Question]:
     """Return up to `limit` questions from `held_out.parquet`, spread evenly over the families.
 
-    The choice depends on the file alone: each family's first rows, in turns, of those that fit into
-    `max_length` tokens. What is longer the model has only seen the beginning of, and an engine's context
-    may end before the question does.
+    Conversations whose last answer must not be learnt are left out: nobody is to say it. The choice
+    depends on the file alone: each family's first rows, in turns, of those that fit into `max_length`
+    tokens. What is longer the model has only seen the beginning of, and an engine's context may end
+    before the question does.
     """
     import polars as pl
 
@@ -64,15 +69,32 @@ def questions(held_out: Path, limit: int, max_length: int) -> list[Question]:
         pl.scan_parquet(held_out)
         .filter(pl.col("input_ids").list.len() <= max_length)
         .select("row", "source", "messages", "text")
+        .filter(_is_to_be_said(held_out))
         .with_columns(turn=pl.int_range(pl.len()).over("source"))
         .sort("turn", "source", maintain_order=True)
         .head(limit)
         .collect()
     )
     return [
-        Question(row, family, messages[:-1], messages[-1]["content"], _last_turn(text))
+        Question(row, family, _said(messages[:-1]), messages[-1]["content"], _last_turn(text))
         for row, family, messages, text, _ in rows.iter_rows()
     ]
+
+
+def _is_to_be_said(held_out: Path) -> "pl.Expr":
+    """Tell of each row whether its last message may be learnt; older files have no mark of it."""
+    import polars as pl
+
+    messages = pl.read_parquet_schema(held_out)["messages"]
+    assert isinstance(messages, pl.List)
+    if "learn" not in {field.name for field in messages.inner.fields}:  # type: ignore[union-attr]
+        return pl.lit(True)
+    return pl.col("messages").list.last().struct.field("learn").fill_null(True)
+
+
+def _said(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return messages as a chat template and a server take them."""
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
 def _last_turn(text: str) -> str:

@@ -1,7 +1,8 @@
 """What stages hand to each other: small records that name files below the stage's output folder.
 
 Every row file is Parquet. `messages` is a list of structs `role` (system, user, assistant, tool or,
-before the gate, whatever the source said) and `content`.
+before the gate, whatever the source said), `content` and `learn` (false: must not be learnt, whoever
+says it; null, or absent in older files: as `training.train_on` says).
 """
 
 from pathlib import Path
@@ -86,7 +87,8 @@ class Checked(BaseModel):
 
 class Screened(Output):
     """screen: `features.parquet`, a line for every row of a dataset with all that it is judged by,
-    and `examples.parquet`, masked excerpts of some rows with each flaw."""
+    `examples.parquet`, masked excerpts of some rows with each flaw, and `ignored.json` (see
+    `retune.ignored`)."""
 
     @property
     def features(self) -> Path:
@@ -112,7 +114,8 @@ class Rows(Screened):
 
 class Chats(Output):
     """format: `train.parquet` and `held_out.parquet` with columns `row`, `source`, `messages`,
-    `text` (ChatML) and `input_ids` (of `text`, not cut), and `tokenizer/`, as trained with."""
+    `text` (ChatML), `input_ids` (of `text`, not cut) and `unlearned` (spans of these that must not be
+    learnt, see `retune.labels.TokenRow`), and `tokenizer/`, as trained with."""
 
     @property
     def train(self) -> Path:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from retune.labels import IGNORED, labels_of
+from retune.labels import IGNORED, token_rows
 from retune.loaders import load_tokenizer
 from retune.recipe import Recipe
 from retune.records import Chats
@@ -22,8 +22,8 @@ class RowLoss(NamedTuple):
 
 class HeldOut(BaseModel):
     """The first `rows` conversations of `path` (Parquet), each cut to `max_length` tokens; their loss
-    is of what `train_on` lets be learned, as the `tokenizer` folder says. At most `batch_size` of them
-    are computed together."""
+    is of what `train_on` and the rows let be learned, as the `tokenizer` folder says. At most
+    `batch_size` of them are computed together."""
 
     path: Path
     tokenizer: Path
@@ -34,13 +34,12 @@ class HeldOut(BaseModel):
 
     def losses(self, model: Any) -> list[RowLoss]:
         """Return the loss of each row by `model`."""
-        from retune.models import token_ids
-
         tokenizer = load_tokenizer(self.tokenizer)
-        rows = token_ids(self.path, self.rows, self.max_length)
-        labels = [labels_of(ids, tokenizer, self.train_on) for ids in rows]
+        rows = list(token_rows(self.path, self.rows, self.max_length))
+        labels = [row.labels(tokenizer, self.train_on) for row in rows]
         together = self.batch_size or len(rows) or 1
-        return row_losses(model, rows, labels, tokenizer.pad_token_id, together)
+        ids = [row.ids for row in rows]
+        return row_losses(model, ids, labels, tokenizer.pad_token_id, together)
 
 
 def row_losses(

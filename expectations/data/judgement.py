@@ -15,6 +15,7 @@ from expectations.data.report import Report, report
 from expectations.data.scores import Distribution
 from expectations.data.suite import DATASET, ROWS, fingerprint, judge, suites
 from expectations.verdicts import Judgement
+from retune.ignored import Ignored
 from retune.recipe import Recipe, Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.records import Pins, Rows, Screened
@@ -77,7 +78,8 @@ def _judgement(
     import polars as pl
 
     table, examples = pl.read_parquet(output.features), pl.read_parquet(output.examples)
-    judged = judge_table(table, examples, recipe.validation, reference, agreement, scored)
+    ignored = Ignored.beside(output.features).without(recipe.dataset.ignore)
+    judged = judge_table(table, examples, recipe.validation, reference, agreement, scored, ignored)
     # Of rows that pass before their scores are known, the report comes with these.
     tells = scored or judged.report.failed
     return judged.report.judgement(judged.write if tells else None)
@@ -90,15 +92,18 @@ def judge_table(
     reference: Distribution | None = None,
     agreement: float | None = None,
     scored: bool = True,
+    ignored: Ignored | None = None,
 ) -> Judged:
     """Judge a feature table with dispositions; `examples` are excerpts (`row`, `reason`, `excerpt`).
 
     `reference` are the scores of the last accepted run, `agreement` is the share of re-scored rows
-    that agree. Without `scored`, no expectation is on scores.
+    that agree. Without `scored`, no expectation is on scores. `ignored` is what the source has and no
+    row.
     """
-    numbers = measures(table, config, reference, agreement)
+    ignored = ignored or Ignored()
+    numbers = measures(table, config, reference, agreement) | ignored.measures()
     results = judge(_tables(table, numbers), suites(config, scored))
-    outcome = report(table, examples, results, numbers, fingerprint(config), config)
+    outcome = report(table, examples, results, numbers, fingerprint(config), config, ignored)
     return Judged(outcome, results, table, config, reference)
 
 

@@ -13,6 +13,7 @@ from expectations.data.scores import Distribution, distribution
 from expectations.data.suite import title
 from expectations.verdicts import Judgement, Verdict
 from retune.escaping import markdown, visible
+from retune.ignored import Ignored
 from retune.measures import MEASURES
 from retune.recipe import Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
@@ -27,6 +28,7 @@ _MISSING = {
     "score_ks": _NOTHING_TO_COMPARE,
     "score_agreement": "not asked for (validation.classifier.sample)",
 }
+IGNORED_KINDS = {"ignored_columns": "columns", "ignored_keys": "keys"}
 EXAMPLES = 3  # rows shown per flaw
 SOURCES = 10  # largest ones listed
 GATE = "validate"
@@ -133,9 +135,10 @@ def report(
     measures: dict[str, float],
     suite: str,
     config: Validation,
+    ignored: Ignored | None = None,
 ) -> Report:
     """Summarise the feature table, excerpts of flawed rows (`row`, `reason`, `excerpt`), GX's
-    results and the measures."""
+    results, the measures and what of the source is `ignored`."""
     disposition = table["disposition"]
     findings = [_finding(table, examples, flaw, config) for flaw in FLAWS]
     findings = sorted((f for f in findings if f.rows), key=lambda finding: -finding.rows)
@@ -150,7 +153,7 @@ def report(
         filtered=(disposition == "filtered").sum(),
         findings=findings,
         verdicts=[
-            _verdict(entry, table, findings, measures)
+            _verdict(entry, table, findings, measures, ignored or Ignored())
             for result in results
             for entry in result.results
         ],
@@ -181,6 +184,7 @@ def _verdict(
     table: "pl.DataFrame",
     findings: list[Finding],
     measures: dict[str, float],
+    ignored: Ignored,
 ) -> Verdict:
     meta = entry.expectation_config.meta
     name = meta["name"]
@@ -188,6 +192,8 @@ def _verdict(
         observed = f"could not be judged: {visible(mask(problem))}"
     elif name in FLAWS:
         observed = _flaw_text(name, bool(entry.success), len(table), findings)
+    elif name in IGNORED_KINDS:
+        observed = ignored.sentence(IGNORED_KINDS[name]) or "none"
     elif name == "score_quantiles_min":
         few, scored = entry.result["unexpected_count"], entry.result["element_count"]
         scored -= entry.result.get("missing_count") or 0
@@ -203,6 +209,28 @@ def _verdict(
         setting=meta["setting"],
         severity=entry.expectation_config.severity,
         passed=bool(entry.success),
+        fix=_fix(name, findings) if not entry.success else "",
+    )
+
+
+def _fix(name: str, findings: list[Finding]) -> str:
+    """Return which setting makes the rows sound as they are, if one does."""
+    if name in IGNORED_KINDS:
+        return (
+            "Name what is not used on purpose in dataset.ignore, or what it is in dataset.columns."
+        )
+    examples = next((f.examples for f in findings if f.flaw == name), [])
+    if name == "roles_out_of_order":  # an excerpt begins with all roles
+        roles_seen = [text.partition(": ")[0] for _, text in examples]
+        if any(" system" in roles for roles in roles_seen):
+            return "Where a later system message goes, says dataset.mid_system (user or system)."
+    if name != "unknown_role":
+        return ""
+    # Here it begins with the role.
+    roles = dict.fromkeys(visible(text[1:].partition(": ")[0], 60) for _, text in examples)
+    named = ", ".join(f"{role}: user" for role in roles)
+    return (
+        f"If it is a person's, say whose: dataset.roles={{{named}}} (or assistant, system, tool)."
     )
 
 

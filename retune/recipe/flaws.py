@@ -168,4 +168,18 @@ DATASET_EXPECTATIONS = {
         "score_agreement",
         "critical",
     ),
+    "ignored_columns": DatasetExpectation(
+        "max_ignored_columns",
+        "max",
+        "at most {limit:,} columns of the source are not used",
+        "ignored_columns",
+        "warning",
+    ),
+    "ignored_keys": DatasetExpectation(
+        "max_ignored_keys",
+        "max",
+        "at most {limit:,} keys of messages are not used",
+        "ignored_keys",
+        "warning",
+    ),
 }

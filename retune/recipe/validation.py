@@ -104,6 +104,18 @@ class Validation(Section):
     max_source_share: Share | None = Field(
         None, description="Largest share of rows that may come from one source, 0 to 1."
     )
+    max_ignored_columns: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Most columns of the source that are not used, but for those in dataset.ignore.",
+    )
+    max_ignored_keys: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Most keys of messages that are not used, but for those in dataset.ignore.",
+    )
     tolerances: Tolerances = Field(Tolerances(), description=Tolerances.__doc__)
     severities: dict[Line, Severity] = Field(
         default_factory=dict,

@@ -11,6 +11,7 @@ from retune.sources import SourceError
 from tasks.fetch.batches import to_rows
 from tasks.fetch.hub import Files
 from tasks.fetch.reading import download, read_files
+from tasks.fetch.unused import Notes
 from tasks.fetch.writing import write_rows
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ class FetchJob(ConfinedJob):
 def work(job: FetchJob) -> Event:
     if job.files is None:
         return {"files": download(job.dataset, job.commit).model_dump(mode="json")}
-    batches = read_files(job.dataset, job.files, job.cache)
-    tables = to_rows(batches, job.dataset.source)
-    return {"rows": write_rows(_bounded(tables, job.dataset), job.rows)}
+    batches, notes = read_files(job.dataset, job.files, job.cache), Notes()
+    tables = to_rows(batches, job.dataset.source, notes)
+    rows = write_rows(_bounded(tables, job.dataset), job.rows)
+    notes.summary().write(job.rows.parent)
+    return {"rows": rows}
 
 
 def _bounded(tables: "Iterator[pa.Table]", dataset: Dataset) -> "Iterator[pa.Table]":

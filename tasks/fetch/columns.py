@@ -5,33 +5,43 @@ rows (one format, texts and nothing else) by renaming whole columns.
 """
 
 import re
+from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from tasks.fetch.conversations import (
+from tasks.fetch.conversations import Reading, format_of, layout_of, read_row
+from tasks.fetch.shape import (
+    CALL_KEYS,
     CALL_ROLES,
+    LEARN_KEYS,
+    MEDIA_COLUMNS,
     PREFERENCE_COLUMNS,
-    ROLES,
+    SHAPE,
     SYSTEM_COLUMNS,
     TOOL_COLUMNS,
+    TURN_COLUMNS,
+    VERDICT_COLUMNS,
     PairLayout,
-    Reading,
-    format_of,
-    layout_of,
-    read_row,
 )
+from tasks.fetch.unused import Notes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_KEYS = (("from", "value"), ("role", "content"))  # of a turn: ShareGPT's, OpenAI's
+_FEATURES = {
+    *SYSTEM_COLUMNS,
+    *TOOL_COLUMNS,
+    "history",
+    "reasoning",
+}  # columns for the reference alone
 
 
 def row_schema() -> "pa.Schema":
     """Return the columns of `retune.records.Rows`."""
     import pyarrow as pa
 
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    message = pa.struct([("role", pa.string()), ("content", pa.string()), ("learn", pa.bool_())])
     return pa.schema(
         [
             ("row", pa.int64()),
@@ -44,20 +54,29 @@ def row_schema() -> "pa.Schema":
     )
 
 
-def from_rows(rows: list[Any], default_source: str) -> "pa.Table":
+def from_rows(
+    rows: list[Any],
+    default_source: str,
+    notes: Notes | None = None,
+    unread: Collection[str] = (),
+) -> "pa.Table":
     """Read rows one by one: JSON values, or an Unreadable where there is none.
 
-    Rows that name no source get `default_source`.
+    Rows that name no source get `default_source`. What is not used of them is counted in `notes`, but
+    for columns that were `unread`, of which they have only the names.
     """
     import pyarrow as pa
 
     readings = [read_row(row) for row in rows]
+    if notes:
+        _note(rows, readings, notes, unread)
     flat = [message for reading in readings for message in reading.messages or ()]
     lengths = [len(reading.messages or ()) for reading in readings]
     messages = _lists(
         lengths,
-        _texts([role for role, _ in flat]),
-        _texts([content for _, content in flat]),
+        _texts([message.role for message in flat]),
+        _texts([message.content for message in flat]),
+        pa.array([message.learn for message in flat], pa.bool_()),
         pa.array([reading.messages is None for reading in readings]),
     )
 
@@ -70,26 +89,53 @@ def from_rows(rows: list[Any], default_source: str) -> "pa.Table":
     return _table(messages, _texts(sources), score, _texts(column("format")), column("problem"))
 
 
-def from_columns(table: "pa.Table", default_source: str) -> "pa.Table | None":
+def _note(rows: list[Any], readings: list[Reading], notes: Notes, unread: Collection[str]) -> None:
+    wanted = set(SHAPE.get().columns.values())
+    for row, reading in zip(rows, readings, strict=True):
+        if wanted and isinstance(row, dict):
+            notes.names |= {name for name in wanted & row.keys() if row[name] is not None}
+        for column, value in reading.verdicts.items():
+            notes.labels.note(column, value)
+        notes.unused.columns(name for name in reading.columns if name not in unread)
+        notes.unused.keys(reading.keys)
+
+
+def from_columns(
+    table: "pa.Table", default_source: str, notes: Notes | None = None
+) -> "pa.Table | None":
     """Do what `from_rows` does by column operations; None if a row in `table` is not plain."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    columns = {
+    shape = SHAPE.get()
+    present = {
         name: column.combine_chunks()
         for name, column in zip(table.column_names, table.columns, strict=True)
         if column.null_count < len(table)
     }
+    columns, rest = shape.renamed(present)
     layout = layout_of(columns)
-    if not _is_plain(columns, layout):
+    # Of two columns that have one name of ours, each row has its own.
+    if any(shape.reads(name) for name in rest) or not _is_plain(columns, layout):
         return None
-    messages = (
-        _from_pair(columns, layout)
-        if isinstance(layout, PairLayout)
-        else _from_turns(columns[layout])
-    )
+    assert layout is not None
+    keys: Counter[str] = Counter()
+    if isinstance(layout, PairLayout):
+        messages, used = _from_pair(columns, layout), {*layout.columns}
+    else:
+        messages, used = _from_turns(columns[layout], keys), {layout}
     if messages is None:
         return None
+    if notes:
+        notes.names |= set(shape.columns.values()) & present.keys()
+        used |= {"source", "score", *MEDIA_COLUMNS, *VERDICT_COLUMNS}
+        unused = {name: values for name, values in columns.items() if name not in used}
+        for name, values in {**unused, **{name: present[name] for name in rest}}.items():
+            notes.unused.column(name, len(values) - values.null_count)
+        notes.unused.keys(keys)
+        for column in VERDICT_COLUMNS:
+            if column in columns:
+                notes.labels.note_column(column, columns[column])
     nothing = pa.nulls(len(table))
     source = columns.get("source", nothing).cast(pa.string())
     # Rounds integers beyond 2**53, as Python does.
@@ -102,10 +148,13 @@ def _is_plain(columns: "dict[str, pa.Array]", layout: str | PairLayout | None) -
     """Say whether no column asks for what only `from_rows` does."""
     import pyarrow as pa
 
-    special = {*SYSTEM_COLUMNS, *TOOL_COLUMNS, "history"}
-    if layout is None or special & columns.keys() or set(PREFERENCE_COLUMNS) <= columns.keys():
+    if layout is None or _FEATURES & columns.keys() or set(PREFERENCE_COLUMNS) <= columns.keys():
         return False
-    if "label" in columns and pa.types.is_boolean(columns["label"].type):
+    if len(TURN_COLUMNS.keys() & columns.keys()) > 1:
+        return False
+    if not all(_is_empty(columns[name]) for name in MEDIA_COLUMNS if name in columns):
+        return False
+    if not all(_says_nothing(columns[name]) for name in VERDICT_COLUMNS if name in columns):
         return False
     score = columns["score"].type if "score" in columns else pa.float64()
     return ("source" not in columns or _is_text(columns["source"])) and (
@@ -113,12 +162,34 @@ def _is_plain(columns: "dict[str, pa.Array]", layout: str | PairLayout | None) -
     )
 
 
-def _from_turns(turns: "pa.Array") -> "pa.Array | None":
-    """Rename the keys and roles of turns; None unless all are texts under the same two keys."""
+def _is_empty(lists: "pa.Array") -> bool:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kind = turns.type
+    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+        return False
+    return not pc.max(pc.list_value_length(lists)).as_py()
+
+
+def _says_nothing(labels: "pa.Array") -> bool:
+    """Say whether no row by itself is refused for its label."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_boolean(labels.type):
+        return bool(pc.all(labels).as_py())
+    return pa.types.is_integer(labels.type) or _is_text(labels)
+
+
+def _from_turns(turns: "pa.Array", unused: Counter[str]) -> "pa.Array | None":
+    """Rename the keys and roles of turns; None unless all are texts under the same two keys.
+
+    Keys that nothing is made of are counted in `unused`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, shape = turns.type, SHAPE.get()
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or turns.null_count:
         return None
     flat = turns.flatten()
@@ -128,22 +199,76 @@ def _from_turns(turns: "pa.Array") -> "pa.Array | None":
         fields = {f.name: pc.struct_field(flat, [n]) for n, f in enumerate(flat.type)}
     except UnicodeDecodeError:  # the name of a key, in a damaged file
         return None
-    present = {name: values for name, values in fields.items() if values.null_count < len(flat)}
-    if len(fields) < flat.type.num_fields or {"tool_calls", "function_call"} & present.keys():
+    if len(fields) < flat.type.num_fields:
         return None
-    pairs = [pair for pair in _KEYS if set(pair) & present.keys()]
+    present = {
+        name: values
+        for name, values in fields.items()
+        if values.null_count < len(flat) and name not in shape.ignore
+    }
+    if {*CALL_KEYS, *shape.reasoning_keys} & present.keys():
+        return None
+    roles = [present[key] for key in shape.role_keys if key in present]
+    contents = [present[key] for key in shape.content_keys if key in present]
     if len(flat) == 0:
         role = content = pa.array([], pa.string())
-    elif len(pairs) == 1 and all(_is_text(present.get(key), complete=True) for key in pairs[0]):
-        role, content = (present[key].cast(pa.string()) for key in pairs[0])
+    elif len(roles) == len(contents) == 1 and all(
+        _is_text(values, complete=True) for values in (*roles, *contents)
+    ):
+        role, content = roles[0].cast(pa.string()), contents[0].cast(pa.string())
     else:
         return None
+    learn = _learned(present, len(flat), unused)
     known = pc.utf8_lower(role)
-    if pc.any(pc.is_in(known, pa.array(CALL_ROLES))).as_py():
+    if learn is None or pc.any(pc.is_in(known, pa.array(CALL_ROLES))).as_py():
         return None
-    at = pc.index_in(known, pa.array(list(ROLES)))
-    role = pc.coalesce(pa.array(list(ROLES.values())).take(at), role)
-    return _lists(pc.list_value_length(turns), role, content)
+    for name, values in present.items():
+        if name not in shape.known_keys:
+            unused[name] += len(values) - values.null_count
+    at = pc.index_in(known, pa.array(list(shape.roles)))
+    role = pc.coalesce(pa.array(list(shape.roles.values())).take(at), role)
+    lengths = pc.list_value_length(turns)
+    if shape.mid_system != "refuse" and _has_mid_system(role, lengths):
+        return None
+    return _lists(lengths, role, content, learn)
+
+
+def _learned(
+    present: "dict[str, pa.Array]", messages: int, unused: Counter[str]
+) -> "pa.Array | None":
+    """Return the column `learn`; None if a mark is no plain yes or no."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    masked = pa.repeat(pa.scalar(False), messages)
+    for key in LEARN_KEYS:
+        if key not in present:
+            continue
+        values, kind = present[key], present[key].type
+        if _is_text(values):
+            unused[key] += messages - values.null_count
+            continue
+        if not (
+            pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        ):
+            return None
+        known = pc.is_in(values.cast(pa.float64(), safe=False), pa.array([0.0, 1.0, None]))
+        if not pc.all(known).as_py():
+            return None
+        no = pc.equal(values.cast(pa.float64(), safe=False), 0.0)
+        masked = pc.or_(masked, pc.fill_null(no, False))
+    return pc.if_else(masked, pa.scalar(False), pa.scalar(None, pa.bool_()))
+
+
+def _has_mid_system(role: "pa.Array", lengths: "pa.Array") -> bool:
+    """Say whether a system message is not the first of its conversation."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    counts = np.asarray(lengths)
+    starts = (np.cumsum(counts) - counts)[counts > 0]
+    is_system = np.asarray(pc.equal(role, "system").cast("int8"))
+    return int(is_system.sum()) > int(is_system[starts].sum())
 
 
 def _from_pair(columns: "dict[str, pa.Array]", pair: PairLayout) -> "pa.Array | None":
@@ -156,8 +281,10 @@ def _from_pair(columns: "dict[str, pa.Array]", pair: PairLayout) -> "pa.Array | 
     if not (_is_text(question, complete=True) and _is_text(answer, complete=True)):
         return None
     question, rows = question.cast(pa.string()), len(question)
-    if pair.context in columns:
-        context = columns[pair.context]
+    for name in pair.contexts:
+        if name not in columns:
+            continue
+        context = columns[name]
         if not _is_text(context):
             return None
         context = pc.fill_null(context.cast(pa.string()), "")
@@ -172,7 +299,7 @@ def _from_pair(columns: "dict[str, pa.Array]", pair: PairLayout) -> "pa.Array | 
         np.tile(np.array([0, 1], "int8"), rows), ["user", "assistant"]
     ).cast(pa.string())
     content = pa.concat_arrays([question, answer]).take(pa.array(in_turn))
-    return _lists(np.full(rows, 2), role, content)
+    return _lists(np.full(rows, 2), role, content, pa.nulls(2 * rows, pa.bool_()))
 
 
 def _is_text(values: "pa.Array | None", complete: bool = False) -> bool:
@@ -196,7 +323,11 @@ def _texts(values: list[str | None]) -> "pa.Array":
 
 
 def _lists(
-    lengths: Any, role: "pa.Array", content: "pa.Array", missing: "pa.Array | None" = None
+    lengths: Any,
+    role: "pa.Array",
+    content: "pa.Array",
+    learn: "pa.Array",
+    missing: "pa.Array | None" = None,
 ) -> "pa.Array":
     """Return lists of messages; a list that is `missing` is null."""
     import numpy as np
@@ -204,7 +335,7 @@ def _lists(
 
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("int32")
     messages = pa.StructArray.from_arrays(
-        [role, content], fields=[*row_schema().field(1).type.value_type]
+        [role, content, learn], fields=[*row_schema().field(1).type.value_type]
     )
     return pa.ListArray.from_arrays(pa.array(offsets), messages, mask=missing)
 

@@ -3,11 +3,28 @@
 `tasks.fetch.columns` does the same to whole columns of plain rows; a test holds that both agree.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tasks.fetch.tool_calls import Message, called_in, with_calls, with_tools
+from tasks.fetch.contents import with_reasoning
+from tasks.fetch.shape import (
+    MEDIA_COLUMNS,
+    PAIRS,
+    PREFERENCE_COLUMNS,
+    SEGMENTS,
+    SHAPE,
+    SYSTEM_COLUMNS,
+    TOOL_COLUMNS,
+    TURN_COLUMNS,
+    VERDICT_COLUMNS,
+    PairLayout,
+)
+from tasks.fetch.tool_calls import Message, with_tools
+from tasks.fetch.turns import from_turns
 from tasks.fetch.values import (
+    MULTIMODAL,
     Unreadable,
     as_label,
     as_number,
@@ -16,66 +33,7 @@ from tasks.fetch.values import (
     parse_json,
     shown,
 )
-
-# The names that datasets give to roles, in lower case; names not listed stay, for the gate to judge.
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "ai": "assistant",
-    "function_call": "assistant",
-    "tool_call": "assistant",
-    "system": "system",
-    "developer": "system",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "ipython": "tool",
-    "function_response": "tool",
-    "tool_response": "tool",
-}
-CALL_ROLES = ("function_call", "tool_call")  # ShareGPT: what the assistant says is a call
-
-# Columns that hold a conversation's messages, and the format that they are typical of.
-TURN_COLUMNS = {"conversations": "sharegpt", "conversation": "sharegpt", "messages": "openai"}
-
-
-class PairLayout(NamedTuple):
-    """Columns that together are one question and its answer; `context` belongs to the question."""
-
-    format: str
-    question: str
-    answer: str
-    context: str | None = None
-
-
-# In this order: a row may have the columns of several.
-PAIRS = (
-    PairLayout("alpaca", "instruction", "output", "input"),
-    PairLayout("alpaca", "instruction", "response", "context"),  # Dolly
-    PairLayout("prompt_completion", "prompt", "completion"),
-    PairLayout("prompt_completion", "prompt", "response"),
-    PairLayout("prompt_completion", "question", "answer", "context"),
-    PairLayout("prompt_completion", "question", "response", "context"),  # OpenOrca
-)
-SYSTEM_COLUMNS = ("system", "system_prompt")
-TOOL_COLUMNS = ("tools", "functions")
-PREFERENCE_COLUMNS = ("chosen", "rejected")
-KNOWN_COLUMNS = {
-    *TURN_COLUMNS,
-    *(name for pair in PAIRS for name in pair[1:] if name),
-    *SYSTEM_COLUMNS,
-    *TOOL_COLUMNS,
-    *PREFERENCE_COLUMNS,
-    *("history", "label", "source", "score"),
-}
+from tasks.fetch.verdicts import is_rejected
 
 EXPECTED = (
     "expected `conversations` (ShareGPT), `messages` (OpenAI), `instruction` and `output` (Alpaca), or "
@@ -85,16 +43,24 @@ PREFERENCE_PAIR = (
     "the row is a preference pair (`chosen` and `rejected`), which DPO and ORPO train on, and no "
     "conversation"
 )
+_NOTHING: tuple[Any, ...] = (None, "", [])
 
 
 class Reading(NamedTuple):
-    """What was read from a row: its messages, or the `problem` that kept them from being read."""
+    """What was read from a row: its messages, or the `problem` that kept them from being read.
+
+    `verdicts` are what columns of KTO's names hold. `columns` are the names of those of its columns, and
+    `keys` of its messages' keys with their counts, that nothing was made of.
+    """
 
     messages: list[Message] | None
     source: str | None
     score: float | None
     format: str | None
     problem: str | None
+    verdicts: Mapping[str, Any] = MappingProxyType({})
+    columns: tuple[str, ...] = ()
+    keys: Mapping[str, int] = MappingProxyType({})
 
 
 def read_row(row: Any) -> Reading:
@@ -107,21 +73,38 @@ def read_row(row: Any) -> Reading:
     if not isinstance(row, dict):
         problem = f"the row is {kind_of(row)}, not an object: {_attempt(shown, row)[0]}"
         return Reading(None, None, None, None, problem)
-    row = _present(row)
-    layout = layout_of(row)
-    messages, row_problem = _attempt(_conversation, row, layout)
-    score, score_problem = _attempt(as_number, row.get("score"), "`score`")
-    source, source_problem = _attempt(as_label, row.get("source"))
-    reason = row_problem or score_problem or source_problem
-    return Reading(None if reason else messages, source, score, format_of(layout), reason)
+    row = {name: value for name, value in row.items() if value is not None}
+    present, rest = SHAPE.get().renamed(row)
+    layout = layout_of(present)
+    conversation = _Conversation(present, layout, list(row))
+    messages, row_problem = _attempt(conversation.read)
+    score, score_problem = _attempt(as_number, present.get("score"), SHAPE.get().shown("score"))
+    source, source_problem = _attempt(as_label, present.get("source"))
+    verdicts = {name: present[name] for name in VERDICT_COLUMNS if name in present}
+    if reason := row_problem or score_problem or source_problem:
+        return Reading(None, source, score, format_of(layout), reason, verdicts)
+    unused = (*rest, *(name for name in present if name not in conversation.used))
+    keys = conversation.unused_keys
+    return Reading(messages, source, score, format_of(layout), None, verdicts, unused, keys)
 
 
 def layout_of(columns: dict[str, Any]) -> str | PairLayout | None:
-    """Return which of the columns hold the conversation: a column of turns, a pair, or None."""
-    for column in TURN_COLUMNS:
-        if column in columns:
+    """Return which of the columns hold the conversation: a column of turns, a pair, or None.
+
+    Of several columns of turns, the first that is not an empty list.
+    """
+    turns = [column for column in TURN_COLUMNS if column in columns]
+    for column in turns:
+        if not (isinstance(columns[column], list) and not columns[column]):
             return column
+    if turns:
+        return turns[0]
     return next((pair for pair in PAIRS if {pair.question, pair.answer} <= columns.keys()), None)
+
+
+def known_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what `layout_of` goes by of a row whose columns have the source's names."""
+    return SHAPE.get().renamed(row)[0]
 
 
 def format_of(layout: str | PairLayout | None) -> str | None:
@@ -139,104 +122,118 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str | 
         return None, "the row is nested too deeply"
 
 
-def _conversation(row: dict[str, Any], layout: str | PairLayout | None) -> list[Message]:
-    """Return the messages of a row. Raises Unreadable, for a preference pair saying so."""
-    is_preference = set(PREFERENCE_COLUMNS) <= row.keys()
-    try:
-        messages = _messages(row, layout)
-    except Unreadable:
-        if is_preference:
-            raise Unreadable(PREFERENCE_PAIR) from None
-        raise
-    # Such a row may hold a whole conversation next to the pair, or only the question to it.
-    if is_preference and (not messages or messages[-1][0] != "assistant"):
-        raise Unreadable(PREFERENCE_PAIR)
-    return messages
+class _Conversation:
+    """The conversation in a row's columns, by our names; `used` are those that it was made of."""
+
+    def __init__(
+        self, row: dict[str, Any], layout: str | PairLayout | None, names: list[str]
+    ) -> None:
+        self._row, self._layout, self._names = row, layout, names
+        # What holds none of these would have been refused.
+        self.used = {"source", "score", *MEDIA_COLUMNS, *VERDICT_COLUMNS}
+        self.unused_keys: Counter[str] = Counter()
+
+    def read(self) -> list[Message]:
+        """Return the messages. Raises Unreadable, for rows that are no conversation saying so."""
+        self._require_text()
+        is_preference = set(PREFERENCE_COLUMNS) <= self._row.keys()
+        try:
+            messages = self._messages()
+        except Unreadable:
+            if is_preference:
+                raise Unreadable(PREFERENCE_PAIR) from None
+            raise
+        # Such a row may hold a whole conversation next to the pair, or only the question to it.
+        if is_preference and (not messages or messages[-1].role != "assistant"):
+            raise Unreadable(PREFERENCE_PAIR)
+        if problem := is_rejected(self._row):
+            raise Unreadable(problem)
+        return _with_mid_system(messages, SHAPE.get().mid_system)
+
+    def _require_text(self) -> None:
+        if self._row.keys().isdisjoint(MEDIA_COLUMNS):
+            return
+        for column in MEDIA_COLUMNS:
+            if self._row.get(column) not in _NOTHING:
+                raise Unreadable(f"{MULTIMODAL}: it has `{column}`")
+
+    def _messages(self) -> list[Message]:
+        row, layout = self._row, self._layout
+        if layout is None:
+            raise Unreadable(_why_no_layout(row, self._names))
+        messages = (
+            self._from_pair(layout) if isinstance(layout, PairLayout) else self._from_turns(layout)
+        )
+        for column in SYSTEM_COLUMNS:
+            if column not in row:
+                continue
+            text = as_text(row[column], SHAPE.get().shown(column))
+            if text and not any(one.role == "system" for one in messages):
+                messages = [Message("system", text), *messages]
+                self.used.add(column)
+            elif not text or messages[0].content == text:
+                self.used.add(column)
+        for column in TOOL_COLUMNS:
+            if column in row:
+                messages = with_tools(messages, row[column])
+                self.used.add(column)
+        return messages
+
+    def _from_turns(self, layout: str) -> list[Message]:
+        """Return the messages of the row's column of turns; raises Unreadable if another one says
+        something else."""
+        row, shape = self._row, SHAPE.get()
+        messages = from_turns(row[layout], shape.shown(layout), self.unused_keys)
+        self.used.add(layout)
+        for other in TURN_COLUMNS:
+            if other == layout or other not in row or row[other] == []:
+                continue
+            if _attempt(from_turns, row[other], other, Counter[str]())[0] != messages:
+                raise Unreadable(
+                    f"`{layout}` and `{other}` say different things: choose one by "
+                    f"dataset.columns={{messages: {layout}}} or {{messages: {other}}}"
+                )
+            self.used.add(other)
+        return messages
+
+    def _from_pair(self, pair: PairLayout) -> list[Message]:
+        """Return question and answer, each text or, as TRL has them, a list of messages."""
+        row, shape = self._row, SHAPE.get()
+        question, answer = row[pair.question], row[pair.answer]
+        self.used |= {pair.question, pair.answer}
+        if isinstance(question, list):
+            messages = from_turns(question, shape.shown(pair.question), self.unused_keys)
+        else:
+            self.used |= {"history", *pair.contexts}
+            asked = Message("user", self._question(pair))
+            messages = [*_history(row.get("history")), asked]
+        if isinstance(answer, list):
+            return messages + from_turns(answer, shape.shown(pair.answer), self.unused_keys)
+        text = as_text(answer, shape.shown(pair.answer))
+        if "reasoning" in row:
+            self.used.add("reasoning")
+            text = with_reasoning(text, as_text(row["reasoning"], shape.shown("reasoning")))
+        return [*messages, Message("assistant", text)]
+
+    def _question(self, pair: PairLayout) -> str:
+        texts = [
+            as_text(self._row.get(column, ""), SHAPE.get().shown(column))
+            for column in (pair.question, *pair.contexts)
+        ]
+        return "\n\n".join(text for text in texts if text)
 
 
-def _messages(row: dict[str, Any], layout: str | PairLayout | None) -> list[Message]:
-    if layout is None:
-        raise Unreadable(_why_no_layout(row))
-    if isinstance(layout, PairLayout):
-        messages = _from_pair(row, layout)
-    else:
-        messages = _from_turns(row[layout], f"`{layout}`")
-    for column in SYSTEM_COLUMNS:
-        text = as_text(row.get(column, ""), f"`{column}`")
-        if text and not any(role == "system" for role, _ in messages):
-            messages = [("system", text), *messages]
-    for column in TOOL_COLUMNS:
-        if column in row:
-            messages = with_tools(messages, row[column])
-    return messages
-
-
-def _why_no_layout(row: dict[str, Any]) -> str:
+def _why_no_layout(row: dict[str, Any], names: list[str]) -> str:
+    if SEGMENTS in row:
+        return (
+            f"`{SEGMENTS}` (Axolotl's input_output) are raw text with marks of what to learn, and no "
+            f"conversation: write them as `messages`, with `train: false` where nothing is to be learnt"
+        )
     for question in dict.fromkeys(pair.question for pair in PAIRS):
         if question in row:
             answers = [f"`{pair.answer}`" for pair in PAIRS if pair.question == question]
-            return f"there is `{question}` but no {' or '.join(answers)}"
-    return f"no usable columns among {shown([str(name) for name in row])}; {EXPECTED}"
-
-
-def _from_turns(turns: Any, what: str) -> list[Message]:
-    """Return messages of a list of turns, or of its JSON text, which is what CSV files carry."""
-    if isinstance(turns, str | bytes):
-        turns = parse_json(as_text(turns, what), what)
-    if not isinstance(turns, list):
-        raise Unreadable(f"{what} is {kind_of(turns)}, not a list of messages: {shown(turns)}")
-    return [_message(turn, f"message {number} of {what}") for number, turn in enumerate(turns)]
-
-
-def _message(turn: Any, where: str) -> Message:
-    """Return one turn of ShareGPT (`from`, `value`), OpenAI (`role`, `content`) or between them."""
-    if not isinstance(turn, dict):
-        raise Unreadable(f"{where} is {kind_of(turn)}, not an object: {shown(turn)}")
-    turn = _present(turn)
-    role = turn.get("role", turn.get("from"))
-    content = turn.get("content", turn.get("value"))
-    if role is None:
-        raise Unreadable(f"{where} has no `role` (or `from`): {shown(turn)}")
-    if not isinstance(role, str):
-        raise Unreadable(f"the role of {where} is {kind_of(role)}, not text: {shown(role)}")
-    calls = _calls(turn, where)
-    if role.lower() in CALL_ROLES and (called := called_in(content)):
-        content, calls = "", [*called, *calls]
-    if content is None and not calls:
-        raise Unreadable(f"{where} has no `content` (or `value`): {shown(turn)}")
-    text = "" if content is None else as_text(content, f"the content of {where}")
-    return ROLES.get(role.lower(), role), with_calls(text, calls, where)
-
-
-def _calls(turn: dict[str, Any], where: str) -> list[Any]:
-    """Return a turn's tool calls, with OpenAI's older `function_call` as one of them."""
-    calls = turn.get("tool_calls", [])
-    if isinstance(calls, str) and calls.strip():
-        calls = parse_json(calls, f"`tool_calls` of {where}")
-    calls = calls or []
-    if not isinstance(calls, list):
-        raise Unreadable(f"`tool_calls` of {where} is {kind_of(calls)}, not a list: {shown(calls)}")
-    return [*calls, turn["function_call"]] if turn.get("function_call") else calls
-
-
-def _from_pair(row: dict[str, Any], pair: PairLayout) -> list[Message]:
-    """Return question and answer, each text or, as TRL has them, a list of messages."""
-    if pair.format == "prompt_completion" and row.get("label") is False:
-        raise Unreadable("its `label` is false: an answer not to give (KTO)")
-    question, answer = row[pair.question], row[pair.answer]
-    if isinstance(question, list):
-        messages = _from_turns(question, f"`{pair.question}`")
-    else:
-        messages = [*_history(row.get("history")), ("user", _question(row, pair))]
-    if isinstance(answer, list):
-        return messages + _from_turns(answer, f"`{pair.answer}`")
-    return [*messages, ("assistant", as_text(answer, f"`{pair.answer}`"))]
-
-
-def _question(row: dict[str, Any], pair: PairLayout) -> str:
-    columns = [pair.question, *([pair.context] if pair.context else [])]
-    texts = [as_text(row.get(column, ""), f"`{column}`") for column in columns]
-    return "\n\n".join(text for text in texts if text)
+            return f"there is {SHAPE.get().shown(question)} but no {' or '.join(answers)}"
+    return f"no usable columns among {shown([str(name) for name in names])}; {EXPECTED}"
 
 
 def _history(history: Any) -> list[Message]:
@@ -251,11 +248,37 @@ def _history(history: Any) -> list[Message]:
         what = f"round {number} of `history`"
         if not isinstance(rounds, list) or len(rounds) != 2:
             raise Unreadable(f"{what} is not a question and an answer: {shown(rounds)}")
-        messages += zip(
-            ("user", "assistant"), (as_text(text, what) for text in rounds), strict=True
-        )
+        question, answer = (as_text(text, what) for text in rounds)
+        messages += [Message("user", question), Message("assistant", answer)]
     return messages
 
 
-def _present(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+def _with_mid_system(messages: list[Message], how: str) -> list[Message]:
+    """Return the messages with the system messages that are not the first where the recipe wants them.
+
+    Those that no user message follows stay.
+    """
+    if how == "refuse":
+        return messages
+    placed: list[Message] = []
+    waiting: list[Message] = []
+    for number, message in enumerate(messages):
+        if message.role == "system" and number:
+            if how == "system" and placed[0].role == "system":
+                placed[0] = _led(placed[0], message)
+            elif how == "system":
+                placed.insert(0, message)
+            else:
+                waiting.append(message)
+        elif message.role == "user" and waiting:
+            placed.append(_led(*waiting, message))
+            waiting = []
+        else:
+            placed.append(message)
+    return [*placed, *waiting]
+
+
+def _led(*messages: Message) -> Message:
+    """Return the last message with the texts of the others in front, or the first of two system ones."""
+    content = "\n\n".join(message.content for message in messages)
+    return messages[-1]._replace(content=content)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tasks.fetch.budget import BUDGET
-from tasks.fetch.conversations import layout_of
+from tasks.fetch.conversations import known_columns, layout_of
 from tasks.fetch.json_arrays import array_rows
 from tasks.fetch.text_files import TextRow, bounded_lines, encoding_of, open_text, over_budget
 from tasks.fetch.values import Unreadable, json_value
@@ -78,7 +78,7 @@ def _object_rows(path: Path) -> list[Any] | None:
             return None
     lists = [item for item in value.values() if isinstance(item, list)]
     of_rows = [items for items in lists if items and isinstance(items[0], dict)]
-    if layout_of(value) is None and len(lists) == len(of_rows) == 1:
+    if layout_of(known_columns(value)) is None and len(lists) == len(of_rows) == 1:
         return of_rows[0]
     with path.open("rb") as file:
         problem = BUDGET.get().excess(file.read())

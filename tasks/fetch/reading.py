@@ -15,6 +15,7 @@ from tasks.fetch import csv_files, hub, json_files, text_files, typed_files
 from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET, Budget
 from tasks.fetch.hub import Files
+from tasks.fetch.shape import SHAPE, Shape
 from tasks.fetch.unpacking import unpacked
 
 # Readers by `datasets`'s names of file formats.
@@ -51,6 +52,7 @@ def download(dataset: Dataset, commit: str | None) -> Files:
 def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[RowBatch]:
     """Return the rows in a dataset's files, without the network. Raises as `read` does."""
     BUDGET.set(Budget.of(dataset))
+    SHAPE.set(Shape.of(dataset))
     empty = True
     with explained(dataset):
         paths = list(files.paths)

@@ -1,12 +1,18 @@
 """Tools and calls as rows have them, read into the text that `retune.tool_text` makes of them."""
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from retune import tool_text
 from tasks.fetch.values import Unreadable, kind_of, parse_json, shown
 
-Message = tuple[str, str]  # role, content
+
+class Message(NamedTuple):
+    """One message of a row; `learn` is False where it must not be learnt, else None."""
+
+    role: str
+    content: str
+    learn: bool | None = None
 
 
 def with_calls(content: str, calls: list[Any], where: str) -> str:
@@ -37,13 +43,13 @@ def with_tools(messages: list[Message], tools: Any) -> list[Message]:
     is not an object.
     """
     schemas = _schemas(tools)
-    at = next((n for n, (role, _) in enumerate(messages) if role == "system"), None)
+    at = next((n for n, one in enumerate(messages) if one.role == "system"), None)
     if not schemas:
         return messages
     if at is None:
-        return [("system", tool_text.with_tools("", schemas)), *messages]
-    system = tool_text.with_tools(messages[at][1], schemas)
-    return [*messages[:at], ("system", system), *messages[at + 1 :]]
+        return [Message("system", tool_text.with_tools("", schemas)), *messages]
+    system = tool_text.with_tools(messages[at].content, schemas)
+    return [*messages[:at], messages[at]._replace(content=system), *messages[at + 1 :]]
 
 
 def _block(call: Any, where: str) -> str:
@@ -79,4 +85,6 @@ def _schema(schema: Any) -> dict[str, Any]:
         raise Unreadable(
             f"a schema in `tools` is {kind_of(schema)}, not an object: {shown(schema)}"
         )
+    if "input_schema" in schema and "parameters" not in schema:  # Anthropic's name for it
+        schema = {"parameters" if k == "input_schema" else k: v for k, v in schema.items()}
     return schema

@@ -1,7 +1,7 @@
 """Parquet and Arrow files, whose columns have types, and tables that `datasets` made of others."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET
-from tasks.fetch.conversations import KNOWN_COLUMNS
+from tasks.fetch.shape import MEDIA_COLUMNS, SHAPE
 from tasks.fetch.values import Unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 BATCH_ROWS = 2000
+_MOST_STATISTICS = 100_000  # of a file, one for each column in each row group
 _NAMES_SHOWN = 50  # of unknown columns, for messages; a file may have millions
 
 
 class Piece(NamedTuple):
-    """Some rows of a table: the columns that a format knows, and the names of the others."""
+    """Some rows of a table: the columns that something is made of, and the names of the others, with
+    whether every row has a value there."""
 
     known: "pa.Table"
-    others: tuple[str, ...]
+    others: dict[str, bool]
 
 
 def parquet_pieces(path: Path) -> Iterator[Piece]:
@@ -34,10 +37,26 @@ def parquet_pieces(path: Path) -> Iterator[Piece]:
     # Else a row group is read as a whole, and a file may be a single one.
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         names = file.schema_arrow.names
-        known = [name for name in names if name in KNOWN_COLUMNS]
-        others = _others(names)
-        for batch in file.iter_batches(BATCH_ROWS, columns=known):
+        known = [name for name in names if SHAPE.get().reads(name)]
+        others = _others(names, _nulls(file))
+        for batch in file.iter_batches(BATCH_ROWS, columns=_leaves(file, known)):
             yield Piece(pa.Table.from_batches([batch]), others)
+
+
+def _leaves(file: "pq.ParquetFile", names: list[str]) -> list[str]:
+    """Return what is read of columns: of pictures and sounds all but their bytes, since only whether
+    there are any is of interest."""
+    media = [name for name in names if name.lower() in MEDIA_COLUMNS]
+    if not media:
+        return names
+    schema = file.schema
+    paths = [schema.column(number).path for number in range(len(schema))]
+    leaves = [name for name in names if name not in media]
+    for name in media:
+        own = [path for path in paths if path == name or path.startswith(f"{name}.")]
+        light = [path for path in own if not path.endswith(".bytes")]
+        leaves += light or [name]
+    return leaves
 
 
 def parquet_count(path: Path) -> int:
@@ -68,12 +87,44 @@ def arrow_count(path: Path) -> int:
 
 
 def piece(table: "pa.Table") -> Piece:
-    known = [name for name in table.column_names if name in KNOWN_COLUMNS]
-    return Piece(table.select(known), _others(table.column_names))
+    known = [name for name in table.column_names if SHAPE.get().reads(name)]
+    rows = len(table)
+    nulls = {
+        name: column.null_count / max(1, rows)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    return Piece(table.select(known), _others(table.column_names, nulls))
 
 
-def _others(names: list[str]) -> tuple[str, ...]:
-    return tuple(islice((name for name in names if name not in KNOWN_COLUMNS), _NAMES_SHOWN))
+def _others(names: list[str], nulls: "Mapping[str, float]") -> dict[str, bool]:
+    """Return the columns that are not read and not empty; `nulls` are the shares of rows without a
+    value, as far as they are known."""
+    others = (n for n in names if not SHAPE.get().reads(n) and nulls.get(n) != 1)
+    return {name: nulls.get(name) == 0 for name in islice(others, _NAMES_SHOWN)}
+
+
+def _nulls(file: "pq.ParquetFile") -> dict[str, float]:
+    """Return the share of rows without a value (0 to 1) of a file's plain columns, by its statistics."""
+    import pyarrow as pa
+
+    meta = file.metadata
+    if meta.num_columns * meta.num_row_groups > _MOST_STATISTICS:
+        return {}
+    counts: dict[str, int | None] = {}
+    for group in range(meta.num_row_groups):
+        for at in range(meta.num_columns):
+            column = meta.row_group(group).column(at)
+            statistics = column.statistics
+            known = statistics is not None and statistics.has_null_count
+            before = counts.get(column.path_in_schema, 0)
+            nulls = statistics.null_count if known else None
+            counts[column.path_in_schema] = (
+                None if before is None or nulls is None else before + nulls
+            )
+    rows = max(1, meta.num_rows)
+    shares = {name: nulls / rows for name, nulls in counts.items() if nulls is not None}
+    empty = {field.name: 1.0 for field in file.schema_arrow if pa.types.is_null(field.type)}
+    return shares | empty
 
 
 def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece]:
@@ -103,11 +154,11 @@ def batches(pieces: Iterable[Piece]) -> Iterator[RowBatch]:
             raw = _with_bytes(known)  # all that may be wrong is text in another encoding
             raw.validate(full=True)
             for part in _within_budget(raw):
-                yield RowBatch(None, _reader(part, others))
+                yield RowBatch(None, _reader(part, others), others)
         else:
             for part in _within_budget(known):
                 columns = None if isinstance(part, Unreadable) else part
-                yield RowBatch(columns, _reader(part, others))
+                yield RowBatch(columns, _reader(part, others), others)
 
 
 def _within_budget(known: "pa.Table") -> "Iterator[pa.Table | Unreadable]":
@@ -123,11 +174,11 @@ def _within_budget(known: "pa.Table") -> "Iterator[pa.Table | Unreadable]":
         yield from _within_budget(known.slice(half))
 
 
-def _reader(part: "pa.Table | Unreadable", others: tuple[str, ...]) -> Callable[[], list[Any]]:
+def _reader(part: "pa.Table | Unreadable", others: Mapping[str, bool]) -> Callable[[], list[Any]]:
     return (lambda: [part]) if isinstance(part, Unreadable) else partial(_rows, part, others)
 
 
-def _rows(known: "pa.Table", others: tuple[str, ...]) -> list[Any]:
+def _rows(known: "pa.Table", others: Mapping[str, bool]) -> list[Any]:
     """Return the rows of a table one by one; of columns that no format knows, only the names."""
     import pyarrow as pa
 

@@ -18,6 +18,9 @@ _KINDS = {
     list: "a list",
     type(None): "null",
 }
+TEXT_PARTS = ("text", "input_text", "output_text")
+_MEDIA = ("image", "audio", "video")
+MULTIMODAL = "the row is multimodal, and retune trains on text"
 
 
 class Unreadable(ValueError):
@@ -55,7 +58,7 @@ def json_value(text: str, what: str) -> Any:
 
 
 def as_text(value: Any, what: str) -> str:
-    """Return text, a text in bytes, or the texts of OpenAI's content parts, a line each.
+    """Return text, a text in bytes, or the texts of content parts, one behind the other.
 
     Raises Unreadable for anything else; a picture in a part is something else.
     """
@@ -64,18 +67,24 @@ def as_text(value: Any, what: str) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, list):
-        return "\n".join(_part(part, f"part {n} of {what}") for n, part in enumerate(value))
+        return "".join(part_text(part, f"part {n} of {what}") for n, part in enumerate(value))
     raise Unreadable(f"{what} is {kind_of(value)}, not text: {shown(value)}")
 
 
-def _part(part: Any, what: str) -> str:
-    if isinstance(part, dict):
-        if isinstance(part.get("text"), str) and part.get("type", "text") == "text":
-            return part["text"]
-        raise Unreadable(f"{what} is not text but of type {shown(part.get('type'))}")
+def part_text(part: Any, what: str) -> str:
+    """Return the text of a content part: OpenAI's and Anthropic's has a `text`, LLaMA-Factory's a
+    `value`. Raises Unreadable if it is none."""
     if isinstance(part, str):
         return part
-    raise Unreadable(f"{what} is {kind_of(part)}, not text: {shown(part)}")
+    if not isinstance(part, dict):
+        raise Unreadable(f"{what} is {kind_of(part)}, not text: {shown(part)}")
+    kind = part.get("type", "text")
+    text = part.get("text", part.get("value"))
+    if isinstance(text, str) and kind in TEXT_PARTS:
+        return text
+    if isinstance(kind, str) and any(medium in kind for medium in _MEDIA):
+        raise Unreadable(f"{what} is not text but of type {shown(kind)}: {MULTIMODAL}")
+    raise Unreadable(f"{what} is not text but of type {shown(part.get('type'))}")
 
 
 def as_number(value: Any, what: str) -> float | None:

@@ -1,7 +1,6 @@
 """Conversations as ChatML text and token ids, split into training and held-out rows."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,10 +15,11 @@ from retune.chat import (
     is_lossless,
     special_tokens,
 )
-from retune.labels import IGNORED, labels_of, shown
+from retune.labels import IGNORED, shown, token_rows
 from retune.overlap import ahead
 from retune.templates import Refusal, TemplateRefused, outcomes, render, rendering
 from tasks.format.effects import RefusedRow, TemplateEffects
+from tasks.format.unlearned import plain, unlearned_spans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ class FormattedRows(NamedTuple):
 def write_chats(
     rows: Path, tokenizer: "PreTrainedTokenizerBase", held_out_share: float, folder: Path
 ) -> FormattedRows:
-    """Write `train.parquet` and `held_out.parquet`: the rows with `text` and `input_ids`.
+    """Write `train.parquet` and `held_out.parquet` (see `retune.records.Chats`).
 
     A row that the template refuses is in neither. Raises ChatFormatError when a side stays empty,
     when a text does not survive the tokenizer, or when the ids hold other control tokens than the
@@ -100,7 +100,7 @@ def rendered(
     """
     import polars as pl
 
-    results = outcomes(tokenizer, batch["messages"].to_list())
+    results = outcomes(tokenizer, [plain(chat) for chat in batch["messages"].to_list()])
     for row, outcome in zip(batch["row"], results, strict=True):
         if isinstance(outcome, Refusal) and outcome.met_limit:
             raise ChatFormatError(
@@ -118,12 +118,18 @@ def rendered(
 
 
 def encoded(batch: "pl.DataFrame", tokenizer: "PreTrainedTokenizerBase") -> "pl.DataFrame":
-    """Return `row`, `source`, `messages`, `text` and `input_ids` of rows with their text."""
+    """Return `row`, `source`, `messages`, `text`, `input_ids` and `unlearned` of rows with their text.
+
+    Raises ChatFormatError for a row whose messages cannot be told apart in its ids, and some of them
+    must not be learnt.
+    """
     import polars as pl
 
     ids = encode(tokenizer, batch["text"].to_list())
+    spans = unlearned_spans(batch, ids, tokenizer)
     return batch.select("row", "source", "messages", "text").with_columns(
-        input_ids=pl.Series(ids, dtype=pl.List(pl.Int32))
+        input_ids=pl.Series(ids, dtype=pl.List(pl.Int32)),
+        unlearned=pl.Series(spans, dtype=pl.List(pl.Int32)),
     )
 
 
@@ -134,23 +140,24 @@ def learned(
     text, with ⟦what is not learned⟧ in brackets."""
     rows = nothing = 0
     texts: list[str] = []
-    for ids in _token_ids(train, max_length):
-        labels = labels_of(ids, tokenizer, train_on)
+    every_row_is_learned = train_on == "all" and not _has_unlearned(train)
+    for row in token_rows(train, 2**62, max_length):
+        ids, labels = row.ids, row.labels(tokenizer, train_on)
         rows += 1
         nothing += all(label == IGNORED for label in labels)
         if len(texts) < SHOWN_ROWS:
             texts.append(shown({"input_ids": ids, "labels": labels}, tokenizer))
-        elif train_on == "all":
+        elif every_row_is_learned:
             break  # every token but the first is learned: no further row need be looked at
     return nothing / max(1, rows), texts
 
 
-def _token_ids(train: Path, max_length: int) -> Iterator[list[int]]:
-    import pyarrow.parquet as pq
+def _has_unlearned(train: Path) -> bool:
+    import polars as pl
 
-    for batch in pq.ParquetFile(train).iter_batches(BATCH, columns=["input_ids"]):
-        for ids in batch["input_ids"].to_pylist():
-            yield ids[:max_length]
+    return bool(
+        pl.scan_parquet(train).select(pl.col("unlearned").list.len().sum()).collect().item()
+    )
 
 
 class Sides:
@@ -272,7 +279,7 @@ def token_statistics(lengths: "np.ndarray", max_length: int) -> dict[str, float]
 def _schema() -> "pa.Schema":
     import pyarrow as pa
 
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    message = pa.struct([("role", pa.string()), ("content", pa.string()), ("learn", pa.bool_())])
     return pa.schema(
         {
             "row": pa.int64(),
@@ -280,5 +287,6 @@ def _schema() -> "pa.Schema":
             "messages": pa.list_(message),
             "text": pa.string(),
             "input_ids": pa.list_(pa.int32()),
+            "unlearned": pa.list_(pa.int32()),
         }
     )

@@ -8,8 +8,7 @@ that batch is split into micro-batches and processes: a run can be resumed on an
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from retune.labels import IGNORED, labels_of, shown
-from retune.models import token_ids
+from retune.labels import IGNORED, TokenRow, shown, token_rows
 from tasks.train.job import NoTrainableTokens, TrainJob
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def make_plan(job: TrainJob, tokenizer: "PreTrainedTokenizerBase") -> TrainingPl
     import pyarrow.compute as pc
 
     config = job.config
-    rows = token_ids(job.rows, limit=2**62, max_length=job.model.max_length)
+    rows = list(token_rows(job.rows, limit=2**62, max_length=job.model.max_length))
     packs, dropped = packed(rows, tokenizer, job)
     per_step = config.batch_size * config.gradient_accumulation
     order = step_order(len(packs), per_step, config.epochs, config.max_steps, config.seed)
@@ -72,29 +71,30 @@ def make_plan(job: TrainJob, tokenizer: "PreTrainedTokenizerBase") -> TrainingPl
 
 
 def packed(
-    rows: list[list[int]], tokenizer: "PreTrainedTokenizerBase", job: TrainJob
+    rows: list[TokenRow], tokenizer: "PreTrainedTokenizerBase", job: TrainJob
 ) -> tuple["Dataset", int]:
-    """Return `rows` of token ids with their labels, packed if the recipe says so, and the number of
+    """Return the token ids of `rows` with their labels, packed if the recipe says so, and the number of
     those that are left out because they have nothing to learn from."""
     from datasets import Dataset
     from trl import pack_dataset
 
-    labels = [labels_of(ids, tokenizer, job.config.train_on) for ids in rows]
+    labels = [row.labels(tokenizer, job.config.train_on) for row in rows]
     trainable = [n for n, row in enumerate(labels) if any(label != IGNORED for label in row)]
     if not trainable:
         raise NoTrainableTokens(
             f"zero trainable tokens: none of the {len(rows)} rows has a token of an assistant's turn "
-            f"within model.max_length={job.model.max_length}; raise it, or set training.train_on=all"
+            f"that is to be learnt within model.max_length={job.model.max_length}; raise it, or set "
+            f"training.train_on=all"
         )
     columns = {
-        "input_ids": [rows[n] for n in trainable],
+        "input_ids": [rows[n].ids for n in trainable],
         "labels": [labels[n] for n in trainable],
     }
     dataset = Dataset.from_dict(columns)
     if job.config.packing:
         dataset = pack_dataset(dataset, job.model.max_length, "bfd")
     else:
-        dataset = dataset.add_column("seq_lengths", [[len(rows[n])] for n in trainable])
+        dataset = dataset.add_column("seq_lengths", [[len(rows[n].ids)] for n in trainable])
     return dataset, len(rows) - len(trainable)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from retune.labels import IGNORED, labels_of
-from retune.models import device, token_ids
+from retune.labels import IGNORED, token_rows
+from retune.models import device
 from tasks.train import data
 from tasks.train.backend import Backend
 from tasks.train.job import TrainJob
@@ -110,8 +110,8 @@ class SupervisedFineTuning:
         model: Any = trainer.model
         loss_sum, tokens = 0.0, 0
         model.eval()
-        for ids in token_ids(self.job.held_out, HELD_OUT_ROWS, self.job.model.max_length):
-            labels = labels_of(ids, self.tokenizer, self.job.config.train_on)
+        for held_out in token_rows(self.job.held_out, HELD_OUT_ROWS, self.job.model.max_length):
+            ids, labels = held_out.ids, held_out.labels(self.tokenizer, self.job.config.train_on)
             count = sum(label != IGNORED for label in labels)
             if not count:
                 continue

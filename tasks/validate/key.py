@@ -11,6 +11,7 @@ from retune.workspace import Step
 LIMITS = {
     *("tolerances", "severities", "drift"),
     *("min_rows", "max_quarantined_share", "max_source_share"),
+    *("max_ignored_columns", "max_ignored_keys"),
     *("score_mean_min", "score_mean_max", "score_quantiles_min", "score_threshold"),
     *("max_below_threshold_share", "min_distinct_scores"),
 }

@@ -19,6 +19,7 @@ from expectations.data.features import (
 from expectations.data.masking import masked
 from expectations.data.messages import Rules
 from expectations.data.scores import distribution
+from retune.ignored import Ignored
 from retune.recipe.flaws import FLAWS
 from tasks.validate.classifier import Answers, planned, score
 
@@ -38,7 +39,8 @@ def screen(rows: Path, rules: Rules, folder: Path) -> "pl.DataFrame":
     Writes `features.parquet` (the feature table, see `expectations.data.features`), with the
     `disposition` of each row, `examples.parquet` (excerpts of some rows with each flaw) and
     `quarantine.parquet` (`row`, `source`, `score`, `reasons`, `place` of the message to blame and
-    `excerpt`). What quotes a row is masked (`expectations.data.masking`). Returns the table.
+    `excerpt`). What quotes a row is masked (`expectations.data.masking`). What the source has and no row
+    (`ignored.json`) goes with it. Returns the table.
     """
     table = unscored(features(rows, rules), rules.config)
     # Of a source only its masked name is kept; `source_id` tells sources apart.
@@ -108,6 +110,7 @@ def _write(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> Non
         )
     pl.concat(excerpted).write_parquet(folder / EXCERPTS)
     pl.concat(quarantine).write_parquet(folder / QUARANTINE)
+    Ignored.beside(rows).write(folder)
 
 
 def write_accepted(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> None:

@@ -30,7 +30,17 @@ from tests.corpus.parts import (
     turns,
     wrapped,
 )
-from tests.corpus.text import WORDS, Row, Turn, foreign, long_text, prose, sound, web_address
+from tests.corpus.text import (
+    WORDS,
+    Row,
+    Turn,
+    foreign,
+    long_text,
+    prose,
+    sharegpt,
+    sound,
+    web_address,
+)
 
 MANY = 0.5  # a share that exceeds every tolerance
 
@@ -133,8 +143,36 @@ EMPTY_MESSAGE = {
         lambda row, _: {"instruction": first_pair(row)[0], "input": "", "output": ""}
     ),
 }
+
+
+def last_turn(**marks: object) -> Change:
+    """Mark the last turn by further keys."""
+
+    def change(row: Row, _rng: Random) -> Row:
+        *before, last = row["conversations"]
+        return {**row, "conversations": [*before, {**last, **marks}]}
+
+    return change
+
+
+# Row shapes of other tools that cannot be trained on as they mean them.
+OF_OTHER_TOOLS: dict[str, Change] = {
+    "answers_not_to_give": lambda row, _: {**row, "label": False},
+    "tagged_answers_not_to_give": lambda row, _: {**row, "kto_tag": False},
+    "pictures_beside_the_text": lambda row, _: {**row, "images": ["cat.png"]},
+    "sounds_beside_the_text": lambda row, _: {**row, "audio": "bark.wav"},
+    "half_a_weight": last_turn(weight=0.5),
+    "half_a_loss_weight": last_turn(loss_weight=0.1),
+    "two_conversations": lambda row, rng: {
+        **openai(row, rng),
+        **sharegpt(("human", "a?"), ("gpt", "b")),
+    },
+    "messages_as_python": lambda row, _: {**row, "conversations": str(row["conversations"])},
+    "segments_of_axolotl": instead(lambda row, _: {"segments": [{"label": True, "text": "<s>"}]}),
+}
 STRUCTURE = (
     *family("malformed", FEW, MALFORMED),
+    *family("malformed", FEW, OF_OTHER_TOOLS),
     *(Case(name, "malformed", sound, form=lines(cut)) for name, cut in BROKEN_LINES.items()),
     *(Case(name, "oversized_row", sound, form=lines(cut)) for name, cut in OVERSIZED_LINES.items()),
     *family("no_messages", FEW, NO_MESSAGES),

@@ -302,7 +302,21 @@ def one_source(share: float) -> Rows:
 
 
 LENGTHY = answer(lambda _, rng: long_text(rng, 24_000))
+NOTED: Change = lambda row, _: {  # noqa: E731
+    **row,
+    "conversations": [{**turn, "note": "x"} for turn in row["conversations"]],
+}
 WHOLE = (
+    Case(
+        "columns_not_used", "ignored_columns", every(column("lang", lambda _: "en")), rejected=False
+    ),
+    Case("keys_not_used", "ignored_keys", every(NOTED), rejected=False),
+    Case(
+        "columns_must_be_used",
+        "ignored_columns",
+        every(column("lang", lambda _: "en")),
+        {"severities": {"ignored_columns": "critical"}},
+    ),
     Case("too_few_rows", "min_rows", partial(sound, count=60)),
     Case("too_few_sound_rows", "min_rows", spoil(UNANSWERED, 0.25, 120)),
     Case("fewer_rows_than_wanted", "min_rows", sound, {"min_rows": 1000}),
@@ -364,6 +378,15 @@ UNREADABLE = (
         every(instead(lambda row, _: {"text": first_pair(row)[1]})),
         {},
         "no usable columns",
+    ),
+    ("answers_judged", in_turn(same, column("label", lambda _: False)), {}, "kto"),
+    ("answers_judged_by_numbers", every(column("label", lambda rng: rng.randrange(2))), {}, "kto"),
+    ("all_with_pictures", every(column("images", lambda _: ["a.png"])), {}, "multimodal"),
+    (
+        "questions_by_another_name",
+        every(instead(lambda row, _: dict(zip("qa", first_pair(row), strict=True)))),
+        {},
+        "dataset.columns={question: q, answer: a}",
     ),
     ("scores_in_words", scored(lambda _: "high"), {}, "not a number"),
     ("empty", nothing, {"form": file(".jsonl", b"")}, "no rows"),

@@ -60,7 +60,8 @@ class Case:
 
     Bad: `trips` is the expectation that must fail, `rejected` whether the run ends there; or the
     reader refuses the file with a SourceError that holds the words `refused` (in any case). Good:
-    neither is set, nothing may fail. `settings` are changes to the section `validation`, `prompts`
+    neither is set, nothing may fail. `dataset` and `settings` are changes to the sections `dataset` and
+    `validation`, `prompts`
     is `evaluation.prompts`, `reference` the scores of the last accepted run, `beside` files (such as
     benchmarks, which are then `decontamination.files`) to be written next to the dataset.
     """
@@ -69,6 +70,7 @@ class Case:
     trips: str
     rows: Rows
     settings: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Mapping[str, Any] = field(default_factory=dict)
     rejected: bool = True
     refused: str = ""
     stage: Literal["fetch", "validate", "format"] = "validate"

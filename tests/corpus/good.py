@@ -145,7 +145,31 @@ def going_on(rng: Random) -> Row:
     return sharegpt(*talk, source="stories", score=sound_score(rng))
 
 
+def with_a_mistake(row: Row, rng: Random) -> Row:
+    """A first try that must not be learnt, and its correction."""
+    row = openai(row, rng)
+    wrong = {"role": "assistant", "content": prose(rng, 2), "weight": 0}
+    again = {"role": "user", "content": f"{prose(rng, 1)} Try again, please?"}
+    *before, last = row["messages"]
+    return {**row, "messages": [*before, wrong, again, {**last, "weight": 1}]}
+
+
+def as_columns(row: Row, rng: Random) -> Row:
+    """A struct of lists instead of a list of structs."""
+    row = openai(row, rng)
+    keys = ("role", "content")
+    return {**row, "messages": {key: [turn[key] for turn in row["messages"]] for key in keys}}
+
+
+QA = instead(lambda row, _: dict(zip("qa", first_pair(row), strict=True)))
+NAMED = {"columns": {"question": "q", "answer": "a"}}
 SHAPES = (
+    good("first_tries_not_learnt", every(with_a_mistake)),
+    good("struct_of_lists", every(as_columns), form=PARQUET),
+    good("question_and_answer_by_name", every(QA), dataset=NAMED),
+    good("question_and_answer_by_name_in_csv", every(QA), dataset=NAMED, form=CSV),
+    good("a_label_that_is_a_class", every(column("label", lambda rng: rng.randrange(5)))),
+    good("empty_lists_of_pictures", every(column("images", lambda _: []))),
     good("long_conversations", made(partial(sound_row, pairs=30), 120)),
     good("tools_in_sharegpt", made(sharegpt_tools)),
     good("tools_in_openai", made(openai_tools)),

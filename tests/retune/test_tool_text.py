@@ -92,7 +92,7 @@ def trained(chat: Chat, tools: list[dict[str, Any]] | None) -> Chat:
     """Return the conversation as a row that says the same reaches training."""
     reading = read_row({"messages": chat, "tools": tools})
     assert reading.problem is None
-    return [{"role": role, "content": content} for role, content in reading.messages]
+    return [{"role": role, "content": content} for role, content, _ in reading.messages]
 
 
 def prompt(chat: Chat) -> str:

@@ -14,6 +14,7 @@ from retune.recipe import Dataset, Recipe
 from retune.sources import SourceError
 from tasks.fetch.batches import to_rows
 from tasks.fetch.reading import read
+from tasks.fetch.unused import Notes
 from tasks.fetch.writing import write_rows
 from tasks.format.chats import write_chats
 from tasks.validate.gate import gate
@@ -32,10 +33,10 @@ def tokenizer(tmp_path_factory):
 
 
 def fetched(case: Case, folder):
-    dataset = Dataset(source=str(case.write(folder)))
-    write_rows(
-        to_rows(read(dataset, None, folder / "cache"), "unnamed"), folder / "fetched.parquet"
-    )
+    dataset, notes = Dataset(source=str(case.write(folder)), **case.dataset), Notes()
+    tables = to_rows(read(dataset, None, folder / "cache"), "unnamed", notes)
+    write_rows(tables, folder / "fetched.parquet")
+    notes.summary().write(folder)
     return folder / "fetched.parquet"
 
 
@@ -46,7 +47,7 @@ def judged(case: Case, folder, tokenizer):
     prompts = (*case.prompts, *(text for file in files for text in texts(file)))
     rules = Rules(config, special_tokens(tokenizer), prompts)
     reference = distribution(pl.Series(case.reference, dtype=pl.Float64))
-    return gate(rows, rules, folder, reference)
+    return gate(rows, rules, folder, reference, ignore=case.dataset.get("ignore", ()))
 
 
 def named(cases):
@@ -85,6 +86,7 @@ def test_a_bad_dataset_is_stopped_by_its_token_ids(case, tmp_path, tokenizer):
 def test_an_odd_but_good_dataset_passes(case, tmp_path, tokenizer):
     report = judged(case, tmp_path, tokenizer)
     assert report.failed == [], report.message()
-    assert report.warnings == []
+    # Columns that are only metadata are warned of, and no more.
+    assert [w for w in report.warnings if w.name != "ignored_columns"] == []
     lengths, held_out, _ = write_chats(tmp_path / "rows.parquet", tokenizer, 0.1, tmp_path)
     assert len(lengths) + held_out == report.accepted

@@ -50,9 +50,9 @@ def parquet(rows: list) -> bytes:
 
 
 EXPECTED = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "What is 0 + 1?"},
-    {"role": "assistant", "content": "1"},
+    {"role": "system", "content": "Be brief.", "learn": None},
+    {"role": "user", "content": "What is 0 + 1?", "learn": None},
+    {"role": "assistant", "content": "1", "learn": None},
 ]
 
 

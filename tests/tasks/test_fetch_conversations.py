@@ -21,7 +21,7 @@ SCHEMA = {"type": "function", "function": {"name": "weather", "parameters": {}}}
 def messages(**row) -> list[tuple[str, str]]:
     reading = read_row(row)
     assert reading.problem is None
-    return reading.messages
+    return [(role, content) for role, content, _ in reading.messages]
 
 
 def problem(row) -> str:
@@ -97,7 +97,8 @@ def called(turn: dict) -> str:
 def test_every_format_becomes_messages(row, name, expected):
     reading = read_row(row)
     assert reading.problem is None
-    assert (reading.format, reading.messages) == (name, expected)
+    assert reading.format == name
+    assert [message[:2] for message in reading.messages] == expected
 
 
 ALIASES = {
@@ -122,13 +123,14 @@ def test_unknown_roles_stay_for_the_gate():
     assert messages(messages=[{"role": "Wizard ", "content": "x"}]) == [("Wizard ", "x")]
 
 
-def test_content_parts_are_lines_of_text():
+def test_content_parts_are_one_text():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "image_url": None}, "c"]
-    assert messages(messages=[{"role": "user", "content": parts}]) == [("user", "a\nb\nc")]
+    assert messages(messages=[{"role": "user", "content": parts}]) == [("user", "abc")]
     picture = {"type": "image_url", "image_url": {"url": "data:"}}
     row = {"messages": [Q, {"role": "user", "content": [parts[0], picture]}]}
     expected = (
-        'part 1 of the content of message 1 of `messages` is not text but of type "image_url"'
+        'part 1 of the content of message 1 of `messages` is not text but of type "image_url": the row '
+        "is multimodal, and retune trains on text"
     )
     assert problem(row) == expected
 
@@ -358,7 +360,7 @@ def test_lone_surrogates_become_replacement_characters():
     row = {"messages": [{"role": text, "content": text}], "source": text}
     table = from_rows([json.loads(json.dumps(row)), {"messages": text}], "unnamed")
     clean = "a\ufffdb\U0001f600\0"
-    assert table["messages"][0].as_py() == [{"role": clean, "content": clean}]
+    assert table["messages"][0].as_py() == [{"role": clean, "content": clean, "learn": None}]
     assert table["source"].to_pylist() == [clean, "unnamed"]
     assert "\ufffd" in table["problem"][1].as_py()
 

@@ -17,9 +17,10 @@ from retune.sources import SourceError
 from tasks.fetch.batches import to_rows
 from tasks.fetch.budget import BUDGET
 from tasks.fetch.columns import from_columns, from_rows, row_schema
-from tasks.fetch.conversations import KNOWN_COLUMNS, PAIRS, ROLES, TURN_COLUMNS
 from tasks.fetch.reading import read
+from tasks.fetch.shape import KNOWN_COLUMNS, PAIRS, ROLES, TURN_COLUMNS
 from tasks.fetch.typed_files import batches, piece
+from tasks.fetch.unused import Notes
 
 # How many examples there are says the profile.
 quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -41,6 +42,10 @@ keys = st.sampled_from(
         "name",
         "type",
         "text",
+        "weight",
+        "train",
+        "reasoning_content",
+        "id",
     ]
 )
 values = st.recursive(
@@ -55,9 +60,18 @@ said = texts | values
 def turn(role: str, content: str) -> st.SearchStrategy:
     plain = st.fixed_dictionaries({role: roles, content: texts})
     odd = st.fixed_dictionaries(
-        {role: roles | values, content: said}, optional={"tool_calls": values}
+        {role: roles | values, content: said},
+        optional={"tool_calls": values, "thinking": said, "loss": values},
     )
-    return plain | plain | odd
+    marked = st.fixed_dictionaries(
+        {role: roles, content: texts},
+        optional={
+            "weight": st.none() | st.sampled_from([0, 1, 0.5]),
+            "train": st.none() | st.booleans(),
+            "id": texts,
+        },
+    )
+    return plain | plain | marked | odd
 
 
 turns = st.lists(turn("from", "value") | turn("role", "content"), max_size=4)
@@ -73,14 +87,18 @@ rows = st.one_of(
 def alike(draw: st.DrawFn) -> list[dict]:
     """Rows of one format with texts only, which columns are made for; sometimes with an odd one."""
     keys = draw(st.sampled_from([("from", "value"), ("role", "content")]))
-    turns = st.lists(st.fixed_dictionaries({keys[0]: roles, keys[1]: texts}), max_size=3)
+    marks = {"weight": st.none() | st.integers(0, 1), "train": st.booleans(), "id": texts}
+    turns = st.lists(
+        st.fixed_dictionaries({keys[0]: roles, keys[1]: texts}, optional=marks), max_size=3
+    )
     kinds = [st.fixed_dictionaries({column: turns}) for column in TURN_COLUMNS]
-    kinds += [st.fixed_dictionaries({name: texts for name in p[1:] if name}) for p in PAIRS]
+    kinds += [st.fixed_dictionaries(dict.fromkeys(p.columns, texts)) for p in PAIRS]
     row = st.builds(
-        lambda row, score, source: {**row, "score": score, "source": source},
+        lambda row, score, source, more: {**row, "score": score, "source": source, **more},
         draw(st.sampled_from(kinds)),
         draw(st.sampled_from([st.floats(), st.integers(), st.none()])),
         texts | st.none(),
+        st.fixed_dictionaries({}, optional={"label": st.integers(0, 3), "prompt": texts}),
     )
     some, odd = st.lists(row, min_size=1, max_size=4), st.just([]) | st.lists(rows, max_size=1)
     return draw(some) + draw(odd)
@@ -100,7 +118,8 @@ def fetched(path: Path, split: str = "train") -> pa.Table:
         assert (row["messages"] is None) == (row["problem"] is not None)
         assert row["source"] is not None
         for message in row["messages"] or ():
-            assert None not in message.values()
+            assert None not in (message["role"], message["content"])
+            assert message["learn"] in (None, False)
     return table
 
 
@@ -156,9 +175,13 @@ def test_columns_and_rows_agree(data):
     if table is None:
         return
     for batch in batches([piece(table)]):
-        by_columns = None if batch.columns is None else from_columns(batch.columns, "unnamed")
+        notes, reference = Notes(), Notes()
+        by_columns = None
+        if batch.columns is not None:
+            by_columns = from_columns(batch.columns, "unnamed", notes)
         if by_columns is not None:
-            by_rows = from_rows(batch.rows(), "unnamed")
+            by_rows = from_rows(batch.rows(), "unnamed", reference, batch.unread)
+            assert notes.summary() == reference.summary()
             assert by_columns.schema == by_rows.schema
             assert repr(by_columns.to_pylist()) == repr(by_rows.to_pylist())  # NaN equals NaN here
 

@@ -468,6 +468,8 @@ OTHER = {
     "score_mean_max": 2.5,
     "score_threshold": 3.0,
     "max_below_threshold_share": 0.9,
+    "max_ignored_columns": 1,
+    "max_ignored_keys": 1,
 }
 
 
