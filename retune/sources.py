@@ -18,9 +18,11 @@ from retune.workspace import files_in, sha256
 
 DATA_FORMATS = {
     ".jsonl": "json",
+    ".ndjson": "json",
     ".json": "json",
     ".parquet": "parquet",
     ".csv": "csv",
+    ".tsv": "csv",
     ".arrow": "arrow",
 }
 COMMIT = re.compile(r"[0-9a-f]{40}")

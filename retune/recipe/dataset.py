@@ -1,25 +1,67 @@
 """Where the conversations come from."""
 
-from pydantic import Field
+from typing import Any, Self
 
-from retune.recipe.section import Line, Section, Source
+from pydantic import Field, model_validator
+
+from retune.recipe.origin import Origin
+from retune.recipe.section import Line, Source
+
+_SOURCE = (
+    "Hub dataset id, a file (.jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow; also as .gz, .bz2, .xz, "
+    ".zst, .zip or .tar), a folder of them or what `datasets` saved with `save_to_disk`, a pattern such as "
+    "`data/*.jsonl`, or an address (https://, s3://, gs://, az://)."
+)
 
 
-class Dataset(Section):
+class Part(Origin):
+    """One of the datasets of a mix."""
+
+    source: Source = Field(description=_SOURCE, min_length=1)
+    name: Line | None = Field(
+        None,
+        min_length=1,
+        description="What the part is called in reports, and the source of rows that name none; empty: "
+        "its source.",
+    )
+    rows: int | None = Field(
+        None,
+        ge=1,
+        le=10**12,
+        description="How many of its rows are taken; fewer, with a warning, if it has not as many.",
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of its rows that are taken, above 0, to 1; to see rows more than once, raise "
+        "`training.epochs`.",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_size(self) -> Self:
+        if self.rows is not None and self.weight != 1:
+            raise ValueError("has rows and weight; leave one of them out")
+        return self
+
+
+class Dataset(Origin):
     """Where the conversations come from."""
 
     source: Source = Field(
-        description="Hub dataset id, or a local .jsonl, .json, .parquet, .csv or .arrow file.",
-        min_length=1,
+        "", description=f"{_SOURCE} Empty only where `dataset.mix` names several."
     )
-    revision: Line | None = Field(
-        None, description="Branch, tag or commit of the Hub dataset; empty: its main branch."
+    mix: tuple[Part, ...] = Field(
+        (),
+        max_length=1000,
+        description="Datasets that are read one after another instead of `dataset.source`.",
     )
-    subset: Line | None = Field(None, description="Subset (configuration name) of the Hub dataset.")
-    split: Line = Field(
-        "train",
-        pattern=r"^[\w.]+(\[\d*%?:\d*%?\])?$",
-        description="Split to read, with an optional slice in rows or percent, e.g. train[:10000].",
+    mix_seed: int = Field(
+        0,
+        ge=0,
+        le=2**32 - 1,
+        description="With the rows' own content it decides which rows of a part are taken; the choice "
+        "stays as it is when the part grows, but for the new rows that take a place.",
     )
     max_row_bytes: int = Field(
         64 << 20,
@@ -66,3 +108,55 @@ class Dataset(Section):
         le=10_000,
         description="Longest time without a further batch of rows, in minutes; then reading ends.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_origin(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            source, mix = values.get("source"), values.get("mix")
+            if not source and not mix:
+                raise ValueError(
+                    "source is missing; add it, or name several datasets in dataset.mix"
+                )
+            if source and mix:
+                raise ValueError("source and mix are both set; leave one of them out")
+        return values
+
+    @model_validator(mode="after")
+    def _mix_says_what_is_read(self) -> Self:
+        own = [name for name in Origin.model_fields if name in self.model_fields_set]
+        own = [name for name in own if getattr(self, name) != Origin.model_fields[name].default]
+        if self.mix and own:
+            raise ValueError(f"{own[0]} is set beside mix; set it in the parts of the mix")
+        return self
+
+    @property
+    def parts(self) -> "tuple[Dataset, ...]":
+        """The datasets that are read: this one, or each part of the mix, with all other settings."""
+        if not self.mix:
+            return (self,)
+        return tuple(
+            self.model_copy(
+                update={
+                    "mix": (),
+                    **{name: getattr(part, name) for name in ("source", *Origin.model_fields)},
+                }
+            )
+            for part in self.mix
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the parts of the mix are called; no two alike. Without a mix, the source alone."""
+        if not self.mix:
+            return (self.source,)
+        names: list[str] = []
+        for number, part in enumerate(self.mix):
+            name = part.name or part.source
+            names.append(f"{name} (part {number})" if name in names else name)
+        return tuple(names)
+
+    @property
+    def title(self) -> str:
+        """The dataset in a word for tables and messages."""
+        return self.source if not self.mix else f"a mix of {', '.join(self.names)}"

@@ -40,10 +40,10 @@ _SLOW_ENCODINGS = {"punycode", "idna"}  # the time they take is not linear
 
 class Files(BaseModel):
     """The files of a source's split, on this disk, and their format (a value of
-    DATA_FORMATS). `settings` is None where they are of the format as such, else what is passed
+    DATA_FORMATS; None where only what is packed in them tells). `settings` is None where they are of the format as such, else what is passed
     to `datasets`; `features` are the types of their columns, if the repository gives them."""
 
-    kind: str
+    kind: str | None
     paths: tuple[Path, ...]
     settings: dict[str, Any] | None = None
     features: dict[str, Any] | None = None
