@@ -118,17 +118,15 @@ def one_kind(names: Iterable[str], source: str, setting: str) -> str | None:
 
 def _of_pattern(pattern: str) -> Selection:
     """Return the files that a pattern names, all of one format."""
-    full = str(Path(pattern).expanduser().absolute())
-    fixed = Path(full[: re.search(r"[*?\[]", full).start()])  # type: ignore[union-attr]
-    root = fixed if full[len(str(fixed))] == "/" else fixed.parent
-    names = []
-    for name in glob.iglob(full, recursive=True):
-        path = Path(name)
-        if path.is_file() and not any(
-            part.startswith(".") for part in path.relative_to(root).parts
-        ):
+    parts = Path(pattern).expanduser().absolute().parts
+    first = next(at for at, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:first])
+    names: list[str] = []
+    for path in root.glob("/".join(parts[first:])):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and "/." not in f"/{name}":
             _require_inside(path, root)
-            names.append(path.relative_to(root).as_posix())
+            names.append(name)
         _require_few(names, pattern)
     if not names:
         raise SourceError(
@@ -153,8 +151,8 @@ def of_folder(folder: Path, dataset: Dataset) -> Selection:
         names = matching(names, dataset.data_files)
         if not names:
             raise SourceError(
-                f"dataset.data_files: no file of {dataset.source} is like {dataset.data_files!r}; correct "
-                f"the pattern"
+                f"dataset.data_files: no file of {dataset.source} is like {dataset.data_files!r}; "
+                f"correct the pattern"
             )
     else:
         names = _of_split([name for name in names if suffix_of(name) or _is_packed(name)], dataset)

@@ -8,9 +8,9 @@ from retune.recipe.origin import Origin
 from retune.recipe.section import Line, Source
 
 _SOURCE = (
-    "Hub dataset id, a file (.jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow; also as .gz, .bz2, .xz, "
-    ".zst, .zip or .tar), a folder of them or what `datasets` saved with `save_to_disk`, a pattern such as "
-    "`data/*.jsonl`, or an address (https://, s3://, gs://, az://)."
+    "Hub dataset id, a file (.jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow; also as .gz, .bz2, "
+    ".xz, .zst, .zip or .tar), a folder of them or what `datasets` saved with `save_to_disk`, a pattern "
+    "such as `data/*.jsonl`, or an address (https://, s3://, gs://, az://)."
 )
 
 

@@ -49,13 +49,13 @@ class Origin(Section):
         None,
         min_length=1,
         max_length=1,
-        description="What stands between the cells of a CSV file, one character; empty: comma, semicolon, "
-        "tab or bar, whichever the header has.",
+        description="What stands between the cells of a CSV file, one character; empty: comma, "
+        "semicolon, tab or bar, whichever the header has.",
     )
     truncated: Literal["refuse", "keep_whole_rows"] = Field(
         "refuse",
-        description="What becomes of a JSON or CSV file that breaks off within a row: it ends the run, or "
-        "its whole rows are read and the broken one is quarantined.",
+        description="What becomes of a JSON or CSV file that breaks off within a row: it ends the run, "
+        "or its whole rows are read and the broken one is quarantined.",
     )
 
     @field_validator("data_files")

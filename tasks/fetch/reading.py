@@ -78,7 +78,7 @@ def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[RowBatch
 
 
 def _from_files(dataset: Dataset, kind: str | None, files: list[Unpacked]) -> Iterator[RowBatch]:
-    """Return the split's slice of the rows in files of one format; of which, archives may have to tell."""
+    """Return the split's slice of the rows in files of one format; archives may tell which."""
     if kind is None:
         kind, files = packed_kind(dataset, files)
     paths = [file.path for file in files]

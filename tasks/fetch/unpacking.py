@@ -106,15 +106,15 @@ def _explained(file: Path) -> Iterator[None]:
         yield
     except EOFError:
         raise SourceError(
-            f"dataset.source: the packed file {file.name} breaks off; take it again from where it came, or "
-            f"set dataset.truncated=keep_whole_rows"
+            f"dataset.source: the packed file {file.name} breaks off; take it again from where it came, "
+            f"or set dataset.truncated=keep_whole_rows"
         ) from None
     except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, OSError) as error:
         if isinstance(error, OSError) and (error.errno is not None or out_of_memory(error)):
             raise
         raise SourceError(
-            f"dataset.source: the packed file {file.name} is damaged or breaks off ({error}); take it again "
-            f"from where it came"
+            f"dataset.source: the packed file {file.name} is damaged or breaks off ({error}); take it "
+            f"again from where it came"
         ) from None
 
 
