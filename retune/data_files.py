@@ -61,6 +61,17 @@ def selected(dataset: Dataset) -> Selection | None:
     return Selection(path.parent, (path.name,), _kind([path.name], source))
 
 
+def copied(folder: Path, dataset: Dataset) -> Selection:
+    """Return the files that a dataset at an address is, of the copy of it in a folder."""
+    names = _files_below(folder, dataset.source)
+    if len(names) != 1 or "/" in names[0]:
+        return of_folder(folder, dataset)
+    name = names[0]
+    # An address may end in anything: then the content tells.
+    kind = DATA_FORMATS.get(suffix_of(name))
+    return Selection(folder, (name,), kind)
+
+
 def is_pattern(source: str) -> bool:
     """Say whether a source is a pattern of local files; a file may be called like one."""
     return glob.has_magic(source) and "://" not in source and not Path(source).expanduser().exists()

@@ -1,11 +1,14 @@
 """Where the conversations come from."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from retune.recipe.address import require_address
 from retune.recipe.origin import Origin
 from retune.recipe.section import Line, Source
+
+DataSource = Annotated[Source, AfterValidator(require_address)]
 
 _SOURCE = (
     "Hub dataset id, a file (.jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow; also as .gz, .bz2, "
@@ -17,7 +20,7 @@ _SOURCE = (
 class Part(Origin):
     """One of the datasets of a mix."""
 
-    source: Source = Field(description=_SOURCE, min_length=1)
+    source: DataSource = Field(description=_SOURCE, min_length=1)
     name: Line | None = Field(
         None,
         min_length=1,
@@ -48,7 +51,7 @@ class Part(Origin):
 class Dataset(Origin):
     """Where the conversations come from."""
 
-    source: Source = Field(
+    source: DataSource = Field(
         "", description=f"{_SOURCE} Empty only where `dataset.mix` names several."
     )
     mix: tuple[Part, ...] = Field(

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 class FetchJob(ConfinedJob):
-    """What is to be done: with `files` they are read into `rows`, without them they are found."""
+    """What is to be done: with `files` they are read into `rows`, without them they are found.
+
+    Rows that name no source get `name`.
+    """
 
     dataset: Dataset
+    name: str
     commit: str | None
     files: Files | None = None
     cache: Path
@@ -31,7 +35,7 @@ def work(job: FetchJob) -> Event:
     if job.files is None:
         return {"files": download(job.dataset, job.commit).model_dump(mode="json")}
     batches = read_files(job.dataset, job.files, job.cache)
-    tables = to_rows(batches, job.dataset.source)
+    tables = to_rows(batches, job.name)
     return {"rows": write_rows(_bounded(tables, job.dataset), job.rows)}
 
 

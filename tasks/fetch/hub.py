@@ -41,7 +41,8 @@ _SLOW_ENCODINGS = {"punycode", "idna"}  # the time they take is not linear
 class Files(BaseModel):
     """The files of a source's split, on this disk, and their format (a value of
     DATA_FORMATS; None where only what is packed in them tells). `settings` is None where they are of
-    the format as such, else what is passed to `datasets`; `features` are the types of their columns, if the repository gives them."""
+    the format as such, else what is passed to `datasets`; `features` are the types of their columns,
+    if the repository gives them."""
 
     kind: str | None
     paths: tuple[Path, ...]

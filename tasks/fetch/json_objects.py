@@ -40,7 +40,8 @@ def require_no_table(path: Path, head: str) -> None:
     shown = ", ".join(repr(mask(name)[:40]) for name in list(entries)[:2])
     raise SourceError(
         f"dataset.source: {path.name} is one object whose entries ({shown}, …) are objects by their "
-        f"names, not a list of rows; store one row per line, each an object with its conversation as `messages`"
+        f"names, not a list of rows; store one row per line, each an object with its conversation "
+        f"as `messages`"
     )
 
 
