@@ -97,8 +97,9 @@ def judge_table(
     that agree. Without `scored`, no expectation is on scores.
     """
     numbers = measures(table, config, reference, agreement)
-    results = judge(_tables(table, numbers), suites(config, scored))
-    outcome = report(table, examples, results, numbers, fingerprint(config), config)
+    mixed = "part" in table.columns
+    results = judge(_tables(table, numbers), suites(config, scored, mixed))
+    outcome = report(table, examples, results, numbers, fingerprint(config, mixed), config)
     return Judged(outcome, results, table, config, reference)
 
 

@@ -92,17 +92,15 @@ def _keys(batch: "pa.RecordBatch", seed: int) -> "np.ndarray":
 
     lists = batch.column("messages")
     flat = lists.flatten()
-    # Separators that no text has: JSON and Parquet are UTF-8, where these are no characters.
-    turns = pc.binary_join_element_wise(
-        *(
-            pc.fill_null(pc.struct_field(flat, name), "").cast(pa.large_binary())
-            for name in ("role", "content")
-        ),
-        b"\xfe",
+    # Separators that no text has: in UTF-8 these bytes are nothing.
+    kind = pa.large_binary()
+    role, content = (
+        pc.fill_null(pc.struct_field(flat, name), "").cast(kind) for name in ("role", "content")
     )
+    turns = pc.binary_join_element_wise(role, content, pa.scalar(b"\xfe", kind))
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
-    texts = pc.binary_join(pa.LargeListArray.from_arrays(offsets, turns), b"\xff")
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    texts = pc.binary_join(pa.ListArray.from_arrays(offsets, turns), pa.scalar(b"\xff", kind))
     prefix = seed.to_bytes(4, "big")
     digests = [hashlib.sha256(prefix + text).digest()[:8] for text in texts.to_pylist()]
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
