@@ -106,6 +106,11 @@ def _kind(names: Iterable[str], source: str) -> str | None:
     return one_kind(names, source, "dataset.data_files")
 
 
+def is_of_rows(name: str) -> bool:
+    """Say whether a file is one of rows, by its name."""
+    return suffix_of(name) in DATA_FORMATS and PurePosixPath(name).name not in _NO_ROWS
+
+
 def one_kind(names: Iterable[str], source: str, setting: str) -> str | None:
     """Do what `_kind` does; `setting` is what chooses among the files."""
     by_suffix: dict[str, str] = {}
@@ -127,13 +132,18 @@ def one_kind(names: Iterable[str], source: str, setting: str) -> str | None:
     return DATA_FORMATS.get(next(iter(by_suffix), ""))
 
 
-def _of_pattern(pattern: str) -> Selection:
-    """Return the files that a pattern names, all of one format."""
+def pattern_root(pattern: str) -> Path:
+    """Return the folder in which a pattern is looked for: what comes before its first wildcard."""
     parts = Path(pattern).expanduser().absolute().parts
     first = next(at for at, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:first])
-    names: list[str] = []
-    for path in root.glob("/".join(parts[first:])):
+    return Path(*parts[:first])
+
+
+def _of_pattern(pattern: str) -> Selection:
+    """Return the files that a pattern names, all of one format."""
+    root, names = pattern_root(pattern), []
+    full = Path(pattern).expanduser().absolute()
+    for path in root.glob(full.relative_to(root).as_posix()):
         name = path.relative_to(root).as_posix()
         if path.is_file() and "/." not in f"/{name}":
             _require_inside(path, root)

@@ -41,8 +41,8 @@ def features(
 
     Returns one line per row, in order: `row`, `source`, `source_id` (its hash), `score`, `turns`,
     `chars` (of the longest message), `part` and `part_row` of a mix, one boolean per name in FLAWS
-    but the scores' (see `with_scores`), and `duplicate_of` (the row that a duplicate repeats, else null). A duplicate is
-    a row that repeats an earlier *sound* one.
+    but the scores' (see `with_scores`), and `duplicate_of` (the row that a duplicate repeats, else
+    null). A duplicate is a row that repeats an earlier *sound* one.
     `on_progress` is told how many rows are done.
     """
     import numpy as np
