@@ -13,6 +13,7 @@ _MARK = "\udcff"  # no decoder gives it by itself
 _PIECE = 1 << 20  # characters
 _LONG, _UNIT = 16 << 10, 4 << 10  # characters: of a line that counts as several, and of each
 _TRIFLE = 0.01  # share of lines that may be damaged, each of which is then its row's flaw
+_FEW, _PLACES = 4, 8  # of so few lines, so many damaged places are none
 _ENOUGH = 2_000  # damaged lines after which reading on would tell nothing more
 _SAMPLE = 64 << 10  # bytes that are guessed from
 _EXCERPT = 60  # characters
@@ -51,10 +52,12 @@ codecs.register_error("retune_mark", _mark)
 
 
 class _Damage(NamedTuple):
-    """How many lines were looked at, how many of them hold what the encoding does not know."""
+    """How many lines were looked at, how many of them hold what the encoding does not know, and in how
+    many places."""
 
     lines: int
     damaged: int
+    places: int
 
 
 def by_mark(path: Path) -> str | None:
@@ -75,7 +78,11 @@ def require(path: Path, name: str, encoding: str, named: bool) -> None:
     if wide:
         raise _refusal(path, name, "UTF-8", "it is full of NUL bytes", wide, named)
     damage = _damage(path, encoding)
-    if damage.damaged < 2 or damage.damaged <= _TRIFLE * damage.lines:
+    if damage.lines <= _FEW:  # a small array may be a single line
+        is_trifle = damage.places < _PLACES
+    else:
+        is_trifle = damage.damaged < 2 or damage.damaged <= _TRIFLE * damage.lines
+    if is_trifle:
         return
     reason = f"{damage.damaged:,} of {damage.lines:,} lines are not"
     spoken = "UTF-8" if encoding.startswith("utf-8") else encoding
@@ -119,11 +126,12 @@ def _without_mark(path: Path) -> str | None:
 
 
 def _damage(path: Path, encoding: str) -> _Damage:
-    lines = damaged = 0
+    lines = damaged = places = 0
     rest = ""
     with path.open(encoding=encoding, errors="retune_mark", newline="\n") as file:
         while piece := file.read(_PIECE):
             alive()
+            places += piece.count(_MARK)
             if damaged > _ENOUGH and damaged > _TRIFLE * lines:
                 break
             if _MARK not in rest and _MARK not in piece:  # as nearly always
@@ -139,7 +147,7 @@ def _damage(path: Path, encoding: str) -> _Damage:
     if rest:
         lines += 1
         damaged += _MARK in rest
-    return _Damage(lines, damaged)
+    return _Damage(lines, damaged, places)
 
 
 def _units(lines: list[str]) -> Iterator[str]:
