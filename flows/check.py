@@ -121,7 +121,7 @@ def _fetched(recipe: Recipe) -> Iterator[tuple[Path, str]]:
     dataset = recipe.dataset
     version, mix = pin_dataset(dataset)
     with tempfile.TemporaryDirectory() as folder:
-        fetch_rows(dataset, version, Path(folder), mix)
+        fetch_rows(dataset, version, Path(folder), mix, _say)
         yield Path(folder) / "rows.parquet", version
 
 

@@ -79,12 +79,12 @@ def require(path: Path, name: str, encoding: str, named: bool) -> None:
         raise _refusal(path, name, "UTF-8", "it is full of NUL bytes", wide, named)
     damage = _damage(path, encoding)
     if damage.lines <= _FEW:  # a small array may be a single line
-        is_trifle = damage.places < _PLACES
+        is_trifle, reason = damage.places < _PLACES, f"{damage.places:,} places are not"
     else:
         is_trifle = damage.damaged < 2 or damage.damaged <= _TRIFLE * damage.lines
+        reason = f"{damage.damaged:,} of {damage.lines:,} lines are not"
     if is_trifle:
         return
-    reason = f"{damage.damaged:,} of {damage.lines:,} lines are not"
     spoken = "UTF-8" if encoding.startswith("utf-8") else encoding
     raise _refusal(path, name, spoken, reason, _guess(path, encoding), named)
 
@@ -169,7 +169,7 @@ def _guess(path: Path, encoding: str) -> str | None:
     matches = charset_normalizer.from_bytes(sample, cp_isolation=list(_COMMON))
     best = min(
         (
-            (round(match.chaos, 1), -round(match.coherence, 1), _COMMON.index(name), name)
+            (round(match.chaos, 2), -round(match.coherence, 1), _COMMON.index(name), name)
             for match in matches
             for name in match.could_be_from_charset
             if name in _COMMON and name != encoding

@@ -5,6 +5,7 @@ repository's card; the second has neither, and opens everything. What is at an a
 it was pinned (`retune.downloads`).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from retune.confined import limits, run_confined
@@ -19,10 +20,17 @@ CHILD = Path(__file__).with_name("child.py")
 ROWS = "rows.parquet"
 
 
-def fetch_rows(dataset: Dataset, pin: str, folder: Path, mix: tuple[str, ...] = ()) -> int:
+def fetch_rows(
+    dataset: Dataset,
+    pin: str,
+    folder: Path,
+    mix: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda _sentence: None,
+) -> int:
     """Read a dataset at its pinned version into `folder/rows.parquet`; returns how many rows it has.
 
-    `mix` are the pins of its parts, if it is a mix. `folder` also gets `fetch.log` and, for the time
+    `mix` are the pins of its parts, if it is a mix; `say` is told of one with fewer rows than are to be
+    taken. `folder` also gets `fetch.log` and, for the time
     being, `cache`. Raises SourceError if the source cannot be read, is empty, costs more than the recipe
     allows, or is not what was pinned; ConnectionError when the Hub does not answer.
     """
@@ -34,7 +42,12 @@ def fetch_rows(dataset: Dataset, pin: str, folder: Path, mix: tuple[str, ...] = 
     for number, (part, name) in enumerate(zip(dataset.parts, dataset.names, strict=True)):
         files.append(parts / f"{number}.parquet")
         with of_part(number, dataset):
-            _fetched(part, name, mix[number], files[-1])
+            count = _fetched(part, name, mix[number], files[-1])
+        wanted = dataset.mix[number].rows
+        if wanted and wanted > count:
+            say(
+                f"dataset.mix.{number}.rows: {name} has {count:,} rows, not {wanted:,}; all are taken"
+            )
     return mixed(dataset, files, folder / ROWS)
 
 

@@ -43,7 +43,9 @@ def pin_inputs(recipe: Recipe) -> Pins:
 def fetch(recipe: Recipe, pins: Pins, step: Step) -> Rows:
     """Read the dataset at its pinned version and write its rows in one shape."""
     with building(step) as build:
-        rows = fetch_rows(recipe.dataset, pins.dataset, build.path, pins.mix)
+        rows = fetch_rows(
+            recipe.dataset, pins.dataset, build.path, pins.mix, get_run_logger().warning
+        )
         remove(build.path / "cache")
         return build.finish(Rows, metrics={"rows": rows}, params={"dataset_version": pins.dataset})
 
