@@ -51,7 +51,7 @@ def _copy(
         request = client.build_request("GET", url, headers=headers)
         response = client.send(request, stream=True, auth=_login())
         try:
-            if response.is_redirect:
+            if response.has_redirect_location:
                 url = _next(address, url, response.headers["location"])
                 continue
             if response.status_code == httpx.codes.NOT_MODIFIED and former:

@@ -30,16 +30,17 @@ def require_address(source: str) -> str:
     """Return a source as it is. Raises ValueError for an address that is not read, or has a secret."""
     if not is_address(source):
         return source
+    scheme = source.partition("://")[0]
+    if scheme == "hf":
+        raise ValueError("names a Hub dataset; give its id alone, such as org/name")
+    if scheme == "file":
+        raise ValueError("names a file; give its path alone")
     try:
         url = urlsplit(source)
         host, _ = url.hostname, url.port
     except ValueError:
-        raise ValueError("is no address; correct it") from None
-    if url.scheme == "hf":
-        raise ValueError("names a Hub dataset; give its id alone, such as org/name")
-    if url.scheme == "file":
-        raise ValueError("names a file; give its path alone")
-    if url.scheme not in SCHEMES or "::" in source:
+        url, host = None, None
+    if scheme not in SCHEMES or url is None or "::" in url.path:
         raise ValueError(f"is no address that is read; use one of {', '.join(SCHEMES)}")
     if not host:
         raise ValueError("names no host; correct the address")

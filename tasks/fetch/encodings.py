@@ -3,11 +3,14 @@
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.masking import mask
 from retune.confined import alive
 from retune.sources import SourceError
+
+if TYPE_CHECKING:
+    from charset_normalizer import CharsetMatch
 
 _MARK = "\udcff"  # no decoder gives it by itself
 _PIECE = 1 << 20  # characters
@@ -169,7 +172,13 @@ def _guess(path: Path, encoding: str) -> str | None:
     matches = charset_normalizer.from_bytes(sample, cp_isolation=list(_COMMON))
     best = min(
         (
-            (round(match.chaos, 2), -round(match.coherence, 1), _COMMON.index(name), name)
+            (
+                _shouts(str(match)),
+                round(match.chaos, 2),
+                -round(match.coherence, 1),
+                _COMMON.index(name),
+                name,
+            )
             for match in matches
             for name in match.could_be_from_charset
             if name in _COMMON and name != encoding
@@ -177,6 +186,16 @@ def _guess(path: Path, encoding: str) -> str | None:
         default=None,
     )
     return best[-1] if best else None
+
+
+def _oddity(match: "CharsetMatch") -> tuple[bool, float, float]:
+    """Return what tells an encoding that does not fit from one that does, the smaller the better."""
+    return _shouts(str(match)), round(match.chaos, 2), -round(match.coherence, 1)
+
+
+def _shouts(text: str) -> bool:
+    """Say whether most letters beyond ASCII are capitals, as in Cyrillic that was read as another."""
+    return sum(letter.isupper() - letter.islower() for letter in text if letter > "\x7f") > 0
 
 
 def _damaged_bytes(path: Path, encoding: str) -> bytes:
