@@ -17,11 +17,13 @@ from expectations.data.messages import Rules
 from expectations.data.report import Report
 from expectations.verdicts import ranked, require
 from flows.recipes import load
+from retune.data_files import names_data
 from retune.escaping import terminal, visible
+from retune.pinning import pin_dataset
 from retune.recipe import Model, Recipe, set_value
 from retune.records import Pins
 from retune.report_folder import replacing
-from retune.sources import DATA_FORMATS, pin
+from retune.sources import pin
 from retune.tracking import last_accepted
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def check(name: str, assignments: list[str], folder: Path) -> Report:
     with replacing(folder, name) as new, _fetched(recipe) as (rows, version):
         tokenizer = _tokenizer(recipe)
         pins = Pins(dataset=version, model="", accepted=last_accepted(recipe, version))
-        rules, ignore = _rules(recipe, tokenizer), recipe.dataset.ignore
+        rules, ignore = _rules(recipe, tokenizer), recipe.dataset.acknowledged
         report = gate(rows, rules, new, reference(pins), _say, ignore)
         if tokenizer and not report.failed:
             with tempfile.TemporaryDirectory() as chats:
@@ -76,7 +78,7 @@ def scaffold(name: str, assignments: list[str]) -> str:
         rules = _rules(recipe, _tokenizer(recipe))
         table = with_scores(features(rows, rules), rules.config)
     section = {"validation": thresholds(table)}
-    return f"# from {visible(recipe.dataset.source)}, {len(table):,} rows\n" + yaml.safe_dump(
+    return f"# from {visible(recipe.dataset.title)}, {len(table):,} rows\n" + yaml.safe_dump(
         section, sort_keys=False, allow_unicode=True
     )
 
@@ -102,7 +104,7 @@ def shown(report: Report) -> "Table":
 
 
 def _recipe(name: str, assignments: list[str]) -> Recipe:
-    if Path(name).suffix.lower() not in DATA_FORMATS:
+    if not names_data(name):
         return load(name, assignments)
     values: dict[str, Any] = {"dataset": {"source": name}, "model": {"base": _NO_MODEL}}
     words = re.sub(r"[^a-z0-9._-]+", "-", Path(name).stem.lower())
@@ -118,9 +120,9 @@ def _fetched(recipe: Recipe) -> Iterator[tuple[Path, str]]:
     from tasks.fetch.guarded import fetch_rows
 
     dataset = recipe.dataset
-    version = pin(dataset.source, dataset.revision, "dataset", "dataset.source")
+    version, mix = pin_dataset(dataset)
     with tempfile.TemporaryDirectory() as folder:
-        fetch_rows(dataset, version, Path(folder))
+        fetch_rows(dataset, version, Path(folder), mix, _say)
         yield Path(folder) / "rows.parquet", version
 
 

@@ -13,10 +13,11 @@ from retune.folders import ModelRefused
 from retune.inspection import inspect_inputs
 from retune.machine import cores, gpus
 from retune.measures import format_bytes, format_memory
+from retune.pinning import pin_all
 from retune.recipe import Recipe
 from retune.recipe.methods import METHODS
 from retune.records import Pins
-from retune.sources import local_path, pin_all
+from retune.sources import local_path
 from retune.workspace import home
 
 NF4_SHARE = 0.35  # of the 16-bit weights' bytes: embeddings and output layer stay in 16 bits

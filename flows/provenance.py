@@ -20,9 +20,9 @@ from prefect.context import FlowRunContext
 from flows.plan import Plan
 from retune.machine import Machine, this_machine
 from retune.made_with import is_module
+from retune.pinning import resolved
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.sources import resolved
 from retune.tracking import Run
 from retune.version import Version, this_version
 

@@ -127,7 +127,7 @@ def run_line(recipe: Recipe) -> Summary:
         if plan.parity:
             parity = run.log(compare_rows(conformance, chats, recipe, pins, plan.parity))
             judge(parity, reading.judgement(parity, recipe))
-        run.accept(sound, recipe, pins.dataset)
+        run.accept(sound, recipe, pins.dataset, pins.mix)
         adapter = run.log(train(chats, run, recipe, pins, plan.train))
         judge(adapter, training_course.judgement(adapter))
         selection = None

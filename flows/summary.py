@@ -99,7 +99,7 @@ def _trained(recipe: Recipe, accepted: Output, adapter: Output) -> Grid:
     metrics = accepted.metrics
     rows = [
         ["base model", recipe.model.base],
-        ["dataset", recipe.dataset.source],
+        ["dataset", recipe.dataset.title],
         ["rows accepted", f"{metrics['accepted']:,.0f} of {metrics['rows']:,.0f}"],
         *([title(name), measure(name).text(value)] for name, value in adapter.metrics.items()),
     ]

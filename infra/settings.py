@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import fill
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -74,9 +74,10 @@ def section(model: type[BaseModel], path: str) -> Iterator[str]:
 
 
 def _inner(model: type[BaseModel], name: str) -> tuple[str, type[BaseModel]] | None:
-    """Return the section that a setting is, or that each of its entries is (`.<method>`)."""
+    """Return the section that a setting is, or that each of its entries is (`.<method>`, `.<number>`)."""
     annotation: Any = model.model_fields[name].annotation
-    for suffix, kinds in (("", (annotation,)), (".<method>", get_args(annotation))):
+    entry = ".<number>" if get_origin(annotation) is tuple else ".<method>"
+    for suffix, kinds in (("", (annotation,)), (entry, get_args(annotation))):
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 return suffix, kind

@@ -49,14 +49,20 @@ def limits(dataset: Dataset) -> dict[str, int]:
 
 
 def run_confined(
-    script: Path, job: ConfinedJob, log: Path, subject: str, network: bool = False
+    script: Path,
+    job: ConfinedJob,
+    log: Path,
+    subject: str,
+    network: bool = False,
+    environment: dict[str, str] | None = None,
 ) -> Event:
     """Run a confined child and return its result.
 
     `subject` (`dataset.source: d.jsonl`) begins what is said of a child that was stopped; the child
     may name a file in it by the event `reading`. With `network` it gets the Hub's settings and
-    token, and the proxies, else neither. Raises SourceError, HubUnreachable (worth a retry) and
-    OSError (a full disk) as the child does, SourceError when it is stopped or crashes.
+    token, and the proxies, else neither; or `environment` is all that it sees. Raises SourceError,
+    HubUnreachable (worth a retry) and OSError (a full disk) as the child does, SourceError when it is
+    stopped or crashes.
     """
     current = subject
 
@@ -66,7 +72,9 @@ def run_confined(
             current = f"{subject} ({event['file']})"
 
     try:
-        result = run_child(script, job, log, note, env=_COUNTED, environment=plain(hub=network))
+        result = run_child(
+            script, job, log, note, env=_COUNTED, environment=environment or plain(hub=network)
+        )
     except ChildFailed as failure:
         if failure.signal is None:
             raise

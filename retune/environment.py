@@ -27,6 +27,8 @@ PROXY = re.compile(r"(https?|all|no)_proxy", re.IGNORECASE)
 # How the Hub is reached, its token and a mirror's password included; HF_HOME and the like say where
 # what it gave lies.
 NETWORK = re.compile(r"(HF|HUGGING_?FACE)_\w+|(SSL_CERT|REQUESTS_CA|CURL_CA)_\w+")
+# Of the stores that fsspec reads, and its own settings of them (FSSPEC_S3_ANON=true).
+CLOUD = re.compile(r"(AWS|GOOGLE|GCLOUD|CLOUDSDK|AZURE|FSSPEC)_")
 # Without the Hub: what a library would fetch by itself, and the token that `hf auth login` keeps.
 NO_HUB = {
     "HF_HUB_OFFLINE": "1",
@@ -64,6 +66,22 @@ def plain(hub: bool = False) -> dict[str, str]:
         if PLAIN.fullmatch(name) and not PASSWORD_IN_URL.search(value)
     }
     return variables | (_way_to_the_hub() if hub else NO_HUB)
+
+
+def cloud() -> dict[str, str]:
+    """Return what a program needs that downloads from a web server or a cloud's store: `plain`, with
+    certificates, proxies and the clouds' credentials, and nothing of the Hub's."""
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if CLOUD.match(name) or PROXY.fullmatch(name)
+    }
+    certificates = {
+        name: value
+        for name, value in os.environ.items()
+        if NETWORK.fullmatch(name) and not name.startswith(("HF_", "HUGGING"))
+    }
+    return plain() | certificates | variables
 
 
 def python_path() -> str:

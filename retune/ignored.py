@@ -1,6 +1,6 @@
 """What of a source no row was made of: columns, and keys of messages, by name with their counts."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +27,19 @@ class Ignored(BaseModel):
         """Return what stands beside a file of rows; nothing where nobody wrote it."""
         path = rows.with_name(FILE)
         return cls.model_validate_json(path.read_text()) if path.exists() else cls()
+
+    @classmethod
+    def joined(cls, parts: Iterable["Ignored"]) -> Self:
+        """Return what is not used of several sources together."""
+        joined = cls()
+        for part in parts:
+            joined.more_columns += part.more_columns
+            joined.more_keys += part.more_keys
+            for counts, more in ((joined.columns, part.columns), (joined.keys, part.keys)):
+                for name, count in more.items():
+                    before = counts.get(name, 0)
+                    counts[name] = None if before is None or count is None else before + count
+        return joined
 
     def write(self, folder: Path) -> None:
         (folder / FILE).write_text(self.model_dump_json(indent=1))

@@ -45,6 +45,9 @@ MEASURES = {
     "filtered": Measure("rows dropped by the filter", spec=_COUNT),
     "quarantined": Measure("rows in quarantine", spec=_COUNT, better="lower"),
     "quarantined_share": Measure("share of rows in quarantine", spec=_SHARE, better="lower"),
+    "part_quarantined_share": Measure(
+        "largest share of a part's rows in quarantine", spec=_SHARE, better="lower"
+    ),
     "largest_source_share": Measure("share of the largest source", spec=_SHARE, better="lower"),
     "flaws": Measure("rows with a flaw", spec=_COUNT, better="lower"),
     "ignored_columns": Measure("columns not used", spec=_COUNT),

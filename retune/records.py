@@ -18,24 +18,27 @@ from retune.workspace import Output
 class Pins(BaseModel):
     """The exact versions of what a run starts from: a Hub commit, or `sha256:` of local files.
 
-    `base_16bit` are the 16-bit weights of a base stored in 4 bits, if the recipe names them;
-    `benchmarks` identifies the evaluation prompts' files; `classifier` is None where the rows decide
-    whether it is asked at all, and only the Hub could say its commit. `accepted` is the MLflow run
-    whose scores the dataset's are compared with, if there is one.
+    Of a mix, `mix` has the versions of its parts, and `dataset` stands for all of them. `base_16bit`
+    are the 16-bit weights of a base stored in 4 bits, if the recipe names them; `benchmarks` identifies
+    the evaluation prompts' files; `classifier` is None where the rows decide whether it is asked at all,
+    and only the Hub could say its commit. `accepted` is the MLflow run whose scores the dataset's are
+    compared with, if there is one.
     """
 
     model_config = ConfigDict(frozen=True)
 
     dataset: str
     model: str
+    mix: tuple[str, ...] = ()
     base_16bit: str | None = None
     benchmarks: tuple[str, ...] = ()
     classifier: str | None = None
     accepted: str | None = None
 
     def named(self) -> dict[str, str]:
-        """Return each pin that there is by its name; `benchmarks` are numbered."""
-        several = {f"benchmark.{number}": pin for number, pin in enumerate(self.benchmarks)}
+        """Return each pin that there is by its name; `mix` and `benchmarks` are numbered."""
+        several = {f"mix.{number}": pin for number, pin in enumerate(self.mix)}
+        several |= {f"benchmark.{number}": pin for number, pin in enumerate(self.benchmarks)}
         single = {
             "dataset": self.dataset,
             "model": self.model,

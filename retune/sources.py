@@ -1,26 +1,26 @@
 """Inputs by name: what a recipe's dataset or base model refers to, and its exact version."""
 
 import hashlib
+import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from retune.errors import HubUnreachable, RetuneError
 from retune.folders import plain_files
-from retune.recipe import Classifier, Recipe
-from retune.records import Pins
-from retune.tracking import last_accepted
 from retune.workspace import files_in, sha256
 
 DATA_FORMATS = {
     ".jsonl": "json",
+    ".ndjson": "json",
     ".json": "json",
     ".parquet": "parquet",
     ".csv": "csv",
+    ".tsv": "csv",
     ".arrow": "arrow",
 }
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -52,66 +52,6 @@ def local_path(name: str, setting: str) -> Path | None:
     return None
 
 
-def pin_all(recipe: Recipe) -> Pins:
-    """Return the exact versions of a recipe's inputs. Raises as `pin` does."""
-    model, dataset, merging = recipe.model, recipe.dataset, recipe.merging
-    benchmarks = recipe.validation.decontamination.files
-    version = pin(dataset.source, dataset.revision, "dataset", "dataset.source")
-    return Pins(
-        dataset=version,
-        model=pin(model.base, model.revision, "model", "model.base"),
-        base_16bit=merging.base_16bit
-        and pin(merging.base_16bit, merging.base_16bit_revision, "model", "merging.base_16bit"),
-        benchmarks=tuple(pin_file(name, "validation.decontamination.files") for name in benchmarks),
-        classifier=_pin_classifier(recipe.validation.classifier),
-        accepted=last_accepted(recipe, version),
-    )
-
-
-def resolved(recipe: Recipe, pins: Pins) -> Recipe:
-    """Return the recipe with every revision that is on the Hub as the commit that it stood for.
-
-    Run again, on any day, it asks for the same inputs.
-    """
-
-    def commit(pin: str | None, revision: str | None) -> str | None:
-        return (pins.commit(pin) if pin else None) or revision
-
-    model, dataset, merging = recipe.model, recipe.dataset, recipe.merging
-    classifier = recipe.validation.classifier
-    fixed = {
-        "model": {"revision": commit(pins.model, model.revision)},
-        "dataset": {"revision": commit(pins.dataset, dataset.revision)},
-        "merging": {"base_16bit_revision": commit(pins.base_16bit, merging.base_16bit_revision)},
-        "validation": {
-            "classifier": classifier.model_copy(
-                update={"revision": commit(pins.classifier, classifier.revision)}
-            )
-        },
-    }
-    return recipe.model_copy(
-        update={
-            name: getattr(recipe, name).model_copy(update=settings)
-            for name, settings in fixed.items()
-        }
-    )
-
-
-def _pin_classifier(config: Classifier) -> str | None:
-    """Return the version of the classifier, None if it is not used.
-
-    With `score: absent` the rows decide whether it is used. The Hub is not asked then: a run on rows
-    that have their scores needs no network, and must have the same pins with one and without.
-    """
-    setting = "validation.classifier.model"
-    is_used = config.score in ("all", "missing") or config.sample
-    if config.score == "never" and not config.sample:
-        return None
-    if is_used or local_path(config.model, setting):
-        return pin(config.model, config.revision, "model", setting)
-    return config.revision if COMMIT.fullmatch(config.revision or "") else None
-
-
 def pin_file(name: str, setting: str) -> str:
     """Return `sha256:<digest>` of a local file. Raises SourceError when there is none."""
     path = Path(name).expanduser()
@@ -133,7 +73,7 @@ def unchanged(name: str | Path | None, pinned: str | None, setting: str) -> Iter
     if not name or not pinned or not pinned.startswith("sha256:"):
         yield
         return
-    path, error = Path(name).expanduser().absolute(), _changed(name, setting)
+    path, error = Path(name).expanduser().absolute(), changed(name, setting)
     if path.is_dir():
         require_unchanged(name, pinned, setting)
         try:
@@ -165,10 +105,10 @@ def require_unchanged(name: str | Path, pinned: str, setting: str) -> None:
     """Raise SourceError unless a local folder is what was pinned. Any commit is."""
     path = Path(name).expanduser().absolute()
     if pinned.startswith("sha256:") and not (path.is_dir() and _version(path) == pinned):
-        raise _changed(name, setting)
+        raise changed(name, setting)
 
 
-def _changed(name: str | Path, setting: str) -> SourceError:
+def changed(name: str | Path, setting: str) -> SourceError:
     return SourceError(
         f"{setting}: {name} changed while the run was reading it; run again, when nothing writes to it"
     )
@@ -178,30 +118,51 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-# Folders that were hashed, by path: how they looked before, and their version.
-_hashed: dict[Path, tuple[dict[str, tuple[int, ...]], str]] = {}
+# Folders and sets of files that were hashed: how they looked before, and their version.
+_hashed: dict[tuple[Path, tuple[str, ...]], tuple[dict[str, tuple[int, ...]], str]] = {}
 
 
 def _version(path: Path) -> str:
-    """Return `sha256:<digest>` of a local file or folder.
-
-    A folder that looks as it did is not hashed again: a large model takes a minute, in every stage.
-    """
+    """Return `sha256:<digest>` of a local file or folder."""
     if not path.is_dir():
         return f"sha256:{sha256(path)}"
-    listing = _listing(path)
-    former, version = _hashed.get(path, ({}, ""))
+    return _unless_hashed(path, (), lambda: files_in(path), lambda: sha256(path))
+
+
+def version_of(root: Path, names: tuple[str, ...]) -> str:
+    """Return `sha256:<digest>` of some files of a folder: of their names there and contents, of a single
+    one of the content alone."""
+    if len(names) == 1:
+        return f"sha256:{sha256(root / names[0])}"
+
+    def hashed() -> str:
+        listing = {name: sha256(root / name) for name in names}
+        return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+    return _unless_hashed(root, names, lambda: {name: root / name for name in names}, hashed)
+
+
+def _unless_hashed(
+    root: Path,
+    names: tuple[str, ...],
+    files: Callable[[], dict[str, Path]],
+    hashed: Callable[[], str],
+) -> str:
+    """Return the version of files. What looks as it did is not hashed again: a large model takes a
+    minute, in every stage."""
+    listing = _listing(files())
+    former, version = _hashed.get((root, names), ({}, ""))
     if not version or former != listing:
-        version = f"sha256:{sha256(path)}"
+        version = f"sha256:{hashed()}"
         # As it was before: what changed while it was hashed is seen next time.
-        _hashed[path] = listing, version
+        _hashed[root, names] = listing, version
     return version
 
 
-def _listing(folder: Path) -> dict[str, tuple[int, ...]]:
+def _listing(files: dict[str, Path]) -> dict[str, tuple[int, ...]]:
     """Return what tells by itself that a file was changed; ctime is not for programs to set."""
     listing = {}
-    for name, path in files_in(folder).items():
+    for name, path in files.items():
         with suppress(OSError):  # it has gone, which the next look shows
             status = path.stat()
             listing[name] = (*_identity(status), status.st_ctime_ns, status.st_mode)

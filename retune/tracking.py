@@ -14,13 +14,15 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from retune.escaping import terminal
 from retune.processes import is_gone, this_process
 from retune.recipe import Recipe, flat
-from retune.workspace import Output, SomeOutput, home, make_home, sha256, size
+from retune.recipe.address import is_address
+from retune.workspace import Output, SomeOutput, digest, home, make_home, sha256, size
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -159,23 +161,32 @@ class Run(BaseModel):
         tags = [InputTag("mlflow.data.context", context)]
         client().log_inputs(self.id, datasets=[DatasetInput(dataset, tags)])
 
-    def accept(self, rows: Output, recipe: Recipe, dataset_pin: str) -> None:
+    def accept(
+        self, rows: Output, recipe: Recipe, dataset_pin: str, mix: tuple[str, ...] = ()
+    ) -> None:
         """Note that the gate let this dataset pass: the next version is compared with it.
 
-        `rows` are the accepted rows, `dataset_pin` is the version of the data that they come from.
+        `rows` are the accepted rows, `dataset_pin` is the version of the data that they come from,
+        `mix` those of its parts, each of which is an input of the run by itself.
         """
         dataset = recipe.dataset
         self.set_tags({"retune.gate": "passed", "retune.dataset": dataset_pin})
-        self.log_dataset(
-            name=Path(dataset.source).name,
-            digest=rows.step.fingerprint,
-            source=dataset.source,
-            commit=None if dataset_pin.startswith("sha256:") else dataset_pin,
-            rows=round(rows.metrics["accepted"]),
-            context="training",
-            subset=dataset.subset,
-            split=dataset.split,
-        )
+        counts = [round(rows.metrics["accepted"])]
+        if dataset.mix:
+            by_part = _rows_by_part(rows.folder / "rows.parquet")
+            counts = [by_part.get(name, 0) for name in dataset.names]
+        for number, part in enumerate(dataset.parts):
+            version = mix[number] if dataset.mix else dataset_pin
+            self.log_dataset(
+                name=Path(part.source).name,
+                digest=digest([rows.step.fingerprint, number]) if number else rows.step.fingerprint,
+                source=part.source,
+                commit=None if version.startswith("sha256:") else version,
+                rows=counts[number],
+                context="training",
+                subset=part.subset,
+                split=part.split,
+            )
 
     def register(self, name: str, source: str, tags: Mapping[str, str]) -> None:
         """Make what was published at the URL `source` the champion of the registered model `name`.
@@ -373,10 +384,20 @@ def _dataset_source(
 
     See `to_dict` in mlflow/data/huggingface_dataset_source.py and artifact_dataset_sources.py.
     """
+    if commit is None and is_address(source):
+        return urlsplit(source).scheme, {"uri": source}
     if commit is None:
         return "local", {"uri": str(Path(source).expanduser().absolute())}
     place = {"path": source, "config_name": subset, "split": split, "revision": commit}
     return "hugging_face", place
+
+
+def _rows_by_part(path: Path) -> dict[str, int]:
+    """Return how many rows of each part of a mix there are in a file of rows."""
+    import pyarrow.parquet as pq
+
+    counted = pq.read_table(path, columns=["part"])["part"].value_counts().to_pylist()
+    return {entry["values"]: entry["counts"] for entry in counted}
 
 
 def _experiment_name(recipe: Recipe) -> str:

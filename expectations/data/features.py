@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+OF_A_MIX = ("part", "part_row")  # columns that rows have in addition, if several datasets are mixed
 BATCH = 10_000  # rows judged together; bounds memory, not results
 
 
@@ -39,9 +40,9 @@ def features(
     """Judge every row of a Parquet file by itself, against its equals and against the prompts.
 
     Returns one line per row, in order: `row`, `source`, `source_id` (its hash), `score`, `turns`,
-    `chars` (of the longest message), one boolean per name in FLAWS but the scores' (see
-    `with_scores`), and `duplicate_of` (the row that a duplicate repeats, else null). A duplicate is
-    a row that repeats an earlier *sound* one.
+    `chars` (of the longest message), `part` and `part_row` of a mix, one boolean per name in FLAWS
+    but the scores' (see `with_scores`), and `duplicate_of` (the row that a duplicate repeats, else
+    null). A duplicate is a row that repeats an earlier *sound* one.
     `on_progress` is told how many rows are done.
     """
     import numpy as np
@@ -62,6 +63,7 @@ def features(
         table = table.with_columns(
             contaminated=pl.Series(prompts.rows_with(grams, len(batch))),
             has_shingles=pl.Series(np.bincount(shingles[1], minlength=len(batch)) > 0),
+            **{name: batch[name] for name in OF_A_MIX if name in batch.columns},
         )
         judged.append(table)
         if similar is not None:

@@ -78,7 +78,7 @@ def _judgement(
     import polars as pl
 
     table, examples = pl.read_parquet(output.features), pl.read_parquet(output.examples)
-    ignored = Ignored.beside(output.features).without(recipe.dataset.ignore)
+    ignored = Ignored.beside(output.features).without(recipe.dataset.acknowledged)
     judged = judge_table(table, examples, recipe.validation, reference, agreement, scored, ignored)
     # Of rows that pass before their scores are known, the report comes with these.
     tells = scored or judged.report.failed
@@ -100,10 +100,10 @@ def judge_table(
     that agree. Without `scored`, no expectation is on scores. `ignored` is what the source has and no
     row.
     """
-    ignored = ignored or Ignored()
+    ignored, mixed = ignored or Ignored(), "part" in table.columns
     numbers = measures(table, config, reference, agreement) | ignored.measures()
-    results = judge(_tables(table, numbers), suites(config, scored))
-    outcome = report(table, examples, results, numbers, fingerprint(config), config, ignored)
+    results = judge(_tables(table, numbers), suites(config, scored, mixed))
+    outcome = report(table, examples, results, numbers, fingerprint(config, mixed), config, ignored)
     return Judged(outcome, results, table, config, reference)
 
 

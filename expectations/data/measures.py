@@ -4,6 +4,7 @@ from math import nan
 from typing import TYPE_CHECKING
 
 from expectations.data.features import sound_scores
+from expectations.data.mix import parts
 from expectations.data.scores import Distribution, distribution, ks, psi
 from retune.recipe import Validation
 
@@ -37,6 +38,8 @@ def measures(
         "quarantined_share": int((disposition == "quarantined").sum()) / rows,
         "largest_source_share": int(of_sources.max(initial=0)) / max(int(of_sources.sum()), 1),
     }
+    if "part" in table.columns:
+        numbers["part_quarantined_share"] = max(part.quarantined_share for part in parts(table))
     new = distribution(scores)
     below = config.score_threshold
     numbers["score_mean"] = new.mean if new else nan

@@ -47,6 +47,7 @@ def page(report: Report, charts: Mapping[str, bytes]) -> str:
         _findings(report.findings, report.rows) if report.findings else "<p>No flaw.</p>",
         "<h2>Where the accepted rows come from</h2>",
         _table(("source", "#rows"), [(html(n), f"{k:,}") for n, k in report.sources.items()]),
+        *_parts(report),
         "<h2>Charts</h2>",
         *(_picture(name, content) for name, content in charts.items()),
     ]
@@ -90,6 +91,25 @@ def _expectations(verdicts: Sequence[Verdict]) -> str:
         for verdict in ranked(verdicts)
     ]
     return _table(("result", "severity", "*expected", "*seen", "setting"), rows)
+
+
+def _parts(report: Report) -> list[str]:
+    """Return the table of a mix's parts under its heading; nothing without a mix."""
+    if not report.parts:
+        return []
+    rows = [
+        (
+            html(part.name),
+            f"{part.rows:,}",
+            f"{part.accepted:,}",
+            f"{part.quarantined:,}",
+            f"{part.quarantined_share:.1%}",
+            html(part.words),
+        )
+        for part in report.parts
+    ]
+    head = ("*part", "#rows", "#sound", "#quarantined", "#share", "*most frequent")
+    return ["<h2>The parts of the mix</h2>", _table(head, rows)]
 
 
 def _result(verdict: Verdict) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from expectations.data.features import sound_scores
 from expectations.data.masking import mask
+from expectations.data.mix import PartOfMix, parts, place_in_mix
 from expectations.data.scores import Distribution, distribution
 from expectations.data.suite import title
 from expectations.verdicts import Judgement, Verdict
@@ -48,7 +49,8 @@ class Finding(BaseModel):
 class Report(BaseModel):
     """The outcome of the gate over one dataset. `suite` is the fingerprint of the expectations,
     `filtered` counts the sound rows that the recipe's filter drops, `measures` are the numbers
-    that the dataset expectations judged, `sources` the largest sources' rows."""
+    that the dataset expectations judged, `sources` the largest sources' rows,
+    `parts` the parts of a mix."""
 
     suite: str
     rows: int
@@ -60,6 +62,7 @@ class Report(BaseModel):
     measures: dict[str, float]
     scores: Distribution | None
     sources: dict[str, int]
+    parts: list[PartOfMix] = []
 
     @property
     def failed(self) -> list[Verdict]:
@@ -109,6 +112,15 @@ class Report(BaseModel):
             lines.append(f"| {' | '.join(cells)} |")
         lines += ["", "| source | rows |", "|---|---:|"]
         lines += [f"| {markdown(name)} | {rows:,} |" for name, rows in self.sources.items()]
+        if self.parts:
+            lines += [
+                "",
+                "| part | rows | accepted | quarantined | most frequent |",
+                "|---|---:|---:|---:|---|",
+            ]
+        for part in self.parts:
+            numbers = f"{part.rows:,} | {part.accepted:,} | {part.quarantined:,}"
+            lines.append(f"| {markdown(part.name)} | {numbers} | {markdown(part.words)} |")
         return "\n".join(lines)
 
     def metrics(self) -> dict[str, float]:
@@ -160,6 +172,7 @@ def report(
         measures={name: value for name, value in measures.items() if not isnan(value)},
         scores=distribution(sound_scores(table)),
         sources=dict(sources.iter_rows()),
+        parts=parts(table, {flaw: title(flaw, config) for flaw in FLAWS}),
     )
 
 
@@ -175,7 +188,10 @@ def _finding(
         title=title(flaw, config),
         rows=rows,
         quarantined=config.quarantines(flaw),
-        examples=[(row, f"{text!r:.100}") for row, text in flawed.select("row", "excerpt").rows()],
+        examples=[
+            (row, f"{place_in_mix(table, row)}{text!r:.100}")
+            for row, text in flawed.select("row", "excerpt").rows()
+        ],
     )
 
 
@@ -262,6 +278,9 @@ def _measure_text(
         return f"{text} from {visible(largest[0]) if largest else 'nowhere'}"
     if metric == "score_mean":
         return f"{text}; {_extremes(table)}"
+    if metric == "part_quarantined_share":
+        worst = max(parts(table), key=lambda part: part.quarantined_share)
+        return f"{text} of {visible(worst.name)} ({worst.quarantined:,} of {worst.rows:,} rows)"
     if metric == "quarantined_share":
         text = f"{text} ({round(value * len(table)):,} of {len(table):,} rows)"
     elif metric == "accepted":

@@ -20,30 +20,39 @@ if TYPE_CHECKING:
     from great_expectations.data_context import EphemeralDataContext
 
 ROWS, DATASET = "rows", "dataset"  # the two tables, and the suites over them
+OF_PARTS = "max_part_quarantined_share"
 QUANTILES = "score_quantiles_min"  # the one that is judged over the rows, once for each quantile
 
 
-def suites(config: Validation, scored: bool = True) -> "dict[str, ExpectationSuite]":
+def suites(
+    config: Validation, scored: bool = True, mixed: bool = False
+) -> "dict[str, ExpectationSuite]":
     """Return the suites over both tables; an expectation's `meta` has its `name`, its `title` in
-    words, its `limit` and the `setting` that holds that. Without `scored` none of them is on scores."""
+    words, its `limit` and the `setting` that holds that. Without `scored` none of them is on
+    scores, only with `mixed` one is on the parts of a mix."""
     import great_expectations as gx
 
     every = {ROWS: _of_rows(config), DATASET: _of_dataset(config)}
     return {
         name: gx.ExpectationSuite(
             name=name,
-            expectations=[e for e in of_table if scored or not _is_on_scores(e.meta["name"])],
+            expectations=[
+                e
+                for e in of_table
+                if (scored or not _is_on_scores(e.meta["name"]))
+                and (mixed or e.meta["name"] != OF_PARTS)
+            ],
         )
         for name, of_table in every.items()
     }
 
 
-def fingerprint(config: Validation) -> str:
+def fingerprint(config: Validation, mixed: bool = False) -> str:
     """Return 16 hex digits that identify the suites: the same expectations, limits and severities."""
     return digest(
         [
             (entry.expectation_type, entry.severity, entry.meta, entry.configuration.kwargs)
-            for suite in suites(config).values()
+            for suite in suites(config, mixed=mixed).values()
             for entry in suite.expectations
         ]
     )

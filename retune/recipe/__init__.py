@@ -1,7 +1,7 @@
 """The recipe: everything that determines a run, checked before anything is downloaded."""
 
 from retune.recipe.assignment import flat, set_value
-from retune.recipe.dataset import Dataset
+from retune.recipe.dataset import Dataset, Part
 from retune.recipe.evaluation import Evaluation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
 from retune.recipe.formatting import Formatting
@@ -28,6 +28,7 @@ __all__ = [
     "Gates",
     "Merging",
     "Model",
+    "Part",
     "Publishing",
     "QuantGate",
     "Quantization",

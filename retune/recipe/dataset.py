@@ -1,59 +1,70 @@
 """Where the conversations come from."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from retune.recipe.section import Line, Section, Source, all_known
+from retune.recipe.address import require_address
+from retune.recipe.mapping import ColumnMapping
+from retune.recipe.section import Line, Source
 
-Role = Literal["user", "assistant", "system", "tool"]
-# What `dataset.columns` gives a column, or a key of a message (role, content, reasoning), as a name.
-COLUMN_NAMES = (
-    *("messages", "question", "answer", "context", "system", "history", "tools", "source", "score"),
-    *("role", "content", "reasoning"),
+DataSource = Annotated[Source, AfterValidator(require_address)]
+
+_SOURCE = (
+    "Hub dataset id, a file (.jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow; also as .gz, .bz2, "
+    ".xz, .zst, .zip or .tar), a folder of them or what `datasets` saved with `save_to_disk`, a pattern "
+    "such as `data/*.jsonl`, or an address (https://, s3://, gs://, az://)."
 )
 
 
-class Dataset(Section):
+class Part(ColumnMapping):
+    """One of the datasets of a mix."""
+
+    source: DataSource = Field(description=_SOURCE, min_length=1)
+    name: Line | None = Field(
+        None,
+        min_length=1,
+        description="What the part is called in reports, and the source of rows that name none; empty: "
+        "its source.",
+    )
+    rows: int | None = Field(
+        None,
+        ge=1,
+        le=10**12,
+        description="How many of its rows are taken; fewer, with a warning, if it has not as many.",
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of its rows that are taken, above 0, to 1; to see rows more than once, raise "
+        "`training.epochs`.",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_size(self) -> Self:
+        if self.rows is not None and self.weight != 1:
+            raise ValueError("has rows and weight; leave one of them out")
+        return self
+
+
+class Dataset(ColumnMapping):
     """Where the conversations come from."""
 
-    source: Source = Field(
-        description="Hub dataset id, or a local .jsonl, .json, .parquet, .csv or .arrow file.",
-        min_length=1,
+    source: DataSource = Field(
+        "", description=f"{_SOURCE} Empty only where `dataset.mix` names several."
     )
-    revision: Line | None = Field(
-        None, description="Branch, tag or commit of the Hub dataset; empty: its main branch."
-    )
-    subset: Line | None = Field(None, description="Subset (configuration name) of the Hub dataset.")
-    split: Line = Field(
-        "train",
-        pattern=r"^[\w.]+(\[\d*%?:\d*%?\])?$",
-        description="Split to read, with an optional slice in rows or percent, e.g. train[:10000].",
-    )
-    columns: dict[Line, Line] = Field(
-        default_factory=dict,
-        max_length=len(COLUMN_NAMES),
-        description="Which of the source's columns is what, for names that are not known, e.g. "
-        f"{{question: q, answer: a}}; the keys are {', '.join(COLUMN_NAMES[:-1])} or "
-        f"{COLUMN_NAMES[-1]}. Of several conversations in a row it chooses the one that is named.",
-    )
-    roles: dict[Line, Role] = Field(
-        default_factory=dict,
-        max_length=1000,
-        description="What the source's roles are called here, for names that are not known, e.g. "
-        "{customer: user, agent: assistant}; in any case.",
-    )
-    ignore: tuple[Line, ...] = Field(
+    mix: tuple[Part, ...] = Field(
         (),
         max_length=1000,
-        description="Columns, and keys of messages, that are not used on purpose, whatever they hold, "
-        "e.g. [id, lang]; all others that are not used are warned of.",
+        description="Datasets that are read one after another instead of `dataset.source`.",
     )
-    mid_system: Literal["refuse", "user", "system"] = Field(
-        "refuse",
-        description="What becomes of a system message that is not the first: it stays, and the gate "
-        "finds the roles out of order (refuse), or its text goes before the next user message (user) or "
-        "behind the first system message (system).",
+    mix_seed: int = Field(
+        0,
+        ge=0,
+        le=2**32 - 1,
+        description="With the rows' own content it decides which rows of a part are taken; the choice "
+        "stays as it is when the part grows, but for the new rows that take a place.",
     )
     max_row_bytes: int = Field(
         64 << 20,
@@ -101,24 +112,64 @@ class Dataset(Section):
         description="Longest time without a further batch of rows, in minutes; then reading ends.",
     )
 
-    @field_validator("columns")
+    @model_validator(mode="before")
     @classmethod
-    def _names_are_ours(cls, columns: dict[str, str]) -> dict[str, str]:
-        return all_known(columns, COLUMN_NAMES, "what a column can be")
+    def _has_one_origin(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            source, mix = values.get("source"), values.get("mix")
+            if not source and not mix:
+                raise ValueError(
+                    "source is missing; add it, or name several datasets in dataset.mix"
+                )
+            if source and mix:
+                raise ValueError("source and mix are both set; leave one of them out")
+        return values
 
     @model_validator(mode="after")
-    def _columns_are_one_thing_each(self) -> Self:
-        theirs = list(self.columns.values())
-        for name in theirs:
-            if theirs.count(name) > 1:
-                raise ValueError(f"dataset.columns: {name!r} is given two meanings; choose one")
-            if name in self.ignore:
-                raise ValueError(
-                    f"dataset.ignore names {name!r}, which dataset.columns uses; remove one of them"
-                )
-        if "messages" in self.columns and {"question", "answer"} & self.columns.keys():
-            raise ValueError(
-                "dataset.columns: a conversation is either `messages`, or `question` and `answer`; "
-                "choose one"
-            )
+    def _mix_says_what_is_read(self) -> Self:
+        own = [name for name in ColumnMapping.model_fields if name in self.model_fields_set]
+        own = [
+            name for name in own if getattr(self, name) != ColumnMapping.model_fields[name].default
+        ]
+        if self.mix and own:
+            raise ValueError(f"{own[0]} is set beside mix; set it in the parts of the mix")
         return self
+
+    @property
+    def parts(self) -> "tuple[Dataset, ...]":
+        """The datasets that are read: this one, or each part of the mix, with all other settings."""
+        if not self.mix:
+            return (self,)
+        return tuple(
+            self.model_copy(
+                update={
+                    "mix": (),
+                    **{
+                        name: getattr(part, name)
+                        for name in ("source", *ColumnMapping.model_fields)
+                    },
+                }
+            )
+            for part in self.mix
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the parts of the mix are called; no two alike. Without a mix, the source alone."""
+        if not self.mix:
+            return (self.source,)
+        names: list[str] = []
+        for number, part in enumerate(self.mix):
+            name = part.name or part.source
+            names.append(f"{name} (part {number})" if name in names else name)
+        return tuple(names)
+
+    @property
+    def title(self) -> str:
+        """The dataset in a word for tables and messages."""
+        return self.source if not self.mix else f"a mix of {', '.join(self.names)}"
+
+    @property
+    def acknowledged(self) -> frozenset[str]:
+        """The names that are not used on purpose, of all parts."""
+        return frozenset(name for part in self.parts for name in part.ignore)

@@ -110,6 +110,14 @@ DATASET_EXPECTATIONS = {
         "quarantined_share",
         "critical",
     ),
+    # Of a mix alone.
+    "max_part_quarantined_share": DatasetExpectation(
+        "max_quarantined_share",
+        "max",
+        "at most {limit:.1%} of the rows of each part of the mix go to quarantine",
+        "part_quarantined_share",
+        "warning",
+    ),
     "max_source_share": DatasetExpectation(
         "max_source_share",
         "max",

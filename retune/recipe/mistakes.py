@@ -28,7 +28,7 @@ def _section_at(recipe: type[BaseModel], path: tuple[Any, ...]) -> type[BaseMode
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             annotation = annotation.model_fields[part].annotation
         else:  # what one entry of a list, or of a section of names, is
-            annotation = get_args(annotation)[-1]
+            annotation = [arg for arg in get_args(annotation) if arg is not Ellipsis][-1]
         if None.__class__ in get_args(annotation):
             annotation = next(arg for arg in get_args(annotation) if arg is not None.__class__)
     return (

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from retune.errors import RetuneError
+from retune.recipe.address import without_secrets
 from retune.workspace import home
 
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # tab and line break are
@@ -95,6 +96,6 @@ def all_known(names: Any, allowed: Any, kind: str) -> Any:
 def shown(value: Any) -> str:
     """Return a value for an error: short, in one line, and whatever it is."""
     try:
-        return f"{_SHORT.repr(value):.80}"
+        return f"{without_secrets(_SHORT.repr(value)):.80}"
     except ValueError:  # a number of more than 4,300 digits
         return f"a {type(value).__name__} too long to show"

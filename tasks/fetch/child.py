@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 
 class FetchJob(ConfinedJob):
-    """What is to be done: with `files` they are read into `rows`, without them they are found."""
+    """What is to be done: with `files` they are read into `rows`, without them they are found.
+
+    Rows that name no source get `name`.
+    """
 
     dataset: Dataset
+    name: str
     commit: str | None
     files: Files | None = None
     cache: Path
@@ -32,7 +36,7 @@ def work(job: FetchJob) -> Event:
     if job.files is None:
         return {"files": download(job.dataset, job.commit).model_dump(mode="json")}
     batches, notes = read_files(job.dataset, job.files, job.cache), Notes()
-    tables = to_rows(batches, job.dataset.source, notes)
+    tables = to_rows(batches, job.name, notes)
     rows = write_rows(_bounded(tables, job.dataset), job.rows)
     notes.summary().write(job.rows.parent)
     return {"rows": rows}

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from retune.data_files import is_of_rows, suffix_of
 from retune.recipe import Dataset
 from retune.sources import DATA_FORMATS, SourceError
 
@@ -40,10 +41,11 @@ _SLOW_ENCODINGS = {"punycode", "idna"}  # the time they take is not linear
 
 class Files(BaseModel):
     """The files of a source's split, on this disk, and their format (a value of
-    DATA_FORMATS). `settings` is None where they are of the format as such, else what is passed
-    to `datasets`; `features` are the types of their columns, if the repository gives them."""
+    DATA_FORMATS; None where only what is packed in them tells). `settings` is None where they are of
+    the format as such, else what is passed to `datasets`; `features` are the types of their columns,
+    if the repository gives them."""
 
-    kind: str
+    kind: str | None
     paths: tuple[Path, ...]
     settings: dict[str, Any] | None = None
     features: dict[str, Any] | None = None
@@ -61,10 +63,15 @@ def download(dataset: Dataset, commit: str | None) -> Files:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors are raised as well
     _check_card(dataset, commit)
+    split = dataset.split.partition("[")[0]
     builder = datasets.load_dataset_builder(
-        f"hf://datasets/{dataset.source}", name=dataset.subset, revision=commit
+        f"hf://datasets/{dataset.source}",
+        name=dataset.subset,
+        revision=commit,
+        data_files={split: dataset.data_files} if dataset.data_files else None,
     )
     names = _files(builder, dataset, commit)
+    _require_one_format(builder, dataset, commit, names)
     kind, settings = _format(builder, dataset)
 
     def copy(name: str) -> str:
@@ -149,6 +156,41 @@ def _files(builder: "DatasetBuilder", dataset: Dataset, commit: str | None) -> l
     if name not in files:
         raise ValueError(f"no split {name!r} among {list(files)}")
     return [file.removeprefix(prefix) for file in files[name]]
+
+
+def _require_one_format(
+    builder: "DatasetBuilder", dataset: Dataset, commit: str | None, names: list[str]
+) -> None:
+    """Raise SourceError if the split has files of rows of several formats.
+
+    `datasets` reads those of one and says nothing of the others, or reads all of them as that one.
+    """
+    from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
+
+    place = f"hf://datasets/{dataset.source}@{commit}"
+    split = dataset.split.partition("[")[0]
+    patterns = {split: dataset.data_files} if dataset.data_files else None
+    patterns = patterns or _patterns_of(_card(dataset, commit).get("configs"), builder.config.name)
+    found = DataFilesDict.from_patterns(
+        sanitize_patterns(patterns) if patterns else get_data_patterns(place), base_path=place
+    )
+    every = [*names, *(file.removeprefix(f"{place}/") for file in found.get(split, ()))]
+    examples = {DATA_FORMATS[suffix_of(name)]: name for name in reversed(every) if is_of_rows(name)}
+    if len(examples) > 1:
+        first, *others = reversed(examples.values())
+        raise SourceError(
+            f"dataset.source: split {split!r} of {dataset.source} has files of several formats "
+            f"({', '.join([first, *others])}); choose with dataset.data_files, such as "
+            f"*{suffix_of(first)}"
+        )
+
+
+def _patterns_of(configs: Any, subset: str) -> Any:
+    """Return what a card says of the files of a subset; None if nothing."""
+    for config in configs if isinstance(configs, list) else []:
+        if isinstance(config, dict) and str(config.get("config_name", "default")) == subset:
+            return config.get("data_files")
+    return None
 
 
 def _format(builder: "DatasetBuilder", dataset: Dataset) -> tuple[str, dict[str, Any] | None]:

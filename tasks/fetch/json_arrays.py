@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from retune.sources import SourceError
 from tasks.fetch.budget import BUDGET
-from tasks.fetch.text_files import TextRow, open_text, over_budget
+from tasks.fetch.text_files import USUAL, Dialect, TextRow, open_text, over_budget
 from tasks.fetch.values import shown
 
 _PIECE = 1 << 20  # characters read at a time
@@ -23,13 +23,14 @@ _SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*([,\]])")
 _DECODER = json.JSONDecoder()
 
 
-def array_rows(path: Path) -> Iterator[TextRow]:
+def array_rows(path: Path, dialect: Dialect = USUAL) -> Iterator[TextRow]:
     """Return the elements of a JSON array, an Unreadable for each over the budget.
 
-    Raises SourceError where it breaks off, is no JSON, or something follows its end.
+    Raises SourceError where it breaks off (unless the dialect keeps the whole rows), is no JSON, or
+    something follows its end.
     """
     budget = BUDGET.get()
-    with open_text(path) as file:
+    with open_text(path, dialect) as file:
         text, number = file.read(_PIECE), 0
         at = _content_at(text, text.index("[") + 1)
         ended = text[at : at + 1] == "]"
@@ -41,13 +42,19 @@ def array_rows(path: Path) -> Iterator[TextRow]:
                 # It may only continue behind what was read, or be too deep.
                 text, end, problem = _extent(file, text[_content_at(text, at) :])
                 separator = _SEPARATOR.match(text, end) if end else None
-                if not separator:
+                if not end:
+                    yield TextRow.of(dialect.truncation(path, number, f"in row {number}"))
+                    return
+                if not separator and text[end:].strip():
                     raise SourceError(_why_no_array(path, number, text, error)) from None
                 try:
                     value = None if problem else json.loads(text[:end])
                 except (ValueError, RecursionError) as error:
                     raise SourceError(_why_no_array(path, number, text, error)) from None
-                size, at, ended = end, separator.end(), separator[1] == "]"
+                if not separator:
+                    dialect.truncation(path, number + 1, f"behind row {number}")
+                size, at = end, separator.end() if separator else len(text)
+                ended = not separator or separator[1] == "]"
             else:
                 problem = budget.excess(text[at : end - 1].encode())
                 size, at = end - at, end

@@ -8,18 +8,24 @@ from itertools import chain, islice
 from pathlib import Path
 
 from retune.confined import causes, out_of_memory, reading
+from retune.data_files import selected
 from retune.errors import HubUnreachable
 from retune.recipe import Dataset
-from retune.sources import DATA_FORMATS, SourceError, local_path
-from tasks.fetch import csv_files, hub, json_files, text_files, typed_files
+from retune.sources import SourceError
+from tasks.fetch import csv_files, encodings, hub, json_files, text_files, typed_files
 from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET, Budget
 from tasks.fetch.hub import Files
+from tasks.fetch.packed_kinds import packed_kind
 from tasks.fetch.shape import SHAPE, Shape
-from tasks.fetch.unpacking import unpacked
+from tasks.fetch.text_files import Dialect, TextRow
+from tasks.fetch.unpacking import Unpacked, unpacked
 
 # Readers by `datasets`'s names of file formats.
-TEXT = {"json": json_files.json_rows, "csv": csv_files.csv_rows}
+TEXT: dict[str, Callable[[Path, Dialect], Iterator[TextRow]]] = {
+    "json": json_files.json_rows,
+    "csv": csv_files.csv_rows,
+}
 TYPED = {
     "parquet": (typed_files.parquet_pieces, typed_files.parquet_count),
     "arrow": (typed_files.arrow_pieces, typed_files.arrow_count),
@@ -38,9 +44,9 @@ def read(dataset: Dataset, commit: str | None, cache: Path) -> Iterator[RowBatch
 
 
 def local_files(dataset: Dataset) -> Files | None:
-    """Return the local file that is the dataset; None if it is on the Hub. Raises SourceError."""
-    path = local_path(dataset.source, "dataset.source")
-    return Files(kind=_format_of(path), paths=(path,)) if path else None
+    """Return the local files that are the dataset; None if it is on the Hub. Raises SourceError."""
+    selection = selected(dataset)
+    return Files(kind=selection.kind, paths=selection.paths) if selection else None
 
 
 def download(dataset: Dataset, commit: str | None) -> Files:
@@ -55,14 +61,17 @@ def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[RowBatch
     SHAPE.set(Shape.of(dataset))
     empty = True
     with explained(dataset):
-        paths = list(files.paths)
-        if not local_path(dataset.source, "dataset.source"):
-            limit = dataset.max_unpacked_bytes
-            paths = unpacked(files.paths, cache / "unpacked", limit, dataset.source)
+        unfolded = unpacked(
+            files.paths,
+            cache / "unpacked",
+            dataset.max_unpacked_bytes,
+            dataset.source,
+            dataset.truncated == "keep_whole_rows",
+        )
         if files.settings is None:
-            batches = _from_files(dataset, files.kind, paths)
+            batches = _from_files(dataset, files.kind, unfolded)
         else:
-            batches = _converted(dataset, files, paths, cache)
+            batches = _converted(dataset, files, [file.path for file in unfolded], cache)
         for batch in batches:
             empty = False
             yield batch
@@ -70,23 +79,33 @@ def read_files(dataset: Dataset, files: Files, cache: Path) -> Iterator[RowBatch
         raise _no_rows(dataset)
 
 
-def _from_files(dataset: Dataset, kind: str, files: list[Path]) -> Iterator[RowBatch]:
-    """Return the split's slice of the rows in files of one format."""
+def _from_files(dataset: Dataset, kind: str | None, files: list[Unpacked]) -> Iterator[RowBatch]:
+    """Return the split's slice of the rows in files of one format; archives may tell which."""
+    if kind is None:
+        kind, files = packed_kind(dataset, files)
+    paths = [file.path for file in files]
     if kind in TEXT:
-        start, stop = _slice(dataset, lambda: sum(1 for file in files for _ in TEXT[kind](file)))
-        rows = chain.from_iterable(map(TEXT[kind], _announced(files)))
+        dialect, rows_of = Dialect.of(dataset), TEXT[kind]
+        start, stop = _slice(
+            dataset, lambda: sum(1 for path in paths for _ in rows_of(path, dialect))
+        )
+        rows = chain.from_iterable(rows_of(path, dialect) for path in _announced(files, dialect))
         return text_files.batches(islice(rows, start, stop))
     pieces, count = TYPED[kind]
-    start, stop = _slice(dataset, lambda: sum(map(count, files)))
+    start, stop = _slice(dataset, lambda: sum(map(count, paths)))
     parts = chain.from_iterable(map(pieces, _announced(files)))
     return typed_files.batches(typed_files.cut(parts, start, stop))
 
 
-def _announced(files: list[Path]) -> Iterator[Path]:
-    """Return the files, and say of each that it is being read."""
+def _announced(files: list[Unpacked], dialect: Dialect | None = None) -> Iterator[Path]:
+    """Return the files, and say of each that it is being read; of texts, the encoding is proven first."""
     for file in files:
-        reading(file)
-        yield file
+        reading(file.path)
+        if dialect:
+            encodings.require(
+                file.path, file.name, dialect.encoding_of(file.path), dialect.encoding is not None
+            )
+        yield file.path
 
 
 def _slice(dataset: Dataset, count: Callable[[], int]) -> tuple[int, int | None]:
@@ -115,6 +134,7 @@ def _converted(
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors are raised as well
     types = datasets.Features.from_dict(files.features) if files.features else None
     name = dataset.split.partition("[")[0]
+    assert files.kind, "`datasets` has told it"
     builder = datasets.load_dataset_builder(
         files.kind,
         data_files={name: [glob.escape(str(path)) for path in paths]},
@@ -165,15 +185,6 @@ def _is_outage(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500 or error.response.status_code == 429
     return isinstance(error, ConnectionError | TimeoutError | httpx.TransportError)
-
-
-def _format_of(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in DATA_FORMATS:
-        raise SourceError(
-            f"dataset.source: cannot read {path.name!r}; use one of {', '.join(DATA_FORMATS)}"
-        )
-    return DATA_FORMATS[suffix]
 
 
 def _no_rows(dataset: Dataset) -> SourceError:

@@ -5,9 +5,9 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from retune.inspection import inspect_inputs
+from retune.pinning import pin_all
 from retune.recipe import Recipe
 from retune.records import Pins, Rows
-from retune.sources import pin_all
 from retune.workspace import Step, building, remove
 from tasks.fetch.guarded import fetch_rows
 from tasks.stage import stage
@@ -43,7 +43,9 @@ def pin_inputs(recipe: Recipe) -> Pins:
 def fetch(recipe: Recipe, pins: Pins, step: Step) -> Rows:
     """Read the dataset at its pinned version and write its rows in one shape."""
     with building(step) as build:
-        rows = fetch_rows(recipe.dataset, pins.dataset, build.path)
+        rows = fetch_rows(
+            recipe.dataset, pins.dataset, build.path, pins.mix, get_run_logger().warning
+        )
         remove(build.path / "cache")
         return build.finish(Rows, metrics={"rows": rows}, params={"dataset_version": pins.dataset})
 

@@ -4,16 +4,51 @@
 `null` then is no longer what the file has, and one unexpected row stops it.
 """
 
-import codecs
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from retune.recipe import Dataset
+from retune.sources import SourceError
+from tasks.fetch import encodings
 from tasks.fetch.batches import RowBatch
 from tasks.fetch.values import Unreadable
 
 PIECE = 1 << 20  # characters read at a time of what is only counted
 _BATCH_ROWS, _BATCH_SIZE = 2000, 32 << 20
+
+
+class Dialect(NamedTuple):
+    """How text files are read; see the settings of the same names in `dataset`."""
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    keeps_whole_rows: bool = False
+    split: str = "train"
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Dialect":
+        keeps = dataset.truncated == "keep_whole_rows"
+        return cls(dataset.encoding, dataset.delimiter, keeps, dataset.split.partition("[")[0])
+
+    def encoding_of(self, path: Path) -> str:
+        """Return a file's encoding: as the recipe names it, or by the byte order mark, or UTF-8."""
+        return encodings.by_mark(path) or self.encoding or "utf-8-sig"
+
+    def truncation(self, path: Path, rows: int, where: str) -> Unreadable:
+        """Return what represents the row within which a file breaks off, behind `rows` whole ones.
+
+        Raises SourceError if the recipe does not want the whole ones alone.
+        """
+        if self.keeps_whole_rows:
+            return Unreadable(f"the file breaks off within it, {where}")
+        raise SourceError(
+            f"dataset.source: {path.name} breaks off {where}; {rows:,} whole rows came before: take the "
+            f"file again from where it came, or set dataset.truncated=keep_whole_rows"
+        )
+
+
+USUAL = Dialect()
 
 
 class TextRow(NamedTuple):
@@ -54,16 +89,9 @@ def over_budget(problem: str) -> TextRow:
     return TextRow.of(Unreadable(problem))
 
 
-def encoding_of(path: Path) -> str:
-    """Return a file's encoding by its byte order mark; UTF-8 if it has none."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-
-
-def open_text(path: Path) -> IO[str]:
+def open_text(path: Path, dialect: Dialect = USUAL) -> IO[str]:
     """Open a file as text, its line ends as they are; U+FFFD replaces what cannot be decoded."""
-    return path.open(encoding=encoding_of(path), errors="replace", newline="")
+    return path.open(encoding=dialect.encoding_of(path), errors="replace", newline="")
 
 
 def bounded_lines(file: IO[Any], limit: int) -> Iterator[tuple[Any, int]]:

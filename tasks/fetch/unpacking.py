@@ -8,12 +8,14 @@ import gzip
 import lzma
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from retune.confined import alive
+from retune.confined import alive, out_of_memory
 from retune.measures import format_bytes
 from retune.sources import SourceError
 
@@ -28,35 +30,38 @@ _MEMBER_LIMIT = 100_000
 _PIECE = 1 << 20
 
 
-def unpacked(files: tuple[Path, ...], folder: Path, limit: int, source: str) -> list[Path]:
+class Unpacked(NamedTuple):
+    """A file of rows, and what it is called, in the archive that it comes from if it comes from one."""
+
+    name: str
+    path: Path
+
+
+def unpacked(
+    files: Iterable[Path], folder: Path, limit: int, source: str, keeps_whole: bool = False
+) -> list[Unpacked]:
     """Return the files, or instead of each packed one its content, written to `folder`.
 
     Members of archives come in the order of their names, files before folders, but for hidden ones.
-    Raises SourceError when they unfold to more than `limit` bytes in all, and what the standard
-    library raises for a damaged one.
+    Raises SourceError when they unfold to more than `limit` bytes in all, and for a damaged one; with
+    `keeps_whole`, what comes of a stream that breaks off is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    unfolded: list[Path] = []
-    bytes_written = 0
+    unfolded: list[Unpacked] = []
+    written = _Written(limit, source)
     for number, file in enumerate(files):
-        with _members(file) as members:
+        extracted: list[tuple[tuple[tuple[bool, str], ...], Unpacked]] = []
+        with _explained(file), _members(file) as members:
             if members is None:
-                unfolded.append(file)
+                unfolded.append(Unpacked(file.name, file))
                 continue
-            extracted: list[tuple[tuple[tuple[bool, str], ...], Path]] = []
             for name, content in members:
                 out = folder / f"{number}-{len(extracted)}"
-                with out.open("wb") as target:
+                with out.open("wb") as target, _broken_off(keeps_whole):
                     while piece := content.read(_PIECE):
                         alive()
-                        bytes_written += target.write(piece)
-                        if bytes_written > limit:
-                            raise SourceError(
-                                f"dataset.source: the files of {source} unfold to more than "
-                                f"{format_bytes(limit)} (dataset.max_unpacked_bytes); name another "
-                                f"dataset, or raise the limit"
-                            )
-                extracted.append((_place(name), out))
+                        written.add(target.write(piece))
+                extracted.append((_place(name), Unpacked(name or file.name, out)))
                 if len(extracted) > _MEMBER_LIMIT:
                     raise SourceError(
                         f"dataset.source: {file.name} of {source} holds more than {_MEMBER_LIMIT:,} "
@@ -64,6 +69,53 @@ def unpacked(files: tuple[Path, ...], folder: Path, limit: int, source: str) -> 
                     )
         unfolded += [out for _, out in sorted(extracted)]
     return unfolded
+
+
+@dataclass
+class _Written:
+    """How many bytes were unpacked; more than the limit are refused."""
+
+    limit: int
+    source: str
+    count: int = 0
+
+    def add(self, count: int) -> None:
+        self.count += count
+        if self.count > self.limit:
+            raise SourceError(
+                f"dataset.source: the files of {self.source} unfold to more than "
+                f"{format_bytes(self.limit)} (dataset.max_unpacked_bytes); name another dataset, or "
+                f"raise the limit"
+            )
+
+
+@contextmanager
+def _broken_off(keeps_whole: bool) -> Iterator[None]:
+    """Take the end of a stream that breaks off for its end, if what is whole is to be kept."""
+    try:
+        yield
+    except EOFError:
+        if not keeps_whole:
+            raise
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Say of a damaged file, as SourceError, that it is that. A full disk is not its fault."""
+    try:
+        yield
+    except EOFError:
+        raise SourceError(
+            f"dataset.source: the packed file {file.name} breaks off; take it again from where it came, "
+            f"or set dataset.truncated=keep_whole_rows"
+        ) from None
+    except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, OSError) as error:
+        if isinstance(error, OSError) and (error.errno is not None or out_of_memory(error)):
+            raise
+        raise SourceError(
+            f"dataset.source: the packed file {file.name} is damaged or breaks off ({error}); take it "
+            f"again from where it came"
+        ) from None
 
 
 @contextmanager

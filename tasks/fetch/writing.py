@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 GROUP_ROWS, GROUP_BYTES = 10_000, 256 << 20  # of a Parquet row group, at most; they bound memory
 
 
-def write_rows(tables: "Iterable[pa.Table]", path: Path) -> int:
-    """Write tables of `row_schema()` to one Parquet file; returns how many rows there are."""
+def write_rows(tables: "Iterable[pa.Table]", path: Path, schema: "pa.Schema | None" = None) -> int:
+    """Write tables of `row_schema()`, or of another schema, to one Parquet file; returns how many rows
+    there are."""
     import pyarrow.parquet as pq
 
     rows = 0
-    with pq.ParquetWriter(path, row_schema()) as writer:
+    with pq.ParquetWriter(path, schema or row_schema()) as writer:
         for group in _groups(tables):
             writer.write_table(group)
             rows += len(group)

@@ -8,12 +8,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from retune.escaping import code, code_block, markdown, visible
 from retune.measures import format_bytes, measure, side_by_side, title
-from retune.recipe import Recipe
+from retune.recipe import Dataset, Recipe
 from retune.recipe.methods import RECOMMENDED
 from retune.records import Gguf, Pins
 from tasks.publish.access import repositories
@@ -65,8 +65,8 @@ class Release:
     """All that the cards tell of.
 
     `metrics` are evaluate's: `<name>/base` and `<name>/tuned`; `base_terms` and `data_terms` are the
-    licences of the base model and of the dataset. `onto` says which of a base's weights the adapter was
-    evaluated on, if there was a choice: `16bit` or `dequantized`.
+    licences of the base model and of the dataset, or of each part of a mix. `onto` says which of a
+    base's weights the adapter was evaluated on, if there was a choice: `16bit` or `dequantized`.
     """
 
     recipe: Recipe
@@ -74,8 +74,14 @@ class Release:
     metrics: Mapping[str, float]
     quants: Sequence[Gguf]
     base_terms: Terms
-    data_terms: Terms
+    data_terms: Terms | tuple[Terms, ...]
     onto: str = ""
+
+    @property
+    def parts(self) -> list[tuple[Dataset, str]]:
+        """The datasets that were trained on, each with its pin."""
+        pins = self.pins.mix or (self.pins.dataset,)
+        return list(zip(self.recipe.dataset.parts, pins, strict=True))
 
     @property
     def repos(self) -> dict[str, str]:
@@ -120,7 +126,8 @@ def facts(artifact: str, release: Release) -> dict[str, Any]:
         "repo": repo,
         "repos": release.repos,
         "base": _input(recipe.model.base, release.pins.model, ""),
-        "dataset": _input(recipe.dataset.source, release.pins.dataset, "datasets/"),
+        "dataset": ", ".join(dataset.name for dataset in _datasets(release)),
+        "datasets": _datasets(release),
         "quants": release.quants,
         "measures": OF_QUANTS,
         "best": best,
@@ -131,7 +138,6 @@ def facts(artifact: str, release: Release) -> dict[str, Any]:
         "recipe": recipe,
         "settings": _settings(recipe),
         "base_terms": release.base_terms,
-        "data_terms": release.data_terms,
     }
 
 
@@ -147,7 +153,7 @@ def _metadata(artifact: str, release: Release) -> "ModelCardData":
     return ModelCardData(
         base_model=base,
         base_model_relation=kind.relation if base else None,
-        datasets=[recipe.dataset.source] if pins.commit(pins.dataset) else None,
+        datasets=[part.source for part, pin in release.parts if pins.commit(pin)] or None,
         library_name=kind.library,
         license=terms.licence,
         license_name=terms.name,
@@ -174,6 +180,23 @@ def _results(release: Release) -> list["EvalResult"]:
             metric_value=tuned,
         )
         for name, (_, tuned) in side_by_side(release.metrics).items()
+    ]
+
+
+class _Dataset(NamedTuple):
+    """A dataset as a card names it: with its version, the split, and what it says of its licence."""
+
+    name: str
+    split: str
+    terms: Terms
+
+
+def _datasets(release: Release) -> list[_Dataset]:
+    """Return the dataset of a release, or each part of a mix."""
+    terms = release.data_terms if isinstance(release.data_terms, tuple) else (release.data_terms,)
+    return [
+        _Dataset(_input(part.source, pin, "datasets/"), part.split, stated)
+        for (part, pin), stated in zip(release.parts, terms, strict=True)
     ]
 
 

@@ -104,8 +104,8 @@ def publish(
         )
 
 
-def _terms(recipe: Recipe, pins: Pins) -> tuple[Terms, Terms]:
-    """Return the licences of base model and dataset, read as they were downloaded.
+def _terms(recipe: Recipe, pins: Pins) -> tuple[Terms, tuple[Terms, ...]]:
+    """Return the licences of base model and datasets, read as they were downloaded.
 
     That is with the token of the environment: one that may only write where the models go need not
     be able to read a gated base.
@@ -113,7 +113,10 @@ def _terms(recipe: Recipe, pins: Pins) -> tuple[Terms, Terms]:
     api = connect()
     return (
         terms_of(api, recipe.model.base, pins.model, "model", "model.base"),
-        terms_of(api, recipe.dataset.source, pins.dataset, "dataset", "dataset.source"),
+        tuple(
+            terms_of(api, part.source, pin, "dataset", "dataset.source")
+            for part, pin in zip(recipe.dataset.parts, pins.mix or (pins.dataset,), strict=True)
+        ),
     )
 
 

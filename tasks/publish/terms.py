@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+from retune.data_files import is_pattern, pattern_root
 from retune.documents import read_yaml
 from retune.escaping import visible
 from retune.recipe import Recipe, RecipeError
+from retune.recipe.address import is_address
 from retune.sources import local_path
 from tasks.publish.access import explained, patiently
 from tasks.publish.files import LICENCES, TEXT_LIMIT, is_text, read_small, refusal
@@ -51,7 +53,9 @@ def terms_of(
     `pin` is a Hub commit or `sha256:` of local files. Raises PublishError.
     """
     if pin.startswith("sha256:"):
-        path = local_path(source, setting)
+        if is_address(source):
+            return Terms()  # a file alone, with no card beside it
+        path = _local(source, setting)
         assert path, "pinned as a file"
         return _terms_of_folder(path if path.is_dir() else path.parent, kind)
     with explained(source):
@@ -79,12 +83,17 @@ def check_terms(recipe: Recipe) -> None:
 
     Raises PublishError for a licence or a card that is a link, too large or no text.
     """
-    for source, kind, setting in (
-        (recipe.model.base, "model", "model.base"),
-        (recipe.dataset.source, "dataset", "dataset.source"),
-    ):
-        if path := local_path(source, setting):
+    datasets = [(part.source, "dataset", "dataset.source") for part in recipe.dataset.parts]
+    for source, kind, setting in ((recipe.model.base, "model", "model.base"), *datasets):
+        if not is_address(source) and (path := _local(source, setting)):
             _terms_of_folder(path if path.is_dir() else path.parent, kind)
+
+
+def _local(source: str, setting: str) -> Path | None:
+    """Return the file or folder that a source is; of a pattern, the folder in which it is looked for."""
+    if is_pattern(source):
+        return pattern_root(source)
+    return local_path(source, setting)
 
 
 def _download(api: "HfApi", source: str, name: str, pin: str) -> bytes:

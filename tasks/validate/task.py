@@ -6,9 +6,10 @@ from prefect import get_run_logger
 
 from expectations.data.messages import Rules
 from retune.child import run_child
+from retune.pinning import resolved
 from retune.recipe import Recipe
 from retune.records import Pins, Rows, Screened
-from retune.sources import resolved, unchanged
+from retune.sources import unchanged
 from retune.workspace import Step, building
 from tasks.stage import stage
 from tasks.validate.prompts import evaluation_prompts

@@ -8,7 +8,7 @@ import yaml
 
 from flows.plan import make_plan
 from flows.provenance import given, provenance
-from retune import machine, sources, tracking
+from retune import machine, pinning, tracking
 from retune.made_with import is_module
 from retune.recipe import Recipe, flat, set_value
 from retune.records import Pins
@@ -54,15 +54,15 @@ def test_what_was_given_is_kept_without_the_defaults(recipe):
 
 
 def test_a_resolved_recipe_asks_for_the_same_inputs_on_any_day(recipe, monkeypatch):
-    again = sources.resolved(recipe, PINS)
+    again = pinning.resolved(recipe, PINS)
     text = yaml.safe_dump(again.model_dump(mode="json"))
     read = Recipe.parse(yaml.safe_load(text))
     assert read == again
     asked = []
-    monkeypatch.setattr(sources, "pin", lambda name, revision, *_: asked.append((name, revision)))
-    monkeypatch.setattr(sources, "last_accepted", lambda *_: None)
-    monkeypatch.setattr(sources, "Pins", lambda **pins: pins)
-    sources.pin_all(read)
+    monkeypatch.setattr(pinning, "pin", lambda name, revision, *_: asked.append((name, revision)))
+    monkeypatch.setattr(pinning, "last_accepted", lambda *_: None)
+    monkeypatch.setattr(pinning, "Pins", lambda **pins: pins)
+    pinning.pin_all(read)
     assert asked == [
         ("you/rows", COMMITS["dataset"]),
         ("you/base-bnb-4bit", COMMITS["model"]),

@@ -29,14 +29,15 @@ def test_the_file_is_what_the_generator_writes():
 
 
 def test_every_setting_is_there_once_and_says_whether_it_is_required():
-    # Gates by method are a section of the page and, in a recipe, one mapping.
-    known = {name for name in flat(SMALLEST) if name != "quantization.gates"}
-    listed = {name for name in cells() if not name.startswith("quantization.gates.<method>.")}
+    # Gates by method and parts of a mix are sections of the page and, in a recipe, one setting.
+    several = ("quantization.gates", "dataset.mix")
+    known = {name for name in flat(SMALLEST) if name not in several}
+    listed = {name for name in cells() if not name.startswith(tuple(f"{n}.<" for n in several))}
     assert listed == known
     assert {name for name, (_, default, _) in cells().items() if default == "required"} == {
         "name",
         "model.base",
-        "dataset.source",
+        "dataset.mix.<number>.source",  # the dataset's own is required without a mix
     }
 
 

@@ -68,7 +68,7 @@ def error(**changes) -> str:
             "merging.base_16bit is for adapters trained on 4-bit weights; leave it empty",
         ),
         ({"publishing": {"enabled": True}}, "enabled is true but repo is empty"),
-        ({"dataset": {}}, "dataset.source is missing; add it"),
+        ({"dataset": {}}, "dataset: source is missing; add it, or name several"),
         ({"dataset": {"source": "a", "split": "train[10"}}, "dataset.split: String should match"),
         (
             {"formatting": {"held_out_share": 1}},

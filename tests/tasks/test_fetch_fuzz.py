@@ -2,6 +2,7 @@
 
 import io
 import json
+from codecs import BOM_UTF8
 from contextlib import suppress
 from pathlib import Path
 
@@ -155,8 +156,20 @@ def test_every_line_becomes_one_row_json_or_not(tmp_path, data, noise, draw):
     lines = [good, *draw.draw(st.permutations(lines))]
     path = tmp_path / "d.jsonl"
     path.write_bytes(b"\n".join(lines))
-    table = fetched(path)
-    assert len(table) == sum(bool(line.strip()) for line in lines)
+    try:
+        table = fetched(path)
+    except SourceError:
+        # Of another encoding, or broken off: that is the file's fault, not a row's.
+        assert not all(map(is_utf8, noise)) or lines[-1] in noise
+        return
+    assert len(table) == sum(bool(line.strip().removeprefix(BOM_UTF8).strip()) for line in lines)
+
+
+def is_utf8(line: bytes) -> bool:
+    """Say whether a line is UTF-8 without NUL, by which one of UTF-16 shows."""
+    with suppress(UnicodeDecodeError):
+        return b"\0" not in line and line.decode() is not None
+    return False
 
 
 def table_of(data: list[dict]) -> pa.Table | None:

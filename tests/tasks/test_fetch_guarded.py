@@ -433,13 +433,14 @@ def test_a_reader_that_hangs_is_ended(tmp_path, monkeypatch):
     path.write_bytes(LINE)
     version = pin(str(path), None, "dataset", "dataset.source")
     monkeypatch.setattr(guarded, "limits", lambda dataset: limits(dataset) | {"quiet": 2})
-    real = guarded.local_files
+    real = guarded.run_confined
 
-    def swapped(dataset):
+    def swapped(script, job, *rest):
         os.mkfifo(tmp_path / "pipe.jsonl")
-        return real(dataset).model_copy(update={"paths": (tmp_path / "pipe.jsonl",)})
+        files = job.files.model_copy(update={"paths": (tmp_path / "pipe.jsonl",)})
+        return real(script, job.model_copy(update={"files": files}), *rest)
 
-    monkeypatch.setattr(guarded, "local_files", swapped)
+    monkeypatch.setattr(guarded, "run_confined", swapped)
     (tmp_path / "out").mkdir()
     with pytest.raises(SourceError, match=r"gave no further rows .*dataset.quiet_minutes"):
         fetch_rows(Dataset(source=str(path)), version, tmp_path / "out")
