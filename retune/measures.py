@@ -47,6 +47,7 @@ MEASURES = {
     "quarantined_share": Measure("share of rows in quarantine", spec=_SHARE, better="lower"),
     "largest_source_share": Measure("share of the largest source", spec=_SHARE, better="lower"),
     "flaws": Measure("rows with a flaw", spec=_COUNT, better="lower"),
+    "repairs": Measure("rows repaired", spec=_COUNT),
     "critical_failures": Measure("critical expectations failed", spec=_COUNT, better="lower"),
     "warnings": Measure("warnings", spec=_COUNT, better="lower"),
     "truncated_share": Measure("share of rows cut", spec=_SHARE, better="lower"),

@@ -19,7 +19,7 @@ from retune.workspace import MARKER, NotOurs, OutputBusy, digest, home, is_marke
 REPORT = {
     *("report.json", "expectations.json", "scores.json", "rows.parquet", "features.parquet"),
     *("examples.parquet", "quarantine.parquet", "quarantine_rows.parquet"),
-    *("reasons.png", "scores.png", "data_docs/index.html"),
+    *("reasons.png", "scores.png", "data_docs/index.html", "repairs.json", "repaired.parquet"),
 }
 PARTIAL = ".partial"  # where a report is under construction, inside the folder it is for
 

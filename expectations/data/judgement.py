@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from expectations.data.features import sound_scores
 from expectations.data.measures import measures
 from expectations.data.page import page
+from expectations.data.repairs import NOTHING, Repairs
+from expectations.data.repairs import read as read_repairs
 from expectations.data.report import Report, report
 from expectations.data.scores import Distribution
 from expectations.data.suite import DATASET, ROWS, fingerprint, judge, suites
@@ -77,7 +79,8 @@ def _judgement(
     import polars as pl
 
     table, examples = pl.read_parquet(output.features), pl.read_parquet(output.examples)
-    judged = judge_table(table, examples, recipe.validation, reference, agreement, scored)
+    repairs = read_repairs(output.folder)
+    judged = judge_table(table, examples, recipe.validation, reference, agreement, scored, repairs)
     # Of rows that pass before their scores are known, the report comes with these.
     tells = scored or judged.report.failed
     return judged.report.judgement(judged.write if tells else None)
@@ -90,15 +93,17 @@ def judge_table(
     reference: Distribution | None = None,
     agreement: float | None = None,
     scored: bool = True,
+    repairs: Repairs = NOTHING,
 ) -> Judged:
     """Judge a feature table with dispositions; `examples` are excerpts (`row`, `reason`, `excerpt`).
 
     `reference` are the scores of the last accepted run, `agreement` is the share of re-scored rows
-    that agree. Without `scored`, no expectation is on scores.
+    that agree. Without `scored`, no expectation is on scores. `repairs` is what was repaired and what
+    could be.
     """
     numbers = measures(table, config, reference, agreement)
     results = judge(_tables(table, numbers), suites(config, scored))
-    outcome = report(table, examples, results, numbers, fingerprint(config), config)
+    outcome = report(table, examples, results, numbers, fingerprint(config), config, repairs)
     return Judged(outcome, results, table, config, reference)
 
 

@@ -7,6 +7,7 @@ the data is escaped.
 import base64
 from collections.abc import Mapping, Sequence
 
+from expectations.data.repairs import Repaired, Repairs
 from expectations.data.report import Finding, Report
 from expectations.verdicts import Verdict, ranked
 from retune.escaping import html
@@ -46,6 +47,7 @@ def page(report: Report, charts: Mapping[str, bytes]) -> str:
         _expectations(report.verdicts),
         "<h2>What was found</h2>",
         _findings(report.findings, report.rows) if report.findings else "<p>No flaw.</p>",
+        *_repairs(report.repairs),
         "<h2>Where the accepted rows come from</h2>",
         _table(("source", "#rows"), [(html(n), f"{k:,}") for n, k in report.sources.items()]),
         "<h2>Charts</h2>",
@@ -113,6 +115,27 @@ def _findings(findings: Sequence[Finding], rows: int) -> str:
         for finding in findings
     ]
     return _table(("#rows", "#share", "*have", "then"), lines)
+
+
+def _repairs(repairs: Repairs) -> list[str]:
+    """Return the section on what was repaired and what could be, nothing where there is neither."""
+    advice, parts = repairs.advice(), []
+    if repairs.applied:
+        lines = [
+            (
+                f"{done.rows:,}",
+                f"<code>{html(done.name)}</code>",
+                html(done.title) + (_change(done) if done.rows else ""),
+            )
+            for done in repairs.applied
+        ]
+        parts = ["<h2>What was repaired</h2>", _table(("#rows", "repair", "*does"), lines)]
+    return [*parts, *([f"<p>{html(advice)}</p>"] if advice else [])]
+
+
+def _change(done: Repaired) -> str:
+    before, after = (f"<code>{html(repr(text))}</code>" for text in (done.before, done.after))
+    return f'<span class="example">row {done.row:,}: {before} → {after}</span>'
 
 
 def _example(row: int, excerpt: str) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from expectations.data.features import sound_scores
 from expectations.data.masking import mask
+from expectations.data.repairs import NOTHING, Repairs
 from expectations.data.scores import Distribution, distribution
 from expectations.data.suite import title
 from expectations.verdicts import Judgement, Verdict
@@ -46,7 +47,8 @@ class Finding(BaseModel):
 class Report(BaseModel):
     """The outcome of the gate over one dataset. `suite` is the fingerprint of the expectations,
     `filtered` counts the sound rows that the recipe's filter drops, `measures` are the numbers
-    that the dataset expectations judged, `sources` the largest sources' rows."""
+    that the dataset expectations judged, `sources` the largest sources' rows, `repairs` what was
+    repaired before, and what could be."""
 
     suite: str
     rows: int
@@ -58,6 +60,7 @@ class Report(BaseModel):
     measures: dict[str, float]
     scores: Distribution | None
     sources: dict[str, int]
+    repairs: Repairs = Repairs()
 
     @property
     def failed(self) -> list[Verdict]:
@@ -86,7 +89,8 @@ class Report(BaseModel):
             metrics={
                 name: value
                 for name, value in self.metrics().items()
-                if name not in ("rows", "accepted", "filtered") and not name.startswith("flaws/")
+                if name not in ("rows", "accepted", "filtered")
+                and not name.startswith(("flaws/", "repairs/"))
             },
             write=write,
             markdown=self.markdown(),
@@ -110,6 +114,14 @@ class Report(BaseModel):
             then = "quarantined" if finding.quarantined else "kept"
             cells = (f"{finding.rows:,}", markdown(finding.title), then, markdown(examples))
             lines.append(f"| {' | '.join(cells)} |")
+        if self.repairs.applied:
+            lines += ["", "| repaired by | rows | e.g. |", "|---|---:|---|"]
+            lines += [
+                f"| {markdown(done.title)} | {done.rows:,} | {markdown(done.example())} |"
+                for done in self.repairs.applied
+            ]
+        if advice := self.repairs.advice():
+            lines += ["", markdown(advice)]
         lines += ["", "| source | rows |", "|---|---:|"]
         lines += [f"| {markdown(name)} | {rows:,} |" for name, rows in self.sources.items()]
         if self.unjudged:
@@ -126,6 +138,7 @@ class Report(BaseModel):
             "critical_failures": len(self.failed),
             "warnings": len(self.warnings),
             **self.measures,
+            **self.repairs.metrics(),
         }
         if self.scores:
             numbers |= {f"score_p{p:02}": self.scores.quantiles[10 * p] for p in (5, 50, 95)}
@@ -141,6 +154,7 @@ def report(
     measures: dict[str, float],
     suite: str,
     config: Validation,
+    repairs: Repairs = NOTHING,
 ) -> Report:
     """Summarise the feature table, excerpts of flawed rows (`row`, `reason`, `excerpt`), GX's
     results and the measures."""
@@ -158,13 +172,14 @@ def report(
         filtered=(disposition == "filtered").sum(),
         findings=findings,
         verdicts=[
-            _verdict(entry, table, findings, measures, config)
+            _verdict(entry, table, findings, measures, config, repairs)
             for result in results
             for entry in result.results
         ],
         measures={name: value for name, value in measures.items() if not isnan(value)},
         scores=distribution(sound_scores(table)),
         sources=dict(sources.iter_rows()),
+        repairs=repairs,
     )
 
 
@@ -190,6 +205,7 @@ def _verdict(
     findings: list[Finding],
     measures: dict[str, float],
     config: Validation,
+    repairs: Repairs,
 ) -> Verdict:
     meta = entry.expectation_config.meta
     name = meta["name"]
@@ -216,7 +232,14 @@ def _verdict(
         severity=entry.expectation_config.severity,
         passed=bool(entry.success) and not missing,
         judged=not missing,
+        fix="" if entry.success else _fix(name, repairs),
     )
+
+
+def _fix(name: str, repairs: Repairs) -> str:
+    """Return which repairs would help with an expectation that failed."""
+    helps = name in repairs.mended or name in ("min_rows", "max_quarantined_share")
+    return repairs.advice() if helps else ""
 
 
 def _missing(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, create_model, field_validator, model_validator
 
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
+from retune.recipe.repairs import REPAIRS
 from retune.recipe.section import Line, Phrase, Score, Section, Share, all_known
 
 if TYPE_CHECKING:
@@ -115,6 +116,12 @@ class Validation(Section):
         (),
         max_length=1000,
         description="Flaws that are counted but leave the row in the dataset, e.g. [refusal].",
+    )
+    repairs: tuple[Line, ...] = Field(
+        (),
+        max_length=100,
+        description="What is repaired of rows before they are judged, e.g. [trim_ends]; always in this "
+        f"order: {', '.join(REPAIRS)}.",
     )
     quarantine_rows: Literal["excerpts", "whole"] = Field(
         "excerpts",
@@ -265,6 +272,12 @@ class Validation(Section):
     @classmethod
     def _flaws_are_known(cls, names: Any) -> Any:
         return all_known(names, FLAWS, "a flaw of a row")
+
+    @field_validator("repairs")
+    @classmethod
+    def _repairs_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        all_known(names, REPAIRS, "a repair")
+        return tuple(name for name in REPAIRS if name in names)
 
     @field_validator("severities")
     @classmethod

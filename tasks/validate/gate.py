@@ -4,12 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from expectations.data import repairs as record
 from expectations.data.judgement import FILES as JUDGED
 from expectations.data.judgement import judge_table
 from expectations.data.messages import Rules
 from expectations.data.report import Report
 from expectations.data.scores import Distribution
 from tasks.validate.classifier import planned
+from tasks.validate.repairs.repair import repair
+from tasks.validate.repairs.trial import trials
 from tasks.validate.screening import (
     EXCERPTS,
     QUARANTINE,
@@ -32,21 +35,29 @@ def gate(
     reference: Distribution | None = None,
     say: Callable[[str], None] = lambda _sentence: None,
 ) -> Report:
-    """Screen, settle and judge a Parquet file of rows, and write all of it into `folder`.
+    """Repair, screen, settle and judge a Parquet file of rows, and write all of it into `folder`.
 
     `reference` is the score distribution of the last accepted run. The classifier is asked nothing
     about rows that are rejected whatever it would say; stored scores are judged with all else.
     """
+    rows, applied = repair(rows, rules.config.repairs, folder)
     table, judged = screen(rows, rules, folder), None
+    repairs = trials(rows, table, rules, applied)
+    record.write(repairs, folder)
     if planned(table, rules.config):
-        judged = judge_table(table, _examples(folder), rules.config, scored=False)
+        judged = judge_table(table, _examples(folder), rules.config, scored=False, repairs=repairs)
     if judged and judged.report.failed:
         write_accepted(rows, table, rules, folder)
         (folder / SCORES).write_text("null")
     else:
         settled = settle(rows, table, rules, folder, say)
         judged = judge_table(
-            settled.table, _examples(folder), rules.config, reference, settled.agreement
+            settled.table,
+            _examples(folder),
+            rules.config,
+            reference,
+            settled.agreement,
+            repairs=repairs,
         )
     judged.write(folder)
     return judged.report
