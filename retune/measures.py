@@ -68,6 +68,10 @@ MEASURES = {
     "score_bf16_share": Measure("share of scores that bfloat16 holds", spec=_SHARE),
     "score_psi": Measure("population stability index", spec=".3f", better="lower"),
     "score_ks": Measure("Kolmogorov-Smirnov distance", spec=".3f", better="lower"),
+    "scored": Measure("rows scored", spec=_COUNT),
+    "score_mode_share": Measure("share of the most common score", spec=_SHARE, better="lower"),
+    "score_unit_share": Measure("share of scores within 0 to 1", spec=_SHARE),
+    "score_correlation": Measure("rank correlation of scores", spec=".3f", better="higher"),
     "score_agreement": Measure("share of scores confirmed", spec=_SHARE, better="higher"),
     # conform
     "checks": Measure("checks", spec=_COUNT),

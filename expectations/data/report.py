@@ -27,6 +27,19 @@ _MISSING = {
     "score_psi": _NOTHING_TO_COMPARE,
     "score_ks": _NOTHING_TO_COMPARE,
     "score_agreement": "not asked for (validation.classifier.sample)",
+    "score_correlation": "no 30 stored scores to compare (validation.classifier.sample)",
+    "score_mode_share": "fewer than 20 scores",
+    "score_unit_share": "fewer than 100 stored scores, validation.score_max below 5, or the last "
+    "accepted run's scores lie there as well",
+}
+# What to do besides about an expectation that failed.
+_FIXES = {
+    "max_score_share": "A score that is the same for all rows says nothing of them: let the classifier "
+    "score them (validation.classifier.score=all), or go without (validation.score_required=false).",
+    "max_unit_score_share": "If the scores are probabilities, say so: validation.score_max=1. If the "
+    "dataset is of low scores alone: validation.max_unit_score_share=1.",
+    "min_correlation": "The stored scores do not follow the text: look for shuffled rows or another "
+    "classifier (validation.classifier.model), or score all anew (validation.classifier.score=all).",
 }
 EXAMPLES = 3  # rows shown per flaw
 SOURCES = 10  # largest ones listed
@@ -237,7 +250,9 @@ def _verdict(
 
 
 def _fix(name: str, repairs: Repairs) -> str:
-    """Return which repairs would help with an expectation that failed."""
+    """Return what to do about an expectation that failed, such as repairs that would help."""
+    if name in _FIXES:
+        return _FIXES[name]
     helps = name in repairs.mended or name in ("min_rows", "max_quarantined_share")
     return repairs.advice() if helps else ""
 
@@ -281,7 +296,7 @@ def _measure_text(
         source = table.filter(table["disposition"] == "accepted")["source"].mode()
         largest = source.sort()[:1].to_list()
         return f"{text} from {visible(largest[0]) if largest else 'nowhere'}"
-    if metric == "score_mean":
+    if metric in ("score_mean", "score_mode_share", "score_unit_share"):
         return f"{text}; {_extremes(table)}"
     if metric == "quarantined_share":
         text = f"{text} ({round(value * len(table)):,} of {len(table):,} rows)"

@@ -51,6 +51,13 @@ class Classifier(Section):
     min_agreement: Share = Field(
         0.95, description="Smallest share of the sample that must agree, 0 to 1."
     )
+    min_correlation: float = Field(
+        0.7,
+        ge=-1,
+        le=1,
+        description="Smallest rank correlation (Spearman) of a sample of at least 30 scores with what "
+        "is stored, -1 to 1; of scores that do not follow the text it is about 0.",
+    )
     max_length: int = Field(
         512,
         ge=8,
@@ -228,6 +235,15 @@ class Validation(Section):
         ge=1,
         le=1_000_000_000,
         description="Fewest different scores; a classifier run in bf16 gives few.",
+    )
+    max_score_share: Share = Field(
+        0.99,
+        description="Largest share of at least 20 scores that may be one and the same, 0 to 1.",
+    )
+    max_unit_score_share: Share = Field(
+        0.999,
+        description="Largest share of at least 100 stored scores that may lie within 0 to 1, 0 to 1; "
+        "judged where score_max is at least 5.",
     )
     keep_score_min: Score | None = Field(
         None, description="Filter: train only on rows that score at least this."

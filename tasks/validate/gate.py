@@ -56,7 +56,7 @@ def gate(
             _examples(folder),
             rules.config,
             reference,
-            settled.agreement,
+            settled.asked,
             repairs=repairs,
         )
     judged.write(folder)

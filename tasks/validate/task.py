@@ -49,9 +49,7 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
         settled = settle(screened.rows(rows), table, rules, build.path, logger.info)
         repairs = record.read(screened.folder)
         record.write(repairs, build.path)
-        metrics = counts(settled.table) | repairs.metrics()
-        if settled.agreement is not None:
-            metrics["score_agreement"] = settled.agreement
+        metrics = counts(settled.table) | repairs.metrics() | settled.metrics()
         params = {"classifier": settled.answers.version} if settled.answers else {}
         logger.info(
             "%s of %s rows are sound, %s in quarantine, %s dropped by the filter",
