@@ -75,3 +75,6 @@ class Ignored(BaseModel):
         if more:
             told.append(f"others ({more:,} {unit})")
         return f"{', '.join(told)}: not used" if told else ""
+
+
+ALL_USED = Ignored()

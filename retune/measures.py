@@ -52,6 +52,7 @@ MEASURES = {
     "flaws": Measure("rows with a flaw", spec=_COUNT, better="lower"),
     "ignored_columns": Measure("columns not used", spec=_COUNT),
     "ignored_keys": Measure("keys of messages not used", spec=_COUNT),
+    "repairs": Measure("rows repaired", spec=_COUNT),
     "critical_failures": Measure("critical expectations failed", spec=_COUNT, better="lower"),
     "warnings": Measure("warnings", spec=_COUNT, better="lower"),
     "truncated_share": Measure("share of rows cut", spec=_SHARE, better="lower"),
@@ -72,6 +73,10 @@ MEASURES = {
     "score_bf16_share": Measure("share of scores that bfloat16 holds", spec=_SHARE),
     "score_psi": Measure("population stability index", spec=".3f", better="lower"),
     "score_ks": Measure("Kolmogorov-Smirnov distance", spec=".3f", better="lower"),
+    "scored": Measure("rows scored", spec=_COUNT),
+    "score_mode_share": Measure("share of the most common score", spec=_SHARE, better="lower"),
+    "score_unit_share": Measure("share of scores within 0 to 1", spec=_SHARE),
+    "score_correlation": Measure("rank correlation of scores", spec=".3f", better="higher"),
     "score_agreement": Measure("share of scores confirmed", spec=_SHARE, better="higher"),
     # conform
     "checks": Measure("checks", spec=_COUNT),

@@ -90,8 +90,9 @@ class Checked(BaseModel):
 
 class Screened(Output):
     """screen: `features.parquet`, a line for every row of a dataset with all that it is judged by,
-    `examples.parquet`, masked excerpts of some rows with each flaw, and `ignored.json` (see
-    `retune.ignored`)."""
+    `examples.parquet`, masked excerpts of some rows with each flaw, `repairs.json`, what was repaired
+    and what could be, `ignored.json` (see `retune.ignored`) and, if the recipe asks for repairs, all
+    rows repaired: `repaired.parquet`."""
 
     @property
     def features(self) -> Path:
@@ -100,6 +101,11 @@ class Screened(Output):
     @property
     def examples(self) -> Path:
         return self.folder / "examples.parquet"
+
+    def rows(self, fetched: "Rows") -> Path:
+        """Return the rows that were looked at: the repaired ones if there are any, else as fetched."""
+        repaired = self.folder / "repaired.parquet"
+        return repaired if repaired.exists() else fetched.path
 
 
 class Rows(Screened):

@@ -20,6 +20,7 @@ REPORT = {
     *("report.json", "expectations.json", "scores.json", "rows.parquet", "features.parquet"),
     *("examples.parquet", "quarantine.parquet", "quarantine_rows.parquet"),
     *("reasons.png", "scores.png", "data_docs/index.html", "ignored.json"),
+    *("repairs.json", "repaired.parquet"),
 }
 PARTIAL = ".partial"  # where a report is under construction, inside the folder it is for
 

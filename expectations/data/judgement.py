@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import sound_scores
-from expectations.data.measures import measures
+from expectations.data.measures import NOTHING as NOT_ASKED
+from expectations.data.measures import Asked, measures
 from expectations.data.page import page
+from expectations.data.repairs import NOTHING, Repairs
+from expectations.data.repairs import read as read_repairs
 from expectations.data.report import Report, report
 from expectations.data.scores import Distribution
 from expectations.data.suite import DATASET, ROWS, fingerprint, judge, suites
 from expectations.verdicts import Judgement
-from retune.ignored import Ignored
+from retune.ignored import ALL_USED, Ignored
 from retune.recipe import Recipe, Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.records import Pins, Rows, Screened
@@ -56,7 +59,7 @@ def reference(pins: Pins) -> Distribution | None:
 
 def screening(screened: Screened, recipe: Recipe) -> Judgement:
     """Return the verdicts on rows whose scores nobody has asked for yet."""
-    return _judgement(screened, recipe, None, None, scored=False)
+    return _judgement(screened, recipe, None, NOT_ASKED, scored=False)
 
 
 def judgement(sound: Rows, recipe: Recipe, reference: Distribution | None) -> Judgement:
@@ -64,22 +67,29 @@ def judgement(sound: Rows, recipe: Recipe, reference: Distribution | None) -> Ju
 
     `reference` is the score distribution of the last accepted run, None if there is none.
     """
-    agreement = sound.metrics.get("score_agreement")
-    return _judgement(sound, recipe, reference, agreement, scored=True)
+    asked = Asked(
+        int(sound.metrics.get("scored", 0)),
+        sound.metrics.get("score_agreement"),
+        sound.metrics.get("score_correlation"),
+    )
+    return _judgement(sound, recipe, reference, asked, scored=True)
 
 
 def _judgement(
     output: Screened,
     recipe: Recipe,
     reference: Distribution | None,
-    agreement: float | None,
+    asked: Asked,
     scored: bool,
 ) -> Judgement:
     import polars as pl
 
     table, examples = pl.read_parquet(output.features), pl.read_parquet(output.examples)
+    repairs = read_repairs(output.folder)
     ignored = Ignored.beside(output.features).without(recipe.dataset.acknowledged)
-    judged = judge_table(table, examples, recipe.validation, reference, agreement, scored, ignored)
+    judged = judge_table(
+        table, examples, recipe.validation, reference, asked, scored, repairs, ignored
+    )
     # Of rows that pass before their scores are known, the report comes with these.
     tells = scored or judged.report.failed
     return judged.report.judgement(judged.write if tells else None)
@@ -90,20 +100,22 @@ def judge_table(
     examples: "pl.DataFrame",
     config: Validation,
     reference: Distribution | None = None,
-    agreement: float | None = None,
+    asked: Asked = NOT_ASKED,
     scored: bool = True,
-    ignored: Ignored | None = None,
+    repairs: Repairs = NOTHING,
+    ignored: Ignored = ALL_USED,
 ) -> Judged:
     """Judge a feature table with dispositions; `examples` are excerpts (`row`, `reason`, `excerpt`).
 
-    `reference` are the scores of the last accepted run, `agreement` is the share of re-scored rows
-    that agree. Without `scored`, no expectation is on scores. `ignored` is what the source has and no
-    row.
+    `reference` are the scores of the last accepted run, `asked` is what the classifier said. Without
+    `scored`, no expectation is on scores. `repairs` is what was repaired and what could be, `ignored`
+    what the source has and no row.
     """
-    ignored, mixed = ignored or Ignored(), "part" in table.columns
-    numbers = measures(table, config, reference, agreement) | ignored.measures()
+    mixed = "part" in table.columns
+    numbers = measures(table, config, reference, asked) | ignored.measures()
     results = judge(_tables(table, numbers), suites(config, scored, mixed))
-    outcome = report(table, examples, results, numbers, fingerprint(config, mixed), config, ignored)
+    suite = fingerprint(config, mixed)
+    outcome = report(table, examples, results, numbers, suite, config, repairs, ignored)
     return Judged(outcome, results, table, config, reference)
 
 

@@ -87,6 +87,11 @@ def explode(batch: "pl.DataFrame") -> "pl.DataFrame":
     )
 
 
+def is_empty(text: "pl.Expr") -> "pl.Expr":
+    """Tell which texts have nothing to see, or only what exports write for an empty cell."""
+    return ~text.str.contains(_VISIBLE) | text.is_in(_NOTHING)
+
+
 def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
     """Add one boolean column per name in MESSAGE_FLAWS, and `plain`: the content without case and
     with single spaces."""
@@ -100,7 +105,7 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
     straight = text.str.replace_all("’", "'", literal=True)
     judged = messages.with_columns(plain=plain).with_columns(
         unknown_role=~role.is_in(KNOWN_ROLES),
-        empty_message=~text.str.contains(_VISIBLE) | text.is_in(_NOTHING),
+        empty_message=is_empty(text),
         oversized_message=text.str.len_chars() > config.max_message_chars,
         invalid_unicode=text.str.contains(BROKEN),
         control_character=text.str.contains(CONTROL),

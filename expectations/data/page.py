@@ -7,6 +7,7 @@ the data is escaped.
 import base64
 from collections.abc import Mapping, Sequence
 
+from expectations.data.repairs import Repaired, Repairs
 from expectations.data.report import Finding, Report
 from expectations.verdicts import Verdict, ranked
 from retune.escaping import html
@@ -27,6 +28,7 @@ th { text-align: left; color: var(--grey); font-weight: 600; white-space: nowrap
 th, td { padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: anywhere; }
 td:not(.text) { white-space: nowrap; } td.number, th.number { text-align: right; }
+.unjudged { color: var(--grey); font-style: italic; }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
 .example { display: block; color: var(--grey); }
 code { font: .88em ui-monospace, monospace; } img { max-width: 100%; background: #fff; }
@@ -45,6 +47,7 @@ def page(report: Report, charts: Mapping[str, bytes]) -> str:
         _expectations(report.verdicts),
         "<h2>What was found</h2>",
         _findings(report.findings, report.rows) if report.findings else "<p>No flaw.</p>",
+        *_repairs(report.repairs),
         "<h2>Where the accepted rows come from</h2>",
         _table(("source", "#rows"), [(html(n), f"{k:,}") for n, k in report.sources.items()]),
         *_parts(report),
@@ -73,7 +76,8 @@ def _numbers(report: Report) -> str:
     return (
         f"{report.rows:,} rows: {report.accepted:,} sound, {report.quarantined:,} in quarantine, "
         f"{report.filtered:,} dropped by the filter. {len(report.verdicts)} expectations, "
-        f"{warnings} {'warning' if warnings == 1 else 'warnings'}. Suite <code>{report.suite}</code>, "
+        f"{warnings} {'warning' if warnings == 1 else 'warnings'}, "
+        f"{len(report.unjudged)} not judged. Suite <code>{report.suite}</code>, "
         f"judged by Great Expectations."
     )
 
@@ -115,6 +119,8 @@ def _parts(report: Report) -> list[str]:
 def _result(verdict: Verdict) -> str:
     if verdict.passed:
         return '<span class="good">passed</span>'
+    if not verdict.judged:
+        return '<span class="unjudged">not judged</span>'
     return f'<span class="bad">{verdict.outcome}</span>' if verdict.blocks else verdict.outcome
 
 
@@ -129,6 +135,27 @@ def _findings(findings: Sequence[Finding], rows: int) -> str:
         for finding in findings
     ]
     return _table(("#rows", "#share", "*have", "then"), lines)
+
+
+def _repairs(repairs: Repairs) -> list[str]:
+    """Return the section on what was repaired and what could be, nothing where there is neither."""
+    advice, parts = repairs.advice(), []
+    if repairs.applied:
+        lines = [
+            (
+                f"{done.rows:,}",
+                f"<code>{html(done.name)}</code>",
+                html(done.title) + (_change(done) if done.rows else ""),
+            )
+            for done in repairs.applied
+        ]
+        parts = ["<h2>What was repaired</h2>", _table(("#rows", "repair", "*does"), lines)]
+    return [*parts, *([f"<p>{html(advice)}</p>"] if advice else [])]
+
+
+def _change(done: Repaired) -> str:
+    before, after = (f"<code>{html(repr(text))}</code>" for text in (done.before, done.after))
+    return f'<span class="example">row {done.row:,}: {before} → {after}</span>'
 
 
 def _example(row: int, excerpt: str) -> str:

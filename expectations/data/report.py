@@ -10,11 +10,12 @@ from pydantic import BaseModel
 from expectations.data.features import sound_scores
 from expectations.data.masking import mask
 from expectations.data.mix import PartOfMix, parts, place_in_mix
+from expectations.data.repairs import NOTHING, Repairs
 from expectations.data.scores import Distribution, distribution
 from expectations.data.suite import title
 from expectations.verdicts import Judgement, Verdict
 from retune.escaping import markdown, visible
-from retune.ignored import Ignored
+from retune.ignored import ALL_USED, Ignored
 from retune.measures import MEASURES
 from retune.recipe import Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
@@ -28,6 +29,19 @@ _MISSING = {
     "score_psi": _NOTHING_TO_COMPARE,
     "score_ks": _NOTHING_TO_COMPARE,
     "score_agreement": "not asked for (validation.classifier.sample)",
+    "score_correlation": "no 30 stored scores to compare (validation.classifier.sample)",
+    "score_mode_share": "fewer than 20 scores",
+    "score_unit_share": "fewer than 100 stored scores, validation.score_max below 5, or the last "
+    "accepted run's scores lie there as well",
+}
+# What to do besides about an expectation that failed.
+_FIXES = {
+    "max_score_share": "A score that is the same for all rows says nothing of them: let the classifier "
+    "score them (validation.classifier.score=all), or go without (validation.score_required=false).",
+    "max_unit_score_share": "If the scores are probabilities, say so: validation.score_max=1. If the "
+    "dataset is of low scores alone: validation.max_unit_score_share=1.",
+    "min_correlation": "The stored scores do not follow the text: look for shuffled rows or another "
+    "classifier (validation.classifier.model), or score all anew (validation.classifier.score=all).",
 }
 IGNORED_KINDS = {"ignored_columns": "columns", "ignored_keys": "keys"}
 EXAMPLES = 3  # rows shown per flaw
@@ -49,8 +63,8 @@ class Finding(BaseModel):
 class Report(BaseModel):
     """The outcome of the gate over one dataset. `suite` is the fingerprint of the expectations,
     `filtered` counts the sound rows that the recipe's filter drops, `measures` are the numbers
-    that the dataset expectations judged, `sources` the largest sources' rows,
-    `parts` the parts of a mix."""
+    that the dataset expectations judged, `sources` the largest sources' rows, `parts` the parts of a
+    mix, `repairs` what was repaired before, and what could be."""
 
     suite: str
     rows: int
@@ -63,6 +77,7 @@ class Report(BaseModel):
     scores: Distribution | None
     sources: dict[str, int]
     parts: list[PartOfMix] = []
+    repairs: Repairs = Repairs()
 
     @property
     def failed(self) -> list[Verdict]:
@@ -72,7 +87,12 @@ class Report(BaseModel):
     @property
     def warnings(self) -> list[Verdict]:
         """The expectations that failed and only warn."""
-        return [v for v in self.verdicts if v.severity == "warning" and not v.passed]
+        return [v for v in self.verdicts if v.severity == "warning" and v.failed]
+
+    @property
+    def unjudged(self) -> list[Verdict]:
+        """The expectations that there was nothing to judge by."""
+        return [verdict for verdict in self.verdicts if not verdict.judged]
 
     def judgement(self, write: Callable[[Path], tuple[str, ...]] | None = None) -> Judgement:
         """Return the verdicts with all that goes with them; `write` writes the report's files."""
@@ -86,7 +106,8 @@ class Report(BaseModel):
             metrics={
                 name: value
                 for name, value in self.metrics().items()
-                if name not in ("rows", "accepted", "filtered") and not name.startswith("flaws/")
+                if name not in ("rows", "accepted", "filtered")
+                and not name.startswith(("flaws/", "repairs/"))
             },
             write=write,
             markdown=self.markdown(),
@@ -110,6 +131,14 @@ class Report(BaseModel):
             then = "quarantined" if finding.quarantined else "kept"
             cells = (f"{finding.rows:,}", markdown(finding.title), then, markdown(examples))
             lines.append(f"| {' | '.join(cells)} |")
+        if self.repairs.applied:
+            lines += ["", "| repaired by | rows | e.g. |", "|---|---:|---|"]
+            lines += [
+                f"| {markdown(done.title)} | {done.rows:,} | {markdown(done.example())} |"
+                for done in self.repairs.applied
+            ]
+        if advice := self.repairs.advice():
+            lines += ["", markdown(advice)]
         lines += ["", "| source | rows |", "|---|---:|"]
         lines += [f"| {markdown(name)} | {rows:,} |" for name, rows in self.sources.items()]
         if self.parts:
@@ -121,6 +150,9 @@ class Report(BaseModel):
         for part in self.parts:
             numbers = f"{part.rows:,} | {part.accepted:,} | {part.quarantined:,}"
             lines.append(f"| {markdown(part.name)} | {numbers} | {markdown(part.words)} |")
+        if self.unjudged:
+            lines += ["", "| not judged | because |", "|---|---|"]
+            lines += [f"| {markdown(v.expected)} | {markdown(v.seen)} |" for v in self.unjudged]
         return "\n".join(lines)
 
     def metrics(self) -> dict[str, float]:
@@ -132,6 +164,7 @@ class Report(BaseModel):
             "critical_failures": len(self.failed),
             "warnings": len(self.warnings),
             **self.measures,
+            **self.repairs.metrics(),
         }
         if self.scores:
             numbers |= {f"score_p{p:02}": self.scores.quantiles[10 * p] for p in (5, 50, 95)}
@@ -147,7 +180,8 @@ def report(
     measures: dict[str, float],
     suite: str,
     config: Validation,
-    ignored: Ignored | None = None,
+    repairs: Repairs = NOTHING,
+    ignored: Ignored = ALL_USED,
 ) -> Report:
     """Summarise the feature table, excerpts of flawed rows (`row`, `reason`, `excerpt`), GX's
     results, the measures and what of the source is `ignored`."""
@@ -165,7 +199,7 @@ def report(
         filtered=(disposition == "filtered").sum(),
         findings=findings,
         verdicts=[
-            _verdict(entry, table, findings, measures, ignored or Ignored())
+            _verdict(entry, table, findings, measures, config, repairs, ignored)
             for result in results
             for entry in result.results
         ],
@@ -173,6 +207,7 @@ def report(
         scores=distribution(sound_scores(table)),
         sources=dict(sources.iter_rows()),
         parts=parts(table, {flaw: title(flaw, config) for flaw in FLAWS}),
+        repairs=repairs,
     )
 
 
@@ -200,11 +235,16 @@ def _verdict(
     table: "pl.DataFrame",
     findings: list[Finding],
     measures: dict[str, float],
+    config: Validation,
+    repairs: Repairs,
     ignored: Ignored,
 ) -> Verdict:
     meta = entry.expectation_config.meta
     name = meta["name"]
-    if problem := entry.exception_info.get("exception_message"):
+    missing = _missing(name, table, measures, config)
+    if missing:
+        observed = missing
+    elif problem := entry.exception_info.get("exception_message"):
         observed = f"could not be judged: {visible(mask(problem))}"
     elif name in FLAWS:
         observed = _flaw_text(name, bool(entry.success), len(table), findings)
@@ -224,12 +264,13 @@ def _verdict(
         limit=meta["limit"],
         setting=meta["setting"],
         severity=entry.expectation_config.severity,
-        passed=bool(entry.success),
-        fix=_fix(name, findings) if not entry.success else "",
+        passed=bool(entry.success) and not missing,
+        judged=not missing,
+        fix="" if entry.success else _setting(name, findings) or _fix(name, repairs),
     )
 
 
-def _fix(name: str, findings: list[Finding]) -> str:
+def _setting(name: str, findings: list[Finding]) -> str:
     """Return which setting makes the rows sound as they are, if one does."""
     if name in IGNORED_KINDS:
         return (
@@ -250,6 +291,29 @@ def _fix(name: str, findings: list[Finding]) -> str:
     )
 
 
+def _fix(name: str, repairs: Repairs) -> str:
+    """Return what to do about an expectation that failed, such as repairs that would help."""
+    if name in _FIXES:
+        return _FIXES[name]
+    helps = name in repairs.mended or name in ("min_rows", "max_quarantined_share")
+    return repairs.advice() if helps else ""
+
+
+def _missing(
+    name: str, table: "pl.DataFrame", measures: dict[str, float], config: Validation
+) -> str:
+    """Return why there was nothing to judge the expectation `name` by; empty if there was."""
+    if name in ("score_not_finite", "score_out_of_range"):
+        scores = table["score"].drop_nulls().len() + table["score_not_finite"].sum()
+        return "" if scores else "there are no scores"
+    if name == "near_duplicate" and config.near_duplicate_similarity is None:
+        return "not looked for (validation.near_duplicate_similarity)"
+    if name in FLAWS or name == "score_quantiles_min":
+        return ""
+    metric = DATASET_EXPECTATIONS[name].measure
+    return "" if metric in measures else _MISSING[metric]
+
+
 def _flaw_text(flaw: str, success: bool, rows: int, findings: list[Finding]) -> str:
     finding = next((f for f in findings if f.flaw == flaw), None)
     if finding is None:
@@ -266,8 +330,6 @@ def _measure_text(
     measures: dict[str, float],
 ) -> str:
     metric = DATASET_EXPECTATIONS[name].measure
-    if metric not in measures:
-        return _MISSING[metric]
     value = measures[metric]
     if isnan(value):
         return "there are no scores"
@@ -276,7 +338,7 @@ def _measure_text(
         source = table.filter(table["disposition"] == "accepted")["source"].mode()
         largest = source.sort()[:1].to_list()
         return f"{text} from {visible(largest[0]) if largest else 'nowhere'}"
-    if metric == "score_mean":
+    if metric in ("score_mean", "score_mode_share", "score_unit_share"):
         return f"{text}; {_extremes(table)}"
     if metric == "part_quarantined_share":
         worst = max(parts(table), key=lambda part: part.quarantined_share)

@@ -127,12 +127,14 @@ class Dataset(ColumnMapping):
 
     @model_validator(mode="after")
     def _mix_says_what_is_read(self) -> Self:
-        own = [name for name in ColumnMapping.model_fields if name in self.model_fields_set]
+        fields = ColumnMapping.model_fields
         own = [
-            name for name in own if getattr(self, name) != ColumnMapping.model_fields[name].default
+            name
+            for name in self.model_fields_set & fields.keys()
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
         ]
         if self.mix and own:
-            raise ValueError(f"{own[0]} is set beside mix; set it in the parts of the mix")
+            raise ValueError(f"{min(own)} is set beside mix; set it in the parts of the mix")
         return self
 
     @property

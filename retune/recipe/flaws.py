@@ -190,4 +190,27 @@ DATASET_EXPECTATIONS = {
         "ignored_keys",
         "warning",
     ),
+    "min_correlation": DatasetExpectation(
+        "classifier.min_correlation",
+        "min",
+        "the rank correlation of a sample's scores with those stored is at least {limit:g}",
+        "score_correlation",
+        "critical",
+    ),
+    "max_score_share": DatasetExpectation(
+        "max_score_share",
+        "max",
+        "at most {limit:.1%} of the scores are one and the same",
+        "score_mode_share",
+        "critical",
+        needs="score_required",
+    ),
+    "max_unit_score_share": DatasetExpectation(
+        "max_unit_score_share",
+        "max",
+        "at most {limit:.1%} of the scores lie within 0 to 1, as probabilities do, where the recipe's "
+        "scale is {config.score_min:g} to {config.score_max:g}",
+        "score_unit_share",
+        "critical",
+    ),
 }

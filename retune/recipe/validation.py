@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, create_model, field_validator, model_validator
 
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
+from retune.recipe.repairs import REPAIRS
 from retune.recipe.section import Line, Phrase, Score, Section, Share, all_known
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ class Classifier(Section):
     )
     min_agreement: Share = Field(
         0.95, description="Smallest share of the sample that must agree, 0 to 1."
+    )
+    min_correlation: float = Field(
+        0.7,
+        ge=-1,
+        le=1,
+        description="Smallest rank correlation (Spearman) of a sample of at least 30 scores with what "
+        "is stored, -1 to 1; of scores that do not follow the text it is about 0.",
     )
     max_length: int = Field(
         512,
@@ -127,6 +135,12 @@ class Validation(Section):
         (),
         max_length=1000,
         description="Flaws that are counted but leave the row in the dataset, e.g. [refusal].",
+    )
+    repairs: tuple[Line, ...] = Field(
+        (),
+        max_length=100,
+        description="What is repaired of rows before they are judged, e.g. [trim_ends]; always in this "
+        f"order: {', '.join(REPAIRS)}.",
     )
     quarantine_rows: Literal["excerpts", "whole"] = Field(
         "excerpts",
@@ -234,6 +248,15 @@ class Validation(Section):
         le=1_000_000_000,
         description="Fewest different scores; a classifier run in bf16 gives few.",
     )
+    max_score_share: Share = Field(
+        0.99,
+        description="Largest share of at least 20 scores that may be one and the same, 0 to 1.",
+    )
+    max_unit_score_share: Share = Field(
+        0.999,
+        description="Largest share of at least 100 stored scores that may lie within 0 to 1, 0 to 1; "
+        "judged where score_max is at least 5.",
+    )
     keep_score_min: Score | None = Field(
         None, description="Filter: train only on rows that score at least this."
     )
@@ -277,6 +300,12 @@ class Validation(Section):
     @classmethod
     def _flaws_are_known(cls, names: Any) -> Any:
         return all_known(names, FLAWS, "a flaw of a row")
+
+    @field_validator("repairs")
+    @classmethod
+    def _repairs_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        all_known(names, REPAIRS, "a repair")
+        return tuple(name for name in REPAIRS if name in names)
 
     @field_validator("severities")
     @classmethod

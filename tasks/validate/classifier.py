@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import is_sound
+from expectations.data.measures import Asked
 from retune.recipe import Classifier, Validation
 from retune.workspace import home
-from tasks.validate.scoring import agreement, sample, score_rows
+from tasks.validate.scoring import agreement, correlation, sample, score_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,12 +46,18 @@ def planned(table: "pl.DataFrame", config: Validation) -> ScoringRequest | None:
 
 
 class Answers(NamedTuple):
-    """The scores (`row`, `score`) of the unscored rows, the share of the checked ones whose stored
-    score agrees (None if none is checked), and the classifier's version."""
+    """The scores (`row`, `score`) of the unscored rows, the classifier's version, the share of the
+    checked rows whose stored score agrees, and the rank correlation of both (None if none, or too
+    few, are checked)."""
 
     scores: "pl.DataFrame"
-    agreement: float | None
     version: str
+    agreement: float | None
+    correlation: float | None
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(len(self.scores), self.agreement, self.correlation)
 
 
 def score(
@@ -68,4 +75,4 @@ def score(
     new = scored.scores.filter(pl.col("row").is_in(request.unscored.implode()))
     again = scored.scores.filter(pl.col("row").is_in(request.checked["row"].implode()))
     agree = agreement(request.checked, again, config.tolerance) if len(again) else None
-    return Answers(new, agree, scored.version)
+    return Answers(new, scored.version, agree, correlation(request.checked, again))

@@ -14,6 +14,7 @@ LIMITS = {
     *("max_ignored_columns", "max_ignored_keys"),
     *("score_mean_min", "score_mean_max", "score_quantiles_min", "score_threshold"),
     *("max_below_threshold_share", "min_distinct_scores"),
+    *("max_score_share", "max_unit_score_share"),
 }
 # What screen does not look at.
 SCORES = {
@@ -21,7 +22,7 @@ SCORES = {
     *("classifier", "quarantine_rows"),
 }
 # How the classifier runs, and the limits on its agreement with what is stored.
-CLASSIFIER = {"batch_tokens", "min_agreement"}
+CLASSIFIER = {"batch_tokens", "min_agreement", "min_correlation"}
 
 
 def screen(recipe: Recipe, pins: Pins, rows: Step) -> dict[str, Any]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CHILD = Path(__file__).with_name("scoring_child.py")
 SHARD_ROWS = 4096
+# By chance alone it is off by 1/sqrt(pairs - 1): 0.19 for 30.
+LEAST_FOR_CORRELATION = 30
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,24 @@ def agreement(stored: "pl.DataFrame", again: "pl.DataFrame", tolerance: float) -
     off = (pl.col("score") - pl.col("stored")).abs()
     # polars counts NaN as larger than any number, so it is not within anything; null is not either.
     return pairs.select((off <= tolerance).fill_null(False).mean()).item()
+
+
+def correlation(stored: "pl.DataFrame", again: "pl.DataFrame") -> float | None:
+    """Return the rank correlation (Spearman) of the scores of `again` with those `stored`, -1 to 1.
+
+    Both have columns `row` and `score`. None for fewer than LEAST_FOR_CORRELATION pairs of finite
+    scores, or if neither side varies; 0 if only one does.
+    """
+    import polars as pl
+
+    pairs = again.join(stored.select("row", stored="score"), on="row")
+    pairs = pairs.filter(pl.col("score").is_finite() & pl.col("stored").is_finite())
+    varied = [pairs[name].n_unique() > 1 for name in ("score", "stored")]
+    if len(pairs) < LEAST_FOR_CORRELATION or not any(varied):
+        return None
+    if not all(varied):
+        return 0.0
+    return float(pairs.select(pl.corr("score", "stored", method="spearman")).item())
 
 
 def sample(numbers: "Sequence[int] | pl.Series", count: int, seed: int = 0) -> list[int]:

@@ -17,6 +17,7 @@ from expectations.data.features import (
     with_scores,
 )
 from expectations.data.masking import masked
+from expectations.data.measures import NOTHING, Asked
 from expectations.data.messages import Rules
 from expectations.data.scores import distribution
 from retune.ignored import Ignored
@@ -56,9 +57,18 @@ class Settled(NamedTuple):
     answers: Answers | None
 
     @property
-    def agreement(self) -> float | None:
-        """The share (0 to 1) of re-scored rows whose stored score agrees, None if there is none."""
-        return self.answers.agreement if self.answers else None
+    def asked(self) -> Asked:
+        return self.answers.asked if self.answers else NOTHING
+
+    def metrics(self) -> dict[str, float]:
+        """Return what the classifier said, under its stable metric names."""
+        asked = self.asked
+        numbers = {
+            "scored": asked.scored or None,
+            "score_agreement": asked.agreement,
+            "score_correlation": asked.correlation,
+        }
+        return {name: value for name, value in numbers.items() if value is not None}
 
 
 def settle(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
+from expectations.data import repairs as record
 from expectations.data.messages import Rules
 from retune.child import run_child
 from retune.pinning import resolved
@@ -13,6 +14,8 @@ from retune.sources import unchanged
 from retune.workspace import Step, building
 from tasks.stage import stage
 from tasks.validate.prompts import evaluation_prompts
+from tasks.validate.repairs.repair import repair
+from tasks.validate.repairs.trial import trials
 from tasks.validate.screening import QUARANTINE, SCORES, counts, settle
 from tasks.validate.screening import screen as screen_rows
 from tasks.validate.tokens_child import TokensJob
@@ -22,11 +25,17 @@ TOKENS = Path(__file__).with_name("tokens_child.py")
 
 @stage(name="screen")
 def screen(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Screened:
-    """Look at every row by itself and against the others; no score is asked for yet."""
+    """Repair rows as the recipe says, and look at each by itself and against the others; no score is
+    asked for yet."""
     with building(step) as build:
         prompts = evaluation_prompts(recipe, pins.benchmarks)
-        table = screen_rows(rows.path, _rules(recipe, pins, build.path, prompts), build.path)
-        return build.finish(Screened, metrics=counts(table), files=(QUARANTINE,))
+        rules = _rules(recipe, pins, build.path, prompts)
+        path, applied = repair(rows.path, recipe.validation.repairs, build.path)
+        table = screen_rows(path, rules, build.path)
+        repairs = trials(path, table, rules, applied)
+        record.write(repairs, build.path)
+        metrics = counts(table) | repairs.metrics()
+        return build.finish(Screened, metrics=metrics, files=(QUARANTINE,))
 
 
 @stage(name="validate")
@@ -38,10 +47,10 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
     with building(step) as build:
         table = pl.read_parquet(screened.features)
         rules = _rules(resolved(recipe, pins), pins, build.path)
-        settled = settle(rows.path, table, rules, build.path, logger.info)
-        metrics = counts(settled.table)
-        if settled.agreement is not None:
-            metrics["score_agreement"] = settled.agreement
+        settled = settle(screened.rows(rows), table, rules, build.path, logger.info)
+        repairs = record.read(screened.folder)
+        record.write(repairs, build.path)
+        metrics = counts(settled.table) | repairs.metrics() | settled.metrics()
         params = {"classifier": settled.answers.version} if settled.answers else {}
         logger.info(
             "%s of %s rows are sound, %s in quarantine, %s dropped by the filter",

@@ -105,7 +105,9 @@ SCORES = (
         scored(lambda score: score / 2, 0.2),
         {"score_threshold": 2.4},
     ),
-    Case("score_constant", "min_distinct_scores", scored(lambda _: 3.5), rejected=False),
+    Case("score_constant", "max_score_share", scored(lambda _: 3.5)),
+    Case("scores_of_a_sigmoid", "max_unit_score_share", scored(lambda score: score / 6, 1, MANY)),
+    Case("scores_as_labels", "max_unit_score_share", scored(lambda s: float(s > 3.5), 1, MANY)),
     Case(
         "scores_whole",
         "min_distinct_scores",

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+from retune.recipe.repairs import REPAIRS
 from tests.corpus.bad_rows import BROKEN_LINES, ENGLISH, LINKED, REFUSED, UNANSWERED, lines
 from tests.corpus.bad_sets import BY_HAND, MANY, REFERENCE, as_jsonl, quoted, scored, unscored
 from tests.corpus.case import CSV, ESCAPED, JSON, PARQUET, Case, Form, Rows, jsonl
@@ -395,4 +396,25 @@ WHOLE = (
     good("refusals_welcome", spoil(REFUSED, 0.2), LENIENT),
 )
 
-CASES_GOOD = (*SHAPES, *TEXTS, *WHOLE)
+# What the gate refuses by itself, repaired.
+GREETED = turns(lambda talk: [("gpt", "Hello, what can I do for you?"), *talk])
+SPLIT = turns(lambda talk: [*talk[:-1], *((talk[-1][0], part) for part in (talk[-1][1], "Bye."))])
+IN_VAIN = turns(lambda talk: [("human", "Are you there?"), ("gpt", ""), *talk])
+LEFT_OPEN = turns(lambda talk: [*talk, ("human", "Thank you!")])
+REPAIRED = (
+    good("trimmed", in_turn(GREETED, LEFT_OPEN, same), {"repairs": ("trim_ends",)}),
+    good("merged", spoil(SPLIT, 0.5), {"repairs": ("merge_same_role",)}),
+    good("empty_turns_dropped", spoil(IN_VAIN, 0.5), {"repairs": ("drop_empty_turns",)}),
+    good(
+        "decoded_again",
+        spoil(answer(lambda text, _: f"Déjà vu: {text}".encode().decode("latin-1")), SOME),
+        {"repairs": ("fix_mojibake",)},
+    ),
+    good(
+        "all_repaired",
+        in_turn(GREETED, SPLIT, IN_VAIN, answer(replaced(" ", "&nbsp;")), LEFT_OPEN),
+        {"repairs": tuple(REPAIRS)},
+    ),
+)
+
+CASES_GOOD = (*SHAPES, *TEXTS, *WHOLE, *REPAIRED)

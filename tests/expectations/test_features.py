@@ -41,7 +41,7 @@ def write(path: Path, *conversations, scores=None, **columns) -> Path:
             "row": range(count),
             "messages": [[{"role": r, "content": c} for r, c in turns] for turns in conversations],
             "source": columns.get("source", ["test"] * count),
-            "score": scores or [3.0] * count,
+            "score": scores or [3.0 + (number % 7 - 3) / 1000 for number in range(count)],
             "format": ["sharegpt"] * count,
             "problem": columns.get("problem", [None] * count),
         },

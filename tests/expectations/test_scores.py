@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import ks_2samp
 
+from expectations.data.measures import NOTHING, Asked, measures
 from expectations.data.scores import Distribution, distribution, ks, psi
+from retune.recipe import Validation
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False, allow_subnormal=False)
 # Few different values, so that ties are common, or any.
@@ -175,3 +177,45 @@ def test_quantiles_are_scores_in_order(scores):
     assert set(record.quantiles) <= set(scores.tolist())
     assert list(record.quantiles) == sorted(record.quantiles)
     assert (record.quantiles[0], record.quantiles[-1]) == (scores.min(), scores.max())
+
+
+def asked_of(scores, reference=None, asked=NOTHING, **settings) -> dict[str, float]:
+    """Return what the dataset expectations judge of sound rows with these scores."""
+    count = len(scores)
+    table = pl.DataFrame(
+        {
+            "disposition": ["accepted"] * count,
+            "source_id": [1] * count,
+            "score": scores,
+            "sound_score": scores,
+        },
+        schema_overrides={"score": pl.Float64, "sound_score": pl.Float64},
+    )
+    return measures(table, Validation(**settings), reference, asked)
+
+
+def test_one_value_for_all_rows_is_measured_if_there_are_enough():
+    assert asked_of([3.5] * 20)["score_mode_share"] == 1
+    assert "score_mode_share" not in asked_of([3.5] * 19)
+    assert asked_of([3.0] * 30 + [4.0] * 10)["score_mode_share"] == 0.75
+    assert "score_mode_share" not in asked_of([None] * 40)
+
+
+def test_probabilities_on_a_long_scale_are_measured_if_they_can_be_told():
+    sigmoid = list(np.random.default_rng(0).uniform(0, 1, 100))
+    assert asked_of(sigmoid)["score_unit_share"] == 1
+    assert "score_unit_share" not in asked_of(sigmoid[:99])
+    assert "score_unit_share" not in asked_of(sigmoid, score_max=1)
+    # What the classifier of this recipe said is on its scale; so is what was accepted before.
+    assert "score_unit_share" not in asked_of(sigmoid, asked=Asked(scored=100))
+    assert "score_unit_share" not in asked_of(sigmoid, distribution(np.array(sigmoid)))
+    other = distribution(np.random.default_rng(1).normal(3, 0.5, 400))
+    assert asked_of(sigmoid, other)["score_unit_share"] == 1
+
+
+def test_low_scores_are_not_taken_for_probabilities():
+    """A classifier of 0 to 6 gives short, simple conversations about 0.6, but not within 0 to 1."""
+    low = np.random.default_rng(0).normal(0.6, 0.3, 400)
+    limit = Validation().max_unit_score_share
+    assert asked_of(list(np.clip(low, 0, None)))["score_unit_share"] < limit
+    assert asked_of(list(np.random.default_rng(0).uniform(1, 4, 400)))["score_unit_share"] < limit

@@ -15,7 +15,7 @@ from retune.folders import ModelRefused
 from retune.recipe import Classifier
 from retune.sources import SourceError
 from tasks.validate import scoring
-from tasks.validate.scoring import agreement, sample, score_rows
+from tasks.validate.scoring import agreement, correlation, sample, score_rows
 from tasks.validate.scoring_child import ScoringJob, load, score, text_of
 from tests.tasks.conftest import running_child
 
@@ -384,6 +384,20 @@ def test_agreement():
     assert agreement(frame(1.0), frame(1.0, 1.0), 0.1) == 0.5  # row 1 has no stored score
     assert agreement(stored, frame(1.0, 2.0).filter(pl.col("row") > 0), 0.1) == 1
     assert agreement(stored, frame(), 0.1) == 1
+
+
+def test_correlation():
+    rising = [float(number) for number in range(30)]
+    assert correlation(frame(*rising), frame(*rising)) == pytest.approx(1)
+    assert correlation(frame(*rising), frame(*[x**3 for x in rising])) == pytest.approx(1)
+    assert correlation(frame(*rising), frame(*reversed(rising))) == pytest.approx(-1)
+    shuffled = random.Random(0).sample(rising, 30)
+    assert abs(correlation(frame(*shuffled), frame(*rising))) < 0.5
+    assert correlation(frame(*[3.0] * 30), frame(*rising)) == 0  # no text decides that
+    assert correlation(frame(*[3.0] * 30), frame(*[3.0] * 30)) is None
+    assert correlation(frame(*rising[:29]), frame(*rising[:29])) is None
+    assert correlation(frame(*rising[:29], math.nan), frame(*rising)) is None
+    assert correlation(frame(*rising), frame()) is None
 
 
 def test_the_sample_is_the_same_every_time_and_spread_over_all():

@@ -314,6 +314,38 @@ def test_missing_scores_are_made_and_stored_ones_checked(tmp_path, classifier):
     )
 
 
+def test_scores_of_other_rows_are_seen_though_their_distribution_is_the_same(tmp_path, classifier):
+    rows = sound(40)
+    run_gate(tmp_path, *rows, scores=[None] * 40, **classifier)
+    stored = pl.read_parquet(tmp_path / "rows.parquet")["score"]
+    classifier["classifier"] |= {"sample": 40, "tolerance": 99.0}  # as if all agreed
+    same = run_gate(tmp_path, *rows, scores=[*stored], **classifier)
+    assert same.failed == []
+    assert same.metrics()["score_correlation"] == pytest.approx(1)
+    shuffled = run_gate(tmp_path, *rows, scores=[*stored.shuffle(0)], **classifier)
+    assert [verdict.name for verdict in shuffled.failed] == ["min_correlation"]
+    assert shuffled.scores == same.scores
+    assert "look for shuffled rows or another classifier" in shuffled.message()
+    classifier["classifier"] |= {"sample": 29}
+    few = run_gate(tmp_path, *rows, scores=[*stored.shuffle(0)], **classifier)
+    assert "min_correlation" in {verdict.name for verdict in few.unjudged}
+
+
+@pytest.mark.parametrize(
+    ("scores", "failed", "said"),
+    [
+        ([3.0] * 100, "max_score_share", "validation.classifier.score=all"),
+        ([n / 100 for n in range(100)], "max_unit_score_share", "validation.score_max=1"),
+    ],
+)
+def test_scores_that_say_nothing_of_the_rows_are_refused(tmp_path, scores, failed, said):
+    report = run_gate(tmp_path, *sound(100), scores=scores)
+    assert [verdict.name for verdict in report.failed] == [failed]
+    assert said in report.message()
+    unasked = run_gate(tmp_path, *sound(100), scores=[3.0] * 100, score_required=False)
+    assert unasked.failed == []
+
+
 TOO_FLAWED = [*sound(20), *[[A, Q]] * 20]
 WHY_TOO_FLAWED = """\
 dataset rejected: 2 critical expectations failed over 40 rows
@@ -462,6 +494,8 @@ STRICTER = {
     "score_threshold": 3.0,
     "min_distinct_scores": 400,
     "max_below_threshold_share": 0.2,
+    "max_score_share": 0.001,
+    "max_unit_score_share": 0.0,
 }
 OTHER = {
     "severities": {"exact_duplicate": "info"},
@@ -499,7 +533,7 @@ def test_a_limit_that_changed_is_judged_by_without_looking_at_a_row(line, tmp_pa
     judgement = judge.judgement(done, stricter, old)
     assert failing(judgement) == of_rows | {
         *("max_source_share", "max_psi", "max_ks", "score_mean_min", "score_quantiles_min"),
-        *("max_below_threshold_share", "min_distinct_scores"),
+        *("max_below_threshold_share", "min_distinct_scores", "max_score_share"),
     }
     settings = {"rows": columns, "reference": old, **STRICTER}
     fresh = run_gate(tmp_path, *conversations, scores=scores, **settings)
