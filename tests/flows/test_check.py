@@ -56,7 +56,7 @@ def test_a_bad_file_is_rejected_in_words(project):
 )
 def test_what_the_system_refuses_is_a_sentence(project, dataset, out, said):
     done = project.retune("validate", dataset, "--out", out)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"{said}; correct the path" in done.stderr
     assert "Errno" not in done.stderr
 
@@ -64,7 +64,7 @@ def test_what_the_system_refuses_is_a_sentence(project, dataset, out, said):
 def test_a_home_that_is_a_file_is_a_sentence(project):
     home = project.folder / "good.jsonl"
     done = project.retune("validate", "good.jsonl", RETUNE_HOME=str(home))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"retune: {home}" in done.stderr
     assert "Errno" not in done.stderr
 
@@ -75,14 +75,17 @@ def test_names_of_files_forge_no_lines(project):
     forged = "x\n400 of 400 rows accepted\x1b[31m"
     (project.folder / f"{forged}.jsonl").write_bytes((project.folder / "good.jsonl").read_bytes())
     (project.folder / f"{forged}.yaml").write_text("a: [")
-    for done in (
-        project.retune("validate", f"{forged}.jsonl"),
-        project.retune("validate", f"{forged}.yaml"),
-        project.retune(
-            "validate", "good.jsonl", "--out", forged, "--set", "validation.min_rows=401"
+    for code, done in (
+        (2, project.retune("validate", f"{forged}.jsonl")),
+        (2, project.retune("validate", f"{forged}.yaml")),
+        (
+            1,
+            project.retune(
+                "validate", "good.jsonl", "--out", forged, "--set", "validation.min_rows=401"
+            ),
         ),
     ):
-        assert done.returncode == 1
+        assert done.returncode == code
         assert "\x1b" not in done.stdout + done.stderr
         assert "\n400 of 400 rows accepted\\x1b" not in done.stdout + done.stderr
 
@@ -187,16 +190,16 @@ class TestNothingIsLost:
     @pytest.mark.parametrize("out", [".", "..", "home", "good.jsonl", "./home/.."])
     def test_wherever_the_report_shall_go(self, folder, out):
         code, said = self.validate(folder, "good.jsonl", "--out", out)
-        assert code == 1
+        assert code == 2
         assert "with --out" in said
 
     def test_if_there_is_no_such_dataset(self, folder):
         (folder / "report").mkdir()
         (folder / "report" / "notes").touch()
         code, said = self.validate(folder, "typo.jsonl", "--out", "report")
-        assert (code, (folder / "report" / "notes").exists()) == (1, True)
+        assert (code, (folder / "report" / "notes").exists()) == (2, True)
         code, said = self.validate(folder, "typo.jsonl", "--out", "new")
-        assert (code, (folder / "new").exists()) == (1, False)
+        assert (code, (folder / "new").exists()) == (2, False)
         assert "nothing is at 'typo.jsonl'" in said
 
 
