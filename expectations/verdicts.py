@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from retune.errors import RetuneError
 from retune.measures import Measure, measure
@@ -20,7 +20,8 @@ class Verdict(BaseModel):
 
     `gate` is the stage whose output was judged, `limit` the number that `setting` (empty: none)
     names, `fix` what to change besides. A critical one that failed ends the run, a warning is shown,
-    info is logged.
+    info is logged. What there was nothing to judge by is not `judged`: it has neither passed nor
+    failed, and `seen` says why.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,16 +34,29 @@ class Verdict(BaseModel):
     setting: str = ""
     severity: Severity = "critical"
     passed: bool
+    judged: bool = True
     fix: str = ""
 
     @property
+    def failed(self) -> bool:
+        return self.judged and not self.passed
+
+    @property
     def blocks(self) -> bool:
-        return self.severity == "critical" and not self.passed
+        return self.severity == "critical" and self.failed
 
     @property
     def outcome(self) -> str:
-        """`passed`, `FAILED` for one that blocks, else `failed`."""
+        """`passed`, `not judged`, `FAILED` for one that blocks, else `failed`."""
+        if not self.judged:
+            return "not judged"
         return "passed" if self.passed else "FAILED" if self.blocks else "failed"
+
+    @model_validator(mode="after")
+    def _passes_only_if_judged(self) -> Self:
+        if self.passed and not self.judged:
+            raise ValueError(f"{self.name} cannot pass: it was not judged")
+        return self
 
     def __str__(self) -> str:
         setting = f" ({self.setting})" if self.setting else ""
@@ -101,8 +115,13 @@ def require(judgement: Judgement) -> None:
 
 
 def ranked(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """Return the verdicts, the failed ones first, the gravest of them at the top."""
-    return sorted(verdicts, key=lambda verdict: (verdict.passed, GRAVITY[verdict.severity]))
+    """Return the verdicts: the failed ones first, the gravest of them at the top, then those that
+    were not judged."""
+
+    def rank(verdict: Verdict) -> tuple[bool, bool, int]:
+        return (not verdict.failed, verdict.judged, GRAVITY[verdict.severity])
+
+    return sorted(verdicts, key=rank)
 
 
 def severity(recipe: Recipe, gate: str, name: str, default: Severity = "critical") -> Severity:

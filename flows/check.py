@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _NO_MODEL = "none"  # of a dataset file that is judged without a recipe
+_MARKS = {"passed": "[green]ok[/]", "not judged": "[yellow]not judged[/]"}
 
 
 def check(name: str, assignments: list[str], folder: Path) -> Report:
@@ -93,7 +94,7 @@ def shown(report: Report) -> "Table":
     clean = [verdict for verdict in report.verdicts if verdict.passed and verdict.seen == "none"]
     listed = [verdict for verdict in report.verdicts if verdict not in clean]
     for verdict in ranked(listed):
-        mark = "[green]ok[/]" if verdict.passed else "[red]FAILED[/]"
+        mark = _MARKS.get(verdict.outcome, "[red]FAILED[/]")
         words = (Text(visible(words)) for words in (verdict.expected, verdict.seen))
         table.add_row(mark, verdict.severity, *words)
     table.add_row("[green]ok[/]", "", f"{len(clean)} more expectations", "nothing found")

@@ -89,7 +89,7 @@ class Judge:
     def _show(self, judgement: Judgement) -> None:
         logger = get_run_logger()
         for verdict in judgement.verdicts:
-            if not verdict.passed and verdict.severity == "warning":
+            if verdict.failed and verdict.severity == "warning":
                 logger.warning("%s: %s", verdict.gate, verdict)
         if judgement.markdown:
             create_markdown_artifact(

@@ -27,6 +27,7 @@ th { text-align: left; color: var(--grey); font-weight: 600; white-space: nowrap
 th, td { padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: anywhere; }
 td:not(.text) { white-space: nowrap; } td.number, th.number { text-align: right; }
+.unjudged { color: var(--grey); font-style: italic; }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
 .example { display: block; color: var(--grey); }
 code { font: .88em ui-monospace, monospace; } img { max-width: 100%; background: #fff; }
@@ -72,7 +73,8 @@ def _numbers(report: Report) -> str:
     return (
         f"{report.rows:,} rows: {report.accepted:,} sound, {report.quarantined:,} in quarantine, "
         f"{report.filtered:,} dropped by the filter. {len(report.verdicts)} expectations, "
-        f"{warnings} {'warning' if warnings == 1 else 'warnings'}. Suite <code>{report.suite}</code>, "
+        f"{warnings} {'warning' if warnings == 1 else 'warnings'}, "
+        f"{len(report.unjudged)} not judged. Suite <code>{report.suite}</code>, "
         f"judged by Great Expectations."
     )
 
@@ -95,6 +97,8 @@ def _expectations(verdicts: Sequence[Verdict]) -> str:
 def _result(verdict: Verdict) -> str:
     if verdict.passed:
         return '<span class="good">passed</span>'
+    if not verdict.judged:
+        return '<span class="unjudged">not judged</span>'
     return f'<span class="bad">{verdict.outcome}</span>' if verdict.blocks else verdict.outcome
 
 

@@ -67,7 +67,12 @@ class Report(BaseModel):
     @property
     def warnings(self) -> list[Verdict]:
         """The expectations that failed and only warn."""
-        return [v for v in self.verdicts if v.severity == "warning" and not v.passed]
+        return [v for v in self.verdicts if v.severity == "warning" and v.failed]
+
+    @property
+    def unjudged(self) -> list[Verdict]:
+        """The expectations that there was nothing to judge by."""
+        return [verdict for verdict in self.verdicts if not verdict.judged]
 
     def judgement(self, write: Callable[[Path], tuple[str, ...]] | None = None) -> Judgement:
         """Return the verdicts with all that goes with them; `write` writes the report's files."""
@@ -107,6 +112,9 @@ class Report(BaseModel):
             lines.append(f"| {' | '.join(cells)} |")
         lines += ["", "| source | rows |", "|---|---:|"]
         lines += [f"| {markdown(name)} | {rows:,} |" for name, rows in self.sources.items()]
+        if self.unjudged:
+            lines += ["", "| not judged | because |", "|---|---|"]
+            lines += [f"| {markdown(v.expected)} | {markdown(v.seen)} |" for v in self.unjudged]
         return "\n".join(lines)
 
     def metrics(self) -> dict[str, float]:
@@ -150,7 +158,7 @@ def report(
         filtered=(disposition == "filtered").sum(),
         findings=findings,
         verdicts=[
-            _verdict(entry, table, findings, measures)
+            _verdict(entry, table, findings, measures, config)
             for result in results
             for entry in result.results
         ],
@@ -181,10 +189,14 @@ def _verdict(
     table: "pl.DataFrame",
     findings: list[Finding],
     measures: dict[str, float],
+    config: Validation,
 ) -> Verdict:
     meta = entry.expectation_config.meta
     name = meta["name"]
-    if problem := entry.exception_info.get("exception_message"):
+    missing = _missing(name, table, measures, config)
+    if missing:
+        observed = missing
+    elif problem := entry.exception_info.get("exception_message"):
         observed = f"could not be judged: {visible(mask(problem))}"
     elif name in FLAWS:
         observed = _flaw_text(name, bool(entry.success), len(table), findings)
@@ -202,8 +214,24 @@ def _verdict(
         limit=meta["limit"],
         setting=meta["setting"],
         severity=entry.expectation_config.severity,
-        passed=bool(entry.success),
+        passed=bool(entry.success) and not missing,
+        judged=not missing,
     )
+
+
+def _missing(
+    name: str, table: "pl.DataFrame", measures: dict[str, float], config: Validation
+) -> str:
+    """Return why there was nothing to judge the expectation `name` by; empty if there was."""
+    if name in ("score_not_finite", "score_out_of_range"):
+        scores = table["score"].drop_nulls().len() + table["score_not_finite"].sum()
+        return "" if scores else "there are no scores"
+    if name == "near_duplicate" and config.near_duplicate_similarity is None:
+        return "not looked for (validation.near_duplicate_similarity)"
+    if name in FLAWS or name == "score_quantiles_min":
+        return ""
+    metric = DATASET_EXPECTATIONS[name].measure
+    return "" if metric in measures else _MISSING[metric]
 
 
 def _flaw_text(flaw: str, success: bool, rows: int, findings: list[Finding]) -> str:
@@ -222,8 +250,6 @@ def _measure_text(
     measures: dict[str, float],
 ) -> str:
     metric = DATASET_EXPECTATIONS[name].measure
-    if metric not in measures:
-        return _MISSING[metric]
     value = measures[metric]
     if isnan(value):
         return "there are no scores"

@@ -96,5 +96,5 @@ def test_markdown_for_prefect_is_words_too(report):
     shown = report.model_copy(update={"sources": dict.fromkeys(NASTY.values(), 1)})
     page_ = Page(rendered(shown.markdown()))
     assert not set(page_.names()) & ACTIVE
-    assert page_.names().count("table") == 2
+    assert page_.names().count("table") == 3
     assert unseen_in(shown.markdown()) == []

@@ -65,7 +65,7 @@ def test_an_unreadable_dataset_is_refused_in_words(case, tmp_path):
 )
 def test_a_bad_dataset_trips_its_expectation(case, tmp_path, tokenizer):
     report = judged(case, tmp_path, tokenizer)
-    tripped = {verdict.name for verdict in report.verdicts if not verdict.passed}
+    tripped = {verdict.name for verdict in report.verdicts if verdict.failed}
     assert case.trips in tripped
     assert bool(report.failed) == case.rejected, report.message()
     assert len(pl.read_parquet(tmp_path / "quarantine.parquet")) == report.quarantined

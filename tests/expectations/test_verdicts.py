@@ -1,0 +1,58 @@
+"""A verdict is passed, failed or not judged, and what was not judged never counts as passed."""
+
+import pytest
+from pydantic import ValidationError
+
+from expectations.data.page import page
+from expectations.verdicts import Judgement, Verdict, ranked, require, table_row
+from flows.check import shown
+from tests.tasks.test_validate import run_gate, sound
+
+
+def verdict(name: str, **fields) -> Verdict:
+    return Verdict(**{"gate": "g", "name": name, "expected": "e", "seen": "s", **fields})
+
+
+def test_what_was_not_judged_neither_passes_nor_blocks():
+    unjudged = verdict("unjudged", passed=False, judged=False)
+    assert (unjudged.outcome, unjudged.failed, unjudged.blocks) == ("not judged", False, False)
+    assert table_row(unjudged)["result"] == "not judged"
+    require(Judgement("g", "it", [unjudged]))
+    with pytest.raises(ValidationError, match="cannot pass: it was not judged"):
+        verdict("both", passed=True, judged=False)
+
+
+def test_it_stands_between_what_failed_and_what_passed():
+    verdicts = [
+        verdict("good", passed=True),
+        verdict("unjudged", passed=False, judged=False),
+        verdict("warned", passed=False, severity="warning"),
+        verdict("bad", passed=False),
+    ]
+    assert [each.name for each in ranked(verdicts)] == ["bad", "warned", "unjudged", "good"]
+
+
+def test_the_data_gate_says_not_judged_wherever_it_shows_its_verdicts(tmp_path, no_pages):
+    from rich.console import Console
+
+    report = run_gate(
+        tmp_path,
+        *sound(20),
+        scores=[None] * 20,
+        score_required=False,
+        near_duplicate_similarity=None,
+    )
+    drift, scores = {"max_psi", "max_ks", "min_agreement"}, {"score_not_finite"}
+    scores |= {"score_out_of_range"}
+    assert {v.name for v in report.unjudged} == drift | scores | {"near_duplicate"}
+    assert report.failed == report.warnings == []
+    assert '"judged":false' in report.model_dump_json()
+    assert "no accepted run with other data" in report.markdown().split("| not judged |")[1]
+    assert page(report, {}).count('<span class="unjudged">not judged</span>') == 6
+    assert "6 not judged" in page(report, {})
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(shown(report))
+    lines = captured.get().splitlines()
+    assert len([line for line in lines if line.startswith("not judged")]) == 6
+    assert not [line for line in lines if line.startswith("ok") and "last accepted" in line]
