@@ -154,7 +154,10 @@ def validate(
         ),
     ] = None,
 ) -> None:
-    """Judge a dataset by the data gate alone; no server. Exit code 0: accepted, 1: rejected."""
+    """Judge a dataset by the data gate alone; no server, and no network for a file.
+
+    Exit code 0: accepted; 1: rejected; 2: it could not be judged (file, recipe, Hub).
+    """
     from flows import local
     from flows.check import check, shown
     from retune.report_folder import report_folder, require_ours
@@ -166,7 +169,7 @@ def validate(
 
     report = check(dataset, settings, folder)
     show(shown(report))
-    print(f"Report, quarantine and charts: {visible(folder)}")
+    print(f"Report: {visible(folder / 'report.html')} (and the quarantine, beside it)")
     from expectations.verdicts import require
 
     require(report.judgement())

@@ -5,7 +5,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from expectations.data.features import sound_scores
 from expectations.data.masking import mask
@@ -27,37 +27,83 @@ _MISSING = {
     "score_ks": _NOTHING_TO_COMPARE,
     "score_agreement": "not asked for (validation.classifier.sample)",
 }
-EXAMPLES = 3  # rows shown per flaw
+EXAMPLES = 5  # rows shown per flaw
+EXCERPT = 100  # characters of each
 SOURCES = 10  # largest ones listed
+FLAWS_OF_SOURCE = 3  # named beside each
 GATE = "validate"
 ADVICE = "Repair the dataset, or change the setting named if it is right as it is."
 
 
-class Finding(BaseModel):
-    """One flaw: its words, how many rows have it, and some of them (row number, excerpt)."""
+class Example(BaseModel):
+    """A row that has a flaw, and what of it is to blame."""
 
-    flaw: str
-    title: str
-    rows: int
-    quarantined: bool
-    examples: list[tuple[int, str]]
+    row: int = Field(description="Number of the row, from 0, in the order of the source.")
+    place: int | None = Field(
+        None, description="The message to blame, from 0; null where it is about the whole row."
+    )
+    excerpt: str = Field(
+        description="What the row says there, as Python writes a text, masked and at most 100 "
+        "characters long."
+    )
+
+    def __str__(self) -> str:
+        """Name the place."""
+        return f"row {self.row:,}" + ("" if self.place is None else f", message {self.place}")
+
+
+class Finding(BaseModel):
+    """A flaw that rows have."""
+
+    flaw: str = Field(description="Name of the flaw, as in `validation.tolerances`.")
+    title: str = Field(description='Its words, to go after "rows that have".')
+    rows: int = Field(description="How many rows have it.")
+    quarantined: bool = Field(description="Whether rows that have it go to quarantine.")
+    examples: list[Example] = Field(description="The first rows that have it, five at most.")
+    advice: list[str] = Field(
+        [], description="Sentences that tell what would mend it, if anything is known to."
+    )
+
+
+class Origin(BaseModel):
+    """What became of the rows of one source, or of one part of a mix."""
+
+    name: str = Field(description="The source's own name, masked.")
+    rows: int = Field(description="How many rows it has.")
+    accepted: int = Field(description="How many of them are accepted.")
+    quarantined: int = Field(description="How many of them are in quarantine.")
+    filtered: int = Field(description="How many sound ones the recipe's filter drops.")
+    score_mean: float | None = Field(
+        None, description="Mean score of its sound rows; null where none has a score."
+    )
+    flaws: dict[str, int] = Field(
+        {}, description="The most common flaws in it, three at most, each with its rows."
+    )
 
 
 class Report(BaseModel):
-    """The outcome of the gate over one dataset. `suite` is the fingerprint of the expectations,
-    `filtered` counts the sound rows that the recipe's filter drops, `measures` are the numbers
-    that the dataset expectations judged, `sources` the largest sources' rows."""
+    """The outcome of the gate over one dataset."""
 
-    suite: str
-    rows: int
-    accepted: int
-    quarantined: int
-    filtered: int
-    findings: list[Finding]
-    verdicts: list[Verdict]
-    measures: dict[str, float]
-    scores: Distribution | None
-    sources: dict[str, int]
+    suite: str = Field(description="Fingerprint of the expectations, limits and severities.")
+    rows: int = Field(description="How many rows were judged.")
+    accepted: int = Field(description="How many rows are handed on to training.")
+    quarantined: int = Field(description="How many rows are in quarantine.")
+    filtered: int = Field(description="How many sound rows the recipe's filter by score drops.")
+    findings: list[Finding] = Field(description="The flaws that were found, most common first.")
+    verdicts: list[Verdict] = Field(description="The verdict on every expectation.")
+    measures: dict[str, float] = Field(
+        description="What the expectations on the whole dataset judged, by the measure's name."
+    )
+    scores: Distribution | None = Field(
+        description="The scores of the sound rows, before the filter; null where there are none."
+    )
+    sources: dict[str, int] = Field(description="The accepted rows of the largest sources.")
+    by_source: list[Origin] = Field(
+        [], description="The largest sources with what became of their rows."
+    )
+    by_part: list[Origin] = Field(
+        [], description="The same of each part, where the dataset is a mix of several."
+    )
 
     @property
     def failed(self) -> list[Verdict]:
@@ -73,6 +119,29 @@ class Report(BaseModel):
     def unjudged(self) -> list[Verdict]:
         """The expectations that there was nothing to judge by."""
         return [verdict for verdict in self.verdicts if not verdict.judged]
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a line."""
+        if not self.failed:
+            return f"Dataset accepted: {self.accepted:,} of {self.rows:,} rows"
+        many = "expectation" if len(self.failed) == 1 else "expectations"
+        return f"Dataset rejected: {len(self.failed)} critical {many} failed"
+
+    @property
+    def counts(self) -> str:
+        """How many rows and expectations there are of each kind, in a sentence or two."""
+        warnings, open_ = len(self.warnings), len(self.unjudged)
+        return (
+            f"{self.rows:,} rows: {self.accepted:,} accepted, {self.quarantined:,} in quarantine, "
+            f"{self.filtered:,} dropped by the filter. {len(self.verdicts)} expectations: "
+            f"{len(self.failed)} failed, {warnings} {'warning' if warnings == 1 else 'warnings'}, "
+            f"{open_} not judged."
+        )
+
+    def finding(self, flaw: str) -> Finding | None:
+        """Return what was found of a flaw, None if no row has it."""
+        return next((finding for finding in self.findings if finding.flaw == flaw), None)
 
     def judgement(self, write: Callable[[Path], tuple[str, ...]] | None = None) -> Judgement:
         """Return the verdicts with all that goes with them; `write` writes the report's files."""
@@ -106,7 +175,7 @@ class Report(BaseModel):
             "|---:|---|---|---|",
         ]
         for finding in self.findings:
-            examples = "; ".join(f"row {row}: {text}" for row, text in finding.examples)
+            examples = "; ".join(f"{one}: {one.excerpt}" for one in finding.examples)
             then = "quarantined" if finding.quarantined else "kept"
             cells = (f"{finding.rows:,}", markdown(finding.title), then, markdown(examples))
             lines.append(f"| {' | '.join(cells)} |")
@@ -165,7 +234,34 @@ def report(
         measures={name: value for name, value in measures.items() if not isnan(value)},
         scores=distribution(sound_scores(table)),
         sources=dict(sources.iter_rows()),
+        by_source=_origins(table, "source"),
+        by_part=_origins(table, "part") if "part" in table.columns else [],
     )
+
+
+def _origins(table: "pl.DataFrame", column: str) -> list[Origin]:
+    """Return what became of the rows of the largest groups by `column`."""
+    import polars as pl
+
+    kinds = ("accepted", "quarantined", "filtered")
+    groups = (
+        table.group_by(column)
+        .agg(
+            pl.len().alias("rows"),
+            *((pl.col("disposition") == kind).sum().alias(kind) for kind in kinds),
+            pl.col("sound_score").mean().alias("score_mean"),
+            *(pl.col(flaw).sum().alias(flaw) for flaw in FLAWS),
+        )
+        .sort(["rows", column], descending=[True, False])
+        .head(SOURCES)
+    )
+    return [_origin(line[column], line) for line in groups.to_dicts()]
+
+
+def _origin(name: str | None, line: dict[str, Any]) -> Origin:
+    common = sorted((flaw for flaw in FLAWS if line[flaw]), key=lambda flaw: -line[flaw])
+    flaws = {flaw: line[flaw] for flaw in common[:FLAWS_OF_SOURCE]}
+    return Origin(**{**line, "name": name or "(none)", "flaws": flaws})
 
 
 def _finding(
@@ -180,8 +276,17 @@ def _finding(
         title=title(flaw, config),
         rows=rows,
         quarantined=config.quarantines(flaw),
-        examples=[(row, f"{text!r:.100}") for row, text in flawed.select("row", "excerpt").rows()],
+        examples=[
+            Example(row=row, place=place, excerpt=_quoted(text))
+            for row, place, text in flawed.select("row", "place", "excerpt").rows()
+        ],
     )
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Python writes it, cut to EXCERPT characters."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= EXCERPT else f"{quoted[: EXCERPT - 2]}…{quoted[0]}"
 
 
 def _verdict(
@@ -226,12 +331,20 @@ def _missing(
     if name in ("score_not_finite", "score_out_of_range"):
         scores = table["score"].drop_nulls().len() + table["score_not_finite"].sum()
         return "" if scores else "there are no scores"
+    if name == "score_missing" and not config.score_required:
+        return "not asked for (validation.score_required)"
     if name == "near_duplicate" and config.near_duplicate_similarity is None:
         return "not looked for (validation.near_duplicate_similarity)"
     if name in FLAWS or name == "score_quantiles_min":
         return ""
     metric = DATASET_EXPECTATIONS[name].measure
     return "" if metric in measures else _MISSING[metric]
+
+
+def not_asked(name: str, config: Validation) -> str:
+    """Return why the expectation `name` is none of the recipe's; empty if it is."""
+    is_asked = name != "min_agreement" or config.classifier.sample
+    return "" if is_asked else _MISSING["score_agreement"]
 
 
 def _flaw_text(flaw: str, success: bool, rows: int, findings: list[Finding]) -> str:
@@ -289,5 +402,5 @@ def _worst(findings: list[Finding]) -> str:
 
 
 def _example(finding: Finding) -> str:
-    row, excerpt = finding.examples[0]
-    return f"e.g. row {row} ({excerpt})"
+    first = finding.examples[0]
+    return f"e.g. row {first.row} ({first.excerpt})"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from great_expectations.data_context import EphemeralDataContext
 
 ROWS, DATASET = "rows", "dataset"  # the two tables, and the suites over them
+ROWS_NAMED = 20  # by GX, of those that do not meet an expectation
 QUANTILES = "score_quantiles_min"  # the one that is judged over the rows, once for each quantile
 
 
@@ -36,6 +37,12 @@ def suites(config: Validation, scored: bool = True) -> "dict[str, ExpectationSui
         )
         for name, of_table in every.items()
     }
+
+
+def on_scores(config: Validation) -> list[Any]:
+    """Return the expectations that nothing is known of before the rows have their scores."""
+    every = (*_of_rows(config), *_of_dataset(config))
+    return [expectation for expectation in every if _is_on_scores(expectation.meta["name"])]
 
 
 def fingerprint(config: Validation) -> str:
@@ -75,7 +82,7 @@ def judge(
                 batch_parameters={"dataframe": tables[name].to_pandas()},
                 result_format={
                     "result_format": "SUMMARY",
-                    "partial_unexpected_count": 5,
+                    "partial_unexpected_count": ROWS_NAMED,
                     "unexpected_index_column_names": ["row"] if "row" in tables[name] else [],
                 },
             )

@@ -18,6 +18,7 @@ from expectations.data.features import (
 )
 from expectations.data.masking import masked
 from expectations.data.messages import Rules
+from expectations.data.report import EXAMPLES
 from expectations.data.scores import distribution
 from retune.recipe.flaws import FLAWS
 from tasks.validate.classifier import Answers, planned, score
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 FEATURES, EXCERPTS = "features.parquet", "examples.parquet"
-EXAMPLES = 3  # rows with each flaw that are quoted
 # What goes to MLflow; small and without secrets.
 QUARANTINE, SCORES = "quarantine.parquet", "scores.json"
 WHOLE_ROWS = "quarantine_rows.parquet"  # stays in the work folder: it holds what the rows say
