@@ -200,7 +200,7 @@ def _turns(spans: Iterable[Span]) -> Iterator[ShownTurn]:
     """Yield the spans turn by turn: a turn goes to the end of what ends it, and the line's."""
     turn: list[Span] = []
     for state, text in spans:
-        for piece in re.split(rf"(?<={re.escape(END)})", text):
+        for piece in filter(None, re.split(rf"(?<={re.escape(END)})", text)):
             if turn and turn[-1].text.endswith(END):
                 line = piece[: len(piece) - len(piece.lstrip("\n"))]
                 yield _turn([*turn, Span(state, line)] if line else turn)
