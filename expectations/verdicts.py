@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from retune.errors import RetuneError
 from retune.measures import Measure, measure
@@ -26,16 +26,16 @@ class Verdict(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    gate: str
-    name: str
-    expected: str
-    seen: str
-    limit: float | None = None
-    setting: str = ""
-    severity: Severity = "critical"
-    passed: bool
-    judged: bool = True
-    fix: str = ""
+    gate: str = Field(description="The stage whose output was judged.")
+    name: str = Field(description="Name of the expectation, as in the settings of severities.")
+    expected: str = Field(description="What was expected, in words.")
+    seen: str = Field(description="What was seen, or why there was nothing to judge by; masked.")
+    limit: float | None = Field(None, description="The number that `setting` names.")
+    setting: str = Field("", description="The setting that holds the limit; empty: none.")
+    severity: Severity = Field("critical", description="critical (blocks), warning or info.")
+    passed: bool = Field(description="Whether it was met.")
+    judged: bool = Field(True, description="False where there was nothing to judge it by.")
+    fix: str = Field("", description="What to change besides the setting; empty: nothing.")
 
     @property
     def failed(self) -> bool:

@@ -15,56 +15,99 @@ from expectations import formatting
 from expectations.data.judgement import reference
 from expectations.data.messages import Rules
 from expectations.data.report import Report
-from expectations.verdicts import ranked, require
+from expectations.verdicts import Verdict, ranked
 from flows.recipes import load
 from retune.data_files import names_data
 from retune.escaping import terminal, visible
 from retune.pinning import pin_dataset
-from retune.recipe import Model, Recipe, set_value
+from retune.recipe import Model, Recipe, Validation, set_value
 from retune.records import Pins
 from retune.report_folder import replacing
 from retune.sources import pin
 from retune.tracking import last_accepted
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
+    from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
+    from expectations.data.judgement import Judged
+
 _NO_MODEL = "none"  # of a dataset file that is judged without a recipe
-_MARKS = {"passed": "[green]ok[/]", "not judged": "[yellow]not judged[/]"}
+# Who sets one of these below `validation` means to have scores.
+SCORE_SETTINGS = frozenset(
+    name for name in Validation.model_fields if name.startswith(("score_", "keep_", "classifier"))
+) - {"keep"} | {"max_below_threshold_share", "min_distinct_scores"}
 
 
 def check(name: str, assignments: list[str], folder: Path) -> Report:
     """Judge the dataset of a recipe, or a dataset file by the default recipe; write into `folder`.
 
     What the gate leaves (see `tasks.validate.gate`) replaces the report that is in `folder`;
-    nothing else may be there. With a base model the token ids are proven and counted as well. Raises
-    SourceError and RecipeError for what cannot be judged, NotOurs for a folder of something else,
-    Rejected for too many long rows; what the gate itself rejects is in the report.
+    nothing else may be there. With a base model the token ids are proven and counted as well, and
+    format's verdicts are in the report. If the classifier's Hub does not answer, scores are not
+    judged. Raises SourceError and RecipeError for what cannot be judged, and NotOurs for a folder of
+    something else; what is rejected is in the report.
     """
-    from tasks.format.chats import token_statistics, write_chats
-    from tasks.validate.gate import gate
+    from tasks.validate.gate import judge_rows
 
     recipe = _recipe(name, assignments)
-    formatted = None
     with replacing(folder, name) as new, _fetched(recipe) as (rows, version):
+        if names_data(name):
+            recipe = _with_what_it_has(recipe, rows)
         tokenizer = _tokenizer(recipe)
+        rules = _rules(recipe, tokenizer)
         pins = Pins(dataset=version, model="", accepted=last_accepted(recipe, version))
-        rules, ignore = _rules(recipe, tokenizer), recipe.dataset.acknowledged
-        report = gate(rows, rules, new, reference(pins), _say, ignore)
-        if tokenizer and not report.failed:
-            with tempfile.TemporaryDirectory() as chats:
-                formatted = write_chats(
-                    new / "rows.parquet",
-                    tokenizer,
-                    recipe.formatting.held_out_share,
-                    Path(chats),
-                )
-    if formatted:
-        metrics = token_statistics(formatted.lengths, recipe.model.max_length)
-        metrics |= formatted.effects.metrics()
-        require(formatting.judged(metrics, len(formatted.lengths), recipe))
-    return report
+        judged = judge_rows(
+            rows, rules, new, reference(pins), _say, recipe.dataset.acknowledged, offline=True
+        )
+        if tokenizer and not judged.report.failed:
+            judged = _with_tokens(judged, new / "rows.parquet", tokenizer, recipe)
+        judged.write(new)
+    return judged.report
+
+
+def _with_what_it_has(recipe: Recipe, rows: Path) -> Recipe:
+    """Return the recipe of a dataset file; where no row has a score and nothing is asked of scores,
+    it does not ask for them."""
+    import polars as pl
+
+    scores = pl.scan_parquet(rows).select(pl.col("score").is_not_null().any())
+    if recipe.validation.model_fields_set & SCORE_SETTINGS or scores.collect().item():
+        return recipe
+    _say(
+        "no row has a score: what is expected of scores is not judged "
+        "(--set validation.score_required=true asks the classifier)"
+    )
+    validation = recipe.validation.model_copy(update={"score_required": False})
+    return recipe.model_copy(update={"validation": validation})
+
+
+def _with_tokens(
+    judged: "Judged", rows: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
+) -> "Judged":
+    """Render and tokenise the accepted rows, as format would; add its verdicts, and what of some rows
+    is learned."""
+    from expectations.data.charts import histogram
+    from expectations.data.page import Figure
+    from tasks.format.chats import learned, token_statistics, write_chats
+    from tasks.format.preview import STYLE, TITLE, fragment, preview
+
+    config, train_on, longest = recipe.formatting, recipe.training.train_on, recipe.model.max_length
+    with tempfile.TemporaryDirectory() as folder:
+        formatted = write_chats(rows, tokenizer, config.held_out_share, Path(folder))
+        train = Path(folder) / "train.parquet"
+        unlearned, _ = learned(train, tokenizer, train_on, longest)
+        shown = fragment(preview(train, tokenizer, train_on, longest), train_on)
+    metrics = token_statistics(formatted.lengths, longest)
+    metrics |= formatted.effects.metrics() | {"unlearned_share": unlearned}
+    of_format = formatting.judged(metrics, len(formatted.lengths), recipe)
+    chart = histogram(formatted.lengths, longest, f"cut at {longest:,}")
+    judged = judged.with_verdicts([*judged.report.verdicts, *of_format.verdicts])
+    return judged._replace(
+        figures=(Figure("Tokens of each training row", chart),),
+        sections=(Figure(TITLE, shown, STYLE),),
+    )
 
 
 def scaffold(name: str, assignments: list[str]) -> str:
@@ -84,24 +127,43 @@ def scaffold(name: str, assignments: list[str]) -> str:
     )
 
 
-def shown(report: Report) -> "Table":
-    """Return the expectations with what was seen, the failed ones first, as a table for a terminal."""
+def shown(report: Report) -> "Group":
+    """Return the verdict and the expectations with what was seen, the failed ones first, for a
+    terminal of any width."""
+    from rich.console import Group
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        "", "severity", "expected", "seen",
-        title=f"{report.accepted:,} of {report.rows:,} rows accepted, suite {report.suite}",
-        title_justify="left", title_style="bold", box=None, pad_edge=False,
-    )  # fmt: skip
     clean = [verdict for verdict in report.verdicts if verdict.passed and verdict.seen == "none"]
-    listed = [verdict for verdict in report.verdicts if verdict not in clean]
-    for verdict in ranked(listed):
-        mark = _MARKS.get(verdict.outcome, "[red]FAILED[/]")
-        words = (Text(visible(words)) for words in (verdict.expected, verdict.seen))
-        table.add_row(mark, verdict.severity, *words)
-    table.add_row("[green]ok[/]", "", f"{len(clean)} more expectations", "nothing found")
-    return table
+    table = Table.grid(padding=(0, 2, 0, 0))
+    judged = ranked(v for v in report.verdicts if v.judged and v not in clean)
+    for verdict in (verdict for verdict in judged if verdict.failed):
+        table.add_row(_mark(verdict), _words(verdict))
+    for why in dict.fromkeys(verdict.seen for verdict in report.unjudged):
+        names = ", ".join(verdict.name for verdict in report.unjudged if verdict.seen == why)
+        table.add_row("[yellow]not judged[/]", Text(visible(why)).append(f"\n{names}", "dim"))
+    for verdict in (verdict for verdict in judged if verdict.passed):
+        table.add_row("[green]ok[/]", _words(verdict))
+    if clean:
+        many = "expectation" if len(clean) == 1 else "expectations"
+        table.add_row("[green]ok[/]", f"{len(clean)} more {many}: nothing found")
+    style = "bold red" if report.failed else "bold green"
+    return Group(Text(report.headline, style), Text(report.counts), Padding(table, (1, 0, 1, 0)))
+
+
+def _mark(verdict: Verdict) -> str:
+    return "[bold red]FAILED[/]" if verdict.blocks else f"[yellow]{verdict.severity}[/]"
+
+
+def _words(verdict: Verdict) -> "Text":
+    from rich.text import Text
+
+    words = Text(visible(verdict.expected))
+    words.append(f"\n{visible(verdict.seen)}", "bold" if verdict.failed else "dim")
+    if verdict.failed and verdict.setting:
+        words.append(f"\n{verdict.setting}", "dim")
+    return words
 
 
 def _recipe(name: str, assignments: list[str]) -> Recipe:

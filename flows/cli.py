@@ -5,6 +5,7 @@ Heavy libraries load where they are used.
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,17 @@ from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
 
+# Exit codes. What a shell or a CI job asks is "was it good?"; that nobody could tell is another answer.
+SAID_NO, NOT_DONE = 1, 2
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Re-train a language model on a schedule and ship only what passes its gates.",
+    epilog="Exit code 0: done, or accepted; 1: a gate rejected what it judged (doctor: this machine has "
+    "a problem); 2: it could not be done, for a mistake in a file, a recipe or the command, or "
+    "because the Hub did not answer.",
 )
 
 RecipeName = Annotated[
@@ -41,11 +48,20 @@ def main() -> None:
     """Entry point. What a person can mend is one clear message; a fault of ours has its traceback."""
     try:
         app()
-    except TOLD_ERRORS as error:
-        if os.environ.get("RETUNE_TRACEBACK"):
-            raise
-        print(f"retune: {terminal(_sentence(error))}", file=sys.stderr)
-        sys.exit(1)
+    except Exception as error:
+        if not isinstance(error, TOLD_ERRORS) or os.environ.get("RETUNE_TRACEBACK"):
+            traceback.print_exc()
+        else:
+            print(f"retune: {terminal(_sentence(error))}", file=sys.stderr)
+        # Never 1 for a fault of ours either: a job would take that for a verdict.
+        sys.exit(SAID_NO if _is_verdict(error) else NOT_DONE)
+
+
+def _is_verdict(error: Exception) -> bool:
+    """Tell whether a gate has rejected what it judged."""
+    from expectations.verdicts import Rejected
+
+    return isinstance(error, Rejected)
 
 
 def _sentence(error: Exception) -> object:
@@ -138,7 +154,10 @@ def validate(
         ),
     ] = None,
 ) -> None:
-    """Judge a dataset by the data gate alone; no server. Exit code 0: accepted, 1: rejected."""
+    """Judge a dataset by the data gate alone; no server, and no network for a file.
+
+    Exit code 0: accepted; 1: rejected; 2: it could not be judged (file, recipe, Hub).
+    """
     from flows import local
     from flows.check import check, shown
     from retune.report_folder import report_folder, require_ours
@@ -150,7 +169,7 @@ def validate(
 
     report = check(dataset, settings, folder)
     show(shown(report))
-    print(f"Report, quarantine and charts: {visible(folder)}")
+    print(f"Report: {visible(folder / 'report.html')} (and the quarantine, beside it)")
     from expectations.verdicts import require
 
     require(report.judgement())
@@ -184,7 +203,7 @@ def doctor() -> None:
             table.add_row("", "", Text(visible(f"→ {check.fix}")))
     show(table)
     if any(check.ok is False for check in results):
-        sys.exit(1)
+        sys.exit(SAID_NO)
 
 
 @app.command()

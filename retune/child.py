@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from retune import forkserver
 from retune.environment import python_path, without_secrets
-from retune.errors import ProgramFailed, RetuneError
+from retune.errors import HubUnreachable, ProgramFailed, RetuneError
 from retune.escaping import terminal
 
 EVENTS = "RETUNE_EVENTS_FD"
@@ -261,7 +261,8 @@ def _outcome(final: Event, code: int, script: Path, log: Path) -> Event:
     if final.get("event") == "result" and code == 0:
         return final
     if final.get("event") == "error" and final["refused"]:
-        raise ChildRefused(terminal(final["message"]))
+        refusal = HubUnreachable if final.get("unreachable") else ChildRefused
+        raise refusal(terminal(final["message"]))
     if final.get("event") == "error":
         happened = f"{terminal(final['message'])}\n{terminal(final['traceback']).rstrip()}"
         failure = ChildFailed(f"{_stage(script)} failed: {happened}\nThe full log is {log}")
@@ -309,7 +310,8 @@ def main(
     """In a child: read the job named on the command line, do it, and report result or error.
 
     A child that was prepared does `ahead` until it has a job. A RetuneError is a refusal, its message
-    meant for people; anything else is a crash, told by its traceback, of which the log has all.
+    meant for people, and HubUnreachable stays what it is; anything else is a crash, told by its
+    traceback, of which the log has all.
     """
     if sys.argv[1] == LATER:
         failure = ""
@@ -329,7 +331,16 @@ def main(
         traceback.print_exc()
         refused = isinstance(error, RetuneError)
         message = str(error) if refused else traceback.format_exception_only(error)[-1].strip()
-        emit("error", message=message, refused=refused, traceback=_traceback(error))
+        unreachable = isinstance(
+            error, HubUnreachable
+        )  # worth a retry, which other refusals are not
+        emit(
+            "error",
+            message=message,
+            refused=refused,
+            unreachable=unreachable,
+            traceback=_traceback(error),
+        )
         raise SystemExit(1) from None
 
 

@@ -55,6 +55,11 @@ def html(text: object, limit: int = LONGEST) -> str:
     return _html.escape(visible(text, limit))
 
 
+def html_block(text: object) -> str:
+    """Return foreign text of several lines for a `<pre>` of an HTML page."""
+    return _html.escape(terminal(text))
+
+
 def markdown(text: object, limit: int = LONGEST) -> str:
     """Return foreign text for a paragraph or a table's cell in Markdown, as one line that is no more
     than text: no heading, link, picture, formula, HTML or end of the cell."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retune.histograms import edges_of, shares_in
 from retune.measures import format_bytes, measure
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ INK, GREY, RULE = "#222222", "#6B6B6B", "#E3E3E3"
 WIDTH, HEIGHT = 9.0, 5.0  # inches
 HEADER = 0.85  # inches above the axes, for title and subtitle
 DPI = 150
-BINS = 60  # at most, about
 LOG_FROM = 20  # longest over shortest from which lengths stand on a logarithmic axis
 
 
@@ -55,10 +55,10 @@ def score_histogram(
     if not len(scores) + len(outline):
         return _save(_headlines(*words), path)
     figure, axes = _chart(*words)
-    edges = _edges(np.concatenate([scores, outline, [] if threshold is None else [threshold]]))
+    edges = edges_of(np.concatenate([scores, outline, [] if threshold is None else [threshold]]))
     _draw_shares(axes, scores, edges, threshold, (ORANGE, BLUE))
     if len(outline):
-        shares = _shares(outline, edges)
+        shares = shares_in(outline, edges)
         axes.stairs(shares, edges, color=INK, linewidth=1.4, label="last accepted dataset")
         axes.legend(**_LEGEND)
     if threshold is not None:
@@ -83,10 +83,10 @@ def length_histogram(lengths: "np.ndarray", max_length: int, path: Path) -> None
     extent = np.append(lengths, max_length)
     if extent.max() >= LOG_FROM * extent.min():
         # Binned as logarithms, which are even on this axis.
-        edges, values, cut = _edges(np.log2(extent)), np.log2(lengths), np.log2(max_length)
+        edges, values, cut = edges_of(np.log2(extent)), np.log2(lengths), np.log2(max_length)
         _powers_of_two(axes, edges)
     else:
-        edges, values, cut = _edges(extent), lengths, max_length
+        edges, values, cut = edges_of(extent), lengths, max_length
         axes.xaxis.set_major_formatter("{x:,.0f}")
     _draw_shares(axes, values, edges, cut, (BLUE, ORANGE))
     _mark(axes, cut, f"cut at {max_length:,} tokens")
@@ -95,8 +95,13 @@ def length_histogram(lengths: "np.ndarray", max_length: int, path: Path) -> None
     _save(figure, path)
 
 
-def reasons_chart(counts: Mapping[str, int], rows: int, path: Path) -> None:
-    """Draw how many of `rows` rows have each reason into a PNG file, the most common first."""
+def reasons_chart(
+    counts: Mapping[str, int], rows: int, path: Path, limits: Mapping[str, float] | None = None
+) -> None:
+    """Draw how many of `rows` rows have each reason into a PNG file, the most common first.
+
+    `limits` are the shares (0 to 1) that are tolerated: a mark, and another colour above it.
+    """
     from matplotlib.ticker import MaxNLocator
 
     ranked = sorted(((n, name) for name, n in counts.items() if n), key=lambda pair: -pair[0])
@@ -106,7 +111,10 @@ def reasons_chart(counts: Mapping[str, int], rows: int, path: Path) -> None:
     figure, axes = _chart(*words, height=HEADER + 0.8 + 0.36 * len(ranked))
     numbers, places = [n for n, _ in ranked], range(len(ranked))
     labels = [f"{n:,}  ({_percent(n, rows)})" for n in numbers]
-    bars = axes.barh(places, numbers, height=0.62, color=BLUE)
+    tolerated = [rows * (limits or {}).get(name, 1) for _, name in ranked]
+    above = [n > limit for n, limit in zip(numbers, tolerated, strict=True)]
+    colours = [ORANGE if one else BLUE for one in above]
+    bars = axes.barh(places, numbers, height=0.62, color=colours)
     for label in axes.bar_label(bars, labels, padding=5, color=INK, fontsize=10.5):
         label.set_verticalalignment("center_baseline")  # as the names are
     axes.set_yticks(places, [n for _, n in ranked], color=INK, fontsize=10.5, parse_math=False)
@@ -115,7 +123,12 @@ def reasons_chart(counts: Mapping[str, int], rows: int, path: Path) -> None:
     axes.grid(visible=False)  # each bar has its number
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel("rows")
+    if limits:
+        right = axes.get_xlim()[1]
+        marks = [(x, place) for x, place in zip(tolerated, places, strict=True) if x <= right]
+        for x, place in marks:
+            axes.plot([x, x], [place - 0.42, place + 0.42], color=INK, linewidth=1.6)
+    axes.set_xlabel("rows; a line is what is tolerated" if limits else "rows")
     _save(figure, path)
 
 
@@ -281,7 +294,7 @@ def _draw_shares(
     axes.set_xlim(edges[0], edges[-1])
     if not len(values):
         return
-    shares = _shares(values, edges)
+    shares = shares_in(values, edges)
     below, above = colours
     if limit is None:
         axes.stairs(shares, edges, fill=True, color=BLUE, label="this dataset")
@@ -312,42 +325,6 @@ def _mark(axes: "Axes", x: float, words: str) -> None:
         fontsize=10.5,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},  # over the grid lines
     )
-
-
-def _edges(values: "np.ndarray") -> "np.ndarray":
-    """Return the edges of about BINS bins of one round width, centred on multiples of it."""
-    import numpy as np
-
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        margin = max(abs(low), 1) / 2
-        low, high = low - margin, high + margin
-    raw = (high - low) / BINS
-    power = 10.0 ** np.floor(np.log10(raw))
-    width = next(step * power for step in (1, 2, 2.5, 5, 10, 20) if step * power >= raw)
-    return (np.arange(np.floor(low / width), np.ceil(high / width) + 2) - 0.5) * width
-
-
-def _shares(values: "np.ndarray", edges: "np.ndarray") -> "np.ndarray":
-    """Return the share of `values` (at least one) in each of the equal bins, in percent.
-
-    Scores in bfloat16 or in decimals, and lengths, lie on a grid. Where bins hold now three and now
-    four of its steps, a histogram shows a comb that is not in the data. So each value is spread as
-    far as half-way to its neighbours, over at most one bin.
-    """
-    import numpy as np
-
-    distinct, times = np.unique(values, return_counts=True)
-    width = edges[1] - edges[0]
-    gaps = np.minimum(np.diff(distinct), width) / 2
-    if not len(gaps):
-        gaps = np.array([width / 2])
-    starts = distinct - np.concatenate([gaps[:1], gaps])[: len(distinct)]
-    ends = distinct + np.concatenate([gaps, gaps[-1:]])[: len(distinct)]
-    reached = np.cumsum(times)
-    knots = np.column_stack([starts, ends]).ravel()
-    below = np.column_stack([reached - times, reached]).ravel()
-    return 100 * np.diff(np.interp(edges, knots, below)) / len(values)
 
 
 def _powers_of_two(axes: "Axes", edges: "np.ndarray") -> None:

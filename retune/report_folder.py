@@ -19,8 +19,8 @@ from retune.workspace import MARKER, NotOurs, OutputBusy, digest, home, is_marke
 REPORT = {
     *("report.json", "expectations.json", "scores.json", "rows.parquet", "features.parquet"),
     *("examples.parquet", "quarantine.parquet", "quarantine_rows.parquet"),
-    *("reasons.png", "scores.png", "data_docs/index.html", "ignored.json"),
-    *("repairs.json", "repaired.parquet"),
+    *("reasons.png", "scores.png", "data_docs/index.html", "report.html"),
+    *("ignored.json", "repairs.json", "repaired.parquet"),
 }
 PARTIAL = ".partial"  # where a report is under construction, inside the folder it is for
 
@@ -35,14 +35,20 @@ class Listing(BaseModel):
 def report_folder(dataset: str) -> Path:
     """Return the folder of a dataset's report when none is named: `<home>/validate/<its name>`.
 
-    A hash of the path is added if the report of another dataset of this name is there.
+    A hash of the path is added if the report of another dataset of this name is there, and stays
+    when that one goes: a dataset has one report.
     """
-    of = str(Path(dataset).absolute())
+    of = _whole(dataset)
     name = re.sub(r"[^\w.-]+", "-", Path(dataset).stem)[:60].strip("-.") or "dataset"
     folder = home() / "validate" / name
-    if folder.exists() and _listing(folder).of != of:
-        return folder.with_name(f"{name}-{digest(of)[:8]}")
-    return folder
+    own = folder.with_name(f"{name}-{digest(of)[:8]}")
+    return own if own.exists() or (folder.exists() and _listing(folder).of != of) else folder
+
+
+def _whole(dataset: str) -> str:
+    """Return the dataset's path from the root, written in one way; a link stays one, since what it
+    leads to may change."""
+    return os.path.normpath(Path(dataset).absolute())
 
 
 @contextmanager
@@ -59,6 +65,8 @@ def replacing(folder: Path, dataset: str) -> Iterator[Path]:
     with _locked(folder):
         is_empty = not is_marked(folder)
         mark(folder)
+        if is_empty:  # from now on, so that a dataset of the same name takes another folder
+            (folder / MARKER).write_text(Listing(of=_whole(dataset)).model_dump_json())
         remove(folder / PARTIAL)
         (folder / PARTIAL).mkdir()
         try:
@@ -68,7 +76,7 @@ def replacing(folder: Path, dataset: str) -> Iterator[Path]:
             if is_empty:
                 remove(folder / MARKER)
             raise
-        _move_in(folder, str(Path(dataset).absolute()))
+        _move_in(folder, _whole(dataset))
 
 
 def require_ours(folder: Path) -> None:

@@ -31,6 +31,10 @@ class SourceError(RetuneError):
     """A dataset or model that cannot be had, with the reason and what to change."""
 
 
+class HubOffline(SourceError):
+    """The Hub is not asked, since HF_HUB_OFFLINE is set; no retry helps."""
+
+
 def local_path(name: str, setting: str) -> Path | None:
     """Return the file or folder that `name` refers to, None if it is a Hub id.
 
@@ -207,7 +211,7 @@ def pin(name: str, revision: str | None, kind: Literal["dataset", "model"], sett
                 f"a path, or set HF_TOKEN if it is private"
             ) from None
         except OfflineModeIsEnabled:
-            raise SourceError(
+            raise HubOffline(
                 f"{setting}: {kind} {name} is on the Hub but HF_HUB_OFFLINE is set; unset it or give a "
                 f"path"
             ) from None

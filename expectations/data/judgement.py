@@ -4,20 +4,22 @@ Nothing of a row is looked at here, so that a limit which was changed is judged 
 """
 
 import json
+from collections.abc import Iterable
 from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from expectations.data.charts import histogram
 from expectations.data.features import sound_scores
-from expectations.data.measures import NOTHING as NOT_ASKED
-from expectations.data.measures import Asked, measures
-from expectations.data.page import page
-from expectations.data.repairs import NOTHING, Repairs
+from expectations.data.measures import NOTHING, Asked, measures
+from expectations.data.page import Figure, page
+from expectations.data.repairs import NOTHING as NO_REPAIRS
+from expectations.data.repairs import Repairs
 from expectations.data.repairs import read as read_repairs
-from expectations.data.report import Report, report
+from expectations.data.report import GATE, Report, not_asked, report
 from expectations.data.scores import Distribution
-from expectations.data.suite import DATASET, ROWS, fingerprint, judge, suites
-from expectations.verdicts import Judgement
+from expectations.data.suite import DATASET, ROWS, fingerprint, judge, on_scores, suites
+from expectations.verdicts import Judgement, Verdict
 from retune.ignored import ALL_USED, Ignored
 from retune.recipe import Recipe, Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
@@ -29,17 +31,59 @@ if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
 
 # What a person looks at; all of it small and without secrets.
-FILES = ("report.json", "expectations.json", "data_docs", "reasons.png", "scores.png")
+FILES = (
+    *("report.html", "report.json", "expectations.json", "data_docs", "reasons.png", "scores.png"),
+)
+
+# Why there is nothing to say of scores.
+NOT_ASKED = "not asked for, since the rows are rejected whatever the classifier says"
 
 
 class Judged(NamedTuple):
-    """The report on a feature table, and what else its files are made of."""
+    """The report on a feature table, and what else its files are made of; `figures` and `sections` go
+    to its page beside those of the table."""
 
     report: Report
     results: "list[ExpectationSuiteValidationResult]"
     table: "pl.DataFrame"
     config: Validation
     reference: Distribution | None
+    figures: tuple[Figure, ...] = ()
+    sections: tuple[Figure, ...] = ()
+
+    def without_scores(self, why: str) -> "Judged":
+        """Return it with what is expected of scores added as not judged."""
+        missing = [
+            Verdict(
+                gate=GATE,
+                name=expectation.meta["name"],
+                expected=expectation.meta["title"],
+                seen=not_asked(expectation.meta["name"], self.config) or why,
+                limit=expectation.meta["limit"],
+                setting=expectation.meta["setting"],
+                severity=expectation.severity,
+                passed=False,
+                judged=False,
+            )
+            for expectation in on_scores(self.config)
+        ]
+        return self.with_verdicts([*self._before_the_filter(why), *missing])
+
+    def with_verdicts(self, verdicts: Iterable[Verdict]) -> "Judged":
+        """Return it with these verdicts instead of its own."""
+        return self._replace(report=self.report.model_copy(update={"verdicts": list(verdicts)}))
+
+    def _before_the_filter(self, why: str) -> list[Verdict]:
+        """Return the verdicts; that enough rows remain is open while a filter waits for scores."""
+        if self.config.keep_score_min is None and self.config.keep_top_share is None:
+            return self.report.verdicts
+        unknown = {"passed": False, "judged": False, "seen": f"before the filter by score: {why}"}
+        return [
+            verdict.model_copy(update=unknown)
+            if verdict.passed and verdict.name == "min_rows"
+            else verdict
+            for verdict in self.report.verdicts
+        ]
 
     def write(self, folder: Path) -> tuple[str, ...]:
         """Write FILES into `folder` and return their names."""
@@ -47,7 +91,7 @@ class Judged(NamedTuple):
         described = [result.to_json_dict() for result in self.results]
         (folder / "expectations.json").write_text(json.dumps(described, indent=1))
         _draw(self, folder)
-        _write_page(self.report, folder)
+        _write_page(self, folder)
         return FILES
 
 
@@ -59,7 +103,7 @@ def reference(pins: Pins) -> Distribution | None:
 
 def screening(screened: Screened, recipe: Recipe) -> Judgement:
     """Return the verdicts on rows whose scores nobody has asked for yet."""
-    return _judgement(screened, recipe, None, NOT_ASKED, scored=False)
+    return _judgement(screened, recipe, None, NOTHING, scored=False)
 
 
 def judgement(sound: Rows, recipe: Recipe, reference: Distribution | None) -> Judgement:
@@ -90,6 +134,8 @@ def _judgement(
     judged = judge_table(
         table, examples, recipe.validation, reference, asked, scored, repairs, ignored
     )
+    if judged.report.failed and not scored:
+        judged = judged.without_scores(NOT_ASKED)
     # Of rows that pass before their scores are known, the report comes with these.
     tells = scored or judged.report.failed
     return judged.report.judgement(judged.write if tells else None)
@@ -100,9 +146,9 @@ def judge_table(
     examples: "pl.DataFrame",
     config: Validation,
     reference: Distribution | None = None,
-    asked: Asked = NOT_ASKED,
+    asked: Asked = NOTHING,
     scored: bool = True,
-    repairs: Repairs = NOTHING,
+    repairs: Repairs = NO_REPAIRS,
     ignored: Ignored = ALL_USED,
 ) -> Judged:
     """Judge a feature table with dispositions; `examples` are excerpts (`row`, `reason`, `excerpt`).
@@ -147,18 +193,42 @@ def _comparable(value: float | None, bound: str) -> float | None:
     return value
 
 
-def _write_page(outcome: Report, folder: Path) -> None:
-    docs = folder / "data_docs"
-    docs.mkdir(exist_ok=True)
-    charts = {name: (folder / name).read_bytes() for name in ("reasons.png", "scores.png")}
-    (docs / "index.html").write_text(page(outcome, charts), encoding="utf-8")
+def _write_page(judged: Judged, folder: Path) -> None:
+    """Write the page, also where Data Docs would be: GX's readers look for it there."""
+    text = page(judged.report, [*_figures(judged), *judged.figures], judged.sections)
+    (folder / "report.html").write_text(text, encoding="utf-8")
+    (folder / "data_docs").mkdir(exist_ok=True)
+    (folder / "data_docs" / "index.html").write_text(text, encoding="utf-8")
+
+
+def _figures(judged: Judged) -> list[Figure]:
+    """Return the histograms of what the rows have: scores, and how long messages are."""
+    scores, config = sound_scores(judged.table).to_numpy(), judged.config
+    lengths = judged.table["chars"].drop_nulls().to_numpy()
+    figures = []
+    if len(scores):
+        limit, last = config.score_threshold, judged.reference
+        words = "" if limit is None else f"threshold {limit:g}"
+        title = "Scores" + ("; the line is the last accepted dataset" if last else "")
+        quantiles = last.quantiles[1:-1] if last else ()
+        drawn = histogram(scores, limit, words, is_min=True, outline=quantiles)
+        figures.append(Figure(title, drawn))
+    if len(lengths := lengths[lengths > 0]):
+        longest = config.max_message_chars
+        drawn = histogram(lengths, longest, f"at most {longest:,}")
+        figures.append(Figure("Characters of each row's longest message", drawn))
+    return figures
 
 
 def _draw(judged: Judged, folder: Path) -> None:
     from retune.plots import reasons_chart, score_histogram
 
-    counts = {finding.flaw.replace("_", " "): finding.rows for finding in judged.report.findings}
-    reasons_chart(counts, judged.report.rows, folder / "reasons.png")
+    def named(flaw: str) -> str:
+        return flaw.replace("_", " ")
+
+    counts = {named(finding.flaw): finding.rows for finding in judged.report.findings}
+    tolerances = {named(flaw): judged.config.tolerance(flaw) for flaw in FLAWS}
+    reasons_chart(counts, judged.report.rows, folder / "reasons.png", tolerances)
     score_histogram(
         sound_scores(judged.table).to_numpy(),
         folder / "scores.png",

@@ -4,7 +4,6 @@ from math import nan
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import sound_scores
-from expectations.data.mix import parts
 from expectations.data.scores import Distribution, distribution, ks, psi
 from retune.recipe import Validation
 
@@ -44,6 +43,8 @@ def measures(
     missing. Scores are those of the sound rows before the filter; where there is none at all, what is
     measured of them is NaN.
     """
+    import polars as pl
+
     rows = len(table)
     disposition, scores = table["disposition"], sound_scores(table)
     sources = table.filter(disposition == "accepted")["source_id"].value_counts()
@@ -54,7 +55,8 @@ def measures(
         "largest_source_share": int(of_sources.max(initial=0)) / max(int(of_sources.sum()), 1),
     }
     if "part" in table.columns:
-        numbers["part_quarantined_share"] = max(part.quarantined_share for part in parts(table))
+        shares = table.group_by("part").agg((pl.col("disposition") == "quarantined").mean())
+        numbers["part_quarantined_share"] = float(shares["disposition"].to_numpy().max())
     new = distribution(scores)
     below = config.score_threshold
     numbers["score_mean"] = new.mean if new else nan
@@ -69,7 +71,7 @@ def measures(
     if asked.correlation is not None:
         numbers["score_correlation"] = asked.correlation
     if len(scores) >= LEAST_FOR_ONE_VALUE:
-        numbers["score_mode_share"] = int(scores.value_counts()["count"].max()) / len(scores)
+        numbers["score_mode_share"] = int(scores.value_counts()["count"].to_numpy().max()) / len(scores)
     if _has_a_scale(scores, config, reference, asked):
         numbers["score_unit_share"] = int(scores.is_between(0, 1).sum()) / len(scores)
     return numbers

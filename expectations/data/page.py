@@ -1,85 +1,247 @@
-"""The gate's outcome as one page of HTML, for a browser, MLflow's file view or an e-mail.
+"""The gate's outcome as one page of HTML: the verdict, why, where, and what would mend it.
 
 It loads nothing: style and charts are in it, and its policy forbids all else. Whatever came with
 the data is escaped.
 """
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from expectations.data import charts
 from expectations.data.repairs import Repaired, Repairs
-from expectations.data.report import Finding, Report
+from expectations.data.report import Finding, Origin, Report
 from expectations.verdicts import Verdict, ranked
 from retune.escaping import html
+from retune.recipe.flaws import FLAWS
+from retune.webpage import POLICY, document, folded, table
 
-# `default-src 'none'`: even a picture that slipped through would not be fetched.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+__all__ = ["POLICY", "Figure", "page"]
+
 STYLE = """
-:root { color-scheme: light dark; --ink: #222; --grey: #6b6b6b; --rule: #e3e3e3; --page: #fff;
-  --good: #0072b2; --bad: #b34700; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --grey: #a0a0a0; --rule: #3a3a3a;
-  --page: #1b1b1b; --good: #56b4e9; --bad: #ff9d5c; } }
-body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--page);
-  max-width: 80rem; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-p.note { color: var(--grey); margin-top: 0; }
-table { border-collapse: collapse; width: 100%; }
-th { text-align: left; color: var(--grey); font-weight: 600; white-space: nowrap; }
-th, td { padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--rule); vertical-align: top;
-  overflow-wrap: anywhere; }
-td:not(.text) { white-space: nowrap; } td.number, th.number { text-align: right; }
-.unjudged { color: var(--grey); font-style: italic; }
-.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
+header { border-left: .5rem solid var(--good); background: var(--panel); padding: 1rem 1.2rem;
+  border-radius: 0 .4rem .4rem 0; } header.no { border-color: var(--bad); }
+header.no h1 { color: var(--bad); } header.yes h1 { color: var(--good); }
+header p { font-size: 1.05rem; }
+.tiles { display: grid; gap: .5rem 1rem; margin: 1rem 0 0;
+  grid-template-columns: repeat(auto-fit, minmax(6.2rem, 1fr)); }
+.tiles b { display: block; font-size: 1.35rem; line-height: 1.2;
+  font-variant-numeric: tabular-nums; } .tiles span { color: var(--grey); }
+section.card { border: 1px solid var(--rule); border-left: .3rem solid var(--bad);
+  border-radius: .3rem; padding: .8rem 1rem; margin: .8rem 0; }
+section.warning { border-left-color: var(--warn); } section.info { border-left-color: var(--grey); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; margin: .3rem 0; }
+dt { color: var(--grey); } dd { margin: 0; }
+ol.examples { list-style: none; margin: .5rem 0 0; padding: 0; }
+ol.examples li { border-top: 1px solid var(--rule); padding: .25rem 0; display: grid;
+  grid-template-columns: 9.5rem 1fr; gap: .2rem .8rem; } ol.examples span { color: var(--grey); }
+.card .bars { grid-template-columns: 1fr max-content; margin-top: .4rem; }
+.card .bars > :first-child { display: none; }
+.mend { background: var(--panel); border-radius: .3rem; padding: .4rem .7rem; margin-top: .5rem; }
 .example { display: block; color: var(--grey); }
-code { font: .88em ui-monospace, monospace; } img { max-width: 100%; background: #fff; }
+.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
+.unjudged { color: var(--grey); font-style: italic; } nav { margin: .8rem 0 0; }
+nav a { margin-right: 1rem; white-space: nowrap; } a { color: var(--good); }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .3rem; }
+  ol.examples li { grid-template-columns: 1fr; } }
 """
 
 
-def page(report: Report, charts: Mapping[str, bytes]) -> str:
-    """Return the page: verdict, every expectation, every flaw with row numbers and excerpts.
+class Figure(NamedTuple):
+    """A chart or a section of a page, made elsewhere: its title in words, its HTML and its style."""
 
-    `charts` are PNG files by their names.
+    title: str
+    content: str
+    style: str = ""
+
+
+def page(report: Report, figures: Sequence[Figure] = (), sections: Sequence[Figure] = ()) -> str:
+    """Return the page: the verdict, each expectation that failed with rows and excerpts, what only
+    warns, what was not judged, charts, sources, and all else folded.
+
+    `figures` are charts beside that of the flaws, `sections` come behind the sources; their content
+    is HTML, in which all that came with data is escaped.
     """
+    failed = [verdict for verdict in ranked(report.verdicts) if verdict.failed]
+    kept = [finding for finding in report.findings if not _failed(finding, failed)]
     parts = [
-        f"<h1>{_headline(report)}</h1>",
-        f'<p class="note">{_numbers(report)}</p>',
-        "<h2>What was expected</h2>",
-        _expectations(report.verdicts),
-        "<h2>What was found</h2>",
-        _findings(report.findings, report.rows) if report.findings else "<p>No flaw.</p>",
+        _header(report),
+        *_cards("What failed", [one for one in failed if one.blocks], report),
+        *_cards("Warnings", [one for one in failed if one.severity == "warning"], report),
+        *_cards(
+            "For information", [v for v in failed if not v.blocks and v.severity == "info"], report
+        ),
+        *_unjudged(report.unjudged),
+        *_charts(report, figures),
         *_repairs(report.repairs),
-        "<h2>Where the accepted rows come from</h2>",
-        _table(("source", "#rows"), [(html(n), f"{k:,}") for n, k in report.sources.items()]),
-        *_parts(report),
-        "<h2>Charts</h2>",
-        *(_picture(name, content) for name, content in charts.items()),
+        *_origins("Parts of the mix", report.by_part),
+        *_origins("Sources", report.by_source),
+        *(f"<h2>{html(one.title)}</h2>\n{one.content}" for one in sections),
+        *_within_limits(kept, report.rows),
+        "<h2>Everything that was expected</h2>",
+        folded(f"{len(report.verdicts)} expectations", _expectations(report.verdicts)),
+        f'<p class="note">Suite <code>{html(report.suite)}</code>, judged by Great Expectations. The '
+        f"same in numbers: <code>report.json</code>, <code>expectations.json</code>.</p>",
     ]
-    body = "\n".join(parts)
+    return document(html(report.headline), parts, _style(sections))
+
+
+def _style(sections: Sequence[Figure]) -> str:
+    return "".join([charts.STYLE, STYLE, *(one.style for one in sections)])
+
+
+def _header(report: Report) -> str:
+    kind = "no" if report.failed else "yes"
+    passed = sum(verdict.passed for verdict in report.verdicts)
+    tiles = [
+        (report.rows, "rows"),
+        (report.accepted, "accepted"),
+        (report.quarantined, "in quarantine"),
+        (report.filtered, "filtered out"),
+        (len(report.failed), "failed"),
+        (len(report.warnings), "warning" if len(report.warnings) == 1 else "warnings"),
+        (len(report.unjudged), "not judged"),
+        (passed, "passed"),
+    ]
+    shown = "".join(f"<div><b>{number:,}</b><span>{words}</span></div>" for number, words in tiles)
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{_headline(report)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
+        f'<header class="{kind}"><h1>{html(report.headline)}</h1>\n<p>{_why(report)}</p>\n'
+        f'<div class="tiles">{shown}</div></header>'
     )
 
 
-def _headline(report: Report) -> str:
+def _why(report: Report) -> str:
+    """Return the verdict's reason in one sentence."""
     if not report.failed:
-        return f"Dataset accepted: {report.accepted:,} of {report.rows:,} rows"
-    many = "expectation" if len(report.failed) == 1 else "expectations"
-    return f"Dataset rejected: {len(report.failed)} critical {many} failed"
+        warned = f", {len(report.warnings)} that only warn did not" if report.warnings else ""
+        return f"Every expectation that was judged and that must hold did{warned}."
+    first = ranked(report.failed)[0]
+    others = len(report.failed) - 1
+    more = f", and {others} more" if others else ""
+    return f"Expected: {html(first.expected)}; seen: {_seen(first, report)}{more}."
 
 
-def _numbers(report: Report) -> str:
-    warnings = len(report.warnings)
+def _seen(verdict: Verdict, report: Report) -> str:
+    """Return what was seen; the example that it quotes stands below it."""
+    finding = _finding(verdict, report)
+    if finding is None:
+        return html(verdict.seen)
+    return f"{finding.rows:,} of {report.rows:,} rows ({finding.rows / report.rows:.1%})"
+
+
+def _finding(verdict: Verdict, report: Report) -> Finding | None:
+    return report.finding(verdict.name) if verdict.name in FLAWS else None
+
+
+def _failed(finding: Finding, failed: Sequence[Verdict]) -> bool:
+    return any(verdict.name == finding.flaw for verdict in failed)
+
+
+def _cards(title: str, verdicts: Sequence[Verdict], report: Report) -> list[str]:
+    if not verdicts:
+        return []
+    return [f"<h2>{title}</h2>", *(_card(verdict, report) for verdict in verdicts)]
+
+
+def _card(verdict: Verdict, report: Report) -> str:
+    finding = _finding(verdict, report)
+    facts = [
+        ("seen", _seen(verdict, report)),
+        ("setting", f"<code>{html(verdict.setting)}</code>" if verdict.setting else ""),
+        ("then", _then(finding) if finding else ""),
+    ]
+    lines = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts if words)
+    share = ""
+    if finding and verdict.limit is not None:
+        share = charts.bars(
+            [charts.Bar("share of rows", finding.rows / report.rows, verdict.limit)]
+        )
+    advice = [*([verdict.fix] if verdict.fix else []), *(finding.advice if finding else [])]
+    sentences = "".join(f"<p>{html(sentence)}</p>" for sentence in advice)
+    mend = f'<div class="mend">{sentences}</div>' if advice else ""
     return (
-        f"{report.rows:,} rows: {report.accepted:,} sound, {report.quarantined:,} in quarantine, "
-        f"{report.filtered:,} dropped by the filter. {len(report.verdicts)} expectations, "
-        f"{warnings} {'warning' if warnings == 1 else 'warnings'}, "
-        f"{len(report.unjudged)} not judged. Suite <code>{report.suite}</code>, "
-        f"judged by Great Expectations."
+        f'<section class="card {verdict.severity}"><h3>Expected: {html(verdict.expected)}</h3>\n'
+        f"<dl>{lines}</dl>{share}{_examples(finding) if finding else ''}{mend}</section>"
     )
+
+
+def _then(finding: Finding) -> str:
+    return "the rows go to quarantine" if finding.quarantined else "the rows stay"
+
+
+def _examples(finding: Finding) -> str:
+    lines = [
+        f"<li><span>{html(str(one))}</span><code>{html(one.excerpt)}</code></li>"
+        for one in finding.examples
+    ]
+    return f'<ol class="examples">{"".join(lines)}</ol>' if lines else ""
+
+
+def _unjudged(verdicts: Sequence[Verdict]) -> list[str]:
+    if not verdicts:
+        return []
+    rows = [(html(verdict.expected), html(verdict.seen)) for verdict in verdicts]
+    return ["<h2>Not judged</h2>", table(("*expected", "*why it is open"), rows)]
+
+
+def _charts(report: Report, figures: Sequence[Figure]) -> list[str]:
+    limits = {v.name: v.limit for v in report.verdicts if v.name in FLAWS and v.judged}
+    lines = [
+        charts.Bar(finding.title, finding.rows / max(report.rows, 1), limits.get(finding.flaw))
+        for finding in report.findings
+    ]
+    drawn = [f"<h2>Rows with each flaw</h2>\n{charts.bars(lines)}"] if lines else []
+    if lines:
+        note = "Each line is the share that is tolerated, as the number in brackets is."
+        drawn.append(f'<p class="note">{note}</p>')
+    if figures:
+        shown = [
+            f"<figure><figcaption>{html(one.title)}</figcaption>{one.content}</figure>"
+            for one in figures
+        ]
+        drawn += ["<h2>Distributions</h2>", f'<div class="charts">{"".join(shown)}</div>']
+    return drawn
+
+
+def _origins(title: str, origins: Sequence[Origin]) -> list[str]:
+    if not origins:
+        return []
+    head = (
+        "*name",
+        "#rows",
+        "#accepted",
+        "#quarantined",
+        "#filtered",
+        "#mean score",
+        "*most common",
+    )
+    rows = [
+        (
+            html(one.name),
+            f"{one.rows:,}",
+            f"{one.accepted:,}",
+            f"{one.quarantined:,}",
+            f"{one.filtered:,}",
+            "" if one.score_mean is None else f"{one.score_mean:.3g}",
+            one.words,
+        )
+        for one in origins
+    ]
+    return [f"<h2>{title}</h2>", table(head, rows)]
+
+
+def _within_limits(findings: Sequence[Finding], rows: int) -> list[str]:
+    """Return what was found and is tolerated, each folded with its examples."""
+    if not findings:
+        return []
+    parts = [
+        folded(
+            f"{finding.rows:,} rows ({finding.rows / rows:.1%}) have {html(finding.title)}; "
+            f"{_then(finding)}",
+            _examples(finding),
+        )
+        for finding in findings
+    ]
+    return ["<h2>Found, and tolerated</h2>", *parts]
 
 
 def _expectations(verdicts: Sequence[Verdict]) -> str:
@@ -94,26 +256,7 @@ def _expectations(verdicts: Sequence[Verdict]) -> str:
         )
         for verdict in ranked(verdicts)
     ]
-    return _table(("result", "severity", "*expected", "*seen", "setting"), rows)
-
-
-def _parts(report: Report) -> list[str]:
-    """Return the table of a mix's parts under its heading; nothing without a mix."""
-    if not report.parts:
-        return []
-    rows = [
-        (
-            html(part.name),
-            f"{part.rows:,}",
-            f"{part.accepted:,}",
-            f"{part.quarantined:,}",
-            f"{part.quarantined_share:.1%}",
-            html(part.words),
-        )
-        for part in report.parts
-    ]
-    head = ("*part", "#rows", "#sound", "#quarantined", "#share", "*most frequent")
-    return ["<h2>The parts of the mix</h2>", _table(head, rows)]
+    return table(("result", "severity", "*expected", "*seen", "setting"), rows)
 
 
 def _result(verdict: Verdict) -> str:
@@ -122,19 +265,6 @@ def _result(verdict: Verdict) -> str:
     if not verdict.judged:
         return '<span class="unjudged">not judged</span>'
     return f'<span class="bad">{verdict.outcome}</span>' if verdict.blocks else verdict.outcome
-
-
-def _findings(findings: Sequence[Finding], rows: int) -> str:
-    lines = [
-        (
-            f"{finding.rows:,}",
-            f"{finding.rows / rows:.1%}",
-            html(finding.title) + "".join(_example(*example) for example in finding.examples),
-            "quarantined" if finding.quarantined else "kept",
-        )
-        for finding in findings
-    ]
-    return _table(("#rows", "#share", "*have", "then"), lines)
 
 
 def _repairs(repairs: Repairs) -> list[str]:
@@ -149,30 +279,12 @@ def _repairs(repairs: Repairs) -> list[str]:
             )
             for done in repairs.applied
         ]
-        parts = ["<h2>What was repaired</h2>", _table(("#rows", "repair", "*does"), lines)]
+        parts = ["<h2>What was repaired</h2>", table(("#rows", "repair", "*does"), lines)]
+    if advice and not parts:
+        parts = ["<h2>What could be repaired</h2>"]
     return [*parts, *([f"<p>{html(advice)}</p>"] if advice else [])]
 
 
 def _change(done: Repaired) -> str:
     before, after = (f"<code>{html(repr(text))}</code>" for text in (done.before, done.after))
     return f'<span class="example">row {done.row:,}: {before} → {after}</span>'
-
-
-def _example(row: int, excerpt: str) -> str:
-    return f'<span class="example">row {row:,}: <code>{html(excerpt)}</code></span>'
-
-
-def _picture(name: str, content: bytes) -> str:
-    data = base64.b64encode(content).decode()
-    return f'<p><img src="data:image/png;base64,{data}" alt="{html(name)}"></p>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of cells in HTML. Of the head `#` marks a column of numbers, `*` one of text."""
-    kinds = [{"#": ' class="number"', "*": ' class="text"'}.get(name[0], "") for name in head]
-    titles = [f"<th{kind}>{name.lstrip('#*')}</th>" for kind, name in zip(kinds, head, strict=True)]
-    lines = [f"<tr>{''.join(titles)}</tr>"]
-    for row in rows:
-        cells = [f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"

@@ -5,11 +5,11 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from expectations.data.features import sound_scores
 from expectations.data.masking import mask
-from expectations.data.mix import PartOfMix, parts, place_in_mix
+from expectations.data.mix import place_in_mix
 from expectations.data.repairs import NOTHING, Repairs
 from expectations.data.scores import Distribution, distribution
 from expectations.data.suite import title
@@ -44,40 +44,103 @@ _FIXES = {
     "classifier (validation.classifier.model), or score all anew (validation.classifier.score=all).",
 }
 IGNORED_KINDS = {"ignored_columns": "columns", "ignored_keys": "keys"}
-EXAMPLES = 3  # rows shown per flaw
+EXAMPLES = 5  # rows shown per flaw
+EXCERPT = 100  # characters of each
 SOURCES = 10  # largest ones listed
+FLAWS_OF_SOURCE = 3  # named beside each
 GATE = "validate"
+OF_SAMPLE = ("min_agreement", "min_correlation")  # expectations on re-scored rows
 ADVICE = "Repair the dataset, or change the setting named if it is right as it is."
 
 
-class Finding(BaseModel):
-    """One flaw: its words, how many rows have it, and some of them (row number, excerpt)."""
+class Example(BaseModel):
+    """A row that has a flaw, and what of it is to blame."""
 
-    flaw: str
-    title: str
-    rows: int
-    quarantined: bool
-    examples: list[tuple[int, str]]
+    row: int = Field(description="Number of the row, from 0, in the order of the source.")
+    part: str = Field(
+        "", description="The part of a mix and the row's number in it; empty without a mix."
+    )
+    place: int | None = Field(
+        None, description="The message to blame, from 0; null where it is about the whole row."
+    )
+    excerpt: str = Field(
+        description="What the row says there, as Python writes a text, masked and at most 100 "
+        "characters long."
+    )
+
+    def __str__(self) -> str:
+        """Name the place."""
+        part = f" ({self.part})" if self.part else ""
+        return f"row {self.row:,}{part}" + ("" if self.place is None else f", message {self.place}")
+
+
+class Finding(BaseModel):
+    """A flaw that rows have."""
+
+    flaw: str = Field(description="Name of the flaw, as in `validation.tolerances`.")
+    title: str = Field(description='Its words, to go after "rows that have".')
+    rows: int = Field(description="How many rows have it.")
+    quarantined: bool = Field(description="Whether rows that have it go to quarantine.")
+    examples: list[Example] = Field(description="The first rows that have it, five at most.")
+    advice: list[str] = Field(
+        [], description="Sentences that tell what would mend it, if anything is known to."
+    )
+
+
+class Origin(BaseModel):
+    """What became of the rows of one source, or of one part of a mix."""
+
+    name: str = Field(description="The source's own name, masked.")
+    rows: int = Field(description="How many rows it has.")
+    accepted: int = Field(description="How many of them are accepted.")
+    quarantined: int = Field(description="How many of them are in quarantine.")
+    filtered: int = Field(description="How many sound ones the recipe's filter drops.")
+    score_mean: float | None = Field(
+        None, description="Mean score of its sound rows; null where none has a score."
+    )
+    flaws: dict[str, int] = Field(
+        {}, description="The most common flaws in it, three at most, each with its rows."
+    )
+
+    @property
+    def quarantined_share(self) -> float:
+        """The share of its rows that are in quarantine, 0 to 1."""
+        return self.quarantined / self.rows
+
+    @property
+    def words(self) -> str:
+        """The most common flaws in one line."""
+        flaws = (f"{flaw.replace('_', ' ')} ({rows:,})" for flaw, rows in self.flaws.items())
+        return ", ".join(flaws)
 
 
 class Report(BaseModel):
-    """The outcome of the gate over one dataset. `suite` is the fingerprint of the expectations,
-    `filtered` counts the sound rows that the recipe's filter drops, `measures` are the numbers
-    that the dataset expectations judged, `sources` the largest sources' rows, `parts` the parts of a
-    mix, `repairs` what was repaired before, and what could be."""
+    """The outcome of the gate over one dataset."""
 
-    suite: str
-    rows: int
-    accepted: int
-    quarantined: int
-    filtered: int
-    findings: list[Finding]
-    verdicts: list[Verdict]
-    measures: dict[str, float]
-    scores: Distribution | None
-    sources: dict[str, int]
-    parts: list[PartOfMix] = []
-    repairs: Repairs = Repairs()
+    suite: str = Field(description="Fingerprint of the expectations, limits and severities.")
+    rows: int = Field(description="How many rows were judged.")
+    accepted: int = Field(description="How many rows are handed on to training.")
+    quarantined: int = Field(description="How many rows are in quarantine.")
+    filtered: int = Field(description="How many sound rows the recipe's filter by score drops.")
+    findings: list[Finding] = Field(description="The flaws that were found, most common first.")
+    verdicts: list[Verdict] = Field(description="The verdict on every expectation.")
+    measures: dict[str, float] = Field(
+        description="What the expectations on the whole dataset judged, by the measure's name."
+    )
+    scores: Distribution | None = Field(
+        description="The scores of the sound rows, before the filter; null where there are none."
+    )
+    sources: dict[str, int] = Field(description="The accepted rows of the largest sources.")
+    by_source: list[Origin] = Field(
+        [], description="The largest sources with what became of their rows."
+    )
+    by_part: list[Origin] = Field(
+        [], description="The same of each part, where the dataset is a mix of several."
+    )
+    repairs: Repairs = Field(
+        Repairs(),
+        description="What was repaired before, and what could be of what is in quarantine.",
+    )
 
     @property
     def failed(self) -> list[Verdict]:
@@ -93,6 +156,29 @@ class Report(BaseModel):
     def unjudged(self) -> list[Verdict]:
         """The expectations that there was nothing to judge by."""
         return [verdict for verdict in self.verdicts if not verdict.judged]
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a line."""
+        if not self.failed:
+            return f"Dataset accepted: {self.accepted:,} of {self.rows:,} rows"
+        many = "expectation" if len(self.failed) == 1 else "expectations"
+        return f"Dataset rejected: {len(self.failed)} critical {many} failed"
+
+    @property
+    def counts(self) -> str:
+        """How many rows and expectations there are of each kind, in a sentence or two."""
+        warnings, open_ = len(self.warnings), len(self.unjudged)
+        return (
+            f"{self.rows:,} rows: {self.accepted:,} accepted, {self.quarantined:,} in quarantine, "
+            f"{self.filtered:,} dropped by the filter. {len(self.verdicts)} expectations: "
+            f"{len(self.failed)} failed, {warnings} {'warning' if warnings == 1 else 'warnings'}, "
+            f"{open_} not judged."
+        )
+
+    def finding(self, flaw: str) -> Finding | None:
+        """Return what was found of a flaw, None if no row has it."""
+        return next((finding for finding in self.findings if finding.flaw == flaw), None)
 
     def judgement(self, write: Callable[[Path], tuple[str, ...]] | None = None) -> Judgement:
         """Return the verdicts with all that goes with them; `write` writes the report's files."""
@@ -127,7 +213,7 @@ class Report(BaseModel):
             "|---:|---|---|---|",
         ]
         for finding in self.findings:
-            examples = "; ".join(f"row {row}: {text}" for row, text in finding.examples)
+            examples = "; ".join(f"{one}: {one.excerpt}" for one in finding.examples)
             then = "quarantined" if finding.quarantined else "kept"
             cells = (f"{finding.rows:,}", markdown(finding.title), then, markdown(examples))
             lines.append(f"| {' | '.join(cells)} |")
@@ -141,13 +227,13 @@ class Report(BaseModel):
             lines += ["", markdown(advice)]
         lines += ["", "| source | rows |", "|---|---:|"]
         lines += [f"| {markdown(name)} | {rows:,} |" for name, rows in self.sources.items()]
-        if self.parts:
+        if self.by_part:
             lines += [
                 "",
                 "| part | rows | accepted | quarantined | most frequent |",
                 "|---|---:|---:|---:|---|",
             ]
-        for part in self.parts:
+        for part in self.by_part:
             numbers = f"{part.rows:,} | {part.accepted:,} | {part.quarantined:,}"
             lines.append(f"| {markdown(part.name)} | {numbers} | {markdown(part.words)} |")
         if self.unjudged:
@@ -206,9 +292,34 @@ def report(
         measures={name: value for name, value in measures.items() if not isnan(value)},
         scores=distribution(sound_scores(table)),
         sources=dict(sources.iter_rows()),
-        parts=parts(table, {flaw: title(flaw, config) for flaw in FLAWS}),
+        by_source=_origins(table, "source")[:SOURCES],
+        by_part=_origins(table, "part") if "part" in table.columns else [],
         repairs=repairs,
     )
+
+
+def _origins(table: "pl.DataFrame", column: str) -> list[Origin]:
+    """Return what became of the rows of each group by `column`, the largest first."""
+    import polars as pl
+
+    kinds = ("accepted", "quarantined", "filtered")
+    groups = (
+        table.group_by(column)
+        .agg(
+            pl.len().alias("rows"),
+            *((pl.col("disposition") == kind).sum().alias(kind) for kind in kinds),
+            pl.col("sound_score").mean().alias("score_mean"),
+            *(pl.col(flaw).sum().alias(flaw) for flaw in FLAWS),
+        )
+        .sort(["rows", column], descending=[True, False])
+    )
+    return [_origin(line[column], line) for line in groups.to_dicts()]
+
+
+def _origin(name: str | None, line: dict[str, Any]) -> Origin:
+    common = sorted((flaw for flaw in FLAWS if line[flaw]), key=lambda flaw: -line[flaw])
+    flaws = {flaw: line[flaw] for flaw in common[:FLAWS_OF_SOURCE]}
+    return Origin(**{**line, "name": name or "(none)", "flaws": flaws})
 
 
 def _finding(
@@ -224,10 +335,16 @@ def _finding(
         rows=rows,
         quarantined=config.quarantines(flaw),
         examples=[
-            (row, f"{place_in_mix(table, row)}{text!r:.100}")
-            for row, text in flawed.select("row", "excerpt").rows()
+            Example(row=row, place=place, part=place_in_mix(table, row), excerpt=_quoted(text))
+            for row, place, text in flawed.select("row", "place", "excerpt").rows()
         ],
     )
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Python writes it, cut to EXCERPT characters."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= EXCERPT else f"{quoted[: EXCERPT - 2]}…{quoted[0]}"
 
 
 def _verdict(
@@ -278,13 +395,15 @@ def _setting(name: str, findings: list[Finding]) -> str:
         )
     examples = next((f.examples for f in findings if f.flaw == name), [])
     if name == "roles_out_of_order":  # an excerpt begins with all roles
-        roles_seen = [text.partition(": ")[0] for _, text in examples]
+        roles_seen = [example.excerpt.partition(": ")[0] for example in examples]
         if any(" system" in roles for roles in roles_seen):
             return "Where a later system message goes, says dataset.mid_system (user or system)."
     if name != "unknown_role":
         return ""
     # Here it begins with the role.
-    roles = dict.fromkeys(visible(text[1:].partition(": ")[0], 60) for _, text in examples)
+    roles = dict.fromkeys(
+        visible(example.excerpt[1:].partition(": ")[0], 60) for example in examples
+    )
     named = ", ".join(f"{role}: user" for role in roles)
     return (
         f"If it is a person's, say whose: dataset.roles={{{named}}} (or assistant, system, tool)."
@@ -306,12 +425,20 @@ def _missing(
     if name in ("score_not_finite", "score_out_of_range"):
         scores = table["score"].drop_nulls().len() + table["score_not_finite"].sum()
         return "" if scores else "there are no scores"
+    if name == "score_missing" and not config.score_required:
+        return "not asked for (validation.score_required)"
     if name == "near_duplicate" and config.near_duplicate_similarity is None:
         return "not looked for (validation.near_duplicate_similarity)"
     if name in FLAWS or name == "score_quantiles_min":
         return ""
     metric = DATASET_EXPECTATIONS[name].measure
     return "" if metric in measures else _MISSING[metric]
+
+
+def not_asked(name: str, config: Validation) -> str:
+    """Return why the expectation `name` is none of the recipe's; empty if it is."""
+    is_asked = name not in OF_SAMPLE or config.classifier.sample
+    return "" if is_asked else _MISSING["score_agreement"]
 
 
 def _flaw_text(flaw: str, success: bool, rows: int, findings: list[Finding]) -> str:
@@ -341,7 +468,7 @@ def _measure_text(
     if metric in ("score_mean", "score_mode_share", "score_unit_share"):
         return f"{text}; {_extremes(table)}"
     if metric == "part_quarantined_share":
-        worst = max(parts(table), key=lambda part: part.quarantined_share)
+        worst = max(_origins(table, "part"), key=lambda part: part.quarantined_share)
         return f"{text} of {visible(worst.name)} ({worst.quarantined:,} of {worst.rows:,} rows)"
     if metric == "quarantined_share":
         text = f"{text} ({round(value * len(table)):,} of {len(table):,} rows)"
@@ -372,5 +499,5 @@ def _worst(findings: list[Finding]) -> str:
 
 
 def _example(finding: Finding) -> str:
-    row, excerpt = finding.examples[0]
-    return f"e.g. row {row} ({excerpt})"
+    first = finding.examples[0]
+    return f"e.g. row {first.row} ({first.excerpt})"

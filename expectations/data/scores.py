@@ -32,11 +32,13 @@ class Distribution(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    count: int
-    mean: float
-    distinct: int
-    bf16_share: float
-    quantiles: Annotated[tuple[float, ...], Field(min_length=STEPS + 1, max_length=STEPS + 1)]
+    count: int = Field(description="How many scores there are.")
+    mean: float = Field(description="Their mean.")
+    distinct: int = Field(description="How many different ones there are.")
+    bf16_share: float = Field(description="The share that bfloat16 holds exactly, 0 to 1.")
+    quantiles: Annotated[tuple[float, ...], Field(min_length=STEPS + 1, max_length=STEPS + 1)] = (
+        Field(description="Their quantiles at 0, 0.001, ... 1; each is a score that occurs.")
+    )
 
 
 def distribution(scores: "Scores") -> Distribution | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROWS, DATASET = "rows", "dataset"  # the two tables, and the suites over them
 OF_PARTS = "max_part_quarantined_share"
+ROWS_NAMED = 20  # by GX, of those that do not meet an expectation
 QUANTILES = "score_quantiles_min"  # the one that is judged over the rows, once for each quantile
 
 
@@ -45,6 +46,12 @@ def suites(
         )
         for name, of_table in every.items()
     }
+
+
+def on_scores(config: Validation) -> list[Any]:
+    """Return the expectations that nothing is known of before the rows have their scores."""
+    every = (*_of_rows(config), *_of_dataset(config))
+    return [expectation for expectation in every if _is_on_scores(expectation.meta["name"])]
 
 
 def fingerprint(config: Validation, mixed: bool = False) -> str:
@@ -84,7 +91,7 @@ def judge(
                 batch_parameters={"dataframe": tables[name].to_pandas()},
                 result_format={
                     "result_format": "SUMMARY",
-                    "partial_unexpected_count": 5,
+                    "partial_unexpected_count": ROWS_NAMED,
                     "unexpected_index_column_names": ["row"] if "row" in tables[name] else [],
                 },
             )

@@ -12,11 +12,14 @@ from retune.loaders import admit, strip_code
 from retune.plots import length_histogram
 from retune.recipe import Model
 from tasks.format.chats import learned, token_statistics, write_chats
+from tasks.format.preview import page, preview
+
+PREVIEW = "learned.html"  # ten rows with what is learned of them
 
 
 class FormatJob(BaseModel):
     """`rows` is the Parquet file of the sound rows; `folder` gets the tokenizer, the training and the
-    held-out rows, and a chart of their lengths."""
+    held-out rows, a chart of their lengths and the page PREVIEW."""
 
     rows: Path
     folder: Path
@@ -39,6 +42,8 @@ def format_rows(job: FormatJob) -> dict[str, Any]:
     train = job.folder / "train.parquet"
     length_histogram(lengths, model.max_length, job.folder / "lengths.png")
     unlearned, examples = learned(train, tokenizer, job.train_on, model.max_length)
+    shown = preview(train, tokenizer, job.train_on, model.max_length)
+    (job.folder / PREVIEW).write_text(page(shown, job.train_on), encoding="utf-8")
     metrics: dict[str, float] = {"rows/train": len(lengths), "rows/held_out": held_out}
     metrics |= token_statistics(lengths, model.max_length) | effects.metrics()
     return {

@@ -12,7 +12,7 @@ from retune.recipe import Recipe
 from retune.records import Chats, Pins, Rows
 from retune.sources import unchanged
 from retune.workspace import Step, building, write_json
-from tasks.format.child import FormatJob
+from tasks.format.child import PREVIEW, FormatJob
 from tasks.stage import stage
 
 CHILD = Path(__file__).with_name("child.py")
@@ -42,7 +42,7 @@ def format_chats(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Chats:
         _show(found)
         files = (
             *("tokenizer/chat_template.jinja", "template.json"),
-            *("learned.txt", "lengths.png", log.name),
+            *("learned.txt", PREVIEW, "lengths.png", log.name),
         )
         return build.finish(Chats, metrics=found["metrics"], files=files)
 

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data import repairs as record
 from expectations.data.judgement import FILES as JUDGED
-from expectations.data.judgement import judge_table
+from expectations.data.judgement import NOT_ASKED, Judged, judge_table
+from expectations.data.measures import NOTHING, Asked
 from expectations.data.messages import Rules
-from expectations.data.report import Report
+from expectations.data.repairs import Repairs
+from expectations.data.report import OF_SAMPLE, Report
 from expectations.data.scores import Distribution
+from retune.errors import HubUnreachable
 from retune.ignored import Ignored
+from retune.sources import HubOffline
 from tasks.validate.classifier import planned
 from tasks.validate.repairs.repair import repair
 from tasks.validate.repairs.trial import trials
@@ -28,6 +32,33 @@ if TYPE_CHECKING:
 
 FILES = (*JUDGED, QUARANTINE, SCORES)  # of what it leaves: small, without secrets, may be shared
 
+UNREACHABLE = "the Hub did not answer for the classifier"
+
+
+class _Case(NamedTuple):
+    """What is judged besides the feature table, and by which rules."""
+
+    rows: Path
+    rules: Rules
+    folder: Path
+    reference: Distribution | None
+    repairs: Repairs
+    ignored: Ignored
+
+    def judged(self, table: "pl.DataFrame", asked: Asked = NOTHING, scored: bool = True) -> Judged:
+        import polars as pl
+
+        examples = pl.read_parquet(self.folder / EXCERPTS)
+        config, reference = self.rules.config, self.reference if scored else None
+        return judge_table(
+            table, examples, config, reference, asked, scored, self.repairs, self.ignored
+        )
+
+    def hand_on(self, table: "pl.DataFrame") -> None:
+        """Write what `settle` writes of rows whose scores are not known."""
+        write_accepted(self.rows, table, self.rules, self.folder)
+        (self.folder / SCORES).write_text("null")
+
 
 def gate(
     rows: Path,
@@ -43,39 +74,56 @@ def gate(
     recipe acknowledges as not used (`dataset.ignore`). The classifier is asked nothing
     about rows that are rejected whatever it would say; stored scores are judged with all else.
     """
-    ignored = Ignored.beside(rows).without(ignore)
-    rows, applied = repair(rows, rules.config.repairs, folder)
-    table, judged = screen(rows, rules, folder), None
-    repairs = trials(rows, table, rules, applied)
-    record.write(repairs, folder)
-    if planned(table, rules.config):
-        judged = judge_table(
-            table,
-            _examples(folder),
-            rules.config,
-            scored=False,
-            repairs=repairs,
-            ignored=ignored,
-        )
-    if judged and judged.report.failed:
-        write_accepted(rows, table, rules, folder)
-        (folder / SCORES).write_text("null")
-    else:
-        settled = settle(rows, table, rules, folder, say)
-        judged = judge_table(
-            settled.table,
-            _examples(folder),
-            rules.config,
-            reference,
-            settled.asked,
-            repairs=repairs,
-            ignored=ignored,
-        )
+    judged = judge_rows(rows, rules, folder, reference, say, ignore)
     judged.write(folder)
     return judged.report
 
 
-def _examples(folder: Path) -> "pl.DataFrame":
-    import polars as pl
+def judge_rows(
+    rows: Path,
+    rules: Rules,
+    folder: Path,
+    reference: Distribution | None = None,
+    say: Callable[[str], None] = lambda _sentence: None,
+    ignore: Collection[str] = (),
+    offline: bool = False,
+) -> Judged:
+    """Do what `gate` does but for the report's own files, which the outcome writes.
 
-    return pl.read_parquet(folder / EXCERPTS)
+    With `offline`, what is expected of scores is not judged if the Hub, where the classifier is,
+    does not answer; else that raises HubUnreachable.
+    """
+    ignored = Ignored.beside(rows).without(ignore)
+    rows, applied = repair(rows, rules.config.repairs, folder)
+    table = screen(rows, rules, folder)
+    repairs = trials(rows, table, rules, applied)
+    record.write(repairs, folder)
+    case = _Case(rows, rules, folder, reference, repairs, ignored)
+    if planned(table, rules.config):
+        judged = case.judged(table, scored=False)
+        if judged.report.failed:
+            case.hand_on(table)
+            return judged.without_scores(NOT_ASKED)
+    try:
+        settled = settle(rows, table, rules, folder, say)
+    except (HubUnreachable, HubOffline) as error:
+        if not offline:
+            raise
+        say(f"{UNREACHABLE}, so what is expected of scores is not judged ({error})")
+        return _without_classifier(table, case)
+    return case.judged(settled.table, settled.asked)
+
+
+def _without_classifier(table: "pl.DataFrame", case: _Case) -> Judged:
+    """Judge what needs no classifier: if it was but to check a sample, the stored scores as well."""
+    alone = case.rules.config.classifier.model_copy(update={"sample": 0})
+    config = case.rules.config.model_copy(update={"classifier": alone})
+    if planned(table, config):
+        case.hand_on(table)
+        return case.judged(table, scored=False).without_scores(UNREACHABLE)
+    settled = settle(case.rows, table, case.rules._replace(config=config), case.folder)
+    judged = case.judged(settled.table)
+    return judged.with_verdicts(
+        verdict.model_copy(update={"seen": UNREACHABLE}) if verdict.name in OF_SAMPLE else verdict
+        for verdict in judged.report.verdicts
+    )

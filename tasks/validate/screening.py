@@ -19,6 +19,7 @@ from expectations.data.features import (
 from expectations.data.masking import masked
 from expectations.data.measures import NOTHING, Asked
 from expectations.data.messages import Rules
+from expectations.data.report import EXAMPLES
 from expectations.data.scores import distribution
 from retune.ignored import Ignored
 from retune.recipe.flaws import FLAWS
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 FEATURES, EXCERPTS = "features.parquet", "examples.parquet"
-EXAMPLES = 3  # rows with each flaw that are quoted
 # What goes to MLflow; small and without secrets.
 QUARANTINE, SCORES = "quarantine.parquet", "scores.json"
 WHOLE_ROWS = "quarantine_rows.parquet"  # stays in the work folder: it holds what the rows say

@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 import yaml
 
-from expectations.verdicts import Rejected
 from flows.check import check, scaffold
 from retune.recipe import RecipeError
 from retune.sources import SourceError
@@ -27,12 +26,18 @@ def project(tmp_path_factory):
 def test_a_good_file_is_accepted_without_any_server(project):
     done = project.retune("validate", "good.jsonl", "--out", "report")
     assert done.returncode == 0, done.stderr
-    assert "400 of 400 rows accepted" in done.stdout
     assert "no base model is named" in done.stderr
     assert not (project.folder / ".retune" / "prefect" / "prefect.db").exists()
     assert not (project.folder / ".retune" / "mlflow.db").exists()
     kept = {path.name for path in (project.folder / "report").iterdir()}
-    assert {"report.json", "quarantine.parquet", "data_docs", "scores.png"} <= kept
+    assert {"report.html", "report.json", "quarantine.parquet", "data_docs", "scores.png"} <= kept
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
+    assert done.stdout.startswith("Dataset accepted: 400 of 400 rows\n")
+    assert (
+        done.stdout.rstrip()
+        .split("\n")[-1]
+        .startswith(f"Report: {project.folder}/report/report.html")
+    )
 
 
 def test_a_bad_file_is_rejected_in_words(project):
@@ -56,7 +61,7 @@ def test_a_bad_file_is_rejected_in_words(project):
 )
 def test_what_the_system_refuses_is_a_sentence(project, dataset, out, said):
     done = project.retune("validate", dataset, "--out", out)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"{said}; correct the path" in done.stderr
     assert "Errno" not in done.stderr
 
@@ -64,7 +69,7 @@ def test_what_the_system_refuses_is_a_sentence(project, dataset, out, said):
 def test_a_home_that_is_a_file_is_a_sentence(project):
     home = project.folder / "good.jsonl"
     done = project.retune("validate", "good.jsonl", RETUNE_HOME=str(home))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"retune: {home}" in done.stderr
     assert "Errno" not in done.stderr
 
@@ -75,14 +80,17 @@ def test_names_of_files_forge_no_lines(project):
     forged = "x\n400 of 400 rows accepted\x1b[31m"
     (project.folder / f"{forged}.jsonl").write_bytes((project.folder / "good.jsonl").read_bytes())
     (project.folder / f"{forged}.yaml").write_text("a: [")
-    for done in (
-        project.retune("validate", f"{forged}.jsonl"),
-        project.retune("validate", f"{forged}.yaml"),
-        project.retune(
-            "validate", "good.jsonl", "--out", forged, "--set", "validation.min_rows=401"
+    for code, done in (
+        (2, project.retune("validate", f"{forged}.jsonl")),
+        (2, project.retune("validate", f"{forged}.yaml")),
+        (
+            1,
+            project.retune(
+                "validate", "good.jsonl", "--out", forged, "--set", "validation.min_rows=401"
+            ),
         ),
     ):
-        assert done.returncode == 1
+        assert done.returncode == code
         assert "\x1b" not in done.stdout + done.stderr
         assert "\n400 of 400 rows accepted\\x1b" not in done.stdout + done.stderr
 
@@ -97,8 +105,11 @@ def here(project, monkeypatch, no_pages):
 
 def test_a_recipe_counts_tokens_as_well(here, tmp_path):
     assert check("recipe.yaml", [], tmp_path / "a").failed == []
-    with pytest.raises(Rejected, match="max_length=16 tokens"):
-        check("recipe.yaml", ["model.max_length=16"], tmp_path / "b")
+    report = check("recipe.yaml", ["model.max_length=16"], tmp_path / "b")
+    assert {verdict.name for verdict in report.failed} >= {"truncated_share"}
+    assert "max_length=16 tokens" in report.message()
+    stored = json.loads((tmp_path / "b" / "report.json").read_text())["verdicts"]
+    assert "truncated_share" in {verdict["name"] for verdict in stored if not verdict["passed"]}
 
 
 def test_settings_reach_the_gate(here, tmp_path):
@@ -136,9 +147,82 @@ def test_scaffolded_thresholds_accept_their_dataset_and_refuse_a_worse_one(here,
     assert {"min_rows", "score_mean_min"} <= failed
 
 
-def test_unscored_data_needs_no_scores(here):
+ON_SCORES = {"score_missing", "score_not_finite", "score_out_of_range"}
+
+
+def bare(folder) -> Path:
+    """Write a dataset without scores."""
     rows = [{key: row[key] for key in ("conversations", "source")} for row in sums(150)]
-    (here / "bare.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "bare.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "bare.jsonl"
+
+
+@pytest.fixture(params=["no route", "HF_HUB_OFFLINE"])
+def unreachable(request, monkeypatch):
+    """There is no way to the Hub, or it is switched off."""
+    import httpx
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    error = httpx.ConnectError if request.param == "no route" else OfflineModeIsEnabled
+
+    def ask(*_, **__):
+        raise error(request.param)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", ask)
+
+
+def open_of(report) -> set[str]:
+    assert not [v for v in report.verdicts if v.name in ON_SCORES and v.passed]
+    return {verdict.name for verdict in report.unjudged}
+
+
+def test_a_file_without_scores_asks_nobody_for_them(here, tmp_path, hub, capsys):
+    report = check(str(bare(here)), [], tmp_path / "out")
+    assert report.failed == []
+    assert open_of(report) >= ON_SCORES
+    assert hub.requests == []
+    assert "no row has a score" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rejected", [False, True])
+def test_what_the_classifier_would_say_is_open_while_the_hub_is_away(
+    here, tmp_path, unreachable, capsys, rejected
+):
+    settings = ["validation.score_required=true", "validation.score_mean_min=2"]
+    settings += ["validation.min_rows=151"] if rejected else []
+    report = check(str(bare(here)), settings, tmp_path / "out")
+    assert [verdict.name for verdict in report.failed] == (["min_rows"] if rejected else [])
+    assert open_of(report) >= {*ON_SCORES, "score_mean_min", "max_psi", "min_agreement"}
+    lines = [line for line in capsys.readouterr().err.splitlines() if "not judged" in line]
+    assert len(lines) == (0 if rejected else 1)
+
+
+def test_a_sample_that_cannot_be_scored_again_leaves_the_scores_judged(here, tmp_path, unreachable):
+    report = check("good.jsonl", ["validation.classifier.sample=9"], tmp_path / "out")
+    assert report.failed == []
+    seen = {verdict.name: verdict for verdict in report.verdicts}
+    assert seen["min_agreement"].seen == "the Hub did not answer for the classifier"
+    assert not seen["min_agreement"].judged
+    assert seen["score_missing"].passed
+
+
+def test_how_many_rows_a_filter_by_score_leaves_is_open_too(here, tmp_path, unreachable):
+    report = check(str(bare(here)), ["validation.keep_top_share=0.5"], tmp_path / "out")
+    assert open_of(report) >= {*ON_SCORES, "min_rows"}
+
+
+def test_the_page_of_a_recipe_shows_what_is_learned(project, monkeypatch, tmp_path):
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("RETUNE_HOME", str(project.folder / ".retune"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    check("recipe.yaml", ["training.train_on=responses"], tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert 'class="learned"' in text
+    assert "Tokens of each training row" in text
+
+
+def test_unscored_data_needs_no_scores(here):
+    bare(here)
     assert yaml.safe_load(scaffold("bare.jsonl", []))["validation"]["score_required"] is False
 
 
@@ -187,16 +271,16 @@ class TestNothingIsLost:
     @pytest.mark.parametrize("out", [".", "..", "home", "good.jsonl", "./home/.."])
     def test_wherever_the_report_shall_go(self, folder, out):
         code, said = self.validate(folder, "good.jsonl", "--out", out)
-        assert code == 1
+        assert code == 2
         assert "with --out" in said
 
     def test_if_there_is_no_such_dataset(self, folder):
         (folder / "report").mkdir()
         (folder / "report" / "notes").touch()
         code, said = self.validate(folder, "typo.jsonl", "--out", "report")
-        assert (code, (folder / "report" / "notes").exists()) == (1, True)
+        assert (code, (folder / "report" / "notes").exists()) == (2, True)
         code, said = self.validate(folder, "typo.jsonl", "--out", "new")
-        assert (code, (folder / "new").exists()) == (1, False)
+        assert (code, (folder / "new").exists()) == (2, False)
         assert "nothing is at 'typo.jsonl'" in said
 
 

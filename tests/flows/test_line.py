@@ -432,7 +432,7 @@ def test_without_a_merge_there_is_nothing_to_quantize(served, project):
 @pytest.mark.proof  # a run each
 def test_a_wrong_input_is_one_clear_error(served, project, setting, expected):
     done = project.retune("run", "recipe.yaml", "--set", setting)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("retune: ")
     assert expected in done.stderr.splitlines()[-1]
 
@@ -450,6 +450,6 @@ def test_a_wrong_input_is_one_clear_error(served, project, setting, expected):
 )
 def test_a_wrong_command_never_starts_a_server(project, arguments, expected):
     done = project.retune(*arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert expected in done.stderr
     assert "server" not in done.stderr

@@ -178,7 +178,7 @@ def refusal(home, **changes: str) -> str:
         text=True,
         timeout=PATIENCE,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     return done.stderr
 

@@ -15,13 +15,13 @@ from pydantic import BaseModel
 from retune import forkserver
 from retune.child import ChildFailed, ChildRefused, dismiss_child, prepare_child, run_child
 from retune.environment import ROOT
-from retune.errors import RetuneError
+from retune.errors import HubUnreachable, RetuneError
 
 CHILD = """
 import os, signal, subprocess, sys, time
 from pydantic import BaseModel
 from retune.child import emit, main
-from retune.errors import RetuneError
+from retune.errors import HubUnreachable, RetuneError
 
 class Job(BaseModel):
     what: str
@@ -31,6 +31,8 @@ def work(job):
     emit("begin", pid=os.getpid())
     if job.what == "refuse":
         raise RetuneError("rows is 0; use more")
+    if job.what == "unreachable":
+        raise HubUnreachable("the Hub did not answer")
     if job.what == "paint":
         raise RetuneError("row says \\x1b[2J\\rACCEPTED")
     if job.what == "crash":
@@ -107,6 +109,12 @@ def test_a_crash_names_its_stage_its_place_and_the_log(run, script, tmp_path):
     assert last == f"The full log is {tmp_path / 'log.txt'}"
     assert "Traceback" in (tmp_path / "log.txt").read_text()
     assert not isinstance(crash.value, RetuneError)
+
+
+def test_that_the_hub_did_not_answer_is_told_apart(run, script, tmp_path):
+    """It is worth a retry, and another answer of `retune validate`."""
+    with pytest.raises(HubUnreachable, match=r"^the Hub did not answer$"):
+        run(script, Job(what="unreachable"), tmp_path / "log.txt")
 
 
 def test_a_silent_end_is_explained(run, script, tmp_path):

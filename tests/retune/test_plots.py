@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from retune import plots
+from retune.histograms import edges_of, shares_in
 
 SCORES = np.random.default_rng(0).normal(3.0, 0.6, 5000)
 LENGTHS = np.random.default_rng(0).lognormal(6, 1, 5000).astype(int) + 1
@@ -168,7 +169,7 @@ def test_quants_that_do_not_ship_stand_out(tmp_path, words):
 @pytest.mark.parametrize("step", [1 / 32, 0.01, 0.1])
 def test_a_grid_of_scores_makes_no_comb(step):
     smooth = np.linspace(1, 5, 100_001)
-    shares = plots._shares(np.round(smooth / step) * step, plots._edges(smooth))
+    shares = shares_in(np.round(smooth / step) * step, edges_of(smooth))
     inner = shares[1:-1]
     assert inner.max() < 1.05 * inner.min()
     assert shares.sum() == pytest.approx(100)
@@ -176,8 +177,8 @@ def test_a_grid_of_scores_makes_no_comb(step):
 
 def test_a_common_score_stays_where_it_is():
     values = np.concatenate([np.zeros(500), np.linspace(4, 5, 500)])
-    edges = plots._edges(values)
-    shares = plots._shares(values, edges)
+    edges = edges_of(values)
+    shares = shares_in(values, edges)
     assert shares[edges[:-1] < 1].max() == pytest.approx(50)
 
 

@@ -1,6 +1,7 @@
 """A report replaces an earlier one, whole, and touches nothing else."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,26 @@ def test_datasets_of_one_name_have_a_folder_each(tmp_path, monkeypatch):
     assert len(set(map(report_folder, names))) == len(names)
     for name in names:
         assert (report_folder(name) / "report.json").read_text() == name
+
+
+def test_a_dataset_has_one_folder_however_it_is_written_and_whatever_goes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/train.jsonl", "b/train.jsonl"):
+        write(report_folder(name), "report.json", text=name, of=name)
+    second = report_folder("b/train.jsonl")
+    assert report_folder("a/../b/./train.jsonl") == report_folder(f"{tmp_path}/b/train.jsonl")
+    shutil.rmtree(report_folder("a/train.jsonl"))
+    assert report_folder("b/train.jsonl") == second
+    assert (second / "report.json").read_text() == "b/train.jsonl"
+
+
+def test_a_report_that_is_under_way_has_its_folder_already(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    with replacing(report_folder("a/train.jsonl"), "a/train.jsonl"):
+        other = report_folder("b/train.jsonl")
+        assert other != report_folder("a/train.jsonl")
+    assert report_folder("b/train.jsonl") == other
 
 
 def test_a_folder_of_before_there_were_markers_is_passed_by(tmp_path, monkeypatch):

@@ -1,0 +1,58 @@
+"""What a shell learns of a command: 0 done or accepted, 1 a gate said no, 2 it could not be done."""
+
+import sys
+
+import pytest
+
+from expectations.verdicts import Judgement, Rejected, Verdict
+from flows import cli
+from retune.child import ChildFailed
+from retune.errors import HubUnreachable
+from retune.recipe import RecipeError
+from retune.sources import SourceError
+
+NO = Verdict(gate="validate", name="min_rows", expected="rows", seen="none", passed=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Rejected(Judgement("validate", "dataset", [NO])), 1),
+        (RecipeError("a mistake"), 2),
+        (SourceError("nothing is there"), 2),
+        (HubUnreachable("no answer"), 2),
+        (ChildFailed("a crash"), 2),
+        (FileNotFoundError(2, "No such file or directory", "x"), 2),
+        (ZeroDivisionError("a fault of ours"), 2),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("traced", [False, True])
+def test_only_a_verdict_ends_in_1(monkeypatch, capsys, error, code, traced):
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setenv("RETUNE_TRACEBACK", "1" if traced else "")
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == code
+    is_ours = isinstance(error, ZeroDivisionError)
+    assert ("Traceback" in capsys.readouterr().err) == (traced or is_ours)
+
+
+def test_help_tells_the_exit_codes(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["retune", "--help"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1: a gate rejected" in said
+    assert "2: it could not be done" in said
+
+
+def test_a_mistyped_command_is_no_verdict(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["retune", "validate"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
