@@ -290,7 +290,9 @@ def _saved(folder: Path, root: Path) -> Selection:
     if state.get("_indices_data_files"):
         raise _not_saved(folder, "its rows are a choice among others; use flatten_indices() first")
     listed = state.get("_data_files")
-    files = [file.get("filename") if isinstance(file, dict) else None for file in listed or ()]
+    files: list[Any] = [
+        file.get("filename") if isinstance(file, dict) else None for file in listed or ()
+    ]
     if not files or not all(isinstance(name, str) and _is_name(name) for name in files):
         raise _not_saved(folder, "state.json lists no files")
     for name in files:
