@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from retune.errors import RetuneError
 from retune.folders import blobs_of
@@ -35,7 +35,7 @@ _SPLIT = {word: split for split, words in _SPLITS.items() for word in words.spli
 _WORD = re.compile(r"[A-Za-z]+")
 
 
-class Selection(NamedTuple):
+class DataFiles(NamedTuple):
     """The files of a dataset: their paths below `root`, in order, and their format (a value of
     DATA_FORMATS), None where only what is packed in them can tell."""
 
@@ -48,7 +48,7 @@ class Selection(NamedTuple):
         return tuple(self.root / name for name in self.names)
 
 
-def selected(dataset: Dataset) -> Selection | None:
+def selected(dataset: Dataset) -> DataFiles | None:
     """Return the local files that a dataset is, None for a Hub id. Raises SourceError."""
     source = dataset.source
     if is_pattern(source):
@@ -58,10 +58,10 @@ def selected(dataset: Dataset) -> Selection | None:
         return None
     if path.is_dir():
         return of_folder(path, dataset)
-    return Selection(path.parent, (path.name,), _kind([path.name], source))
+    return DataFiles(path.parent, (path.name,), _kind([path.name], source))
 
 
-def copied(folder: Path, dataset: Dataset) -> Selection:
+def copied(folder: Path, dataset: Dataset) -> DataFiles:
     """Return the files that a dataset at an address is, of the copy of it in a folder."""
     names = _files_below(folder, dataset.source)
     if len(names) != 1 or "/" in names[0]:
@@ -69,7 +69,7 @@ def copied(folder: Path, dataset: Dataset) -> Selection:
     name = names[0]
     # An address may end in anything: then the content tells.
     kind = DATA_FORMATS.get(suffix_of(name))
-    return Selection(folder, (name,), kind)
+    return DataFiles(folder, (name,), kind)
 
 
 def is_pattern(source: str) -> bool:
@@ -139,7 +139,7 @@ def pattern_root(pattern: str) -> Path:
     return Path(*parts[:first])
 
 
-def _of_pattern(pattern: str) -> Selection:
+def _of_pattern(pattern: str) -> DataFiles:
     """Return the files that a pattern names, all of one format."""
     root, names = pattern_root(pattern), []
     full = Path(pattern).expanduser().absolute()
@@ -153,10 +153,10 @@ def _of_pattern(pattern: str) -> Selection:
         raise SourceError(
             f"dataset.source: no file is at {pattern!r} (looked in {Path.cwd()}); correct the pattern"
         )
-    return Selection(root, tuple(sorted(names)), _kind(sorted(names), pattern))
+    return DataFiles(root, tuple(sorted(names)), _kind(sorted(names), pattern))
 
 
-def of_folder(folder: Path, dataset: Dataset) -> Selection:
+def of_folder(folder: Path, dataset: Dataset) -> DataFiles:
     """Return the files of a folder that are the dataset's split, all of one format.
 
     With `dataset.data_files` those it names. Else what `datasets` saved there, or every file of rows:
@@ -181,7 +181,7 @@ def of_folder(folder: Path, dataset: Dataset) -> Selection:
         raise SourceError(
             f"dataset.source: {dataset.source} holds no {', '.join(DATA_FORMATS)} file; correct the path"
         )
-    return Selection(folder, tuple(names), _kind(names, dataset.source))
+    return DataFiles(folder, tuple(names), _kind(names, dataset.source))
 
 
 def matching(names: Iterable[str], pattern: str) -> list[str]:
@@ -269,7 +269,7 @@ def _require_inside(path: Path, root: Path) -> None:
         )
 
 
-def _saved_split(folder: Path, dataset: Dataset) -> Selection:
+def _saved_split(folder: Path, dataset: Dataset) -> DataFiles:
     """Return the files of a split of what `DatasetDict.save_to_disk` wrote."""
     listed = _json(folder / "dataset_dict.json").get("splits")
     splits = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
@@ -284,7 +284,7 @@ def _saved_split(folder: Path, dataset: Dataset) -> Selection:
     return _saved(folder / wanted, folder)
 
 
-def _saved(folder: Path, root: Path) -> Selection:
+def _saved(folder: Path, root: Path) -> DataFiles:
     """Return the Arrow files of what `Dataset.save_to_disk` wrote, in its order."""
     state = _json(folder / "state.json")
     if state.get("_indices_data_files"):
@@ -300,7 +300,7 @@ def _saved(folder: Path, root: Path) -> Selection:
             raise _not_saved(folder, f"{name} is missing")
         _require_inside(folder / name, root)
     names = tuple((folder / name).relative_to(root).as_posix() for name in files)
-    return Selection(root, names, "arrow")
+    return DataFiles(root, names, "arrow")
 
 
 def _json(path: Path) -> dict[str, object]:

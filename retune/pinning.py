@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retune.data_files import Selection, copied, selected
+from retune.data_files import DataFiles, copied, selected
 from retune.downloads import downloaded
 from retune.errors import RetuneError
 from retune.recipe import Classifier, Dataset, Part, Recipe
@@ -124,7 +124,7 @@ def _pin_part(dataset: Dataset) -> str:
     return version
 
 
-def local_selection(dataset: Dataset, pinned: str | None = None) -> Selection | None:
+def local_selection(dataset: Dataset, pinned: str | None = None) -> DataFiles | None:
     """Return the files on this disk that a dataset is, None for one on the Hub.
 
     Of an address, of the copy that was `pinned`, or else of what is there now. Raises as `pin_dataset`.
@@ -140,7 +140,7 @@ def local_selection(dataset: Dataset, pinned: str | None = None) -> Selection | 
 
 
 @contextmanager
-def unchanged_files(dataset: Dataset, selection: Selection | None, pinned: str) -> Iterator[None]:
+def unchanged_files(dataset: Dataset, selection: DataFiles | None, pinned: str) -> Iterator[None]:
     """Hold the files that are read within the block to what was pinned; see `retune.sources.unchanged`.
 
     A file that has joined a folder counts as well. None, a dataset on the Hub, stays what it is.
@@ -162,7 +162,7 @@ def unchanged_files(dataset: Dataset, selection: Selection | None, pinned: str) 
                 raise error
 
 
-def _still_there(dataset: Dataset, selection: Selection) -> Selection | None:
+def _still_there(dataset: Dataset, selection: DataFiles) -> DataFiles | None:
     try:
         return copied(selection.root, dataset) if is_address(dataset.source) else selected(dataset)
     except (SourceError, OSError):
