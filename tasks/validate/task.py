@@ -37,7 +37,7 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
     with building(step) as build:
         table = pl.read_parquet(screened.features)
         rules = _rules(resolved(recipe, pins), pins, build.path)
-        settled = settle(rows.path, table, rules, build.path, logger.info)
+        settled = settle(rows.path, table, rules, build.path, logger.info, screened.folder)
         metrics = counts(settled.table)
         if settled.agreement is not None:
             metrics["score_agreement"] = settled.agreement
