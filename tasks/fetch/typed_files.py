@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from expectations.data.batches import rows_within
 from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET
 from tasks.fetch.conversations import KNOWN_COLUMNS
@@ -15,7 +16,10 @@ from tasks.fetch.values import Unreadable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH_ROWS = 2000
+BATCH_ROWS, BATCH_BYTES = (
+    2000,
+    32 << 20,
+)  # of a piece; the second is a guess from the file's own figures
 _NAMES_SHOWN = 50  # of unknown columns, for messages; a file may have millions
 
 
@@ -36,8 +40,10 @@ def parquet_pieces(path: Path) -> Iterator[Piece]:
         names = file.schema_arrow.names
         known = [name for name in names if name in KNOWN_COLUMNS]
         others = _others(names)
-        for batch in file.iter_batches(BATCH_ROWS, columns=known):
-            yield Piece(pa.Table.from_batches([batch]), others)
+        for group in range(file.num_row_groups):
+            count = min(BATCH_ROWS, rows_within(file, group, BATCH_BYTES))
+            for batch in file.iter_batches(count, row_groups=[group], columns=known):
+                yield Piece(pa.Table.from_batches([batch]), others)
 
 
 def parquet_count(path: Path) -> int:
