@@ -2,13 +2,13 @@
 its score too. Neither knows a limit of the gate: `expectations.data` judges.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from expectations.data.batches import BATCH_BYTES, batches
 from expectations.data.excerpts import LENGTH, excerpts
 from expectations.data.features import (
-    batches,
     features,
     reasons,
     sound_scores,
@@ -130,13 +130,25 @@ def _excerpts(
 
     first = pl.col("reasons").list.first()
     table = table.with_columns(pl.col(flaw) & (example | (first == flaw)) for flaw in FLAWS)
-    texts, offset = [excerpts(pl.read_parquet(rows, n_rows=0), table.clear(), rules)], 0
-    for batch in batches(rows) if wanted.any() else ():
-        lines, mask = (part[offset : offset + len(batch)] for part in (table, wanted))
-        offset += len(batch)
-        if mask.any():
-            texts.append(excerpts(batch.filter(mask), lines.filter(mask), rules))
+    texts = [excerpts(pl.read_parquet(rows, n_rows=0), table.clear(), rules)]
+    texts += [
+        excerpts(batch, table.filter(pl.col("row").is_in(batch["row"].implode())), rules)
+        for batch in _selected(rows, wanted)
+    ]
     return pl.concat(texts)
+
+
+def _selected(rows: Path, wanted: "pl.Series") -> "Iterator[pl.DataFrame]":
+    """Yield the rows that are `wanted`, as many at a time as a batch holds."""
+    import polars as pl
+
+    held, offset = [], 0
+    for batch in batches(rows) if wanted.any() else ():
+        held.append(batch.filter(wanted[offset : offset + len(batch)]))
+        offset += len(batch)
+        if offset == len(wanted) or sum(part.estimated_size() for part in held) >= BATCH_BYTES:
+            yield pl.concat(held, rechunk=True)
+            held = []
 
 
 def write_accepted(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> None:
