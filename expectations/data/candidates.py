@@ -22,6 +22,20 @@ def without_look_arounds(pattern: str) -> str:
     return re.sub(r"\(\?<?[=!](?:[^()\\\[]|\\.|\[(?:[^\]\\]|\\.)*\])*\)", "", pattern)
 
 
+def contains_any(texts: "pl.Series", patterns: Iterable[str]) -> "pl.Series":
+    """Return which texts one of the patterns finds something in; a null holds nothing.
+
+    Each pattern is looked for by itself. All of them as one have so many states that the engine's
+    cache overflows, and what is left to it then takes twenty times as long.
+    """
+    import polars as pl
+
+    contained = pl.repeat(False, len(texts), dtype=pl.Boolean, eager=True)
+    for pattern in patterns:
+        contained |= texts.str.contains(pattern).fill_null(False)
+    return contained
+
+
 def any_holds(candidates: Iterable[str], check: Callable[[str], bool]) -> bool | None:
     """Tell whether `check` holds for one of the candidates; None when that is not known, because
     there are too many or too long ones, or one that the check itself cannot take."""

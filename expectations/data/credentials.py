@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.candidates import any_holds, without_look_arounds
+from expectations.data.candidates import any_holds, contains_any, without_look_arounds
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,17 +64,17 @@ def detectors() -> tuple[Detector, ...]:
 
 
 @cache
-def secret_pattern() -> str:
-    """Return one pattern for whatever the detectors may match: it finds too much rather than too
+def secret_patterns() -> tuple[str, ...]:
+    """Return patterns for whatever the detectors may match: they find too much rather than too
     little, and the detectors themselves decide."""
-    return "|".join((*(detector.loose for detector in detectors()), MORE_SECRETS))
+    return tuple(dict.fromkeys((*(detector.loose for detector in detectors()), MORE_SECRETS)))
 
 
 def has_secret(texts: "pl.Series") -> "pl.Series":
     """Return for each text whether it holds a secret; null when that could not be judged."""
     import polars as pl
 
-    suspect = texts.str.contains(secret_pattern()).fill_null(False)
+    suspect = contains_any(texts, secret_patterns())
     suspect_texts = texts.filter(suspect)
     verdicts: list[bool | None] = suspect_texts.str.contains(MORE_SECRETS).to_list()
     for detector in detectors():

@@ -1,5 +1,6 @@
 """What to show of a flawed row: the place that is to blame, without secrets."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from expectations.data import masking
@@ -25,23 +26,23 @@ def excerpts(batch: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.
     """
     import polars as pl
 
-    judged = judge_messages(explode(batch), rules)
-    judged = _masked(judged, "role")
+    messages = _masked(explode(batch), "role")
     batch = _masked(batch, "problem")
-    first = _masked(judged.filter(pl.col("place") == 0), "content")
+    blamed = _blamed(messages, table, rules)
+    first = _first(messages, table)
     tables = []
     for flaw in FLAWS:
         rows = table.filter(pl.col(flaw)).select("row")
         if rows.is_empty():
             continue
         if flaw in MESSAGE_FLAWS:
-            blamed = judged.filter(pl.col(flaw)).unique("row", keep="first", maintain_order=True)
-            examples = _masked(rows.join(blamed, on="row"), "content").select(
+            shown = rows.join(blamed.filter(reason=flaw), on="row")
+            examples = shown.select(
                 "row", pl.col("place").cast(pl.Int64), excerpt=_around(flaw, rules)
             )
         else:
-            whole_rows = rows.join(_of_whole_row(flaw, batch, table, judged), on="row", how="left")
-            heads = whole_rows.join(first.select("row", "content"), on="row", how="left")
+            about = _of_whole_row(flaw, batch, table, messages)
+            heads = rows.join(about, on="row", how="left").join(first, on="row", how="left")
             text = pl.concat_str(pl.col("about").fill_null(""), pl.col("content").fill_null(""))
             examples = heads.select(
                 "row", place=pl.lit(None, pl.Int64), excerpt=text.str.head(LENGTH)
@@ -51,8 +52,43 @@ def excerpts(batch: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.
     return pl.concat([pl.DataFrame(schema=schema), *tables]).sort("row", maintain_order=True)
 
 
+def _blamed(messages: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
+    """Return the first message with each flaw (`reason`) of the rows that have it, masked.
+
+    Of a row only `table` knows whether it is flawed: the messages of the others are not judged.
+    """
+    import polars as pl
+
+    flawed = _rows_with(table, MESSAGE_FLAWS)
+    judged = judge_messages(messages.filter(pl.col("row").is_in(flawed.implode())), rules)
+    shown = pl.concat(
+        [
+            judged.filter(pl.col(flaw) & pl.col("row").is_in(_rows_with(table, [flaw]).implode()))
+            .unique("row", keep="first", maintain_order=True)
+            .select("row", "place", "role", "content", reason=pl.lit(flaw))
+            for flaw in MESSAGE_FLAWS
+        ]
+    )
+    return _masked(shown, "content")
+
+
+def _first(messages: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":
+    """Return the first message, masked, of the rows with a flaw that is the whole row's."""
+    import polars as pl
+
+    rows = _rows_with(table, [flaw for flaw in FLAWS if flaw not in MESSAGE_FLAWS])
+    first = messages.filter((pl.col("place") == 0) & pl.col("row").is_in(rows.implode()))
+    return _masked(first.select("row", "content"), "content")
+
+
+def _rows_with(table: "pl.DataFrame", flaws: Iterable[str]) -> "pl.Series":
+    import polars as pl
+
+    return table.filter(pl.any_horizontal(*flaws))["row"]
+
+
 def _of_whole_row(
-    flaw: str, batch: "pl.DataFrame", table: "pl.DataFrame", judged: "pl.DataFrame"
+    flaw: str, batch: "pl.DataFrame", table: "pl.DataFrame", messages: "pl.DataFrame"
 ) -> "pl.DataFrame":
     """Say of each row (`row`, `about`) what its head alone does not show."""
     import polars as pl
@@ -60,7 +96,7 @@ def _of_whole_row(
     if flaw in ("malformed", "oversized_row"):
         return batch.select("row", about="problem")
     if flaw == "roles_out_of_order":
-        roles = judged.group_by("row").agg(about=pl.col("role").str.join(" ").str.head(60))
+        roles = messages.group_by("row").agg(about=pl.col("role").str.join(" ").str.head(60))
         return roles.with_columns(pl.col("about") + ": ")
     if flaw.startswith("score_"):
         return batch.select(

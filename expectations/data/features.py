@@ -1,37 +1,24 @@
 """The feature table: one line per row of a dataset, with everything that the gate judges it by.
 
 The dataset is read in batches; what stays in memory is a line of numbers and flags per row (about
-0.5 kB, most of it the MinHash signature while duplicates are looked for).
+0.5 kB, most of it the MinHash while duplicates are looked for).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expectations.data import similarity
+from expectations.data.batches import batches
 from expectations.data.messages import Rules, explode, judge_messages, judge_rows
 from retune.overlap import ahead
 from retune.recipe import Validation
 from retune.recipe.flaws import FLAWS, SCORE_FLAWS
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
 
 OF_A_MIX = ("part", "part_row")  # columns that rows have in addition, if several datasets are mixed
-BATCH = 10_000  # rows judged together; bounds memory, not results
-
-
-def batches(rows: Path, size: int = BATCH) -> "Iterator[pl.DataFrame]":
-    """Yield a Parquet file of rows (`retune.records.Rows`) in frames of at most `size` rows."""
-    import polars as pl
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(rows) as file:
-        for batch in file.iter_batches(size):
-            frame = pl.from_arrow(batch)
-            assert isinstance(frame, pl.DataFrame)  # of one column it could be a series
-            yield frame
 
 
 def features(
@@ -47,10 +34,12 @@ def features(
     """
     import numpy as np
     import polars as pl
+    import pyarrow.parquet as pq
 
     similar = rules.config.near_duplicate_similarity
     prompts = similarity.Prompts(rules.prompts, rules.config.decontamination.ngram)
-    judged, signatures, bands, row_count = [], [], [], 0
+    judged, row_count = [], 0
+    minhashes = None if similar is None else similarity.MinHashes(pq.read_metadata(rows).num_rows)
 
     def judge(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
         return batch, judge_messages(explode(batch), rules)
@@ -66,15 +55,11 @@ def features(
             **{name: batch[name] for name in OF_A_MIX if name in batch.columns},
         )
         judged.append(table)
-        if similar is not None:
-            signature = similarity.signatures(shingles, len(batch))
-            bands.append(similarity.bands(signature))
-            # Two bytes of each value tell equal from different nearly as well as four.
-            signatures.append(signature.astype(np.uint16))
+        if minhashes:
+            minhashes.add(similarity.signatures(shingles, len(batch)))
         row_count += len(batch)
         on_progress(row_count)
     table = pl.concat(judged)
-    minhashes = (np.concatenate(signatures), np.concatenate(bands)) if signatures else None
     return _with_duplicates(table, minhashes, rules.config)
 
 
@@ -102,7 +87,7 @@ def with_scores(
 
 
 def _with_duplicates(
-    table: "pl.DataFrame", minhashes: "tuple[np.ndarray, np.ndarray] | None", config: Validation
+    table: "pl.DataFrame", minhashes: similarity.MinHashes | None, config: Validation
 ) -> "pl.DataFrame":
     """Add `exact_duplicate`, `near_duplicate` and `duplicate_of`."""
     import polars as pl
@@ -115,9 +100,7 @@ def _with_duplicates(
     if minhashes is not None:
         eligible = table.select(sound & ~pl.col("exact_duplicate") & pl.col("has_shingles"))
         index = eligible.to_series().arg_true().to_numpy()
-        twins = similarity.earlier_twins(
-            minhashes[0][index], minhashes[1][index], config.near_duplicate_similarity or 1.0
-        )
+        twins = minhashes.earlier_twins(index, config.near_duplicate_similarity or 1.0)
         twin = pl.Series(index[twins[twins >= 0]], dtype=pl.UInt32)
         places = pl.Series(index[twins >= 0], dtype=pl.UInt32)
         table = table.with_columns(

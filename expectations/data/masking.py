@@ -10,8 +10,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from expectations.data.credentials import MORE_SECRETS, detectors, secret_pattern
-from expectations.data.personal import EMAIL, FORMS, PHONE, any_pattern
+from expectations.data.candidates import contains_any
+from expectations.data.credentials import MORE_SECRETS, detectors, secret_patterns
+from expectations.data.personal import EMAIL, FORMS, PHONE, number_patterns
 
 if TYPE_CHECKING:
     import polars as pl
@@ -78,9 +79,10 @@ def masked(texts: "pl.Series") -> "pl.Series":
     import polars as pl
 
     different = texts.unique().drop_nulls()  # roles, sources and problems are often the same
-    doubtful = different.str.contains(secret_pattern()) | different.str.contains(_doubtful())
+    doubtful = contains_any(different, (*secret_patterns(), *_DOUBTFUL))
     safe = _changed(different, doubtful, _without_secrets)
-    safe = _changed(safe, safe.str.contains(_maybe_personal()), _without_personal)
+    personal = contains_any(safe, (EMAIL, PHONE, _RUN, *number_patterns()))
+    safe = _changed(safe, personal, _without_personal)
     return texts.replace_strict(different, safe, default=None, return_dtype=pl.String)
 
 
@@ -113,16 +115,6 @@ def _secrets() -> tuple[tuple[str, str], ...]:
 
 
 @cache
-def _doubtful() -> str:
-    return "|".join(f"(?:{pattern})" for pattern in _DOUBTFUL)
-
-
-@cache
-def _maybe_personal() -> str:
-    return "|".join(f"(?:{pattern})" for pattern in (EMAIL, PHONE, _RUN, any_pattern()))
-
-
-@cache
 def _compiled(pattern: str) -> "re.Pattern[str]":
     return re.compile(pattern.replace(r"\z", r"\Z"))
 
@@ -130,7 +122,7 @@ def _compiled(pattern: str) -> "re.Pattern[str]":
 def _changed(
     texts: "pl.Series", doubtful: "pl.Series", change: "Callable[[pl.Series], pl.Series]"
 ) -> "pl.Series":
-    places = doubtful.fill_null(False).arg_true()
+    places = doubtful.arg_true()
     return texts.clone().scatter(places, change(texts.gather(places))) if len(places) else texts
 
 

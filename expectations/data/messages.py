@@ -118,9 +118,6 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
         & (text.str.len_chars() < text.shift(1).str.len_chars()),
         refusal=(role == "assistant") & _has_phrase(straight.str.head(_HEAD), config.refusals),
         self_identification=(role == "assistant") & _has_phrase(straight, config.identities),
-        email=pl.when(text.str.contains(personal.EMAIL)).then(
-            text.str.replace_all(personal.NOBODYS, "").str.contains(personal.EMAIL)
-        ),
         url=text.str.contains(URL),
     )
     code_free = text.str.replace_all(_CODE, "")
@@ -132,7 +129,12 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
     }
     return judged.with_columns(
         special_token=text.str.contains_any(list(rules.control_tokens))
-        | pl.when(text.str.contains_any(foreign)).then(code_free.str.contains_any(foreign)),
+        | _among(messages, text.str.contains_any(foreign), code_free.str.contains_any(foreign)),
+        email=_among(
+            messages,
+            text.str.contains(personal.EMAIL),
+            text.str.replace_all(personal.NOBODYS, "").str.contains(personal.EMAIL),
+        ),
         mojibake=_confirmed(judged, text.str.contains(MOJIBAKE), _is_mojibake),
         unjudged=pl.any_horizontal([verdict.is_null() for verdict in private.values()]),
         **private,
@@ -239,6 +241,12 @@ def _has_phrase(text: "pl.Expr", phrases: tuple[str, ...]) -> "pl.Expr":
     if not phrases:
         return pl.lit(False)
     return text.str.contains_any(list(phrases), ascii_case_insensitive=True)
+
+
+def _among(messages: "pl.DataFrame", suspect: "pl.Expr", verdict: "pl.Expr") -> "pl.Series":
+    """Return where `verdict` holds, reckoned only for the messages that are `suspect`."""
+    mask = messages.select(suspect.fill_null(False)).to_series()
+    return mask.scatter(mask.arg_true(), messages.filter(mask).select(verdict).to_series())
 
 
 def _confirmed(

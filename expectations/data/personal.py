@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.candidates import judged, without_look_arounds
+from expectations.data.candidates import contains_any, judged, without_look_arounds
 
 if TYPE_CHECKING:
     import re
@@ -220,7 +220,7 @@ def numbers(texts: "pl.Series") -> "dict[str, pl.Series]":
     judged."""
     import polars as pl
 
-    suspect = texts.str.contains(any_pattern()).fill_null(False)
+    suspect = contains_any(texts, number_patterns())
     suspect_texts, places = texts.filter(suspect), suspect.arg_true()
     verdicts = {}
     for flaw in NUMBERS:
@@ -233,9 +233,9 @@ def numbers(texts: "pl.Series") -> "dict[str, pl.Series]":
 
 
 @cache
-def any_pattern() -> str:
-    """Return one pattern for whatever may be a number of any kind."""
-    return "|".join(form.loose for form in FORMS)
+def number_patterns() -> tuple[str, ...]:
+    """Return patterns for whatever may be a number of any kind."""
+    return tuple(form.loose for form in FORMS)
 
 
 def has_phone_number(texts: "pl.Series") -> "pl.Series":

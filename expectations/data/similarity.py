@@ -109,26 +109,47 @@ def bands(signature: "np.ndarray") -> "np.ndarray":
     return combined
 
 
-def earlier_twins(
-    signature: "np.ndarray", band_hashes: "np.ndarray", similarity: float
-) -> "np.ndarray":
-    """Return for each row the index of an earlier row that is as similar, -1 if there is none.
+class MinHashes:
+    """The MinHash signatures of all rows of a dataset, of which there are `count`."""
 
-    Locality-sensitive hashing: rows that agree in a whole band are compared with the first such
-    row, by the share of equal values in their signatures, which estimates the Jaccard similarity
-    of their shingles (standard error 0.03 at 0.85).
-    """
-    import numpy as np
+    def __init__(self, count: int) -> None:
+        import numpy as np
 
-    twins = np.full(len(signature), -1)
-    for band in band_hashes.T:
-        _, first, inverse = np.unique(band, return_index=True, return_inverse=True)
-        candidates = np.flatnonzero((first[inverse] < np.arange(len(band))) & (twins < 0))
-        for part in np.array_split(candidates, len(candidates) // 50_000 + 1):
-            earlier = first[inverse[part]]
-            alike = (signature[part] == signature[earlier]).mean(axis=1) >= similarity
-            twins[part[alike]] = earlier[alike]
-    return twins
+        # In place from the start: joined at the end, they would be in memory twice.
+        self._signatures = np.empty((count, PERMUTATIONS), np.uint16)
+        self._bands = np.empty((BANDS, count), np.uint64)
+        self._count = 0
+
+    def add(self, signature: "np.ndarray") -> None:
+        """Take the signatures (see `signatures`) of the next rows."""
+        import numpy as np
+
+        rows = slice(self._count, self._count + len(signature))
+        # Two bytes of each value tell equal from different nearly as well as four.
+        self._signatures[rows] = signature.astype(np.uint16)
+        self._bands[:, rows] = bands(signature).T
+        self._count = rows.stop
+
+    def earlier_twins(self, rows: "np.ndarray", similarity: float) -> "np.ndarray":
+        """Return for each of the `rows` the index among them of an earlier one that is as similar,
+        -1 if there is none.
+
+        Locality-sensitive hashing: rows that agree in a whole band are compared with the first such
+        row, by the share of equal values in their signatures, which estimates the Jaccard similarity
+        of their shingles (standard error 0.03 at 0.85).
+        """
+        import numpy as np
+
+        twins = np.full(len(rows), -1)
+        for band in self._bands:
+            _, first, inverse = np.unique(band[rows], return_index=True, return_inverse=True)
+            candidates = np.flatnonzero((first[inverse] < np.arange(len(rows))) & (twins < 0))
+            for part in np.array_split(candidates, len(candidates) // 50_000 + 1):
+                earlier = first[inverse[part]]
+                equal = self._signatures[rows[part]] == self._signatures[rows[earlier]]
+                alike = equal.mean(axis=1) >= similarity
+                twins[part[alike]] = earlier[alike]
+        return twins
 
 
 class Prompts:

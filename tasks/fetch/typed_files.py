@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from expectations.data.batches import rows_within
 from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET
 from tasks.fetch.shape import MEDIA_COLUMNS, SHAPE
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-BATCH_ROWS = 2000
+BATCH_ROWS, BATCH_BYTES = (
+    2000,
+    32 << 20,
+)  # of a piece; the bytes as the file's own figures have them
 _MOST_STATISTICS = 100_000  # of a file, one for each column in each row group
 _NAMES_SHOWN = 50  # of unknown columns, for messages; a file may have millions
 
@@ -38,9 +42,11 @@ def parquet_pieces(path: Path) -> Iterator[Piece]:
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         names = file.schema_arrow.names
         known = [name for name in names if SHAPE.get().reads(name)]
-        others = _others(names, _nulls(file))
-        for batch in file.iter_batches(BATCH_ROWS, columns=_leaves(file, known)):
-            yield Piece(pa.Table.from_batches([batch]), others)
+        leaves, others = _leaves(file, known), _others(names, _nulls(file))
+        for group in range(file.num_row_groups):
+            count = min(BATCH_ROWS, rows_within(file, group, BATCH_BYTES))
+            for batch in file.iter_batches(count, row_groups=[group], columns=leaves):
+                yield Piece(pa.Table.from_batches([batch]), others)
 
 
 def _leaves(file: "pq.ParquetFile", names: list[str]) -> list[str]:

@@ -9,7 +9,8 @@ from tasks.fetch.columns import row_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GROUP_ROWS, GROUP_BYTES = 10_000, 256 << 20  # of a Parquet row group, at most; they bound memory
+# Of a Parquet row group, but for one table more; they bound memory, here and where rows are read.
+GROUP_ROWS, GROUP_BYTES = 10_000, 32 << 20
 
 
 def write_rows(tables: "Iterable[pa.Table]", path: Path, schema: "pa.Schema | None" = None) -> int:

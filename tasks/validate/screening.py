@@ -2,13 +2,13 @@
 its score too. Neither knows a limit of the gate: `expectations.data` judges.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from expectations.data.batches import BATCH_BYTES, batches
 from expectations.data.excerpts import LENGTH, excerpts
 from expectations.data.features import (
-    batches,
     features,
     reasons,
     sound_scores,
@@ -22,7 +22,7 @@ from expectations.data.messages import Rules
 from expectations.data.report import EXAMPLES
 from expectations.data.scores import distribution
 from retune.ignored import Ignored
-from retune.recipe.flaws import FLAWS
+from retune.recipe.flaws import FLAWS, SCORE_FLAWS
 from tasks.validate.classifier import Answers, planned, score
 
 if TYPE_CHECKING:
@@ -77,8 +77,11 @@ def settle(
     rules: Rules,
     folder: Path,
     say: Callable[[str], None] = lambda _sentence: None,
+    screened: Path | None = None,
 ) -> Settled:
     """Judge the scores, those that the classifier has to give included, and hand on what is sound.
+
+    `table` is what `screen` left in the folder `screened` (None: in `folder`).
 
     Writes what `screen` does, and `rows.parquet` (the accepted rows, control tokens escaped if the
     recipe says so), `scores.json` (their distribution, the next run's reference) and, if the recipe
@@ -88,15 +91,20 @@ def settle(
     answers = score(rows, request, rules.config.classifier, say) if request else None
     table = with_scores(table, rules.config, answers.scores if answers else None)
     table = with_disposition(table, rules.config)
-    _write(rows, table, rules, folder)
+    _write(rows, table, rules, folder, screened or folder)
     write_accepted(rows, table, rules, folder)
     summary = distribution(sound_scores(table))
     (folder / SCORES).write_text(summary.model_dump_json() if summary else "null")
     return Settled(table, answers)
 
 
-def _write(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> None:
-    """Write the table, the quarantine, and excerpts of the first rows with each flaw."""
+def _write(
+    rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path, screened: Path | None = None
+) -> None:
+    """Write the table, the quarantine, and excerpts of the first rows with each flaw.
+
+    Of rows without a flaw in their scores, the excerpts are those in the folder `screened`, if given.
+    """
     import polars as pl
 
     table = table.with_columns(reasons(table))
@@ -104,23 +112,56 @@ def _write(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> Non
     examples = pl.concat(
         [table.filter(pl.col(flaw)).head(EXAMPLES)["row"] for flaw in FLAWS]
     ).unique()
+    example = table["row"].is_in(examples.implode())
     flawed = table["disposition"] == "quarantined"
-    excerpted, quarantine, offset = [], [], 0
-    for batch in batches(rows):
-        lines, out = table[offset : offset + len(batch)], flawed[offset : offset + len(batch)]
-        offset += len(batch)
-        affected = out | lines["row"].is_in(examples.implode())
-        texts = excerpts(batch.filter(affected), lines.filter(affected), rules)
-        excerpted.append(texts.filter(pl.col("row").is_in(examples.implode())))
-        first = texts.unique("row", keep="first", maintain_order=True)
-        quarantine.append(
-            lines.filter(out)
-            .select("row", "source", "score", "reasons")
-            .join(first.select("row", "place", "excerpt"), on="row", how="left")
-        )
-    pl.concat(excerpted).write_parquet(folder / EXCERPTS)
-    pl.concat(quarantine).write_parquet(folder / QUARANTINE)
+    anew = (flawed | example) & (
+        table.select(pl.any_horizontal(*SCORE_FLAWS)).to_series() if screened else True
+    )
+    texts = _excerpts(rows, table, anew, example, rules)
+    shown = texts.filter(pl.col("row").is_in(examples.implode()))
+    first = texts.unique("row", keep="first", maintain_order=True).drop("reason")
+    if screened:
+        earlier = pl.col("row").is_in(table["row"].filter(anew).implode()).not_()
+        known = pl.read_parquet(screened / EXCERPTS).filter(earlier)
+        known = known.filter(pl.col("row").is_in(examples.implode()))
+        shown = pl.concat([shown, known]).sort("row", maintain_order=True)
+        quarantined = pl.read_parquet(screened / QUARANTINE).filter(earlier)
+        first = pl.concat([first, quarantined.select(first.columns)])
+    quarantine = table.filter(flawed).select("row", "source", "score", "reasons")
+    quarantine = quarantine.join(first, on="row", how="left", maintain_order="left")
+    shown.write_parquet(folder / EXCERPTS)
+    quarantine.write_parquet(folder / QUARANTINE)
     Ignored.beside(rows).write(folder)
+
+
+def _excerpts(
+    rows: Path, table: "pl.DataFrame", wanted: "pl.Series", example: "pl.Series", rules: Rules
+) -> "pl.DataFrame":
+    """Return excerpts of the rows that are `wanted`: of an `example` for each of its flaws, of the
+    others, which only the quarantine lists, for the first one."""
+    import polars as pl
+
+    first = pl.col("reasons").list.first()
+    table = table.with_columns(pl.col(flaw) & (example | (first == flaw)) for flaw in FLAWS)
+    texts = [excerpts(pl.read_parquet(rows, n_rows=0), table.clear(), rules)]
+    texts += [
+        excerpts(batch, table.filter(pl.col("row").is_in(batch["row"].implode())), rules)
+        for batch in _selected(rows, wanted)
+    ]
+    return pl.concat(texts)
+
+
+def _selected(rows: Path, wanted: "pl.Series") -> "Iterator[pl.DataFrame]":
+    """Yield the rows that are `wanted`, as many at a time as a batch holds."""
+    import polars as pl
+
+    held, offset = [], 0
+    for batch in batches(rows) if wanted.any() else ():
+        held.append(batch.filter(wanted[offset : offset + len(batch)]))
+        offset += len(batch)
+        if offset == len(wanted) or sum(part.estimated_size() for part in held) >= BATCH_BYTES:
+            yield pl.concat(held, rechunk=True)
+            held = []
 
 
 def write_accepted(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> None:

@@ -47,8 +47,9 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
     with building(step) as build:
         table = pl.read_parquet(screened.features)
         rules = _rules(resolved(recipe, pins), pins, build.path)
-        settled = settle(screened.rows(rows), table, rules, build.path, logger.info)
-        repairs = record.read(screened.folder)
+        path, folder = screened.rows(rows), screened.folder
+        settled = settle(path, table, rules, build.path, logger.info, folder)
+        repairs = record.read(folder)
         record.write(repairs, build.path)
         metrics = counts(settled.table) | repairs.metrics() | settled.metrics()
         params = {"classifier": settled.answers.version} if settled.answers else {}

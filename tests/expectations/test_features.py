@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 
 from expectations.data import similarity
-from expectations.data.credentials import secret_pattern
+from expectations.data.batches import batches
+from expectations.data.candidates import contains_any
+from expectations.data.credentials import secret_patterns
 from expectations.data.excerpts import excerpts
 from expectations.data.features import (
-    batches,
     features,
     reasons,
     sound_scores,
@@ -267,11 +268,31 @@ def test_before_scores_are_judged_none_costs_a_row(tmp_path):
     assert sound_scores(table).to_list() == [1.0, 99.0]
 
 
-def test_results_do_not_depend_on_the_batch_size(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bounds", [{"size": 7}, {"size_bytes": 1}, {"size_bytes": 4000}])
+def test_results_do_not_depend_on_the_batch_size(tmp_path, monkeypatch, bounds):
     rows = [[Q, ("assistant", prose(n % 17, 30))] for n in range(60)] + [[A, Q], [Q, Q, A]]
     whole = judged(tmp_path, *rows)
-    monkeypatch.setattr("expectations.data.features.batches", lambda path: batches(path, 7))
+    sizes = []
+
+    def bounded(path):
+        for batch in batches(path, **bounds):
+            sizes.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr("expectations.data.features.batches", bounded)
     assert judged(tmp_path, *rows).equals(whole)
+    assert sum(sizes) == 62
+    assert len(sizes) > 3
+
+
+def test_a_batch_is_bounded_in_bytes_wherever_the_long_rows_are(tmp_path):
+    long = [("user", "a" * 50_000), A]
+    path = write(tmp_path, *[[Q, A]] * 90, *[long] * 9, *[[Q, A]] * 90)
+    parts = list(batches(path, size_bytes=120_000))
+    assert pl.concat(parts).equals(pl.read_parquet(path))
+    assert max(part["messages"].explode().struct.field("content").str.len_bytes().sum()
+               for part in parts) <= 120_000  # fmt: skip
+    assert len(parts) < 20
 
 
 def test_every_flaw_has_a_column(tmp_path):
@@ -319,4 +340,4 @@ def test_the_secrets_pattern_finds_whatever_the_detectors_do():
     }
     for kind, text in examples.items():
         assert list(known[kind]().analyze_string(text)), kind
-        assert pl.Series([text]).str.contains(secret_pattern()).item(), kind
+        assert contains_any(pl.Series([text]), secret_patterns()).item(), kind

@@ -20,7 +20,7 @@ from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.records import Pins, Rows, Screened
 from retune.sources import SourceError, pin, pin_file
 from retune.workspace import Step, read_output
-from tasks.validate import key, scoring
+from tasks.validate import key, scoring, screening
 from tasks.validate.gate import FILES, gate
 from tasks.validate.prompts import evaluation_prompts
 from tasks.validate.prompts_child import texts
@@ -382,6 +382,26 @@ def test_rows_that_are_rejected_anyway_may_have_scores_that_are_no_numbers(tmp_p
     report = run_gate(tmp_path, *TOO_FLAWED, scores=scores, **settings)
     assert report.message() == WHY_TOO_FLAWED
     assert report.scores.mean == 3.0
+
+
+def test_settling_shows_what_looking_at_all_rows_again_would(tmp_path, monkeypatch):
+    monkeypatch.setattr(screening, "BATCH_BYTES", 1)
+    bad = [[Q, ("assistant", f"use {AWS_KEY} now")], [A, Q], [Q, ("assistant", "a@acme.org")]]
+    rows = [*sound(20), *bad, *bad, *bad, *bad, *sound(4), *bad]
+    scores = [3.0, 9.0, None, math.nan, *[3.0] * 17, *[None, 9.0, 3.0] * 3, *[3.0] * 9]
+    path, folders = write(tmp_path, *rows, scores=scores), [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    rules = Rules(Validation(near_duplicate_similarity=None))
+    settled = screening.settle(path, screening.screen(path, rules, folders[0]), rules, folders[0])
+    screening._write(path, settled.table, rules, folders[1])
+    for name in (screening.EXCERPTS, screening.QUARANTINE):
+        again, anew = (pl.read_parquet(folder / name) for folder in folders)
+        assert again.equals(anew)
+    quarantine = pl.read_parquet(folders[0] / screening.QUARANTINE)
+    assert quarantine["excerpt"].null_count() == 0
+    reasons = set(quarantine["reasons"].explode())
+    assert reasons >= {"score_missing", "score_out_of_range", "secret", "exact_duplicate"}
 
 
 def test_stored_scores_are_judged_with_flawed_rows(tmp_path):
