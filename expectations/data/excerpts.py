@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from expectations.data import masking
+from expectations.data import control_tokens, encodings, hidden_text, identities, masking
+from expectations.data import leavings as le
 from expectations.data import messages as m
 from expectations.data.messages import MESSAGE_FLAWS, Rules, explode, judge_messages
 from expectations.data.personal import FORMS
@@ -113,11 +114,22 @@ def _around(flaw: str, rules: Rules) -> "pl.Expr":
 
     text = pl.col("content")
     patterns = {
-        "special_token": _any_of((*rules.control_tokens, *m.FOREIGN_TOKENS)),
+        "special_token": _any_of((*rules.control_tokens, *m.FOREIGN_TOKENS))
+        + f"|{control_tokens.PATTERN}",
         "invalid_unicode": m.BROKEN,
         "control_character": m.CONTROL,
-        "mojibake": m.MOJIBAKE,
-        "self_identification": _any_of(rules.config.identities),
+        "mojibake": f"{m.MOJIBAKE}|{encodings.PATTERN}|{encodings.LOST_ACCENT}",
+        "self_identification": f"{_any_of(rules.config.identities)}|(?i:{identities.PATTERN})",
+        "next_turn": le.NEXT_TURN,
+        "placeholder": le.PLACEHOLDER,
+        "error_page": le.BROKEN_OFF,
+        "interface_text": le.INTERFACE,
+        "escaped_text": le.ESCAPES,
+        "encoded_data": le.ENCODED,
+        "unclosed_code": r"(?:```|~~~)[^`~]*\z",
+        "hidden_text": hidden_text.PATTERN,
+        "homoglyph": hidden_text.HOMOGLYPH,
+        "personal_details": r"\[(?:birthday|address)\]",
         "secret": r"\[secret\]",
         "email": r"\[e-mail\]",
         "phone_number": r"\[phone number\]",
@@ -129,6 +141,8 @@ def _around(flaw: str, rules: Rules) -> "pl.Expr":
         return pl.concat_str(pl.col("role").fill_null("(none)"), pl.lit(": "), text).str.head(
             LENGTH
         )
+    if flaw == "repetition":  # a loop goes to the end
+        return text.str.tail(LENGTH)
     if flaw not in patterns:
         return head
     context = text.str.extract(rf"(?s)(.{{0,{_BEFORE}}}(?:{patterns[flaw]}).{{0,{LENGTH}}})")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
+from expectations.data.addresses import ADDRESS, BIRTHDAY
 from expectations.data.candidates import contains_any
 from expectations.data.credentials import MORE_SECRETS, detectors, secret_patterns
 from expectations.data.personal import EMAIL, FORMS, PHONE, number_patterns
@@ -81,7 +82,7 @@ def masked(texts: "pl.Series") -> "pl.Series":
     different = texts.unique().drop_nulls()  # roles, sources and problems are often the same
     doubtful = contains_any(different, (*secret_patterns(), *_DOUBTFUL))
     safe = _changed(different, doubtful, _without_secrets)
-    personal = contains_any(safe, (EMAIL, PHONE, _RUN, *number_patterns()))
+    personal = contains_any(safe, (*dict(_PERSONAL), _RUN, *number_patterns()))
     safe = _changed(safe, personal, _without_personal)
     return texts.replace_strict(different, safe, default=None, return_dtype=pl.String)
 
@@ -98,7 +99,12 @@ def mask(text: str) -> str:
     return _without_runs(text)
 
 
-_PERSONAL = ((EMAIL, "[e-mail]"), (PHONE, "[phone number]"))
+_PERSONAL = (
+    (EMAIL, "[e-mail]"),
+    (PHONE, "[phone number]"),
+    (BIRTHDAY, "[birthday]"),
+    (ADDRESS, "[address]"),
+)
 
 
 @cache
@@ -116,7 +122,7 @@ def _secrets() -> tuple[tuple[str, str], ...]:
 
 @cache
 def _compiled(pattern: str) -> "re.Pattern[str]":
-    return re.compile(pattern.replace(r"\z", r"\Z"))
+    return re.compile(pattern.replace(r"\z", r"\Z").replace(r"(?-u:\b)", r"\b"))
 
 
 def _changed(

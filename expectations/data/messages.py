@@ -7,7 +7,21 @@ and where it may take longer than the text is long, only for the places in them 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data import credentials, personal
+from expectations.data import (
+    addresses,
+    answers,
+    control_tokens,
+    credentials,
+    encodings,
+    hidden_text,
+    identities,
+    leavings,
+    loops,
+    personal,
+    refusals,
+)
+from expectations.data.candidates import confirmed
+from expectations.data.control_tokens import FOREIGN_TOKENS
 from retune.chat import END, START
 from retune.recipe import Validation
 from retune.recipe.flaws import OVERSIZED
@@ -22,17 +36,8 @@ KNOWN_ROLES = ("system", "user", "assistant", "tool")
 _LETTERS = {"system": "s", "user": "u", "assistant": "a", "tool": "t"}
 _ORDER = r"^s?(ua(t+a)*)+$"
 
-# Control tokens of other models' templates. In code they may well be quoted; in prose they are the
-# leavings of another tool's template.
-FOREIGN_TOKENS = (
-    *("<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"),
-    *("<|end|>", "<bos>", "<eos>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
-    *("<|start_header_id|>", "<|end_header_id|>", "<|system|>", "<|user|>", "<|assistant|>"),
-    *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>"),
-    *("<start_of_turn>", "<end_of_turn>", "<|turn|>", "<|channel|>"),
-)
 _NOTHING = ("nan", "NaN", "None", "null")  # what exports write for an empty cell
-_CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`"
+_CODE = leavings.CODE
 
 _VISIBLE = r"[^\s\p{C}\p{Z}]"
 CONTROL = r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]"
@@ -50,7 +55,7 @@ MESSAGE_FLAWS = (
     *("unknown_role", "empty_message", "oversized_message", "special_token", "invalid_unicode"),
     *("control_character", "mojibake", "repetition", "answer_repeats_question", "roles_swapped"),
     *("refusal", "self_identification", "secret", "email", "phone_number", *personal.NUMBERS),
-    *("url", "unjudged"),
+    *("url", "unjudged", *answers.FLAWS, "hidden_text", "homoglyph", "personal_details"),
 )
 
 
@@ -101,7 +106,8 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
     text = pl.col("content")
     role = pl.col("role").fill_null("")
     plain = text.str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
-    answers = (role == "assistant") & (role.shift(1) == "user") & (pl.col("place") > 0)
+    spoken = role == "assistant"
+    replies = spoken & (role.shift(1) == "user") & (pl.col("place") > 0)
     straight = text.str.replace_all("’", "'", literal=True)
     judged = messages.with_columns(plain=plain).with_columns(
         unknown_role=~role.is_in(KNOWN_ROLES),
@@ -109,41 +115,113 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
         oversized_message=text.str.len_chars() > config.max_message_chars,
         invalid_unicode=text.str.contains(BROKEN),
         control_character=text.str.contains(CONTROL),
-        answer_repeats_question=answers
+        answer_repeats_question=replies
         & (pl.col("plain") == pl.col("plain").shift(1))
         & (pl.col("plain") != ""),
-        roles_swapped=answers
+        roles_swapped=replies
         & text.str.strip_chars_end().str.ends_with("?")
         & ~text.shift(1).str.contains("?", literal=True)
         & (text.str.len_chars() < text.shift(1).str.len_chars()),
-        refusal=(role == "assistant") & _has_phrase(straight.str.head(_HEAD), config.refusals),
-        self_identification=(role == "assistant") & _has_phrase(straight, config.identities),
+        refusal=spoken & _has_phrase(straight.str.head(_HEAD), config.refusals),
+        self_identification=spoken & _has_phrase(straight, config.identities),
         url=text.str.contains(URL),
     )
-    code_free = text.str.replace_all(_CODE, "")
-    foreign = [token for token in FOREIGN_TOKENS if token not in rules.control_tokens]
     private = {
         "secret": credentials.has_secret(messages["content"]),
         "phone_number": personal.has_phone_number(messages["content"]),
         **personal.numbers(messages["content"]),
     }
     return judged.with_columns(
+        *_spoken_of(judged),
+        *answers.judge(judged),
         special_token=text.str.contains_any(list(rules.control_tokens))
-        | _among(messages, text.str.contains_any(foreign), code_free.str.contains_any(foreign)),
-        email=_among(
+        | _foreign_token(judged, rules),
+        email=confirmed(
             messages,
             text.str.contains(personal.EMAIL),
             text.str.replace_all(personal.NOBODYS, "").str.contains(personal.EMAIL),
         ),
-        mojibake=_confirmed(judged, text.str.contains(MOJIBAKE), _is_mojibake),
+        mojibake=_garbled(judged),
+        hidden_text=confirmed(judged, _not_ascii(), hidden_text.has_hidden_text(text)),
+        homoglyph=confirmed(
+            judged, hidden_text.may_have_homoglyphs(text), hidden_text.has_homoglyphs(text)
+        ),
+        personal_details=addresses.has_personal_details(judged),
         unjudged=pl.any_horizontal([verdict.is_null() for verdict in private.values()]),
         **private,
-        repetition=_confirmed(
-            judged,
-            text.str.len_bytes() >= _LEAST_BYTES,
-            lambda content: compression(content) < config.min_compression,
-        ),
+        repetition=_repeated(judged, config),
     ).with_columns(pl.col(MESSAGE_FLAWS).fill_null(False))
+
+
+def _not_ascii() -> "pl.Expr":
+    import polars as pl
+
+    return pl.col("content").str.len_bytes() > pl.col("content").str.len_chars()
+
+
+def _spoken_of(judged: "pl.DataFrame") -> "list[pl.Series]":
+    """Return `refusal` and `self_identification`, by the recipe's phrases or by grammar."""
+    import polars as pl
+
+    spoken = (judged["role"] == "assistant").fill_null(False)
+    plain = pl.col("plain").str.replace_all("’", "'", literal=True)
+    answers_ = judged.filter(spoken).select(plain)
+    flaws = {
+        "refusal": refusals.refuses(answers_),
+        "self_identification": identities.identifies(answers_),
+    }
+    return [
+        (judged[flaw] | spoken.clone().scatter(spoken.arg_true(), verdicts)).alias(flaw)
+        for flaw, verdicts in flaws.items()
+    ]
+
+
+def _foreign_token(judged: "pl.DataFrame", rules: Rules) -> "pl.Series":
+    """Return where other models' control tokens stand outside of code."""
+    import polars as pl
+
+    text, own = pl.col("content"), rules.control_tokens
+    foreign = [token for token in FOREIGN_TOKENS if token not in own]
+    code_free = text.str.replace_all(_CODE, "")
+    return confirmed(
+        judged,
+        text.str.contains_any([*foreign, *control_tokens.BEGINNINGS]),
+        code_free.str.contains_any(foreign) | code_free.str.contains(control_tokens.PATTERN),
+    )
+
+
+def _garbled(judged: "pl.DataFrame") -> "pl.Series":
+    """Return where text was decoded with the wrong table."""
+    import polars as pl
+
+    text = pl.col("content")
+    by_ftfy = _confirmed(judged, text.str.contains(MOJIBAKE), _is_mojibake)
+    by_table = confirmed(judged, _not_ascii(), encodings.is_garbled(text))
+    lost = confirmed(
+        judged, encodings.may_have_lost_accents(text), encodings.has_lost_accents(_prose())
+    )
+    return by_ftfy | by_table | lost
+
+
+def _prose() -> "pl.Expr":
+    import polars as pl
+
+    return pl.col("content").str.replace_all(_CODE, " ")
+
+
+def _repeated(judged: "pl.DataFrame", config: Validation) -> "pl.Series":
+    """Return where a message repeats itself, all of it, or at an answer's end."""
+    import polars as pl
+
+    text = pl.col("content")
+    as_a_whole = _confirmed(
+        judged,
+        text.str.len_bytes() >= _LEAST_BYTES,
+        lambda content: compression(content) < config.min_compression,
+    )
+    spoken = pl.col("role").fill_null("") == "assistant"
+    at_its_end = _confirmed(judged, spoken & loops.may_end_in_loop(text), loops.ends_in_loop)
+    return as_a_whole | at_its_end
 
 
 def judge_rows(
@@ -241,12 +319,6 @@ def _has_phrase(text: "pl.Expr", phrases: tuple[str, ...]) -> "pl.Expr":
     if not phrases:
         return pl.lit(False)
     return text.str.contains_any(list(phrases), ascii_case_insensitive=True)
-
-
-def _among(messages: "pl.DataFrame", suspect: "pl.Expr", verdict: "pl.Expr") -> "pl.Series":
-    """Return where `verdict` holds, reckoned only for the messages that are `suspect`."""
-    mask = messages.select(suspect.fill_null(False)).to_series()
-    return mask.scatter(mask.arg_true(), messages.filter(mask).select(verdict).to_series())
 
 
 def _confirmed(

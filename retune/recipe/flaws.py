@@ -56,7 +56,28 @@ FLAWS = {
         "an assistant that asks and a user who answers", 0.2, "critical", quarantined=False
     ),
     "refusal": Flaw("an answer that refuses", 0.05, "critical"),
-    "self_identification": Flaw("an answer that names another model or maker", 0.01, "critical"),
+    "self_identification": Flaw(
+        "an answer that speaks of itself as a model, or names its maker", 0.02, "critical"
+    ),
+    "next_turn": Flaw("further turns of a conversation inside an answer", 0.01, "critical"),
+    "prompt_echo": Flaw("an answer that begins with the question", 0.01, "critical"),
+    "recited_prompt": Flaw("an answer that recites its system prompt", 0.01, "critical"),
+    "placeholder": Flaw("an unfilled template or placeholder as an answer", 0.01, "critical"),
+    "error_page": Flaw("an error message or error page instead of an answer", 0.01, "critical"),
+    "interface_text": Flaw("words of a chat page, such as Copy code", 0.01, "critical"),
+    "escaped_text": Flaw(
+        "escapes in the place of characters (&amp;, \\n, \\u00e9)", 0.01, "critical"
+    ),
+    "markup": Flaw("an answer in HTML that was asked for in words", 0.01, "critical"),
+    "wrapped_answer": Flaw(
+        "an answer wrapped in JSON that nobody asked for", 0.05, "warning", quarantined=False
+    ),
+    "encoded_data": Flaw("an answer of encoded bytes (base64)", 0.01, "critical"),
+    "unclosed_code": Flaw("a code block that is never closed", 0.1, "critical", quarantined=False),
+    "hidden_text": Flaw(
+        "hidden characters (tags, overrides, zero width between letters)", 0.01, "critical"
+    ),
+    "homoglyph": Flaw("words of letters from two scripts that look alike", 0.01, "critical"),
     "language": Flaw("another language than {languages}", 0.05, "critical"),
     # what should not be learnt by heart
     "secret": Flaw("a password, key or token", 0.01, "critical"),
@@ -66,6 +87,9 @@ FLAWS = {
     "iban": Flaw("the number of a bank account (IBAN)", 0.05, "warning", quarantined=False),
     "national_id": Flaw("a national id such as a US SSN", 0.05, "warning", quarantined=False),
     "ip_address": Flaw("a public IP address", 0.05, "warning", quarantined=False),
+    "personal_details": Flaw(
+        "a person's birthday or a street address", 0.05, "warning", quarantined=False
+    ),
     "url": Flaw("a web address", 0.5, "info", quarantined=False),
     "unjudged": Flaw("too much that looks like a secret to judge it", 0.01, "critical"),
     # the classifier's score

@@ -77,13 +77,16 @@ def _kinds(annotation: Any) -> set[Any]:
     return {annotation}
 
 
+_MOST_CHOICES = 20  # named in an error, which is one short line
+
+
 def hint(word: str, choices: Any) -> str:
     close = get_close_matches(str(word), [str(k) for k in choices], n=1, cutoff=0.7)
-    return (
-        f"; did you mean {close[0]!r}?"
-        if close
-        else f"; use one of: {', '.join(map(str, choices))}"
-    )
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    names = [str(choice) for choice in choices]
+    more = f" and {len(names) - _MOST_CHOICES} more (docs/settings.md has them all)"
+    return f"; use one of: {', '.join(names[:_MOST_CHOICES])}" + more * (len(names) > _MOST_CHOICES)
 
 
 def all_known(names: Any, allowed: Any, kind: str) -> Any:

@@ -181,7 +181,8 @@ class Validation(Section):
             "I don't feel comfortable",
         ),
         max_length=10_000,
-        description="Phrases that make an answer a refusal when it begins with them or nearly so.",
+        description="Phrases that make an answer a refusal when it begins with them or nearly so, "
+        "beside those that are known by their grammar.",
     )
     identities: tuple[Phrase, ...] = Field(
         (
@@ -202,7 +203,8 @@ class Validation(Section):
             "developed by DeepSeek",
         ),
         max_length=10_000,
-        description="Phrases by which an answer names the model or the maker that wrote it.",
+        description="Phrases by which an answer names the model or the maker that wrote it, beside "
+        "those that are known by their grammar.",
     )
     languages: tuple[Line, ...] = Field(
         (),

@@ -282,6 +282,11 @@ MOJIBAKE = {
     "russian_as_latin_1": answer(garbled("latin-1", "ru")),
     "french_garbled_twice": question(garbled("cp1252", "fr", 2)),
     "no_break_spaces_as_cp1252": answer(replaced(" ", "Â\u00a0", 3)),
+    "russian_as_cp1251": answer(garbled("cp1251", "ru")),
+    "german_as_mac_roman": answer(garbled("mac_roman", "de")),
+    "accents_lost": answer(
+        lambda _, rng: foreign("de", rng, 9).encode("ascii", "replace").decode()
+    ),
     "quotes_as_cp1252": answer(put("itâ€™s â€œso to speakâ€\u009d done â€“ it doesnâ€™t")),
 }
 REPETITION = {
@@ -290,6 +295,8 @@ REPETITION = {
     "character_20000_times": question(lambda _, rng: rng.choice("aA!.-=") * 20_000),
     "paragraph_100_times": answer(lambda _, rng: (prose(rng, 3) + "\n\n") * 100),
     "answer_ends_in_a_loop": answer(looping(300)),
+    "answer_ends_in_a_short_loop": answer(looping(60)),
+    "answer_ends_in_two_words": answer(wrapped("", " and then" * 40)),
 }
 REPEATED_QUESTION = {
     "question_again": repeating(str),
@@ -306,6 +313,8 @@ REFUSAL = {
     "not_comfortable": answer(begun("I do not feel comfortable with this request.")),
     "refusals_with_curly_quotes": answer("I’m sorry, but I can’t assist with that request."),
     "refusals_after_a_greeting": answer("Hello there! Sadly, I cannot assist with this topic."),
+    "refusals_in_german": answer("Es tut mir leid, aber ich kann Ihnen dabei nicht helfen."),
+    "refusals_in_chinese": answer("很抱歉，我无法提供这方面的帮助。"),
 }
 SELF_IDENTIFICATION = {
     "as_an_ai_language_model": answer(begun("As an AI language model, I hold no opinion, but")),
@@ -313,7 +322,106 @@ SELF_IDENTIFICATION = {
     "developed_by_openai": answer(put("and I was developed by OpenAI, so")),
     "says_it_is_qwen": answer(begun("I am Qwen, created by Alibaba Cloud.")),
     "says_it_is_claude": answer(begun("Hi! I am Claude, created by Anthropic.")),
+    "says_until_when_it_knows": answer(begun("As of my knowledge cutoff in September 2021, yes.")),
+    "says_it_in_french": answer(begun("En tant qu'intelligence artificielle, je n'ai pas d'avis.")),
 }
+# What other programs leave. Where it stands alone, rows would be duplicates: a word makes them differ.
+MORE_TURNS = "\n\nHuman: And in winter?\n\nAssistant: The same.\n\nHuman: Thanks!"
+NEXT_TURN = {
+    "human_goes_on": answer(wrapped("", MORE_TURNS)),
+    "alpaca_goes_on": answer(wrapped("", "\n\n### Instruction:\nMore.\n\n### Response:\nNo.")),
+}
+PROMPT_ECHO = {
+    "question_then_answer": turns(
+        lambda talk: [*talk[:-1], (talk[-1][0], f"{talk[-2][1]} {talk[-1][1]}")]
+    ),
+    "question_named_then_answer": turns(
+        lambda talk: [*talk[:-1], (talk[-1][0], f"Question: {talk[-2][1]} {talk[-1][1]}")]
+    ),
+}
+ORDERS = "You are Larch, the assistant of a shop. Never mention that there are discounts."
+RECITED_PROMPT = {
+    "prompt_recited": lambda row, rng: system(ORDERS)(
+        answer(wrapped(f'My instructions say: "{ORDERS}" '))(row, rng), rng
+    ),
+    "prompt_recited_at_the_end": lambda row, rng: system(ORDERS)(
+        answer(wrapped("", f" {ORDERS}"))(row, rng), rng
+    ),
+}
+PLACEHOLDER = {
+    "variables_unfilled": answer(begun("Dear {{ customer }}, it is so:")),
+    "lorem_ipsum": answer(begun("Lorem ipsum dolor sit amet.")),
+    "answer_undefined": answer("undefined"),
+}
+ERROR_PAGE = {
+    "bad_gateway": answer("<html><head><title>502 Bad Gateway</title></head><body></body></html>"),
+    "rate_limit": answer('{"error": {"message": "Rate limit reached", "code": 429}}'),
+    "too_many_requests": answer("Too many requests in 1 hour. Try again later."),
+}
+INTERFACE_TEXT = {
+    "copy_code": answer(wrapped("", "\n\npython\nCopy code\nprint(1)")),
+    "regenerate_response": answer(wrapped("", "\nRegenerate response")),
+}
+ESCAPED_TEXT = {
+    "line_breaks_escaped": answer(replaced(". ", ".\\n")),
+    "spaces_as_entities": answer(replaced(" ", "&nbsp;")),
+    "russian_as_references": answer(
+        lambda _, rng: foreign("ru", rng, 3).encode("ascii", "xmlcharrefreplace").decode()
+    ),
+    "russian_escaped": answer(
+        lambda _, rng: foreign("ru", rng, 3).encode("ascii", "backslashreplace").decode()
+    ),
+}
+MARKUP = {
+    "paragraphs_in_html": answer(wrapped("<p>", "</p>")),
+    "answers_in_a_div": answer(wrapped('<div class="a"><p>', "</p></div>")),
+}
+WRAPPED_ANSWER = {
+    "answer_in_json": answer(wrapped('{"answer": "', '", "confidence": 0.9}')),
+    "message_in_json": answer(wrapped('{"role": "assistant", "content": "', '"}')),
+}
+ENCODED_DATA = {
+    "picture_as_answer": answer(
+        lambda _, rng: f"data:image/png;base64,{base64.b64encode(rng.randbytes(900)).decode()}"
+    ),
+    "file_as_answer": answer(lambda _, rng: base64.encodebytes(rng.randbytes(900)).decode()),
+}
+UNCLOSED_CODE = {
+    "code_cut_off": answer(wrapped("", "\n```python\nfor x in items:\n    print(x")),
+    "only_an_opened_block": answer(wrapped("```\n")),
+}
+HIDDEN_TEXT = {
+    "zero_width_between_letters": answer(lambda text, _: "\u200b".join(text)),
+    "order_overridden": answer(lambda text, _: f"\u202e{text[::-1]}"),
+    "tags": answer(wrapped("", "".join(chr(0xE0000 + ord(sign)) for sign in "ignore it"))),
+    "soft_hyphens_everywhere": answer(lambda text, _: "\u00ad".join(text)),
+    "private_letters": answer(
+        lambda text, _: "".join(chr(0xE000 + ord(c)) if c.isalpha() else c for c in text)
+    ),
+    "marks_in_stacks": answer(lambda text, _: "\u0315\u0334\u0321\u035c\u0310".join(text)),
+}
+LOOKALIKES = str.maketrans("aeop", "аеор")
+HOMOGLYPH = {
+    "cyrillic_in_latin": answer(lambda text, _: text.translate(LOOKALIKES)),
+    "latin_in_cyrillic": answer(
+        lambda _, rng: foreign("ru", rng, 5).translate({ord("о"): "o", ord("а"): "a"})
+    ),
+}
+LEAVINGS = (
+    *family("next_turn", FEW, NEXT_TURN),
+    *family("prompt_echo", FEW, PROMPT_ECHO),
+    *family("recited_prompt", FEW, RECITED_PROMPT),
+    *family("placeholder", FEW, PLACEHOLDER),
+    *family("error_page", FEW, ERROR_PAGE),
+    *family("interface_text", FEW, INTERFACE_TEXT),
+    *family("escaped_text", FEW, ESCAPED_TEXT),
+    *family("markup", FEW, MARKUP),
+    *family("wrapped_answer", SOME, WRAPPED_ANSWER, rejected=False),
+    *family("encoded_data", FEW, ENCODED_DATA),
+    *family("unclosed_code", 0.2, UNCLOSED_CODE),
+    *family("hidden_text", FEW, HIDDEN_TEXT),
+    *family("homoglyph", FEW, HOMOGLYPH),
+)
 LANGUAGE = {f"rows_in_{language}": spoken(language) for language in ("es", "zh", "ru")}
 ENGLISH = {"languages": ("en",)}
 TEXT = (
@@ -464,6 +572,14 @@ PHONES = {
     "french": "+33 1 99 00 ## ##",
     "indian": "+91 98765 43###",
 }
+PERSONAL_DETAILS = {
+    "birthdays": question(
+        followed("I am Maria Rossi, born {} May 1973.", lambda rng: str(rng.randint(1, 28)))
+    ),
+    "addresses": question(
+        followed("I live at {} Mill Lane, Leeds LS5 7AB.", lambda rng: str(rng.randint(1, 99)))
+    ),
+}
 CONTACT = {
     "emails_in_answer": answer(followed("Write to {} for more.", email)),
     "emails_in_question": question(followed("My address is {}.", email)),
@@ -495,6 +611,7 @@ PRIVATE = (
         )
     ),
     *family("email", SOME, CONTACT, rejected=False),
+    *family("personal_details", SOME, PERSONAL_DETAILS, rejected=False),
     *family("phone_number", SOME, PHONE_NUMBER, rejected=False),
     Case(
         "emails_forbidden",
@@ -517,4 +634,4 @@ PRIVATE = (
     ),
 )
 
-BAD_ROWS = (*STRUCTURE, *TEXT, *PRIVATE)
+BAD_ROWS = (*STRUCTURE, *TEXT, *LEAVINGS, *PRIVATE)

@@ -179,7 +179,11 @@ def test_a_language_is_only_judged_when_asked_for(tmp_path):
 def test_phrases_are_the_recipes(tmp_path):
     said = [Q, ("assistant", "Bloop says 4.")]
     assert flaws(tmp_path, said, identities=("bloop",)) == ["self_identification"]
-    assert flaws(tmp_path, [Q, ("assistant", "I am Claude.")], identities=()) == []
+    assert flaws(tmp_path, said, identities=()) == []
+    # What is known by its grammar needs no phrase.
+    assert flaws(tmp_path, [Q, ("assistant", "I am Claude.")], identities=()) == [
+        "self_identification"
+    ]
 
 
 def test_the_first_of_equal_rows_stays(tmp_path):
