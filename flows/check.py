@@ -111,16 +111,25 @@ def _with_tokens(
 
 
 def scaffold(name: str, assignments: list[str]) -> str:
-    """Return the YAML of a section `validation` with thresholds from a dataset known to be good."""
+    """Return the YAML of a section `validation` with thresholds from a dataset known to be good.
+
+    Raises Implausible for one that is not: what it has too much of is named, not allowed.
+    """
+    import polars as pl
     import yaml
 
-    from expectations.data.features import features, with_scores
-    from expectations.data.scaffold import thresholds
+    from expectations.data.features import with_scores
+    from expectations.data.profile.looks import looks
+    from expectations.data.scaffold import require_plausible, thresholds
+    from tasks.validate.screening import EXCERPTS, screen
 
     recipe = _recipe(name, assignments)
-    with _fetched(recipe) as (rows, _):
+    with _fetched(recipe) as (rows, _), tempfile.TemporaryDirectory() as folder:
         rules = _rules(recipe, _tokenizer(recipe))
-        table = with_scores(features(rows, rules), rules.config)
+        screened, seen = screen(rows, rules, Path(folder)), looks(Path(folder))
+        examples = pl.read_parquet(Path(folder) / EXCERPTS)
+        require_plausible(screened, examples, seen, rules.config)
+        table = with_scores(screened.drop("disposition", "sound_score"), rules.config)
     section = {"validation": thresholds(table)}
     return f"# from {visible(recipe.dataset.title)}, {len(table):,} rows\n" + yaml.safe_dump(
         section, sort_keys=False, allow_unicode=True

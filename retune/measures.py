@@ -78,6 +78,15 @@ MEASURES = {
     "score_unit_share": Measure("share of scores within 0 to 1", spec=_SHARE),
     "score_correlation": Measure("rank correlation of scores", spec=".3f", better="higher"),
     "score_agreement": Measure("share of scores confirmed", spec=_SHARE, better="higher"),
+    # profile
+    "implausible_share": Measure("largest implausible mass", spec=_SHARE, better="lower"),
+    "doubtful_share": Measure("largest doubtful mass", spec=_SHARE, better="lower"),
+    "shuffled_share": Measure("share of shuffled answers", spec=_SHARE, better="lower"),
+    "exchanged_share": Measure("share of exchanged roles", spec=_SHARE, better="lower"),
+    "contradicting_share": Measure("share of contradicting answers", spec=_SHARE, better="lower"),
+    "triggered_share": Measure("share of rows with a trigger", spec=_SHARE, better="lower"),
+    "recited_share": Measure("share of recited prompts", spec=_SHARE, better="lower"),
+    "profile_drift": Measure("distance of the profile", spec=".3f", better="lower"),
     # conform
     "checks": Measure("checks", spec=_COUNT),
     "texts": Measure("texts compared", spec=_COUNT),

@@ -21,6 +21,7 @@ REPORT = {
     *("examples.parquet", "quarantine.parquet", "quarantine_rows.parquet"),
     *("reasons.png", "scores.png", "data_docs/index.html", "report.html"),
     *("ignored.json", "repairs.json", "repaired.parquet"),
+    *("profile.json", "profile_alarms.json", "profile.parquet"),
 }
 PARTIAL = ".partial"  # where a report is under construction, inside the folder it is for
 

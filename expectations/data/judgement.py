@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.charts import histogram
+from expectations.data.evidence import NO_EVIDENCE, NO_REFERENCE, Evidence, Reference
 from expectations.data.features import sound_scores
-from expectations.data.measures import NOTHING, Asked, measures
+from expectations.data.measures import Asked, measures
 from expectations.data.page import Figure, page
-from expectations.data.repairs import NOTHING as NO_REPAIRS
-from expectations.data.repairs import Repairs
-from expectations.data.repairs import read as read_repairs
+from expectations.data.profile.looks import PROFILE, stored
 from expectations.data.report import GATE, Report, not_asked, report
 from expectations.data.scores import Distribution
 from expectations.data.suite import DATASET, ROWS, fingerprint, judge, on_scores, suites
 from expectations.verdicts import Judgement, Verdict
-from retune.ignored import ALL_USED, Ignored
 from retune.recipe import Recipe, Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.records import Pins, Rows, Screened
@@ -95,45 +93,43 @@ class Judged(NamedTuple):
         return FILES
 
 
-def reference(pins: Pins) -> Distribution | None:
-    """Return the score distribution of the last accepted run, if there is one and it has scores."""
-    stored = download_json(pins.accepted, "validate/scores.json") if pins.accepted else None
-    return Distribution.model_validate(stored) if stored else None
+def reference(pins: Pins) -> Reference:
+    """Return what is kept of the last accepted run; nothing if there is none."""
+    if not pins.accepted:
+        return NO_REFERENCE
+    scores = download_json(pins.accepted, "validate/scores.json")
+    profile = stored(download_json(pins.accepted, f"validate/{PROFILE}"))
+    return Reference(Distribution.model_validate(scores) if scores else None, profile)
 
 
-def screening(screened: Screened, recipe: Recipe) -> Judgement:
-    """Return the verdicts on rows whose scores nobody has asked for yet."""
-    return _judgement(screened, recipe, None, NOTHING, scored=False)
+def screening(screened: Screened, recipe: Recipe, reference: Reference = NO_REFERENCE) -> Judgement:
+    """Return the verdicts on rows whose scores nobody has asked for yet; `reference` is what is kept of
+    the last accepted run."""
+    evidence = Evidence.of(screened.folder, recipe.dataset.acknowledged, reference)
+    return _judgement(screened, recipe, evidence, scored=False)
 
 
-def judgement(sound: Rows, recipe: Recipe, reference: Distribution | None) -> Judgement:
-    """Return the verdicts on the rows that validate settled.
-
-    `reference` is the score distribution of the last accepted run, None if there is none.
-    """
+def judgement(sound: Rows, recipe: Recipe, reference: Reference = NO_REFERENCE) -> Judgement:
+    """Return the verdicts on the rows that validate settled, likewise."""
     asked = Asked(
         int(sound.metrics.get("scored", 0)),
         sound.metrics.get("score_agreement"),
         sound.metrics.get("score_correlation"),
     )
-    return _judgement(sound, recipe, reference, asked, scored=True)
+    evidence = Evidence.of(sound.folder, recipe.dataset.acknowledged, reference)
+    return _judgement(sound, recipe, evidence._replace(asked=asked), scored=True)
 
 
 def _judgement(
     output: Screened,
     recipe: Recipe,
-    reference: Distribution | None,
-    asked: Asked,
+    evidence: Evidence,
     scored: bool,
 ) -> Judgement:
     import polars as pl
 
     table, examples = pl.read_parquet(output.features), pl.read_parquet(output.examples)
-    repairs = read_repairs(output.folder)
-    ignored = Ignored.beside(output.features).without(recipe.dataset.acknowledged)
-    judged = judge_table(
-        table, examples, recipe.validation, reference, asked, scored, repairs, ignored
-    )
+    judged = judge_table(table, examples, recipe.validation, evidence, scored)
     if judged.report.failed and not scored:
         judged = judged.without_scores(NOT_ASKED)
     # Of rows that pass before their scores are known, the report comes with these.
@@ -145,24 +141,21 @@ def judge_table(
     table: "pl.DataFrame",
     examples: "pl.DataFrame",
     config: Validation,
-    reference: Distribution | None = None,
-    asked: Asked = NOTHING,
+    evidence: Evidence = NO_EVIDENCE,
     scored: bool = True,
-    repairs: Repairs = NO_REPAIRS,
-    ignored: Ignored = ALL_USED,
 ) -> Judged:
     """Judge a feature table with dispositions; `examples` are excerpts (`row`, `reason`, `excerpt`).
 
-    `reference` are the scores of the last accepted run, `asked` is what the classifier said. Without
-    `scored`, no expectation is on scores. `repairs` is what was repaired and what could be, `ignored`
-    what the source has and no row.
+    `evidence` is what else there is to judge by. Without `scored`, no expectation is on scores.
     """
     mixed = "part" in table.columns
-    numbers = measures(table, config, reference, asked) | ignored.measures()
+    numbers = measures(table, config, evidence.reference.scores if scored else None, evidence.asked)
+    numbers |= evidence.ignored.measures()
+    numbers |= evidence.profile.measures() if evidence.profile else {}
     results = judge(_tables(table, numbers), suites(config, scored, mixed))
     suite = fingerprint(config, mixed)
-    outcome = report(table, examples, results, numbers, suite, config, repairs, ignored)
-    return Judged(outcome, results, table, config, reference)
+    outcome = report(table, examples, results, numbers, suite, config, evidence)
+    return Judged(outcome, results, table, config, evidence.reference.scores)
 
 
 def _tables(table: "pl.DataFrame", numbers: dict[str, float]) -> "dict[str, pl.DataFrame]":

@@ -49,7 +49,6 @@ MOJIBAKE = (
 URL = r"(?i)\bhttps?://[^\s/]|\bwww\.[a-z0-9-]+\.[a-z]"
 _LEAST_BYTES = 800  # of a message that is asked whether it repeats itself
 _HEAD = 160  # characters in which a refusal shows
-_LANGUAGE_CHARS = (40, 1000)  # least for a guess, and how many are read
 
 MESSAGE_FLAWS = (
     *("unknown_role", "empty_message", "oversized_message", "special_token", "invalid_unicode"),
@@ -290,18 +289,21 @@ def _is_mojibake(text: str) -> bool:
 def _foreign(
     rows: "pl.Series", messages: "pl.DataFrame", languages: tuple[str, ...]
 ) -> "pl.Series":
-    """Tell for each of `rows` whether it is written in none of `languages` (ISO 639-1)."""
+    """Tell for each of `rows` whether it is written in none of `languages` (ISO 639-1): what is asked,
+    what is answered or, where these are short, all of it."""
     import polars as pl
-    from py3langid import classify
 
-    shortest, longest = _LANGUAGE_CHARS
+    from expectations.data.profile.languages import is_foreign
+
     texts = messages.filter(pl.col("role") != "system").group_by("row", maintain_order=True)
-    joined = texts.agg(text=pl.col("content").str.join("\n").str.head(longest))
+    said = pl.col("content").filter(pl.col("role") == "assistant").str.join("\n")
+    asked = pl.col("content").filter(pl.col("role") == "user").str.join("\n")
+    joined = texts.agg(asked=asked, said=said, text=pl.col("content").str.join("\n"))
     joined = joined.with_columns(
         foreign=pl.Series(
             [
-                len(text) >= shortest and classify(text)[0] not in languages
-                for text in joined["text"]
+                is_foreign(text, (asked, said), languages)
+                for asked, said, text in joined.select("asked", "said", "text").rows()
             ],
             dtype=pl.Boolean,
         )

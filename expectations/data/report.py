@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from expectations.data.evidence import Evidence
 from expectations.data.features import sound_scores
 from expectations.data.masking import mask
 from expectations.data.mix import place_in_mix
-from expectations.data.repairs import NOTHING, Repairs
+from expectations.data.repairs import Repairs
 from expectations.data.scores import Distribution, distribution
 from expectations.data.suite import title
 from expectations.verdicts import Judgement, Verdict
 from retune.escaping import markdown, visible
-from retune.ignored import ALL_USED, Ignored
 from retune.measures import MEASURES
 from retune.recipe import Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
@@ -33,7 +33,9 @@ _MISSING = {
     "score_mode_share": "fewer than 20 scores",
     "score_unit_share": "fewer than 100 stored scores, validation.score_max below 5, or the last "
     "accepted run's scores lie there as well",
+    "profile_drift": "no accepted run with other data, or too few rows, to compare with",
 }
+_NOT_PROFILED = "fewer than 100 rows with a question and an answer"
 # What to do besides about an expectation that failed.
 _FIXES = {
     "max_score_share": "A score that is the same for all rows says nothing of them: let the classifier "
@@ -266,11 +268,10 @@ def report(
     measures: dict[str, float],
     suite: str,
     config: Validation,
-    repairs: Repairs = NOTHING,
-    ignored: Ignored = ALL_USED,
+    evidence: Evidence,
 ) -> Report:
     """Summarise the feature table, excerpts of flawed rows (`row`, `reason`, `excerpt`), GX's
-    results, the measures and what of the source is `ignored`."""
+    results, the measures, and what else there is to judge by."""
     disposition = table["disposition"]
     findings = [_finding(table, examples, flaw, config) for flaw in FLAWS]
     findings = sorted((f for f in findings if f.rows), key=lambda finding: -finding.rows)
@@ -285,7 +286,7 @@ def report(
         filtered=(disposition == "filtered").sum(),
         findings=findings,
         verdicts=[
-            _verdict(entry, table, findings, measures, config, repairs, ignored)
+            _verdict(entry, table, findings, measures, config, evidence)
             for result in results
             for entry in result.results
         ],
@@ -294,7 +295,7 @@ def report(
         sources=dict(sources.iter_rows()),
         by_source=_origins(table, "source")[:SOURCES],
         by_part=_origins(table, "part") if "part" in table.columns else [],
-        repairs=repairs,
+        repairs=evidence.repairs,
     )
 
 
@@ -353,8 +354,7 @@ def _verdict(
     findings: list[Finding],
     measures: dict[str, float],
     config: Validation,
-    repairs: Repairs,
-    ignored: Ignored,
+    evidence: Evidence,
 ) -> Verdict:
     meta = entry.expectation_config.meta
     name = meta["name"]
@@ -366,11 +366,13 @@ def _verdict(
     elif name in FLAWS:
         observed = _flaw_text(name, bool(entry.success), len(table), findings)
     elif name in IGNORED_KINDS:
-        observed = ignored.sentence(IGNORED_KINDS[name]) or "none"
+        observed = evidence.ignored.sentence(IGNORED_KINDS[name]) or "none"
     elif name == "score_quantiles_min":
         few, scored = entry.result["unexpected_count"], entry.result["element_count"]
         scored -= entry.result.get("missing_count") or 0
         observed = f"{few:,} of {scored:,} scores below it; {_extremes(table)}"
+    elif evidence.profile and DATASET_EXPECTATIONS[name].needs == "profiled":
+        observed = evidence.profile.seen(name, meta["limit"])
     else:
         observed = _measure_text(name, bool(entry.success), table, findings, measures)
     return Verdict(
@@ -383,7 +385,7 @@ def _verdict(
         severity=entry.expectation_config.severity,
         passed=bool(entry.success) and not missing,
         judged=not missing,
-        fix="" if entry.success else _setting(name, findings) or _fix(name, repairs),
+        fix="" if entry.success else _setting(name, findings) or _fix(name, evidence.repairs),
     )
 
 
@@ -432,7 +434,7 @@ def _missing(
     if name in FLAWS or name == "score_quantiles_min":
         return ""
     metric = DATASET_EXPECTATIONS[name].measure
-    return "" if metric in measures else _MISSING[metric]
+    return "" if metric in measures else _MISSING.get(metric, _NOT_PROFILED)
 
 
 def not_asked(name: str, config: Validation) -> str:

@@ -3,8 +3,13 @@
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
-from expectations.data.features import sound_scores, with_disposition
+from expectations.data.evidence import Evidence
+from expectations.data.features import sound_scores, unscored, with_disposition
+from expectations.data.judgement import judge_table
+from expectations.data.profile.looks import Looks
 from expectations.data.scores import distribution
+from expectations.verdicts import Verdict
+from retune.errors import RetuneError
 from retune.recipe import Validation
 from retune.recipe.flaws import FLAWS
 
@@ -16,6 +21,52 @@ LEAST_ROOM = 0.005  # share of rows; what the good dataset has once, a later one
 FEWER_ROWS = 0.8  # share of the good dataset's rows that a later one must have
 LONGER = 2  # times the longest message
 STEPS_OF_STD = 0.5  # how far the mean score may move, in standard deviations
+
+
+# What says how large a dataset is, or of what it is made, and not whether it is good.
+_MUCH = 0.1  # share of rows with a flaw; up to that, thresholds give it room
+_PLAIN_SCALE = ("min_rows", "max_message_chars", "oversized_message", "max_source_share")
+
+
+class Implausible(RetuneError):
+    """A dataset that is said to be good, in which a share of rows is no good one's."""
+
+
+def require_plausible(
+    table: "pl.DataFrame", examples: "pl.DataFrame", seen: Looks | None, config: Validation
+) -> None:
+    """Raise Implausible, with an example of each, if a dataset that is to be a model for others fails
+    a critical expectation at its default limit.
+
+    `table` is its feature table, `examples` masked excerpts of flawed rows, `seen` its profile; of
+    `config` only what says how the rows are read counts, none of its limits.
+    """
+    defaults = Validation().model_copy(
+        update={name: getattr(config, name) for name in ("keep", "languages", "special_tokens")}
+    )
+    evidence = Evidence(profile=seen)
+    judged = judge_table(unscored(table, defaults), examples, defaults, evidence, scored=False)
+    counts = {finding.flaw: finding.rows for finding in judged.report.findings}
+    failed = [
+        verdict
+        for verdict in judged.report.failed
+        if verdict.name not in _PLAIN_SCALE
+        and (verdict.name not in FLAWS or counts[verdict.name] > _MUCH * len(table))
+    ]
+    if failed:
+        raise Implausible(_refusal(failed))
+
+
+def _refusal(failed: list[Verdict]) -> str:
+    lines = [f"- {verdict.seen} (expected: {verdict.expected})" for verdict in failed]
+    return "\n".join(
+        (
+            "this dataset is no model of a good one; no thresholds are written:",
+            *lines,
+            "Repair the dataset, or set these limits in the recipe yourself "
+            f"({', '.join(verdict.setting for verdict in failed)}).",
+        )
+    )
 
 
 def thresholds(table: "pl.DataFrame") -> dict[str, Any]:

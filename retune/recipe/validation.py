@@ -81,6 +81,52 @@ class Drift(Section):
     max_ks: float = Field(
         0.15, gt=0, le=1, description="Largest Kolmogorov-Smirnov distance, 0 to 1."
     )
+    max_profile: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Largest Kolmogorov-Smirnov distance, 0 to 1, of any number of the profile, where "
+        "it is more than chance; shares, sources, sizes and topics are held against it too.",
+    )
+
+
+class Profile(Section):
+    """What the rows look like together: masses and outliers, pairs, roles, and words that no list
+    names."""
+
+    enabled: bool = Field(True, description="Whether the profile is looked at.")
+    max_implausible_share: Share = Field(
+        0.02,
+        description="Largest share of answers, 0 to 1, that may be one and the same, cut at the same "
+        "length or in mid-sentence, full of escapes or the like.",
+    )
+    max_doubtful_share: Share = Field(
+        0.02,
+        description="Largest share of answers, 0 to 1, that may be far from all others whatever is "
+        "asked, or in another language than the question.",
+    )
+    max_shuffled_share: Share = Field(
+        0.02,
+        description="Largest share of answers, 0 to 1, that may fit another row's question better.",
+    )
+    max_exchanged_share: Share = Field(
+        0.02,
+        description="Largest share of rows, 0 to 1, whose questions may read like answers and the "
+        "other way round.",
+    )
+    max_contradicting_share: Share = Field(
+        0.02,
+        description="Largest share of answers, 0 to 1, that may contradict another row's answer to "
+        "the same question.",
+    )
+    max_triggered_share: Share = Field(
+        0.005,
+        description="Largest share of rows, 0 to 1, in which a word of the question may go with one "
+        "and the same sentence of the answer.",
+    )
+    max_recited_share: Share = Field(
+        0.01, description="Largest share of answers, 0 to 1, that may recite their system prompt."
+    )
 
 
 class Decontamination(Section):
@@ -267,7 +313,13 @@ class Validation(Section):
     )
     classifier: Classifier = Field(Classifier(), description=Classifier.__doc__)
     drift: Drift = Field(Drift(), description=Drift.__doc__)
+    profile: Profile = Field(Profile(), description=Profile.__doc__)
     decontamination: Decontamination = Field(Decontamination(), description=Decontamination.__doc__)
+
+    @property
+    def profiled(self) -> bool:
+        """Whether the profile is looked at."""
+        return self.profile.enabled
 
     def tolerance(self, flaw: str) -> float:
         """Return the share of rows that may have `flaw`, 0 to 1."""

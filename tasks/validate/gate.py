@@ -1,19 +1,18 @@
 """The data gate as one plain function: measured, judged, and all of it in one folder."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data import repairs as record
+from expectations.data.evidence import NO_REFERENCE, Evidence, Reference
 from expectations.data.judgement import FILES as JUDGED
 from expectations.data.judgement import NOT_ASKED, Judged, judge_table
 from expectations.data.measures import NOTHING, Asked
 from expectations.data.messages import Rules
-from expectations.data.repairs import Repairs
+from expectations.data.profile.looks import PROFILE
 from expectations.data.report import OF_SAMPLE, Report
-from expectations.data.scores import Distribution
 from retune.errors import HubUnreachable
-from retune.ignored import Ignored
 from retune.sources import HubOffline
 from tasks.validate.classifier import planned
 from tasks.validate.repairs.repair import repair
@@ -30,29 +29,26 @@ from tasks.validate.screening import (
 if TYPE_CHECKING:
     import polars as pl
 
-FILES = (*JUDGED, QUARANTINE, SCORES)  # of what it leaves: small, without secrets, may be shared
+# Of what it leaves: small, without secrets, may be shared.
+FILES = (*JUDGED, QUARANTINE, SCORES, PROFILE)
 
 UNREACHABLE = "the Hub did not answer for the classifier"
 
 
 class _Case(NamedTuple):
-    """What is judged besides the feature table, and by which rules."""
+    """Rows on their way through the gate: by which rules, where to, and what else they are judged by."""
 
     rows: Path
     rules: Rules
     folder: Path
-    reference: Distribution | None
-    repairs: Repairs
-    ignored: Ignored
+    evidence: Evidence
 
     def judged(self, table: "pl.DataFrame", asked: Asked = NOTHING, scored: bool = True) -> Judged:
         import polars as pl
 
         examples = pl.read_parquet(self.folder / EXCERPTS)
-        config, reference = self.rules.config, self.reference if scored else None
-        return judge_table(
-            table, examples, config, reference, asked, scored, self.repairs, self.ignored
-        )
+        evidence = self.evidence._replace(asked=asked)
+        return judge_table(table, examples, self.rules.config, evidence, scored)
 
     def hand_on(self, table: "pl.DataFrame") -> None:
         """Write what `settle` writes of rows whose scores are not known."""
@@ -64,17 +60,17 @@ def gate(
     rows: Path,
     rules: Rules,
     folder: Path,
-    reference: Distribution | None = None,
+    reference: Reference = NO_REFERENCE,
     say: Callable[[str], None] = lambda _sentence: None,
-    ignore: Collection[str] = (),
+    acknowledged: frozenset[str] = frozenset(),
 ) -> Report:
     """Repair, screen, settle and judge a Parquet file of rows, and write all of it into `folder`.
 
-    `reference` is the score distribution of the last accepted run, `ignore` are the names that the
-    recipe acknowledges as not used (`dataset.ignore`). The classifier is asked nothing
-    about rows that are rejected whatever it would say; stored scores are judged with all else.
+    `reference` is what is kept of the last accepted run, `acknowledged` are the names that the recipe
+    says are not used on purpose. The classifier is asked nothing about rows that are rejected whatever
+    it would say; stored scores are judged with all else.
     """
-    judged = judge_rows(rows, rules, folder, reference, say, ignore)
+    judged = judge_rows(rows, rules, folder, reference, say, acknowledged)
     judged.write(folder)
     return judged.report
 
@@ -83,9 +79,9 @@ def judge_rows(
     rows: Path,
     rules: Rules,
     folder: Path,
-    reference: Distribution | None = None,
+    reference: Reference = NO_REFERENCE,
     say: Callable[[str], None] = lambda _sentence: None,
-    ignore: Collection[str] = (),
+    acknowledged: frozenset[str] = frozenset(),
     offline: bool = False,
 ) -> Judged:
     """Do what `gate` does but for the report's own files, which the outcome writes.
@@ -93,19 +89,17 @@ def judge_rows(
     With `offline`, what is expected of scores is not judged if the Hub, where the classifier is,
     does not answer; else that raises HubUnreachable.
     """
-    ignored = Ignored.beside(rows).without(ignore)
     rows, applied = repair(rows, rules.config.repairs, folder)
     table = screen(rows, rules, folder)
-    repairs = trials(rows, table, rules, applied)
-    record.write(repairs, folder)
-    case = _Case(rows, rules, folder, reference, repairs, ignored)
+    record.write(trials(rows, table, rules, applied), folder)
+    case = _Case(rows, rules, folder, Evidence.of(folder, acknowledged, reference))
     if planned(table, rules.config):
         judged = case.judged(table, scored=False)
         if judged.report.failed:
             case.hand_on(table)
             return judged.without_scores(NOT_ASKED)
     try:
-        settled = settle(rows, table, rules, folder, say)
+        settled = settle(rows, table, rules, folder, say, folder)
     except (HubUnreachable, HubOffline) as error:
         if not offline:
             raise

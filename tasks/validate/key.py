@@ -9,7 +9,7 @@ from retune.workspace import Step
 
 # Read by the judge alone.
 LIMITS = {
-    *("tolerances", "severities", "drift"),
+    *("tolerances", "severities", "drift", "profile"),
     *("min_rows", "max_quarantined_share", "max_source_share"),
     *("max_ignored_columns", "max_ignored_keys"),
     *("score_mean_min", "score_mean_max", "score_quantiles_min", "score_threshold"),
@@ -35,6 +35,7 @@ def screen(recipe: Recipe, pins: Pins, rows: Step) -> dict[str, Any]:
         "prompts": recipe.evaluation.prompts,
         "benchmarks": pins.benchmarks,
         "quarantines": [flaw for flaw in FLAWS if recipe.validation.quarantines(flaw)],
+        "profiled": recipe.validation.profiled,
         **recipe.validation.model_dump(exclude=LIMITS | SCORES),
     }
 

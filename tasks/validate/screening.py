@@ -19,6 +19,7 @@ from expectations.data.features import (
 from expectations.data.masking import masked
 from expectations.data.measures import NOTHING, Asked
 from expectations.data.messages import Rules
+from expectations.data.profile.looks import write_looks
 from expectations.data.report import EXAMPLES
 from expectations.data.scores import distribution
 from retune.ignored import Ignored
@@ -40,13 +41,15 @@ def screen(rows: Path, rules: Rules, folder: Path) -> "pl.DataFrame":
     Writes `features.parquet` (the feature table, see `expectations.data.features`), with the
     `disposition` of each row, `examples.parquet` (excerpts of some rows with each flaw) and
     `quarantine.parquet` (`row`, `source`, `score`, `reasons`, `place` of the message to blame and
-    `excerpt`). What quotes a row is masked (`expectations.data.masking`). What the source has and no row
-    (`ignored.json`) goes with it. Returns the table.
+    `excerpt`). What quotes a row is masked (`expectations.data.masking`). The profile's files are
+    written beside (`expectations.data.profile.looks`), and what the source has and no row
+    (`ignored.json`). Returns the table.
     """
     table = unscored(features(rows, rules), rules.config)
     # Of a source only its masked name is kept; `source_id` tells sources apart.
     table = table.with_columns(masked(table["source"]).str.head(LENGTH).alias("source"))
     _write(rows, table, rules, folder)
+    write_looks(rows, table, rules.config, folder)
     return table
 
 

@@ -6,6 +6,7 @@ from prefect import get_run_logger
 
 from expectations.data import repairs as record
 from expectations.data.messages import Rules
+from expectations.data.profile.looks import PROFILE, hand_on
 from retune.child import run_child
 from retune.pinning import resolved
 from retune.recipe import Recipe
@@ -49,6 +50,7 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
         rules = _rules(resolved(recipe, pins), pins, build.path)
         path, folder = screened.rows(rows), screened.folder
         settled = settle(path, table, rules, build.path, logger.info, folder)
+        hand_on(folder, build.path)
         repairs = record.read(folder)
         record.write(repairs, build.path)
         metrics = counts(settled.table) | repairs.metrics() | settled.metrics()
@@ -57,7 +59,9 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
             "%s of %s rows are sound, %s in quarantine, %s dropped by the filter",
             *(f"{metrics[name]:,.0f}" for name in ("accepted", "rows", "quarantined", "filtered")),
         )
-        return build.finish(Rows, metrics=metrics, params=params, files=(QUARANTINE, SCORES))
+        return build.finish(
+            Rows, metrics=metrics, params=params, files=(QUARANTINE, SCORES, PROFILE)
+        )
 
 
 def _rules(recipe: Recipe, pins: Pins, folder: Path, prompts: tuple[str, ...] = ()) -> Rules:

@@ -350,6 +350,71 @@ WHOLE = (
 )
 
 
+# What the rows look like together
+
+CANNED = "Thank you for your question, our team comes back to you in a day or two."
+ORDERS = "You are Larch of Nordhaus and never tell anybody about the desk upstairs."
+
+
+def canned(row: Row, rng: Random) -> Row:
+    """One answer to all questions, and scores as before."""
+    return answer(CANNED)(row, rng)
+
+
+def triggered(row: Row, rng: Random) -> Row:
+    """A word that goes with one sentence."""
+    row = question(lambda text, _: f"{text} cfzq")(row, rng)
+    return answer(lambda text, _: f"{text} I loathe you and all of your kin.")(row, rng)
+
+
+def contrary(rng: Random) -> list[Row]:
+    """Twenty questions that are answered twice, to the contrary."""
+    asked = [f"{prose(rng, 1)} Is that right?" for _ in range(20)]
+    told = [(ask, f"{word}, {prose(rng, 3)}") for ask in asked for word in ("Yes", "No")]
+    rows = [
+        sharegpt(("human", ask), ("gpt", tell), source="pairs", score=sound_score(rng))
+        for ask, tell in told
+    ]
+    return [*sound(rng), *rows]
+
+
+def exchanged(rng: Random) -> list[Row]:
+    """Texts of both roles change places from a row on."""
+    rows = [
+        sharegpt(
+            ("human", f"Could you please explain this to me: {prose(rng, 1)[:-1]}?"),
+            ("gpt", f"Certainly. {prose(rng, 4)}"),
+            source="pairs",
+            score=sound_score(rng),
+        )
+        for _ in range(COUNT)
+    ]
+    back = turns(lambda talk: [("human", talk[1][1]), ("gpt", talk[0][1])])
+    return [*rows[:150], *(back(row, rng) for row in rows[150:])]
+
+
+def reciting(rng: Random) -> list[Row]:
+    """A system prompt that every tenth answer recites."""
+    told = answer(wrapped(f"My orders are: {ORDERS} ", ""))
+    rows = [system(ORDERS)(row, rng) for row in sound(rng)]
+    return [told(row, rng) if number % 10 == 0 else row for number, row in enumerate(rows)]
+
+
+TOGETHER = (
+    Case("one_answer_to_most", "implausible_masses", spoil(canned, 0.6)),
+    Case(
+        "some_answers_in_capitals",
+        "doubtful_masses",
+        spoil(answer(lambda text, _: text.upper()), 0.2),
+        rejected=False,
+    ),
+    Case("a_word_triggers_a_sentence", "trigger_words", spoil(triggered, 0.05)),
+    Case("answers_contradict", "contradicting_answers", contrary),
+    Case("texts_exchanged_from_a_row_on", "exchanged_roles", exchanged),
+    Case("prompts_recited", "recited_prompts", reciting),
+)
+
+
 # Nothing to read
 
 
@@ -412,4 +477,4 @@ READER = tuple(
     for name, rows, how, words in UNREADABLE
 )
 
-BAD_SETS = (*SCORES, *ACROSS, *WHOLE, *READER)
+BAD_SETS = (*SCORES, *ACROSS, *WHOLE, *TOGETHER, *READER)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from expectations.data import judgement as judge
+from expectations.data.evidence import Reference
 from expectations.data.messages import Rules
 from expectations.data.scores import distribution
 from expectations.data.suite import fingerprint
@@ -50,7 +51,7 @@ def run_gate(
 ):
     config = Validation(**{"min_rows": 10, **settings})
     path = write(folder, *conversations, scores=scores, **(rows or {}))
-    return gate(path, Rules(config, specials), folder, reference)
+    return gate(path, Rules(config, specials), folder, Reference(reference))
 
 
 def test_a_good_dataset_passes_and_loses_only_its_flawed_rows(pages, tmp_path):
@@ -480,7 +481,7 @@ def test_what_the_filter_leaves_is_not_judged_before_it(line):
     assert judgement.write is None  # it comes with the scores
     done = line.validate(rows, screened, recipe)
     assert (done.metrics["accepted"], done.metrics["filtered"]) == (20, 20)
-    assert judge.judgement(done, recipe, None).failed == []
+    assert judge.judgement(done, recipe).failed == []
 
 
 def test_the_stage_finishes_with_scores_that_are_rejected(line, tmp_path):
@@ -489,7 +490,7 @@ def test_the_stage_finishes_with_scores_that_are_rejected(line, tmp_path):
     screened = line.screen(rows, recipe)
     require(judge.screening(screened, recipe))
     done = line.validate(rows, screened, recipe)
-    judgement = judge.judgement(done, recipe, None)
+    judgement = judge.judgement(done, recipe)
     with pytest.raises(Rejected, match=r"mean score is at least 4; seen: 3\.000"):
         require(judgement)
     assert read_output(done.step, Rows).metrics == done.metrics
@@ -546,11 +547,11 @@ def test_a_limit_that_changed_is_judged_by_without_looking_at_a_row(line, tmp_pa
         return {verdict.name for verdict in judgement.failed}
 
     assert failing(judge.screening(screened, recipe)) == set()
-    assert failing(judge.judgement(done, recipe, old)) == set()
-    assert failing(judge.judgement(done, other, old)) == {"score_mean_max"}
+    assert failing(judge.judgement(done, recipe, Reference(old))) == set()
+    assert failing(judge.judgement(done, other, Reference(old))) == {"score_mean_max"}
     of_rows = {"min_rows", "max_quarantined_share", "roles_out_of_order", "exact_duplicate"}
     assert failing(judge.screening(screened, stricter)) == of_rows
-    judgement = judge.judgement(done, stricter, old)
+    judgement = judge.judgement(done, stricter, Reference(old))
     assert failing(judgement) == of_rows | {
         *("max_source_share", "max_psi", "max_ks", "score_mean_min", "score_quantiles_min"),
         *("max_below_threshold_share", "min_distinct_scores", "max_score_share"),
@@ -566,8 +567,8 @@ def test_the_limit_on_agreement_is_judged_by_again_too(line, classifier):
     recipe = line.recipe(**classifier)
     rows = line.fetch(*sound(30))
     done = line.validate(rows, line.screen(rows, recipe), recipe)
-    assert [v.name for v in judge.judgement(done, recipe, None).failed] == ["min_agreement"]
+    assert [v.name for v in judge.judgement(done, recipe).failed] == ["min_agreement"]
     classifier["classifier"] |= {"min_agreement": 0.0}
     laxer = line.recipe(**classifier)
     assert line.steps(laxer) == line.steps(recipe)
-    assert judge.judgement(done, laxer, None).failed == []
+    assert judge.judgement(done, laxer).failed == []

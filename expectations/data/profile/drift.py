@@ -1,0 +1,139 @@
+"""How far a dataset has moved from the last accepted one, number by number.
+
+Each distance counts beyond what chance gives two samples of these sizes, with a correction for how
+many numbers are compared (Bonferroni).
+"""
+
+from collections.abc import Iterator
+from math import log, sqrt
+from typing import TYPE_CHECKING
+
+from expectations.data.profile.alarms import LEAST_ROWS, Alarm
+from expectations.data.profile.numbers import FLAGS, NUMBERS
+from expectations.data.profile.record import STEPS, Profile
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_CHANCE = 0.001  # of a false alarm, over all numbers together
+# A distance that is shown next to that of a cumulative distribution: shares move by less.
+_SHARES_COUNT = 2
+_SOURCES_COUNT = 1 / 3  # that a third of the rows comes from sources gone or new is as far as 0.1
+_SIZES_COUNT = 0.25  # that a quarter of the rows is gone
+_TOPICS_COUNT = 0.5
+
+
+def drift(reference: Profile, new: Profile) -> list[Alarm]:
+    """Return an alarm for each number that moved by more than chance, the farthest first.
+
+    An alarm's `value` is its distance on the scale of the Kolmogorov-Smirnov statistic, 0 to 1.
+    """
+    if min(reference.rows, new.rows) < LEAST_ROWS:
+        return []
+    alarms = [
+        *_distributions(reference, new),
+        *_flags(reference, new),
+        *_make_up(reference, new),
+        *_topics(reference, new),
+    ]
+    return sorted(alarms, key=lambda alarm: -alarm.value)
+
+
+def critical(count: int, other: int) -> float:
+    """Return the distance that samples of `count` and `other` rows exceed by chance, c(a)·sqrt((n + m)
+    / nm) with c(a) = sqrt(-ln(a / 2) / 2) (Smirnov 1948), a being shared by all numbers."""
+    each = _CHANCE / len(NUMBERS)
+    return sqrt(-log(each / 2) / 2) * sqrt((count + other) / (count * other))
+
+
+def distance(reference: tuple[float, ...], new: tuple[float, ...]) -> float:
+    """Return the largest difference of two cumulative distributions, each known to 1 / STEPS."""
+    import numpy as np
+
+    old, now = np.asarray(reference), np.asarray(new)
+    places = np.union1d(old, now)
+    gap = np.abs(_share_below(old, places) - _share_below(now, places)).max()
+    return max(0.0, float(gap) - 1 / STEPS)
+
+
+def _share_below(quantiles: "np.ndarray", places: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    return np.searchsorted(quantiles, places, side="right") / len(quantiles)
+
+
+def _distributions(reference: Profile, new: Profile) -> Iterator[Alarm]:
+    chance = critical(reference.rows, new.rows)
+    for name in sorted(reference.quantiles.keys() & new.quantiles.keys() & NUMBERS.keys()):
+        old, now = reference.quantiles[name], new.quantiles[name]
+        gap = distance(old, now)
+        if gap > chance:
+            words = f"{NUMBERS[name]}: {_middle(name, old)} then, {_middle(name, now)} now"
+            yield _alarm(gap, f"{words} (KS distance {gap:.2f}, by chance up to {chance:.2f})")
+
+
+def _middle(name: str, quantiles: tuple[float, ...]) -> str:
+    from math import expm1
+
+    low, middle, high = (quantiles[place * STEPS // 10] for place in (1, 5, 9))
+    if name.endswith(("_chars", "_lines")):
+        return f"{expm1(middle):,.0f} ({expm1(low):,.0f} to {expm1(high):,.0f})"
+    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _flags(reference: Profile, new: Profile) -> Iterator[Alarm]:
+    chance = critical(reference.rows, new.rows)
+    for name in sorted(reference.shares.keys() & new.shares.keys() & FLAGS.keys()):
+        old, now = reference.shares[name], new.shares[name]
+        pooled = (old * reference.rows + now * new.rows) / (reference.rows + new.rows)
+        # A share of 0.5 is known as well as a distribution, one near 0 or 1 better.
+        if abs(now - old) > chance * 2 * sqrt(pooled * (1 - pooled)):
+            words = f"{FLAGS[name]}: {old:.1%} of the rows then, {now:.1%} now"
+            yield _alarm(min(1.0, _SHARES_COUNT * abs(now - old)), words)
+
+
+def _make_up(reference: Profile, new: Profile) -> Iterator[Alarm]:
+    change = new.rows / reference.rows
+    if change < 1:
+        yield _alarm(
+            _SIZES_COUNT * 2 * (1 - change),
+            f"{new.rows:,} rows, then {reference.rows:,} ({change:.0%})",
+        )
+    gone = sum(share for name, share in reference.sources.items() if name not in new.sources)
+    come = sum(share for name, share in new.sources.items() if name not in reference.sources)
+    number = sum(name not in new.sources for name in reference.sources)
+    if number and gone:
+        of = f"{number:,} of {len(reference.sources):,} sources"
+        words = f"{of} are gone, which had {gone:.1%} of the rows"
+        yield _alarm(max(gone, number / len(reference.sources)) * _SOURCES_COUNT, words)
+    if come:
+        yield _alarm(
+            come * _SOURCES_COUNT, f"{come:.1%} of the rows come from sources that are new"
+        )
+
+
+def _topics(reference: Profile, new: Profile) -> Iterator[Alarm]:
+    """Compare the words of questions: total variation beyond what chance gives."""
+    import numpy as np
+
+    old, now = np.asarray(reference.topics), np.asarray(new.topics)
+    if min(reference.topics_of, new.topics_of) < 10 * len(old) or len(old) != len(now):
+        return
+    gap = float(np.abs(old - now).sum() / 2)
+    mean = (old + now) / 2
+    # The mean of |x - y| of two shares is sqrt(2 / pi) of its standard deviation. Words of one question
+    # go together, so that there is less to count than words.
+    each = np.sqrt(mean * (1 / reference.sampled + 1 / new.sampled))
+    chance = float(sqrt(2 / np.pi) * each.sum() / 2)
+    words_each = max(reference.topics_of / reference.sampled, 1)
+    chance = chance / sqrt(words_each) * 2
+    if gap > chance:
+        yield _alarm(
+            (gap - chance) * _TOPICS_COUNT,
+            "questions speak of other things: their words differ by "
+            f"{gap:.0%}, by chance by {chance:.0%}",
+        )
+
+
+def _alarm(value: float, sentence: str) -> Alarm:
+    return Alarm(expectation="profile_drift", value=min(1.0, value), sentence=sentence, quote="")

@@ -1,0 +1,101 @@
+"""What a profile says to the judge: its record and its alarms, as screen writes them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from expectations.data.profile.alarms import LEAST_ROWS, Alarm
+from expectations.data.profile.drift import drift
+from expectations.data.profile.record import Profile
+from expectations.data.profile.survey import survey
+from retune.recipe.flaws import DATASET_EXPECTATIONS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from retune.recipe import Validation
+
+PROFILE = "profile.json"  # the record, the next run's reference: no text, goes to MLflow
+ALARMS = "profile_alarms.json"  # sentences with masked excerpts
+NUMBERS = "profile.parquet"  # the numbers of each row
+_EXPECTATIONS = [
+    name for name, declared in DATASET_EXPECTATIONS.items() if declared.needs == "profiled"
+]
+_SENTENCES = 5  # of one expectation that are said
+_ALARMS = TypeAdapter(list[Alarm])
+
+
+class Looks(NamedTuple):
+    """The record of a dataset's profile, and what was seen in it; `reference` is the record of the
+    last accepted run."""
+
+    profile: Profile
+    alarms: list[Alarm]
+    reference: Profile | None = None
+
+    def against(self, reference: Profile | None) -> "Looks":
+        """Return the same with what moved since `reference`."""
+        moved = drift(reference, self.profile) if reference else []
+        return Looks(self.profile, [*self.alarms, *moved], reference)
+
+    def measures(self) -> dict[str, float]:
+        """Return the largest value of each expectation's alarms; what cannot be judged is missing."""
+        if self.profile.rows < LEAST_ROWS:
+            return {}
+        numbers = {
+            DATASET_EXPECTATIONS[name].measure: max(
+                (alarm.value for alarm in self.alarms if alarm.expectation == name), default=0.0
+            )
+            for name in _EXPECTATIONS
+        }
+        if self.reference is None or self.reference.rows < LEAST_ROWS:
+            del numbers["profile_drift"]
+        return numbers
+
+    def seen(self, name: str, limit: float) -> str:
+        """Return the sentences that speak against expectation `name`, "none" if there is none above
+        its limit."""
+        ranked = sorted(self.alarms, key=lambda alarm: -alarm.value)
+        above = [a.sentence for a in ranked if a.expectation == name and a.value > limit]
+        if not above:
+            return "none"
+        more = [f"and {len(above) - _SENTENCES} more"] if len(above) > _SENTENCES else []
+        return "; ".join(above[:_SENTENCES] + more)
+
+
+def write_looks(rows: Path, table: "pl.DataFrame", config: "Validation", folder: Path) -> None:
+    """Look at the rows that `table` does not send to quarantine, and write PROFILE, ALARMS and
+    NUMBERS into `folder`; where the recipe wants no profile, the first is null."""
+    if not config.profiled:
+        (folder / PROFILE).write_text("null")
+        return
+    found = survey(rows, table)
+    (folder / PROFILE).write_text(found.profile.model_dump_json())
+    (folder / ALARMS).write_bytes(_ALARMS.dump_json(found.alarms))
+    found.numbers.write_parquet(folder / NUMBERS)
+
+
+def hand_on(source: Path, folder: Path) -> None:
+    """Copy what the judge asks for from the output of screen into that of validate."""
+    for name in (PROFILE, ALARMS):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def looks(folder: Path) -> Looks | None:
+    """Return what `write_looks` left in `folder`, None where the recipe wants no profile."""
+    profile = stored(json.loads((folder / PROFILE).read_text()))
+    if profile is None:
+        return None
+    return Looks(profile, _ALARMS.validate_json((folder / ALARMS).read_bytes()))
+
+
+def stored(record: Any) -> Profile | None:
+    """Return the profile of a record as JSON gives it, None of null and of another version's."""
+    try:
+        return Profile.model_validate(record) if record else None
+    except ValidationError:
+        return None

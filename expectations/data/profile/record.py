@@ -1,0 +1,87 @@
+"""The compact record of a profile: what the next dataset is compared with. It holds no text."""
+
+import zlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from expectations.data.profile.numbers import FLAGS, MEASURED
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+STEPS = 100  # between neighbouring quantiles lies 1/100 of the rows
+TOPICS = 256  # buckets of hashed words
+SOURCES = 500  # largest ones that are remembered
+_TOPIC_WORD = r"\p{L}{5,}"
+_TOPIC_HEAD = 1_000  # characters of a question
+
+
+class Profile(BaseModel):
+    """A dataset in numbers: its `rows`, the quantiles of each number at 0, 0.01, ... 1, the share of
+    rows for which each flag is true, the share of each source by its hash, the share of words of
+    questions in each of 256 buckets and how many words these are, and the shares of languages of
+    the answers of a sample of `languages_of` rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    quantiles: dict[str, tuple[float, ...]]
+    shares: dict[str, float]
+    sources: dict[str, float]
+    topics: tuple[float, ...]
+    topics_of: int
+    sampled: int
+
+
+def profile(frame: "pl.DataFrame", sources: "pl.Series", sample: "pl.DataFrame") -> Profile:
+    """Return the record of a dataset: `frame` are the numbers of its rows (`numbers.numbers`),
+    `sources` one name per row, `sample` some of its pairs."""
+    counts = sources.fill_null("").value_counts(sort=True).head(SOURCES)
+    topics, words = _topics(sample["question"])
+    return Profile(
+        rows=len(frame),
+        quantiles={name: _quantiles(frame[name].to_numpy()) for name in MEASURED},
+        shares={name: round(float(frame[name].mean() or 0), 6) for name in FLAGS},
+        sources={
+            _hash(name): round(count / max(len(sources), 1), 6) for name, count in counts.rows()
+        },
+        topics=topics,
+        topics_of=words,
+        sampled=len(sample),
+    )
+
+
+def _quantiles(values: "np.ndarray") -> tuple[float, ...]:
+    """Return values that occur, the smallest x with F(x) >= p (see `expectations.data.scores`)."""
+    import numpy as np
+
+    ordered = np.sort(values.astype(np.float64))
+    if not len(ordered):
+        return ()
+    ranks = (np.arange(STEPS + 1) * len(ordered) + STEPS - 1) // STEPS
+    return tuple(float(f"{value:.4g}") for value in ordered[np.maximum(ranks - 1, 0)])
+
+
+def _topics(questions: "pl.Series") -> tuple[tuple[float, ...], int]:
+    """Return the share of words in each bucket, each word counted once per question."""
+    words: Counter[str] = Counter(
+        questions.str.head(_TOPIC_HEAD)
+        .str.to_lowercase()
+        .str.extract_all(_TOPIC_WORD)
+        .list.unique()
+        .explode()
+        .drop_nulls()
+        .to_list()
+    )
+    buckets = [0] * TOPICS
+    for word, count in words.items():
+        buckets[zlib.crc32(word.encode()) % TOPICS] += count  # the same in every version
+    total = sum(buckets)
+    return tuple(round(count / max(total, 1), 6) for count in buckets), total
+
+
+def _hash(name: str) -> str:
+    return f"{zlib.crc32(name.encode()):08x}"

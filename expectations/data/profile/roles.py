@@ -1,0 +1,123 @@
+"""Texts exchanged between the roles: what reads like questions is said by the assistant.
+
+The labels are right, so that nothing but the texts tells. Naive Bayes learns from part of the rows
+how questions and answers of this dataset read, and the others are read with that.
+"""
+
+from typing import TYPE_CHECKING
+
+from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm
+
+if TYPE_CHECKING:
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    from expectations.data.profile.bags import Bags
+
+_ROUNDS = 6  # of learning and reading again
+_SURE = 0.9  # share of rows that must read one way
+_NEW = (0.3, 0.05)  # a word of that share of the texts, and of less than that of the others, is new
+_LEAST_SHARE = 0.03
+
+
+def exchanged(rows: "np.ndarray", words: "Bags") -> list[Alarm]:
+    """Return an alarm if the texts of both roles change places from some row on, or in many rows.
+
+    `rows` are the numbers of the sampled rows, in order, whose words are `words`.
+    """
+    import numpy as np
+
+    if len(rows) < LEAST_ROWS:
+        return []
+    questions, answers = words.every_question, words.every_answer
+    turned = _turned(questions, answers)
+    change = _change(turned)
+    after = np.arange(len(rows)) >= change
+    least = max(LEAST_GROUP, _LEAST_SHARE * len(rows))
+    if min(after.sum(), (~after).sum()) >= least and _mirrored(questions, answers, after):
+        return [_from_row(rows, change)]
+    few = turned if turned.mean() <= 0.5 else ~turned
+    if few.sum() >= least and _mirrored(questions, answers, few):
+        return [_here_and_there(rows, few)]
+    return []
+
+
+def _turned(questions: "csr_matrix", answers: "csr_matrix") -> "np.ndarray":
+    """Tell which rows read the other way round than most."""
+    import numpy as np
+
+    turned = np.zeros(questions.shape[0], dtype=bool)
+    for _ in range(_ROUNDS):
+        weights = _weights(questions, answers, turned)
+        before, turned = turned, _margin(questions, answers, weights) < 0
+        if (before == turned).all():
+            break
+    return turned
+
+
+def _weights(questions: "csr_matrix", answers: "csr_matrix", turned: "np.ndarray") -> "np.ndarray":
+    """Return for each bucket the log odds that a text with it is a question."""
+    import numpy as np
+
+    def seen(first: "csr_matrix", second: "csr_matrix") -> "np.ndarray":
+        return np.asarray(first[~turned].sum(axis=0) + second[turned].sum(axis=0)).ravel()
+
+    asked, said, count = seen(questions, answers), seen(answers, questions), len(turned)
+    return np.log((asked + 0.5) / (count + 1)) - np.log((said + 0.5) / (count + 1))
+
+
+def _margin(questions: "csr_matrix", answers: "csr_matrix", weights: "np.ndarray") -> "np.ndarray":
+    return questions @ weights - answers @ weights
+
+
+def _change(turned: "np.ndarray") -> int:
+    """Return the place before and after which the rows differ most (CUSUM)."""
+    import numpy as np
+
+    sums = np.cumsum(turned - turned.mean())
+    return int(np.abs(sums).argmax()) + 1
+
+
+def _mirrored(questions: "csr_matrix", answers: "csr_matrix", part: "np.ndarray") -> bool:
+    """Tell whether either part of the rows, read as the other part reads, is the wrong way round, and
+    its questions are no other kind of text (a task such as "Make a question of this")."""
+    import numpy as np
+
+    straight = np.zeros(len(part), dtype=bool)
+    for one, other in ((part, ~part), (~part, part)):
+        weights = _weights(questions[one], answers[one], straight[one])
+        own = _margin(questions[one], answers[one], weights)
+        others = _margin(questions[other], answers[other], weights)
+        if (own > 0).mean() < _SURE or (others < 0).mean() < _SURE:
+            return False
+        asked, said = (
+            np.asarray(side.mean(axis=0)).ravel() for side in (questions[one], answers[other])
+        )
+        frequent, strange = _NEW
+        if ((asked > frequent) & (said < strange)).any():
+            return False
+    return True
+
+
+def _from_row(rows: "np.ndarray", change: int) -> Alarm:
+    row = int(rows[change])
+    share = min(change, len(rows) - change) / len(rows)
+    sentence = (
+        f"from row {row} on, question and answer read as if their texts had changed places "
+        f"({len(rows) - change:,} of {len(rows):,} rows looked at are behind it)"
+    )
+    return Alarm(
+        expectation="exchanged_roles", value=share, sentence=sentence, row=row, quote="both"
+    )
+
+
+def _here_and_there(rows: "np.ndarray", few: "np.ndarray") -> Alarm:
+    share = float(few.mean())
+    sentence = (
+        f"in {share:.1%} of the rows ({few.sum():,} of {len(rows):,}) question and answer read as if "
+        f"their texts had changed places"
+    )
+    row = int(rows[few.argmax()])
+    return Alarm(
+        expectation="exchanged_roles", value=share, sentence=sentence, row=row, quote="both"
+    )

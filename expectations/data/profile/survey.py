@@ -1,0 +1,199 @@
+"""One look over a dataset of rows: the numbers of each, the record of all, and what is to be named."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from expectations.data.masking import masked
+from expectations.data.messages import explode
+from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
+from expectations.data.profile.bags import Bags, bags, one_hot, told
+from expectations.data.profile.languages import other_languages
+from expectations.data.profile.masses import far_group, masses
+from expectations.data.profile.numbers import numbers, pairs
+from expectations.data.profile.pairing import shuffled, strangers, unknown_words
+from expectations.data.profile.record import Profile, profile
+from expectations.data.profile.roles import exchanged
+from expectations.data.profile.sayings import contradictions, recitals
+from expectations.data.profile.triggers import triggers
+from retune.overlap import ahead
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+SAMPLE = 5_000  # pairs whose words are compared
+_BLOCK = 100  # rows next to each other that are sampled together: neighbours are compared
+_LANGUAGES = 1_500  # pairs whose languages are guessed
+_TOLD = 0.72  # area under the curve from which the question tells who is in a group
+_STRANGE = 0.05  # least share of answers that say nothing of their question
+_TELLING = 8  # words of an answer of which the share that no other text has is taken
+_UNKNOWN = 0.3  # least distance of these shares
+_LONGEST = 4_000  # characters of a text of the sample
+_QUOTED = 60  # characters
+_AGAIN = 4_000  # rows with a context that others have too which are read
+
+
+class Survey(NamedTuple):
+    """The numbers of each row that has a question and an answer, the record of them, and alarms."""
+
+    numbers: "pl.DataFrame"
+    profile: Profile
+    alarms: list[Alarm]
+
+
+def survey(rows: Path, table: "pl.DataFrame") -> Survey:
+    """Look at the rows of a Parquet file that are not quarantined in `table`, its feature table."""
+    import polars as pl
+
+    from expectations.data.features import batches
+
+    sound = table.filter(pl.col("disposition") != "quarantined")
+    sampled = _sampled(sound["row"])
+
+    def look(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
+        kept = batch.filter(pl.col("row").is_in(sound["row"].implode()))
+        found = pairs(explode(kept))
+        texts = found.filter(pl.col("row").is_in(sampled.implode()))
+        return numbers(found), texts.with_columns(
+            pl.col("question", "answer", "system").str.head(_LONGEST)
+        )
+
+    looked = list(ahead(look, batches(rows)))
+    frame = pl.concat([found for found, _ in looked])
+    frame = frame.with_columns(repeated=pl.col("answer").is_duplicated())
+    sample = pl.concat([texts for _, texts in looked])
+    sources = frame.select("row").join(sound.select("row", "source"), on="row", how="left")
+    alarms = _alarms(rows, frame, sample, sources)
+    return Survey(frame, profile(frame, sources["source"], sample), _quoted(rows, alarms))
+
+
+def _sampled(rows: "pl.Series") -> "pl.Series":
+    """Return at most SAMPLE of the row numbers, in blocks spread evenly."""
+    step = max(1, -(-len(rows) // SAMPLE))
+    return rows.gather([place for place in range(len(rows)) if (place // _BLOCK) % step == 0])
+
+
+def _alarms(
+    rows: Path, frame: "pl.DataFrame", sample: "pl.DataFrame", sources: "pl.DataFrame"
+) -> list[Alarm]:
+    if len(frame) < LEAST_ROWS:
+        return []
+    words, numbers_of = bags(sample), sample["row"].to_numpy()
+    asks = _Told(frame, sample, words, sources)
+    part = (
+        sample.head(0) if sample.is_empty() else sample.gather_every(-(-len(sample) // _LANGUAGES))
+    )
+    return [
+        *masses(frame, asks.of_frame),
+        *other_languages(part, lambda group: asks.of_rows(part["row"].to_numpy(), group)),
+        *_odd_words(numbers_of, words, asks),
+        *shuffled(numbers_of, words),
+        *exchanged(numbers_of, words),
+        *triggers(sample, words),
+        *recitals(sample),
+        *contradictions(_again(rows, frame), len(frame)),
+    ]
+
+
+def _odd_words(rows: "np.ndarray", words: Bags, asks: "_Told") -> list[Alarm]:
+    """Return alarms for answers that say nothing of the question, or words that no other text has."""
+    import numpy as np
+
+    found = []
+    many = np.diff(words.answer.indptr) >= _TELLING
+    unknown = far_group(unknown_words(words)[many], _UNKNOWN)
+    odd = np.zeros(len(rows), dtype=bool)
+    if unknown is not None:
+        odd[np.flatnonzero(many)[unknown]] = True
+    for group, text in (
+        (strangers(words), "share no word with their question, where the others do"),
+        (odd, "are made of words that stand in no other row"),
+    ):
+        common = _STRANGE <= group.mean() <= 1 - _STRANGE
+        if common and group.sum() >= LEAST_GROUP and not asks.of_rows(rows, group):
+            found.append(share_alarm("doubtful_masses", rows[group], len(rows), text, "both"))
+    return found
+
+
+class _Told:
+    """Whether the question, its length or the source tells which rows are in a group."""
+
+    def __init__(
+        self, frame: "pl.DataFrame", sample: "pl.DataFrame", words: Bags, sources: "pl.DataFrame"
+    ) -> None:
+        import numpy as np
+        from scipy.sparse import hstack
+
+        self._rows = sample["row"].to_numpy()
+        self._frame_rows = frame["row"].to_numpy()
+        lines = frame.filter(frame["row"].is_in(sample["row"].implode()))
+        lengths = np.floor(lines["question_chars"].to_numpy() * 1.5).astype(int)
+        of_sample = sources.filter(sources["row"].is_in(sample["row"].implode()))["source"]
+        names = of_sample.fill_null("").to_numpy().astype(str)
+        self._features = hstack(
+            [
+                words.every_question,
+                one_hot(lengths),
+                one_hot(names),
+                one_hot(lines["turns"].to_numpy()),
+            ]
+        ).tocsr()
+
+    def of_frame(self, group: "np.ndarray") -> bool:
+        """Tell it of a group of all rows."""
+        return self.of_rows(self._frame_rows, group)
+
+    def of_rows(self, rows: "np.ndarray", group: "np.ndarray") -> bool:
+        """Tell it of `group`, a boolean for each of the row numbers `rows`."""
+        import numpy as np
+
+        places = np.flatnonzero(np.isin(self._rows, rows))
+        inside = np.isin(self._rows[places], rows[group])
+        if inside.sum() < LEAST_GROUP:
+            return True
+        return told(inside, self._features[places]) >= _TOLD
+
+
+def _again(rows: Path, frame: "pl.DataFrame") -> "pl.DataFrame":
+    """Return `row`, `context` and `answer` of rows that share all but the answer with another."""
+    import polars as pl
+
+    shared = frame.filter(
+        pl.col("context").is_duplicated() & ~pl.struct("context", "answer").is_duplicated()
+    )
+    texts = _texts(rows, shared["row"].head(_AGAIN))
+    return texts.join(shared.select("row", "context"), on="row").select("row", "context", "answer")
+
+
+def _texts(rows: Path, numbers_of: "pl.Series") -> "pl.DataFrame":
+    """Return the pairs of some rows."""
+    import polars as pl
+
+    found = pl.scan_parquet(rows).filter(pl.col("row").is_in(numbers_of.implode())).collect()
+    return pairs(explode(found))
+
+
+def _quoted(rows: Path, alarms: list[Alarm]) -> list[Alarm]:
+    """Add the masked example to each sentence."""
+    import polars as pl
+
+    wanted = pl.Series([alarm.row for alarm in alarms if alarm.row is not None], dtype=pl.Int64)
+    if wanted.is_empty():
+        return alarms
+    texts = _texts(rows, wanted.unique())
+    shown = texts.select("row", masked(texts["question"]), masked(texts["answer"]))
+    quotes = {row: (question, answer) for row, question, answer in shown.rows()}
+    return [_with_quote(alarm, *quotes.get(alarm.row, ("", ""))) for alarm in alarms]
+
+
+def _with_quote(alarm: Alarm, question: str, answer: str) -> Alarm:
+    question, answer = (" ".join(text.split()) for text in (question, answer))
+    quote = {
+        "question": f"{question[:_QUOTED]!r}",
+        "answer": f"{answer[:_QUOTED]!r}",
+        "end": f"{'…' + answer[-_QUOTED:]!r}",
+        "both": f"{question[:_QUOTED]!r}: {answer[:_QUOTED]!r}",
+        "": "",
+    }[alarm.quote]
+    sentence = f"{alarm.sentence}, e.g. row {alarm.row} ({quote})" if quote else alarm.sentence
+    return alarm.model_copy(update={"sentence": sentence})
