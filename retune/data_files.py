@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from retune.errors import RetuneError
 from retune.folders import blobs_of
 from retune.recipe import Dataset
+from retune.recipe.address import is_address
 from retune.sources import DATA_FORMATS, SourceError, local_path
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".tbz2", ".txz")
@@ -74,7 +75,9 @@ def copied(folder: Path, dataset: Dataset) -> DataFiles:
 
 def is_pattern(source: str) -> bool:
     """Say whether a source is a pattern of local files; a file may be called like one."""
-    return glob.has_magic(source) and "://" not in source and not Path(source).expanduser().exists()
+    return (
+        glob.has_magic(source) and not is_address(source) and not Path(source).expanduser().exists()
+    )
 
 
 def names_data(source: str) -> bool:
@@ -83,7 +86,7 @@ def names_data(source: str) -> bool:
     return (
         suffix_of(source) in DATA_FORMATS
         or source.lower().endswith(PACKED)
-        or "://" in source
+        or is_address(source)
         or is_pattern(source)
         or Path(source).is_dir()
     )

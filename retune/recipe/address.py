@@ -14,6 +14,7 @@ SCHEMES = {
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
 }
+_ABOUT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # Of a query: what signs an address, or lets its bearer in.
 _SECRET = re.compile(
     r"x-(amz|goog)-.*|sig|.*signature|.*token.*|.*secret.*|.*passw.*|.*credential.*|.*api_?key|key"
@@ -23,7 +24,8 @@ _SECRET = re.compile(
 
 
 def is_address(source: str) -> bool:
-    return "://" in source
+    """Say whether a source begins as an address does; a path may hold one further on."""
+    return bool(_ABOUT.match(source))
 
 
 def require_address(source: str) -> str:
