@@ -118,7 +118,7 @@ class _Axis(NamedTuple):
 
     def steps(self, edges: "np.ndarray", shares: "np.ndarray") -> str:
         """Return the outline of the bins as a path."""
-        points = [f"M{self.x(edges[0]):.1f} {self.y(0):.1f}"]
+        points = [f"M{self.x(float(edges[0])):.1f} {self.y(0):.1f}"]
         for left, right, share in zip(edges[:-1], edges[1:], shares, strict=True):
             points.append(f"L{self.x(left):.1f} {self.y(share):.1f}H{self.x(right):.1f}")
         return "".join([*points, f"V{self.y(0):.1f}Z"])
