@@ -42,17 +42,17 @@ def test_the_data_gate_says_not_judged_wherever_it_shows_its_verdicts(tmp_path, 
         score_required=False,
         near_duplicate_similarity=None,
     )
-    drift, scores = {"max_psi", "max_ks", "min_agreement"}, {"score_not_finite"}
-    scores |= {"score_out_of_range"}
+    drift = {"max_psi", "max_ks", "min_agreement", "min_correlation"}
+    scores = {"score_not_finite", "score_out_of_range", "max_unit_score_share"}
     assert {v.name for v in report.unjudged} == drift | scores | {"near_duplicate"}
     assert report.failed == report.warnings == []
     assert '"judged":false' in report.model_dump_json()
     assert "no accepted run with other data" in report.markdown().split("| not judged |")[1]
-    assert page(report, {}).count('<span class="unjudged">not judged</span>') == 6
-    assert "6 not judged" in page(report, {})
+    assert page(report, {}).count('<span class="unjudged">not judged</span>') == 8
+    assert "8 not judged" in page(report, {})
     console = Console(width=200)
     with console.capture() as captured:
         console.print(shown(report))
     lines = captured.get().splitlines()
-    assert len([line for line in lines if line.startswith("not judged")]) == 6
+    assert len([line for line in lines if line.startswith("not judged")]) == 8
     assert not [line for line in lines if line.startswith("ok") and "last accepted" in line]

@@ -52,7 +52,9 @@ def trials(rows: Path, table: "pl.DataFrame", rules: Rules, applied: list[Repair
     if promising.is_empty() or not names:
         return record
     least = max(1, round(LEAST_SHARE * len(tried)))
-    mended = {(name,): _mended(rows, promising, [name], rules) for name in names}
+    mended: dict[tuple[str, ...], pl.Series] = {
+        (name,): _mended(rows, promising, [name], rules) for name in names
+    }
     mended |= _together(rows, promising, mended, least, rules)
     found = [
         Trial(repairs=key, rows=len(numbers), flaws=_flaws(promising, numbers, rules))
