@@ -71,9 +71,7 @@ def measures(
     if asked.correlation is not None:
         numbers["score_correlation"] = asked.correlation
     if len(scores) >= LEAST_FOR_ONE_VALUE:
-        numbers["score_mode_share"] = int(scores.value_counts()["count"].to_numpy().max()) / len(
-            scores
-        )
+        numbers["score_mode_share"] = int(scores.unique_counts().to_numpy().max()) / len(scores)
     if _has_a_scale(scores, config, reference, asked):
         numbers["score_unit_share"] = int(scores.is_between(0, 1).sum()) / len(scores)
     return numbers

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from expectations.data.page import page
 from expectations.verdicts import Judgement, Verdict, ranked, require, table_row
 from flows.check import shown
+from retune.recipe.flaws import DATASET_EXPECTATIONS
 from tests.tasks.test_validate import run_gate, sound
 
 
@@ -44,18 +45,20 @@ def test_the_data_gate_says_not_judged_wherever_it_shows_its_verdicts(tmp_path, 
         score_required=False,
         near_duplicate_similarity=None,
     )
-    drift, scores = {"max_psi", "max_ks", "min_agreement"}, {"score_not_finite"}
-    scores |= {"score_out_of_range", "score_missing"}
-    assert {v.name for v in report.unjudged} == drift | scores | {"near_duplicate"}
+    drift = {"max_psi", "max_ks", "min_agreement", "min_correlation"}
+    scores = {"score_not_finite", "score_out_of_range", "score_missing", "max_unit_score_share"}
+    profile = {name for name, of in DATASET_EXPECTATIONS.items() if of.needs == "profiled"}
+    names = drift | scores | profile | {"near_duplicate"}
+    assert {v.name for v in report.unjudged} == names
     assert report.failed == report.warnings == []
     assert '"judged":false' in report.model_dump_json()
     assert "no accepted run with other data" in report.markdown().split("| not judged |")[1]
-    assert page(report).count('<span class="unjudged">not judged</span>') == 7
-    assert "<b>7</b><span>not judged</span>" in page(report)
+    assert page(report).count('<span class="unjudged">not judged</span>') == len(names)
+    assert f"<b>{len(names)}</b><span>not judged</span>" in page(report)
     console = Console(width=200)
     with console.capture() as captured:
         console.print(shown(report))
     said = captured.get()
     unjudged, _, rest = said.partition("ok ")
-    assert set(re.findall(r"\w+", unjudged)) >= drift | scores | {"near_duplicate"}
+    assert set(re.findall(r"\w+", unjudged)) >= names
     assert "last accepted" not in rest

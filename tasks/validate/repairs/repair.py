@@ -30,7 +30,7 @@ OF_TURNS: "dict[str, Callable[[pl.DataFrame], pl.DataFrame]]" = {
 }
 
 
-class Step(NamedTuple):
+class Change(NamedTuple):
     """What one repair did: the numbers of the rows it changed, and the messages of the first of them
     before and after, a line for each."""
 
@@ -40,7 +40,7 @@ class Step(NamedTuple):
     after: "pl.DataFrame"
 
 
-def repaired(batch: "pl.DataFrame", names: Iterable[str]) -> "tuple[pl.DataFrame, list[Step]]":
+def repaired(batch: "pl.DataFrame", names: Iterable[str]) -> "tuple[pl.DataFrame, list[Change]]":
     """Return a batch of rows with the repairs `names` applied, in the order of REPAIRS, and what each
     did. A row that none of them changes stays as it is; of the others all but `messages` does."""
     lines, steps = _lines(batch), []
@@ -48,7 +48,7 @@ def repaired(batch: "pl.DataFrame", names: Iterable[str]) -> "tuple[pl.DataFrame
         if name in names:
             after = _applied(name, lines)
             rows = _changed_rows(name, lines, after)
-            steps.append(Step(name, rows, _of(lines, rows[:1]), _of(after, rows[:1])))
+            steps.append(Change(name, rows, _of(lines, rows[:1]), _of(after, rows[:1])))
             lines = after
     return _with_messages(batch, lines, steps), steps
 
@@ -108,7 +108,7 @@ def _of(lines: "pl.DataFrame", rows: "pl.Series") -> "pl.DataFrame":
 
 
 def _with_messages(
-    batch: "pl.DataFrame", lines: "pl.DataFrame", steps: list[Step]
+    batch: "pl.DataFrame", lines: "pl.DataFrame", steps: list[Change]
 ) -> "pl.DataFrame":
     """Return the batch with the messages that `lines` has of the rows that a step changed."""
     import polars as pl
@@ -126,7 +126,7 @@ def _with_messages(
     )
 
 
-def _counted(so_far: Repaired, step: Step) -> Repaired:
+def _counted(so_far: Repaired, step: Change) -> Repaired:
     counted = so_far.model_copy(update={"rows": so_far.rows + len(step.rows)})
     if so_far.rows or step.rows.is_empty():
         return counted
