@@ -292,7 +292,7 @@ def _saved(folder: Path, root: Path) -> DataFiles:
     state = _json(folder / "state.json")
     if state.get("_indices_data_files"):
         raise _not_saved(folder, "its rows are a choice among others; use flatten_indices() first")
-    listed = state.get("_data_files")
+    listed: Any = state.get("_data_files")
     files: list[Any] = [
         file.get("filename") if isinstance(file, dict) else None for file in listed or ()
     ]

@@ -13,9 +13,10 @@ from expectations.data.charts import histogram
 from expectations.data.evidence import NO_EVIDENCE, NO_REFERENCE, Evidence, Reference
 from expectations.data.features import sound_scores
 from expectations.data.measures import Asked, measures
+from expectations.data.observations import GATE, not_asked
 from expectations.data.page import Figure, page
 from expectations.data.profile.looks import PROFILE, stored
-from expectations.data.report import GATE, Report, not_asked, report
+from expectations.data.report import Report, report
 from expectations.data.scores import Distribution
 from expectations.data.suite import DATASET, ROWS, fingerprint, judge, on_scores, suites
 from expectations.verdicts import Judgement, Verdict

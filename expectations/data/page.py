@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from expectations.data import charts
+from expectations.data.findings import Finding, Origin
 from expectations.data.repairs import Repaired, Repairs
-from expectations.data.report import Finding, Origin, Report
+from expectations.data.report import Report
 from expectations.verdicts import Verdict, ranked
 from retune.escaping import html
 from retune.recipe.flaws import FLAWS

@@ -10,8 +10,9 @@ from expectations.data.judgement import FILES as JUDGED
 from expectations.data.judgement import NOT_ASKED, Judged, judge_table
 from expectations.data.measures import NOTHING, Asked
 from expectations.data.messages import Rules
+from expectations.data.observations import OF_SAMPLE
 from expectations.data.profile.looks import PROFILE
-from expectations.data.report import OF_SAMPLE, Report
+from expectations.data.report import Report
 from retune.errors import HubUnreachable
 from retune.sources import HubOffline
 from tasks.validate.classifier import planned

@@ -16,11 +16,11 @@ from expectations.data.features import (
     with_disposition,
     with_scores,
 )
+from expectations.data.findings import EXAMPLES
 from expectations.data.masking import masked
 from expectations.data.measures import NOTHING, Asked
 from expectations.data.messages import Rules
 from expectations.data.profile.looks import write_looks
-from expectations.data.report import EXAMPLES
 from expectations.data.scores import distribution
 from retune.ignored import Ignored
 from retune.recipe.flaws import FLAWS, SCORE_FLAWS

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from expectations.data import charts
+from expectations.data.findings import EXAMPLES
 from expectations.data.page import POLICY, Figure, page
-from expectations.data.report import EXAMPLES, Report
+from expectations.data.report import Report
 from expectations.verdicts import Verdict
 from tests.nasty import HOST, MARK, NASTY, unseen_in
 from tests.rendered import Page

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from expectations.data.report import Example, Finding, Origin, Report
+from expectations.data.findings import Example, Finding, Origin
+from expectations.data.report import Report
 from expectations.data.scores import Distribution
 from expectations.verdicts import Verdict
 from tests.tasks.test_validate import run_gate, sound

@@ -47,7 +47,7 @@ def judged(case: Case, folder, tokenizer):
     prompts = (*case.prompts, *(text for file in files for text in texts(file)))
     rules = Rules(config, special_tokens(tokenizer), prompts)
     reference = distribution(pl.Series(case.reference, dtype=pl.Float64))
-    return gate(rows, rules, folder, reference, ignore=case.dataset.get("ignore", ()))
+    return gate(rows, rules, folder, reference, acknowledged=frozenset(case.dataset.get("ignore", ())))
 
 
 def named(cases):

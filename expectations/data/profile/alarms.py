@@ -20,6 +20,7 @@ Expectation = Literal[
     "recited_prompts",
     "profile_drift",
 ]
+Quote = Literal["question", "answer", "end", "both", ""]
 
 
 class Alarm(BaseModel):
@@ -34,7 +35,7 @@ class Alarm(BaseModel):
     value: float
     sentence: str
     row: int | None = None
-    quote: Literal["question", "answer", "end", "both", ""] = "answer"
+    quote: Quote = "answer"
 
 
 def share_alarm(
@@ -42,7 +43,7 @@ def share_alarm(
     rows: "np.ndarray",
     total: int,
     words: str,
-    quote: Literal["question", "answer", "end", "both", ""] = "answer",
+    quote: Quote = "answer",
 ) -> Alarm:
     """Return the alarm that `rows` (their numbers) of `total` answers do what `words` say."""
     share = len(rows) / total

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
+from expectations.data.profile.averages import mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +91,7 @@ def other_languages(sample: "pl.DataFrame", told: "Callable[[np.ndarray], bool]"
     # A code that hardly any answer has is a guess at odd text.
     common = {code for code, rows in Counter(said).items() if rows >= LEAST_GROUP}
     group = pl.Series([code is not None and code != own and code in common for code in said])
-    if not _LEAST_SHARE <= float(group.mean() or 0) <= 1 - _LEAST_SHARE or told(group.to_numpy()):
+    if not _LEAST_SHARE <= mean(group) <= 1 - _LEAST_SHARE or told(group.to_numpy()):
         return []
     codes = Counter(code for code, other in zip(said, group, strict=True) if other)
     others = ", ".join(code for code, _ in codes.most_common(3) if code)

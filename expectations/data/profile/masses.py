@@ -13,8 +13,10 @@ from expectations.data.profile.alarms import (
     LEAST_ROWS,
     Alarm,
     Expectation,
+    Quote,
     share_alarm,
 )
+from expectations.data.profile.averages import mean, median
 from expectations.data.profile.numbers import MEASURED
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Sign(NamedTuple):
     words: str
     doubtful: float
     implausible: float
-    quote: str = "answer"
+    quote: Quote = "answer"
 
 
 SIGNS = {
@@ -94,7 +96,7 @@ def _canned(frame: "pl.DataFrame") -> Iterator[Alarm]:
         others = frame.filter(pl.col("answer") != answer)
         if count < max(LEAST_GROUP, _CANNED[0] * total) or len(others) < LEAST_GROUP:
             return
-        long = np.expm1(float(others["answer_chars"].median() or 0)) / 6 >= _LABELS
+        long = np.expm1(median(others["answer_chars"])) / 6 >= _LABELS
         if not long or others["answer"].n_unique() < 0.5 * len(others):
             return
         rows = frame.filter(pl.col("answer") == answer)["row"].to_numpy()
@@ -116,10 +118,10 @@ def _same_length(frame: "pl.DataFrame") -> Iterator[Alarm]:
     length = int(counts.argmax())
     near = np.r_[counts[max(0, length - 10) : length], counts[length + 1 : length + 11]]
     there = different.filter(pl.Series(lengths == length))
-    few_ends = float(there["ended"].mean() or 0) < 0.5
+    few_ends = mean(there["ended"]) < 0.5
     if counts[length] < max(LEAST_GROUP, _SAME_LENGTH * len(frame)) or not few_ends:
         return
-    if counts[length] > 5 * (near.mean() + 1) and different["ended"].mean() < MOST:
+    if counts[length] > 5 * (near.mean() + 1) and mean(different["ended"]) < MOST:
         words = f"are exactly {length:,} characters long, and most of these stop within a sentence"
         yield share_alarm(CRITICAL, there["row"].to_numpy(), len(frame), words, "end")
 
@@ -152,7 +154,7 @@ def _signs(frame: "pl.DataFrame", told: "Told") -> Iterator[Alarm]:
 
 def _others_end(frame: "pl.DataFrame") -> bool:
     others = frame.filter(~frame["cut"])
-    return len(others) > 0 and float(others["ended"].mean() or 0) >= 0.7
+    return len(others) > 0 and mean(others["ended"]) >= 0.7
 
 
 def _sentences(frame: "pl.DataFrame") -> Iterator[Alarm]:
@@ -165,7 +167,7 @@ def _sentences(frame: "pl.DataFrame") -> Iterator[Alarm]:
         if counts.is_empty() or not _SENTENCE <= counts["count"][0] / len(frame) <= MOST:
             continue
         rows = different.filter(pl.col(name) == counts[name][0])["row"].to_numpy()
-        quote = "answer" if words == "begin" else "end"
+        quote: Quote = "answer" if words == "begin" else "end"
         yield share_alarm(
             DOUBTFUL, rows, len(frame), f"{words} with one and the same sentence", quote
         )
@@ -176,7 +178,7 @@ def _groups(frame: "pl.DataFrame", told: "Told") -> Iterator[Alarm]:
     import numpy as np
 
     total = len(frame)
-    if np.expm1(float(frame["answer_chars"].median() or 0)) < _TELLING:
+    if np.expm1(median(frame["answer_chars"])) < _TELLING:
         return
     for name in _SPREAD:
         values = frame[name].to_numpy()

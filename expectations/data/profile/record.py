@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from expectations.data.profile.averages import mean
 from expectations.data.profile.numbers import FLAGS, MEASURED
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def profile(frame: "pl.DataFrame", sources: "pl.Series", sample: "pl.DataFrame")
     return Profile(
         rows=len(frame),
         quantiles={name: _quantiles(frame[name].to_numpy()) for name in MEASURED},
-        shares={name: round(float(frame[name].mean() or 0), 6) for name in FLAGS},
+        shares={name: round(mean(frame[name]), 6) for name in FLAGS},
         sources={
             _hash(name): round(count / max(len(sources), 1), 6) for name, count in counts.rows()
         },
