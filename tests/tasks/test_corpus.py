@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from expectations import formatting
+from expectations.data.evidence import Reference
 from expectations.data.messages import Rules
 from expectations.data.scores import distribution
 from expectations.verdicts import Rejected, require
@@ -46,8 +47,9 @@ def judged(case: Case, folder, tokenizer):
     files = map(Path, config.decontamination.files)
     prompts = (*case.prompts, *(text for file in files for text in texts(file)))
     rules = Rules(config, special_tokens(tokenizer), prompts)
-    reference = distribution(pl.Series(case.reference, dtype=pl.Float64))
-    return gate(rows, rules, folder, reference, acknowledged=frozenset(case.dataset.get("ignore", ())))
+    reference = Reference(distribution(pl.Series(case.reference, dtype=pl.Float64)))
+    acknowledged = frozenset(case.dataset.get("ignore", ()))
+    return gate(rows, rules, folder, reference, acknowledged=acknowledged)
 
 
 def named(cases):
