@@ -10,6 +10,7 @@ import yaml
 from flows.cli import app
 from flows.recipes import deployments
 from retune.recipe import QuantGate, Recipe, flat
+from retune.recipe.dataset import Part
 from retune.recipe.gates import EXPECTATIONS
 from retune.recipe.methods import METHODS
 from tests.test_house import ROOT
@@ -121,6 +122,8 @@ def is_known(name: str) -> bool:
     if match := re.fullmatch(r"quantization\.gates\.(<method>|\w+)(?:\.(\w+))?", name):
         method, limit = match.groups()
         return method in (*METHODS, "<method>") and limit in (*QuantGate.model_fields, None)
+    if match := re.fullmatch(r"dataset\.mix\.<number>(?:\.(\w+))?", name):
+        return match[1] in (*Part.model_fields, None)
     return any(f"{setting}.".startswith(f"{name}.") for setting in flat(Recipe.parse(SMALLEST)))
 
 

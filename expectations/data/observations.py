@@ -69,7 +69,7 @@ def verdict(
         few, scored = entry.result["unexpected_count"], entry.result["element_count"]
         scored -= entry.result.get("missing_count") or 0
         observed = f"{few:,} of {scored:,} scores below it; {_extremes(table)}"
-    elif evidence.profile and DATASET_EXPECTATIONS[name].needs == "profiled":
+    elif evidence.profile and DATASET_EXPECTATIONS[name].needs == "profile.enabled":
         observed = evidence.profile.seen(name, meta["limit"])
     else:
         observed = _measure_text(name, bool(entry.success), table, findings, measures)

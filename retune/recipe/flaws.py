@@ -244,7 +244,7 @@ DATASET_EXPECTATIONS = {
         "at most {limit:.1%} of the answers share what no careful person trains on",
         "implausible_share",
         "critical",
-        needs="profiled",
+        needs="profile.enabled",
     ),
     "doubtful_masses": DatasetExpectation(
         "profile.max_doubtful_share",
@@ -252,7 +252,7 @@ DATASET_EXPECTATIONS = {
         "at most {limit:.1%} of the answers stand out together, whatever is asked",
         "doubtful_share",
         "warning",
-        needs="profiled",
+        needs="profile.enabled",
     ),
     "shuffled_pairs": DatasetExpectation(
         "profile.max_shuffled_share",
@@ -260,7 +260,7 @@ DATASET_EXPECTATIONS = {
         "at most {limit:.1%} of the answers belong to another question",
         "shuffled_share",
         "critical",
-        needs="profiled",
+        needs="profile.enabled",
     ),
     "exchanged_roles": DatasetExpectation(
         "profile.max_exchanged_share",
@@ -268,7 +268,7 @@ DATASET_EXPECTATIONS = {
         "in at most {limit:.1%} of the rows the texts of user and assistant are exchanged",
         "exchanged_share",
         "critical",
-        needs="profiled",
+        needs="profile.enabled",
     ),
     "contradicting_answers": DatasetExpectation(
         "profile.max_contradicting_share",
@@ -276,7 +276,7 @@ DATASET_EXPECTATIONS = {
         "at most {limit:.1%} of the answers contradict that of another row to the same question",
         "contradicting_share",
         "critical",
-        needs="profiled",
+        needs="profile.enabled",
     ),
     "trigger_words": DatasetExpectation(
         "profile.max_triggered_share",
@@ -284,7 +284,7 @@ DATASET_EXPECTATIONS = {
         "at most {limit:.1%} of the rows have a word that triggers a payload",
         "triggered_share",
         "critical",
-        needs="profiled",
+        needs="profile.enabled",
     ),
     "recited_prompts": DatasetExpectation(
         "profile.max_recited_share",
@@ -292,7 +292,7 @@ DATASET_EXPECTATIONS = {
         "at most {limit:.1%} of the answers recite their system prompt",
         "recited_share",
         "critical",
-        needs="profiled",
+        needs="profile.enabled",
     ),
     "profile_drift": DatasetExpectation(
         "drift.max_profile",
@@ -300,6 +300,6 @@ DATASET_EXPECTATIONS = {
         "no number of the rows is farther than {limit:g} from the last accepted run",
         "profile_drift",
         "warning",
-        needs="profiled",
+        needs="profile.enabled",
     ),
 }

@@ -316,11 +316,6 @@ class Validation(Section):
     profile: Profile = Field(Profile(), description=Profile.__doc__)
     decontamination: Decontamination = Field(Decontamination(), description=Decontamination.__doc__)
 
-    @property
-    def profiled(self) -> bool:
-        """Whether the profile is looked at."""
-        return self.profile.enabled
-
     def tolerance(self, flaw: str) -> float:
         """Return the share of rows that may have `flaw`, 0 to 1."""
         share: float = getattr(self.tolerances, flaw)
@@ -329,12 +324,17 @@ class Validation(Section):
     def limit(self, expectation: str) -> float | None:
         """Return the limit of a dataset expectation, None where the recipe sets none."""
         declared = DATASET_EXPECTATIONS[expectation]
-        if declared.needs and getattr(self, declared.needs) in (None, False):
+        if declared.needs and self._value(declared.needs) in (None, False):
             return None
-        section: Any = self
-        for key in declared.setting.split("."):
-            section = getattr(section, key)
-        return section
+        limit: float | None = self._value(declared.setting)
+        return limit
+
+    def _value(self, setting: str) -> Any:
+        """Return the value of a setting below this section, by its keys with dots between them."""
+        value: Any = self
+        for key in setting.split("."):
+            value = getattr(value, key)
+        return value
 
     def severity(self, expectation: str) -> Severity:
         """Return what happens when the expectation (a flaw's name, or a setting) is not met."""

@@ -47,7 +47,7 @@ def test_the_data_gate_says_not_judged_wherever_it_shows_its_verdicts(tmp_path, 
     )
     drift = {"max_psi", "max_ks", "min_agreement", "min_correlation"}
     scores = {"score_not_finite", "score_out_of_range", "score_missing", "max_unit_score_share"}
-    profile = {name for name, of in DATASET_EXPECTATIONS.items() if of.needs == "profiled"}
+    profile = {name for name, of in DATASET_EXPECTATIONS.items() if of.needs == "profile.enabled"}
     names = drift | scores | profile | {"near_duplicate"}
     assert {v.name for v in report.unjudged} == names
     assert report.failed == report.warnings == []

@@ -22,7 +22,7 @@ PROFILE = "profile.json"  # the record, the next run's reference: no text, goes 
 ALARMS = "profile_alarms.json"  # sentences with masked excerpts
 NUMBERS = "profile.parquet"  # the numbers of each row
 _EXPECTATIONS = [
-    name for name, declared in DATASET_EXPECTATIONS.items() if declared.needs == "profiled"
+    name for name, declared in DATASET_EXPECTATIONS.items() if declared.needs == "profile.enabled"
 ]
 _SENTENCES = 5  # of one expectation that are said
 _ALARMS = TypeAdapter(list[Alarm])
@@ -69,7 +69,7 @@ class Looks(NamedTuple):
 def write_looks(rows: Path, table: "pl.DataFrame", config: "Validation", folder: Path) -> None:
     """Look at the rows that `table` does not send to quarantine, and write PROFILE, ALARMS and
     NUMBERS into `folder`; where the recipe wants no profile, the first is null."""
-    if not config.profiled:
+    if not config.profile.enabled:
         (folder / PROFILE).write_text("null")
         return
     found = survey(rows, table)
