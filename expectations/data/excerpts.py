@@ -49,8 +49,15 @@ def excerpts(batch: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.
                 "row", place=pl.lit(None, pl.Int64), excerpt=text.str.head(LENGTH)
             )
         tables.append(examples.with_columns(reason=pl.lit(flaw)))
+    return pl.concat([no_excerpts(), *tables]).sort("row", maintain_order=True)
+
+
+def no_excerpts() -> "pl.DataFrame":
+    """Return what `excerpts` does of no rows."""
+    import polars as pl
+
     schema = {"row": pl.Int64, "place": pl.Int64, "excerpt": pl.String, "reason": pl.String}
-    return pl.concat([pl.DataFrame(schema=schema), *tables]).sort("row", maintain_order=True)
+    return pl.DataFrame(schema=schema)
 
 
 def _blamed(messages: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
@@ -61,6 +68,8 @@ def _blamed(messages: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "p
     import polars as pl
 
     flawed = _rows_with(table, MESSAGE_FLAWS)
+    if flawed.is_empty():  # patterns take their time to be built
+        return messages.clear().with_columns(reason=pl.lit(""))
     judged = judge_messages(messages.filter(pl.col("row").is_in(flawed.implode())), rules)
     shown = pl.concat(
         [

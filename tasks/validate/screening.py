@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.batches import BATCH_BYTES, batches
-from expectations.data.excerpts import LENGTH, excerpts
+from expectations.data.excerpts import LENGTH, excerpts, no_excerpts
 from expectations.data.features import (
     features,
     reasons,
@@ -146,12 +146,11 @@ def _excerpts(
 
     first = pl.col("reasons").list.first()
     table = table.with_columns(pl.col(flaw) & (example | (first == flaw)) for flaw in FLAWS)
-    texts = [excerpts(pl.read_parquet(rows, n_rows=0), table.clear(), rules)]
-    texts += [
+    texts = (
         excerpts(batch, table.filter(pl.col("row").is_in(batch["row"].implode())), rules)
         for batch in _selected(rows, wanted)
-    ]
-    return pl.concat(texts)
+    )
+    return pl.concat([no_excerpts(), *texts])
 
 
 def _selected(rows: Path, wanted: "pl.Series") -> "Iterator[pl.DataFrame]":
