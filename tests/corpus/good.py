@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable
 from functools import partial
+from gzip import compress
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -191,6 +192,7 @@ SHAPES = (
     ),
     good("utf_16", sound, form=Form(".jsonl", lambda rows: jsonl(rows).decode().encode("utf-16"))),
     good("columns_of_both_formats", in_turn(same, BOTH)),
+    good("gzip_unnamed", sound, form=Form(".jsonl", lambda rows: compress(jsonl(rows), mtime=0))),
     good("jsonl_from_windows", sound, form=Form(".jsonl", from_windows)),
     good("jsonl_escaped", every(spoken("zh")), form=ESCAPED),
     good("few_broken_lines", sound, form=lines(BROKEN_LINES["lines_cut_off"], step=150)),
