@@ -10,6 +10,7 @@ from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     from scipy.sparse import csr_matrix
 
     from expectations.data.profile.bags import Bags
@@ -18,15 +19,17 @@ _ROUNDS = 6  # of learning and reading again
 _SURE = 0.9  # share of rows that must read one way
 _NEW = (0.3, 0.05)  # a word of that share of the texts, and of less than that of the others, is new
 _LEAST_SHARE = 0.03
+_MANNER = 0.7  # share of rows that must begin and end the other way round
 
 
-def exchanged(rows: "np.ndarray", words: "Bags") -> list[Alarm]:
+def exchanged(sample: "pl.DataFrame", words: "Bags") -> list[Alarm]:
     """Return an alarm if the texts of both roles change places from some row on, or in many rows.
 
-    `rows` are the numbers of the sampled rows, in order, whose words are `words`.
+    `sample` are the sampled pairs, in order, whose words are `words`.
     """
     import numpy as np
 
+    rows = sample["row"].to_numpy()
     if len(rows) < LEAST_ROWS:
         return []
     questions, answers = words.every_question, words.every_answer
@@ -34,10 +37,12 @@ def exchanged(rows: "np.ndarray", words: "Bags") -> list[Alarm]:
     change = _change(turned)
     after = np.arange(len(rows)) >= change
     least = max(LEAST_GROUP, _LEAST_SHARE * len(rows))
-    if min(after.sum(), (~after).sum()) >= least and _mirrored(questions, answers, after):
+    manner = _manner(sample)
+    enough = min(after.sum(), (~after).sum()) >= least
+    if enough and _mirrored(questions, answers, after) and _asks(manner, after):
         return [_from_row(rows, change)]
     few = turned if turned.mean() <= 0.5 else ~turned
-    if few.sum() >= least and _mirrored(questions, answers, few):
+    if few.sum() >= least and _mirrored(questions, answers, few) and _asks(manner, few):
         return [_here_and_there(rows, few)]
     return []
 
@@ -97,6 +102,36 @@ def _mirrored(questions: "csr_matrix", answers: "csr_matrix", part: "np.ndarray"
         if ((asked > frequent) & (said < strange)).any():
             return False
     return True
+
+
+def _manner(sample: "pl.DataFrame") -> "tuple[csr_matrix, csr_matrix]":
+    """Return how questions and answers begin and end: their first words and their last marks."""
+    import polars as pl
+    from scipy.sparse import hstack
+
+    from expectations.data.profile.bags import one_hot
+
+    texts = pl.concat([sample["question"], sample["answer"].alias("question")]).to_frame("text")
+    lines = texts.select(
+        begin=pl.col("text").str.head(80).str.to_lowercase().str.extract(r"([\p{L}']+|\S)"),
+        end=pl.col("text").str.strip_chars_end().str.tail(1),
+    ).fill_null("")
+    every = hstack([one_hot(lines[name].to_numpy().astype(str)) for name in lines.columns]).tocsr()
+    return every[: len(sample)], every[len(sample) :]
+
+
+def _asks(manner: "tuple[csr_matrix, csr_matrix]", part: "np.ndarray") -> bool:
+    """Tell whether the texts of `part` begin and end the other way round, too.
+
+    Who pastes a document and asks for a summary of it says what an answer could, but begins as one
+    who asks; the words alone do not tell.
+    """
+    import numpy as np
+
+    questions, answers = manner
+    straight = np.zeros(int((~part).sum()), dtype=bool)
+    weights = _weights(questions[~part], answers[~part], straight)
+    return bool((_margin(questions[part], answers[part], weights) < 0).mean() >= _MANNER)
 
 
 def _from_row(rows: "np.ndarray", change: int) -> Alarm:

@@ -88,7 +88,7 @@ def _alarms(
         *other_languages(part, lambda group: asks.of_rows(part["row"].to_numpy(), group)),
         *_odd_words(numbers_of, words, asks),
         *shuffled(numbers_of, words),
-        *exchanged(numbers_of, words),
+        *exchanged(sample, words),
         *triggers(sample, words),
         *recitals(sample),
         *contradictions(_again(rows, frame), len(frame)),
