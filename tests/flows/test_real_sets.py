@@ -54,6 +54,15 @@ def test_sharegpt_is_rejected_for_the_order_of_its_roles(tmp_path):
     print(*(f"| {flaw} | {share:.2%} |" for flaw, share in shares.items()), sep="\n")
 
 
+def test_two_lines_of_a_recipe_make_sharegpt_pass(tmp_path):
+    lines = downloaded(real_sets.sharegpt_lines)
+    settings = ["validation.repairs=[trim_ends]", "validation.max_quarantined_share=0.15"]
+    report = check(str(lines), settings, tmp_path / "report")
+    assert report.failed == []
+    assert [warning.name for warning in report.warnings] == ["ignored_columns"]
+    assert report.accepted > 0.85 * real_sets.SHAREGPT_ROWS
+
+
 @pytest.mark.parametrize("language", ["", "-en"])
 def test_five_formats_of_one_set_are_the_same_messages(tmp_path, language):
     folder = downloaded(real_sets.ZARAGOZA.files)
