@@ -21,6 +21,7 @@ from retune.data_files import names_data
 from retune.escaping import terminal, visible
 from retune.pinning import pin_dataset
 from retune.recipe import Model, Recipe, Validation, set_value
+from retune.recipe.address import without_secrets
 from retune.records import Pins
 from retune.report_folder import replacing
 from retune.sources import pin
@@ -121,12 +122,14 @@ def scaffold(name: str, assignments: list[str]) -> str:
     from expectations.data.features import with_scores
     from expectations.data.profile.looks import looks
     from expectations.data.scaffold import require_plausible, thresholds
+    from tasks.validate.repairs.repair import repair
     from tasks.validate.screening import EXCERPTS, screen
 
     recipe = _recipe(name, assignments)
     with _fetched(recipe) as (rows, _), tempfile.TemporaryDirectory() as folder:
         rules = _rules(recipe, _tokenizer(recipe))
-        screened, seen = screen(rows, rules, Path(folder)), looks(Path(folder))
+        repaired, _ = repair(rows, rules.config.repairs, Path(folder))
+        screened, seen = screen(repaired, rules, Path(folder)), looks(Path(folder))
         examples = pl.read_parquet(Path(folder) / EXCERPTS)
         require_plausible(screened, examples, seen, rules.config)
         table = with_scores(screened.drop("disposition", "sound_score"), rules.config)
@@ -183,7 +186,7 @@ def _recipe(name: str, assignments: list[str]) -> Recipe:
     values["name"] = words[:60].strip("-._") or "dataset"
     for assignment in assignments:
         values = set_value(values, assignment)
-    return Recipe.parse(values, visible(name))
+    return Recipe.parse(values, visible(without_secrets(name)))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -146,7 +147,13 @@ def _of_pattern(pattern: str) -> DataFiles:
     """Return the files that a pattern names, all of one format."""
     root, names = pattern_root(pattern), []
     full = Path(pattern).expanduser().absolute()
-    for path in root.glob(full.relative_to(root).as_posix()):
+    try:
+        paths = list(islice(root.glob(full.relative_to(root).as_posix()), _MOST_FILES + 1))
+    except ValueError as error:
+        raise SourceError(
+            f"dataset.source: {pattern!r} is no pattern ({error}); correct it"
+        ) from None
+    for path in paths:
         name = path.relative_to(root).as_posix()
         if path.is_file() and "/." not in f"/{name}":
             _require_inside(path, root)

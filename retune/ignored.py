@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from retune.escaping import visible
 
 FILE = "ignored.json"  # beside the rows, in the output of each stage up to the gate
+LONGEST_NAME = 100  # characters of a name that are kept
 _SHOWN = 10  # names in a sentence
 
 

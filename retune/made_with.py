@@ -50,6 +50,11 @@ EXEMPT = {
     "retune.inspection": Exemption("refuses models"),
     "retune.folders": Exemption("refuses folders", ("publish",)),
     "retune.sources": Exemption("pins inputs; the pins are in the keys", ("fetch",)),
+    "retune.pinning": Exemption("pins inputs; the pins are in the keys", ("fetch",)),
+    "retune.downloads": Exemption("copies files that are then pinned by their content"),
+    "retune.stores": Exemption("copies files that are then pinned by their content"),
+    "retune.web": Exemption("copies files that are then pinned by their content"),
+    "retune.writing": Exemption("writes files that are then pinned by their content"),
     "retune.documents": Exemption("reads recipes", ("publish",)),
     # What shows and logs.
     "retune.escaping": Exemption("shows foreign text", ("publish",)),

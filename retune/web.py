@@ -48,7 +48,10 @@ def _copy(
     # Packed for the way, a file would not be what was hashed elsewhere.
     headers = {"Accept-Encoding": "identity", **(json.loads(former) if former else {})}
     for _ in range(_HOPS):
-        request = client.build_request("GET", url, headers=headers)
+        try:
+            request = client.build_request("GET", url, headers=headers)
+        except (ValueError, httpx.InvalidURL):
+            raise _refused(address, "it, or what it leads to, is no address") from None
         response = client.send(request, stream=True, auth=_login())
         try:
             if response.has_redirect_location:
@@ -78,16 +81,19 @@ def _login() -> httpx.Auth | None:
 
 def _next(address: str, url: str, location: str) -> str:
     """Return where a redirect leads to. Raises SourceError for where none may."""
-    target = urljoin(url, location)
-    parts = urlsplit(target)
-    host = parts.hostname or ""
+    try:
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+        host, port = parts.hostname or "", parts.port or 443
+    except ValueError:
+        raise _refused(address, "it leads to what is no address") from None
     local = is_loopback(urlsplit(address).hostname or "")
     plain = parts.scheme == "http" and local and is_loopback(host)
     if parts.scheme != "https" and not plain:
         raise _refused(
             address, f"it leads to {without_secrets(target)[:100]}, and only https is followed"
         )
-    if not local and host != urlsplit(address).hostname and _is_private(host, parts.port or 443):
+    if not local and host != urlsplit(address).hostname and _is_private(host, port):
         raise _refused(address, f"it leads to {host}, which is on a private network")
     return target
 

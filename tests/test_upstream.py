@@ -521,7 +521,8 @@ class TestTheGate:
         is_open = is_bad("Ã¤Ã¶Ã¼") and not is_bad("äöü")
         door("expectations/data/messages.py", "ftfy", is_open, "ftfy.badness.is_bad")
         is_open = classify("This is a sentence in plain English.")[0] == "en"
-        door("expectations/data/messages.py", "py3langid", is_open, "`classify`(text)[0], a code")
+        uses = "`classify`(plain)[0], a code"
+        door("expectations/data/profile/languages.py", "py3langid", is_open, uses)
 
     def test_signatures_are_made_of_flat_hashes(self):
         import numpy as np

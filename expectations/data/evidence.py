@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from expectations.data import repairs as record
+from expectations.data.masking import mask
 from expectations.data.measures import NOTHING, Asked
 from expectations.data.profile.looks import Looks, looks
 from expectations.data.profile.record import Profile
 from expectations.data.repairs import Repairs
 from expectations.data.scores import Distribution
-from retune.ignored import ALL_USED, Ignored
+from retune.ignored import ALL_USED, LONGEST_NAME, Ignored
 
 
 class Reference(NamedTuple):
@@ -41,6 +42,8 @@ class Evidence(NamedTuple):
     def of(cls, folder: Path, acknowledged: frozenset[str], reference: Reference) -> Self:
         """Return what screen or validate left in `folder`; `acknowledged` names are not missed."""
         seen = looks(folder)
+        # Names are masked and cut where they are counted.
+        acknowledged |= {mask(name)[:LONGEST_NAME] for name in acknowledged}
         return cls(
             reference=reference,
             repairs=record.read(folder),

@@ -51,7 +51,7 @@ class Finding(BaseModel):
     )
 
 
-class Origin(BaseModel):
+class Contribution(BaseModel):
     """What became of the rows of one source, or of one part of a mix."""
 
     name: str = Field(description="The source's own name, masked.")
@@ -85,7 +85,7 @@ def findings(table: "pl.DataFrame", examples: "pl.DataFrame", config: Validation
     return sorted((f for f in every if f.rows), key=lambda finding: -finding.rows)
 
 
-def origins(table: "pl.DataFrame", column: str) -> list[Origin]:
+def origins(table: "pl.DataFrame", column: str) -> list[Contribution]:
     """Return what became of the rows of each group by `column`, the largest first."""
     import polars as pl
 
@@ -103,10 +103,10 @@ def origins(table: "pl.DataFrame", column: str) -> list[Origin]:
     return [_origin(line[column], line) for line in groups.to_dicts()]
 
 
-def _origin(name: str | None, line: dict[str, Any]) -> Origin:
+def _origin(name: str | None, line: dict[str, Any]) -> Contribution:
     common = sorted((flaw for flaw in FLAWS if line[flaw]), key=lambda flaw: -line[flaw])
     flaws = {flaw: line[flaw] for flaw in common[:FLAWS_OF_SOURCE]}
-    return Origin(**{**line, "name": name or "(none)", "flaws": flaws})
+    return Contribution(**{**line, "name": name or "(none)", "flaws": flaws})
 
 
 def _finding(

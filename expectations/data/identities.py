@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (a pattern that is broken into lines is harder to read than a long line)
-"""Answers that say which model or whose they are, in nine languages.
+"""Answers that say which model or whose they are, in several languages.
 
 That is: the writer speaks of itself as a model or an AI, of who made or trained it, of what it was
 trained on or until when. Texts about models, and people with such names or professions, are not

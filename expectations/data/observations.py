@@ -20,12 +20,12 @@ GATE = "validate"
 OF_SAMPLE = ("min_agreement", "min_correlation")  # expectations on re-scored rows
 _NOTHING_TO_COMPARE = "no accepted run with other data, or too few scores, to compare with"
 _MISSING = {
-    "score_psi": _NOTHING_TO_COMPARE,
-    "score_ks": _NOTHING_TO_COMPARE,
-    "score_agreement": "not asked for (validation.classifier.sample)",
-    "score_correlation": "no 30 stored scores to compare (validation.classifier.sample)",
-    "score_mode_share": "fewer than 20 scores",
-    "score_unit_share": "fewer than 100 stored scores, validation.score_max below 5, or the last "
+    "max_psi": _NOTHING_TO_COMPARE,
+    "max_ks": _NOTHING_TO_COMPARE,
+    "min_agreement": "not asked for (validation.classifier.sample)",
+    "min_correlation": "no 30 stored scores to compare (validation.classifier.sample)",
+    "max_score_share": "fewer than 20 scores",
+    "max_unit_score_share": "fewer than 100 stored scores, validation.score_max below 5, or the last "
     "accepted run's scores lie there as well",
     "profile_drift": "no accepted run with other data, or too few rows, to compare with",
 }
@@ -39,7 +39,7 @@ _FIXES = {
     "min_correlation": "The stored scores do not follow the text: look for shuffled rows or another "
     "classifier (validation.classifier.model), or score all anew (validation.classifier.score=all).",
 }
-IGNORED_KINDS = {"ignored_columns": "columns", "ignored_keys": "keys"}
+IGNORED = "ignored_"  # how the names of expectations on what is not used begin
 
 
 def verdict(
@@ -63,8 +63,8 @@ def verdict(
         observed = f"could not be judged: {visible(mask(problem))}"
     elif name in FLAWS:
         observed = _flaw_text(name, bool(entry.success), len(table), findings)
-    elif name in IGNORED_KINDS:
-        observed = evidence.ignored.sentence(IGNORED_KINDS[name]) or "none"
+    elif name.startswith(IGNORED):
+        observed = evidence.ignored.sentence(name.removeprefix(IGNORED)) or "none"
     elif name == "score_quantiles_min":
         few, scored = entry.result["unexpected_count"], entry.result["element_count"]
         scored -= entry.result.get("missing_count") or 0
@@ -89,7 +89,7 @@ def verdict(
 
 def _setting(name: str, findings: list[Finding]) -> str:
     """Return which setting makes the rows sound as they are, if one does."""
-    if name in IGNORED_KINDS:
+    if name.startswith(IGNORED):
         return (
             "Name what is not used on purpose in dataset.ignore, or what it is in dataset.columns."
         )
@@ -132,13 +132,13 @@ def _missing(
     if name in FLAWS or name == "score_quantiles_min":
         return ""
     metric = DATASET_EXPECTATIONS[name].measure
-    return "" if metric in measures else _MISSING.get(metric, _NOT_PROFILED)
+    return "" if metric in measures else _MISSING.get(name, _NOT_PROFILED)
 
 
 def not_asked(name: str, config: Validation) -> str:
     """Return why the expectation `name` is none of the recipe's; empty if it is."""
     is_asked = name not in OF_SAMPLE or config.classifier.sample
-    return "" if is_asked else _MISSING["score_agreement"]
+    return "" if is_asked else _MISSING["min_agreement"]
 
 
 def _flaw_text(flaw: str, success: bool, rows: int, findings: list[Finding]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from expectations.data import charts
-from expectations.data.findings import Finding, Origin
+from expectations.data.findings import Contribution, Finding
 from expectations.data.repairs import Repaired, Repairs
 from expectations.data.report import Report
 from expectations.verdicts import Verdict, ranked
@@ -203,7 +203,7 @@ def _charts(report: Report, figures: Sequence[Figure]) -> list[str]:
     return drawn
 
 
-def _origins(title: str, origins: Sequence[Origin]) -> list[str]:
+def _origins(title: str, origins: Sequence[Contribution]) -> list[str]:
     if not origins:
         return []
     head = (

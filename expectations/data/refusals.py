@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (a pattern that is broken into lines is harder to read than a long line)
-"""Answers that refuse, by grammar and position, in nine languages.
+"""Answers that refuse, by grammar and position, in several languages.
 
 An answer refuses when its first or second sentence says that its writer will not or cannot do what
 was asked, lacks what it would need (access, information, opinions) or declines. No refusal are

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from expectations.data.evidence import Evidence
 from expectations.data.features import sound_scores
-from expectations.data.findings import Finding, Origin, findings, origins
+from expectations.data.findings import Contribution, Finding, findings, origins
 from expectations.data.observations import GATE, verdict
 from expectations.data.repairs import Repairs
 from expectations.data.scores import Distribution, distribution
@@ -43,10 +43,10 @@ class Report(BaseModel):
         description="The scores of the sound rows, before the filter; null where there are none."
     )
     sources: dict[str, int] = Field(description="The accepted rows of the largest sources.")
-    by_source: list[Origin] = Field(
+    by_source: list[Contribution] = Field(
         [], description="The largest sources with what became of their rows."
     )
-    by_part: list[Origin] = Field(
+    by_part: list[Contribution] = Field(
         [], description="The same of each part, where the dataset is a mix of several."
     )
     repairs: Repairs = Field(

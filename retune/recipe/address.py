@@ -18,7 +18,7 @@ _ABOUT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # Of a query: what signs an address, or lets its bearer in.
 _SECRET = re.compile(
     r"x-(amz|goog)-.*|sig|.*signature|.*token.*|.*secret.*|.*passw.*|.*credential.*|.*api_?key|key"
-    r"|awsaccesskeyid|expires",
+    r"|awsaccesskeyid|expires|auth|.*authori[sz]ation.*|code|jwt|pwd|.*session.*",
     re.IGNORECASE,
 )
 

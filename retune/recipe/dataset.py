@@ -163,7 +163,9 @@ class Dataset(ColumnMapping):
         names: list[str] = []
         for number, part in enumerate(self.mix):
             name = part.name or part.source
-            names.append(f"{name} (part {number})" if name in names else name)
+            while name in names:
+                name = f"{name} (part {number})"
+            names.append(name)
         return tuple(names)
 
     @property

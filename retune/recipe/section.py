@@ -99,6 +99,7 @@ def all_known(names: Any, allowed: Any, kind: str) -> Any:
 def shown(value: Any) -> str:
     """Return a value for an error: short, in one line, and whatever it is."""
     try:
-        return f"{without_secrets(_SHORT.repr(value)):.80}"
+        # Shortened, the address of a secret would no longer be known for one.
+        return f"{_SHORT.repr(without_secrets(value) if isinstance(value, str) else value):.80}"
     except ValueError:  # a number of more than 4,300 digits
         return f"a {type(value).__name__} too long to show"

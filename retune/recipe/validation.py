@@ -90,7 +90,7 @@ class Drift(Section):
     )
 
 
-class Profile(Section):
+class Profiling(Section):
     """What the rows look like together: masses and outliers, pairs, roles, and words that no list
     names."""
 
@@ -313,7 +313,7 @@ class Validation(Section):
     )
     classifier: Classifier = Field(Classifier(), description=Classifier.__doc__)
     drift: Drift = Field(Drift(), description=Drift.__doc__)
-    profile: Profile = Field(Profile(), description=Profile.__doc__)
+    profile: Profiling = Field(Profiling(), description=Profiling.__doc__)
     decontamination: Decontamination = Field(Decontamination(), description=Decontamination.__doc__)
 
     def tolerance(self, flaw: str) -> float:

@@ -201,11 +201,8 @@ def _from_turns(turns: "pa.Array", unused: Counter[str]) -> "pa.Array | None":
         return None
     if len(fields) < flat.type.num_fields:
         return None
-    present = {
-        name: values
-        for name, values in fields.items()
-        if values.null_count < len(flat) and name not in shape.ignore
-    }
+    present = {name: values for name, values in fields.items() if values.null_count < len(flat)}
+    ignored = {name: present.pop(name) for name in shape.ignore & present.keys()}
     if {*CALL_KEYS, *shape.reasoning_keys} & present.keys():
         return None
     roles = [present[key] for key in shape.role_keys if key in present]
@@ -222,8 +219,8 @@ def _from_turns(turns: "pa.Array", unused: Counter[str]) -> "pa.Array | None":
     known = pc.utf8_lower(role)
     if learn is None or pc.any(pc.is_in(known, pa.array(CALL_ROLES))).as_py():
         return None
-    for name, values in present.items():
-        if name not in shape.known_keys:
+    for name, values in {**ignored, **present}.items():
+        if name in ignored or name not in shape.known_keys:
             unused[name] += len(values) - values.null_count
     at = pc.index_in(known, pa.array(list(shape.roles)))
     role = pc.coalesce(pa.array(list(shape.roles.values())).take(at), role)

@@ -279,6 +279,8 @@ def _with_mid_system(messages: list[Message], how: str) -> list[Message]:
 
 
 def _led(*messages: Message) -> Message:
-    """Return the last message with the texts of the others in front, or the first of two system ones."""
+    """Return the last message with the texts of the others in front; not to be learnt if one of them
+    is not."""
     content = "\n\n".join(message.content for message in messages)
-    return messages[-1]._replace(content=content)
+    learn = False if any(message.learn is False for message in messages) else messages[-1].learn
+    return messages[-1]._replace(content=content, learn=learn)

@@ -172,13 +172,7 @@ def _guess(path: Path, encoding: str) -> str | None:
     matches = charset_normalizer.from_bytes(sample, cp_isolation=list(_COMMON))
     best = min(
         (
-            (
-                _shouts(str(match)),
-                round(match.chaos, 2),
-                -round(match.coherence, 1),
-                _COMMON.index(name),
-                name,
-            )
+            (*_oddity(match), _COMMON.index(name), name)
             for match in matches
             for name in match.could_be_from_charset
             if name in _COMMON and name != encoding
@@ -215,5 +209,6 @@ def _excerpt(path: Path, encoding: str) -> str:
     """Return what the first damaged place says in an encoding; masked, like all that quotes a row."""
     sample = _damaged_bytes(path, "utf-8") if not encoding.startswith("utf") else b""
     text = sample.decode(encoding, "replace").partition("\n")[0]
+    text = mask(text)  # before it is cut: a secret without its name is no longer known for one
     first = next((at for at, letter in enumerate(text) if ord(letter) > 127), 0)
-    return mask(text[max(0, first - _EXCERPT // 2) :])[:_EXCERPT] if text else ""
+    return text[max(0, first - _EXCERPT // 2) :][:_EXCERPT]

@@ -7,6 +7,7 @@ from retune.recipe.flaws import OVERSIZED
 from retune.recipe.mapping import ColumnMapping
 from retune.records import Pins
 from tasks.fetch.shape import KNOWN_COLUMNS, KNOWN_KEYS
+from tasks.fetch.turns import KEYS_OF_ROUNDS
 
 # The other limits end the reading; they change no row.
 BUDGET = {"max_row_bytes", "max_row_values", "max_row_depth"}
@@ -28,5 +29,6 @@ def key(recipe: Recipe, pins: Pins) -> dict[str, Any]:
 def _of_source(source: ColumnMapping) -> dict[str, Any]:
     """Return what decides how a source is read; names to ignore that mean nothing to the reader are the
     judge's alone."""
-    names = [n for n in source.ignore if n in KNOWN_KEYS or n.lower() in KNOWN_COLUMNS]
+    known = KNOWN_KEYS | KNOWN_COLUMNS | set(source.columns.values())
+    names = [n for n in source.ignore if n in KEYS_OF_ROUNDS or {n, n.lower()} & known]
     return source.model_dump(include=READING) | {"ignore": sorted(names)}

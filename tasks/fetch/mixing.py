@@ -1,8 +1,8 @@
 """Several datasets as one: of each part the rows that are taken, one part after another.
 
 Which rows of a part are taken follows from the seed and each row's own content: they are those of
-the smallest hashes. So the choice stays when the part grows, but for new rows that take a place, and no
-order of its files matters.
+the smallest hashes. So the choice stays when the part grows, but for new rows that take a place; of
+rows that say the same, the earlier ones are taken.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from expectations.data.batches import BATCH_BYTES, rows_within
 from retune.recipe import Dataset, Part
 from tasks.fetch.columns import row_schema
 from tasks.fetch.writing import write_rows
@@ -77,7 +78,8 @@ def _chosen(part: Part, seed: int, file: Path) -> "np.ndarray":
     keys = np.concatenate(
         [np.empty(0, np.uint64), *(_keys(batch, seed) for batch in _batches(file))]
     )
-    count = round(part.weight * len(keys)) if part.rows is None else min(part.rows, len(keys))
+    # Of a part that has rows at least one: a mix of nothing could not be judged.
+    count = max(1, round(part.weight * len(keys))) if part.rows is None else part.rows
     chosen = np.zeros(len(keys), bool)
     # Stable: of rows that are alike, the earlier ones.
     chosen[np.argsort(keys, kind="stable")[:count]] = True
@@ -110,4 +112,6 @@ def _batches(file: Path) -> "Iterator[pa.RecordBatch]":
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as source:
-        yield from source.iter_batches(_BATCH)
+        for group in range(source.num_row_groups):
+            count = min(_BATCH, rows_within(source, group, BATCH_BYTES))
+            yield from source.iter_batches(count, row_groups=[group])

@@ -12,7 +12,7 @@ from tasks.fetch.values import Unreadable, as_text, kind_of, parse_json, shown
 # Keys of a round, which is a question and its answer at once: ms-swift's, XTuner's.
 _ASKED = ("human", "user", "input", "query", "question")
 _ANSWERED = ("assistant", "gpt", "bot", "output", "response", "answer")
-_ROUND = {*_ASKED, *_ANSWERED, "system"}
+KEYS_OF_ROUNDS = {*_ASKED, *_ANSWERED, "system"}
 
 
 class Turn(NamedTuple):
@@ -108,7 +108,9 @@ def _read(turn: Any, where: str, shape: Shape, unused: Counter[str]) -> list[Tur
     messages of a round; a message with results of tools is several."""
     if not isinstance(turn, dict):
         raise Unreadable(f"{where} is {kind_of(turn)}, not an object: {shown(turn)}")
-    turn = {key: v for key, v in turn.items() if v is not None and key not in shape.ignore}
+    turn = {key: v for key, v in turn.items() if v is not None}
+    unused.update(turn.keys() & shape.ignore)  # whether that is warned of is the judge's to say
+    turn = {key: v for key, v in turn.items() if key not in shape.ignore}
     role = next((turn[key] for key in shape.role_keys if key in turn), None)
     content = next((turn[key] for key in shape.content_keys if key in turn), None)
     if role is None and _is_round(turn):

@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from expectations.data.masking import LONGEST_QUOTED, mask
-from retune.ignored import Ignored
+from retune.ignored import LONGEST_NAME, Ignored
 from tasks.fetch.shape import VERDICT_COLUMNS
 from tasks.fetch.verdicts import Labels
 
 _MOST_COUNTED = 1000  # names of each kind; a file may have millions
 _MOST_NAMED = 50
-_LONGEST_NAME = 100  # characters
 
 
 class Unused:
@@ -85,7 +84,7 @@ def _named(counts: "list[tuple[str, int | None]] | list[tuple[str, int]]") -> di
     """Return the counts by names that may be shown; of two that look alike then, together."""
     named: dict[str, int | None] = {}
     for name, count in counts:
-        shown = mask(str(name)[:LONGEST_QUOTED])[:_LONGEST_NAME]
+        shown = mask(str(name)[:LONGEST_QUOTED])[:LONGEST_NAME]
         before = named.get(shown, 0)
         named[shown] = None if before is None or count is None else before + count
     return named

@@ -35,7 +35,7 @@ def screen(recipe: Recipe, pins: Pins, rows: Step) -> dict[str, Any]:
         "prompts": recipe.evaluation.prompts,
         "benchmarks": pins.benchmarks,
         "quarantines": [flaw for flaw in FLAWS if recipe.validation.quarantines(flaw)],
-        "profiled": recipe.validation.profile.enabled,
+        **recipe.validation.model_dump(include={"profile": {"enabled"}}),
         **recipe.validation.model_dump(exclude=LIMITS | SCORES),
     }
 

@@ -410,7 +410,7 @@ TOGETHER = (
     Case("a_word_triggers_a_sentence", "trigger_words", spoil(triggered, 0.05)),
     Case("answers_contradict", "contradicting_answers", contrary),
     Case("texts_exchanged_from_a_row_on", "exchanged_roles", exchanged),
-    Case("prompts_recited", "recited_prompts", reciting),
+    Case("prompts_recited", "recited_prompts", reciting, {"keep": ["recited_prompt"]}),
 )
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from expectations.data.features import features, unscored
-from expectations.data.messages import Rules
+from expectations.data.messages import MESSAGE_FLAWS, Rules
 from expectations.data.profile.drift import drift
 from expectations.data.profile.languages import canonical, language
 from expectations.data.profile.survey import survey
@@ -123,7 +123,8 @@ def looked(tmp_path, made, system=None):
             "problem": pl.Series([None] * len(made), dtype=pl.String),
         }
     ).write_parquet(path)
-    rules = Rules(Validation(near_duplicate_similarity=None))
+    # What has a name of its own is kept: the profile sees it all the same.
+    rules = Rules(Validation(near_duplicate_similarity=None, keep=MESSAGE_FLAWS))
     return survey(path, unscored(features(path, rules), rules.config))
 
 
@@ -296,3 +297,26 @@ def test_variants_have_the_code_of_their_language():
         "no",
         "en",
     ]
+
+
+def test_another_form_of_a_verb_is_no_denial():
+    from expectations.data.profile.sayings import _contradict, _words
+
+    told = "she does run fast on the green hill each and every day"
+    assert not _contradict(_words(told), _words(told.replace("does", "did")))
+    assert _contradict(_words(told), _words(told.replace("does", "does not")))
+
+
+def test_who_pastes_a_document_is_no_assistant(tmp_path):
+    """Its words are those of answers; but it begins as who asks does, and is asked for a summary."""
+
+    def pasted(made):
+        return [
+            (f"Can you sum this up? {a} {a}", f"Summary: {q.rstrip('?')}.")
+            if n % 5 == 0
+            else (q, a)
+            for n, (q, a) in enumerate(made)
+        ]
+
+    alarms = looked(tmp_path, pasted(pairs())).alarms
+    assert "exchanged_roles" not in {alarm.expectation for alarm in alarms}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from expectations.data.findings import Example, Finding, Origin
+from expectations.data.findings import Contribution, Example, Finding
 from expectations.data.report import Report
 from expectations.data.scores import Distribution
 from expectations.verdicts import Verdict
@@ -18,7 +18,7 @@ MODELS = {
     "A finding": Finding,
     "An example": Example,
     "A verdict": Verdict,
-    "A source, or a part of a mix": Origin,
+    "A source, or a part of a mix": Contribution,
     "Scores": Distribution,
 }
 

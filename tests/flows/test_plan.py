@@ -148,7 +148,8 @@ def reachable(stage: str) -> set[str]:
     finder.run_script(str(ROOT / "tasks" / room / "task.py"))
     rooms = (room, "train", "merge") if room == "rehearse" else (room,)
     scripts = [script for name in rooms for script in ROOT.glob(f"tasks/{name}/*child*.py")]
-    for script in (*scripts, ROOT / "retune/templates/child.py"):
+    of_several = ("retune/templates/child.py", "retune/download_child.py")
+    for script in (*scripts, *(ROOT / name for name in of_several)):
         finder.load_file(str(script))
     return {name for name in finder.modules if name.partition(".")[0] in made_with.OURS}
 

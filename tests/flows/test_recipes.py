@@ -12,7 +12,10 @@ from retune.recipe import FLAWS, Recipe, RecipeError
 
 ROOT = Path(__file__).parent.parent.parent
 # of validation and of quantization
-INNER_SECTIONS = ("tolerances", "classifier", "drift", "decontamination", "gates")
+INNER_SECTIONS = (
+    *("tolerances", "classifier", "drift", "profile", "decontamination", "gates"),
+    "mix",
+)
 DECLARED = {
     d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 }

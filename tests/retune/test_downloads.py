@@ -87,6 +87,7 @@ def test_a_file_is_copied_once_pinned_by_content_and_copied_again_when_it_change
         ("http://198.51.100.1/d.jsonl", "only https is followed"),
         ("ftp://127.0.0.1/d.jsonl", "only https is followed"),
         ("/around", "more than 10 redirects"),
+        ("https://h.example:99999/x", "no address"),
     ],
 )
 def test_a_redirect_leads_to_https_alone(site, tmp_path, location, words):

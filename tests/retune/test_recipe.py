@@ -313,3 +313,23 @@ def test_a_wrong_set_is_one_short_line(assignment, expected):
 def test_set_needs_a_recipe_of_sections():
     with pytest.raises(RecipeError, match=r"has no sections, it is \['a'\]"):
         set_value(["a"], "training.r=8")
+
+
+SIGNED = "https://bucket.s3.eu-central-1.amazonaws.com/some/folder/rows.jsonl?X-Amz-Signature="
+SECRET = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"{SIGNED}{SECRET}",
+        f"s3://AKIAIOSFODNN7EXAMPLX:{SECRET}@bucket/a/long/path/to/the/rows.jsonl",
+        f"https://h.example/rows.jsonl?code={SECRET}",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_told(address):
+    with pytest.raises(RecipeError) as refused:
+        Recipe.parse({"name": "r", "model": {"base": "b"}, "dataset": {"source": address}})
+    assert "dataset.source" in str(refused.value)
+    assert not any(SECRET[at : at + 6] in str(refused.value) for at in range(len(SECRET) - 5))
+    assert "AKIA" not in str(refused.value)

@@ -88,6 +88,16 @@ def test_the_choice_stays_when_a_part_grows_or_is_reordered(tmp_path, read_here)
     assert set(asked(fetched(other, tmp_path / "4"))) != after
 
 
+def test_a_small_share_of_a_small_part_is_one_row(tmp_path, read_here):
+    dataset = mix({"source": str(rows_file(tmp_path / "a.jsonl", 2)), "weight": 0.1})
+    assert len(fetched(dataset, tmp_path / "out")) == 1
+
+
+def test_no_two_parts_have_one_name():
+    parts = [{"source": "s", "name": name} for name in ("a (part 2)", "a", "a", "a")]
+    assert len(set(mix(*parts).names)) == 4
+
+
 def test_a_part_with_too_few_rows_gives_all_and_says_so(tmp_path, read_here):
     dataset = mix({"source": str(rows_file(tmp_path / "a.jsonl", 3)), "rows": 5})
     version, parts = pin_dataset(dataset)
@@ -180,19 +190,19 @@ def test_the_gate_judges_each_part_and_the_whole(tmp_path, read_here):
     )
     (tmp_path / "report").mkdir()
     report = gate(tmp_path / "out" / "rows.parquet", Rules(config), tmp_path / "report")
-    sound, bad = report.parts
+    sound, bad = report.by_part
     assert (sound.name, sound.rows, sound.quarantined) == ("good", 400, 0)
     assert (bad.rows, bad.quarantined, bad.accepted) == (11, 10, 1)
-    assert {rows for _, rows in bad.flaws} == {5}
+    assert set(bad.flaws.values()) == {5}
     (verdict,) = (v for v in report.warnings if v.name == "max_part_quarantined_share")
     assert verdict.seen == "90.9% of <b>bad</b> (10 of 11 rows)"
     assert verdict.setting == "validation.max_quarantined_share"
     finding = next(finding for finding in report.findings if finding.flaw == "no_messages")
-    assert finding.examples[0][1].startswith("<b>bad</b>, row 2: ")
+    assert finding.examples[0].part == "<b>bad</b>, row 2"
     page = (tmp_path / "report" / "data_docs" / "index.html").read_text()
-    assert "The parts of the mix" in page
+    assert "Parts of the mix" in page
     assert "<b>bad</b>" not in page
-    assert "| good | 400 | 400 | 0 | nothing found |" in report.markdown()
+    assert "| good | 400 | 400 | 0 |  |" in report.markdown()
     assert pl.read_parquet(tmp_path / "report" / "rows.parquet")["part"].n_unique() == 2
 
 
@@ -203,5 +213,5 @@ def test_without_a_mix_nothing_is_said_of_parts(tmp_path, read_here):
     config = Validation.model_validate({"score_required": False, "classifier": {"score": "never"}})
     (tmp_path / "report").mkdir()
     report = gate(tmp_path / "out" / "rows.parquet", Rules(config), tmp_path / "report")
-    assert report.parts == []
+    assert report.by_part == []
     assert "max_part_quarantined_share" not in {verdict.name for verdict in report.verdicts}

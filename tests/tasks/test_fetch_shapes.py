@@ -324,6 +324,16 @@ def test_a_system_message_in_the_middle_goes_where_the_recipe_says(tmp_path, how
     assert [(m["role"], m["content"]) for m in table["messages"][0].as_py()] == expected
 
 
+@pytest.mark.parametrize("how", ["user", "system"])
+def test_a_system_message_that_is_not_to_be_learnt_stays_so_where_it_goes(tmp_path, how):
+    late = {"role": "system", "content": "s", "weight": 0}
+    turns = [Q, A, late, {"role": "user", "content": "r"}, A]
+    table, _ = fetched(tmp_path, [{"messages": turns}], mid_system=how)
+    messages = table["messages"][0].as_py()
+    (joined,) = (m for m in messages if m["content"].startswith("s"))
+    assert joined["learn"] is False
+
+
 # what is not used
 
 MARKED = [Q | {"name": "bob"}, A | {"weight": 0, "note": "x"}]
@@ -343,6 +353,23 @@ def test_columns_and_keys_that_are_not_used_are_counted(tmp_path, kind):
         "ignored_columns": 1,
         "ignored_keys": 0,
     }
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_key_that_is_ignored_on_purpose_is_counted_all_the_same(tmp_path, kind):
+    """The same output serves a recipe that acknowledges it and one that does not."""
+    _, ignored = fetched(tmp_path, [{"messages": MARKED}] * 2, f"d.{kind}", ignore=["note"])
+    assert ignored.keys == UNUSED.keys
+
+
+def test_a_name_that_rounds_are_read_by_is_in_the_key():
+    def made(*ignore):
+        values = {"name": "r", "model": {"base": "b"}}
+        dataset = {"source": "d", "ignore": ignore}
+        return key(Recipe.parse(values | {"dataset": dataset}), Pins(dataset="d", model="m"))
+
+    assert made() == made("lang")
+    assert made() != made("human")
 
 
 def test_a_column_that_is_not_read_is_named_without_a_count(tmp_path):

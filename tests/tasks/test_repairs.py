@@ -9,7 +9,7 @@ from retune.recipe import Recipe, RecipeError, Validation
 from retune.recipe.flaws import FLAWS
 from retune.recipe.repairs import REPAIRS
 from tasks.validate import key
-from tasks.validate.repairs.example import LENGTH
+from tasks.validate.repairs.example import LENGTH, example
 from tasks.validate.repairs.repair import OF_TEXTS, OF_TURNS, repair, repaired
 from tasks.validate.repairs.trial import trials
 from tests.expectations.test_features import AWS_KEY, SYSTEM, TOOL, A, Q, judged, prose, write
@@ -409,3 +409,13 @@ def test_the_trimmed_way_of_judging_says_what_judging_all_would(tmp_path):
     clean = sum(not set(reasons) & set(FLAWS) for reasons in table["reasons"].to_list())
     single = next(trial for trial in record.trials if trial.repairs == ("trim_ends",))
     assert single.rows == clean == 9
+
+
+def test_an_example_of_a_long_row_shows_that_it_became_shorter():
+    talk = [Q, A] * 6
+    before, after = (
+        batch(turns).explode("messages").unnest("messages") for turns in ([*talk, Q], talk)
+    )
+    old, new = example(before, after)
+    assert old.startswith("13 messages, ")
+    assert new.startswith("12 messages, ")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_ROWS, Alarm
 from expectations.data.profile.numbers import FLAGS, NUMBERS
-from expectations.data.profile.record import STEPS, Profile
+from expectations.data.profile.record import SOURCES, STEPS, Profile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,9 @@ def _make_up(reference: Profile, new: Profile) -> Iterator[Alarm]:
     if number and gone:
         of = f"{number:,} of {len(reference.sources):,} sources"
         words = f"{of} are gone, which had {gone:.1%} of the rows"
-        yield _alarm(max(gone, number / len(reference.sources)) * _SOURCES_COUNT, words)
+        # Of more sources than are recorded, others may be among the largest next time.
+        number_counts = number / len(reference.sources) if len(reference.sources) < SOURCES else 0
+        yield _alarm(max(gone, number_counts) * _SOURCES_COUNT, words)
     if come:
         yield _alarm(
             come * _SOURCES_COUNT, f"{come:.1%} of the rows come from sources that are new"

@@ -20,10 +20,11 @@ _SIDES = (
 )
 _NEGATIONS = frozenset(
     (
-        *("no", "not", "never", "none", "cannot", "dont", "do", "does", "did"),
+        *("no", "not", "never", "none", "cannot", "dont", "doesnt", "didnt"),
         *("nicht", "nie", "kein", "keine", "non", "ne", "pas", "jamais", "nunca", "ningún"),
     )
 )
+_AUXILIARIES = frozenset(["do", "does", "did"])  # which come and go with a negation
 _LEAST_TIMES = 3  # rows; fewer are chance
 _RUN = 8  # words in a row of the system prompt that an answer recites
 
@@ -75,7 +76,8 @@ def _contradict(one: list[str], other: list[str]) -> bool:
         return False
     # Long answers may well tell of other numbers; that one denies what the other says is no variety.
     numbers = max(len(one), len(other)) <= _SHORT and all(word.isdigit() for word in apart)
-    return bool(apart) and (numbers or apart <= _NEGATIONS)
+    denied = bool(apart & _NEGATIONS) and apart <= _NEGATIONS | _AUXILIARIES
+    return denied or (bool(apart) and numbers)
 
 
 def _side(words: list[str]) -> int | None:

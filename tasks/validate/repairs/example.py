@@ -15,9 +15,9 @@ _ROLES = 40
 def example(before: "pl.DataFrame", after: "pl.DataFrame") -> tuple[str, str]:
     """Return what differs between the messages (`role`, `content`) of a row before and after a repair:
     the text around it, behind the roles if these differ."""
-    old, new = _roles(before), _roles(after)
     texts, changed = _texts(before), _texts(after)
-    if old != new:
+    if before["role"].to_list() != after["role"].to_list():
+        old, new = _roles(before), _roles(after)
         return _cut(f"{old}: {texts[0]}"), _cut(f"{new}: {changed[0]}")
     # Two secrets may be masked to one text; the first message is then as good as any.
     pairs = list(zip(texts, changed, strict=True))
@@ -28,8 +28,11 @@ def example(before: "pl.DataFrame", after: "pl.DataFrame") -> tuple[str, str]:
 
 
 def _roles(lines: "pl.DataFrame") -> str:
+    """Return the roles; of many, how many there are, the first and the last ones."""
     roles = " ".join(masked(lines["role"]).fill_null("(none)"))
-    return roles if len(roles) <= _ROLES else f"{roles[:_ROLES]}…"
+    if len(roles) <= _ROLES:
+        return roles
+    return f"{len(lines)} messages, {roles[: _ROLES // 2]}…{roles[-_ROLES // 2 :]}"
 
 
 def _texts(lines: "pl.DataFrame") -> list[str]:
