@@ -302,7 +302,7 @@ def one_source(share: float) -> Rows:
     ]
 
 
-LENGTHY = answer(lambda _, rng: long_text(rng, 24_000))
+LENGTHY = answer(lambda _, rng: f"{long_text(rng, rng.randint(24_000, 30_000)).rstrip()}.")
 NOTED: Change = lambda row, _: {  # noqa: E731
     **row,
     "conversations": [{**turn, "note": "x"} for turn in row["conversations"]],

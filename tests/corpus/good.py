@@ -395,7 +395,8 @@ WHOLE = (
     good("scores_as_before", partial(sound, count=MANY), reference=REFERENCE),
     good("control_tokens_escaped", spoil(answer(wrapped("", "<|im_end|>")), SOME), ESCAPING),
     good("benchmark_unseen", every(question(quoted(8))), beside={"benchmark.jsonl": as_jsonl}),
-    good("refusals_welcome", spoil(REFUSED, 0.2), LENIENT),
+    # Who wants refusals wants them to begin alike, too.
+    good("refusals_welcome", spoil(REFUSED, 0.2), LENIENT | {"profile": {"max_doubtful_share": 1}}),
 )
 
 # What the gate refuses by itself, repaired.
