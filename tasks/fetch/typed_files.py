@@ -21,7 +21,6 @@ BATCH_ROWS, BATCH_BYTES = (
     2000,
     32 << 20,
 )  # of a piece; the bytes as the file's own figures have them
-_MOST_STATISTICS = 100_000  # of a file, one for each column in each row group
 _NAMES_SHOWN = 50  # of unknown columns, for messages; a file may have millions
 
 
@@ -42,7 +41,7 @@ def parquet_pieces(path: Path) -> Iterator[Piece]:
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         names = file.schema_arrow.names
         known = [name for name in names if SHAPE.get().reads(name)]
-        leaves, others = _leaves(file, known), _others(names, _nulls(file))
+        leaves, others = _leaves(file, known), _others(names, _empty(file))
         for group in range(file.num_row_groups):
             count = min(BATCH_ROWS, rows_within(file, group, BATCH_BYTES))
             for batch in file.iter_batches(count, row_groups=[group], columns=leaves):
@@ -109,28 +108,13 @@ def _others(names: list[str], nulls: "Mapping[str, float]") -> dict[str, bool]:
     return {name: nulls.get(name) == 0 for name in islice(others, _NAMES_SHOWN)}
 
 
-def _nulls(file: "pq.ParquetFile") -> dict[str, float]:
-    """Return the share of rows without a value (0 to 1) of a file's plain columns, by its statistics."""
+def _empty(file: "pq.ParquetFile") -> dict[str, float]:
+    """Return the columns of a file that have no values by their type, each with its share of rows
+    without a value, 1. The file's statistics would tell more, but Arrow ends the process over damaged
+    ones."""
     import pyarrow as pa
 
-    meta = file.metadata
-    if meta.num_columns * meta.num_row_groups > _MOST_STATISTICS:
-        return {}
-    counts: dict[str, int | None] = {}
-    for group in range(meta.num_row_groups):
-        for at in range(meta.num_columns):
-            column = meta.row_group(group).column(at)
-            statistics = column.statistics
-            known = statistics is not None and statistics.has_null_count
-            before = counts.get(column.path_in_schema, 0)
-            nulls = statistics.null_count if known else None
-            counts[column.path_in_schema] = (
-                None if before is None or nulls is None else before + nulls
-            )
-    rows = max(1, meta.num_rows)
-    shares = {name: nulls / rows for name, nulls in counts.items() if nulls is not None}
-    empty = {field.name: 1.0 for field in file.schema_arrow if pa.types.is_null(field.type)}
-    return shares | empty
+    return {field.name: 1.0 for field in file.schema_arrow if pa.types.is_null(field.type)}
 
 
 def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece]:
