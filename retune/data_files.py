@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from retune.errors import RetuneError
-from retune.folders import blobs_of
+from retune.folders import require_inside
 from retune.recipe import Dataset
 from retune.recipe.address import is_address
 from retune.sources import DATA_FORMATS, SourceError, local_path
@@ -156,7 +156,7 @@ def _of_pattern(pattern: str) -> DataFiles:
     for path in paths:
         name = path.relative_to(root).as_posix()
         if path.is_file() and "/." not in f"/{name}":
-            _require_inside(path, root)
+            require_inside(path, root, "dataset.source", SourceError)
             names.append(name)
         _require_few(names, pattern)
     if not names:
@@ -249,7 +249,7 @@ def _files_below(folder: Path, source: str) -> list[str]:
         if "/." in f"/{name}":
             continue
         if path.is_file() or path.is_symlink():
-            _require_inside(path, folder)
+            require_inside(path, folder, "dataset.source", SourceError)
             if path.is_file():
                 names.append(name)
         elif not path.is_dir():
@@ -265,17 +265,6 @@ def _require_few(names: list[str], source: str) -> None:
     if len(names) > _MOST_FILES:
         raise SourceError(
             f"dataset.source: {source} has more than {_MOST_FILES:,} files; name the folder of the rows"
-        )
-
-
-def _require_inside(path: Path, root: Path) -> None:
-    """Raise SourceError for what a link leads out of a folder, but into the Hub's own cache."""
-    target, home = path.resolve(), root.resolve()
-    places = (home, blobs_of(home))
-    if not any(place and target.is_relative_to(place) for place in places):
-        raise SourceError(
-            f"dataset.source: {path.relative_to(root)} of {root} is a link to {target}, outside the "
-            f"folder; put the file itself there, or name the folder that holds it"
         )
 
 
@@ -308,13 +297,13 @@ def _saved(folder: Path, root: Path) -> DataFiles:
     for name in files:
         if not (folder / name).is_file():
             raise _not_saved(folder, f"{name} is missing")
-        _require_inside(folder / name, root)
+        require_inside(folder / name, root, "dataset.source", SourceError)
     names = tuple((folder / name).relative_to(root).as_posix() for name in files)
     return DataFiles(root, names, "arrow")
 
 
 def _json(path: Path) -> dict[str, object]:
-    _require_inside(path, path.parent)
+    require_inside(path, path.parent, "dataset.source", SourceError)
     try:
         if path.stat().st_size > _LARGEST_STATE:
             raise ValueError("too large")

@@ -18,7 +18,8 @@ def plain_files(folder: Path, setting: str) -> dict[str, int]:
     sizes = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        _require_inside(path, folder, setting)
+        if path.is_symlink():
+            require_inside(path, folder, setting, ModelRefused)
         if path.is_file():
             if "/." not in f"/{name}":
                 sizes[name] = path.stat().st_size
@@ -47,13 +48,12 @@ def blobs_of(folder: Path) -> Path | None:
     return folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else None
 
 
-def _require_inside(path: Path, folder: Path, setting: str) -> None:
-    if not path.is_symlink():
-        return
+def require_inside(path: Path, folder: Path, setting: str, refusal: type[RetuneError]) -> None:
+    """Raise `refusal` for what a link leads out of a folder, but into the Hub's own cache."""
     target, root = path.resolve(), folder.resolve()
     places = (root, blobs_of(root))
     if not any(place and target.is_relative_to(place) for place in places):
-        raise ModelRefused(
+        raise refusal(
             f"{setting}: {path.relative_to(folder)} of {folder} is a link to {target}, outside the "
             f"folder; put the file itself there, or name the folder that holds it"
         )

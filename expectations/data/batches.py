@@ -24,16 +24,24 @@ def batches(
 
     # Else a row group is read as a whole.
     with pq.ParquetFile(rows, pre_buffer=False, buffer_size=1 << 20) as file:
-        for group in range(file.num_row_groups):
-            count = min(size, rows_within(file, group, size_bytes))
-            for batch in file.iter_batches(count, row_groups=[group]):
-                for part in _within(batch, size_bytes):
-                    frame = pl.from_arrow(part)
-                    assert isinstance(frame, pl.DataFrame)  # of one column it could be a series
-                    yield frame
+        for batch in record_batches(file, size, size_bytes):
+            for part in _within(batch, size_bytes):
+                frame = pl.from_arrow(part)
+                assert isinstance(frame, pl.DataFrame)  # of one column it could be a series
+                yield frame
 
 
-def rows_within(file: "pq.ParquetFile", group: int, size_bytes: int) -> int:
+def record_batches(
+    file: "pq.ParquetFile", size: int, size_bytes: int, columns: list[str] | None = None
+) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows of a Parquet file, of some columns alone if they are named, one row group after
+    another, at most `size` at a time and about `size_bytes` bytes, as the file's own figures have it."""
+    for group in range(file.num_row_groups):
+        count = min(size, _rows_within(file, group, size_bytes))
+        yield from file.iter_batches(count, row_groups=[group], columns=columns)
+
+
+def _rows_within(file: "pq.ParquetFile", group: int, size_bytes: int) -> int:
     """Return how many rows of a row group, all as large as the mean one, are within some bytes: at
     least one. Texts that repeat count once in a file: reading them takes more."""
     group_data = file.metadata.row_group(group)

@@ -26,7 +26,6 @@ PATTERN = "|".join(
         r"[À-ÖØ-öø-ÿ]{5,}[^\p{L}]{1,3}[À-ÖØ-öø-ÿ]{2,}[^\p{L}]{1,3}[À-ÖØ-öø-ÿ]{2,}",
     )
 )
-_NOT_ASCII = r"[^\x00-\x7f]{2}|[a-z][^\x00-\x7f][a-z]"
 # A web address, a regular expression or a conditional, where a question mark has its own meaning.
 _MEANT = r"\S*[/=&\\|\[\](){}*+^$:]\S*"
 LOST_ACCENT = r"\p{L}\?\p{Ll}|\p{Ll}\?\p{L}"

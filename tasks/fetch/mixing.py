@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expectations.data.batches import BATCH_BYTES, rows_within
+from expectations.data.batches import BATCH_BYTES, record_batches
 from retune.recipe import Dataset, Part
 from tasks.fetch.columns import row_schema
 from tasks.fetch.writing import write_rows
@@ -112,6 +112,4 @@ def _batches(file: Path) -> "Iterator[pa.RecordBatch]":
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as source:
-        for group in range(source.num_row_groups):
-            count = min(_BATCH, rows_within(source, group, BATCH_BYTES))
-            yield from source.iter_batches(count, row_groups=[group])
+        yield from record_batches(source, _BATCH, BATCH_BYTES)

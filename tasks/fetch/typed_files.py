@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from expectations.data.batches import rows_within
+from expectations.data.batches import record_batches
 from tasks.fetch.batches import RowBatch
 from tasks.fetch.budget import BUDGET
 from tasks.fetch.shape import MEDIA_COLUMNS, SHAPE
@@ -42,10 +42,8 @@ def parquet_pieces(path: Path) -> Iterator[Piece]:
         names = file.schema_arrow.names
         known = [name for name in names if SHAPE.get().reads(name)]
         leaves, others = _leaves(file, known), _others(names, _empty(file))
-        for group in range(file.num_row_groups):
-            count = min(BATCH_ROWS, rows_within(file, group, BATCH_BYTES))
-            for batch in file.iter_batches(count, row_groups=[group], columns=leaves):
-                yield Piece(pa.Table.from_batches([batch]), others)
+        for batch in record_batches(file, BATCH_ROWS, BATCH_BYTES, leaves):
+            yield Piece(pa.Table.from_batches([batch]), others)
 
 
 def _leaves(file: "pq.ParquetFile", names: list[str]) -> list[str]:
