@@ -110,6 +110,14 @@ def sources(held_out: Path, limit: int) -> list[str]:
     return pl.scan_parquet(held_out).select("source").head(limit).collect()["source"].to_list()
 
 
+def held_out_rows(held_out: Path, limit: int) -> list[tuple[str, list[dict[str, str]]]]:
+    """Return the family and the messages of each of the first `limit` rows."""
+    import polars as pl
+
+    rows = pl.scan_parquet(held_out).select("source", "messages").head(limit).collect()
+    return [(family, _said(messages)) for family, messages in rows.iter_rows()]
+
+
 def measured_rows(held_out: Path, config: Quantization) -> int:
     """Return on how many of the first rows quants are measured; an importance matrix is made of
     rows behind these, so that no quant is measured on what it was fitted to."""

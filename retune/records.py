@@ -171,8 +171,13 @@ class Selection(Output):
 
 
 class Scores(Output):
-    """evaluate: metrics of base and tuned model, `samples.json`, and in `answers.json` the tuned
-    model's answer to every question asked (a list of `row`, `text`, `stopped`, in their order)."""
+    """evaluate: metrics of base and tuned model, `samples.json`, in `outcomes.parquet` what either did
+    with each example (see `retune.outcomes`), and in `answers.json` the tuned model's answer to every
+    question asked (a list of `row`, `text`, `stopped`, in their order)."""
+
+    @property
+    def outcomes(self) -> Path:
+        return self.folder / "outcomes.parquet"
 
     @property
     def answers(self) -> Path:

@@ -4,6 +4,7 @@ With an adapter both are one model in memory, the base is the adapter switched o
 fine-tuning they are loaded one after the other.
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,10 +52,13 @@ class EvaluateJob(BaseModel):
 
 
 class GeneratedAnswer(BaseModel):
-    """What a model said in its turn; `stopped` if it ended the turn by itself."""
+    """What a model said in its turn, in how many `tokens`; `stopped` if it ended the turn by itself;
+    `seconds` of its batch."""
 
     text: str
     stopped: bool
+    tokens: int
+    seconds: float
 
 
 def evaluate(job: EvaluateJob) -> dict[str, Any]:
@@ -101,6 +105,7 @@ def answer(
         chosen = next(batches([lengths[n] for n in remaining], limit or len(ids), room))
         numbers = [remaining[place] for place in chosen]
         batch = padded([ids[n] for n in numbers], tokenizer.pad_token_id, left=True)
+        began = time.monotonic()
         try:
             with torch.inference_mode():
                 output = model.generate(**batch, generation_config=settings)
@@ -110,10 +115,13 @@ def answer(
             room = len(numbers) * max(lengths[n] for n in numbers) // 2
             continue
         new = output[:, batch["input_ids"].shape[1] :].tolist()
+        seconds = time.monotonic() - began
         for number, tokens in zip(numbers, new, strict=True):
             turn = _first_turn(tokens, settings.eos_token_id)
             stopped = len(turn) < len(tokens)
-            answers[number] = GeneratedAnswer(text=tokenizer.decode(turn), stopped=stopped)
+            answers[number] = GeneratedAnswer(
+                text=tokenizer.decode(turn), stopped=stopped, tokens=len(turn), seconds=seconds
+            )
         remaining = [number for number in remaining if number not in answers]
     return [answers[number] for number in range(len(ids))]
 

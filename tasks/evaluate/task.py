@@ -10,17 +10,19 @@ from prefect.artifacts import create_table_artifact
 from retune.bases import bases_unchanged, on_hub, selected
 from retune.child import run_child
 from retune.escaping import table
-from retune.held_out import Question, questions, sources
+from retune.held_out import Question, held_out_rows, questions, sources
+from retune.outcomes import write_outcomes
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins, Scores, Selection
 from retune.row_losses import RowLoss, held_out
 from retune.workspace import Step, building, write_json
 from tasks.evaluate.child import EvaluateJob
+from tasks.evaluate.examples import outcomes
 from tasks.evaluate.scores import SIDES, behaviour, exact_match, losses
 from tasks.stage import stage
 
 CHILD = Path(__file__).with_name("child.py")
-SAMPLES, ANSWERS = "samples.json", "answers.json"
+SAMPLES, ANSWERS, OUTCOMES = "samples.json", "answers.json", "outcomes.parquet"
 
 
 @stage(name="evaluate")
@@ -53,6 +55,9 @@ def evaluate(
         samples = sample_table(asked, texts, config.prompts)
         write_json(build.path / SAMPLES, samples)
         write_json(build.path / ANSWERS, tuned_answers(asked, answers["tuned"]))
+        rows = held_out_rows(chats.held_out, config.loss_rows)
+        by_example = outcomes(rows, by_row, asked, answers)
+        write_outcomes(build.path / OUTCOMES, by_example)
         show_samples(samples, config.samples)
         get_run_logger().info(
             "held-out loss %.4f → %.4f, exact match %s",
@@ -61,7 +66,9 @@ def evaluate(
             if "exact_match/base" in metrics
             else "does not apply to free text",
         )
-        return build.finish(Scores, metrics=metrics, files=("evaluate.log", SAMPLES, ANSWERS))
+        return build.finish(
+            Scores, metrics=metrics, files=("evaluate.log", SAMPLES, ANSWERS, OUTCOMES)
+        )
 
 
 def make_job(
@@ -90,7 +97,8 @@ def make_job(
 def tuned_answers(questions: list[Question], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each question's `row` with the `text` of its answer and whether it `stopped`."""
     return [
-        {"row": question.row} | answer for question, answer in zip(questions, answers, strict=False)
+        {"row": question.row, "text": answer["text"], "stopped": answer["stopped"]}
+        for question, answer in zip(questions, answers, strict=False)
     ]
 
 

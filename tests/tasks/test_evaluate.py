@@ -272,3 +272,19 @@ def test_the_sample_table_without_questions_holds_the_prompts():
     assert row == {
         "prompt": "p", "expected": "", "base": "b", "tuned": "t", "family": "prompt", "match": None,
     }  # fmt: skip
+
+
+def test_the_outcomes_are_what_the_measures_are_of(at_home, scores):
+    """Row by row and question by question; the loss of all is the mean weighted by tokens."""
+    from retune.outcomes import read_grades
+
+    lines = read_grades(scores.outcomes).to_pandas()
+    for side in ("base", "tuned"):
+        of_side = lines[lines.side == side]
+        loss = of_side[of_side.scorer == "loss"]
+        mean = (loss.value * loss.weight).sum() / loss.weight.sum()
+        assert mean == pytest.approx(scores.metrics[f"loss/{side}"])
+        stopped = of_side[of_side.scorer == "stopped"].value.mean()
+        assert stopped == pytest.approx(scores.metrics[f"stopped/{side}"])
+    pairs = [set(lines[lines.side == side].example) for side in ("base", "tuned")]
+    assert pairs[0] == pairs[1]

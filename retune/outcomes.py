@@ -1,0 +1,82 @@
+"""What a model did with each example that it was evaluated by, one line per example.
+
+Base, champion and candidate are compared example by example, so an example's name depends on
+nothing but what was asked and how it is graded: the same example has the same name in every run.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from retune.workspace import digest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+HELD_OUT = "held_out"  # the suite of the held-out rows
+LOSS = "loss"  # the scorer of a row's loss (nats per token), which counts by its tokens
+
+
+class Outcome(NamedTuple):
+    """One example by one model.
+
+    `side` is the model (base, tuned, champion), `suite` what the example is of, `slice` its group in
+    there (a source, a skill), `example` names it (see `example_name`). `prompt` is the JSON of the
+    messages; `expected` and `answer` are text, `answer` None where only a loss was taken; `stopped`
+    tells whether the answer ended by itself, `tokens` how many it has (of a loss: how many it is of),
+    `seconds` how long it took, with its batch. `grades` are numbers by scorer, whose names are those of
+    the table of measures.
+    """
+
+    side: str
+    suite: str
+    slice: str
+    example: str
+    prompt: str
+    expected: str
+    answer: str | None
+    stopped: bool | None
+    tokens: int
+    seconds: float | None
+    grades: Mapping[str, float]
+
+
+def example_name(messages: Sequence[Mapping[str, object]], grading: object = None) -> str:
+    """Return what identifies an example: 16 hex digits of its messages and of how it is graded."""
+    return digest([list(messages), grading])
+
+
+def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Write outcomes as Parquet; `grades` becomes a list of structs `scorer`, `value`."""
+    import polars as pl
+
+    rows = [
+        outcome._asdict()
+        | {"grades": [{"scorer": key, "value": value} for key, value in outcome.grades.items()]}
+        for outcome in outcomes
+    ]
+    pl.DataFrame(rows, schema=_schema()).write_parquet(path)
+
+
+def read_grades(path: Path) -> "pl.DataFrame":
+    """Return a line per example and scorer: `side`, `suite`, `slice`, `example`, `scorer`, `value` and
+    `weight`, which is the number of tokens of a loss, else 1."""
+    import polars as pl
+
+    lines = pl.read_parquet(path).explode("grades").drop_nulls("grades").unnest("grades")
+    weight = pl.when(pl.col("scorer") == LOSS).then("tokens").otherwise(1).cast(pl.Float64)
+    return lines.select("side", "suite", "slice", "example", "scorer", "value", weight=weight)
+
+
+def _schema() -> "dict[str, pl.DataType | type[pl.DataType]]":
+    import polars as pl
+
+    grade = pl.Struct({"scorer": pl.String, "value": pl.Float64})
+    return {
+        **dict.fromkeys(("side", "suite", "slice", "example", "prompt", "expected"), pl.String),
+        "answer": pl.String,
+        "stopped": pl.Boolean,
+        "tokens": pl.Int64,
+        "seconds": pl.Float64,
+        "grades": pl.List(grade),
+    }
