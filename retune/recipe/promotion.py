@@ -37,7 +37,6 @@ class Promotion(Section):
     )
     wins: tuple[Metric, ...] = Field(
         ("held_out/loss",),
-        min_length=1,
         max_length=1000,
         description="Metrics that must be better than the champion's (of the first run: the base's).",
     )
@@ -103,6 +102,8 @@ class Promotion(Section):
 
     @model_validator(mode="after")
     def _wins_differ(self) -> Self:
+        if not self.wins:
+            raise ValueError("wins is empty; name a metric that must be better, or set mode=never")
         if len(set(self.wins)) < len(self.wins):
             raise ValueError("wins names a metric twice; name each once")
         return self

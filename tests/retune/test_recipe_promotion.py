@@ -32,7 +32,7 @@ def test_a_margin_is_a_number_or_a_multiple_of_the_noise():
         ({"margins": {"loss": 10**400}}, "'loss': should be 0 or more"),
         ({"margins": ["loss"]}, "should be a valid dictionary"),
         ({"wins": ["loss"]}, "promotion.wins.0: String should match pattern"),
-        ({"wins": []}, "at least 1 item"),
+        ({"wins": []}, "wins is empty; name a metric"),
         ({"wins": ["a/b", "a/b"]}, "wins names a metric twice"),
         ({"floors": {"battery": 1}}, "promotion.floors.battery"),
         ({"mode": "yes"}, "should be 'auto', 'approve' or 'never'"),
