@@ -106,7 +106,7 @@ def margin(metric: str, rule: Promotion, noise: Mapping[str, float], opponent: f
     """Return what counts as no difference: what the recipe says of the slice, the metric or the scorer,
     else the default of the kind of measure. Raises NotCalibrated."""
     whole = metric.partition("@")[0]
-    scorer = whole.rpartition("/")[2]
+    scorer = _scorer(metric)
     for name in (metric, whole, scorer):
         if name in rule.multiples:
             return rule.multiples[name] * _noise(metric, noise, rule.margins[name])
@@ -139,6 +139,10 @@ def shown_metric(metric: str) -> str:
     """Return a metric as it may be shown: the name of a slice comes with the data, and is masked."""
     whole, at, name = metric.partition("@")
     return f"{whole}{at}{mask(name)}" if name else whole
+
+
+def _scorer(metric: str) -> str:
+    return metric.partition("@")[0].rpartition("/")[2]
 
 
 def direction(scorer: str) -> int:
@@ -222,14 +226,14 @@ def _estimate(pairs: _Pairs, rule: Promotion) -> "tuple[pl.DataFrame, Estimate]"
     """
     import polars as pl
 
-    sign = direction(pairs.metric.partition("@")[0].rpartition("/")[2])
+    sign = direction(_scorer(pairs.metric))
     table = pairs.table.filter(pl.col("opponent").is_finite(), pl.col("weight") > 0)
     if not table["candidate"].is_finite().all():
         return table, Estimate(-inf, -inf, -inf, 0.0, inf)
     if len(table) < FEWEST:
         value = _mean(table, "candidate") - _mean(table, "opponent") if len(table) else 0.0
         return table, Estimate(sign * value, -inf, inf, 1.0, 0.0)
-    if _is_binary(table):
+    if _is_binary(pairs.metric, table):
         gained = table["candidate"] - table["opponent"]
         won, lost = int((sign * gained > 0).sum()), int((sign * gained < 0).sum())
         return table, share_difference(won, lost, len(table), rule.alpha)
@@ -238,8 +242,10 @@ def _estimate(pairs: _Pairs, rule: Promotion) -> "tuple[pl.DataFrame, Estimate]"
     return table, mean_difference(differences, weights, rule.alpha, rule.resamples, rule.seed)
 
 
-def _is_binary(table: "pl.DataFrame") -> bool:
-    """Tell whether all grades are 0 or 1 and weigh the same."""
+def _is_binary(metric: str, table: "pl.DataFrame") -> bool:
+    """Tell whether a metric is a share of examples whose grades are all 0 or 1."""
+    if not measure(_scorer(metric)).spec.endswith("%"):
+        return False
     grades = (table["candidate"].is_in([0.0, 1.0]) & table["opponent"].is_in([0.0, 1.0])).all()
     return bool(grades) and table["weight"].n_unique() == 1
 
@@ -278,7 +284,7 @@ def _difference(
         margin=limit,
         noise=floor,
         spread=estimate.spread if isfinite(estimate.spread) else 0.0,
-        holds=_holds(estimate, outcome, limit, table, rule.alpha),
+        holds=_holds(pairs.metric, estimate, outcome, limit, table, rule.alpha),
         outcome=outcome,
         needed=needed,
     )
@@ -306,7 +312,12 @@ def _outcome(estimate: Estimate, p: float, margin: float, noise: float, alpha: f
 
 
 def _holds(
-    estimate: Estimate, outcome: Finding, margin: float, table: "pl.DataFrame", alpha: float
+    metric: str,
+    estimate: Estimate,
+    outcome: Finding,
+    margin: float,
+    table: "pl.DataFrame",
+    alpha: float,
 ) -> bool:
     """Tell whether a candidate is no worse; of a handful of probes, whether it passes as many."""
     if outcome == "worse":
@@ -314,7 +325,7 @@ def _holds(
     if estimate.low >= -margin:
         return True
     too_small = len(table) < fewest_to_hold(margin, alpha)
-    return too_small and len(table) > 0 and _is_binary(table) and estimate.value >= 0
+    return too_small and len(table) > 0 and _is_binary(metric, table) and estimate.value >= 0
 
 
 def _needed(

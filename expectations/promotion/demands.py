@@ -87,13 +87,18 @@ def _slices(
     if not differences:
         return
     worse = [one for one in differences if one.outcome == "worse"]
-    listed = "; ".join(f"{words(one.metric)}: {told(one)}" for one in worse[:NAMED])
+    listed = "; ".join(
+        f"{words(one.metric)} {signed(one, one.estimate)} ({one.examples} examples)"
+        for one in worse[:NAMED]
+    )
     more = f"; and {len(worse) - NAMED} more" if worse[NAMED:] else ""
     yield Verdict(
         gate=GATE,
         name="no_worse_slice",
-        expected=f"shown to be worse than the {opponent} on no slice of a suite",
-        seen=f"{listed}{more}" if worse else f"{len(differences)} slices, none of them worse",
+        expected=f"no slice of a suite on which it is shown to be worse than the {opponent}",
+        seen=f"{len(worse)} of {len(differences)}: {listed}{more}"
+        if worse
+        else f"{len(differences)} slices, none of them worse",
         setting="promotion.slices",
         severity=severity(recipe, GATE, "no_worse_slice"),
         passed=not worse,
@@ -156,7 +161,8 @@ def budget(
         yield Verdict(
             gate=GATE,
             name="budget",
-            expected=f"at most {100 * limit:g}% of the battery's items forgotten that the {reference} passed",
+            expected=f"at most {100 * limit:g}% of the battery's items forgotten that the "
+            f"{reference} passed",
             seen=f"{seen}: {_listed(forgotten.examples, names)}" if count else seen,
             limit=limit,
             setting="promotion.budget",

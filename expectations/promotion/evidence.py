@@ -191,9 +191,9 @@ def _loss(one: Mapping[str, Any], opponent: str) -> str:
     grades = f"{entry.number(one['candidate_grade'])} against {entry.text(one['opponent_grade'])}"
     source = f", {html(one['slice'])}" if one["slice"] else ""
     texts = {
-        "asked": one["prompt"],
+        ("asked" if one["candidate"] else "last message"): one["prompt"],
         "expected": one["expected"],
-        opponent: one["opponent"],
+        opponent.partition(",")[0]: one["opponent"],
         "candidate": one["candidate"],
     }
     lines = "".join(

@@ -19,7 +19,8 @@ NOISE = 1.96  # standard deviations that replicas of one recipe are apart, at mo
 STYLE = """
 .forest { display: grid; gap: 0 .9rem; align-items: center;
   grid-template-columns: minmax(8rem, 17rem) minmax(9rem, 1fr) max-content max-content; }
-.forest svg { height: 2rem; } .forest .number { text-align: right; }
+.forest svg { display: block; width: 100%; height: 2rem; overflow: hidden; }
+.forest .number { text-align: right; }
 .forest .axis-line { position: relative; height: 1.5rem; color: var(--grey); font-size: .8rem; }
 .forest .axis-line span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
 .forest .within { fill: var(--grey); opacity: .13; } .forest .noise { fill: var(--grey);
@@ -34,7 +35,8 @@ STYLE = """
 .legend i { display: inline-block; width: 1.6em; height: .8em; background: var(--grey);
   opacity: .2; } .legend i.noise { opacity: .45; }
 @media (max-width: 40rem) { .forest { grid-template-columns: 1fr max-content; }
-  .forest > :nth-child(4n + 2) { grid-row: auto; grid-column: 1 / 3; } }
+  .forest > :nth-child(4n + 1) { grid-column: 1 / 3; margin-top: .5rem; }
+  .forest > :nth-child(4n + 2) { grid-column: 1 / 3; } }
 """
 
 
@@ -108,7 +110,7 @@ def _axis(reach: float) -> str:
         for number in numbers
     )
     ends = "<span></span>" * 2
-    return f'<span class="note">margins</span><div class="axis-line">{marks}</div>{ends}'
+    return f'<span class="note">worse ← margins → better</span><div class="axis-line">{marks}</div>{ends}'
 
 
 def _tick(number: int) -> str:

@@ -32,7 +32,8 @@ def side(
     """
     hard, own = np.random.default_rng(7), np.random.default_rng(seed)
     levels, tokens = hard.lognormal(0, 0.5, rows), hard.integers(5, 400, rows)
-    difficulty, own_luck = hard.random((3, rows)), own.random((2, rows))
+    difficulty, own_luck = hard.random((2, rows)), own.random((2, rows))
+    probes = hard.random(120)
     found = []
     for row in range(rows):
         source = SOURCES[row % len(SOURCES)]
@@ -56,7 +57,7 @@ def side(
             )
         )  # fmt: skip
     for item in range(120):
-        passed = item >= forgotten and difficulty[2, item] < battery
+        passed = bool(item >= forgotten and probes[item] < battery)
         found.append(_probe(name, "battery", item, passed))
     found += [
         _probe(name, "incidents", item, passed=item not in failing) for item in range(incidents)
