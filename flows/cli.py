@@ -1,4 +1,4 @@
-"""The command line: `retune run`, `plan`, `validate`, `scaffold-suite`, `doctor`, `ui`.
+"""The command line: `retune run`, `plan`, `validate`, `scaffold-suite`, `doctor`, `ui`, `calibrate`.
 
 Heavy libraries load where they are used.
 """
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from flows.calibrate_command import calibrate
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
@@ -221,6 +222,9 @@ def ui(
     from flows.ui import serve
 
     serve(prefect_port, mlflow_port, mlflow_sign_in)
+
+
+app.command()(calibrate)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from expectations import formatting, gguf_files, merging, publication, regressio
 from expectations import parity as reading
 from expectations import training as training_course
 from expectations.data import judgement as data
+from expectations.promotion.contest import require_noise
 from expectations.verdicts import Verdict
 from flows.dead_runs import sign
 from flows.gguf_report import report
@@ -24,6 +25,7 @@ from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
 from flows.provenance import provenance
 from flows.summary import Summary, summarise
+from retune.calibration import stored_noise
 from retune.machine import require_machine
 from retune.recipe import (
     Dataset,
@@ -108,6 +110,8 @@ def run_line(recipe: Recipe) -> Summary:
         check_terms(recipe)
     pins = pin_inputs(recipe)
     plan = make_plan(recipe, pins)
+    noise = stored_noise(recipe, pins)
+    require_noise(recipe.promotion, noise)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     name, digest = runtime.flow_run.name, plan.digest(recipe)
     training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)

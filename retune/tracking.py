@@ -67,6 +67,10 @@ class Run(BaseModel):
             self._log_models(output)
         return output
 
+    def child(self, name: str) -> Self:
+        """Return a new child run, which its caller ends."""
+        return self._start_child(name, datetime.now(UTC))
+
     def log_child(self, output: SomeOutput, name: str) -> SomeOutput:
         """Log `output` in a child run of its own, which started and ended when it did."""
         child = self._start_child(name, output.started)
@@ -351,6 +355,14 @@ def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
     """
     # MLflow's filter language has no escapes, so what goes into it has no quotes.
     assert re.fullmatch(r"[\w:]+", dataset_pin), f"not a commit or sha256: {dataset_pin!r}"
+    return newest_run(
+        recipe, f"tags.`retune.gate` = 'passed' AND tags.`retune.dataset` != '{dataset_pin}'"
+    )
+
+
+def newest_run(recipe: Recipe, condition: str) -> str | None:
+    """Return the id of the newest run in the recipe's experiment for which `condition` holds, in
+    MLflow's filter language; None if there is none. Makes no store where there is none."""
     store = tracking_uri()
     if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).is_file():
         return None  # looking must not make one
@@ -359,7 +371,7 @@ def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
         return None
     runs = client().search_runs(
         [experiment.experiment_id],
-        f"tags.`retune.gate` = 'passed' AND tags.`retune.dataset` != '{dataset_pin}'",
+        condition,
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )
