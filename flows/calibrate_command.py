@@ -24,7 +24,7 @@ def calibrate(
         ),
     ] = [],  # noqa: B006  (typer's form)
 ) -> None:
-    """Measure how far trainings of one recipe are apart by chance; margins may be multiples of it (2σ)."""
+    """Measure how far trainings of a recipe are apart by chance; margins may be multiples of it."""
     from rich import print as show
 
     from flows import local, temporary_server

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 from flows.plan import make_plan
+from flows.smallest_differences import smallest_differences
 from flows.summary import Grid
 from retune import llamacpp
 from retune.folders import ModelRefused
@@ -48,6 +49,7 @@ def forecast(recipe: Recipe) -> Grid:
         )
     parameters = count_parameters(recipe, pins)
     rows += [["", "", ""], *_requirements(recipe, parameters, todo)]
+    rows += [["", "", ""], *smallest_differences(recipe, pins)]
     if recipe.model.trust_remote_code:
         rows.append(["the base's own code", "runs", recipe.model.trust_remote_code])
     return Grid(title=f"Plan: {recipe.name}", columns=["stage", "would", "output"], rows=rows)

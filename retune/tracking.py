@@ -380,13 +380,19 @@ def newest_run(recipe: Recipe, condition: str) -> str | None:
 
 def download_json(run_id: str, artifact_path: str) -> dict[str, Any] | None:
     """Return a JSON artifact of a run, None if the run has no such artifact."""
+    with tempfile.TemporaryDirectory() as target:
+        path = download(run_id, artifact_path, Path(target))
+        return json.loads(path.read_text(encoding="utf-8")) if path else None
+
+
+def download(run_id: str, artifact_path: str, target: Path) -> Path | None:
+    """Copy an artifact of a run into the folder `target` and return where it is, None if the run has
+    no such artifact."""
     folder = artifact_path.rpartition("/")[0] or None
     # Asked for a missing file, each kind of artifact store raises an error of its own.
     if artifact_path not in {file.path for file in client().list_artifacts(run_id, folder)}:
         return None
-    with tempfile.TemporaryDirectory() as target:
-        path = client().download_artifacts(run_id, artifact_path, target)
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+    return Path(client().download_artifacts(run_id, artifact_path, str(target)))
 
 
 def _dataset_source(
