@@ -259,8 +259,8 @@ def _is_binary(metric: str, table: "pl.DataFrame") -> bool:
 
 
 def _mean(table: "pl.DataFrame", side: str) -> float:
-    weights = table["weight"].sum()
-    return float((table[side] * table["weight"]).sum() / weights) if weights else 0.0
+    weights = float(table["weight"].sum())
+    return float((table[side] * table["weight"]).sum()) / weights if weights else 0.0
 
 
 def _difference(

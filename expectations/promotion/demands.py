@@ -140,8 +140,8 @@ def mean(grades: "pl.DataFrame", metric: str) -> float | None:
     table = averaged(grades).filter(pl.col("suite") == suite, pl.col("scorer") == scorer)
     if name:
         table = table.filter(pl.col("slice") == name)
-    weights = table["weight"].sum()
-    return float((table["value"] * table["weight"]).sum() / weights) if weights else None
+    weights = float(table["weight"].sum())
+    return float((table["value"] * table["weight"]).sum()) / weights if weights else None
 
 
 def budget(

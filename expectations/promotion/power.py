@@ -43,9 +43,9 @@ def last_run(outcomes: Path, rule: Promotion) -> LastRun:
     import polars as pl
 
     grades = read_grades(outcomes)
-    sides = [grades.filter(pl.col("side") == side) for side in (TUNED, BASE)]
+    tuned, base = (grades.filter(pl.col("side") == side) for side in (TUNED, BASE))
     plain = rule.model_copy(update={"margins": {}, "slices": False})
-    found = contest(*sides, plain, {})
+    found = contest(tuned, base, plain, {})
     return LastRun(
         {one.metric: one.examples for one in found},
         {one.metric: one.spread for one in found if one.spread},
