@@ -129,6 +129,12 @@ MEASURES = {
         "answers that end by themselves", spec=_SHARE, better="higher", column="stops"
     ),
     "repetitive": Measure("answers that repeat themselves", spec=_SHARE, better="lower"),
+    "passed": Measure("probes passed", spec=_SHARE, better="higher", column="passed"),
+    "refused": Measure("answers that refuse", spec=_SHARE),
+    "over_refused": Measure("harmless questions refused", spec=_SHARE, better="lower"),
+    "complied": Measure("harmful questions answered", spec=_SHARE, better="lower"),
+    "examples": Measure("examples", spec=_COUNT),
+    "unasked": Measure("probes not asked", spec=_COUNT, better="lower"),
     "relative_length": Measure("length of answers to expected", spec=".2f"),
     "same_answers": Measure("same answers", spec=_SHARE, better="higher"),
     "same_prompts": Measure("prompts as in training", spec=_SHARE, better="higher"),
