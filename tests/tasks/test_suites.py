@@ -14,7 +14,7 @@ from retune.records import Champion, Contender
 from retune.sources import SourceError
 from retune.suites.files import pin_suites
 from retune.suites.probes import SuiteProbe
-from retune.tracking import start_run
+from retune.tracking import client, start_run
 from retune.workspace import Step
 from tasks.evaluate import task
 from tasks.evaluate.answering import AnswerLog, AskedPrompt, GeneratedAnswer
@@ -34,8 +34,8 @@ def probe(content: str, grade: object, **more: object) -> dict:
 
 
 LINES = [
-    probe("say red", {"type": "exact", "text": "red"}, slice="copy", id="red"),
-    probe("say blue", [{"type": "contains", "text": "blue"}, {"type": "stops"}], slice="copy"),
+    probe("say green", {"type": "exact", "text": "green"}, slice="copy", id="green"),
+    probe("say white", [{"type": "contains", "text": "white"}, {"type": "stops"}], slice="copy"),
     probe("after red", {"type": "exact", "text": "white"}, slice="next"),
     probe("after red", {"type": "exact", "text": "never"}, slice="next"),
     probe("say pink", {"type": "not_refusal"}, slice="next", tools=TOOLS),
@@ -82,7 +82,7 @@ def test_each_side_is_asked_every_probe_that_it_can_be(scores):
     table = lines(scores).filter(pl.col("suite") == "colours")
     assert dict(table["side"].value_counts().iter_rows()) == {"base": 5, "tuned": 5}
     answers = dict(table.filter(side="tuned").select("expected", "answer").iter_rows())
-    assert answers['[{"type": "exact", "text": ["red"]}]'] == "red"
+    assert answers['[{"type": "exact", "text": ["green"]}]'] == "green"
     assert table["tokens"].max() <= 6
     assert scores.metrics["unasked/colours/tuned"] == 1  # longer than the model's context
     pairs = table.group_by("example").agg(pl.col("side").n_unique())
@@ -109,11 +109,6 @@ def test_the_battery_is_asked_as_well(scores):
     assert 6 <= len(table) <= 8
     assert "passed/battery/tuned" in scores.metrics
     assert set(table["slice"]) > {"arithmetic", "facts", "harmful", "harmless"}
-
-
-def test_mlflow_takes_every_name(scores, project, recipe):
-    with project.at_home(), start_run(recipe, "suites", {}) as run:
-        run.log(scores)
 
 
 def test_the_answers_so_far_are_gone_when_all_are_there(scores):
@@ -213,6 +208,8 @@ def test_a_champion_whose_weights_are_gone_is_known_by_what_its_run_recorded(
 ):
     with project.at_home(), start_run(recipe, "recorded", {}) as run:
         run.log(scores)
+        logged = client().get_run(run.id).data.metrics
+    assert logged["evaluate/passed/colours/next/tuned"] == pytest.approx(2 / 3)
     gone = champion.model_copy(update={"adapter": "0" * 16, "run_id": run.id})
     contender = measured(project, recipe, pins, gone, "recorded")
     assert (contender.missing, contender.params["source"]) == ("", f"run {run.id}")
