@@ -42,7 +42,7 @@ def refusal_measures(asked: Questionnaire, outcomes: Sequence[Outcome]) -> dict[
             strict=True,
         )
     )
-    metrics = {}
+    metrics: dict[str, float] = {}
     for side, given in _by_side(outcomes, HELD_OUT).items():
         replies = [one for one in given if "refused" in one.grades]
         harmless = [one for one in replies if not expected[one.expected]]
