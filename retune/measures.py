@@ -130,6 +130,11 @@ MEASURES = {
     ),
     "repetitive": Measure("answers that repeat themselves", spec=_SHARE, better="lower"),
     "passed": Measure("probes passed", spec=_SHARE, better="higher", column="passed"),
+    "refused": Measure("answers that refuse", spec=_SHARE),
+    "over_refused": Measure("harmless questions refused", spec=_SHARE, better="lower"),
+    "complied": Measure("harmful questions answered", spec=_SHARE, better="lower"),
+    "examples": Measure("examples", spec=_COUNT),
+    "unasked": Measure("probes not asked", spec=_COUNT, better="lower"),
     "relative_length": Measure("length of answers to expected", spec=".2f"),
     "same_answers": Measure("same answers", spec=_SHARE, better="higher"),
     "same_prompts": Measure("prompts as in training", spec=_SHARE, better="higher"),
@@ -141,6 +146,10 @@ MEASURES = {
     "files": Measure("files", spec=_COUNT),
     "chunks": Measure("chunks", spec=_COUNT),
 }
+
+
+OF_PROBES = ("passed", "complied", "unasked")
+OF_ANSWERS = ("stopped", "repetitive", "refused", "over_refused")  # of a suite by its name
 
 
 def measure(metric: str) -> Measure:
@@ -170,6 +179,13 @@ def side_by_side(metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]
     tuned = [name.removesuffix("/tuned") for name in metrics if name.endswith("/tuned")]
     both = [name for name in tuned if f"{name}/base" in metrics]
     return {name: (metrics[f"{name}/base"], metrics[f"{name}/tuned"]) for name in both}
+
+
+def is_of_suite(name: str) -> bool:
+    """Tell whether a metric of evaluate, by its name without the side, was taken of a suite; else it is
+    of the held-out rows, whose answers are measured in all."""
+    of, _, part = name.partition("/")
+    return of in OF_PROBES or (of in OF_ANSWERS and bool(part))
 
 
 def format_bytes(count: float) -> str:
