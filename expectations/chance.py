@@ -12,7 +12,7 @@ from expectations.verdicts import at_most
 SIGNIFICANCE = 0.05
 
 
-class Change(NamedTuple):
+class Drop(NamedTuple):
     """Of how many answers (`of`) a property was `lost`, and of how many `gained`; the others kept it
     or never had it."""
 
@@ -21,7 +21,7 @@ class Change(NamedTuple):
     of: int
 
     @property
-    def drop(self) -> float:
+    def share(self) -> float:
         """By how much the share of answers with the property is lower, 0 to 1; below 0 it is higher."""
         return (self.lost - self.gained) / self.of
 
@@ -46,12 +46,12 @@ class Change(NamedTuple):
 
     def within(self, limit: float) -> bool:
         """Tell whether the drop is at most `limit`, or no more above it than chance explains."""
-        return at_most(self.drop, limit) or self.p_value(limit) > SIGNIFICANCE
+        return at_most(self.share, limit) or self.p_value(limit) > SIGNIFICANCE
 
     def words(self, limit: float) -> str:
         """Return what was lost and gained, with its likelihood where that decides."""
         seen = f"{self.lost} of {self.of} lost, {self.gained} gained"
-        if at_most(self.drop, limit):
+        if at_most(self.share, limit):
             return seen
         return f"{seen}; {likelihood(self.p_value(limit))}"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expectations.chance import Change
+from expectations.chance import Drop
 from expectations.data.masking import mask
 from expectations.verdicts import Judgement, Verdict, at_least, severity, within
 from retune.held_out import Question, equal
@@ -66,16 +66,16 @@ def _limit_verdict(name: str, gguf: Gguf, recipe: Recipe) -> Verdict:
 def _drop_verdict(name: str, pairs: "list[AnswerPair]", gguf: Gguf, recipe: Recipe) -> Verdict:
     subject, key = ANSWERS[name]
     limit = getattr(recipe.quantization.gate(gguf.method), key)
-    change = change_of(name, pairs)
+    drop = drop_of(name, pairs)
     return Verdict(
         gate=QUANTIZE,
         name=name,
         expected=f"{gguf.method}: {subject} at most {100 * limit:g}%, but for chance",
-        seen=f"{change.drop:.1%} ({change.words(limit)})",
+        seen=f"{drop.share:.1%} ({drop.words(limit)})",
         limit=limit,
         setting=f"quantization.gates.{gguf.method}.{key}",
         severity=severity(recipe, QUANTIZE, name),
-        passed=change.within(limit),
+        passed=drop.within(limit),
     )
 
 
@@ -109,10 +109,10 @@ class AnswerPair:
         return ask(self.before), ask(self.gguf)
 
 
-def change_of(name: str, pairs: list[AnswerPair]) -> Change:
+def drop_of(name: str, pairs: list[AnswerPair]) -> Drop:
     """Return in how many pairs of answers a measure was lost, and in how many gained."""
     had = [pair.has(name) for pair in pairs]
-    return Change(had.count((True, False)), had.count((False, True)), len(had))
+    return Drop(had.count((True, False)), had.count((False, True)), len(had))
 
 
 def source(gguf: Gguf, scores: Scores, recipe: Recipe) -> Judgement:
@@ -214,11 +214,11 @@ def _as_evaluated(
     name: str, words: str, pairs: list[AnswerPair], recipe: Recipe, fix: str
 ) -> Verdict:
     """Return the verdict on a measure of answers of the 16-bit GGUF; `words` say what is expected."""
-    change, key = change_of(name, pairs), ANSWERS[name][1]
+    drop, key = drop_of(name, pairs), ANSWERS[name][1]
     limit = getattr(recipe.quantization.gate(SOURCE), key)
-    passed = change.within(limit)
+    passed = drop.within(limit)
     before, after = (sum(side) for side in zip(*(pair.has(name) for pair in pairs), strict=True))
-    observed = f"{after} of {len(pairs)} ({change.words(limit)})"
+    observed = f"{after} of {len(pairs)} ({drop.words(limit)})"
     if not passed:
         lost = next(pair for pair in pairs if pair.has(name) == (True, False))
         observed += (
