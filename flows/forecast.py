@@ -18,6 +18,7 @@ from retune.pinning import pin_all
 from retune.recipe import Recipe
 from retune.recipe.methods import METHODS
 from retune.records import Pins
+from retune.room import misfit
 from retune.sources import local_path
 from retune.workspace import home
 
@@ -112,8 +113,23 @@ def _requirements(recipe: Recipe, parameters: int, todo: list[str]) -> list[list
             if "merge" in todo
             else []
         ),
+        *_to_evaluate(recipe, parameters, todo),
         *_to_measure(recipe, parameters, todo),
     ]
+
+
+def _to_evaluate(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
+    """Say on which weights the adapter is evaluated and merged, as far as memory decides it."""
+    if "select" not in todo:
+        return []
+    subject, reason = "weights to evaluate", misfit(parameters)
+    if reason and recipe.merging.onto == "16bit":
+        return [[subject, "refused", f"{reason}; set merging.onto=dequantized"]]
+    if reason:
+        return [[subject, "4-bit", f"if this machine does it: {reason}"]]
+    chosen = recipe.merging.onto == "best"
+    means = "those with the lower held-out loss" if chosen else "as merging.onto says"
+    return [[subject, "16-bit or 4-bit" if chosen else "16-bit", means]]
 
 
 def _to_measure(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:

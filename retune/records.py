@@ -241,8 +241,9 @@ class Imatrix(Output):
 
 class Gguf(Output):
     """convert, quantize: one GGUF file, the `Modelfile` by which Ollama runs it, and in
-    `answers.json` its answers to held-out questions (a list of `row`, `prompt`, `expected`, `text`,
-    `stopped`). `failure` says why llama.cpp cannot load it or compute with it, if so."""
+    `answers.json` its answers to held-out questions (a list of `row`, `prompt`, `expected`, `rendered`
+    as the template writes that, `text`, `stopped`). `failure` says why llama.cpp cannot load it or
+    compute with it, if so."""
 
     method: str
     file: str

@@ -123,15 +123,17 @@ def save_family(family: Family, folder: Path) -> Path:
 
     from retune.loaders import load_tokenizer
     from tests.tasks.conftest import make_tokenizer
-    from tests.zoo import TOKENIZERS, tokenizer_files
+    from tests.zoo import FOREIGN, tokenizer_files, tokens_of
 
     if family.tokenizer == SMALL:
         tokens = len(make_tokenizer(folder))
     else:
         shutil.copytree(tokenizer_files(family.tokenizer), folder)
-        tokens = TOKENIZERS[family.tokenizer][1]
-    tokenizer = load_tokenizer(folder)
-    named = {kind: getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+        tokens = tokens_of(family.tokenizer)
+    named = {}
+    if family.tokenizer not in FOREIGN:
+        tokenizer = load_tokenizer(folder)
+        named = {kind: getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     settings = {f"{kind}_token_id": id_ for kind, id_ in named.items()} | {"vocab_size": tokens}
     torch.manual_seed(0)
     config = getattr(transformers, family.config)(**family.all_settings() | settings)
