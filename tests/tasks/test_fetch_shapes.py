@@ -352,7 +352,7 @@ def test_columns_and_keys_that_are_not_used_are_counted(tmp_path, kind):
         assert ignored.sentence("columns") == "id (2 rows), prompt (2 rows): not used"
     else:
         assert ignored.sentence("columns") == "prompt (2 rows), id (some rows): not used"
-    assert ignored.without({"id", "name", "note"}).measures() == {
+    assert ignored.without([{"id", "name", "note"}]).measures() == {
         "ignored_columns": 1,
         "ignored_keys": 0,
     }
