@@ -8,7 +8,7 @@ from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, sha
 from expectations.data.profile.averages import mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import polars as pl
@@ -72,17 +72,19 @@ def is_foreign(text: str, parts: tuple[str, str], languages: tuple[str, ...]) ->
     return any(code is not None and code not in wanted for code in guesses)
 
 
-def other_languages(sample: "pl.DataFrame", told: "Callable[[np.ndarray], bool]") -> list[Alarm]:
+def other_languages(
+    sample: "pl.DataFrame", asked: "Sequence[str | None]", told: "Callable[[np.ndarray], bool]"
+) -> list[Alarm]:
     """Return an alarm for answers in another language than their questions, where the dataset is no
     translation (then the question tells) and has one language.
 
-    `sample` are pairs (`row`, `question`, `answer`); `told` takes a boolean for each of them.
+    `sample` are pairs (`row`, `question`, `answer`), `asked` the language of each question; `told` takes
+    a boolean for each of them.
     """
     import polars as pl
 
     if len(sample) < LEAST_ROWS:
         return []
-    asked = [language(text) for text in sample["question"]]
     known = Counter(code for code in asked if code)
     if not known or known.most_common(1)[0][1] < _FEW * known.total():
         return []
