@@ -46,8 +46,16 @@ def pin_all(recipe: Recipe, copies: bool = True) -> Pins:
         and pin(merging.base_16bit, merging.base_16bit_revision, "model", "merging.base_16bit"),
         benchmarks=tuple(pin_file(name, "validation.decontamination.files") for name in benchmarks),
         classifier=_pin_classifier(recipe.validation.classifier),
+        reference=pin_reference(recipe),
         accepted=last_accepted(recipe, version),
     )
+
+
+def pin_reference(recipe: Recipe) -> str | None:
+    """Return the version of the profile that the recipe names, None if it names none. Raises SourceError
+    if it is not there."""
+    name, setting = recipe.validation.reference, "validation.reference"
+    return pin_file(name, setting) if name else None
 
 
 def resolved(recipe: Recipe, pins: Pins) -> Recipe:

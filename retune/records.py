@@ -22,7 +22,7 @@ class Pins(BaseModel):
     are the 16-bit weights of a base stored in 4 bits, if the recipe names them; `benchmarks` identifies
     the evaluation prompts' files; `classifier` is None where the rows decide whether it is asked at all,
     and only the Hub could say its commit. `accepted` is the MLflow run whose scores the dataset's are
-    compared with, if there is one.
+    compared with, if there is one, `reference` the file of a profile that takes the place of that run's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +33,7 @@ class Pins(BaseModel):
     base_16bit: str | None = None
     benchmarks: tuple[str, ...] = ()
     classifier: str | None = None
+    reference: str | None = None
     accepted: str | None = None
 
     def named(self) -> dict[str, str]:
@@ -44,6 +45,7 @@ class Pins(BaseModel):
             "model": self.model,
             "base_16bit": self.base_16bit,
             "classifier": self.classifier,
+            "reference": self.reference,
         }
         return {name: pin for name, pin in single.items() if pin} | several
 
