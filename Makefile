@@ -34,7 +34,7 @@ zoo: env llamacpp
 	@$(BIN)/python -m tests.models_page
 
 realsets: env
-	@$(BIN)/python -m pytest -m "proof or not proof" tests/flows/test_real_sets.py
+	@$(BIN)/python -m pytest -m "proof or not proof" tests/flows/test_real_sets.py tests/expectations/test_drift.py
 
 ui: env llamacpp demo-data
 	@$(BIN)/retune ui

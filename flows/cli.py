@@ -181,13 +181,20 @@ def validate(
 
 
 @app.command()
-def scaffold_suite(dataset: DatasetName, settings: Settings = []) -> None:  # noqa: B006
+def scaffold_suite(
+    dataset: DatasetName,
+    settings: Settings = [],  # noqa: B006
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="File for its profile, which later datasets are compared with."),
+    ] = None,
+) -> None:
     """Print the thresholds for a recipe, taken from a dataset that is known to be good."""
     from flows import local
     from flows.check import scaffold
 
     local.configure()
-    print(scaffold(dataset, settings), end="")
+    print(scaffold(dataset, settings, profile), end="")
 
 
 @app.command()

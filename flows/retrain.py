@@ -125,9 +125,9 @@ def run_line(recipe: Recipe) -> Summary:
             judge(rehearsed, rehearsal.judgement(rehearsed, recipe))
         rows = run.log(fetch(recipe, pins, plan.fetch))
         screened = run.log(screen(rows, recipe, pins, plan.screen))
-        judge(screened, data.screening(screened, recipe, data.reference(pins)))
+        judge(screened, data.screening(screened, recipe, data.reference(recipe, pins)))
         sound = run.log(validate(rows, screened, recipe, pins, plan.validation))
-        judge(sound, data.judgement(sound, recipe, data.reference(pins)))
+        judge(sound, data.judgement(sound, recipe, data.reference(recipe, pins)))
         chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
         judge(chats, formatting.judgement(chats, recipe))
         parity = None

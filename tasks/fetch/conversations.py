@@ -33,7 +33,6 @@ from tasks.fetch.values import (
     parse_json,
     shown,
 )
-from tasks.fetch.verdicts import is_rejected
 
 EXPECTED = (
     "expected `conversations` (ShareGPT), `messages` (OpenAI), `instruction` and `output` (Alpaca), or "
@@ -146,8 +145,6 @@ class _Conversation:
         # Such a row may hold a whole conversation next to the pair, or only the question to it.
         if is_preference and (not messages or messages[-1].role != "assistant"):
             raise Unreadable(PREFERENCE_PAIR)
-        if problem := is_rejected(self._row):
-            raise Unreadable(problem)
         return _with_mid_system(messages, SHAPE.get().mid_system)
 
     def _require_text(self) -> None:

@@ -111,6 +111,7 @@ def test_parts_are_learnt_together_or_not_at_all():
 
 
 @pytest.mark.parametrize("row", [{"messages": [Q, A]}, {"instruction": "q", "output": "a"}])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize(
     ("mark", "refused"),
     [
@@ -121,13 +122,18 @@ def test_parts_are_learnt_together_or_not_at_all():
         ({"label": True}, False),
         ({"kto_tag": True}, False),
         ({"label": 3}, False),
+        ({"label": ["a"]}, False),
     ],
 )
-def test_an_answer_not_to_give_is_refused(row, mark, refused):
-    if refused:
-        assert "KTO, answers not to give" in problem(row | mark)
-    else:
-        assert texts(row | mark) == SPOKEN
+def test_a_source_with_one_answer_not_to_give_is_refused(tmp_path, row, kind, mark, refused):
+    rows = [row | dict.fromkeys(mark), row | mark, *[row] * 28]  # the first has all columns
+    if not refused:
+        assert fetched(tmp_path, rows, f"d.{kind}")[0]["problem"].null_count == 30
+        return
+    (column,) = mark
+    words = rf"by `{column}` that 1 of 30 answers are not to be given \(KTO, answers not to give: "
+    with pytest.raises(SourceError, match=words):
+        fetched(tmp_path, rows, f"d.{kind}")
 
 
 @pytest.mark.parametrize("values", [(False, True), ("false", "true"), (0, 1), ("0", "1")], ids=str)
@@ -352,7 +358,7 @@ def test_columns_and_keys_that_are_not_used_are_counted(tmp_path, kind):
         assert ignored.sentence("columns") == "id (2 rows), prompt (2 rows): not used"
     else:
         assert ignored.sentence("columns") == "prompt (2 rows), id (some rows): not used"
-    assert ignored.without({"id", "name", "note"}).measures() == {
+    assert ignored.without([{"id", "name", "note"}]).measures() == {
         "ignored_columns": 1,
         "ignored_keys": 0,
     }
