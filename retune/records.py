@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from retune.architecture import Architecture
+from retune.original import Original
 from retune.recipe.flaws import Severity
 from retune.workspace import Output
 
@@ -50,6 +51,24 @@ class Pins(BaseModel):
     def commit(self, pin: str) -> str | None:
         """Return the Hub commit that `pin` names; None for local files."""
         return None if pin.startswith("sha256:") else pin
+
+
+class Champion(BaseModel):
+    """The registered version that serves: what it takes to load it again and to compare with it.
+
+    `adapter` is the fingerprint of its training, `<home>/work/train/<adapter>`; `base` at `model_pin`
+    is what it was trained on, `original` the 16-bit weights that it was put on instead, if so.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    run_id: str
+    adapter: str
+    base: str
+    model_pin: str
+    original: Original | None = None
+    load_in_4bit: bool
 
 
 class Check(BaseModel):

@@ -44,6 +44,13 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
 
 
+def exists() -> bool:
+    """Tell whether there is a store to look into: looking must not make a database."""
+    store = tracking_uri()
+    path = store.removeprefix("sqlite:///")
+    return path == store or Path(path).is_file()
+
+
 class Run(BaseModel):
     """An MLflow run, by id, so that it can be handed to any task, thread or process."""
 
@@ -371,9 +378,8 @@ def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
     """
     # MLflow's filter language has no escapes, so what goes into it has no quotes.
     assert re.fullmatch(r"[\w:]+", dataset_pin), f"not a commit or sha256: {dataset_pin!r}"
-    store = tracking_uri()
-    if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).is_file():
-        return None  # looking must not make one
+    if not exists():
+        return None
     experiment = client().get_experiment_by_name(_experiment_name(recipe))
     if not experiment:
         return None
