@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from flows.compare import compare
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
@@ -42,6 +43,9 @@ Settings = Annotated[
     list[str],
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated."),
 ]
+
+
+app.command()(compare)
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from flows.compared.artifacts import artifact, table
 from flows.compared.records import ComparedRun
 from flows.compared.rows import ARTIFACT as ROWS
 from flows.provenance import FOLDER
-from retune.notes import OUTCOME
-from retune.recipe import flat
+from retune.notes import OUTCOME, settings
+from retune.recipe import Recipe, RecipeError
 from retune.tracking import client, setting_text
 from retune.workspace import home
 
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
     import polars as pl
     from mlflow.entities import Run as MlflowRun
 
+PIN = "retune.pin."
 OUTCOMES, FILES = "evaluate/outcomes.parquet", "quantize/gguf_files.json"
-COMPUTED = ("validate.", "convert.", "quantize.")  # parameters that stages add to the settings'
 
 
 class RunEvidence(NamedTuple):
-    """What there is of one run: `settings` as text, the facts of its `environment`, a line per
-    accepted row, the outcomes of its examples, its GGUF files, and its rows on this machine (None:
-    they are not here)."""
+    """What there is of one run.
+
+    `recipe` is the resolved one, None if this version of retune cannot read it; `settings` and the
+    facts of the `environment` are text. `rows` has a line per accepted row, `outcomes` one per example,
+    `files` one per GGUF file; `texts` is the file of its rows, None if it is not on this machine.
+    """
 
     run: "MlflowRun"
+    recipe: Recipe | None
     settings: dict[str, str]
     environment: dict[str, str]
     rows: "pl.DataFrame | None"
@@ -52,9 +56,11 @@ class RunEvidence(NamedTuple):
 def evidence(run_id: str) -> RunEvidence:
     """Return what there is of a run, by its id in MLflow."""
     run = client().get_run(run_id)
+    recipe = _recipe(run_id)
     return RunEvidence(
         run=run,
-        settings=_settings(run),
+        recipe=recipe,
+        settings=_settings(run, recipe),
         environment=_environment(run),
         rows=table(run_id, ROWS),
         outcomes=table(run_id, OUTCOMES),
@@ -63,13 +69,28 @@ def evidence(run_id: str) -> RunEvidence:
     )
 
 
-def _settings(run: "MlflowRun") -> dict[str, str]:
-    """Return the resolved settings; of a run that ended before they were kept, its parameters."""
-    with artifact(run.info.run_id, f"{FOLDER}/recipe.resolved.yaml") as file:
+def _recipe(run_id: str) -> Recipe | None:
+    """Return the resolved recipe; None of a run that ended before it was kept, or that has settings
+    which this version of retune does not know."""
+    with artifact(run_id, f"{FOLDER}/recipe.resolved.yaml") as file:
         if file is None:
-            return dict(run.data.params)
+            return None
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return {name: setting_text(value) for name, value in flat(values).items()}
+    try:
+        return Recipe.parse(values)
+    except RecipeError:
+        return None
+
+
+def _settings(run: "MlflowRun", recipe: Recipe | None) -> dict[str, str]:
+    """Return the settings, resolved if the recipe can be read, and the versions of the inputs."""
+    texts = settings(recipe) if recipe else dict(run.data.params)
+    pins = {
+        f"version of {name.removeprefix(PIN)}": value
+        for name, value in run.data.tags.items()
+        if name.startswith(PIN)
+    }
+    return texts | pins
 
 
 def _environment(run: "MlflowRun") -> dict[str, str]:

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from expectations.promotion.contest import PairedDifference
+
 
 class ComparedRun(BaseModel):
     """One of the two runs."""
@@ -60,19 +62,15 @@ class DataChange(BaseModel):
 
 
 class MetricChange(BaseModel):
-    """A measure of both runs; over the examples that both were asked, where it is of examples."""
+    """A measure of the runs as wholes; what is of single examples is in `differences`, by pairs."""
 
-    name: str = Field(description="Suite or stage, and the measure.")
+    name: str = Field(description="Stage and measure, as in MLflow.")
     title: str = Field(description="The measure in words.")
-    older: float | None = Field(description="Of the older run.")
-    newer: float | None = Field(description="Of the newer run.")
+    older: float | None = Field(description="Of the older run; null: it has none.")
+    newer: float | None = Field(description="Of the newer run; null: it has none.")
     better: Literal["newer", "older", "neither"] | None = Field(
         description="Which value is better; null where neither direction is."
     )
-    examples: int | None = Field(description="Examples that both were asked; null: not paired.")
-    low: float | None = Field(None, description="Lower end of the interval of the improvement.")
-    high: float | None = Field(None, description="Upper end of it.")
-    outcome: str = Field("", description="better, equivalent, worse, undecided; empty: not judged.")
 
 
 class NearRow(BaseModel):
@@ -152,7 +150,11 @@ class Comparison(BaseModel):
     recipe: list[Differing] = Field(description="Settings that differ.")
     data: DataChange | None = Field(description="Rows; null where a run kept none.")
     environment: list[Differing] = Field(description="Versions and machine.")
-    metrics: list[MetricChange] = Field(description="Measures, those of examples first.")
+    differences: list[PairedDifference] = Field(
+        description="What the newer run gains over the older one, with intervals, by the examples that "
+        "both were asked."
+    )
+    metrics: list[MetricChange] = Field(description="Measures of the runs as wholes.")
     tallies: list[Tally] = Field(description="Won and lost examples.")
     lost: list[Example] = Field(description="The most telling lost examples.")
     won: list[Example] = Field(description="The most telling won ones.")
