@@ -119,6 +119,10 @@ def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (ty
 
     show(summary.rich())
     print(f"\nEverything is in MLflow as run {summary.run_id}.")
+    from flows.described import addresses
+
+    for line in addresses(summary.run_id):
+        print(line)
     print(
         f"Look further: `make ui` opens Prefect and MLflow; the files lie below {home() / 'work'}."
     )

@@ -17,8 +17,8 @@ from retune.notes import CHANGED, NOTE, OUTCOME, RUN_NAME, before, changed, chan
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Chats, Rows, Scores
-from retune.saved_view import describe_experiment, link, run_link
-from retune.tracking import Run, download_json
+from retune.saved_view import NAME, describe_experiment, link, run_link
+from retune.tracking import Run, client, download_json
 
 SAMPLES = "samples.json"
 SAMPLED = ("prompt", "expected", "base", "tuned")
@@ -89,7 +89,9 @@ class Description:
             self._run.set_tags({RUN_NAME: f"{self._recipe.name} {started:%m-%d %H:%M}: {words}"})
 
     def _write(self, sentence: str) -> None:
-        links = {"This run in Prefect": runtime.flow_run.ui_url or ""}
+        address = runtime.flow_run.ui_url or ""
+        is_shown = address.startswith("http")  # a temporary server has no pages
+        links = {"This run in Prefect": address if is_shown else ""}
         self._run.set_tags({NOTE: note(self._run.id, sentence, self.earlier, links)})
 
 
@@ -100,6 +102,17 @@ def masked_samples(scores: Scores) -> list[dict[str, str | None]]:
     table = pl.read_json(scores.folder / SAMPLES, infer_schema_length=None)
     columns = [masked(table[name].cast(pl.String)).alias(name) for name in SAMPLED]
     return table.with_columns(columns).select(*SAMPLED, "family").to_dicts()
+
+
+def addresses(run_id: str) -> list[str]:
+    """Return where a run is on MLflow's pages, and beside others; nothing where no server shows them."""
+    address, experiment = mlflow_pages(), client().get_run(run_id).info.experiment_id
+    if not address:
+        return []
+    return [
+        f"In MLflow: {run_link(address, experiment, run_id)}",
+        f"{NAME}: {link(address, experiment)}",
+    ]
 
 
 def _try(description: Description, outcome: str, sentence: str) -> None:

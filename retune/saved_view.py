@@ -8,10 +8,9 @@ import base64
 import json
 import time
 import zlib
-from collections.abc import Iterable
 from typing import Any
 
-from retune.tracking import client
+from retune.tracking import client, exists
 
 NAME, KEY = "Which run is better", "retune-which-run-is-better"
 TAG = f"mlflow.sharedViewState.{KEY}"
@@ -147,8 +146,10 @@ def _line(uuid: str, section: str, metric: str) -> dict[str, Any]:
     return chart | axis
 
 
-def experiments(limit: int) -> Iterable[tuple[str, str]]:
-    """Return name and id of the experiments of retune that were last changed, at most `limit`."""
+def experiments(limit: int) -> list[tuple[str, str]]:
+    """Return name and id of the experiments with the view that were last changed, at most `limit`."""
+    if not exists():
+        return []
     found = client().search_experiments(
         filter_string=f"tags.`{TAG}` LIKE '%'",
         order_by=["last_update_time DESC"],

@@ -304,6 +304,7 @@ def client() -> "MlflowClient":
     import logging
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     # The first use of a SQLite file narrates 40 schema migrations.
