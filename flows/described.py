@@ -86,7 +86,8 @@ class Description:
         self._run.set_tags({CHANGED: words})
         if not is_given(runtime.flow_run.name):
             started = self._run.started.astimezone()
-            self._run.set_tags({RUN_NAME: f"{self._recipe.name} {started:%m-%d %H:%M}: {words}"})
+            # In a column that cuts names, what changed is what is left of them.
+            self._run.set_tags({RUN_NAME: f"{words} · {self._recipe.name} {started:%m-%d %H:%M}"})
 
     def _write(self, sentence: str) -> None:
         address = runtime.flow_run.ui_url or ""

@@ -17,24 +17,32 @@ TAG = f"mlflow.sharedViewState.{KEY}"
 LOSS = "evaluate/loss/tuned"
 # A run that passed the data gate; the runs of single files have no such tag.
 FILTER = "tags.`retune.gate` = 'passed'"
-COLUMNS = (
-    "tags.`retune.outcome`",
-    "tags.`retune.changed`",
-    *(f"metrics.`{name}`" for name in (LOSS, "evaluate/exact_match/tuned", "validate/accepted")),
-    *(f"metrics.`{name}`" for name in ("train/total_tokens", "train/seconds")),
-    "params.`training.learning_rate`",
-)
+# Columns with their widths in pixels: wide enough for their heads.
+COLUMNS = {
+    "tags.`retune.changed`": 260,
+    "tags.`retune.outcome`": 130,
+    f"metrics.`{LOSS}`": 170,
+    "metrics.`evaluate/exact_match/tuned`": 230,
+    "metrics.`validate/accepted`": 150,
+    "metrics.`train/total_tokens`": 160,
+    "metrics.`train/seconds`": 130,
+    "params.`training.learning_rate`": 190,
+}
 
 
 def link(address: str, experiment_id: str) -> str:
-    """Return where the view is on MLflow's pages at `address`."""
+    """Return where the view is on MLflow's pages at `address`; "" for links from these pages."""
     query = f"workflowType=machine_learning&viewStateShareKey={KEY}"
-    return f"{address}/#/experiments/{experiment_id}/runs?{query}"
+    return f"{_pages(address)}experiments/{experiment_id}/runs?{query}"
 
 
 def run_link(address: str, experiment_id: str, run_id: str) -> str:
     """Return where a run is on MLflow's pages at `address`; "" for links from these pages."""
-    return f"{address}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{_pages(address)}experiments/{experiment_id}/runs/{run_id}"
+
+
+def _pages(address: str) -> str:
+    return f"{address}/#/" if address else "#/"  # they may be below a path
 
 
 def describe_experiment(experiment_id: str, recipe: str) -> None:
@@ -93,8 +101,8 @@ def _state() -> dict[str, Any]:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": list(COLUMNS),
-        "columnOrder": [],
-        "columnWidths": {},
+        "columnOrder": list(COLUMNS),
+        "columnWidths": COLUMNS,
         "runsHiddenMode": "FIRST_10_RUNS",
         "viewMaximized": False,
         "runListHidden": False,

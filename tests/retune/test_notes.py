@@ -84,7 +84,7 @@ def test_the_note_holds_the_verdict_the_change_the_numbers_and_the_files(store):
     text = note(new.id, "Rejected: `5%` | of <b>", earlier, {"In Prefect": "http://127.0.0.1:1/r"})
     assert text.startswith("**Rejected: ")
     assert "<b>" not in text
-    assert f"](/#/experiments/{old.experiment_id}/runs/{old.id})" in text
+    assert f"](#/experiments/{old.experiment_id}/runs/{old.id})" in text
     assert "- `training.learning_rate`: `0.0003` → `0.0001`" in text
     assert (
         "| loss | 1.2500 nats per token | 2.0000 nats per token | 1.5000 nats per token |" in text
