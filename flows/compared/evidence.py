@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     from mlflow.entities import Run as MlflowRun
 
-PIN = "retune.pin."
+PIN, VERSION = "retune.pin.", "version of "
 OUTCOMES, FILES = "evaluate/outcomes.parquet", "quantize/gguf_files.json"
 
 
@@ -86,7 +86,7 @@ def _settings(run: "MlflowRun", recipe: Recipe | None) -> dict[str, str]:
     """Return the settings, resolved if the recipe can be read, and the versions of the inputs."""
     texts = settings(recipe) if recipe else dict(run.data.params)
     pins = {
-        f"version of {name.removeprefix(PIN)}": value
+        f"{VERSION}{name.removeprefix(PIN)}": value
         for name, value in run.data.tags.items()
         if name.startswith(PIN)
     }

@@ -85,7 +85,12 @@ def _spread(spread: Spread) -> list[str]:
 
 def _differences(comparison: Comparison) -> Grid:
     rows = []
-    for one in comparison.differences[:MOST]:
+    told_of = [
+        one
+        for one in comparison.differences
+        if not one.is_slice or one.outcome in ("better", "worse")
+    ]
+    for one in told_of[:MOST]:
         spec = measure(one.metric.partition("@")[0].rpartition("/")[2])
         needed = f", {one.needed:,} examples would decide" if one.needed else ""
         values = [spec.number(one.opponent), spec.number(one.candidate), told(one)]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from expectations.promotion.contest import PairedDifference
 from expectations.promotion.demands import signed, words
+from flows.compared.evidence import VERSION
 from flows.compared.records import Comparison, DataChange, MetricChange
 from retune.measures import measure
 
@@ -35,7 +36,8 @@ def causes(comparison: Comparison) -> list[str]:
 
 
 def _recipe(comparison: Comparison) -> Iterator[str]:
-    changes = comparison.recipe
+    # That the data is another version is told by its rows.
+    changes = [one for one in comparison.recipe if not one.name.startswith(VERSION)]
     if changes:
         named = ", ".join(
             f"{one.name} {value(one.older)} → {value(one.newer)}" for one in changes[:NAMED]
