@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from flows.calibrate_command import calibrate
+from flows.compare import compare
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
@@ -44,6 +45,9 @@ Settings = Annotated[
     list[str],
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated."),
 ]
+
+
+app.command()(compare)
 
 
 def main() -> None:
@@ -120,6 +124,10 @@ def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (ty
 
     show(summary.rich())
     print(f"\nEverything is in MLflow as run {summary.run_id}.")
+    from flows.described import addresses
+
+    for line in addresses(summary.run_id):
+        print(line)
     print(
         f"Look further: `make ui` opens Prefect and MLflow; the files lie below {home() / 'work'}."
     )

@@ -4,7 +4,6 @@ conform ─▶ fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate 
 """
 
 from contextlib import nullcontext
-from datetime import datetime
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime
@@ -20,10 +19,12 @@ from expectations.data import judgement as data
 from expectations.promotion.contest import require_noise
 from expectations.verdicts import Verdict
 from flows.dead_runs import sign
+from flows.described import described
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
 from flows.provenance import provenance
+from flows.run_names import flow_run_name
 from flows.summary import Summary, summarise
 from retune.calibration import stored_noise
 from retune.machine import require_machine
@@ -60,11 +61,7 @@ from tasks.train.task import prepared, train
 from tasks.validate.task import screen, validate
 
 
-def _run_name() -> str:
-    return f"{runtime.flow_run.parameters['name']} {datetime.now():%Y-%m-%d %H:%M:%S}"
-
-
-@flow(name="retune", flow_run_name=_run_name, on_running=[sign])
+@flow(name="retune", flow_run_name=flow_run_name, on_running=[sign])
 def retrain(
     name: str,
     model: Model,
@@ -115,7 +112,12 @@ def run_line(recipe: Recipe) -> Summary:
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     name, digest = runtime.flow_run.name, plan.digest(recipe)
     training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
-    with start_run(recipe, name, tags, digest) as run, judging(run) as judge, training_ahead:
+    with (
+        start_run(recipe, name, tags, digest) as run,
+        described(run, recipe) as description,
+        judging(run) as judge,
+        training_ahead,
+    ):
         provenance(recipe, pins, plan).log(run)
         conformance = run.log(conform(recipe, pins, plan.conform))
         judge(conformance, conforming.judgement(conformance, recipe))
@@ -130,6 +132,7 @@ def run_line(recipe: Recipe) -> Summary:
         judge(sound, data.judgement(sound, recipe, data.reference(recipe, pins)))
         chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
         judge(chats, formatting.judgement(chats, recipe))
+        description.rows(sound, chats)
         parity = None
         if plan.parity:
             parity = run.log(compare_rows(conformance, chats, recipe, pins, plan.parity))
@@ -141,6 +144,7 @@ def run_line(recipe: Recipe) -> Summary:
         if plan.select:
             selection = run.log(select(adapter, chats, recipe, pins, plan.select))
         scores = run.log(evaluate(adapter, selection, chats, recipe, pins, plan.evaluate))
+        description.samples(scores)
         judge(scores, regression.judgement(scores, recipe))
         contender = None
         if plan.champion and pins.champion:

@@ -1,0 +1,21 @@
+"""MLflow's registry: every finished candidate is a version, and a log says which one served when.
+
+A recipe's name is the registered model's. Of its versions the alias `challenger` names the newest
+candidate, `champion` the one that serves, and `previous` the one that a rollback goes back to.
+"""
+
+from retune.registry.log import Promotion, history, who_served
+from retune.registry.references import find
+from retune.registry.versions import RegistryError, Version, champion, version, versions
+
+__all__ = [
+    "Promotion",
+    "RegistryError",
+    "Version",
+    "champion",
+    "find",
+    "history",
+    "version",
+    "versions",
+    "who_served",
+]
