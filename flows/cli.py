@@ -104,21 +104,12 @@ def options(
 @app.command()
 def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (typer's form)
     """Run the whole line on one recipe, in this process."""
-    from flows import local, temporary_server
     from flows.recipes import load
 
     parameters = dict(load(recipe, settings))
-    local.configure()
-    server = None
-    if not local.api_address():
-        print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
-        server = temporary_server.start()
+    _start_prefect()
     from flows.retrain import retrain
 
-    if server:
-        _import_libraries()
-        server.use()
-    local.quieten()
     summary = retrain(**parameters)
     from rich import print as show
 
@@ -131,6 +122,23 @@ def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (ty
     print(
         f"Look further: `make ui` opens Prefect and MLflow; the files lie below {home() / 'work'}."
     )
+
+
+def _start_prefect() -> None:
+    """Let runs of this process find a Prefect server: one that is there, or a temporary one."""
+    from flows import local, temporary_server
+
+    local.configure()
+    server = None
+    if not local.api_address():
+        print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
+        server = temporary_server.start()
+    import flows.retrain  # noqa: F401  (takes seconds, in which the server comes up)
+
+    if server:
+        _import_libraries()
+        server.use()
+    local.quieten()
 
 
 def _import_libraries() -> None:
@@ -203,6 +211,39 @@ def scaffold_suite(
 
     local.configure()
     print(scaffold(dataset, settings, profile), end="")
+
+
+@app.command()
+def replay(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run: its id or name, RECIPE@champion, latest.")
+    ],
+) -> None:
+    """Make a run once more from what MLflow keeps of it, and compare what comes out.
+
+    Everything is made anew, in a folder of its own, and nothing is published or promoted. Exit code
+    0: the same adapter, or measures within the recipe's noise; 1: beyond it; 2: it could not be done,
+    or nobody knows what is noise.
+    """
+    from flows import local
+
+    local.configure()
+    from retune.registry import find
+
+    run_id = find(run)
+    _start_prefect()
+    from flows.replay import replay as replayed
+
+    result = replayed(run_id)
+    from rich import print as show
+
+    for grid in result.grids:
+        show("", grid.rich())
+    print(
+        f"\n{result.outcome}: {visible(result.sentence)}.\nThe replay is MLflow's run {result.run_id}."
+    )
+    if result.outcome in ("different", "unknown"):
+        sys.exit(SAID_NO if result.outcome == "different" else NOT_DONE)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
 from flows.provenance import provenance
+from flows.recorded import Recorded
 from flows.run_names import flow_run_name
 from flows.summary import Summary, summarise
 from retune.calibration import stored_noise
@@ -99,17 +100,23 @@ def retrain(
     return run_line(Recipe.model_validate(values))
 
 
-def run_line(recipe: Recipe) -> Summary:
-    """Take a recipe from its dataset to what ships. Raises Rejected where a gate says no."""
+def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
+    """Take a recipe from its dataset to what ships. Raises Rejected where a gate says no.
+
+    With `replayed` on the very inputs of that run; NotTheSame if one of them is another by now.
+    """
     require_machine(recipe)
     if recipe.publishing.enabled:
         check_access(recipe)
         check_terms(recipe)
     pins = pin_inputs(recipe)
+    tags = {"prefect.flow_run_id": runtime.flow_run.id}
+    if replayed:
+        pins = replayed.held_to(pins)
+        tags |= replayed.tags()
     plan = make_plan(recipe, pins)
     noise = stored_noise(recipe, pins)
     require_noise(recipe.promotion, noise)
-    tags = {"prefect.flow_run_id": runtime.flow_run.id}
     name, digest = runtime.flow_run.name, plan.digest(recipe)
     training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
     with (
