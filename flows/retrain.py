@@ -40,6 +40,7 @@ from retune.recipe import (
     Validation,
 )
 from retune.records import Chats, Gguf, Imatrix, Pins
+from retune.registry import Candidate, register_candidate
 from retune.tracking import Run, start_run
 from retune.workspace import Output, home, keep_private
 from tasks.conform.task import conform
@@ -159,7 +160,9 @@ def run_line(recipe: Recipe) -> Summary:
             step = publish_step(recipe, parts)
             published = run.log(publish(adapter, merged, shipping, scores, recipe, pins, step))
             judge(published, publication.judgement(published))
-            run.register(recipe.name, published.model, published.params)
+        shipped = tuple(quant for quant in quants if not reasons[quant.file])
+        made = Candidate(sound, adapter, selection, scores, merged, shipped)
+        register_candidate(run, recipe, pins, made)
 
         read = (conformance, rehearsed, rows, screened, sound, chats, parity)
         trained = (*read, adapter, selection, scores)

@@ -32,8 +32,6 @@ PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
 DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer ones
 # Per request, by MLflow's limits: parameters or tags, and metrics beside as many of both.
 BATCH, METRICS = 100, 800
-SOURCE_TAG = "retune.source"  # of a registered version: the Hub's commit
-CHAMPION = "champion"  # alias of the registered version that was published last
 
 
 def tracking_uri() -> str:
@@ -91,6 +89,10 @@ class Run(BaseModel):
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log `metrics` at `step` in one request."""
         self._send(_metrics([(step, metrics)]))
+
+    def log_of_model(self, metrics: "Sequence[Metric]") -> None:
+        """Log metrics that name the model, the dataset and the time that they are of."""
+        self._send(metrics)
 
     def log_files(self, folder: Path, files: tuple[str, ...], stage: str) -> None:
         """Store small files or folders, relative to `folder`, below the artifact path `stage`."""
@@ -194,35 +196,6 @@ class Run(BaseModel):
                 subset=part.subset,
                 split=part.split,
             )
-
-    def register(self, name: str, source: str, tags: Mapping[str, str]) -> None:
-        """Make what was published at the URL `source` the champion of the registered model `name`.
-
-        A source that has a version keeps it, so that a run which reuses its outputs adds none, and
-        running an earlier recipe again goes back to what it made. To MLflow a version's source is
-        what this run logged of the publication: a server takes no URL of another host. The URL is
-        the tag `retune.source`, in addition to `tags`.
-        """
-        from mlflow.exceptions import MlflowException
-
-        # MLflow's filter language has no escapes, so what goes into it has no quotes.
-        assert re.fullmatch(r"[\w.-]+", name), f"not a recipe's name: {name!r}"
-
-        try:
-            client().create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        versions = client().search_model_versions(f"name = '{name}'")
-        existing = next(
-            # An older version has the URL itself as its source.
-            (old for old in versions if source in (old.tags.get(SOURCE_TAG), old.source)),
-            None,
-        )
-        version = existing or client().create_model_version(
-            name, f"runs:/{self.id}/publish", self.id, tags={**tags, SOURCE_TAG: source}
-        )
-        client().set_registered_model_alias(name, CHAMPION, version.version)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values are text."""

@@ -4,17 +4,27 @@ A recipe's name is the registered model's. Of its versions the alias `challenger
 candidate, `champion` the one that serves, and `previous` the one that a rollback goes back to.
 """
 
+from retune.registry.candidates import Candidate, register_candidate
 from retune.registry.log import Promotion, history, who_served
+from retune.registry.promotions import Barred, StaleEvidence, note, promote, rollback, target
 from retune.registry.references import find
 from retune.registry.versions import RegistryError, Version, champion, version, versions
 
 __all__ = [
+    "Barred",
+    "Candidate",
     "Promotion",
     "RegistryError",
+    "StaleEvidence",
     "Version",
     "champion",
     "find",
     "history",
+    "note",
+    "promote",
+    "register_candidate",
+    "rollback",
+    "target",
     "version",
     "versions",
     "who_served",

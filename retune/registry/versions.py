@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,7 +12,6 @@ from retune.errors import RetuneError
 from retune.original import Original
 from retune.records import Champion
 from retune.tracking import client, exists
-from retune.workspace import digest
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -114,11 +113,6 @@ def champion(name: str) -> Champion | None:
     """
     serving = aliased(name, CHAMPION)
     return serving.as_champion() if serving else None
-
-
-def weights_digest(*parts: Any) -> str:
-    """Return what tells weights from others: the tag `retune.weights` of their version."""
-    return digest(list(parts))
 
 
 def _versions(model: "RegisteredModel") -> Iterator[Version]:
