@@ -32,6 +32,7 @@ from retune.recipe import (
     Gates,
     Merging,
     Model,
+    Promotion,
     Publishing,
     Quantization,
     Recipe,
@@ -73,6 +74,7 @@ def retrain(
     evaluation: Evaluation = Evaluation(),  # noqa: B008
     merging: Merging = Merging(),  # noqa: B008
     quantization: Quantization = Quantization(),  # noqa: B008
+    promotion: Promotion = Promotion(),  # noqa: B008
     publishing: Publishing = Publishing(),  # noqa: B008
     tracking: Tracking = Tracking(),  # noqa: B008
     gates: Gates = Gates(),  # noqa: B008
@@ -89,6 +91,7 @@ def retrain(
         evaluation: How base and tuned model are compared.
         merging: How adapter and base become one checkpoint.
         quantization: The GGUF files to make.
+        promotion: What a candidate has to show before it takes the champion's place.
         publishing: What goes to the Hugging Face Hub.
         tracking: What MLflow keeps.
         gates: What happens when an expectation is not met.

@@ -129,6 +129,7 @@ MEASURES = {
         "answers that end by themselves", spec=_SHARE, better="higher", column="stops"
     ),
     "repetitive": Measure("answers that repeat themselves", spec=_SHARE, better="lower"),
+    "passed": Measure("probes passed", spec=_SHARE, better="higher", column="passed"),
     "relative_length": Measure("length of answers to expected", spec=".2f"),
     "same_answers": Measure("same answers", spec=_SHARE, better="higher"),
     "same_prompts": Measure("prompts as in training", spec=_SHARE, better="higher"),

@@ -8,6 +8,7 @@ from retune.recipe.formatting import Formatting
 from retune.recipe.gates import Gates
 from retune.recipe.merging import Merging
 from retune.recipe.model import Model
+from retune.recipe.promotion import Promotion
 from retune.recipe.publishing import Publishing
 from retune.recipe.quantization import QuantGate, Quantization
 from retune.recipe.recipe import Recipe
@@ -29,6 +30,7 @@ __all__ = [
     "Merging",
     "Model",
     "Part",
+    "Promotion",
     "Publishing",
     "QuantGate",
     "Quantization",

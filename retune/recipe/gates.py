@@ -21,6 +21,8 @@ EXPECTATIONS: dict[str, tuple[str, ...]] = {
         *("loads", "perplexity_ratio", "kl_divergence", "same_top_token"),
         *("exact_match", "stopped"),
     ),
+    # A candidate, beside the champion and the base (see `expectations.promotion`).
+    "promote": ("win", "no_worse", "no_worse_slice", "floor", "budget", "incidents"),
     "publish": (),  # nothing that is not verified is published
 }
 

@@ -15,6 +15,7 @@ from retune.recipe.gates import Gates
 from retune.recipe.merging import Merging
 from retune.recipe.mistakes import explain
 from retune.recipe.model import Model
+from retune.recipe.promotion import Promotion
 from retune.recipe.publishing import Publishing
 from retune.recipe.quantization import Quantization
 from retune.recipe.section import RecipeError, Section, shown
@@ -41,6 +42,7 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
     merging: Merging = Merging()
     quantization: Quantization = Quantization()
+    promotion: Promotion = Promotion()
     publishing: Publishing = Publishing()
     tracking: Tracking = Tracking()
     gates: Gates = Gates()

@@ -72,6 +72,8 @@ COSTS_NOTHING = (
         "tracking.experiment=x",
     ),
     "tracking.upload_models=true",
+    *("promotion.mode=never", "promotion.alpha=0.01", "promotion.margins={loss: 0.1}"),
+    *("promotion.wins=[battery/passed]", "promotion.ollama=x", "promotion.seed=3"),
 )
 
 

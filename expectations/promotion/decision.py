@@ -1,0 +1,204 @@
+"""The judge of a candidate: shown to be better than the champion where that is asked, no worse elsewhere.
+
+It is shown, or it does not become the champion: what is undecided promotes nothing, and is no fault of
+the candidate either. `Judgement.failed` is what speaks against it, so that only harm rejects.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from expectations.promotion import demands
+from expectations.promotion.contest import PairedDifference, contest
+from expectations.promotion.demands import GATE
+from expectations.promotion.evidence import Case, Exhibit, markdown, write_case
+from expectations.promotion.examples import names
+from expectations.verdicts import Judgement, Verdict, severity
+from retune.outcomes import read_grades
+from retune.recipe import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BASE, TUNED, CHAMPION = "base", "tuned", "champion"  # sides of the outcomes
+NO_NOISE: Mapping[str, float] = MappingProxyType({})
+NOTHING_MORE = Exhibit()
+Ruling = Literal["promote", "equivalent", "undecided", "rejected", "held"]
+HELD = {
+    "approve": "promotion.mode=approve: a person has to approve it",
+    "never": "promotion.mode=never: it stays a challenger",
+}
+
+
+class Opponent(NamedTuple):
+    """The champion that a candidate is compared with.
+
+    `name` is what people call it ("champion, version 3"), `adapter` the fingerprint of its weights,
+    `outcomes` the file of its outcomes (side `champion`), None where it could not be measured, for which
+    `problem` is the reason.
+    """
+
+    name: str
+    adapter: str
+    outcomes: Path | None
+    problem: str = ""
+
+
+class Decision(NamedTuple):
+    """What becomes of a candidate, and why.
+
+    `outcome` is promote; held (it would be promoted, but `promotion.mode` leaves that to a person, or
+    to nobody); equivalent (nothing to gain); undecided (too little evidence); rejected (worse somewhere).
+    """
+
+    outcome: Ruling
+    reasons: tuple[str, ...]
+    differences: tuple[PairedDifference, ...]
+    judgement: Judgement
+
+
+def decide(
+    outcomes: Path,
+    adapter: str,
+    champion: Opponent | None,
+    recipe: Recipe,
+    noise: Mapping[str, float] = NO_NOISE,
+    exhibit: Exhibit = NOTHING_MORE,
+) -> Decision:
+    """Return what becomes of the candidate whose weights have the fingerprint `adapter`.
+
+    `outcomes` is the file that evaluate wrote (sides base and tuned). Without a `champion` the candidate
+    is compared with its base. `noise` is the calibrated one by metric; `exhibit` is what else the page
+    shows. Raises NotCalibrated.
+    """
+    if champion and champion.adapter == adapter:
+        return _same(champion, recipe)
+    differences = _differences(outcomes, champion, recipe, noise)
+    judged = judgement(outcomes, champion, recipe, differences)
+    outcome = _outcome(judged, recipe)
+    reasons = _reasons(outcome, judged, recipe)
+    case = Case(outcome, reasons, differences, judged.verdicts, _name(champion), recipe.promotion)
+    paths = (outcomes, champion.outcomes if champion else None)
+    write = partial(write_case, case, paths, exhibit)
+    judged = Judgement(
+        judged.stage, judged.subject, judged.verdicts, write=write, markdown=markdown(case)
+    )
+    return Decision(outcome, reasons, differences, judged)
+
+
+def judgement(
+    outcomes: Path,
+    champion: Opponent | None,
+    recipe: Recipe,
+    differences: Sequence[PairedDifference],
+) -> Judgement:
+    """Return the verdicts on a candidate, by its `differences` from the champion (None: its base) and
+    by what the file of its outcomes says of it alone."""
+    import polars as pl
+
+    grades = read_grades(outcomes)
+    candidate, base = _side(grades, TUNED), _side(grades, BASE)
+    references = {"base": base}
+    if champion and champion.outcomes:
+        references["champion"] = _side(read_grades(champion.outcomes), CHAMPION)
+    called = partial(names, pl.scan_parquet(outcomes))
+    opponent = "champion" if champion else "base"
+    verdicts = [
+        *(
+            [_unmeasured(champion, recipe)]
+            if champion and not champion.outcomes
+            else [
+                *demands.wins(differences, opponent, recipe),
+                *demands.no_worse(differences, opponent, recipe),
+            ]
+        ),
+        *demands.floors(candidate, recipe),
+        *demands.budget(candidate, references, called, recipe),
+        *demands.incidents(candidate, called, recipe),
+    ]
+    return Judgement(GATE, "candidate", verdicts)
+
+
+def _differences(
+    outcomes: Path, champion: Opponent | None, recipe: Recipe, noise: Mapping[str, float]
+) -> tuple[PairedDifference, ...]:
+    grades = read_grades(outcomes)
+    if champion is None:
+        opponent = _side(grades, BASE)
+    elif champion.outcomes is None:
+        return ()
+    else:
+        opponent = _side(read_grades(champion.outcomes), CHAMPION)
+    return contest(_side(grades, TUNED), opponent, recipe.promotion, noise)
+
+
+def _side(grades: "pl.DataFrame", side: str) -> "pl.DataFrame":
+    import polars as pl
+
+    return grades.filter(pl.col("side") == side)
+
+
+def _name(champion: Opponent | None) -> str:
+    return champion.name if champion else "base"
+
+
+def _unmeasured(champion: Opponent, recipe: Recipe) -> Verdict:
+    return Verdict(
+        gate=GATE,
+        name="win",
+        expected=f"better than the {champion.name}",
+        seen=f"it could not be measured: {champion.problem or 'there are no outcomes of it'}",
+        setting="promotion.wins",
+        severity=severity(recipe, GATE, "win"),
+        passed=False,
+        judged=False,
+    )
+
+
+def _same(champion: Opponent, recipe: Recipe) -> Decision:
+    """Return the decision on the champion itself, trained again: its weights were made before."""
+    gravity = severity(recipe, GATE, "win")
+    verdict = Verdict(
+        gate=GATE,
+        name="win",
+        expected=f"better than the {champion.name}",
+        seen="equivalent: the same model",
+        setting="promotion.wins",
+        severity="warning" if gravity == "critical" else gravity,
+        passed=False,
+    )
+    reason = f"equivalent: the same model as the {champion.name}"
+    return Decision("equivalent", (reason,), (), Judgement(GATE, "candidate", (verdict,)))
+
+
+def _outcome(judged: Judgement, recipe: Recipe) -> Ruling:
+    if judged.failed:
+        return "rejected"
+    short = _short(judged, recipe)
+    if any(verdict.judged for verdict in short):  # required to be better, and equivalent
+        return "equivalent"
+    if short:
+        return "undecided"
+    return "promote" if recipe.promotion.mode == "auto" else "held"
+
+
+def _short(judged: Judgement, recipe: Recipe) -> list[Verdict]:
+    """Return the verdicts that a promotion is wanting: of what must hold, what was not shown to."""
+    return [
+        verdict
+        for verdict in judged.verdicts
+        if not verdict.passed and severity(recipe, GATE, verdict.name) == "critical"
+    ]
+
+
+def _reasons(outcome: Ruling, judged: Judgement, recipe: Recipe) -> tuple[str, ...]:
+    if outcome == "rejected":
+        return tuple(map(str, judged.failed))
+    if outcome == "held":
+        return (HELD[recipe.promotion.mode],)
+    if outcome == "promote":
+        won: Iterable[Verdict] = (verdict for verdict in judged.verdicts if verdict.name == "win")
+        return tuple(map(str, won))
+    return tuple(map(str, _short(judged, recipe)))

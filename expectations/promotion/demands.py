@@ -1,0 +1,282 @@
+"""What is demanded of a candidate, each as a verdict of the gate `promote`.
+
+What too few examples tell is not judged: it promotes nothing, and speaks against nobody.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from expectations.promotion.contest import PairedDifference, averaged, direction, shown_metric
+from expectations.promotion.examples import BATTERY, INCIDENTS, lost, unmet
+from expectations.promotion.statistics import examples_to_hold
+from expectations.verdicts import Verdict, at_least, at_most, severity
+from retune.measures import measure, title
+from retune.recipe import Promotion, Recipe
+from retune.recipe.flaws import Severity
+
+if TYPE_CHECKING:
+    import polars as pl
+
+GATE = "promote"
+NAMED = 5  # slices or items that a verdict names
+Names = Callable[[Sequence[str]], list[str]]  # what examples are called, masked
+
+
+def wins(
+    differences: Sequence[PairedDifference], opponent: str, recipe: Recipe
+) -> Iterable[Verdict]:
+    """Yield a verdict for each metric that must be better than the opponent's.
+
+    One that is equivalent does not promote, but speaks against nobody: it only warns.
+    """
+    by_metric = {shown_metric(one.metric): one for one in differences}
+    for metric in map(shown_metric, recipe.promotion.wins):
+        expected = f"better than the {opponent} by {words(metric)}"
+        one = by_metric.get(metric)
+        if one is None:
+            yield _open("win", expected, _absent(metric), recipe, setting="promotion.wins")
+        elif one.outcome == "undecided":
+            yield _open("win", expected, told(one), recipe, setting="promotion.wins")
+        else:
+            gravity = severity(recipe, GATE, "win")
+            harmless = one.outcome == "equivalent" and gravity == "critical"
+            yield Verdict(
+                gate=GATE,
+                name="win",
+                expected=expected,
+                seen=told(one),
+                setting="promotion.wins",
+                severity="warning" if harmless else gravity,
+                passed=one.outcome == "better",
+            )
+
+
+def no_worse(
+    differences: Sequence[PairedDifference], opponent: str, recipe: Recipe
+) -> Iterable[Verdict]:
+    """Yield a verdict for each metric of a whole suite that may not be worse beyond its margin, and
+    one for all slices of it."""
+    rule = recipe.promotion
+    for one in differences:
+        if one.is_slice or one.metric in rule.wins:
+            continue
+        name = words(one.metric)
+        expected = f"no worse than the {opponent} by {name}, within {_amount(one, one.margin)}"
+        if not one.holds and one.outcome != "worse":
+            yield _open(
+                "no_worse", expected, told(one, _to_hold(one, rule)), recipe, "promotion.margins"
+            )
+            continue
+        yield Verdict(
+            gate=GATE,
+            name="no_worse",
+            expected=expected,
+            seen=told(one),
+            limit=one.margin,
+            setting="promotion.margins",
+            severity=severity(recipe, GATE, "no_worse"),
+            passed=one.holds,
+        )
+    yield from _slices([one for one in differences if one.is_slice], opponent, recipe)
+
+
+def _slices(
+    differences: Sequence[PairedDifference], opponent: str, recipe: Recipe
+) -> Iterable[Verdict]:
+    if not differences:
+        return
+    worse = [one for one in differences if one.outcome == "worse"]
+    listed = "; ".join(
+        f"{words(one.metric)} {signed(one, one.estimate)} ({one.examples} examples)"
+        for one in worse[:NAMED]
+    )
+    more = f"; and {len(worse) - NAMED} more" if worse[NAMED:] else ""
+    yield Verdict(
+        gate=GATE,
+        name="no_worse_slice",
+        expected=f"no slice of a suite on which it is shown to be worse than the {opponent}",
+        seen=f"{len(worse)} of {len(differences)}: {listed}{more}"
+        if worse
+        else f"{len(differences)} slices, none of them worse",
+        setting="promotion.slices",
+        severity=severity(recipe, GATE, "no_worse_slice"),
+        passed=not worse,
+    )
+
+
+def floors(candidate: "pl.DataFrame", recipe: Recipe) -> Iterable[Verdict]:
+    """Yield a verdict for each absolute demand; `candidate` is its table of grades."""
+    for metric, limit in recipe.promotion.floors.items():
+        value = mean(candidate, metric)
+        whole = metric.partition("@")[0]
+        scorer = whole.rpartition("/")[2]
+        is_ceiling = direction(scorer) < 0
+        bound = measure(scorer).text(limit)
+        expected = (
+            f"{words(shown_metric(metric))} {'at most' if is_ceiling else 'at least'} {bound}"
+        )
+        if value is None:
+            yield _open("floor", expected, _absent(metric), recipe, "promotion.floors", limit)
+            continue
+        yield Verdict(
+            gate=GATE,
+            name="floor",
+            expected=expected,
+            seen=measure(scorer).text(value),
+            limit=limit,
+            setting="promotion.floors",
+            severity=severity(recipe, GATE, "floor"),
+            passed=(at_most if is_ceiling else at_least)(value, limit),
+        )
+
+
+def mean(grades: "pl.DataFrame", metric: str) -> float | None:
+    """Return the weighted mean of a metric in a table of grades, None where it is not there."""
+    import polars as pl
+
+    whole, _, name = metric.partition("@")
+    suite, _, scorer = whole.rpartition("/")
+    table = averaged(grades).filter(pl.col("suite") == suite, pl.col("scorer") == scorer)
+    if name:
+        table = table.filter(pl.col("slice") == name)
+    weights = table["weight"].sum()
+    return float((table["value"] * table["weight"]).sum() / weights) if weights else None
+
+
+def budget(
+    candidate: "pl.DataFrame",
+    references: Mapping[str, "pl.DataFrame"],
+    names: Names,
+    recipe: Recipe,
+) -> Iterable[Verdict]:
+    """Yield what of the battery the candidate has forgotten, relative to each of the references."""
+    limit = recipe.promotion.budget
+    for reference, grades in references.items():
+        forgotten = lost(candidate, grades, BATTERY)
+        if forgotten is None:
+            continue
+        count = len(forgotten.examples)
+        seen = f"{count} of {forgotten.passed} ({forgotten.share:.1%})"
+        yield Verdict(
+            gate=GATE,
+            name="budget",
+            expected=f"at most {100 * limit:g}% of the battery's items forgotten that the "
+            f"{reference} passed",
+            seen=f"{seen}: {_listed(forgotten.examples, names)}" if count else seen,
+            limit=limit,
+            setting="promotion.budget",
+            severity=severity(recipe, GATE, "budget"),
+            passed=at_most(forgotten.share, limit),
+        )
+
+
+def incidents(candidate: "pl.DataFrame", names: Names, recipe: Recipe) -> Iterable[Verdict]:
+    """Yield whether every case of the suite of incidents is passed, if there is one."""
+    cases = unmet(candidate, INCIDENTS)
+    if cases is None:
+        return
+    failed = cases.examples
+    yield Verdict(
+        gate=GATE,
+        name="incidents",
+        expected="no incident happens again",
+        seen=f"{len(failed)} of {cases.passed} do: {_listed(failed, names)}"
+        if failed
+        else f"{cases.passed} cases, all passed",
+        severity=severity(recipe, GATE, "incidents"),
+        passed=not failed,
+    )
+
+
+# Words.
+
+
+def words(metric: str) -> str:
+    """Return a metric in words: `loss (held_out, @mail)`."""
+    whole, _, name = metric.partition("@")
+    suite, _, scorer = whole.rpartition("/")
+    return f"{title(scorer)} ({suite}{f', {name}' if name else ''})"
+
+
+def told(one: PairedDifference, needed: int | None = None) -> str:
+    """Return in a sentence how a candidate differs, and how many examples would decide it."""
+    entry = measure(scorer_of(one.metric))
+    numbers = f"{entry.number(one.candidate)} against {entry.text(one.opponent)}"
+    if not isfinite(one.estimate):
+        return f"worse: grades of the candidate are no numbers ({one.examples} examples)"
+    sense = "better" if one.estimate > 0 else "worse"
+    change = f"{_amount(one, abs(one.estimate))} {sense}" if one.estimate else "no difference"
+    interval = "interval unknown"
+    if isfinite(one.low) and isfinite(one.high):
+        interval = f"between {signed(one, one.low, '')} and {signed(one, one.high)}"
+    head = f"{one.outcome}: {numbers}, {change} ({interval}; {one.examples} examples)"
+    if one.outcome != "undecided":
+        return head
+    if one.holds:
+        return f"{head}; too few to show more than that it is no worse here"
+    count = needed or one.needed
+    return f"{head}; {_more(one, count)}"
+
+
+def _more(one: PairedDifference, count: int | None) -> str:
+    if count is None:
+        return "no number of examples would decide a difference as small as this"
+    return f"about {count:,} examples would decide it at this difference"
+
+
+def scorer_of(metric: str) -> str:
+    return metric.partition("@")[0].rpartition("/")[2]
+
+
+def _amount(one: PairedDifference, value: float) -> str:
+    """Return a difference as people read it; of shares it is one of percentage points."""
+    entry = measure(scorer_of(one.metric))
+    return f"{100 * value:.1f} points" if entry.spec.endswith("%") else entry.text(value)
+
+
+def signed(one: PairedDifference, value: float, unit: str | None = None) -> str:
+    """Return a difference with its sign and its unit, or with `unit` instead."""
+    if not isfinite(value):
+        return f"{'+' if value > 0 else '−'}∞"
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    amount = _amount(one, abs(value))
+    return sign + (amount if unit is None else f"{amount.partition(' ')[0]} {unit}".rstrip())
+
+
+def _to_hold(one: PairedDifference, rule: Promotion) -> int | None:
+    """Return how many examples would show that it is no worse, or what shows that it is."""
+    enough = examples_to_hold(one.estimate, one.margin, one.spread, rule.alpha)
+    return max(enough, one.examples + 1) if enough else one.needed
+
+
+def _listed(examples: Sequence[str], names: Names) -> str:
+    shown = "; ".join(names(examples[:NAMED]))
+    return f"{shown}; and {len(examples) - NAMED} more" if examples[NAMED:] else shown
+
+
+def _absent(metric: str) -> str:
+    return f"no example was graded by {metric}; name a suite and a scorer that there are"
+
+
+def _open(
+    name: str,
+    expected: str,
+    seen: str,
+    recipe: Recipe,
+    setting: str = "",
+    limit: float | None = None,
+) -> Verdict:
+    """Return a verdict on what there is too little to judge by."""
+    gravity: Severity = severity(recipe, GATE, name)
+    return Verdict(
+        gate=GATE,
+        name=name,
+        expected=expected,
+        seen=seen,
+        limit=limit,
+        setting=setting,
+        severity=gravity,
+        passed=False,
+        judged=False,
+    )

@@ -1,0 +1,277 @@
+"""The evidence on a candidate as one page of HTML: the verdict, differences with intervals, what it
+lost, incidents, files, cost. It loads nothing, and what came with data is masked and escaped."""
+
+from collections.abc import Mapping, Sequence
+from json import dumps
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from expectations.promotion import forest
+from expectations.promotion.contest import PairedDifference
+from expectations.promotion.demands import signed, words
+from expectations.promotion.examples import worst
+from expectations.verdicts import Verdict, ranked
+from retune.escaping import html, html_block
+from retune.escaping import markdown as plain
+from retune.measures import MEASURES, gigabytes, measure
+from retune.recipe import Promotion
+from retune.records import Gguf
+from retune.webpage import document, folded, table
+
+PAGE, NUMBERS = "evidence.html", "decision.json"
+WORST = 20  # lost examples that are shown
+SLICES = 40  # of which the chart shows the worst
+OF_FILES = ("bits_per_weight", "perplexity", "kl_divergence", "same_top_token")
+HEADS = {
+    "promote": ("yes", "Promote: it is better than the {}"),
+    "held": ("yes", "Better than the {}, and not promoted yet"),
+    "equivalent": ("open", "No better than the {}: equivalent"),
+    "undecided": ("open", "Undecided: too little evidence against the {}"),
+    "rejected": ("no", "Rejected: it does not take the place of the {}"),
+}
+STYLE = """
+header { border-left: .5rem solid var(--warn); background: var(--panel); padding: 1rem 1.2rem;
+  border-radius: 0 .4rem .4rem 0; } header.no { border-color: var(--bad); }
+header.yes { border-color: var(--good); } header.no h1 { color: var(--bad); }
+header.yes h1 { color: var(--good); } header ul { margin: .4rem 0 0; padding-left: 1.2rem; }
+.lost { border: 1px solid var(--rule); border-radius: .3rem; padding: .6rem .9rem; margin: .7rem 0; }
+.lost dl { display: grid; grid-template-columns: 7.5rem 1fr; gap: .25rem .9rem; margin: .4rem 0 0; }
+dt { color: var(--grey); } dd { margin: 0; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: .9em ui-monospace, monospace; }
+.facts { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; }
+.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
+.unjudged { color: var(--warn); }
+"""
+
+
+class Exhibit(NamedTuple):
+    """What the page shows besides: the files made of the candidate, and further facts (cost, versions)
+    by their names in words."""
+
+    files: Sequence[Gguf] = ()
+    facts: Mapping[str, str] = MappingProxyType({})
+
+
+class Case(NamedTuple):
+    """What was decided, and on what."""
+
+    outcome: str
+    reasons: Sequence[str]
+    differences: Sequence[PairedDifference]
+    verdicts: Sequence[Verdict]
+    opponent: str
+    rule: Promotion
+
+    @property
+    def headline(self) -> str:
+        return HEADS[self.outcome][1].format(self.opponent)
+
+
+def write_case(
+    case: Case, outcomes: tuple[Path, Path | None], exhibit: Exhibit, folder: Path
+) -> tuple[str, ...]:
+    """Write the page and the same in numbers into `folder`; return the names of the files.
+
+    `outcomes` are the files of the candidate's outcomes (with its base's) and of the champion's.
+    """
+    lost = _lost(case, *outcomes)
+    (folder / PAGE).write_text(page(case, lost, exhibit), encoding="utf-8")
+    numbers = {
+        "outcome": case.outcome,
+        "opponent": case.opponent,
+        "reasons": list(case.reasons),
+        "differences": [one.model_dump(mode="json") for one in case.differences],
+        "verdicts": [verdict.model_dump(mode="json") for verdict in case.verdicts],
+        "rule": case.rule.model_dump(mode="json", exclude={"webhooks", "ollama"}),
+    }
+    (folder / NUMBERS).write_text(dumps(numbers, indent=1, ensure_ascii=False), encoding="utf-8")
+    return PAGE, NUMBERS
+
+
+def _lost(case: Case, outcomes: Path, champion: Path | None) -> "list[dict[str, Any]]":
+    import polars as pl
+
+    if not case.differences:
+        return []
+    sides = pl.read_parquet(outcomes)
+    candidate = sides.filter(pl.col("side") == "tuned")
+    opponent = (
+        pl.read_parquet(champion).filter(pl.col("side") == "champion")
+        if champion
+        else sides.filter(pl.col("side") == "base")
+    )
+    metrics = [one.metric for one in case.differences if not one.is_slice]
+    return worst(candidate, opponent, metrics, WORST).to_dicts()
+
+
+def page(case: Case, lost: "Sequence[Mapping[str, Any]]", exhibit: Exhibit) -> str:
+    """Return the page; `lost` are examples as `expectations.promotion.examples.worst` gives them."""
+    parts = [
+        _header(case),
+        *_chart("Differences", [one for one in case.differences if not one.is_slice], case),
+        *_slices(case),
+        "<h2>What was demanded</h2>",
+        _demands(case.verdicts),
+        *_losses(lost, case.opponent),
+        *_files(exhibit.files),
+        *_facts(exhibit.facts),
+        *_numbers(case.differences),
+    ]
+    return document(html(case.headline), parts, forest.STYLE + STYLE)
+
+
+def _header(case: Case) -> str:
+    reasons = "".join(f"<li>{html(reason, 2000)}</li>" for reason in case.reasons)
+    kind = HEADS[case.outcome][0]
+    return f'<header class="{kind}"><h1>{html(case.headline)}</h1>\n<ul>{reasons}</ul></header>'
+
+
+def _chart(title: str, differences: Sequence[PairedDifference], case: Case) -> list[str]:
+    if not differences:
+        return []
+    noise = (
+        ' <i class="noise"></i> the calibrated noise of training;'
+        if any(one.noise for one in differences)
+        else ""
+    )
+    note = (
+        f"To the right the candidate is better than the {html(case.opponent)}. Lines are intervals of "
+        f"{1 - case.rule.alpha:.3g}; <i></i> within the margin, where it counts as no difference;{noise} "
+        f"the axis is in margins of each metric."
+    )
+    return [f"<h2>{title}</h2>", forest.forest(differences), f'<p class="note legend">{note}</p>']
+
+
+def _slices(case: Case) -> list[str]:
+    slices = sorted(
+        (one for one in case.differences if one.is_slice),
+        key=lambda one: (one.outcome != "worse", one.estimate / (one.margin or 1)),
+    )
+    if not slices:
+        return []
+    worse = sum(one.outcome == "worse" for one in slices)
+    summary = f"{len(slices)} slices, {worse or 'none'} of them worse"
+    more = f"<p>The {SLICES} worst of them.</p>" if slices[SLICES:] else ""
+    title, drawn, note = _chart("Slices", slices[:SLICES], case)
+    shown = f"{more}{drawn}{note}"
+    return [title, f"<p>{summary}.</p>{shown}" if worse else folded(summary, shown)]
+
+
+def _demands(verdicts: Sequence[Verdict]) -> str:
+    rows = [
+        (
+            _result(verdict),
+            html(verdict.expected),
+            html(verdict.seen, 2000),
+            f"<code>{html(verdict.setting)}</code>",
+        )
+        for verdict in ranked(verdicts)
+    ]
+    return table(("result", "*expected", "*seen", "setting"), rows)
+
+
+def _result(verdict: Verdict) -> str:
+    if verdict.passed:
+        return '<span class="good">passed</span>'
+    if not verdict.judged:
+        return '<span class="unjudged">undecided</span>'
+    return f'<span class="bad">{verdict.outcome}</span>' if verdict.blocks else verdict.outcome
+
+
+def _losses(lost: "Sequence[Mapping[str, Any]]", opponent: str) -> list[str]:
+    if not lost:
+        return []
+    count = "The example" if len(lost) == 1 else f"The {len(lost)} examples"
+    return [f"<h2>{count} that it lost most by</h2>", *(_loss(one, opponent) for one in lost)]
+
+
+def _loss(one: Mapping[str, Any], opponent: str) -> str:
+    entry = measure(one["metric"].rpartition("/")[2])
+    grades = f"{entry.number(one['candidate_grade'])} against {entry.text(one['opponent_grade'])}"
+    source = f", {html(one['slice'])}" if one["slice"] else ""
+    texts = {
+        ("asked" if one["candidate"] else "last message"): one["prompt"],
+        "expected": one["expected"],
+        opponent.partition(",")[0]: one["opponent"],
+        "candidate": one["candidate"],
+    }
+    lines = "".join(
+        f"<dt>{html(name)}</dt><dd><pre>{html_block(text)}</pre></dd>"
+        for name, text in texts.items()
+        if text
+    )
+    return (
+        f'<section class="lost"><b>{html(words(one["metric"]))}: {html(grades)}</b>'
+        f'<span class="note">{source}</span>\n<dl>{lines}</dl></section>'
+    )
+
+
+def _files(files: Sequence[Gguf]) -> list[str]:
+    if not files:
+        return []
+    head = ("*file", "#GB", *(f"#{MEASURES[name].heading}" for name in OF_FILES), "*")
+    rows = [
+        (
+            html(file.file),
+            gigabytes(file.bytes),
+            *(
+                measure(name).number(file.metrics[name]) if name in file.metrics else ""
+                for name in OF_FILES
+            ),
+            html(file.failure),
+        )
+        for file in files
+    ]
+    return ["<h2>Files</h2>", table(head, rows)]
+
+
+def _facts(facts: Mapping[str, str]) -> list[str]:
+    if not facts:
+        return []
+    lines = "".join(f"<dt>{html(name)}</dt><dd>{html(text)}</dd>" for name, text in facts.items())
+    return ["<h2>Cost and origin</h2>", f'<dl class="facts">{lines}</dl>']
+
+
+def _numbers(differences: Sequence[PairedDifference]) -> list[str]:
+    if not differences:
+        return []
+    head = ("*metric", "#examples", "#candidate", "#opponent", "#difference", "#from", "#to")
+    rows = [
+        (
+            html(words(one.metric)),
+            f"{one.examples:,}" + (f" (+{one.left_out:,} unpaired)" if one.left_out else ""),
+            *(html(measure(_scorer(one)).number(side)) for side in (one.candidate, one.opponent)),
+            *(html(signed(one, value)) for value in (one.estimate, one.low, one.high)),
+            f"±{signed(one, one.margin).lstrip('+')}",
+            f"{one.p:.2g}",
+            one.outcome,
+            f"{one.needed:,}" if one.needed else "",
+        )
+        for one in differences
+    ]
+    columns = (*head, "#margin", "#p", "*outcome", "#needed")
+    return [
+        "<h2>All numbers</h2>",
+        folded(f"{len(rows)} differences", table(columns, rows)),
+        f'<p class="note">The same in numbers: <code>{NUMBERS}</code>.</p>',
+    ]
+
+
+def _scorer(one: PairedDifference) -> str:
+    return one.metric.partition("@")[0].rpartition("/")[2]
+
+
+def markdown(case: Case) -> str:
+    """Return the decision for Prefect: why, and the differences of whole suites."""
+    lines = [f"### {plain(case.headline)}", "", *(f"- {plain(reason)}" for reason in case.reasons)]
+    rows = [one for one in case.differences if not one.is_slice]
+    if rows:
+        lines += ["", "| metric | difference | from | to | |", "| --- | ---: | ---: | ---: | --- |"]
+        lines += [
+            f"| {plain(words(one.metric))} | "
+            + " | ".join(plain(signed(one, value)) for value in (one.estimate, one.low, one.high))
+            + f" | {one.outcome} |"
+            for one in rows
+        ]
+    return "\n".join(lines)

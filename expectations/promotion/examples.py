@@ -1,0 +1,156 @@
+"""Single examples that tell of a candidate: what it has forgotten, which incidents happen again, and
+where it lost most. Whatever of them is shown is masked."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from expectations.data.masking import masked
+from expectations.promotion.contest import INCIDENTS, averaged, direction
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# The suite that shows what was forgotten, and the scorer of all probes.
+BATTERY, PASSED = "battery", "passed"
+EXCERPT = 400  # characters of a text that the page shows
+NAME = 60  # characters of a prompt in a verdict
+_HALF = 0.5  # of the times that it was asked: passed
+
+
+class Lost(NamedTuple):
+    """How many items a model passed, and the names of those that the candidate does not pass."""
+
+    passed: int
+    examples: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        return len(self.examples) / self.passed if self.passed else 0.0
+
+
+def lost(candidate: "pl.DataFrame", other: "pl.DataFrame", suite: str) -> Lost | None:
+    """Return what of a suite's items that `other` passed the candidate does not; None without any.
+
+    An item that the candidate was not asked is no loss, nor is one that either was not graded on.
+    """
+    import polars as pl
+
+    both = _of(candidate, suite).join(_of(other, suite), on="example", suffix="_other")
+    if both.is_empty():
+        return None
+    passed = both.filter(pl.col("value_other") >= _HALF)
+    # What is no number is not at least anything, but polars sorts it above all.
+    missed = passed.filter(~(pl.col("value").is_finite() & (pl.col("value") >= _HALF)))
+    return Lost(len(passed), tuple(missed["example"].sort()))
+
+
+def unmet(candidate: "pl.DataFrame", suite: str) -> Lost | None:
+    """Return the items of a suite that the candidate does not pass every time; None without any."""
+    import polars as pl
+
+    asked = _of(candidate, suite)
+    if asked.is_empty():
+        return None
+    missed = asked.filter(~(pl.col("value").is_finite() & (pl.col("value") >= 1)))
+    return Lost(len(asked), tuple(missed["example"].sort()))
+
+
+def _of(grades: "pl.DataFrame", suite: str) -> "pl.DataFrame":
+    import polars as pl
+
+    table = averaged(grades).filter(pl.col("suite") == suite, pl.col("scorer") == PASSED)
+    return table.select("example", "value")
+
+
+__all__ = ["BATTERY", "INCIDENTS", "PASSED", "Lost", "lost", "names", "unmet", "worst"]
+
+
+def names(outcomes: "pl.LazyFrame", examples: Sequence[str]) -> list[str]:
+    """Return examples as a verdict names them: slice, and the beginning of what was asked; masked."""
+    import polars as pl
+
+    named = outcomes.filter(pl.col("example").is_in(list(examples)))
+    shown = named.select("example", "slice", "prompt").unique("example").sort("example").collect()
+    asked = masked(shown["prompt"].map_elements(_last, return_dtype=pl.String))
+    slices = masked(shown["slice"])
+    return [f"{name}: {_short(text)}" for name, text in zip(slices, asked, strict=True)]
+
+
+def worst(
+    candidate: "pl.DataFrame", opponent: "pl.DataFrame", metrics: Sequence[str], count: int
+) -> "pl.DataFrame":
+    """Return the examples by which the candidate lost most, masked: `metric`, `slice`, `prompt`,
+    `expected`, `opponent`, `candidate` (their answers) and `opponent_grade`, `candidate_grade`.
+
+    Of each of the metrics as many in turn, so that none hides the others; `candidate` and `opponent` are
+    tables of outcomes, one line per example (see `retune.outcomes`).
+    """
+    import polars as pl
+
+    left, right = _graded(candidate), _graded(opponent)
+    both = left.join(right, on=("suite", "scorer", "example"), suffix="_o").with_columns(
+        metric=pl.format("{}/{}", "suite", "scorer")
+    )
+    both = both.filter(pl.col("metric").is_in(list(metrics)))
+    signs = {name: direction(name) for name in both["scorer"].unique()}
+    sign = pl.col("scorer").replace_strict(signs, return_dtype=pl.Float64, default=0.0)
+    gain = sign * (pl.col("value") - pl.col("value_o"))
+    ranked = (
+        both.with_columns(gain=pl.when(gain.is_nan()).then(float("-inf")).otherwise(gain))
+        .filter(pl.col("gain") < 0)
+        .sort("gain", "metric", "example")
+        .with_columns(turn=pl.int_range(pl.len()).over("metric"))
+        .sort("turn", "metric")
+        .head(count)
+    )
+    return ranked.select(
+        "metric",
+        *(
+            _masked(ranked, column).alias(name)
+            for name, column in (
+                ("slice", "slice"),
+                ("prompt", "prompt"),
+                ("expected", "expected"),
+                ("opponent", "answer_o"),
+                ("candidate", "answer"),
+            )
+        ),
+        opponent_grade="value_o",
+        candidate_grade="value",
+    )
+
+
+def _graded(outcomes: "pl.DataFrame") -> "pl.DataFrame":
+    lines = outcomes.explode("grades").drop_nulls("grades").unnest("grades")
+    columns = ("suite", "scorer", "example", "slice", "prompt", "expected", "answer", "value")
+    return lines.select(columns).unique(["suite", "scorer", "example"], maintain_order=True)
+
+
+def _masked(table: "pl.DataFrame", column: str) -> "pl.Series":
+    """Return a column as it may be shown; of a prompt, what was said last."""
+    import polars as pl
+
+    texts = table[column].fill_null("")
+    if column == "prompt":
+        texts = texts.map_elements(_last, return_dtype=pl.String)
+    # Masked first, then cut: a secret that was cut is no longer known for one.
+    safe = masked(texts.cast(pl.String)) if len(texts) else texts.cast(pl.String)
+    return pl.Series([_cut(text, EXCERPT) for text in safe], dtype=pl.String)
+
+
+def _last(prompt: str) -> str:
+    """Return what a conversation ends with, of the JSON of its messages."""
+    try:
+        messages = json.loads(prompt)
+        return str(messages[-1]["content"]) if messages else ""
+    except (ValueError, LookupError, TypeError):
+        return prompt
+
+
+def _short(text: str) -> str:
+    return _cut(" ".join(text.split()), NAME)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -1,0 +1,269 @@
+"""What becomes of a candidate, on made-up outcomes of models of stated quality."""
+
+import json
+
+import polars as pl
+import pytest
+
+from expectations.promotion.contest import NotCalibrated, contest
+from expectations.promotion.decision import Opponent, decide
+from expectations.promotion.evidence import Exhibit
+from expectations.verdicts import Rejected, require
+from retune.recipe import Promotion, Recipe
+from tests.expectations.made_up import side, written
+
+VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
+RULE = Promotion(resamples=2000)
+
+
+def decided(
+    tmp_path, promotion=None, noise=None, champion=None, first=False, severities=None, **made
+):
+    """Decide on a candidate that is as good as the champion but for what is `made` of it."""
+    outcomes = written(
+        tmp_path / "outcomes.parquet",
+        side("base", loss=2.0, match=0.3, battery=0.6, seed=1, incidents=3),
+        side("tuned", seed=2, incidents=3, **made),
+    )
+    other = written(tmp_path / "champion.parquet", side("champion", seed=3, **(champion or {})))
+    recipe = Recipe.parse(
+        VALUES
+        | {"promotion": {"resamples": 2000} | (promotion or {})}
+        | {"gates": {"severities": severities or {}}}
+    )
+    opponent = None if first else Opponent("champion, version 3", "bb", other)
+    return decide(outcomes, "aa", opponent, recipe, noise or {})
+
+
+def named(decision, name):
+    return [verdict for verdict in decision.judgement.verdicts if verdict.name == name]
+
+
+def test_a_better_one_promotes(tmp_path):
+    decision = decided(tmp_path, loss=1.15)
+    assert decision.outcome == "promote"
+    assert not decision.judgement.failed
+    (win,) = named(decision, "win")
+    assert win.passed
+    assert decision.reasons == (str(win),)
+    assert decision.differences[0].metric == "held_out/loss"
+    assert decision.differences[0].estimate > 0
+
+
+def test_the_first_is_judged_against_the_base(tmp_path):
+    decision = decided(tmp_path, first=True)
+    assert decision.outcome == "promote"
+    assert "better than the base" in decision.reasons[0]
+    assert decided(tmp_path, first=True, loss=2.0).outcome == "undecided"
+    assert decided(tmp_path, first=True, loss=2.1).outcome == "rejected"
+
+
+@pytest.mark.parametrize("mode", ["approve", "never"])
+def test_a_better_one_is_held_where_somebody_else_decides(tmp_path, mode):
+    decision = decided(tmp_path, {"mode": mode}, loss=1.15)
+    assert decision.outcome == "held"
+    assert f"promotion.mode={mode}" in decision.reasons[0]
+
+
+def test_the_same_weights_are_equivalent(tmp_path):
+    path = written(tmp_path / "o.parquet", side("base"), side("tuned"))
+    champion = Opponent("champion, version 3", "aa", None)
+    decision = decide(path, "aa", champion, Recipe.parse(VALUES))
+    assert decision.outcome == "equivalent"
+    assert "the same model" in decision.reasons[0]
+    require(decision.judgement)
+
+
+def test_one_that_nobody_can_tell_apart_is_equivalent_and_no_fault(tmp_path):
+    decision = decided(tmp_path, {"margins": {"loss": 0.05}})
+    assert decision.outcome == "equivalent"
+    require(decision.judgement)
+    (win,) = named(decision, "win")
+    assert win.judged
+    assert not win.passed
+
+
+def test_undecided_says_how_many_examples_would_decide(tmp_path):
+    decision = decided(tmp_path, champion={"rows": 40}, loss=1.185, rows=40)
+    assert decision.outcome == "undecided"
+    require(decision.judgement)
+    needed = decision.differences[0].needed
+    assert needed > 40
+    assert f"about {needed:,} examples" in decision.reasons[0]
+
+
+def test_worse_is_rejected_by_name(tmp_path):
+    decision = decided(
+        tmp_path, {"floors": {"battery/passed": 0.9}}, loss=1.3, match=0.4, failing=(2,)
+    )
+    assert decision.outcome == "rejected"
+    assert {verdict.name for verdict in decision.judgement.failed} >= {
+        *("win", "no_worse", "floor", "incidents")
+    }
+    with pytest.raises(Rejected, match="exact match"):
+        require(decision.judgement)
+    (incidents,) = named(decision, "incidents")
+    assert "1 of 3 do: languages: Probe 2 of incidents" in incidents.seen
+
+
+def test_one_that_wins_but_forgot_is_rejected(tmp_path):
+    decision = decided(tmp_path, {"margins": {"passed": 0.5}}, loss=1.1, forgotten=24)
+    assert decision.outcome == "rejected"
+    by_base, by_champion = named(decision, "budget")
+    assert "base" in by_base.expected
+    assert "champion" in by_champion.expected
+    assert "Probe " in by_champion.seen
+    kept = decided(tmp_path, {"margins": {"passed": 0.5}, "budget": 0.4}, loss=1.1, forgotten=24)
+    assert kept.outcome != "rejected" or named(kept, "no_worse_slice")[0].failed
+
+
+def test_one_that_wins_but_loses_a_slice_is_rejected(tmp_path):
+    made = {"loss": 1.15, "slices": {"code": 0.12}}
+    decision = decided(tmp_path, **made)
+    assert decision.outcome == "rejected"
+    assert "loss (held_out, code)" in decision.reasons[0]
+    assert decided(tmp_path, {"slices": False}, **made).outcome == "promote"
+
+
+def test_a_warning_does_not_block(tmp_path):
+    made = {"loss": 1.15, "slices": {"code": 0.12}}
+    lenient = {"promote.no_worse_slice": "warning"}
+    assert decided(tmp_path, severities=lenient, **made).outcome == "promote"
+    # Who wants no win, gets whatever is no worse.
+    assert decided(tmp_path, severities={"promote.win": "info"}).outcome == "promote"
+
+
+def test_a_champion_that_could_not_be_measured_decides_nothing(tmp_path):
+    path = written(tmp_path / "o.parquet", side("base", loss=2.0), side("tuned"))
+    champion = Opponent("champion, version 3", "bb", None, "its adapter is not there any more")
+    decision = decide(path, "aa", champion, Recipe.parse(VALUES))
+    assert decision.outcome == "undecided"
+    assert "its adapter is not there any more" in decision.reasons[0]
+
+
+def test_a_demand_on_what_nobody_measured_promotes_nothing(tmp_path):
+    absent = decided(tmp_path, {"wins": ["held_out/loss", "probes/passed"]}, loss=1.15)
+    assert absent.outcome == "undecided"
+    assert "no example was graded by probes/passed" in absent.reasons[0]
+    assert decided(tmp_path, {"floors": {"x/passed": 0.1}}, loss=1.15).outcome == "undecided"
+
+
+def test_a_margin_of_the_noise_needs_a_calibration(tmp_path):
+    with pytest.raises(NotCalibrated, match="retune calibrate RECIPE"):
+        decided(tmp_path, {"margins": {"held_out/loss": "2σ"}}, loss=1.15)
+    noise = {"held_out/loss": 0.004}
+    decision = decided(tmp_path, {"margins": {"held_out/loss": "2σ"}}, noise, loss=1.15)
+    assert decision.differences[0].margin == pytest.approx(0.008)
+    assert decision.outcome == "promote"
+    loud = decided(tmp_path, noise={"held_out/loss": 0.05}, loss=1.15)
+    assert loud.outcome == "undecided"  # two replicas would be that far apart
+
+
+def test_the_page_masks_and_says_the_verdict(tmp_path):
+    decision = decided(tmp_path, loss=1.3, match=0.4)
+    folder = tmp_path / "report"
+    folder.mkdir()
+    assert set(decision.judgement.write(folder)) == {"evidence.html", "decision.json"}
+    page = (folder / "evidence.html").read_text()
+    assert "Rejected: it does not take the place of the champion, version 3" in page
+    assert "[e-mail]" in page
+    assert "@example.com" not in page
+    assert page.count('class="lost"') == 20
+    numbers = json.loads((folder / "decision.json").read_text())
+    assert numbers["outcome"] == "rejected"
+    assert len(numbers["differences"]) == len(decision.differences)
+    assert "loss" in decision.judgement.markdown
+
+
+def test_a_page_without_files_or_losses_is_made(tmp_path):
+    path = written(tmp_path / "o.parquet", side("base"), side("tuned"))
+    decision = decide(path, "aa", None, Recipe.parse(VALUES), exhibit=Exhibit(facts={"cost": "3"}))
+    decision.judgement.write(tmp_path)
+    assert "cost" in (tmp_path / "evidence.html").read_text()
+
+
+# Tables that are not as they should be.
+
+
+def grades(values, scorer="loss", suite="held_out", slices=None, weight=1.0):
+    count = len(values)
+    return pl.DataFrame(
+        {
+            "suite": suite,
+            "slice": slices or ["a"] * count,
+            "example": [f"{number:016x}" for number in range(count)],
+            "scorer": scorer,
+            "value": [float(value) for value in values],
+            "weight": weight,
+        }
+    )
+
+
+def outcome_of(candidate, opponent, rule=RULE, **more):
+    return contest(grades(candidate, **more), grades(opponent, **more), rule, {})[0]
+
+
+def test_few_examples_decide_nothing():
+    one = outcome_of([0.1] * 7, [9.0] * 7)
+    assert (one.outcome, one.needed) == ("undecided", 8)
+    assert outcome_of([0.1] * 12, [9.0] * 12).outcome == "better"
+    assert outcome_of([1] * 4, [0] * 4, scorer="exact_match").outcome == "undecided"
+
+
+def test_no_variance_is_no_certainty():
+    assert outcome_of([1.0] * 30, [1.0] * 30).outcome == "equivalent"
+    assert outcome_of([1.1] * 30, [1.0] * 30).outcome == "worse"
+    # Twenty grades that are all alike do not show that none ever differs by a twentieth.
+    alike = outcome_of([1] * 20, [1] * 20, scorer="exact_match")
+    assert alike.outcome == "undecided"
+    assert alike.needed > 20
+    assert alike.holds  # but of so few it is all that can be asked
+    assert not outcome_of([0] + [1] * 19, [1] * 20, scorer="exact_match").holds
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_grade_that_is_no_number_is_never_better(bad):
+    assert outcome_of([bad] + [0.1] * 30, [1.0] * 31).outcome == "worse"
+    one = outcome_of([0.1] * 31, [bad] + [1.0] * 30)
+    assert (one.outcome, one.examples, one.left_out) == ("better", 30, 1)
+    assert outcome_of([bad] * 20, [bad] * 20).outcome == "undecided"
+
+
+def test_examples_of_one_side_are_counted_and_duplicates_averaged():
+    candidate, opponent = grades([0.5] * 20), grades([1.0] * 25)
+    one = contest(pl.concat([candidate] * 3), opponent, RULE, {})[0]
+    assert (one.examples, one.left_out) == (20, 5)
+    assert contest(grades([]), grades([]), RULE, {}) == ()
+
+
+def test_a_loss_counts_by_its_tokens():
+    candidate, opponent = [1.0] * 20 + [2.0] * 20, [1.5] * 20 + [1.6] * 20
+    weights = pl.Series([9.0] * 20 + [1.0] * 20)
+    tables = [grades(values).with_columns(weight=weights) for values in (candidate, opponent)]
+    one = contest(*tables, RULE, {})[0]
+    assert one.estimate == pytest.approx(0.9 * 0.5 - 0.1 * 0.4)
+    assert one.candidate == pytest.approx(1.1)
+
+
+def test_less_is_better_where_the_measure_says_so():
+    assert outcome_of([0] * 60, [1] * 60, scorer="repetitive").outcome == "better"
+    assert outcome_of([0] * 60, [1] * 60, scorer="exact_match").outcome == "worse"
+    assert contest(
+        grades([1] * 60, scorer="relative_length"), grades([2] * 60, scorer="relative_length"),
+        RULE, {},
+    ) == ()  # fmt: skip
+
+
+def test_a_slices_name_is_masked():
+    slices = ["jane.doe@example.com"] * 20 + ["b"] * 20
+    table = grades([1.0] * 40, slices=slices)
+    assert "held_out/loss@[e-mail]" in {one.metric for one in contest(table, table, RULE, {})}
+
+
+def test_the_order_of_rows_changes_nothing():
+    candidate = read_order = grades([0.1 * number for number in range(40)])
+    opponent = grades([0.1 * number + 0.02 * (number % 3) for number in range(40)])
+    again = contest(
+        read_order.reverse(), opponent.sample(fraction=1, shuffle=True, seed=3), RULE, {}
+    )
+    assert contest(candidate, opponent, RULE, {}) == again
