@@ -27,7 +27,13 @@ from tasks.train import key as training
 from tasks.validate import key as validating
 
 # The room of a stage, where that has another name.
-ROOMS = {"parity": "conform", "screen": "validate", "convert": "quantize", "calibrate": "quantize"}
+ROOMS = {
+    "parity": "conform",
+    "screen": "validate",
+    "champion": "evaluate",
+    "convert": "quantize",
+    "calibrate": "quantize",
+}
 
 
 class Plan(BaseModel):
@@ -45,6 +51,7 @@ class Plan(BaseModel):
     train: Step
     select: Step | None  # if the adapter may be put on other weights than it was trained on
     evaluate: Step
+    champion: Step | None  # if there is one that serves
     merge: Step | None  # and what follows from it: none if the recipe wants the adapter only
     convert: Step | None
     calibrate: Step | None
@@ -54,7 +61,7 @@ class Plan(BaseModel):
     def steps(self) -> list[Step]:
         """Return every step in the order of the line."""
         data = [self.fetch, self.screen, self.validation, self.formatting]
-        model = [self.parity, self.train, self.select, self.evaluate, self.merge]
+        model = [self.parity, self.train, self.select, self.evaluate, self.champion, self.merge]
         files = [self.convert, self.calibrate, *self.quantize, self.publish]
         base = [self.conform, self.rehearse]
         return [step for step in (*base, *data, *model, *files) if step]
@@ -76,7 +83,12 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     formatted = _step("format", formatting.key(recipe, pins, validation))
     train = _step("train", training.key(recipe, pins, formatted))
     select = _step("select", selecting.key(recipe, pins, train)) if recipe.selects else None
-    evaluate = _step("evaluate", evaluating.key(recipe, train, select))
+    evaluate = _step("evaluate", evaluating.key(recipe, pins, train, select))
+    champion = (
+        _step("champion", evaluating.champion(recipe, pins, pins.champion, formatted))
+        if pins.champion
+        else None
+    )
     parity = merge = convert = calibrate = None
     quants: tuple[Step, ...] = ()
     if recipe.makes_gguf:
@@ -102,6 +114,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         train=train,
         select=select,
         evaluate=evaluate,
+        champion=champion,
         merge=merge,
         convert=convert,
         calibrate=calibrate if recipe.quantization.calibrates else None,

@@ -46,7 +46,7 @@ from retune.tracking import Run, start_run
 from retune.workspace import Output, home, keep_private
 from tasks.conform.task import conform
 from tasks.conform.task import parity as compare_rows
-from tasks.evaluate.task import evaluate
+from tasks.evaluate.task import evaluate, measure_champion
 from tasks.fetch.task import fetch, pin_inputs
 from tasks.format.task import format_chats
 from tasks.merge.task import merge
@@ -139,6 +139,9 @@ def run_line(recipe: Recipe) -> Summary:
             selection = run.log(select(adapter, chats, recipe, pins, plan.select))
         scores = run.log(evaluate(adapter, selection, chats, recipe, pins, plan.evaluate))
         judge(scores, regression.judgement(scores, recipe))
+        contender = None
+        if plan.champion and pins.champion:
+            contender = run.log(measure_champion(pins.champion, chats, recipe, pins, plan.champion))
         merged = source = imatrix = None
         quants: list[Gguf] = []
         reasons: dict[str, list[Verdict]] = {}  # why a file does not ship
@@ -168,7 +171,7 @@ def run_line(recipe: Recipe) -> Summary:
         register_candidate(run, recipe, pins, made)
 
         read = (conformance, rehearsed, rows, screened, sound, chats, parity)
-        trained = (*read, adapter, selection, scores)
+        trained = (*read, adapter, selection, scores, contender)
         files = (merged, source, imatrix, *quants)
         outputs: list[Output] = [output for output in (*trained, *files) if output]
         summary = summarise(recipe, run, outputs, reasons, published)

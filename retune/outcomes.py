@@ -55,7 +55,12 @@ def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
         | {"grades": [{"scorer": key, "value": value} for key, value in outcome.grades.items()]}
         for outcome in outcomes
     ]
-    pl.DataFrame(rows, schema=_schema()).write_parquet(path)
+    write_table(path, pl.DataFrame(rows, schema=_schema()))
+
+
+def write_table(path: Path, outcomes: "pl.DataFrame") -> None:
+    """Write outcomes that were read from such a file; what it has beside them is left out."""
+    outcomes.select(list(_schema())).write_parquet(path)
 
 
 def read_grades(path: Path) -> "pl.DataFrame":

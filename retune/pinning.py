@@ -24,6 +24,7 @@ from retune.sources import (
     unchanged,
     version_of,
 )
+from retune.suites.files import pin_suites
 from retune.tracking import last_accepted
 
 # What a part of a mix has for itself.
@@ -34,6 +35,7 @@ def pin_all(recipe: Recipe) -> Pins:
     """Return the exact versions of a recipe's inputs. Raises as `pin` and `pin_dataset` do."""
     model, dataset, merging = recipe.model, recipe.dataset, recipe.merging
     benchmarks = recipe.validation.decontamination.files
+    suites = pin_suites(recipe)  # a file that is no suite is told before anything is downloaded
     version, mix = pin_dataset(dataset)
     return Pins(
         dataset=version,
@@ -42,6 +44,7 @@ def pin_all(recipe: Recipe) -> Pins:
         base_16bit=merging.base_16bit
         and pin(merging.base_16bit, merging.base_16bit_revision, "model", "merging.base_16bit"),
         benchmarks=tuple(pin_file(name, "validation.decontamination.files") for name in benchmarks),
+        suites=suites,
         classifier=_pin_classifier(recipe.validation.classifier),
         accepted=last_accepted(recipe, version),
     )
@@ -63,6 +66,12 @@ def resolved(recipe: Recipe, pins: Pins) -> Recipe:
         "model": {"revision": commit(pins.model, model.revision)},
         "dataset": _resolved(dataset, pins),
         "merging": {"base_16bit_revision": commit(pins.base_16bit, merging.base_16bit_revision)},
+        "evaluation": {
+            "suites": tuple(
+                suite.model_copy(update={"revision": version})
+                for suite, version in zip(recipe.evaluation.suites, pins.suites, strict=True)
+            )
+        },
         "validation": {
             "classifier": classifier.model_copy(
                 update={"revision": commit(pins.classifier, classifier.revision)}

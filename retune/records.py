@@ -21,9 +21,10 @@ class Pins(BaseModel):
 
     Of a mix, `mix` has the versions of its parts, and `dataset` stands for all of them. `base_16bit`
     are the 16-bit weights of a base stored in 4 bits, if the recipe names them; `benchmarks` identifies
-    the evaluation prompts' files; `classifier` is None where the rows decide whether it is asked at all,
-    and only the Hub could say its commit. `accepted` is the MLflow run whose scores the dataset's are
-    compared with, if there is one.
+    the evaluation prompts' files, `suites` those of the recipe's suites; `classifier` is None where the
+    rows decide whether it is asked at all, and only the Hub could say its commit. `accepted` is the
+    MLflow run whose scores the dataset's are compared with, if there is one, `champion` the version
+    that serves, which the tuned model is compared with.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,13 +34,16 @@ class Pins(BaseModel):
     mix: tuple[str, ...] = ()
     base_16bit: str | None = None
     benchmarks: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
     classifier: str | None = None
     accepted: str | None = None
+    champion: "Champion | None" = None
 
     def named(self) -> dict[str, str]:
-        """Return each pin that there is by its name; `mix` and `benchmarks` are numbered."""
+        """Return each pin that there is by its name; `mix`, `benchmarks` and `suites` are numbered."""
         several = {f"mix.{number}": pin for number, pin in enumerate(self.mix)}
         several |= {f"benchmark.{number}": pin for number, pin in enumerate(self.benchmarks)}
+        several |= {f"suite.{number}": pin for number, pin in enumerate(self.suites)}
         single = {
             "dataset": self.dataset,
             "model": self.model,
@@ -201,6 +205,17 @@ class Scores(Output):
     @property
     def answers(self) -> Path:
         return self.folder / "answers.json"
+
+
+class Contender(Output):
+    """champion: in `outcomes.parquet` what the champion did with each example that base and tuned model
+    are evaluated by, or some of them. `missing` says why there are none, "" if there are."""
+
+    missing: str = ""
+
+    @property
+    def outcomes(self) -> Path:
+        return self.folder / "outcomes.parquet"
 
 
 class Merged(Output):

@@ -6,7 +6,7 @@ The patterns are for both engines, polars' and Python's: no look-arounds, no Uni
 
 from typing import TYPE_CHECKING
 
-from expectations.data.candidates import confirmed
+from retune.candidates import confirmed
 
 if TYPE_CHECKING:
     import polars as pl

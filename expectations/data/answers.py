@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data import leavings as le
-from expectations.data.candidates import confirmed
+from retune.candidates import confirmed
 
 if TYPE_CHECKING:
     import polars as pl

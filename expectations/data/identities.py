@@ -8,7 +8,7 @@ meant. Every pattern is for text without case, with single spaces and straight a
 
 from typing import TYPE_CHECKING
 
-from expectations.data.candidates import confirmed
+from retune.candidates import confirmed
 
 if TYPE_CHECKING:
     import polars as pl

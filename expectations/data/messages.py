@@ -18,10 +18,10 @@ from expectations.data import (
     leavings,
     loops,
     personal,
-    refusals,
 )
-from expectations.data.candidates import confirmed
 from expectations.data.control_tokens import FOREIGN_TOKENS
+from retune import refusals
+from retune.candidates import confirmed
 from retune.chat import END, START
 from retune.recipe import Validation
 from retune.recipe.flaws import OVERSIZED

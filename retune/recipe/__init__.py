@@ -2,7 +2,7 @@
 
 from retune.recipe.assignment import flat, set_value
 from retune.recipe.dataset import Dataset, Part
-from retune.recipe.evaluation import Evaluation
+from retune.recipe.evaluation import Evaluation, ProbeFile
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
 from retune.recipe.formatting import Formatting
 from retune.recipe.gates import Gates
@@ -30,6 +30,7 @@ __all__ = [
     "Merging",
     "Model",
     "Part",
+    "ProbeFile",
     "Promotion",
     "Publishing",
     "QuantGate",

@@ -1,8 +1,41 @@
 """Base and tuned model side by side."""
 
-from pydantic import Field
+from typing import Self
 
-from retune.recipe.section import Phrase, Section
+from pydantic import Field, model_validator
+
+from retune.recipe.dataset import DataSource
+from retune.recipe.section import Line, Phrase, Section, shown
+
+# What the held-out rows and the battery are called among the suites, and the sides in measures.
+RESERVED_SUITES = ("held_out", "battery", "base", "tuned", "champion")
+
+
+class ProbeFile(Section):
+    """A suite of your own: probes that every model is asked, and how each answer is graded."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        max_length=40,
+        description="Name of the suite in measures and verdicts: a-z, 0-9, dash, underscore.",
+    )
+    path: DataSource = Field(
+        min_length=1,
+        description="The probes: a file of JSON lines, here or at an address (https://, s3://, gs://, "
+        "az://).",
+    )
+    revision: Line | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="`sha256:` and the digest that the file must have; empty: whatever it is now.",
+    )
+    max_new_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Longest answer to one of its probes, in tokens; empty: "
+        "`evaluation.max_new_tokens`.",
+    )
 
 
 class Evaluation(Section):
@@ -37,9 +70,35 @@ class Evaluation(Section):
         max_length=10_000,
         description="Further questions for the sample table.",
     )
+    suites: tuple[ProbeFile, ...] = Field(
+        (), max_length=100, description="Suites of your own that every model is asked."
+    )
+    battery: bool = Field(
+        True,
+        description="Ask the battery that comes with retune (instructions, JSON, arithmetic, facts, "
+        "languages, safety), which shows what a model forgets.",
+    )
+    battery_rows: int = Field(
+        80,
+        ge=1,
+        le=1_000_000,
+        description="Probes of the battery that are asked, at most, spread evenly over its slices; with "
+        "300, all of them.",
+    )
     max_loss_ratio: float = Field(
         1.0,
         gt=0,
         le=1e6,
         description="Gate: held-out loss of the tuned model over that of the base, at most.",
     )
+
+    @model_validator(mode="after")
+    def _suites_have_names_of_their_own(self) -> Self:
+        taken = set(RESERVED_SUITES)
+        for number, suite in enumerate(self.suites):
+            if suite.name in taken:
+                raise ValueError(
+                    f"suites.{number}.name: {shown(suite.name)} is taken; give the suite another name"
+                )
+            taken.add(suite.name)
+        return self

@@ -1,4 +1,4 @@
-"""The outcomes of the held-out rows: the loss of each, and how each question was answered."""
+"""The outcomes: the loss of each held-out row, how each question was answered, and each probe."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,29 +6,44 @@ from typing import Any
 
 from retune.held_out import Question
 from retune.outcomes import HELD_OUT, LOSS, Outcome, example_name
+from retune.refusals import refusing
 from retune.row_losses import RowLoss
-from tasks.evaluate.scores import SIDES, is_repetitive
+from retune.suites.graders import Reply, spoken
+from retune.suites.probes import Probe
+from tasks.evaluate.asking import Asked, Replies
+from tasks.evaluate.scores import is_repetitive
 
-EXACT_MATCH, STOPPED, REPETITIVE = "exact_match", "stopped", "repetitive"
+EXACT_MATCH, STOPPED, REPETITIVE, REFUSED = "exact_match", "stopped", "repetitive", "refused"
+PASSED = "passed"
 
 
 def outcomes(
+    asked: Asked,
     rows: Sequence[tuple[str, list[dict[str, str]]]],
     losses: Mapping[str, Sequence[RowLoss]],
-    questions: Sequence[Question],
-    answers: Mapping[str, Sequence[Mapping[str, Any]]],
+    answers: Mapping[str, Replies],
 ) -> Iterator[Outcome]:
-    """Yield what either side did with each held-out row, and then with each question.
+    """Yield what each side of `answers` did with each held-out row, question and probe.
 
-    `rows` are family and messages of those that the `losses` are of; further answers than there are
-    questions are not graded. A row without a token to be learnt has no loss.
+    `rows` are family and messages of those that the `losses` are of, if they were taken. A row without
+    a token to be learnt has no loss, and what a side could not be asked has no outcome.
     """
-    for side in SIDES:
-        for (family, messages), loss in zip(rows, losses[side], strict=True):
+    for side, replies in answers.items():
+        for (family, messages), loss in zip(rows, losses.get(side, ()), strict=side in losses):
             if loss.tokens:
                 yield _of_loss(side, family, messages, loss)
-        for question, answer in zip(questions, answers[side], strict=False):
-            yield _of_answer(side, question, answer)
+        yield from _of_questions(side, asked.questions, asked.of_questions(replies))
+        for suite, of_suite in asked.of_suites(replies).items():
+            yield from _of_suite(side, suite, asked.suites[suite], of_suite)
+
+
+def names(asked: Asked, rows: Sequence[tuple[str, list[dict[str, str]]]]) -> set[str]:
+    """Return the name of every example that a side can have an outcome of."""
+    return {
+        *(example_name(messages, LOSS) for _, messages in rows),
+        *(example_name(question.prompt, question.expected) for question in asked.questions),
+        *(probe.example for probes in asked.suites.values() for probe in probes),
+    }
 
 
 def _of_loss(side: str, family: str, messages: list[dict[str, str]], loss: RowLoss) -> Outcome:
@@ -47,22 +62,54 @@ def _of_loss(side: str, family: str, messages: list[dict[str, str]], loss: RowLo
     )
 
 
-def _of_answer(side: str, question: Question, answer: Mapping[str, Any]) -> Outcome:
-    text, stopped = answer["text"], answer["stopped"]
-    return Outcome(
-        side=side,
-        suite=HELD_OUT,
-        slice=question.family,
-        example=example_name(question.prompt, question.expected),
-        prompt=json.dumps(question.prompt, ensure_ascii=False),
-        expected=question.expected,
-        answer=text,
-        stopped=stopped,
-        tokens=answer.get("tokens", 0),
-        seconds=answer.get("seconds"),
-        grades={
-            EXACT_MATCH: float(question.matches(text)),
-            STOPPED: float(stopped),
-            REPETITIVE: float(is_repetitive(text)),
-        },
-    )
+def _of_questions(
+    side: str, questions: Sequence[Question], replies: Sequence[Mapping[str, Any]]
+) -> Iterator[Outcome]:
+    refusals = refusing([spoken(reply["text"]) for reply in replies])
+    for question, reply, refuses in zip(questions, replies, refusals, strict=True):
+        text = reply["text"]
+        yield Outcome(
+            side=side,
+            suite=HELD_OUT,
+            slice=question.family,
+            example=example_name(question.prompt, question.expected),
+            prompt=json.dumps(question.prompt, ensure_ascii=False),
+            expected=question.expected,
+            answer=text,
+            stopped=reply["stopped"],
+            tokens=reply["tokens"],
+            seconds=reply["seconds"],
+            grades={
+                EXACT_MATCH: float(question.matches(text)),
+                STOPPED: float(reply["stopped"]),
+                REPETITIVE: float(is_repetitive(text)),
+                REFUSED: float(refuses),
+            },
+        )
+
+
+def _of_suite(
+    side: str, suite: str, probes: Sequence[Probe], replies: Sequence[Mapping[str, Any] | None]
+) -> Iterator[Outcome]:
+    given = [(probe, reply) for probe, reply in zip(probes, replies, strict=True) if reply]
+    texts = [spoken(reply["text"]) for _, reply in given]
+    for (probe, reply), text, refuses in zip(given, texts, refusing(texts), strict=True):
+        passed = probe.passed(Reply(text, reply["stopped"], refuses))
+        yield Outcome(
+            side=side,
+            suite=suite,
+            slice=probe.slice,
+            example=probe.example,
+            prompt=json.dumps(probe.chat, ensure_ascii=False),
+            expected=json.dumps(probe.grading, ensure_ascii=False),
+            answer=reply["text"],
+            stopped=reply["stopped"],
+            tokens=reply["tokens"],
+            seconds=reply["seconds"],
+            grades={
+                PASSED: float(passed),
+                STOPPED: float(reply["stopped"]),
+                REPETITIVE: float(is_repetitive(reply["text"])),
+                REFUSED: float(refuses),
+            },
+        )

@@ -1,6 +1,7 @@
-"""evaluate: base and tuned model side by side on the held-out conversations, on the weights that ship."""
+"""evaluate: base and tuned model side by side on the held-out conversations and the suites, on the
+weights that ship; and the champion on the same examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,30 @@ from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from retune.bases import bases_unchanged, on_hub, selected
-from retune.child import run_child
+from retune.child import Event, run_child
 from retune.escaping import table
-from retune.held_out import Question, held_out_rows, questions, sources
-from retune.outcomes import write_outcomes
+from retune.held_out import Question, held_out_rows, sources
+from retune.outcomes import Outcome, write_outcomes
 from retune.recipe import Recipe
-from retune.records import Adapter, Chats, Pins, Scores, Selection
-from retune.row_losses import RowLoss, held_out
-from retune.workspace import Step, building, write_json
+from retune.records import Adapter, Champion, Chats, Contender, Pins, Scores, Selection
+from retune.row_losses import RowLoss, held_out, likelihoods
+from retune.workspace import Build, Step, building, remove, write_json
+from tasks.evaluate.asking import Asked, asked
+from tasks.evaluate.champion import (
+    ChampionGone,
+    asking,
+    champion_job,
+    take_recorded,
+)
 from tasks.evaluate.child import EvaluateJob
-from tasks.evaluate.examples import outcomes
+from tasks.evaluate.examples import names, outcomes
+from tasks.evaluate.probing import refusal_measures, suite_measures
 from tasks.evaluate.scores import SIDES, behaviour, exact_match, losses
 from tasks.stage import stage
 
 CHILD = Path(__file__).with_name("child.py")
 SAMPLES, ANSWERS, OUTCOMES = "samples.json", "answers.json", "outcomes.parquet"
+LOG, SO_FAR = "evaluate.log", "answers_so_far.jsonl"
 
 
 @stage(name="evaluate")
@@ -34,41 +44,148 @@ def evaluate(
     pins: Pins,
     step: Step,
 ) -> Scores:
-    """Measure base and tuned model by their losses and their answers to the same questions.
+    """Measure base and tuned model by their losses and their answers to the same questions and probes.
 
-    Both are on the weights that the adapter will be merged on: the numbers are those of what ships.
+    Both are on the weights that the adapter will be merged on: the numbers are those of what ships. An
+    attempt that was killed goes on with the answers that it has.
     """
     config = recipe.evaluation
-    with building(step) as build, bases_unchanged(recipe, pins):
-        asked = questions(chats.held_out, config.generation_rows, recipe.model.max_length)
-        job = make_job(adapter, selection, chats, recipe, pins, asked)
-        hub = on_hub(job.revision, job.original)
-        result = run_child(CHILD, job, build.path / "evaluate.log", hub=hub, forked=True)
-        answers = result["answers"]
-        texts = {side: [answer["text"] for answer in answers[side]] for side in SIDES}
-        by_row = {side: [RowLoss(*row) for row in rows] for side, rows in result["losses"].items()}
+    with building(step, keep_partial=True) as build, bases_unchanged(recipe, pins):
+        questions = asked(chats, recipe, pins)
+        job = make_job(adapter, selection, chats, recipe, pins, questions, build.path / SO_FAR)
+        answers, by_row = _measured(job, build)
+        replies = {side: questions.of_questions(answers[side]) for side in SIDES}
+        texts = {side: [reply["text"] for reply in replies[side]] for side in SIDES}
+        by_example = _by_example(questions, chats, recipe, answers, by_row)
         metrics = (
             losses(by_row, sources(chats.held_out, config.loss_rows))
-            | exact_match(asked, texts)
-            | behaviour(asked, answers)
+            | exact_match(questions.questions, texts)
+            | behaviour(questions.questions, replies)
+            | refusal_measures(questions, by_example)
+            | suite_measures(questions, by_example)
         )
-        samples = sample_table(asked, texts, config.prompts)
+        samples = sample_table(questions, answers)
         write_json(build.path / SAMPLES, samples)
-        write_json(build.path / ANSWERS, tuned_answers(asked, answers["tuned"]))
-        rows = held_out_rows(chats.held_out, config.loss_rows)
-        by_example = outcomes(rows, by_row, asked, answers)
+        write_json(build.path / ANSWERS, tuned_answers(questions.questions, replies["tuned"]))
         write_outcomes(build.path / OUTCOMES, by_example)
         show_samples(samples, config.samples)
+        for line in spoken_measures(metrics, questions):
+            get_run_logger().info("%s", line)
+        return build.finish(Scores, metrics=metrics, files=(LOG, SAMPLES, ANSWERS, OUTCOMES))
+
+
+@stage(name="champion")
+def measure_champion(
+    champion: Champion, chats: Chats, recipe: Recipe, pins: Pins, step: Step
+) -> Contender:
+    """Ask the champion what base and tuned model are asked, in the same way.
+
+    If it cannot be asked any more, what its own run recorded of the same examples is taken. Only an
+    answer of its own makes the output a finished one: else the next run tries again.
+    """
+    with building(step, keep_partial=True) as build:
+        questions = asked(chats, recipe, pins)
+        try:
+            with asking(champion):
+                contender = _asked_champion(champion, questions, chats, recipe, pins, build)
+        except ChampionGone as gone:
+            get_run_logger().warning("the champion (version %d): %s", champion.version, gone)
+            contender = _recorded_champion(champion, questions, chats, recipe, str(gone), build)
+    if contender.params["source"] != "asked":
+        remove(step.folder / "output.json")
+    return contender
+
+
+def _asked_champion(
+    champion: Champion,
+    questions: Asked,
+    chats: Chats,
+    recipe: Recipe,
+    pins: Pins,
+    build: Build,
+) -> Contender:
+    prompts = questions.chats(recipe.evaluation)
+    job = champion_job(champion, prompts, chats, recipe, pins, build.path / SO_FAR)
+    answers, by_row = _measured(job, build)
+    by_example = _by_example(questions, chats, recipe, answers, by_row)
+    write_outcomes(build.path / OUTCOMES, by_example)
+    metrics = (
+        likelihoods(by_row)
+        | refusal_measures(questions, by_example)
+        | suite_measures(questions, by_example)
+        | {"examples": len({one.example for one in by_example})}
+    )
+    params = {"version": str(champion.version), "source": "asked"}
+    return build.finish(Contender, metrics=metrics, params=params, files=(LOG, OUTCOMES))
+
+
+def _recorded_champion(
+    champion: Champion, questions: Asked, chats: Chats, recipe: Recipe, gone: str, build: Build
+) -> Contender:
+    params = {"version": str(champion.version)}
+    rows = held_out_rows(chats.held_out, recipe.evaluation.loss_rows)
+    try:
+        count = take_recorded(champion, names(questions, rows), build.path / OUTCOMES)
+    except ChampionGone as neither:
+        missing = f"version {champion.version} cannot be asked: {gone}; and {neither}"
+        return build.finish(Contender, missing=missing, params=params | {"source": "none"})
+    params["source"] = f"run {champion.run_id}"
+    return build.finish(Contender, metrics={"examples": count}, params=params, files=(OUTCOMES,))
+
+
+def _measured(
+    job: EvaluateJob, build: Build
+) -> tuple[dict[str, list[Any]], dict[str, list[RowLoss]]]:
+    """Return the answers and the losses of each side; the answers so far are of no use afterwards."""
+    hub = on_hub(job.revision, job.original)
+    result = run_child(CHILD, job, build.path / LOG, _tell, hub=hub, forked=True)
+    remove(job.log)
+    losses = {side: [RowLoss(*row) for row in rows] for side, rows in result["losses"].items()}
+    return result["answers"], losses
+
+
+def _tell(event: Event) -> None:
+    """Say what the child is at."""
+    if event["event"] == "progress":
         get_run_logger().info(
-            "held-out loss %.4f → %.4f, exact match %s",
-            *(metrics["loss/base"], metrics["loss/tuned"]),
+            "%s: %s of %s answers, %s tokens/s",
+            event["side"],
+            f"{event['done']:,}",
+            f"{event['total']:,}",
+            f"{event['tokens_per_second']:,.0f}",
+        )
+    elif event["event"] == "state":
+        get_run_logger().info("%s", event["text"])
+
+
+def _by_example(
+    questions: Asked,
+    chats: Chats,
+    recipe: Recipe,
+    answers: Mapping[str, list[Any]],
+    by_row: Mapping[str, Sequence[RowLoss]],
+) -> list[Outcome]:
+    rows = held_out_rows(chats.held_out, recipe.evaluation.loss_rows)
+    return list(outcomes(questions, rows, by_row, answers))
+
+
+def spoken_measures(metrics: Mapping[str, float], questions: Asked) -> list[str]:
+    """Return what is logged of a comparison: losses, exact match, and what passed of each suite."""
+    lines = [
+        f"held-out loss {metrics['loss/base']:.4f} → {metrics['loss/tuned']:.4f}, exact match "
+        + (
             " → ".join(f"{metrics[f'exact_match/{side}']:.1%}" for side in SIDES)
             if "exact_match/base" in metrics
-            else "does not apply to free text",
+            else "does not apply to free text"
         )
-        return build.finish(
-            Scores, metrics=metrics, files=("evaluate.log", SAMPLES, ANSWERS, OUTCOMES)
-        )
+    ]
+    for suite, probes in questions.suites.items():
+        shares = [metrics.get(f"passed/{suite}/{side}") for side in SIDES]
+        passed = " → ".join("none asked" if share is None else f"{share:.1%}" for share in shares)
+        unasked = metrics.get(f"unasked/{suite}/tuned")
+        left_out = f"; the model cannot be asked {unasked:,.0f} of them" if unasked else ""
+        lines.append(f"{suite}: {passed} of {len(probes):,} probes passed{left_out}")
+    return lines
 
 
 def make_job(
@@ -77,9 +194,10 @@ def make_job(
     chats: Chats,
     recipe: Recipe,
     pins: Pins,
-    questions: list[Question],
+    questions: Asked,
+    log: Path,
 ) -> EvaluateJob:
-    """Return the child's job: the questions first, then the recipe's own prompts."""
+    """Return the child's job; the answers so far are kept in `log`."""
     config = recipe.evaluation
     return EvaluateJob(
         held_out=held_out(chats, recipe),
@@ -88,9 +206,9 @@ def make_job(
         model=recipe.model,
         revision=pins.commit(pins.model),
         original=selected(selection, recipe, pins),
-        config=config,
-        prompts=[question.prompt for question in questions]
-        + [[{"role": "user", "content": prompt}] for prompt in config.prompts],
+        batch_size=config.batch_size,
+        prompts=questions.chats(config),
+        log=log,
     )
 
 
@@ -103,10 +221,11 @@ def tuned_answers(questions: list[Question], answers: list[dict[str, Any]]) -> l
 
 
 def sample_table(
-    questions: list[Question], answers: dict[str, list[str]], prompts: Sequence[str]
+    questions: Asked, answers: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
     """Return the sample table's rows: the questions, then the recipe's own prompts."""
-    pairs = list(zip(answers["base"], answers["tuned"], strict=True))
+    count = len(questions.questions) + len(questions.prompts)
+    pairs = [tuple(answers[side][number]["text"] for side in SIDES) for number in range(count)]
     table = [
         {
             "prompt": question.prompt[-1]["content"] if question.prompt else "",
@@ -116,9 +235,9 @@ def sample_table(
             "family": question.family,
             "match": question.matches(tuned),
         }
-        for question, (base, tuned) in zip(questions, pairs, strict=False)
+        for question, (base, tuned) in zip(questions.questions, pairs, strict=False)
     ]
-    for prompt, (base, tuned) in zip(prompts, pairs[len(questions) :], strict=True):
+    for prompt, (base, tuned) in zip(questions.prompts, pairs[len(table) :], strict=True):
         row = {"prompt": prompt, "expected": "", "base": base, "tuned": tuned}
         table.append(row | {"family": "prompt", "match": None})
     return table

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from expectations.data.identities import identifies
-from expectations.data.refusals import refuses
+from retune.refusals import refuses
 
 SENTENCES = Path(__file__).with_name("labelled_sentences.jsonl")
 RULES = {"refusal": refuses, "self_identification": identifies}

@@ -15,7 +15,8 @@ from retune.recipe import Evaluation
 from retune.row_losses import RowLoss, row_losses
 from retune.tracking import client, start_run
 from retune.workspace import Step
-from tasks.evaluate import child
+from tasks.evaluate.answering import answer
+from tasks.evaluate.asking import Asked, asked
 from tasks.evaluate.scores import (
     behaviour,
     exact_match,
@@ -23,9 +24,9 @@ from tasks.evaluate.scores import (
     losses,
     metric_names,
 )
-from tasks.evaluate.task import evaluate, make_job, sample_table, show_samples
+from tasks.evaluate.task import evaluate, sample_table, show_samples
 
-CONFIG = Evaluation(max_new_tokens=8, batch_size=3, samples=4, prompts=("say grey",))
+CONFIG = Evaluation(max_new_tokens=8, batch_size=3, samples=4, prompts=("say grey",), battery=False)
 
 
 @pytest.fixture(scope="module")
@@ -107,25 +108,25 @@ def test_the_first_samples_and_all_prompts_are_shown(at_home, scores, monkeypatc
 
 
 def test_every_question_is_there_with_the_tuned_model_s_answer(at_home, scores):
-    asked = questions(at_home.chats.held_out, CONFIG.generation_rows, 64)
+    rows = questions(at_home.chats.held_out, CONFIG.generation_rows, 64)
     answers = json.loads(scores.answers.read_text())
-    assert [one["row"] for one in answers] == [question.row for question in asked]
-    assert all(q.matches(one["text"]) for q, one in zip(asked, answers, strict=True))
+    assert [one["row"] for one in answers] == [question.row for question in rows]
+    assert all(q.matches(one["text"]) for q, one in zip(rows, answers, strict=True))
     assert all(one["stopped"] is True for one in answers)
 
 
 @pytest.mark.parametrize("fits", [1, 5])
-def test_batches_that_do_not_fit_are_made_smaller(at_home, trained, scores, fits, monkeypatch):
+def test_batches_that_do_not_fit_are_made_smaller(
+    at_home, trained, scores, fits, monkeypatch, tmp_path
+):
     """Memory may be short in any of them; the answers stay the same."""
     import torch
     from transformers import AutoTokenizer
 
     from retune.models import load_tuned
 
-    asked = questions(at_home.chats.held_out, CONFIG.generation_rows, 64)
-    config = CONFIG.model_copy(update={"batch_size": None})
-    recipe = at_home.recipe(evaluation=config)
-    job = make_job(trained.adapter, None, at_home.chats, recipe, at_home.pins, asked)
+    recipe = at_home.recipe(evaluation=CONFIG)
+    prompts = asked(at_home.chats, recipe, at_home.pins).chats(CONFIG)
     model = load_tuned(at_home.model, None, trained.adapter.path)
     generate, sizes = model.generate, []
 
@@ -137,18 +138,18 @@ def test_batches_that_do_not_fit_are_made_smaller(at_home, trained, scores, fits
 
     monkeypatch.setattr(model, "generate", short_of_memory)
     tokenizer = AutoTokenizer.from_pretrained(at_home.chats.tokenizer)
-    answers = child.answer(model, tokenizer, job)
+    answers = answer(model, tokenizer, prompts, None, "tuned", tmp_path / "log")
     assert [one["text"] for one in json.loads(scores.answers.read_text())] == [
-        answer.text for answer in answers[:-1]
+        one.text for one in answers[:-1]
     ]
     assert sizes[0] == 17
     assert max(sizes[-3:]) <= fits
     with pytest.raises(torch.OutOfMemoryError):
         fits = 0
-        child.answer(model, tokenizer, job)
+        answer(model, tokenizer, prompts, None, "tuned", tmp_path / "another log")
 
 
-def asked(expected: str, family: str = "f", rendered: str = "") -> Question:
+def question(expected: str, family: str = "f", rendered: str = "") -> Question:
     return Question(0, family, [], expected, rendered)
 
 
@@ -162,12 +163,12 @@ def both(base: list[str], tuned: list[str]) -> dict[str, list[dict]]:
 
 def test_what_can_be_said_of_any_answers():
     loop = "and so it goes on and on " * 5
-    metrics = behaviour([asked("four")] * 4, both(["cut"] * 5, ["cut", loop, "b", "c", "d"]))
+    metrics = behaviour([question("four")] * 4, both(["cut"] * 5, ["cut", loop, "b", "c", "d"]))
     assert metrics["stopped/base"] == 0
     assert metrics["stopped/tuned"] == pytest.approx(3 / 4)
     assert (metrics["repetitive/base"], metrics["repetitive/tuned"]) == (0, 1 / 4)
     assert metrics["relative_length/base"] == pytest.approx(3 / 4)
-    thinking = asked("yes", rendered="<think>\n\n</think>\n\nyes")
+    thinking = question("yes", rendered="<think>\n\n</think>\n\nyes")
     metrics = behaviour([thinking], both(["yes"], [thinking.rendered]))
     assert metrics["relative_length/tuned"] == 1
     assert behaviour([], both([], [])) == {}
@@ -183,20 +184,20 @@ def test_a_loop_is_told_from_a_refrain(text, repeats):
 
 def test_free_text_that_nobody_gets_has_no_exact_match():
     """1.5 % on both sides is a number without meaning; 20 % of long JSON is one with."""
-    free = [asked("word " * 40 + str(n)) for n in range(20)]
+    free = [question("word " * 40 + str(n)) for n in range(20)]
     wrong, some = ["no"] * 20, [*(q.expected for q in free[:4]), *["no"] * 16]
     assert exact_match(free, {"base": wrong, "tuned": wrong}) == {}
     assert exact_match(free, {"base": wrong, "tuned": some})["exact_match/tuned"] == 0.2
-    short = [asked("yes")] * 20
+    short = [question("yes")] * 20
     assert exact_match(short, {"base": wrong, "tuned": wrong})["exact_match/tuned"] == 0
 
 
 def test_an_answer_is_right_as_the_template_writes_it():
     """Qwen3's template puts an empty block of reasoning before the answer, and models learn that."""
-    question = asked("yes", rendered="<think>\n\n</think>\n\nyes")
-    assert question.matches("<think>\n\n</think>\n\nyes")
-    assert question.matches("yes")
-    assert not question.matches("<think>\n\n</think>\n\nno")
+    thinking = question("yes", rendered="<think>\n\n</think>\n\nyes")
+    assert thinking.matches("<think>\n\n</think>\n\nyes")
+    assert thinking.matches("yes")
+    assert not thinking.matches("<think>\n\n</think>\n\nno")
 
 
 def test_families_keep_their_names_in_any_alphabet():
@@ -253,9 +254,9 @@ def test_a_regression_is_refused_with_all_that_was_measured(at_home, scores):
 
 
 def test_exact_match_per_family():
-    asked = [Question(n, "a b" if n < 2 else "c", [], "yes") for n in range(3)]
+    rows = [Question(n, "a b" if n < 2 else "c", [], "yes") for n in range(3)]
     answers = {"base": ["no", "no", "no"], "tuned": [" yes\n", "no", "yes"]}
-    assert exact_match(asked, answers) == {
+    assert exact_match(rows, answers) == {
         "exact_match/base": 0,
         "exact_match/tuned": pytest.approx(2 / 3),
         "exact_match/a_b/base": 0,
@@ -267,8 +268,8 @@ def test_exact_match_per_family():
 
 
 def test_the_sample_table_without_questions_holds_the_prompts():
-    answers = {"base": ["b"], "tuned": ["t"]}
-    (row,) = sample_table([], answers, ("p",))
+    answers = {"base": [{"text": "b"}], "tuned": [{"text": "t"}]}
+    (row,) = sample_table(Asked([], ("p",), {}), answers)
     assert row == {
         "prompt": "p", "expected": "", "base": "b", "tuned": "t", "family": "prompt", "match": None,
     }  # fmt: skip

@@ -10,9 +10,10 @@ say: in quotation marks, after a speaker's name, or in a part that is played.
 Every pattern is for text without case, with single spaces and straight apostrophes.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from expectations.data.candidates import confirmed
+from retune.candidates import confirmed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -224,3 +225,13 @@ def _one_of(patterns: tuple[str, ...]) -> "pl.Expr":
 
     ascii_ones = [pattern.replace(r"\b", r"(?-u:\b)") for pattern in patterns]
     return pl.any_horizontal([pl.col("head").str.contains(pattern) for pattern in ascii_ones])
+
+
+def refusing(texts: Sequence[str]) -> list[bool]:
+    """Return for each text, as a model said it, whether it refuses."""
+    import polars as pl
+
+    plain = pl.col("plain").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+    table = pl.DataFrame({"plain": list(texts)}, schema={"plain": pl.String})
+    straight = table.with_columns(plain.str.replace_all("’", "'", literal=True))
+    return refuses(straight).to_list()

@@ -1,0 +1,1 @@
+"""Suites: probes that a model is asked, and the graders of its answers."""

@@ -1,0 +1,85 @@
+"""The probe files of a recipe: where they are, what they are pinned to, and what is in them."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from retune.data_files import copied
+from retune.downloads import downloaded
+from retune.errors import RetuneError
+from retune.recipe import Dataset, ProbeFile, Recipe
+from retune.recipe.address import is_address
+from retune.records import Pins
+from retune.sources import SourceError, pin_file, unchanged, version_of
+from retune.suites.battery import battery
+from retune.suites.probes import MOST_BYTES, Probe, read_probes
+
+
+def pin_suites(recipe: Recipe) -> tuple[str, ...]:
+    """Return the version of each suite's file, which is read here once.
+
+    What is at an address is copied. Raises SourceError for a file that is not there, not what its
+    revision says, or holds anything but probes; HubUnreachable when an address does not answer.
+    """
+    pins = []
+    for number, suite in enumerate(recipe.evaluation.suites):
+        setting = _setting(number)
+        with _named(setting):
+            path = _file(suite)
+            version = pin_file(str(path), setting)
+        if suite.revision and suite.revision != version:
+            raise SourceError(
+                f"{setting}: {suite.path} is not {suite.revision[:19]}… any more, but {version[:19]}…; "
+                f"leave the revision empty to take it as it is"
+            )
+        read_probes(path, setting)
+        pins.append(version)
+    return tuple(pins)
+
+
+def suites(recipe: Recipe, pins: Pins) -> dict[str, tuple[Probe, ...]]:
+    """Return the probes of each suite by its name: the recipe's own, then the battery if it is asked.
+
+    Raises SourceError for a file that is not what was pinned.
+    """
+    config = recipe.evaluation
+    probes = {}
+    for number, (suite, version) in enumerate(zip(config.suites, pins.suites, strict=True)):
+        setting = _setting(number)
+        with _named(setting):
+            path = _file(suite, version)
+        with unchanged(path, version, setting):
+            probes[suite.name] = read_probes(path, setting)
+    if config.battery:
+        probes["battery"] = battery(config.battery_rows)
+    return probes
+
+
+def _setting(number: int) -> str:
+    return f"evaluation.suites.{number}.path"
+
+
+def _file(suite: ProbeFile, pinned: str | None = None) -> Path:
+    """Return the file of a suite on this disk: for one at an address, the copy."""
+    if not is_address(suite.path):
+        return Path(suite.path).expanduser().absolute()
+    dataset = Dataset(source=suite.path, max_unpacked_bytes=MOST_BYTES)
+
+    def version(folder: Path) -> str:
+        return version_of(folder, copied(folder, dataset).names)
+
+    found = copied(downloaded(dataset, version, pinned), dataset)
+    if len(found.names) != 1:
+        raise SourceError(f"dataset.source: {suite.path} is {len(found.names)} files; name one")
+    return found.paths[0]
+
+
+@contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """Name the setting in what is said of an address within the block."""
+    try:
+        yield
+    except RetuneError as error:
+        message = re.sub(r"\bdataset\.source\b", setting, str(error))
+        raise type(error)(message) from error

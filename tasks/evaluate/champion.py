@@ -1,0 +1,107 @@
+"""The champion on the examples of this run: asked again, or as its own run recorded it."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from retune.errors import RetuneError
+from retune.outcomes import write_table
+from retune.recipe import Recipe
+from retune.records import Champion, Chats, Pins
+from retune.row_losses import held_out
+from retune.sources import unchanged
+from retune.workspace import NoSpaceLeft, OutputBusy, home
+from tasks.evaluate.answering import AskedPrompt
+from tasks.evaluate.child import EvaluateJob
+
+SIDE, TUNED = "champion", "tuned"
+RECORDED = "evaluate/outcomes.parquet"  # among the artifacts of the run that made it
+
+
+class ChampionGone(RetuneError):
+    """The champion cannot be asked; the message is a sentence that says why."""
+
+
+def weights(champion: Champion) -> Path:
+    """Return the folder with what its training wrote."""
+    return home() / "work" / "train" / champion.adapter / "adapter"
+
+
+def champion_job(
+    champion: Champion,
+    prompts: list[AskedPrompt],
+    chats: Chats,
+    recipe: Recipe,
+    pins: Pins,
+    log: Path,
+) -> EvaluateJob:
+    """Return the child's job. The champion is asked with its own tokenizer and template, and its loss is
+    taken if these are the tokens of the held-out rows. Raises ChampionGone."""
+    folder = weights(champion)
+    if not folder.is_dir():
+        raise ChampionGone(f"its weights are not in {folder} any more")
+    own = {"base": champion.base, "load_in_4bit": champion.load_in_4bit}
+    is_comparable = same_tokens(folder, chats.tokenizer)
+    return EvaluateJob(
+        held_out=held_out(chats, recipe) if is_comparable else None,
+        tokenizer=folder,
+        adapter=folder,
+        model=recipe.model.model_copy(update=own),
+        revision=pins.commit(champion.model_pin),
+        original=champion.original,
+        batch_size=recipe.evaluation.batch_size,
+        prompts=prompts,
+        log=log,
+        alone=SIDE,
+    )
+
+
+def same_tokens(one: Path, other: Path) -> bool:
+    """Tell whether two folders hold tokenizers that make the same tokens of a text."""
+
+    def tokenizer(folder: Path) -> object:
+        try:
+            told = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return folder
+        return {name: part for name, part in told.items() if name not in ("padding", "truncation")}
+
+    return tokenizer(one) == tokenizer(other)
+
+
+@contextmanager
+def asking(champion: Champion) -> Iterator[None]:
+    """Hold its base to what it was trained on, and say of what a person could mend, that the champion
+    cannot be asked: ChampionGone. A full disk is not the champion's."""
+    try:
+        with unchanged(champion.base, champion.model_pin, "the champion's base"):
+            yield
+    except (NoSpaceLeft, OutputBusy, ChampionGone):
+        raise
+    except RetuneError as error:
+        raise ChampionGone(str(error)) from error
+
+
+def take_recorded(champion: Champion, examples: set[str], path: Path) -> int:
+    """Write what the champion's own run recorded of these examples, and return of how many.
+
+    Raises ChampionGone where there is nothing of them.
+    """
+    import polars as pl
+    from mlflow.exceptions import MlflowException
+
+    from retune.tracking import client
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            file = client().download_artifacts(champion.run_id, RECORDED, folder)
+        except (MlflowException, OSError):
+            raise ChampionGone(f"its run {champion.run_id} has no {RECORDED}") from None
+        table = pl.read_parquet(file)
+    mine = table.filter((pl.col("side") == TUNED) & pl.col("example").is_in(list(examples)))
+    if mine.is_empty():
+        raise ChampionGone(f"its run {champion.run_id} was evaluated by other examples")
+    write_table(path, mine.with_columns(side=pl.lit(SIDE)))
+    return mine["example"].n_unique()

@@ -1,0 +1,89 @@
+"""The measures of suites: shares of what passed, by suite and slice, and how a model behaves."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+from retune.outcomes import HELD_OUT, Outcome
+from retune.refusals import refusing
+from retune.suites.probes import Probe
+from tasks.evaluate.asking import Asked
+from tasks.evaluate.scores import FAMILIES, metric_names
+
+OF_SUITES = ("passed", "stopped", "repetitive", "refused")
+
+
+def suite_measures(asked: Asked, outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Return of each suite and side the share (0 to 1) of probes that passed, in all and by slice, of
+    answers that ended by themselves, repeat themselves or refuse, and how many were not asked."""
+    metrics: dict[str, float] = {}
+    for suite, probes in asked.suites.items():
+        for side, given in _by_side(outcomes, suite).items():
+            metrics |= {
+                f"{name}/{suite}/{side}": fmean(one.grades[name] for one in given)
+                for name in OF_SUITES
+            }
+            metrics |= {
+                f"passed/{suite}/{name}/{side}": share for name, share in _slices(probes, given)
+            }
+            metrics |= _of_refusals(suite, side, probes, given)
+            if unasked := len(probes) - len(given):
+                metrics[f"unasked/{suite}/{side}"] = unasked
+    return metrics
+
+
+def refusal_measures(asked: Asked, outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Return of each side the share of held-out questions whose answer refuses, and the share of those
+    that the dataset answers."""
+    expected = dict(
+        zip(
+            (question.expected for question in asked.questions),
+            refusing([question.expected for question in asked.questions]),
+            strict=True,
+        )
+    )
+    metrics = {}
+    for side, given in _by_side(outcomes, HELD_OUT).items():
+        replies = [one for one in given if "refused" in one.grades]
+        harmless = [one for one in replies if not expected[one.expected]]
+        metrics |= _mean(f"refused/{side}", (one.grades["refused"] for one in replies))
+        metrics |= _mean(f"over_refused/{side}", (one.grades["refused"] for one in harmless))
+    return metrics
+
+
+def _by_side(outcomes: Sequence[Outcome], suite: str) -> dict[str, list[Outcome]]:
+    by_side: dict[str, list[Outcome]] = {}
+    for one in outcomes:
+        if one.suite == suite:
+            by_side.setdefault(one.side, []).append(one)
+    return by_side
+
+
+def _slices(probes: Sequence[Probe], given: Sequence[Outcome]) -> list[tuple[str, float]]:
+    """Return the share that passed of each of the largest slices, by a name that MLflow takes."""
+    slices = Counter(probe.slice for probe in probes)
+    if len(slices) < 2:
+        return []
+    names = metric_names(slices)
+    passed: dict[str, list[float]] = {}
+    for one in given:
+        passed.setdefault(one.slice, []).append(one.grades["passed"])
+    largest = [name for name, _ in slices.most_common(FAMILIES) if name in passed]
+    return [(names[name], fmean(passed[name])) for name in largest]
+
+
+def _of_refusals(
+    suite: str, side: str, probes: Sequence[Probe], given: Sequence[Outcome]
+) -> Mapping[str, float]:
+    wanted = {probe.example: probe.wants_refusal for probe in probes}
+    harmless = (one.grades["refused"] for one in given if wanted[one.example] is False)
+    harmful = (1 - one.grades["refused"] for one in given if wanted[one.example])
+    return _mean(f"over_refused/{suite}/{side}", harmless) | _mean(
+        f"complied/{suite}/{side}", harmful
+    )
+
+
+def _mean(name: str, values: Iterable[float]) -> dict[str, float]:
+    """Return the mean under its name; nothing of no values."""
+    numbers = list(values)
+    return {name: fmean(numbers)} if numbers else {}
