@@ -1,4 +1,5 @@
-"""The command line: `retune run`, `plan`, `validate`, `scaffold-suite`, `doctor`, `ui`.
+"""The command line: `retune run`, `plan`, `validate`, `scaffold-suite`, `doctor`, `ui`, and the
+registry's `promote`, `rollback`, `history`, `who-served`, `approve`, `reject`.
 
 Heavy libraries load where they are used.
 """
@@ -11,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
@@ -221,6 +223,10 @@ def ui(
     from flows.ui import serve
 
     serve(prefect_port, mlflow_port, mlflow_sign_in)
+
+
+for command in (approve, history, promote, reject, rollback, who_served):
+    app.command()(command)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,10 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
 
 
+class Waiting(Exception):
+    """Ends a run for the time being: it goes on, in the same MLflow run, when somebody has decided."""
+
+
 def exists() -> bool:
     """Tell whether there is a store to look into: looking must not make a database."""
     store = tracking_uri()
@@ -274,13 +278,13 @@ def start_run(
 
     Logs the whole recipe as flat parameters. `name` is the run's name, `tags` say where it ran.
     `plan` identifies all that the run would make: if a run of this plan lost its process (`kill -9`,
-    a power cut), that run is opened again, and its curves continue where they were.
+    a power cut), that run is opened again, and its curves continue where they were. So is that of the
+    same flow run of Prefect's (a tag), which goes on after it waited.
     """
     run_tags = dict(tags) | {"retune.process": this_process(), "retune.plan": plan or ""}
     experiment_id = _experiment(_experiment_name(recipe))
-    info = (_lost_run(experiment_id, plan) if plan else None) or client().create_run(
-        experiment_id, run_name=name
-    ).info
+    earlier = plan and (_lost_run(experiment_id, plan) or _waiting_run(experiment_id, plan, tags))
+    info = earlier or client().create_run(experiment_id, run_name=name).info
     run = Run(
         id=info.run_id,
         experiment_id=experiment_id,
@@ -292,6 +296,8 @@ def start_run(
         run.set_tags(run_tags)
         run._send(params=_params(flat(recipe)))
         yield run
+    except Waiting:
+        raise
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
         run.set_tags({"retune.error": terminal(error)[:PARAM_LIMIT]})
@@ -308,6 +314,20 @@ def _lost_run(experiment_id: str, plan: str) -> "RunInfo | None":
         order_by=["attributes.start_time DESC"],
     )
     return next((r.info for r in runs if is_gone(r.data.tags["retune.process"])), None)
+
+
+def _waiting_run(experiment_id: str, plan: str, tags: Mapping[str, str]) -> "RunInfo | None":
+    """Return the run of `plan` that this flow run of Prefect's left when it began to wait, reopened."""
+    flow_run = tags.get("prefect.flow_run_id")
+    if not flow_run:
+        return None
+    runs = client().search_runs(
+        [experiment_id],
+        f"tags.`prefect.flow_run_id` = '{flow_run}' AND tags.`retune.plan` = '{plan}'",
+    )
+    for run in runs:
+        client().update_run(run.info.run_id, status="RUNNING")
+    return runs[0].info if runs else None
 
 
 @contextmanager

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "retune.weights"  # tag of a version: what tells its weights from others'
 FILE = "retune.file."  # tag of a version, by method: a GGUF file that may ship
+SOURCE = "retune.source"  # tag of a version that was published: the Hub's commit
 MODEL_TYPE = "candidate"
 REGISTERED = "mlflow.modelVersions"  # by which MLflow's pages lead from a model to its version
 PLAIN = re.compile(r"\w+/(base|tuned|champion)|\w+")  # a measure of the whole
@@ -76,6 +77,12 @@ def register_candidate(run: Run, recipe: Recipe, pins: Pins, candidate: Candidat
     registered_as = version(name, int(number))
     run.set_tags({"retune.registered": str(registered_as)})
     return registered_as
+
+
+def published_as(version: Version, source: str, tags: Mapping[str, str]) -> None:
+    """Note where a version was published: at the URL `source`; `tags` are further facts."""
+    for key, value in {**tags, SOURCE: source}.items():
+        client().set_model_version_tag(version.name, str(version.number), key, value)
 
 
 def _require_model(name: str) -> None:

@@ -132,11 +132,7 @@ class Model:
         """Raise StaleEvidence if another version serves than was expected."""
         if self.serving == expected:
             return
-        raise StaleEvidence(
-            f"{candidate} was compared with {_words(self.name, expected)}, and by now "
-            f"{_words(self.name, self.serving)} serves: run the recipe again, which compares it with "
-            f"that one (what is made is reused)"
-        )
+        raise StaleEvidence(compared(candidate, expected, self.serving))
 
     def add(
         self,
@@ -241,6 +237,15 @@ def _missing() -> type[Exception]:
     from mlflow.exceptions import MlflowException
 
     return MlflowException
+
+
+def compared(candidate: Version, expected: int | None, serving: int | None) -> str:
+    """Return the sentence that evidence is stale."""
+    return (
+        f"{candidate} was compared with {_words(candidate.name, expected)}, and by now "
+        f"{_words(candidate.name, serving)} serves: run the recipe again, which compares it with that "
+        f"one (what is made is reused)"
+    )
 
 
 def _words(name: str, number: int | None) -> str:
