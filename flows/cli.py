@@ -1,4 +1,5 @@
-"""The command line: `retune run`, `plan`, `validate`, `scaffold-suite`, `doctor`, `ui`, `calibrate`.
+"""The command line: `retune run`, `plan`, `validate`, `replay`, `compare` and the like, and the
+registry's `promote`, `rollback`, `history`, `who-served`, `approve`, `reject`.
 
 Heavy libraries load where they are used.
 """
@@ -14,6 +15,7 @@ import typer
 
 from flows.calibrate_command import calibrate
 from flows.compare import compare
+from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
@@ -284,7 +286,8 @@ def ui(
     serve(prefect_port, mlflow_port, mlflow_sign_in)
 
 
-app.command()(calibrate)
+for command in (approve, calibrate, history, promote, reject, rollback, who_served):
+    app.command()(command)
 
 
 if __name__ == "__main__":

@@ -107,5 +107,5 @@ def _is_news(record: logging.LogRecord) -> bool:
 def _brief(render: Callable[[logging.LogRecord], str]) -> Callable[[logging.LogRecord], str]:
     """Leave the exception's text out of "Finished in state Failed(...)"; print what data says."""
     return lambda record: terminal(
-        re.sub(r"(in state Failed)\(.*", r"\1", render(record), flags=re.DOTALL)
+        re.sub(r"(in state \w+)\(.*", r"\1", render(record), flags=re.DOTALL)
     )

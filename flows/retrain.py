@@ -20,9 +20,11 @@ from expectations.promotion.contest import require_noise
 from expectations.verdicts import Verdict
 from flows.dead_runs import sign
 from flows.described import described
+from flows.endings import with_ending
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
+from flows.promotion import after, decided, noting, settle
 from flows.provenance import provenance
 from flows.recorded import Recorded
 from flows.run_names import flow_run_name
@@ -45,6 +47,7 @@ from retune.recipe import (
     Validation,
 )
 from retune.records import Chats, Gguf, Imatrix, Pins
+from retune.registry import Candidate, published_as, register_candidate
 from retune.tracking import Run, start_run
 from retune.workspace import Output, home, keep_private
 from tasks.conform.task import conform
@@ -97,7 +100,7 @@ def retrain(
     """
     values = dict(locals())
     keep_private()  # a team's own worker does not come by `retune ui`
-    return run_line(Recipe.model_validate(values))
+    return with_ending(lambda: run_line(Recipe.model_validate(values)))
 
 
 def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
@@ -173,20 +176,28 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
             report(quants, reasons, run)
             for failure in failures:
                 raise failure
+        files_made = tuple(quant for quant in quants if not reasons[quant.file])
+        made = Candidate(sound, adapter, selection, scores, merged, files_made)
+        version = register_candidate(run, recipe, pins, made)
+        decision = decided(version, made, contender, recipe, pins)
+        with noting(run, version):
+            judge(None, decision.judgement)
+            ending = settle(run, version, decision, recipe, pins)
+        after(ending, version, decision, recipe)
         published = None
-        if plan.publish:
-            shipping = [quant for quant in quants if not reasons[quant.file]]
+        if plan.publish and ending.serves:
+            shipping = list(made.files)
             parts = [scores, *([merged, *shipping] if merged else [adapter])]
             step = publish_step(recipe, parts)
             published = run.log(publish(adapter, merged, shipping, scores, recipe, pins, step))
             judge(published, publication.judgement(published))
-            run.register(recipe.name, published.model, published.params)
+            published_as(version, published.model, published.params)
 
         read = (conformance, rehearsed, rows, screened, sound, chats, parity)
         trained = (*read, adapter, selection, scores, contender)
         files = (merged, source, imatrix, *quants)
         outputs: list[Output] = [output for output in (*trained, *files) if output]
-        summary = summarise(recipe, run, outputs, reasons, published)
+        summary = summarise(recipe, run, outputs, reasons, published, ending.name, ending.reason)
         create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
         return summary
 

@@ -48,6 +48,8 @@ class Summary(BaseModel):
     reused: int
     stages: int
     grids: list[Grid]
+    ending: str = "Completed"
+    reason: str = ""
 
     def markdown(self) -> str:
         return "\n\n".join(grid.markdown() for grid in self.grids)
@@ -67,10 +69,13 @@ def summarise(
     outputs: list[Output],
     reasons: Mapping[str, Sequence[Verdict]],
     published: Published | None,
+    ending: str,
+    reason: str,
 ) -> Summary:
     """Collect what was trained, how well, what ships, and how long each stage took.
 
-    `reasons` are, by a GGUF file's name, the verdicts for which it does not ship.
+    `reasons` are, by a GGUF file's name, the verdicts for which it does not ship; `ending` and `reason`
+    are what became of the candidate.
     """
     by_kind = {type(output): output for output in outputs if not isinstance(output, Rows | Gguf)}
     files = [output for output in outputs if isinstance(output, Gguf)]
@@ -91,7 +96,9 @@ def summarise(
         run_id=run.id,
         reused=sum(run.reused(output) for output in produced),
         stages=len(produced),
-        grids=grids,
+        grids=[*grids, Grid(title=ending, columns=["", ""], rows=[["why", reason]])],
+        ending=ending,
+        reason=reason,
     )
 
 

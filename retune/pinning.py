@@ -14,6 +14,7 @@ from retune.recipe import Classifier, Dataset, Part, Recipe
 from retune.recipe.address import is_address
 from retune.recipe.mapping import ColumnMapping
 from retune.records import Pins
+from retune.registry import champion
 from retune.sources import (
     COMMIT,
     SourceError,
@@ -51,6 +52,7 @@ def pin_all(recipe: Recipe, copies: bool = True) -> Pins:
         classifier=_pin_classifier(recipe.validation.classifier),
         reference=pin_reference(recipe),
         accepted=last_accepted(recipe, version),
+        champion=champion(recipe.name),
     )
 
 

@@ -35,13 +35,15 @@ BATCH, METRICS = 100, 800
 TABLES_TAG = "mlflow.loggedArtifacts"  # of a run: what MLflow's pages show as tables
 # Measures of what a stage took, not of what it made.
 SPENT = frozenset({"seconds", "gpu_hours", "energy_kwh", "cost"})
-SOURCE_TAG = "retune.source"  # of a registered version: the Hub's commit
-CHAMPION = "champion"  # alias of the registered version that was published last
 
 
 def tracking_uri() -> str:
     """Return $MLFLOW_TRACKING_URI, or the SQLite file in the home folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+class Waiting(Exception):
+    """Ends a run for the time being: it goes on, in the same MLflow run, when somebody has decided."""
 
 
 def exists() -> bool:
@@ -110,6 +112,10 @@ class Run(BaseModel):
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log `metrics` at `step` in one request."""
         self._send(_metrics([(step, metrics)]))
+
+    def log_of_model(self, metrics: "Sequence[Metric]") -> None:
+        """Log metrics that name the model, the dataset and the time that they are of."""
+        self._send(metrics)
 
     def log_files(self, folder: Path, files: tuple[str, ...], stage: str) -> None:
         """Store small files or folders, relative to `folder`, below the artifact path `stage`."""
@@ -217,35 +223,6 @@ class Run(BaseModel):
                 split=part.split,
             )
 
-    def register(self, name: str, source: str, tags: Mapping[str, str]) -> None:
-        """Make what was published at the URL `source` the champion of the registered model `name`.
-
-        A source that has a version keeps it, so that a run which reuses its outputs adds none, and
-        running an earlier recipe again goes back to what it made. To MLflow a version's source is
-        what this run logged of the publication: a server takes no URL of another host. The URL is
-        the tag `retune.source`, in addition to `tags`.
-        """
-        from mlflow.exceptions import MlflowException
-
-        # MLflow's filter language has no escapes, so what goes into it has no quotes.
-        assert re.fullmatch(r"[\w.-]+", name), f"not a recipe's name: {name!r}"
-
-        try:
-            client().create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        versions = client().search_model_versions(f"name = '{name}'")
-        existing = next(
-            # An older version has the URL itself as its source.
-            (old for old in versions if source in (old.tags.get(SOURCE_TAG), old.source)),
-            None,
-        )
-        version = existing or client().create_model_version(
-            name, f"runs:/{self.id}/publish", self.id, tags={**tags, SOURCE_TAG: source}
-        )
-        client().set_registered_model_alias(name, CHAMPION, version.version)
-
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values are text."""
         self._send(tags=_tags(tags))
@@ -326,13 +303,13 @@ def start_run(
 
     Logs the whole recipe as flat parameters. `name` is the run's name, `tags` say where it ran.
     `plan` identifies all that the run would make: if a run of this plan lost its process (`kill -9`,
-    a power cut), that run is opened again, and its curves continue where they were.
+    a power cut), that run is opened again, and its curves continue where they were. So is that of the
+    same flow run of Prefect's (a tag), which goes on after it waited.
     """
     run_tags = dict(tags) | {"retune.process": this_process(), "retune.plan": plan or ""}
     experiment_id = _experiment(_experiment_name(recipe))
-    info = (_lost_run(experiment_id, plan) if plan else None) or client().create_run(
-        experiment_id, run_name=name
-    ).info
+    earlier = plan and (_lost_run(experiment_id, plan) or _waiting_run(experiment_id, plan, tags))
+    info = earlier or client().create_run(experiment_id, run_name=name).info
     run = Run(
         id=info.run_id,
         experiment_id=experiment_id,
@@ -344,6 +321,8 @@ def start_run(
         run.set_tags(run_tags)
         run._send(params=_params(flat(recipe)))
         yield run
+    except Waiting:
+        raise
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
         run.set_tags({"retune.error": terminal(error)[:PARAM_LIMIT]})
@@ -360,6 +339,20 @@ def _lost_run(experiment_id: str, plan: str) -> "RunInfo | None":
         order_by=["attributes.start_time DESC"],
     )
     return next((r.info for r in runs if is_gone(r.data.tags["retune.process"])), None)
+
+
+def _waiting_run(experiment_id: str, plan: str, tags: Mapping[str, str]) -> "RunInfo | None":
+    """Return the run of `plan` that this flow run of Prefect's left when it began to wait, reopened."""
+    flow_run = tags.get("prefect.flow_run_id")
+    if not flow_run:
+        return None
+    runs = client().search_runs(
+        [experiment_id],
+        f"tags.`prefect.flow_run_id` = '{flow_run}' AND tags.`retune.plan` = '{plan}'",
+    )
+    for run in runs:
+        client().update_run(run.info.run_id, status="RUNNING")
+    return runs[0].info if runs else None
 
 
 @contextmanager

@@ -4,17 +4,38 @@ A recipe's name is the registered model's. Of its versions the alias `challenger
 candidate, `champion` the one that serves, and `previous` the one that a rollback goes back to.
 """
 
+from retune.registry.candidates import Candidate, published_as, register_candidate
 from retune.registry.log import Promotion, history, who_served
+from retune.registry.promotions import Barred, StaleEvidence, note, promote, rollback, target
 from retune.registry.references import find
-from retune.registry.versions import RegistryError, Version, champion, version, versions
+from retune.registry.versions import (
+    RegistryError,
+    Version,
+    champion,
+    names,
+    serving,
+    version,
+    versions,
+)
 
 __all__ = [
+    "Barred",
+    "Candidate",
     "Promotion",
     "RegistryError",
+    "StaleEvidence",
     "Version",
     "champion",
     "find",
     "history",
+    "names",
+    "note",
+    "promote",
+    "published_as",
+    "register_candidate",
+    "rollback",
+    "serving",
+    "target",
     "version",
     "versions",
     "who_served",

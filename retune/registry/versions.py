@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,7 +12,6 @@ from retune.errors import RetuneError
 from retune.original import Original
 from retune.records import Champion
 from retune.tracking import client, exists
-from retune.workspace import digest
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -80,10 +79,15 @@ def require(name: str) -> "RegisteredModel":
     """Return the registered model of a recipe. Raises RegistryError."""
     if model := registered(name):
         return model
-    names = ", ".join(sorted(_names())) or "none"
+    there = ", ".join(names()) or "none"
     raise RegistryError(
-        f"no registered model {name!r:.110} (there: {names}); name the recipe whose runs made one"
+        f"no registered model {name!r:.110} (there: {there}); name the recipe whose runs made one"
     )
+
+
+def names() -> list[str]:
+    """Return the names of all recipes that have a registered model."""
+    return sorted(_names())
 
 
 def versions(name: str) -> list[Version]:
@@ -107,18 +111,18 @@ def aliased(name: str, alias: str) -> Version | None:
     return next((one for one in versions(name) if alias in one.aliases), None)
 
 
+def serving(name: str) -> Version | None:
+    """Return the version that serves, None if none does."""
+    return aliased(name, CHAMPION)
+
+
 def champion(name: str) -> Champion | None:
     """Return the version of the recipe `name` that serves, None if none does.
 
     None, too, for one of before its tags said what made it. Only looks: it makes no store.
     """
-    serving = aliased(name, CHAMPION)
-    return serving.as_champion() if serving else None
-
-
-def weights_digest(*parts: Any) -> str:
-    """Return what tells weights from others: the tag `retune.weights` of their version."""
-    return digest(list(parts))
+    version = serving(name)
+    return version.as_champion() if version else None
 
 
 def _versions(model: "RegisteredModel") -> Iterator[Version]:

@@ -1,10 +1,18 @@
-"""A tiny random Llama as a checkpoint and as a GGUF, for the tests of llama.cpp."""
+"""A tiny random Llama as a checkpoint and as a GGUF, for the tests of llama.cpp; MLflow's stores."""
 
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from retune import llamacpp
+from retune import llamacpp, tracking
 from retune.llamacpp import converter
 from retune.probes import PROBES
 
@@ -87,3 +95,66 @@ def text(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("text") / "held-out.txt"
     path.write_text(TEXT)
     return path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """MLflow's own server, as `mlflow server` starts it; its address."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = ("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}")
+    places += ("--artifacts-destination", str(folder / "artifacts"))
+    command = [Path(sys.executable).with_name("mlflow"), "server", *places]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(240):
+                assert process.poll() is None, (folder / "log").read_text()
+                with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+                    break
+                time.sleep(0.25)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """The database of the embedded store as MLflow creates it, which takes it 2 s."""
+    folder = tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETUNE_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking.client.cache_clear()
+        tracking.client().search_experiments()
+        tracking.client.cache_clear()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def embedded(empty_store, tmp_path, monkeypatch):
+    """A home folder with an empty store."""
+    shutil.copy(empty_store, tmp_path)
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+# A server is a proof, but for the test of a whole run.
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.proof)])
+def client(request, embedded, monkeypatch):
+    """MLflow's client of the embedded store, and of a server."""
+    if request.param == "server":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
+    tracking.client.cache_clear()
+    yield tracking.client()
+    tracking.client.cache_clear()

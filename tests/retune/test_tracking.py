@@ -2,14 +2,8 @@
 
 import itertools
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import mlflow.artifacts
@@ -35,69 +29,6 @@ def recipe():
             "validation": {"refusals": ["I can't" * 10] * 100},
         }
     )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """MLflow's own server, as `mlflow server` starts it; its address."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    places = ("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}")
-    places += ("--artifacts-destination", str(folder / "artifacts"))
-    command = [Path(sys.executable).with_name("mlflow"), "server", *places]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        )
-        address = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(240):
-                assert process.poll() is None, (folder / "log").read_text()
-                with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
-                    break
-                time.sleep(0.25)
-            yield address
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """The database of the embedded store as MLflow creates it, which takes it 2 s."""
-    folder = tmp_path_factory.mktemp("empty")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RETUNE_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.client.cache_clear()
-        tracking.client().search_experiments()
-        tracking.client.cache_clear()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def embedded(empty_store, tmp_path, monkeypatch):
-    """A home folder with an empty store."""
-    shutil.copy(empty_store, tmp_path)
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-# A server is a proof, but for the test of a whole run.
-@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.proof)])
-def client(request, embedded, monkeypatch):
-    """MLflow's client of the embedded store, and of a server."""
-    if request.param == "server":
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
-    tracking.client.cache_clear()
-    yield tracking.client()
-    tracking.client.cache_clear()
 
 
 def make_output(key: str, **fields) -> Output:
@@ -320,49 +251,3 @@ def test_a_missing_artifact_is_none(client, recipe, path):
     with tracking.start_run(recipe, "eleventh", {}) as run:
         client.log_dict(run.id, {}, "validate/there.json")
     assert tracking.download_json(run.id, path) is None
-
-
-def test_what_was_published_last_is_the_champion(client, recipe):
-    first, second = "https://hub/a/commit/1", "https://hub/a/commit/2"
-    with tracking.start_run(recipe, "first", {}) as run:
-        run.register(recipe.name, first, {"sha256": "1"})
-        run.register(recipe.name, second, {"sha256": "2"})
-        champion = client.get_model_version_by_alias(recipe.name, "champion")
-        assert champion.tags == {"sha256": "2", "retune.source": second}
-        assert (champion.run_id, champion.source) == (run.id, f"runs:/{run.id}/publish")
-    with tracking.start_run(recipe, "second", {}) as run:
-        run.register(recipe.name, first, {"sha256": "1"})
-    champion = client.get_model_version_by_alias(recipe.name, "champion")
-    assert int(champion.version) == 1
-    assert len(client.search_model_versions(f"name = '{recipe.name}'")) == 2
-
-
-def test_a_registered_version_leads_to_what_the_run_logged(client, recipe):
-    with building(Step(stage="publish", key={"k": recipe.name})) as build:
-        (build.path / "cards").mkdir()
-        (build.path / "cards" / "README.md").write_text("the card")
-        output = build.finish(Output, files=("cards",))
-    with tracking.start_run(recipe, "twelfth", {}) as run:
-        run.log(output)
-        run.register(recipe.name, "https://hub/a/commit/1", {})
-    champion = client.get_model_version_by_alias(recipe.name, "champion")
-    stored = client.get_model_version_download_uri(recipe.name, champion.version)
-    path = mlflow.artifacts.download_artifacts(stored, tracking_uri=tracking.tracking_uri())
-    assert (Path(path) / "cards" / "README.md").read_text() == "the card"
-
-
-def test_a_version_of_an_earlier_retune_is_known_again(recipe, embedded):
-    """Its source is the URL itself, which only the embedded store took."""
-    tracking.client.cache_clear()
-    with tracking.start_run(recipe, "first", {}) as run:
-        tracking.client().create_registered_model(recipe.name)
-        tracking.client().create_model_version(recipe.name, "https://hub/a/commit/1", run.id)
-        run.register(recipe.name, "https://hub/a/commit/1", {})
-    assert len(tracking.client().search_model_versions(f"name = '{recipe.name}'")) == 1
-    tracking.client.cache_clear()
-
-
-@pytest.mark.parametrize("name", ["it's", "a' OR name = 'b", ""])
-def test_a_name_cannot_change_the_question(client, recipe, name):
-    with tracking.start_run(recipe, "x", {}) as run, pytest.raises(AssertionError, match="not a"):
-        run.register(name, "https://hub/a/commit/1", {})

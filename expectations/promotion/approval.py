@@ -1,0 +1,40 @@
+"""The verdict on a candidate that a person was asked about."""
+
+from datetime import UTC, datetime, timedelta
+
+from expectations.promotion.demands import GATE
+from expectations.verdicts import Judgement, Verdict
+from retune.recipe import Recipe
+
+SETTING = "promotion.approval_hours"
+
+
+def deadline(recipe: Recipe) -> datetime:
+    """Return until when a candidate waits that is held from now on."""
+    return datetime.now(UTC) + timedelta(hours=recipe.promotion.approval_hours)
+
+
+def rejected_by_a_person(by: str, reason: str) -> Judgement:
+    """Return the judgement that somebody does not want the candidate."""
+    return _judgement(f"rejected by {by}{': ' if reason else ''}{reason}", None, "")
+
+
+def expired(recipe: Recipe, until: datetime) -> Judgement:
+    """Return the judgement that nobody has answered in time."""
+    return _judgement(
+        f"nobody did until {until:%Y-%m-%d %H:%M} UTC", recipe.promotion.approval_hours, SETTING
+    )
+
+
+def _judgement(seen: str, limit: float | None, setting: str) -> Judgement:
+    verdict = Verdict(
+        gate=GATE,
+        name="approval",
+        expected="approved by a person",
+        seen=seen,
+        limit=limit,
+        setting=setting,
+        passed=False,
+        fix="`retune promote RECIPE VERSION` lets a version serve all the same",
+    )
+    return Judgement(GATE, "candidate", [verdict])

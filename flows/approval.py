@@ -1,0 +1,50 @@
+"""Asking a person whether a candidate may serve, without holding a GPU or a process meanwhile.
+
+Of a deployment the flow run is suspended: its process ends, Prefect's page shows a form, and with
+the answer the flow runs again, reuses what is made, and goes on at the decision. A run of a command
+line ends instead, and `retune approve` does the rest.
+"""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from prefect import runtime
+from prefect.exceptions import Pause
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from retune.registry.approvals import Request
+from retune.tracking import Waiting
+
+
+class Approval(RunInput):
+    """Whether a candidate becomes the champion."""
+
+    verb: Literal["approve", "reject"] = Field(
+        title="Decision", description="approve: it serves from now on; reject: it does not."
+    )
+    by: str = Field("", title="Your name", description="Who decides; kept in the promotion log.")
+    reason: str = Field("", title="Reason", description="Why; kept in the promotion log.")
+
+
+def can_suspend() -> bool:
+    """Tell whether this flow run can go on later: it is a deployment's, so a worker starts it."""
+    return bool(runtime.deployment.id)
+
+
+def form(candidate: str, request: Request, evidence: str) -> Approval:
+    """Return what somebody filled in on Prefect's page; `evidence` is Markdown.
+
+    Raises Waiting, with Prefect's signal as its cause, until then.
+    """
+    # Against another champion it is another question.
+    key = f"approval-{candidate.replace('/', '-')}-{request.champion or 'base'}"
+    seconds = max(1, round((request.expires - datetime.now(UTC)).total_seconds()))
+    asked = Approval.with_initial_data(description=evidence)
+    try:
+        return suspend_flow_run(wait_for_input=asked, timeout=seconds, key=key)
+    except Pause as pause:
+        raise Waiting(
+            f"{candidate} waits for an approval until {request.expires:%c} UTC"
+        ) from pause

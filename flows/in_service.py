@@ -1,0 +1,173 @@
+"""What follows when another version serves: the serving folder, Ollama, webhooks, and Prefect's page.
+
+None of it can undo the decision, so what fails here is told, and fails nothing.
+"""
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flows import local
+from retune import registry, serving
+from retune.errors import RetuneError
+from retune.escaping import markdown, terminal
+from retune.registry import Promotion, RegistryError, Version
+from retune.webhooks import post_all
+
+OLLAMA_PATIENCE = 600  # seconds; `ollama create` copies the file
+LAST_ENTRIES = 20  # of the log, on Prefect's page
+_log = logging.getLogger(__name__)
+
+
+class News(NamedTuple):
+    """Who is told, by the recipe: `webhooks`, and the name in Ollama."""
+
+    webhooks: tuple[str, ...] = ()
+    ollama: str | None = None
+
+
+def news_of(version: Version) -> News:
+    """Return what the recipe said when it made a version, from its MLflow run alone."""
+    from retune.tracking import client
+
+    params = client().get_run(version.run_id).data.params
+    try:
+        webhooks = tuple(json.loads(params.get("promotion.webhooks", "[]")))
+    except ValueError:
+        webhooks = ()  # MLflow cuts long parameters
+    ollama = params.get("promotion.ollama", "null")
+    return News(webhooks, None if ollama in ("null", "None", "") else ollama)
+
+
+def follow(
+    entry: Promotion, version: Version, news: News, evidence: Mapping[str, Any]
+) -> list[str]:
+    """Let everything follow that `version` serves; return a sentence for each thing that failed."""
+    failures = [*serve(version), *_ollama(news.ollama, version)]
+    if news.webhooks:
+        failures += post_all(news.webhooks, payload(entry, version, evidence), _secret)
+    for failure in failures:
+        _log.warning("%s", failure)
+    return failures
+
+
+def payload(entry: Promotion, version: Version, evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what webhooks are posted; `text` is what chat programs show."""
+    verb = "rolled back to" if entry.kind == "rollback" else "promoted"
+    instead = f" instead of version {entry.former}" if entry.former else ""
+    return {
+        "text": f"{version.name}: {verb} version {entry.version}{instead}, by {entry.by}: {entry.reason}",
+        "event": entry.kind,
+        "recipe": version.name,
+        "version": entry.version,
+        "former": entry.former,
+        "by": entry.by,
+        "at": entry.at.isoformat(),
+        "reason": entry.reason,
+        "mlflow_run_id": version.run_id,
+        "evidence": dict(evidence),
+    }
+
+
+def serve(version: Version) -> list[str]:
+    """Let the serving folder hold `version`; return a sentence if it cannot."""
+    aliases = {one.number for one in registry.versions(version.name) if one.aliases}
+    try:
+        serving.serve(version, aliases)
+    except (RetuneError, OSError) as error:
+        return [f"{serving.folder_of(version.name)} does not hold {version}: {error}"]
+    return []
+
+
+def _ollama(tag: str | None, version: Version) -> list[str]:
+    """Let a name in Ollama be the version that serves."""
+    if not tag:
+        return []
+    modelfile = serving.folder_of(version.name) / serving.MODELFILE
+    program = shutil.which("ollama")
+    if not program:
+        return [
+            f"promotion.ollama={tag}: no program `ollama` on this machine; install it, or leave it out"
+        ]
+    if not modelfile.is_file():
+        return [f"promotion.ollama={tag}: {version} has no Modelfile that Ollama could run"]
+    try:
+        done = subprocess.run(
+            [program, "create", tag, "-f", str(modelfile)],
+            cwd=modelfile.parent.resolve(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=OLLAMA_PATIENCE,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [f"promotion.ollama={tag}: `ollama create` did not end well: {error}"]
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[-300:]
+        return [f"promotion.ollama={tag}: `ollama create` failed: {terminal(said)}"]
+    return []
+
+
+def _secret(name: str) -> str:
+    """Return the address that a Secret block of Prefect holds. Raises RegistryError."""
+    if not local.api_address():  # Prefect would start a server of its own
+        raise RegistryError("a secret is Prefect's, and no server of its runs; start `retune ui`")
+    from prefect.blocks.system import Secret
+
+    try:
+        block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
+        return str(block.get())
+    except ValueError:
+        raise RegistryError(
+            "Prefect has no Secret block of this name; make it below Blocks"
+        ) from None
+
+
+# Prefect's page.
+
+
+def show(name: str) -> None:
+    """Make the artifact `in-service-<recipe>`, whose versions are the history, if it changed."""
+    from prefect.artifacts import Artifact, create_markdown_artifact
+
+    serving_now = next((one for one in registry.versions(name) if "champion" in one.aliases), None)
+    if serving_now is None:
+        return
+    key = "in-service-" + re.sub(r"[^a-z0-9-]+", "-", name)
+    text = page(serving_now, registry.history(name))
+    newest = Artifact.get(key, _sync=True)  # type: ignore[call-arg]
+    if newest is None or newest.data != text:  # type: ignore[union-attr]
+        create_markdown_artifact(
+            key=key, markdown=text, description=f"Which version of {name} serves"
+        )
+
+
+def page(version: Version, log: Sequence[Promotion]) -> str:
+    """Return which version serves, and the log, the newest first."""
+    entry = registry.who_served(log, log[-1].at) if log else None
+    since = f" since {entry.at:%Y-%m-%d %H:%M} UTC, by {markdown(entry.by)}" if entry else ""
+    lines = [
+        f"**{markdown(version)}** serves{since}.",
+        "",
+        f"Its files: `{serving.folder_of(version.name)}`. MLflow run `{version.run_id}`. "
+        f"To go back: `retune rollback {version.name}`.",
+        "",
+        "| | when (UTC) | what | version | before | by | why |",
+        "|---:|---|---|---:|---:|---|---|",
+    ]
+    for one in list(reversed(log))[:LAST_ENTRIES]:
+        cells = [
+            str(one.number),
+            f"{one.at:%Y-%m-%d %H:%M}",
+            one.kind,
+            str(one.version),
+            str(one.former or ""),
+            markdown(one.by),
+            markdown(one.reason),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

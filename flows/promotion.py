@@ -1,0 +1,185 @@
+"""What the flow does with a decision: which version serves from now on, and how the run ends."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from prefect import get_run_logger
+
+from expectations.promotion import approval
+from expectations.promotion.decision import Decision, Opponent, decide
+from expectations.promotion.evidence import Exhibit
+from expectations.verdicts import Rejected, require
+from flows import in_service
+from flows.approval import can_suspend, form
+from retune import registry
+from retune.recipe import Recipe
+from retune.records import Contender, Pins
+from retune.registry import Candidate, Promotion, Version
+from retune.registry.approvals import Answer, Request, answer, answer_of, ask
+from retune.tracking import Run, client
+from retune.workspace import digest
+
+DECISION = "retune.decision"  # tag of a version and of its run: what became of it, and why
+
+
+class Ending(NamedTuple):
+    """How a run ends: the `name` of Prefect's state, the reason, and whether its candidate serves."""
+
+    name: str
+    reason: str
+    serves: bool = False
+    entry: Promotion | None = None
+
+
+def opponent(pins: Pins, contender: Contender | None) -> Opponent | None:
+    """Return the champion as the candidate's opponent; None: there is none, but its base."""
+    if pins.champion is None:
+        return None
+    name = f"champion, version {pins.champion.version}"
+    outcomes = contender.outcomes if contender and not contender.missing else None
+    problem = contender.missing if contender else ""
+    return Opponent(name, pins.champion.adapter, outcomes, problem)
+
+
+def decided(
+    version: Version, made: Candidate, contender: Contender | None, recipe: Recipe, pins: Pins
+) -> Decision:
+    """Return what becomes of the candidate, compared with the champion that the run is pinned to."""
+    adapter = made.adapter.step.fingerprint
+    if pins.champion and pins.champion.version == version.number:
+        adapter = pins.champion.adapter  # the same weights, made another way
+    facts = {"version": str(version), "MLflow run": version.run_id}
+    return decide(
+        made.scores.outcomes,
+        adapter,
+        opponent(pins, contender),
+        recipe,
+        exhibit=Exhibit(made.files, facts),
+    )
+
+
+def evidence_of(decision: Decision, champion: int | None) -> dict[str, Any]:
+    """Return what a decision stands on, in JSON's types."""
+    return {
+        "outcome": decision.outcome,
+        "champion": champion,
+        "reasons": list(decision.reasons),
+        "differences": [one.model_dump(mode="json") for one in decision.differences],
+    }
+
+
+def settle(run: Run, version: Version, decision: Decision, recipe: Recipe, pins: Pins) -> Ending:
+    """Promote the candidate, or not, as was decided, and return how the run ends.
+
+    Raises Rejected if a person says no, or nobody says anything in time, and Waiting while the run
+    waits for somebody.
+    """
+    champion = pins.champion.version if pins.champion else None
+    if (
+        champion is None
+        and (other := registry.serving(version.name))
+        and other.number != version.number
+    ):
+        champion = other.number  # of an earlier retune, which cannot be compared with
+    ending = _ending(run, version, decision, recipe, champion)
+    note(run, version, ending.name, ending.reason)
+    return ending
+
+
+@contextmanager
+def noting(run: Run, version: Version) -> Iterator[None]:
+    """Keep with the version, too, that it was rejected."""
+    try:
+        yield
+    except Rejected as rejected:
+        note(run, version, "Rejected", "; ".join(map(str, rejected.judgement.failed)))
+        raise
+
+
+def note(run: Run, version: Version, name: str, reason: str) -> None:
+    """Keep how the run ended with the run and with its version."""
+    text = f"{name}: {reason}"[:1000]
+    run.set_tags({DECISION: text})
+    client().set_model_version_tag(version.name, str(version.number), DECISION, text)
+
+
+def after(ending: Ending, version: Version, decision: Decision, recipe: Recipe) -> None:
+    """Let everything follow that a promotion brings; a failure is told, and fails nothing."""
+    promotion = recipe.promotion
+    news = in_service.News(promotion.webhooks, promotion.ollama)
+    if ending.entry:
+        evidence = evidence_of(decision, ending.entry.former)
+        current = registry.version(version.name, version.number)
+        for failure in in_service.follow(ending.entry, current, news, evidence):
+            get_run_logger().warning("%s", failure)
+    elif ending.serves:  # what it serves may be made of other settings, or was deleted
+        for failure in in_service.serve(registry.version(version.name, version.number)):
+            get_run_logger().warning("%s", failure)
+    in_service.show(version.name)
+
+
+def _ending(
+    run: Run, version: Version, decision: Decision, recipe: Recipe, champion: int | None
+) -> Ending:
+    serving = registry.serving(version.name)
+    if serving and serving.number == version.number:
+        return Ending("Equivalent", f"{version} serves already", serves=True)
+    reason = "; ".join(decision.reasons)
+    if decision.outcome in ("equivalent", "undecided"):
+        return Ending(decision.outcome.capitalize(), reason)
+    if version.barred is not None:
+        return Ending("Barred", f"{version} was rolled back: {version.barred}")
+    evidence = evidence_of(decision, champion)
+    by = "retune"
+    if decision.outcome == "held":
+        if recipe.promotion.mode == "never":
+            return Ending("Registered", reason)
+        said = _answer(run, version, decision, recipe, champion)
+        if said is None:
+            how = f"`retune approve {run.id}` or `retune reject {run.id}`"
+            return Ending("AwaitingApproval", f"{version} waits for an approval: {how}")
+        by, reason = said.by, said.reason or "approved"
+    entry = registry.promote(version.name, version.number, by, reason, evidence, champion)
+    instead = f" instead of version {entry.former}" if entry.former else ""
+    return Ending("Promoted", f"{version} serves{instead}: {reason}", serves=True, entry=entry)
+
+
+def _answer(
+    run: Run, version: Version, decision: Decision, recipe: Recipe, champion: int | None
+) -> Answer | None:
+    """Return what a person said; None: the run ends without an answer.
+
+    Raises Rejected, or Waiting.
+    """
+    said = answer_of(version, champion)
+    if said is None:
+        request = ask(
+            version,
+            Request(
+                run_id=run.id,
+                champion=champion,
+                evidence=digest(evidence_of(decision, champion)),
+                expires=approval.deadline(recipe),
+                flow_run_id=_flow_run() if can_suspend() else None,
+            ),
+        )
+        if request.expired:
+            require(approval.expired(recipe, request.expires))
+        if not can_suspend():
+            return None
+        note(run, version, "AwaitingApproval", "a form on Prefect's page, or `retune approve`")
+        filled = form(str(version), request, decision.judgement.markdown)
+        said = answer_of(registry.version(version.name, version.number), champion)
+        if said is None:
+            by = filled.by.strip() or "somebody on Prefect's page"
+            said, _, _ = answer(version, filled.verb, by, filled.reason)
+    if said.verb == "reject":
+        require(approval.rejected_by_a_person(said.by, said.reason))
+    return said
+
+
+def _flow_run() -> str | None:
+    from prefect import runtime
+
+    return runtime.flow_run.id

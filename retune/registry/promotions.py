@@ -1,0 +1,252 @@
+"""Which version serves: promotions and rollbacks, one at a time and each in the log.
+
+The log is written first and the aliases follow it. Whoever died between the two leaves the tag
+`retune.promotion.settled` behind, and the next one to hold the lock ends what was begun.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from retune.registry.lock import Held, locked
+from retune.registry.log import PREFIX, REASON_LIMIT, Kind, Promotion, entries
+from retune.registry.versions import (
+    BARRED,
+    CHAMPION,
+    PREVIOUS,
+    RegistryError,
+    Version,
+    require,
+    version,
+    versions,
+)
+from retune.tracking import client
+from retune.workspace import digest
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import RegisteredModel
+
+SETTLED = f"{PREFIX}settled"  # the number of the last entry that aliases and bars follow
+MOVED = "its alias `champion` was set in MLflow"  # by hand, or by an earlier retune
+
+
+class StaleEvidence(RegistryError):
+    """Another version serves than the one that the evidence compares with."""
+
+
+class Barred(RegistryError):
+    """The version was rolled back, so nothing promotes it unless somebody says so."""
+
+
+def promote(
+    name: str,
+    number: int,
+    by: str,
+    reason: str,
+    evidence: Mapping[str, Any],
+    expected_champion: int | None,
+    *,
+    unbar: bool = False,
+) -> Promotion:
+    """Let version `number` of the recipe `name` serve, and return the entry of the log.
+
+    `expected_champion` is the version that the decision was made against, None if none served.
+    `unbar` lifts the bar of a version that was rolled back. Raises StaleEvidence if another version
+    serves by now, Barred, or RegistryError, with nothing changed.
+    """
+    with changing(name) as model:
+        chosen = version(name, number)
+        model.require_serving(expected_champion, chosen)
+        if model.serving == number:
+            raise RegistryError(f"{chosen} serves already; there is nothing to promote")
+        if chosen.barred is not None and not unbar:
+            raise Barred(
+                f"{chosen} is barred: {chosen.barred}. To let it serve all the same: "
+                f"`retune promote {name} {number} --unbar`"
+            )
+        return model.add("promote", chosen, number, by, reason, evidence)
+
+
+def rollback(name: str, to: int | None, by: str, reason: str) -> Promotion:
+    """Let version `to` of the recipe `name` serve again, and bar the one that is left.
+
+    None: the one that served before it (the alias `previous`). Raises Barred or RegistryError, with
+    nothing changed.
+    """
+    with changing(name) as model:
+        chosen = target(model.name, model.log, to)
+        return model.add("rollback", chosen, chosen.number, by, reason, {})
+
+
+def note(
+    name: str, number: int, kind: Kind, by: str, reason: str, evidence: Mapping[str, Any]
+) -> Promotion:
+    """Add to the log what somebody decided about a version that does not serve for that."""
+    with changing(name) as model:
+        return model.add(kind, version(name, number), model.serving, by, reason, evidence)
+
+
+def target(name: str, log: Sequence[Promotion], to: int | None) -> Version:
+    """Return the version that a rollback goes to. Raises Barred or RegistryError if it cannot."""
+    serving = serving_of(log)
+    if serving is None:
+        raise RegistryError(f"no version of {name} serves: there is nothing to roll back")
+    if to is None:
+        previous = _predecessor(log, versions(name))
+        if previous is None:
+            raise RegistryError(
+                f"no version of {name} that is not barred served before {name}/{serving}; name one with "
+                f"--to (`retune history {name}` lists them)"
+            )
+        return previous
+    chosen = version(name, to)
+    if to == serving:
+        raise RegistryError(f"{chosen} serves already; name another version with --to")
+    if chosen.barred is not None:
+        raise Barred(
+            f"{chosen} is barred: {chosen.barred}. To let it serve all the same: "
+            f"`retune promote {name} {to} --unbar`"
+        )
+    return chosen
+
+
+def serving_of(log: Sequence[Promotion]) -> int | None:
+    """Return the version that serves by the log."""
+    return log[-1].serving if log else None
+
+
+class Model:
+    """A registered model under its lock, with its log."""
+
+    def __init__(self, name: str, held: Held) -> None:
+        self.name = name
+        self._held = held
+        self.log = _settled(require(name), held)
+
+    @property
+    def serving(self) -> int | None:
+        return serving_of(self.log)
+
+    def require_serving(self, expected: int | None, candidate: Version) -> None:
+        """Raise StaleEvidence if another version serves than was expected."""
+        if self.serving == expected:
+            return
+        raise StaleEvidence(compared(candidate, expected, self.serving))
+
+    def add(
+        self,
+        kind: Kind,
+        chosen: Version,
+        serving: int | None,
+        by: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+    ) -> Promotion:
+        """Write an entry, and let aliases and bars follow it."""
+        entry = Promotion(
+            number=len(self.log) + 1,
+            kind=kind,
+            at=datetime.now(UTC),
+            by=by[:200],
+            version=chosen.number,
+            serving=serving,
+            former=self.serving,
+            run_id=chosen.run_id,
+            reason=reason[:REASON_LIMIT],
+            evidence=digest(evidence) if evidence else "",
+        )
+        _write(self.name, entry, self._held)
+        self.log = [*self.log, entry]
+        _follow(self.name, self.log, self._held)
+        return entry
+
+
+@contextmanager
+def changing(name: str) -> Iterator[Model]:
+    """Hold the registered model `name` alone. Raises RegistryError."""
+    require(name)
+    with locked(name) as held:
+        yield Model(name, held)
+
+
+def _write(name: str, entry: Promotion, held: Held) -> None:
+    held.require()
+    client().set_registered_model_tag(name, entry.key, entry.model_dump_json())
+
+
+def _settled(model: "RegisteredModel", held: Held) -> list[Promotion]:
+    """Return the log, once aliases follow it and it follows those that were set in MLflow."""
+    log = entries(model)
+    if len(log) > int(model.tags.get(SETTLED, "0")):
+        _follow(model.name, log, held)
+        return log
+    alias = model.aliases.get(CHAMPION)
+    if alias is not None and int(alias) != serving_of(log):
+        chosen = version(model.name, int(alias))
+        entry = Promotion(
+            number=len(log) + 1,
+            kind="promote",
+            at=datetime.now(UTC),
+            by="MLflow",
+            version=chosen.number,
+            serving=chosen.number,
+            former=serving_of(log),
+            run_id=chosen.run_id,
+            reason=MOVED,
+        )
+        _write(model.name, entry, held)
+        log = [*log, entry]
+        _follow(model.name, log, held)
+    return log
+
+
+def _follow(name: str, log: Sequence[Promotion], held: Held) -> None:
+    """Set bars and aliases as the log says; doing it twice changes nothing."""
+    last = log[-1]
+    held.require()
+    if last.kind == "rollback" and last.former is not None:
+        client().set_model_version_tag(name, str(last.former), BARRED, last.reason or "rolled back")
+    if last.kind == "promote" and version(name, last.version).barred is not None:
+        client().delete_model_version_tag(name, str(last.version), BARRED)
+    every = versions(name)
+    numbers = {one.number for one in every}
+    previous = _predecessor(log, every)
+    held.require()
+    if last.serving in numbers:
+        client().set_registered_model_alias(name, CHAMPION, str(last.serving))
+    if previous:
+        client().set_registered_model_alias(name, PREVIOUS, str(previous.number))
+    else:
+        with suppress(_missing()):
+            client().delete_registered_model_alias(name, PREVIOUS)
+    client().set_registered_model_tag(name, SETTLED, str(last.number))
+
+
+def _predecessor(log: Sequence[Promotion], every: Sequence[Version]) -> Version | None:
+    """Return what served last before the version that serves, of those that are there and not barred."""
+    allowed = {one.number: one for one in every if one.barred is None}
+    served = [entry.serving for entry in reversed(log)] + [entry.former for entry in log[:1]]
+    return next(
+        (allowed[number] for number in served if number in allowed and number != log[-1].serving),
+        None,
+    )
+
+
+def _missing() -> type[Exception]:
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException
+
+
+def compared(candidate: Version, expected: int | None, serving: int | None) -> str:
+    """Return the sentence that evidence is stale."""
+    return (
+        f"{candidate} was compared with {_words(candidate.name, expected)}, and by now "
+        f"{_words(candidate.name, serving)} serves: run the recipe again, which compares it with that "
+        f"one (what is made is reused)"
+    )
+
+
+def _words(name: str, number: int | None) -> str:
+    return f"{name}/{number}" if number else "no version (the base alone)"
