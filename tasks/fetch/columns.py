@@ -16,6 +16,7 @@ from tasks.fetch.shape import (
     LEARN_KEYS,
     MEDIA_COLUMNS,
     PREFERENCE_COLUMNS,
+    SEGMENTS,
     SHAPE,
     SYSTEM_COLUMNS,
     TOOL_COLUMNS,
@@ -148,7 +149,11 @@ def _is_plain(columns: "dict[str, pa.Array]", layout: str | PairLayout | None) -
     """Say whether no column asks for what only `from_rows` does."""
     import pyarrow as pa
 
-    if layout is None or _FEATURES & columns.keys() or set(PREFERENCE_COLUMNS) <= columns.keys():
+    if (
+        layout in (None, SEGMENTS)
+        or _FEATURES & columns.keys()
+        or set(PREFERENCE_COLUMNS) <= columns.keys()
+    ):
         return False
     if len(TURN_COLUMNS.keys() & columns.keys()) > 1:
         return False

@@ -166,7 +166,7 @@ OF_OTHER_TOOLS: dict[str, Change] = {
         **sharegpt(("human", "a?"), ("gpt", "b")),
     },
     "messages_as_python": lambda row, _: {**row, "conversations": str(row["conversations"])},
-    "segments_of_axolotl": instead(lambda row, _: {"segments": [{"label": True, "text": "<s>"}]}),
+    "segments_of_axolotl": instead(lambda row, _: {"segments": [{"label": True, "text": "a"}]}),
 }
 STRUCTURE = (
     *family("malformed", FEW, MALFORMED),

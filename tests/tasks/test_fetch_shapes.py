@@ -158,6 +158,41 @@ def test_a_label_that_is_a_class_is_not_used(tmp_path, kind, classes):
     assert ignored.columns == {"label": 12}
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_segments_that_alternate_are_turns(tmp_path, kind):
+    segments = [
+        {"label": False, "text": "q\n", "note": "n"},
+        {"label": True, "text": " a"},
+        {"label": False, "text": "again"},
+        {"label": True, "text": "b"},
+    ]
+    table, ignored = fetched(tmp_path, [{"segments": segments, "id": 3}] * 2, f"d.{kind}")
+    messages = table["messages"][0].as_py()
+    assert [(m["role"], m["content"], m["learn"]) for m in messages] == [
+        *(("user", "q", False), ("assistant", "a", None)),
+        *(("user", "again", False), ("assistant", "b", None)),
+    ]
+    assert ignored.keys == {"note": 2}
+    assert table["format"].to_pylist() == ["input_output"] * 2
+
+
+@pytest.mark.parametrize(
+    ("call", "unused"),
+    [
+        ({"name": "f", "arguments": {"x": 1}, "id": "1"}, {}),
+        ({"name": "f", "parameters": {"x": 1}}, {"tool_calls.parameters": 1}),
+        (
+            {"function": {"name": "f", "arguments": {"x": 1}, "strict": True}, "type": "function"},
+            {"tool_calls.function.strict": 1},
+        ),
+        ({"function": {"name": "f"}, "arguments": {"x": 1}}, {"tool_calls.arguments": 1}),
+    ],
+)
+def test_keys_of_calls_that_are_not_used_are_counted(call, unused):
+    row = {"messages": [Q, {"role": "assistant", "content": "", "tool_calls": [call]}]}
+    assert dict(read_row(row).keys) == unused
+
+
 # reasoning and tools
 
 THOUGHT = "<think>\nhm\n</think>\n\na"
@@ -304,7 +339,11 @@ def test_ms_swift_has_history_and_system():
             "dataset.columns={messages: conversations} or {messages: messages}",
         ),
         ({"messages": str([Q, A])}, "is in Python's notation, not JSON"),
-        ({"segments": [{"label": True, "text": "<s>q"}]}, "`segments` (Axolotl's input_output)"),
+        ({"segments": [{"label": True, "text": "q"}]}, "do not alternate between `label: false`"),
+        ({"segments": [{"label": False, "text": "q"}] * 2}, "do not alternate"),
+        ({"segments": [{"label": False, "text": "q"}]}, "do not alternate"),
+        ({"segments": [{"label": 1, "text": "q"}]}, "segment 0 of `segments` has no `label`"),
+        ({"segments": []}, "not a list of segments"),
         ({"messages": [["user", "q"], ["b", "a"]]}, "some begin with a role and some do not"),
         ({"messages": [["q", "a", "b"]]}, "not of two texts each"),
         ({"input": "q", "output": "a"}, "no usable columns"),
