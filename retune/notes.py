@@ -23,6 +23,7 @@ OUTCOME, CHANGED = "retune.outcome", "retune.changed"
 _TELLING = ("model", "dataset", "training", "formatting", "validation", "merging")
 _SILENT = ("name", "tracking.")  # where a run is kept is no change of what it makes
 _NAMED = 2  # settings in a run's name
+_MOST = 20  # settings in a note
 _LONGEST = 28  # characters of a value in a name
 NUMBERS = (
     LOSS,
@@ -33,7 +34,7 @@ NUMBERS = (
 )
 
 
-class Change(NamedTuple):
+class SettingChange(NamedTuple):
     """A setting that two runs do not share; None where a run does not have it."""
 
     setting: str
@@ -51,7 +52,7 @@ def settings(recipe: Recipe) -> dict[str, str]:
     return {name: setting_text(value)[:PARAM_LIMIT] for name, value in flat(recipe).items()}
 
 
-def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[SettingChange]:
     """Return the settings that differ, the telling ones first; both are parameters of runs."""
     names = [
         name
@@ -59,7 +60,7 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]
         if before.get(name) != after.get(name) and not name.startswith(_SILENT)
     ]
     return sorted(
-        (Change(name, before.get(name), after.get(name)) for name in names),
+        (SettingChange(name, before.get(name), after.get(name)) for name in names),
         key=lambda change: (_rank(change.setting), change.setting),
     )
 
@@ -69,7 +70,7 @@ def _rank(setting: str) -> int:
     return _TELLING.index(section) if section in _TELLING else len(_TELLING)
 
 
-def changed(differing: Sequence[Change], rows: str, is_first: bool) -> str:
+def changed(differing: Sequence[SettingChange], rows: str, is_first: bool) -> str:
     """Return in few words what a run changes: at most two settings, else what `rows` says."""
     if is_first:
         return "first run"
@@ -92,9 +93,27 @@ def before(run_id: str, experiment_id: str, recipe: str) -> "MlflowRun | None":
 def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[str, str]) -> str:
     """Return the note of a run in Markdown; `outcome` is one sentence, `links` addresses by text."""
     run = client().get_run(run_id)
-    parts = [f"**{markdown(outcome)}**", *_since(run, earlier), *_numbers(run, earlier)]
-    parts += [*_files(run), *_links(run, earlier, links)]
+    # MLflow's pages fold a note after some five lines.
+    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *_since(run, earlier)]
+    parts += [*_numbers(run, earlier), *_files(run), *_settings(run, earlier)]
+    parts += _links(run, earlier, links)
     return "\n\n".join(parts)
+
+
+def _brief(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    """Return the first of the numbers in a line: `loss 0.8041 (base 6.8876, run before 0.6310)`."""
+    before, now = (earlier.data.metrics if earlier else {}), run.data.metrics
+    told = []
+    for name in NUMBERS[:2]:
+        if name in now:
+            spec = measure(name.partition("/")[2])
+            others = {
+                "base": now.get(name.replace("/tuned", "/base")),
+                "run before": before.get(name),
+            }
+            beside = [f"{key} {spec.number(of)}" for key, of in others.items() if of is not None]
+            told.append(f"{_title(name)} **{spec.number(now[name])}** ({', '.join(beside)})")
+    return [" · ".join(told)] if told else []
 
 
 def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
@@ -102,18 +121,25 @@ def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
         return ["The first run of this recipe."]
     address = run_link("", earlier.info.experiment_id, earlier.info.run_id)
     words = markdown(run.data.tags.get(CHANGED, "")) or "nothing"
-    lines = [f"What changed since [{markdown(earlier.info.run_name)}]({address}): {words}."]
-    known = set(run.data.params) & set(earlier.data.params)
-    differing = changes(
-        {name: earlier.data.params[name] for name in known},
-        {name: run.data.params[name] for name in known},
-    )
-    lines += [
+    return [f"Changed since [{markdown(earlier.info.run_name)}]({address}): {words}"]
+
+
+def _settings(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    """Return the settings that differ; what stages add to the parameters are none."""
+    if not earlier:
+        return []
+    sections = set(Recipe.model_fields)
+    known = {
+        name
+        for name in set(run.data.params) & set(earlier.data.params)
+        if name.partition(".")[0] in sections
+    }
+    before, after = ({name: of.data.params[name] for name in known} for of in (earlier, run))
+    lines = [
         f"- {code(change.setting)}: {code(change.before or '')} → {code(change.after or '')}"
-        for change in differing[:20]
-        if "." in change.setting
+        for change in changes(before, after)[:_MOST]
     ]
-    return ["\n".join([lines[0], "", *lines[1:]]).strip()]
+    return ["\n".join(lines)] if lines else []
 
 
 def _numbers(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.masking import masked
 from expectations.promotion.contest import direction
-from flows.compared.records import Example, NearRow, Tally
+from flows.compared.records import ComparedExample, NearRow, Tally
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,7 +58,7 @@ def examples(older: "pl.DataFrame", newer: "pl.DataFrame") -> Examples:
 
 def shown(
     lines: "pl.DataFrame", near: Mapping[str, Sequence[NearRow]] | None = None
-) -> list[Example]:
+) -> list[ComparedExample]:
     """Return examples as they may be shown; `near` are new training rows by an example's name."""
     import polars as pl
 
@@ -73,7 +73,7 @@ def shown(
     same = zip(*(lines[name] for name in ("suite", "scorer", "example")), strict=True)
     grades = zip(lines["value_before"], lines["value"], strict=True)
     return [
-        Example(
+        ComparedExample(
             suite=suite,
             scorer=scorer,
             example=name,

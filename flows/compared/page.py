@@ -7,12 +7,13 @@ from expectations.promotion.forest import STYLE as FOREST
 from expectations.promotion.forest import forest
 from flows.compared.lines import STYLE as LINES
 from flows.compared.lines import charts
-from flows.compared.records import Comparison, Differing, Example, FileChange, NearRow
+from flows.compared.records import ComparedExample, Comparison, Differing, FileChange, NearRow
 from flows.compared.words import causes, headline, missing_time, number, told, value
 from retune.escaping import html, html_block
 from retune.measures import MEASURES, format_bytes, measure, title
 from retune.webpage import document, folded, table
 
+OPEN = 4  # examples that are seen at once
 STYLE = f"""{FOREST}{LINES}
 .newer-better {{ color: var(--good); font-weight: 600; }}
 .older-better {{ color: var(--bad); font-weight: 600; }}
@@ -82,7 +83,7 @@ def _differences(comparison: Comparison) -> str:
         cells = [words(one.metric), spec.number(one.opponent), spec.number(one.candidate)]
         cells += [told(one), f"{one.outcome}{needed}", f"{one.examples:,}"]
         rows.append(list(map(html, cells)))
-    head = ["*measure", "#older", "#newer", "gain (interval)", "outcome", "#examples"]
+    head = ["*measure", "#older", "#newer", "gain (interval)", "*outcome", "#examples"]
     parts = [note, forest(whole) if whole else "", table(head, rows), _tallies(comparison)]
     if slices:
         parts.append(folded(f"By slice ({len(slices)})", forest(slices)))
@@ -101,11 +102,14 @@ def _tallies(comparison: Comparison) -> str:
     return table(head, rows) if rows else ""
 
 
-def _examples(found: Sequence[Example], kind: str) -> str:
-    return "\n".join(_example(one, kind) for one in found)
+def _examples(found: Sequence[ComparedExample], kind: str) -> str:
+    """Return the first few, and the others to be opened."""
+    lines = [_example(one, kind) for one in found]
+    more = "".join(lines[OPEN:])
+    return "\n".join([*lines[:OPEN], folded(f"{len(lines) - OPEN} more", more) if more else ""])
 
 
-def _example(one: Example, kind: str) -> str:
+def _example(one: ComparedExample, kind: str) -> str:
     spec = measure(one.scorer)
     grades = f"{title(one.scorer)}: {spec.number(one.older)} → {spec.number(one.newer)}"
     answers = [

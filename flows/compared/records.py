@@ -84,7 +84,7 @@ class NearRow(BaseModel):
     excerpt: str = Field(description="How it begins, masked.")
 
 
-class Example(BaseModel):
+class ComparedExample(BaseModel):
     """An example on which the runs differ."""
 
     example: str = Field(description="Its name, the same in every run.")
@@ -156,8 +156,8 @@ class Comparison(BaseModel):
     )
     metrics: list[MetricChange] = Field(description="Measures of the runs as wholes.")
     tallies: list[Tally] = Field(description="Won and lost examples.")
-    lost: list[Example] = Field(description="The most telling lost examples.")
-    won: list[Example] = Field(description="The most telling won ones.")
+    lost: list[ComparedExample] = Field(description="The most telling lost examples.")
+    won: list[ComparedExample] = Field(description="The most telling won ones.")
     curves: list[Curve] = Field(description="How the trainings went.")
     files: list[FileChange] = Field(description="The GGUF files.")
     missing: list[str] = Field(description="What could not be compared, and why.")

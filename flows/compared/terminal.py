@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from expectations.promotion.demands import words
-from flows.compared.records import Comparison, Example, FileChange, Spread
+from flows.compared.records import ComparedExample, Comparison, FileChange, Spread
 from flows.compared.words import causes, headline, missing_time, number, told, value
 from flows.summary import Grid
 from retune.escaping import visible
@@ -135,7 +135,7 @@ def _files(files: list[FileChange]) -> Grid:
     return Grid(title="GGUF files", columns=columns, rows=rows)
 
 
-def _example(one: Example) -> list[Text]:
+def _example(one: ComparedExample) -> list[Text]:
     spec = measure(one.scorer)
     grades = f"{title(one.scorer)} {spec.number(one.older)} → {spec.number(one.newer)}"
     lines = [Text(f"  {visible(one.slice, 40)}: {visible(one.prompt, LINE)}  [{grades}]")]

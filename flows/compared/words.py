@@ -19,8 +19,8 @@ def headline(comparison: Comparison) -> str:
     parts = []
     for outcome in ("better", "worse", "undecided", "equivalent"):
         names = [words(one.metric) for one in whole if one.outcome == outcome]
-        parts += [f"{outcome}: {', '.join(names)}"] if names else []
-    return f"The newer run beside the older one is {'; '.join(parts)}."
+        parts += [f"{outcome} at {', '.join(names)}"] if names else []
+    return f"The newer run, against the older one: {'; '.join(parts)}."
 
 
 def told(one: PairedDifference) -> str:
@@ -58,7 +58,7 @@ def _data(change: DataChange | None) -> Iterator[str]:
 def _environment(comparison: Comparison) -> Iterator[str]:
     if changes := comparison.environment:
         more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
-        yield f"Environment: {', '.join(one.name for one in changes[:NAMED])}{more} differ."
+        yield f"Environment: another {', '.join(one.name for one in changes[:NAMED])}{more}."
 
 
 def value(text: str | None) -> str:

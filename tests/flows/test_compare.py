@@ -194,7 +194,7 @@ def test_the_terminal_tells_the_answer_first(pair, home):
     first, second = done.stdout.splitlines()[:2]
     assert first.startswith("older  good one")
     assert second.startswith("newer  bad one")
-    for words in ("worse: ", "learning_rate 0.001 → 0.01", "3 rows added, 2 removed, 2 edited"):
+    for words in ("worse at ", "learning_rate 0.001 → 0.01", "3 rows added, 2 removed, 2 edited"):
         assert words in done.stdout
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from retune import saved_view, tracking
 from retune.logged_files import log_file
-from retune.notes import Change, before, changed, changes, note, settings
+from retune.notes import SettingChange, before, changed, changes, note, settings
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Gguf
@@ -49,8 +49,8 @@ def test_a_name_tells_the_two_settings_that_make_another_model_first():
         ([], "", True, "first run"),
         ([], "", False, "same again"),
         ([], "data +140 rows", False, "data +140 rows"),
-        ([Change("training.r", "16", "8")], "data ~3 rows", False, "r 8; data ~3 rows"),
-        ([Change("validation.keep", "x", "null")], "", False, "keep unset"),
+        ([SettingChange("training.r", "16", "8")], "data ~3 rows", False, "r 8; data ~3 rows"),
+        ([SettingChange("validation.keep", "x", "null")], "", False, "keep unset"),
     ],
 )
 def test_a_name_tells_what_changed(differing, rows, is_first, words):
@@ -84,6 +84,8 @@ def test_the_note_holds_the_verdict_the_change_the_numbers_and_the_files(store):
     text = note(new.id, "Rejected: `5%` | of <b>", earlier, {"In Prefect": "http://127.0.0.1:1/r"})
     assert text.startswith("**Rejected: ")
     assert "<b>" not in text
+    # In the first lines, which are all that is seen at once.
+    assert "loss **1.2500** (base 2.0000, run before 1.5000)" in text.splitlines()[2]
     assert f"](#/experiments/{old.experiment_id}/runs/{old.id})" in text
     assert "- `training.learning_rate`: `0.0003` → `0.0001`" in text
     assert (
