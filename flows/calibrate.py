@@ -70,9 +70,9 @@ def replica(recipe: Recipe, number: int, share: float) -> Recipe:
 def _chats(recipe: Recipe, pins: Pins, plan: Plan, run: Run, judge: Judge) -> Chats:
     rows = run.log(fetch(recipe, pins, plan.fetch))
     screened = run.log(screen(rows, recipe, pins, plan.screen))
-    judge(screened, data.screening(screened, recipe, data.reference(pins)))
+    judge(screened, data.screening(screened, recipe, data.reference(recipe, pins)))
     sound = run.log(validate(rows, screened, recipe, pins, plan.validation))
-    judge(sound, data.judgement(sound, recipe, data.reference(pins)))
+    judge(sound, data.judgement(sound, recipe, data.reference(recipe, pins)))
     chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
     judge(chats, formatting.judgement(chats, recipe))
     return chats
@@ -80,7 +80,7 @@ def _chats(recipe: Recipe, pins: Pins, plan: Plan, run: Run, judge: Judge) -> Ch
 
 def _measured(recipe: Recipe, chats: Chats, pins: Pins, run: Run, judge: Judge) -> dict[str, float]:
     """Train and evaluate one replica in a child run; return the means of what it did."""
-    plan, child = make_plan(recipe, pins), run.child(f"seed {recipe.training.seed}")
+    plan, child = make_plan(recipe, pins), run.new_child(f"seed {recipe.training.seed}")
     status = "FAILED"
     try:
         adapter = child.log(train(chats, child, recipe, pins, plan.train))

@@ -24,7 +24,7 @@ from flows.endings import with_ending
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
-from flows.promotion import after, decided, noting, settle
+from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
 from flows.recorded import Recorded
 from flows.run_names import flow_run_name
@@ -178,12 +178,15 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
                 raise failure
         files_made = tuple(quant for quant in quants if not reasons[quant.file])
         made = Candidate(sound, adapter, selection, scores, merged, files_made)
-        version = register_candidate(run, recipe, pins, made)
-        decision = decided(version, made, contender, recipe, pins)
-        with noting(run, version):
-            judge(None, decision.judgement)
-            ending = settle(run, version, decision, recipe, pins)
-        after(ending, version, decision, recipe)
+        if replayed:
+            ending = Ending("Replayed", f"as {replayed.run_name}")
+        else:
+            version = register_candidate(run, recipe, pins, made)
+            decision = decided(version, made, contender, recipe, pins, noise)
+            with noting(run, version):
+                judge(None, decision.judgement)
+                ending = settle(run, version, decision, recipe, pins)
+            after(ending, version, decision, recipe)
         published = None
         if plan.publish and ending.serves:
             shipping = list(made.files)

@@ -7,6 +7,7 @@ flow gives those its own, which a person can read.
 import re
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 from prefect import runtime
 
@@ -47,8 +48,9 @@ def is_drawn(name: str) -> bool:
 @cache
 def _slugs() -> tuple[frozenset[str], frozenset[str]]:
     """Return the first and the second words of the names that Prefect's server gives."""
-    from coolname.data import config
+    from coolname.data import config as lists
 
+    config: dict[str, Any] = lists  # its types tell of no nesting
     def words(name: str) -> frozenset[str]:
         part = config[name]
         if part["type"] == "words":

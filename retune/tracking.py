@@ -85,7 +85,7 @@ class Run(BaseModel):
             self._log_models(output)
         return output
 
-    def child(self, name: str) -> Self:
+    def new_child(self, name: str) -> Self:
         """Return a new child run, which its caller ends."""
         return self._start_child(name, datetime.now(UTC))
 

@@ -30,7 +30,9 @@ def compare(one: str, other: str) -> Comparison:
         older=older.described(),
         newer=newer.described(),
         recipe=settings.recipe(older, newer),
-        data=data(older.rows, newer.rows, rows) if rows else None,
+        data=data(older.rows, newer.rows, rows)
+        if rows and older.rows is not None and newer.rows is not None
+        else None,
         environment=settings.environment(older, newer),
         differences=_differences(older, newer),
         metrics=measured.metrics(older, newer),

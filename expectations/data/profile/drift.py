@@ -125,11 +125,12 @@ def _shares(reference: Profile, new: Profile) -> Iterator[Alarm]:
     sides = reference, new
     both = reference.sources.keys() & new.sources.keys()
     # Those that are gone or new are told by themselves; the record's hashes say nothing to a person.
-    sources = [{name: side.sources[name] for name in both} for side in sides]
+    then, now = ({name: side.sources[name] for name in both} for side in sides)
     counts = [
-        side.independent * sum(shares.values()) for side, shares in zip(sides, sources, strict=True)
+        side.independent * sum(shares.values())
+        for side, shares in zip(sides, (then, now), strict=True)
     ]
-    if moved := _psi(*sources, *counts):
+    if moved := _psi(then, now, *counts):
         yield _alarm(_PSI_COUNT * moved, f"the same sources have other shares (PSI {moved:.2f})")
     counts = [side.independent * side.languages_of / max(side.rows, 1) for side in sides]
     if moved := _psi(reference.languages, new.languages, *counts):
