@@ -14,7 +14,7 @@ from expectations.verdicts import Rejected
 from flows.summary import Summary
 from retune.tracking import Waiting
 
-MESSAGE_LIMIT = 300  # characters; all of it is in MLflow and in the table of verdicts
+MESSAGE_LIMIT = 4000  # characters; all of it is in MLflow and in the table of verdicts
 
 
 def with_ending(line: Callable[[], Summary]) -> Summary:
@@ -40,5 +40,6 @@ def _rejected(error: Rejected) -> "State[Summary]":
 
 
 def _short(text: str) -> str:
-    line = text.strip().partition("\n")[0]
-    return line if len(line) <= MESSAGE_LIMIT else f"{line[: MESSAGE_LIMIT - 1]}…"
+    """Return a message of which Prefect shows the first line at once."""
+    text = text.strip()
+    return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT - 1]}…"

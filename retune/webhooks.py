@@ -79,10 +79,11 @@ def _places(host: str, port: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6
 
 
 def _sentence(webhook: str, error: Exception) -> str:
-    called = (
-        f"the webhook at {urlsplit(without_secrets(webhook)).hostname or 'an address'}"
-        if is_address(webhook)
-        else f"the webhook of the secret {webhook!r}"
-    )
+    called = f"the secret {webhook!r}"
+    if is_address(webhook):
+        try:
+            called = urlsplit(without_secrets(webhook)).hostname or "an address"
+        except ValueError:
+            called = "an address"
     reason = str(error) if isinstance(error, RetuneError) else type(error).__name__
     return f"promotion.webhooks: {called} did not take the news: {reason}"

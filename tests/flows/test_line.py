@@ -336,7 +336,7 @@ def test_the_temporary_server_of_a_run_asks_for_the_sign_in(rejection, project):
     headers = {name.lower() for name in rejection.answers["a stranger's page"].headers}
     assert "access-control-allow-origin" not in headers
     # The run itself knows the sign-in.
-    assert project.flow_run()[0] == "Failed"
+    assert project.flow_run()[0] == "Rejected"
     assert "hook" not in rejection.said.lower()  # which process it is, is noted without a word
     assert rejection.sign_in.partition(":")[2] not in rejection.said
 
@@ -351,7 +351,7 @@ def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(rejection, proj
     ):
         assert words in rejection.said
     state, message, tasks = project.flow_run()
-    assert state == "Failed"
+    assert state == "Rejected"
     assert "dataset rejected" in message
     assert tasks == {"pin_inputs", "conform", "rehearse", "fetch", "screen"}
     client, parent, _ = project.newest_mlflow_run()

@@ -318,7 +318,7 @@ def test_a_scheduled_run_on_bad_data_fails_before_any_training(servers, tmp_path
     }
     run = wait_for(lambda: servers.api("flow_runs/filter", ends), 2 * PATIENCE)[0]
     assert run["auto_scheduled"]
-    assert run["state"]["name"] == "Failed"
+    assert run["state"]["name"] == "Rejected"
     for words in (
         "dataset rejected",
         "at most 5% of the rows have roles out of order",

@@ -15,15 +15,12 @@ from retune import registry, tracking
 from retune.original import Original
 from retune.processes import this_process
 from retune.recipe import Recipe, RecipeError
-from retune.records import Adapter, Champion, Gguf, Pins, Rows, Scores, Selection
-from retune.registry import lock
-from retune.registry.candidates import Candidate, register_candidate
+from retune.records import Champion, Selection
+from retune.registry import approvals, lock
 from retune.registry.promotions import SETTLED
-from retune.workspace import Step, building, sha256
+from tests.candidates import EVIDENCE, PINS, candidate, made, registered, served
 
 NUMBERS = itertools.count(1)
-PINS = Pins(dataset="d" * 40, model="b" * 40)
-EVIDENCE = {"held_out/loss": [0.1, 0.2]}
 
 
 @pytest.fixture
@@ -31,53 +28,6 @@ def recipe():
     """A recipe of its own for each test, since all share one server."""
     values = {"name": f"p{next(NUMBERS)}", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
     return Recipe.parse(values)
-
-
-def made(stage: str, key: str, kind, content: str = "", **fields):
-    """Return a finished output, made once."""
-    step = Step(stage=stage, key={"k": key})
-    if step.done:
-        return kind.model_validate_json((step.folder / "output.json").read_text())
-    with building(step) as build:
-        (build.path / "adapter").mkdir()
-        (build.path / "adapter" / "adapter_model.safetensors").write_text(content or key)
-        if kind is Gguf:
-            (build.path / fields["file"]).write_text(key)
-            fields |= {"bytes": len(key), "sha256": sha256(build.path / fields["file"])}
-        return build.finish(kind, **fields)
-
-
-def candidate(key: str, loss: float = 1.5, methods=("q4_k_m",), **parts) -> Candidate:
-    files = tuple(
-        made("quantize", f"{key} {method}", Gguf, method=method, file=f"{method}.gguf")
-        for method in methods
-    )
-    outputs = {
-        "rows": made("validate", "rows", Rows, metrics={"accepted": 90.0, "rows": 100.0}),
-        "adapter": made("train", key, Adapter, parts.pop("weights", "")),
-        "selection": None,
-        "scores": made(
-            "evaluate", f"{key} {loss}", Scores, metrics={"loss/base": 2.0, "loss/tuned": loss}
-        ),
-        "merged": None,
-        "files": files,
-    }
-    return Candidate(**(outputs | parts))
-
-
-def registered(recipe: Recipe, key: str, **fields) -> registry.Version:
-    with tracking.start_run(recipe, f"{recipe.name} {key}", {}) as run:
-        return register_candidate(run, recipe, PINS, candidate(key, **fields))
-
-
-def served(recipe: Recipe, *keys: str) -> None:
-    """Register a candidate for each key and promote them one after the other."""
-    for key in keys:
-        version = registered(recipe, key)
-        serving = registry.champion(recipe.name)
-        registry.promote(
-            recipe.name, version.number, "test", key, EVIDENCE, serving and serving.version
-        )
 
 
 def aliases(recipe: Recipe) -> dict[str, int]:
@@ -272,6 +222,64 @@ def test_a_version_of_an_earlier_retune_serves_and_is_no_champion_to_compare_wit
     client.set_registered_model_alias(recipe.name, "champion", "1")
     assert registry.champion(recipe.name) is None
     assert registry.find(f"{recipe.name}@champion") == run.id
+
+
+# Approvals.
+
+
+def asked(recipe: Recipe, champion: int | None = None, hours: float = 1) -> registry.Version:
+    """Return a new candidate that waits for an approval."""
+    version = registered(recipe, f"asked {next(NUMBERS)}")
+    request = approvals.Request(
+        run_id=version.run_id,
+        champion=champion,
+        evidence="e" * 16,
+        expires=datetime.now(UTC) + timedelta(hours=hours),
+    )
+    assert approvals.ask(version, request) == request
+    return version
+
+
+@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_an_answer_is_kept_with_the_version_and_in_the_log(client, recipe, verb):
+    version = asked(recipe)
+    said, request, entry = approvals.answer(version, verb, "ann", "as we agreed")
+    assert (said.verb, said.by, said.reason) == (verb, "ann", "as we agreed")
+    assert (entry.kind, entry.version, entry.serving) == (verb, 1, None)
+    assert request.run_id == version.run_id
+    now = registry.version(recipe.name, 1)
+    assert approvals.answer_of(now, None) == said
+    assert approvals.answer_of(now, 7) is None  # compared with another champion
+    with pytest.raises(registry.RegistryError, match=r"by ann .* before"):
+        approvals.answer(now, "approve", "bob", "")
+
+
+def test_an_approval_of_stale_evidence_is_refused(client, recipe):
+    served(recipe, "one")
+    version = asked(recipe, champion=1)
+    served(recipe, "two")
+    with pytest.raises(registry.StaleEvidence, match=r"by now p\d+/3 serves"):
+        approvals.answer(version, "approve", "ann", "")
+    assert len(registry.history(recipe.name)) == 2
+
+
+def test_who_does_not_wait_is_not_approved(client, recipe):
+    served(recipe, "one")
+    version = registered(recipe, "two")
+    with pytest.raises(registry.RegistryError, match="waits for no approval"):
+        approvals.answer(version, "approve", "ann", "")
+    late = asked(recipe, champion=1, hours=-1)
+    with pytest.raises(registry.RegistryError, match="counts as rejected"):
+        approvals.answer(late, "approve", "ann", "")
+
+
+def test_a_candidate_that_is_asked_about_again_waits_no_longer(client, recipe):
+    version = asked(recipe)
+    request = approvals.request_of(registry.version(recipe.name, version.number))
+    later = request.model_copy(update={"expires": request.expires + timedelta(days=1)})
+    again = approvals.ask(registry.version(recipe.name, version.number), later)
+    assert again.expires == request.expires
 
 
 # Names.

@@ -1,0 +1,320 @@
+"""What the flow does with a decision, and the registry's commands, in a real MLflow store."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from expectations.promotion.decision import Decision
+from expectations.verdicts import Judgement, Rejected
+from flows import in_service
+from flows.cli import app
+from flows.endings import with_ending
+from flows.promotion import Ending, settle
+from flows.summary import Summary
+from retune import registry, serving, tracking
+from retune.recipe import Recipe
+from retune.registry import approvals
+from retune.workspace import home
+from tests.candidates import EVIDENCE, PINS, candidate, registered, served
+
+RETUNE = Path(sys.executable).with_name("retune")
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    """A home folder of the test's own; the commands set variables, which do not outlive it."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith(("PREFECT", "MLFLOW"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    tracking.client.cache_clear()
+    yield
+    tracking.client.cache_clear()
+    os.environ.clear()
+    os.environ |= before
+
+
+@pytest.fixture
+def recipe():
+    return make_recipe()
+
+
+def make_recipe(**promotion) -> Recipe:
+    values = {"name": "sums", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
+    return Recipe.parse(values | {"promotion": promotion})
+
+
+def decision(outcome: str) -> Decision:
+    judgement = Judgement("promote", "candidate", [], markdown="the evidence")
+    return Decision(outcome, (f"it is {outcome}",), (), judgement)
+
+
+def settled(recipe: Recipe, key: str, outcome: str) -> Ending:
+    """Return how a run ends whose candidate `key` was decided about."""
+    pins = PINS.model_copy(update={"champion": registry.champion(recipe.name)})
+    with tracking.start_run(recipe, key, {}) as run:
+        version = registry.register_candidate(run, recipe, PINS, candidate(key))
+        return settle(run, version, decision(outcome), recipe, pins)
+
+
+def test_a_good_candidate_is_promoted_and_the_same_again_is_equivalent(recipe):
+    first = settled(recipe, "one", "promote")
+    assert (first.name, first.serves) == ("Promoted", True)
+    assert "sums/1 serves: it is promote" in first.reason
+    again = settled(recipe, "one", "promote")
+    assert (again.name, again.serves, again.entry) == ("Equivalent", True, None)
+    better = settled(recipe, "two", "promote")
+    assert (better.name, better.entry.former) == ("Promoted", 1)
+    assert registry.version("sums", 2).tags["retune.decision"].startswith("Promoted: sums/2 serves")
+    assert [entry.by for entry in registry.history("sums")] == ["retune"] * 2
+
+
+@pytest.mark.parametrize("outcome", ["equivalent", "undecided"])
+def test_what_is_not_shown_to_be_better_stays_a_challenger(recipe, outcome):
+    ending = settled(recipe, "one", outcome)
+    assert ending == Ending(outcome.capitalize(), f"it is {outcome}")
+    assert registry.serving("sums") is None
+    assert registry.history("sums") == []
+
+
+def test_a_schedule_does_not_promote_what_was_rolled_back(recipe):
+    for key in ("one", "two"):
+        settled(recipe, key, "promote")
+    registry.rollback("sums", None, "ann", "answers in rhyme")
+    ending = settled(recipe, "two", "promote")
+    assert (ending.name, ending.serves) == ("Barred", False)
+    assert "answers in rhyme" in ending.reason
+    assert registry.serving("sums").number == 1
+    # One that is trained anew is another version.
+    assert settled(recipe, "three", "promote").name == "Promoted"
+
+
+def test_a_mode_of_never_registers_only():
+    ending = settled(make_recipe(mode="never"), "one", "held")
+    assert (ending.name, ending.serves) == ("Registered", False)
+    assert registry.serving("sums") is None
+
+
+def test_a_candidate_that_is_held_waits_and_is_promoted_once_it_is_approved():
+    recipe = make_recipe(mode="approve")
+    ending = settled(recipe, "one", "held")
+    assert ending.name == "AwaitingApproval"
+    run = registry.version("sums", 1).run_id
+    assert f"`retune approve {run}`" in ending.reason
+    assert settled(recipe, "one", "held").name == "AwaitingApproval"  # asked once
+    approvals.answer(registry.version("sums", 1), "approve", "ann", "reads well")
+    ending = settled(recipe, "one", "held")
+    assert (ending.name, ending.entry.by, ending.entry.reason) == ("Promoted", "ann", "reads well")
+    assert [entry.kind for entry in registry.history("sums")] == ["approve", "promote"]
+
+
+def test_a_candidate_that_a_person_rejects_is_rejected():
+    recipe = make_recipe(mode="approve")
+    settled(recipe, "one", "held")
+    approvals.answer(registry.version("sums", 1), "reject", "ann", "too long")
+    with pytest.raises(Rejected, match="rejected by ann: too long"):
+        settled(recipe, "one", "held")
+
+
+def test_a_candidate_that_nobody_approves_in_time_is_rejected():
+    recipe = make_recipe(mode="approve", approval_hours=1e-9)
+    with pytest.raises(Rejected, match=r"nobody did until .* \(promotion.approval_hours\)"):
+        settled(recipe, "one", "held")
+    assert registry.serving("sums") is None
+
+
+def test_an_approval_counts_against_the_champion_that_it_was_given_against():
+    recipe = make_recipe(mode="approve")
+    settled(recipe, "one", "held")
+    approvals.answer(registry.version("sums", 1), "approve", "ann", "")
+    served(recipe, "two")  # by hand, meanwhile
+    assert settled(recipe, "one", "held").name == "AwaitingApproval"
+    assert approvals.request_of(registry.version("sums", 1)).champion == 2
+
+
+def test_a_run_that_waits_goes_on_in_its_mlflow_run(recipe):
+    tags = {"prefect.flow_run_id": "f" * 8}
+    with pytest.raises(tracking.Waiting), tracking.start_run(recipe, "x", tags, "plan") as run:
+        raise tracking.Waiting("for somebody")
+    stored = tracking.client().get_run(run.id)
+    assert (stored.info.status, "retune.error" in stored.data.tags) == ("FINISHED", False)
+    with tracking.start_run(recipe, "x", tags, "plan") as again:
+        assert again.id == run.id
+        assert tracking.client().get_run(run.id).info.status == "RUNNING"
+    with tracking.start_run(recipe, "x", tags, "another") as other:
+        assert other.id != run.id
+
+
+# The states of Prefect.
+
+
+def test_states_have_names_of_their_own():
+    summary = Summary(
+        recipe="r",
+        run_id="",
+        reused=0,
+        stages=0,
+        grids=[],
+        ending="Undecided",
+        reason="a\nb" * 3000,
+    )
+    state = with_ending(lambda: summary)
+    assert (state.name, state.type) == ("Undecided", "COMPLETED")
+    assert state.message.startswith("a\nb")
+    assert len(state.message) == 4000
+    assert state.data == summary
+    error = Rejected(Judgement("validate", "dataset", []))
+
+    def rejecting() -> Summary:
+        raise error
+
+    state = with_ending(rejecting)
+    assert (state.name, state.type, state.data) == ("Rejected", "FAILED", error)
+    assert state.message.startswith("dataset rejected")
+
+
+# What follows.
+
+
+def test_what_follows_is_told_and_fails_nothing(recipe, monkeypatch, tmp_path):
+    served(recipe, "one")
+    version = registry.serving("sums")
+    (entry,) = registry.history("sums")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    news = in_service.News(("http://169.254.169.254/",), "sums")
+    ollama, webhook = in_service.follow(entry, version, news, EVIDENCE)
+    assert "no program `ollama`" in ollama
+    assert "link-local" in webhook
+    assert (serving.folder_of("sums") / "Modelfile").is_file()
+
+
+def test_ollama_is_given_the_modelfile(recipe, monkeypatch, tmp_path):
+    """A program of its name, which is not here, that keeps what it is called with."""
+    program = tmp_path / "ollama"
+    program.write_text('#!/bin/sh\necho "$PWD" "$@" > "$0.said"\n/bin/cat "$4" >> "$0.said"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    served(recipe, "one")
+    (entry,) = registry.history("sums")
+    news = in_service.News((), "support-mail")
+    assert in_service.follow(entry, registry.serving("sums"), news, {}) == []
+    said = (tmp_path / "ollama.said").read_text()
+    assert "create support-mail -f" in said
+    assert "FROM ./q4_k_m.gguf" in said
+    assert ".versions/sums/1." in said.split()[0]
+
+
+def test_the_page_of_what_serves_has_the_history(recipe):
+    served(recipe, "one", "two")
+    registry.rollback("sums", None, "ann <b>", "a | b")
+    page = in_service.page(registry.serving("sums"), registry.history("sums"))
+    assert page.startswith("**sums/1** serves since")
+    rows = [line for line in page.splitlines() if re.match(r"\| \d", line)]
+    assert [row.split("|")[3].strip() for row in rows] == ["rollback", "promote", "promote"]
+    assert "<b>" not in page
+    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 8
+
+
+# The commands.
+
+
+def retune(*arguments: str):
+    return CliRunner().invoke(app, [*arguments], catch_exceptions=True)
+
+
+def test_a_rollback_by_hand_swaps_the_files_and_says_what_serves(recipe):
+    served(recipe, "one", "two")
+    for version in registry.versions("sums"):
+        serving.serve(version, {1, 2})
+    done = retune("rollback", "sums", "--reason", "answers in rhyme")
+    assert done.exit_code == 0, done.output
+    assert "sums/1 serves instead of version 2" in done.output
+    assert "retune promote sums 2 --unbar" in done.output
+    assert (serving.folder_of("sums") / "q4_k_m.gguf").read_text() == "one q4_k_m"
+    entry = registry.history("sums")[-1]
+    assert (entry.kind, entry.reason) == ("rollback", "answers in rhyme")
+    refused = retune("promote", "sums", "2")
+    assert isinstance(refused.exception, registry.Barred)
+    assert retune("promote", "sums", "2", "--unbar").exit_code == 0
+    assert (serving.folder_of("sums") / "q4_k_m.gguf").read_text() == "two q4_k_m"
+
+
+def test_a_rollback_to_what_is_gone_says_so_and_changes_nothing(recipe):
+    served(recipe, "one", "two")
+    serving.serve(registry.serving("sums"), {2})
+    shutil.rmtree(home() / "work" / "quantize")
+    refused = retune("rollback", "sums")
+    assert isinstance(refused.exception, serving.FilesGone)
+    assert "the files of sums/1 are gone" in str(refused.exception)
+    assert registry.serving("sums").number == 2
+    done = retune("rollback", "sums", "--without-files")
+    assert done.exit_code == 0
+    assert registry.serving("sums").number == 1
+
+
+def test_history_and_who_served(recipe):
+    served(recipe, "one", "two")
+    log = json.loads(retune("history", "sums", "--json").output)
+    assert [entry["serving"] for entry in log] == [1, 2]
+    assert "promote" in retune("history", "sums").output
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    of_day = json.loads(retune("who-served", today, "--json").output)
+    assert [entry["serving"] for entry in of_day["sums"]] == [1, 2]
+    now = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    assert "sums/2 since" in retune("who-served", now, "sums").output
+    assert "no version served then" in retune("who-served", "2001-01-01", "sums").output
+    wrong = retune("who-served", "last week", "sums")
+    assert "'last week' is no date" in str(wrong.exception)
+
+
+def test_approve_promotes_what_waits(recipe):
+    settled(make_recipe(mode="approve"), "one", "held")
+    run = registry.version("sums", 1).run_id
+    done = retune("approve", run, "--reason", "reads well")
+    assert done.exit_code == 0, done.output
+    assert "sums/1: approved by" in done.output
+    assert "sums/1 serves" in done.output
+    assert registry.serving("sums").number == 1
+    assert (serving.folder_of("sums") / "q4_k_m.gguf").is_file()
+    again = retune("approve", "sums@challenger")
+    assert "serves already" in str(again.exception)
+
+
+def test_reject_keeps_it_a_challenger(recipe):
+    settled(make_recipe(mode="approve"), "one", "held")
+    done = retune("reject", "sums@challenger", "--reason", "too long")
+    assert done.exit_code == 0, done.output
+    assert registry.serving("sums") is None
+    assert registry.history("sums")[-1].reason == "too long"
+
+
+def test_a_run_without_a_candidate_is_not_approved(recipe):
+    registered(recipe, "one")
+    with tracking.start_run(recipe, "broken", {}):
+        pass
+    refused = retune("approve", "broken")
+    assert "made no candidate" in str(refused.exception)
+
+
+@pytest.mark.proof
+def test_a_rollback_takes_less_than_a_minute(recipe):
+    """In a process of its own, as a person waits for it, with the exit codes of the command line."""
+    served(recipe, "one", "two")
+    started = time.monotonic()
+    done = subprocess.run([RETUNE, "rollback", "sums"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 60
+    nowhere = subprocess.run([RETUNE, "rollback", "sums"], capture_output=True, text=True)
+    assert nowhere.returncode == 2
+    assert "Traceback" not in nowhere.stderr
+    assert "not barred served before" in nowhere.stderr
