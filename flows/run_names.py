@@ -51,6 +51,7 @@ def _slugs() -> tuple[frozenset[str], frozenset[str]]:
     from coolname.data import config as lists
 
     config: dict[str, Any] = lists  # its types tell of no nesting
+
     def words(name: str) -> frozenset[str]:
         part = config[name]
         if part["type"] == "words":
