@@ -7,6 +7,7 @@ flow gives those its own, which a person can read.
 import re
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 from prefect import runtime
 
@@ -49,8 +50,10 @@ def _slugs() -> tuple[frozenset[str], frozenset[str]]:
     """Return the first and the second words of the names that Prefect's server gives."""
     from coolname.data import config
 
+    lists: dict[str, Any] = dict(config)
+
     def words(name: str) -> frozenset[str]:
-        part = config[name]
+        part = lists[name]
         if part["type"] == "words":
             return frozenset(part["words"])
         return frozenset().union(*map(words, part["lists"]))
