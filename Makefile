@@ -22,7 +22,7 @@ smollm2: env llamacpp smollm2-data
 	@$(BIN)/retune run smollm2
 
 test: env llamacpp
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # What `make test` has a light case of; and the tests that have examples, with more of them.
 proofs: env llamacpp
@@ -34,7 +34,7 @@ zoo: env llamacpp
 	@$(BIN)/python -m tests.models_page
 
 realsets: env
-	@$(BIN)/python -m pytest -m "proof or not proof" tests/flows/test_real_sets.py
+	@$(BIN)/python -m pytest -m "proof or not proof" tests/flows/test_real_sets.py tests/expectations/test_drift.py
 
 ui: env llamacpp demo-data
 	@$(BIN)/retune ui

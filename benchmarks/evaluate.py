@@ -12,6 +12,7 @@ answers. A line of JSON each: seconds, new tokens per second, peak memory in GiB
 import argparse
 import json
 import random
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,9 @@ from unittest.mock import patch
 
 from benchmarks import train
 from retune.models import TOKENS_PER_BATCH, nf4
-from retune.recipe import Evaluation, Model
-from retune.row_losses import HeldOut, row_losses
-from tasks.evaluate import child
+from retune.row_losses import row_losses
+from tasks.evaluate import answering
+from tasks.evaluate.answering import AskedPrompt
 
 GIB = 2**30
 LOSS_ROWS = 500
@@ -47,7 +48,7 @@ def main() -> None:
     prompts = [ids(dice) for _ in range(options.rows)]
     rows = [ids(dice) for _ in range(LOSS_ROWS)]
     answers = Answers(model, base, prompts, options.new_tokens)
-    with patch.object(child, "room_for_tokens", lambda model: TOKENS_PER_BATCH):
+    with patch.object(answering, "room_for_tokens", lambda model: TOKENS_PER_BATCH):
         told("generate, batches of 16", lambda: answers.evaluate(batch_size=16))
     told("evaluate", lambda: answers.evaluate(batch_size=None))
     told("generate_batch", answers.paged)
@@ -95,33 +96,21 @@ class Answers:
 
     def evaluate(self, batch_size: int | None) -> int:
         """Answer as evaluate does; return the number of new tokens, at most."""
-        config = Evaluation(max_new_tokens=self.new_tokens, batch_size=batch_size)
-        job = child.EvaluateJob(
-            held_out=HeldOut(
-                path=self.base,
-                tokenizer=self.base,
-                rows=0,
-                max_length=LONGEST,
-                train_on="all",
-                batch_size=None,
-            ),
-            tokenizer=self.base,
-            adapter=self.base,
-            model=Model(base=str(self.base)),
-            revision=None,
-            original=None,
-            config=config,
-            prompts=[],
-        )
+        asked = [
+            AskedPrompt(messages=[{"content": str(n)}], max_new_tokens=self.new_tokens)
+            for n in range(len(self.prompts))
+        ]
         with (
-            patch.object(child, "encode", lambda *_: self.prompts),
-            patch.object(child, "render", lambda *_, **__: []),
+            tempfile.TemporaryDirectory() as folder,
+            patch.object(answering, "_encoded", lambda *_: self.prompts),
         ):
-            return len(child.answer(self.model, self.tokenizer, job)) * self.new_tokens
+            log = Path(folder) / "answers"
+            replies = answering.answer(self.model, self.tokenizer, asked, batch_size, "tuned", log)
+        return len(replies) * self.new_tokens
 
     def paged(self) -> int:
         """Answer by transformers' continuous batching."""
-        settings = child._greedy(self.model, self.tokenizer, self.new_tokens)
+        settings = answering._greedy(self.model, self.tokenizer, self.new_tokens)
         inner = self.model.get_base_model()
         former = inner.config._attn_implementation
         inner.set_attn_implementation("paged|sdpa")

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expectations.verdicts import Judgement, Verdict, at_least, at_most, severity, within
-from retune.held_out import equal
+from expectations.chance import Drop
+from expectations.data.masking import mask
+from expectations.verdicts import Judgement, Verdict, at_least, severity, within
+from retune.held_out import Question, equal
 from retune.recipe import Recipe
 from retune.recipe.methods import SOURCE
 from retune.records import Gguf, Scores
@@ -16,18 +18,17 @@ DIFFERING = "differing_answers.json"
 LEAST_SAME_PROMPTS = 0.5  # a BOS too many or another template shows in every prompt
 
 
-# By the measure, which is the verdict's name: what was measured, and the setting with its limit. Of
-# a setting that ends in `_drop`, what counts is how much less it is than the source's.
+# By the measure, which is the verdict's name: what was measured, and the setting with its limit.
 LIMITS = {
     "perplexity_ratio": ("perplexity over the 16-bit GGUF's", "max_perplexity_ratio"),
     "kl_divergence": ("KL divergence from the 16-bit GGUF", "max_kl_divergence"),
     "same_top_token": ("same top token as the 16-bit GGUF for", "min_same_top_token"),
+}
+# Measures of answers: what counts is how many answers less have it than the source's, in pairs.
+ANSWERS = {
     "exact_match": ("loss of exact match", "max_exact_match_drop"),
     "stopped": ("loss of answers that end by themselves", "max_stopped_drop"),
 }
-
-
-ANSWERS = ("exact_match", "stopped")  # measures of answers
 
 
 def quant(gguf: Gguf, source: Gguf, recipe: Recipe) -> Judgement:
@@ -43,46 +44,80 @@ def quant(gguf: Gguf, source: Gguf, recipe: Recipe) -> Judgement:
         )
     ]
     if not gguf.failure:
+        verdicts += [_limit_verdict(name, gguf, recipe) for name in LIMITS]
+        pairs = pair_up(gguf, source.answers)
+        # Free text has no exact match, and where no question fitted nothing was answered.
         verdicts += [
-            _limit_verdict(name, gguf, source, recipe)
-            for name in LIMITS
-            # Free text has no exact match, and where no question fitted nothing was answered.
-            if name not in ANSWERS or name in source.metrics
+            _drop_verdict(name, pairs, gguf, recipe)
+            for name in ANSWERS
+            if pairs and name in source.metrics
         ]
     return Judgement(f"{QUANTIZE} {gguf.method}", gguf.file, verdicts)
 
 
-def _limit_verdict(name: str, gguf: Gguf, source: Gguf, recipe: Recipe) -> Verdict:
+def _limit_verdict(name: str, gguf: Gguf, recipe: Recipe) -> Verdict:
     subject, key = LIMITS[name]
-    value = gguf.metrics[name]
-    if key.endswith("_drop"):
-        value = source.metrics[name] - value
     limit = getattr(recipe.quantization.gate(gguf.method), key)
     setting = f"quantization.gates.{gguf.method}.{key}"
-    return within(QUANTIZE, name, f"{gguf.method}: {subject}", value, limit, setting, recipe)
+    subject = f"{gguf.method}: {subject}"
+    return within(QUANTIZE, name, subject, gguf.metrics[name], limit, setting, recipe)
+
+
+def _drop_verdict(name: str, pairs: "list[AnswerPair]", gguf: Gguf, recipe: Recipe) -> Verdict:
+    subject, key = ANSWERS[name]
+    limit = getattr(recipe.quantization.gate(gguf.method), key)
+    drop = drop_of(name, pairs)
+    return Verdict(
+        gate=QUANTIZE,
+        name=name,
+        expected=f"{gguf.method}: {subject} at most {100 * limit:g}%, but for chance",
+        seen=f"{drop.share:.1%} ({drop.words(limit)})",
+        limit=limit,
+        setting=f"quantization.gates.{gguf.method}.{key}",
+        severity=severity(recipe, QUANTIZE, name),
+        passed=drop.within(limit),
+    )
 
 
 @dataclass(frozen=True)
 class AnswerPair:
-    """One question, answered by the GGUF and, when it was evaluated, by the tuned model."""
+    """One question, answered by the GGUF and by what it is held against: the tuned model as it was
+    evaluated, or the GGUF that it was made of. `rendered` is the expected answer as the chat template
+    writes it."""
 
     row: int
     prompt: str
     expected: str
-    evaluated: dict[str, Any]
+    rendered: str
+    before: dict[str, Any]
     gguf: dict[str, Any]
 
     @property
     def same(self) -> bool:
-        return equal(self.gguf["text"], self.evaluated["text"])
+        return equal(self.gguf["text"], self.before["text"])
 
-    def right(self, answer: dict[str, Any]) -> bool:
-        return equal(answer["text"], self.expected)
+    def exact_match(self, answer: dict[str, Any]) -> bool:
+        question = Question(self.row, "", [], self.expected, self.rendered)
+        return question.matches(answer["text"])
+
+    def stopped(self, answer: dict[str, Any]) -> bool:
+        return answer["stopped"]
+
+    def has(self, name: str) -> tuple[bool, bool]:
+        """Tell for a measure of answers whether the one before had it, and whether the GGUF's has."""
+        ask = getattr(self, name)
+        return ask(self.before), ask(self.gguf)
+
+
+def drop_of(name: str, pairs: list[AnswerPair]) -> Drop:
+    """Return in how many pairs of answers a measure was lost, and in how many gained."""
+    had = [pair.has(name) for pair in pairs]
+    return Drop(had.count((True, False)), had.count((False, True)), len(had))
 
 
 def source(gguf: Gguf, scores: Scores, recipe: Recipe) -> Judgement:
     """Return the verdicts on the 16-bit GGUF against the model that was evaluated."""
-    pairs = pair_up(gguf, scores)
+    pairs = pair_up(gguf, scores.answers)
     verdicts = [_eos(gguf, recipe), _prompts(gguf, recipe)]
     if pairs:
         verdicts += [_stopped(pairs, recipe), _exact_match(pairs, recipe)]
@@ -96,15 +131,21 @@ def source(gguf: Gguf, scores: Scores, recipe: Recipe) -> Judgement:
     return Judgement(CONVERT, "16-bit GGUF", verdicts, metrics=metrics, write=write)
 
 
-def pair_up(gguf: Gguf, scores: Scores) -> list[AnswerPair]:
-    """Pair the GGUF's answers with evaluate's to the same rows; either may have asked fewer."""
-    evaluated = {answer["row"]: answer for answer in _read(scores.answers)}
+def pair_up(gguf: Gguf, others: Path) -> list[AnswerPair]:
+    """Pair the GGUF's answers with those in another's file to the same rows; either may have asked
+    fewer."""
+    before = {answer["row"]: answer for answer in _read(others)}
     return [
         AnswerPair(
-            answer["row"], answer["prompt"], answer["expected"], evaluated[answer["row"]], answer
+            answer["row"],
+            answer["prompt"],
+            answer["expected"],
+            answer["rendered"],
+            before[answer["row"]],
+            answer,
         )
         for answer in _read(gguf.answers)
-        if answer["row"] in evaluated
+        if answer["row"] in before
     ]
 
 
@@ -114,7 +155,7 @@ def differing(pairs: list[AnswerPair]) -> list[dict[str, str]]:
         {
             "prompt": pair.prompt,
             "expected": pair.expected,
-            "evaluated": pair.evaluated["text"],
+            "evaluated": pair.before["text"],
             "gguf": pair.gguf["text"],
         }
         for pair in pairs
@@ -150,48 +191,50 @@ def _prompts(gguf: Gguf, recipe: Recipe) -> Verdict:
 
 
 def _stopped(pairs: list[AnswerPair], recipe: Recipe) -> Verdict:
-    before = sum(pair.evaluated["stopped"] for pair in pairs)
-    after = sum(pair.gguf["stopped"] for pair in pairs)
-    limit = recipe.quantization.gate(SOURCE).max_stopped_drop
-    assert limit is not None
-    return Verdict(
-        gate=CONVERT,
-        name="stopped",
-        expected=f"as many answers of the GGUF end by themselves as when the model was evaluated, "
-        f"{before} of {len(pairs)}, but for a share of {limit:g}",
-        seen=f"{after} of {len(pairs)}",
-        limit=limit,
-        setting="quantization.gates.bf16.max_stopped_drop",
-        severity=severity(recipe, CONVERT, "stopped"),
-        passed=at_most((before - after) / len(pairs), limit),
-        fix="The token that ends a turn is likely no control token in the GGUF, or not its EOS.",
+    return _as_evaluated(
+        "stopped",
+        "as many answers of the GGUF end by themselves as when the model was evaluated",
+        pairs,
+        recipe,
+        "The token that ends a turn is likely no control token in the GGUF, or not its EOS.",
     )
 
 
 def _exact_match(pairs: list[AnswerPair], recipe: Recipe) -> Verdict:
-    right = [pair for pair in pairs if pair.right(pair.evaluated)]
-    correct = sum(pair.right(pair.gguf) for pair in pairs)
-    limit = recipe.quantization.gate(SOURCE).max_exact_match_drop
-    assert limit is not None
-    passed = at_most((len(right) - correct) / len(pairs), limit)
-    observed = f"{correct} of {len(pairs)}"
+    return _as_evaluated(
+        "exact_match",
+        "the GGUF answers as many questions right as the evaluated model",
+        pairs,
+        recipe,
+        "Its prompts are as trained, so its weights likely are not.",
+    )
+
+
+def _as_evaluated(
+    name: str, words: str, pairs: list[AnswerPair], recipe: Recipe, fix: str
+) -> Verdict:
+    """Return the verdict on a measure of answers of the 16-bit GGUF; `words` say what is expected."""
+    drop, key = drop_of(name, pairs), ANSWERS[name][1]
+    limit = getattr(recipe.quantization.gate(SOURCE), key)
+    passed = drop.within(limit)
+    before, after = (sum(side) for side in zip(*(pair.has(name) for pair in pairs), strict=True))
+    observed = f"{after} of {len(pairs)} ({drop.words(limit)})"
     if not passed:
-        lost = next(pair for pair in right if not pair.right(pair.gguf))
+        lost = next(pair for pair in pairs if pair.has(name) == (True, False))
         observed += (
-            f", e.g. row {lost.row}: {lost.gguf['text'][:80]!r} instead of "
-            f"{lost.evaluated['text'][:80]!r}"
+            f", e.g. row {lost.row}: {mask(lost.gguf['text'])[:80]!r} instead of "
+            f"{mask(lost.before['text'])[:80]!r}"
         )
     return Verdict(
         gate=CONVERT,
-        name="exact_match",
-        expected=f"the GGUF answers as many questions right as the evaluated model, {len(right)} of "
-        f"{len(pairs)}, but for a share of {limit:g}",
+        name=name,
+        expected=f"{words}, {before} of {len(pairs)}, but for a share of {limit:g} and chance",
         seen=observed,
         limit=limit,
-        setting="quantization.gates.bf16.max_exact_match_drop",
-        severity=severity(recipe, CONVERT, "exact_match"),
+        setting=f"quantization.gates.{SOURCE}.{key}",
+        severity=severity(recipe, CONVERT, name),
         passed=passed,
-        fix="Its prompts are as trained, so its weights likely are not.",
+        fix=fix,
     )
 
 

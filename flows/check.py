@@ -19,13 +19,14 @@ from expectations.verdicts import Verdict, ranked
 from flows.recipes import load
 from retune.data_files import names_data
 from retune.escaping import terminal, visible
-from retune.pinning import pin_dataset
+from retune.pinning import pin_dataset, pin_reference
 from retune.recipe import Model, Recipe, Validation, set_value
 from retune.recipe.address import without_secrets
 from retune.records import Pins
 from retune.report_folder import replacing
 from retune.sources import pin
 from retune.tracking import last_accepted
+from retune.workspace import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -58,9 +59,15 @@ def check(name: str, assignments: list[str], folder: Path) -> Report:
             recipe = _with_what_it_has(recipe, rows)
         tokenizer = _tokenizer(recipe)
         rules = _rules(recipe, tokenizer)
-        pins = Pins(dataset=version, model="", accepted=last_accepted(recipe, version))
+        pins = Pins(
+            dataset=version,
+            model="",
+            reference=pin_reference(recipe),
+            accepted=last_accepted(recipe, version),
+        )
+        compared = reference(recipe, pins)
         judged = judge_rows(
-            rows, rules, new, reference(pins), _say, recipe.dataset.acknowledged, offline=True
+            rows, rules, new, compared, _say, recipe.dataset.acknowledged, offline=True
         )
         if tokenizer and not judged.report.failed:
             judged = _with_tokens(judged, new / "rows.parquet", tokenizer, recipe)
@@ -111,8 +118,9 @@ def _with_tokens(
     )
 
 
-def scaffold(name: str, assignments: list[str]) -> str:
-    """Return the YAML of a section `validation` with thresholds from a dataset known to be good.
+def scaffold(name: str, assignments: list[str], profile: Path | None = None) -> str:
+    """Return the YAML of a section `validation` with thresholds from a dataset known to be good; its
+    profile is written into the file `profile`, if one is named, and the section names it.
 
     Raises Implausible for one that is not: what it has too much of is named, not allowed.
     """
@@ -121,7 +129,7 @@ def scaffold(name: str, assignments: list[str]) -> str:
 
     from expectations.data.features import with_scores
     from expectations.data.profile.looks import looks
-    from expectations.data.scaffold import require_plausible, thresholds
+    from expectations.data.scaffold import record_of, require_plausible, thresholds
     from tasks.validate.repairs.repair import repair
     from tasks.validate.screening import EXCERPTS, screen
 
@@ -133,7 +141,10 @@ def scaffold(name: str, assignments: list[str]) -> str:
         examples = pl.read_parquet(Path(folder) / EXCERPTS)
         require_plausible(screened, examples, seen, rules.config)
         table = with_scores(screened.drop("disposition", "sound_score"), rules.config)
-    section = {"validation": thresholds(table)}
+        section = {"validation": thresholds(table)}
+        if profile:
+            write_whole(profile, record_of(seen).model_dump_json())
+            section["validation"]["reference"] = str(profile)
     return f"# from {visible(recipe.dataset.title)}, {len(table):,} rows\n" + yaml.safe_dump(
         section, sort_keys=False, allow_unicode=True
     )

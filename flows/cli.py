@@ -1,9 +1,10 @@
-"""The command line: `retune run`, `plan`, `validate`, `scaffold-suite`, `doctor`, `ui`, and the
+"""The command line: `retune run`, `plan`, `validate`, `replay`, `compare` and the like, and the
 registry's `promote`, `rollback`, `history`, `who-served`, `approve`, `reject`.
 
 Heavy libraries load where they are used.
 """
 
+import gc
 import os
 import sys
 import traceback
@@ -12,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from flows.calibrate_command import calibrate
+from flows.compare import compare
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
@@ -46,8 +49,14 @@ Settings = Annotated[
 ]
 
 
+app.command()(compare)
+
+
 def main() -> None:
     """Entry point. What a person can mend is one clear message; a fault of ours has its traceback."""
+    # The libraries are millions of objects that stay: not to look through them every 700 objects makes
+    # their import, which is most of a small command's time, quicker.
+    gc.set_threshold(50_000, 20, 50)
     try:
         app()
     except Exception as error:
@@ -97,29 +106,41 @@ def options(
 @app.command()
 def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (typer's form)
     """Run the whole line on one recipe, in this process."""
-    from flows import local, temporary_server
     from flows.recipes import load
 
     parameters = dict(load(recipe, settings))
-    local.configure()
-    server = None
-    if not local.api_address():
-        print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
-        server = temporary_server.start()
+    _start_prefect()
     from flows.retrain import retrain
 
-    if server:
-        _import_libraries()
-        server.use()
-    local.quieten()
     summary = retrain(**parameters)
     from rich import print as show
 
     show(summary.rich())
     print(f"\nEverything is in MLflow as run {summary.run_id}.")
+    from flows.described import addresses
+
+    for line in addresses(summary.run_id):
+        print(line)
     print(
         f"Look further: `make ui` opens Prefect and MLflow; the files lie below {home() / 'work'}."
     )
+
+
+def _start_prefect() -> None:
+    """Let runs of this process find a Prefect server: one that is there, or a temporary one."""
+    from flows import local, temporary_server
+
+    local.configure()
+    server = None
+    if not local.api_address():
+        print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
+        server = temporary_server.start()
+    import flows.retrain  # noqa: F401  (takes seconds, in which the server comes up)
+
+    if server:
+        _import_libraries()
+        server.use()
+    local.quieten()
 
 
 def _import_libraries() -> None:
@@ -178,13 +199,53 @@ def validate(
 
 
 @app.command()
-def scaffold_suite(dataset: DatasetName, settings: Settings = []) -> None:  # noqa: B006
+def scaffold_suite(
+    dataset: DatasetName,
+    settings: Settings = [],  # noqa: B006
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="File for its profile, which later datasets are compared with."),
+    ] = None,
+) -> None:
     """Print the thresholds for a recipe, taken from a dataset that is known to be good."""
     from flows import local
     from flows.check import scaffold
 
     local.configure()
-    print(scaffold(dataset, settings), end="")
+    print(scaffold(dataset, settings, profile), end="")
+
+
+@app.command()
+def replay(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run: its id or name, RECIPE@champion, latest.")
+    ],
+) -> None:
+    """Make a run once more from what MLflow keeps of it, and compare what comes out.
+
+    Everything is made anew, in a folder of its own, and nothing is published or promoted. Exit code
+    0: the same adapter, or measures within the recipe's noise; 1: beyond it; 2: it could not be done,
+    or nobody knows what is noise.
+    """
+    from flows import local
+
+    local.configure()
+    from retune.registry import find
+
+    run_id = find(run)
+    _start_prefect()
+    from flows.replay import replay as replayed
+
+    result = replayed(run_id)
+    from rich import print as show
+
+    for grid in result.grids:
+        show("", grid.rich())
+    print(
+        f"\n{result.outcome}: {visible(result.sentence)}.\nThe replay is MLflow's run {result.run_id}."
+    )
+    if result.outcome in ("different", "unknown"):
+        sys.exit(SAID_NO if result.outcome == "different" else NOT_DONE)
 
 
 @app.command()
@@ -225,7 +286,7 @@ def ui(
     serve(prefect_port, mlflow_port, mlflow_sign_in)
 
 
-for command in (approve, history, promote, reject, rollback, who_served):
+for command in (approve, calibrate, history, promote, reject, rollback, who_served):
     app.command()(command)
 
 

@@ -6,19 +6,21 @@ import shutil
 import struct
 from pathlib import Path
 
-from flows.plan import make_plan
+from flows.plan import Plan, make_plan
+from flows.smallest_differences import smallest_differences
 from flows.summary import Grid
 from retune import llamacpp
 from retune.folders import ModelRefused
 from retune.inspection import inspect_inputs
 from retune.machine import cores, gpus
 from retune.measures import format_bytes, format_memory
-from retune.pinning import pin_all
+from retune.pinning import UNPINNED, pin_all
 from retune.recipe import Recipe
 from retune.recipe.methods import METHODS
 from retune.records import Pins
+from retune.room import misfit
 from retune.sources import local_path
-from retune.workspace import home
+from retune.workspace import Step, home
 
 NF4_SHARE = 0.35  # of the 16-bit weights' bytes: embeddings and output layer stay in 16 bits
 # Of llama.cpp by a core with AVX2, as measured with 135 M weights: 30 for a text, 18 for answers.
@@ -31,16 +33,23 @@ def forecast(recipe: Recipe) -> Grid:
     """Return each stage with its output folder, and the disk and memory a run would take.
 
     Asks the Hub for the current commits of what is not local, and looks at the models' files there;
-    downloads no weights and writes nothing. Raises as `pin_all` and `inspect_inputs` do.
+    asks whether what is at an address is still what was copied. Downloads no weights and no dataset,
+    and writes nothing. Raises as `pin_all` and `inspect_inputs` do.
     """
-    pins = pin_all(recipe)
+    pins = pin_all(recipe, copies=False)
     inspect_inputs(recipe, pins)
     rows = []
     todo = []
-    for step in make_plan(recipe, pins).steps():
+    plan = make_plan(recipe, pins)
+    unknown = _unknown(plan, recipe, pins) if pins.dataset == UNPINNED else set()
+    for step in plan.steps():
+        if step.fingerprint in unknown:
+            todo.append(_name(step))
+            rows.append([todo[-1], "run", "known when the dataset is copied and pinned"])
+            continue
         is_done = step.done
         started = (step.folder.with_name(step.folder.name + ".partial") / "checkpoints").is_dir()
-        name = f"quantize {step.key['method']}" if step.stage == "quantize" else step.stage
+        name = _name(step)
         if not is_done:
             todo.append(name)
         rows.append(
@@ -48,9 +57,21 @@ def forecast(recipe: Recipe) -> Grid:
         )
     parameters = count_parameters(recipe, pins)
     rows += [["", "", ""], *_requirements(recipe, parameters, todo)]
+    rows += [["", "", ""], *smallest_differences(recipe, pins)]
     if recipe.model.trust_remote_code:
         rows.append(["the base's own code", "runs", recipe.model.trust_remote_code])
     return Grid(title=f"Plan: {recipe.name}", columns=["stage", "would", "output"], rows=rows)
+
+
+def _name(step: Step) -> str:
+    return f"quantize {step.key['method']}" if step.stage == "quantize" else step.stage
+
+
+def _unknown(plan: Plan, recipe: Recipe, pins: Pins) -> set[str]:
+    """Return the fingerprints in a plan that would be others for another version of the dataset."""
+    other = make_plan(recipe, pins.model_copy(update={"dataset": "sha256:other"}))
+    same = {step.fingerprint for step in other.steps()}
+    return {step.fingerprint for step in plan.steps()} - same
 
 
 def count_parameters(recipe: Recipe, pins: Pins) -> int:
@@ -110,8 +131,23 @@ def _requirements(recipe: Recipe, parameters: int, todo: list[str]) -> list[list
             if "merge" in todo
             else []
         ),
+        *_to_evaluate(recipe, parameters, todo),
         *_to_measure(recipe, parameters, todo),
     ]
+
+
+def _to_evaluate(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
+    """Say on which weights the adapter is evaluated and merged, as far as memory decides it."""
+    if "select" not in todo:
+        return []
+    subject, reason = "weights to evaluate", misfit(parameters)
+    if reason and recipe.merging.onto == "16bit":
+        return [[subject, "refused", f"{reason}; set merging.onto=dequantized"]]
+    if reason:
+        return [[subject, "4-bit", f"if this machine does it: {reason}"]]
+    chosen = recipe.merging.onto == "best"
+    means = "those with the lower held-out loss" if chosen else "as merging.onto says"
+    return [[subject, "16-bit or 4-bit" if chosen else "16-bit", means]]
 
 
 def _to_measure(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:

@@ -11,6 +11,7 @@ from prefect.artifacts import create_image_artifact, create_table_artifact
 
 from expectations.verdicts import Verdict
 from retune.escaping import table
+from retune.logged_files import log_file
 from retune.plots import Point, size_and_quality
 from retune.records import Gguf
 from retune.tracking import Run
@@ -24,11 +25,14 @@ MEASURES = (
 
 
 def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run) -> None:
-    """Log table and chart of the quants in `files` to the run's own artifacts and to Prefect.
+    """Log table and chart of the quants in `files` to the run's own artifacts and to Prefect, and each
+    file as a model of the run.
 
     `reasons` are, by a file's name, the verdicts for which it does not ship.
     """
     rows = [row(gguf, reasons[gguf.file]) for gguf in files]
+    for gguf in files:
+        log_file(run, gguf, ships=not reasons[gguf.file])
     create_table_artifact(
         table=table(rows), key="gguf-files", description="The GGUF files of this run"
     )

@@ -1,6 +1,6 @@
 """What the flow does with a decision: which version serves from now on, and how the run ends."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -43,9 +43,17 @@ def opponent(pins: Pins, contender: Contender | None) -> Opponent | None:
 
 
 def decided(
-    version: Version, made: Candidate, contender: Contender | None, recipe: Recipe, pins: Pins
+    version: Version,
+    made: Candidate,
+    contender: Contender | None,
+    recipe: Recipe,
+    pins: Pins,
+    noise: Mapping[str, float],
 ) -> Decision:
-    """Return what becomes of the candidate, compared with the champion that the run is pinned to."""
+    """Return what becomes of the candidate, compared with the champion that the run is pinned to.
+
+    `noise` are standard deviations of measures between replicas of the recipe, if they are known.
+    """
     adapter = made.adapter.step.fingerprint
     if pins.champion and pins.champion.version == version.number:
         adapter = pins.champion.adapter  # the same weights, made another way
@@ -55,6 +63,7 @@ def decided(
         adapter,
         opponent(pins, contender),
         recipe,
+        noise,
         exhibit=Exhibit(made.files, facts),
     )
 

@@ -27,6 +27,7 @@ from retune.tracking import Run
 from retune.version import Version, this_version
 
 FOLDER = "provenance"
+COMMAND_LINE = "command line"  # what starts a run that no deployment does
 
 
 class Provenance(NamedTuple):
@@ -63,6 +64,7 @@ class Provenance(NamedTuple):
         """Yield what runs are searched by; the names that MLflow knows are its own."""
         yield "mlflow.user", self.user
         yield "mlflow.source.name", "retune"
+        yield "mlflow.source.type", "LOCAL" if self.started == COMMAND_LINE else "JOB"
         yield "retune.started", self.started
         yield "retune.version", self.version.number
         if self.version.commit:
@@ -125,7 +127,7 @@ def _started() -> str:
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run is None or run.deployment_id is None:
-        return "command line"
+        return COMMAND_LINE
     if run.auto_scheduled:
         return "schedule"
     by = run.created_by.display_value if run.created_by else None

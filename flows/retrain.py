@@ -4,7 +4,6 @@ conform ─▶ fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate 
 """
 
 from contextlib import nullcontext
-from datetime import datetime
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime
@@ -17,15 +16,20 @@ from expectations import formatting, gguf_files, merging, publication, regressio
 from expectations import parity as reading
 from expectations import training as training_course
 from expectations.data import judgement as data
+from expectations.promotion.contest import require_noise
 from expectations.verdicts import Verdict
 from flows.dead_runs import sign
+from flows.described import described
 from flows.endings import with_ending
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
-from flows.promotion import after, decided, noting, settle
+from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
+from flows.recorded import Recorded
+from flows.run_names import flow_run_name
 from flows.summary import Summary, summarise
+from retune.calibration import stored_noise
 from retune.machine import require_machine
 from retune.recipe import (
     Dataset,
@@ -61,11 +65,7 @@ from tasks.train.task import prepared, train
 from tasks.validate.task import screen, validate
 
 
-def _run_name() -> str:
-    return f"{runtime.flow_run.parameters['name']} {datetime.now():%Y-%m-%d %H:%M:%S}"
-
-
-@flow(name="retune", flow_run_name=_run_name, on_running=[sign])
+@flow(name="retune", flow_run_name=flow_run_name, on_running=[sign])
 def retrain(
     name: str,
     model: Model,
@@ -103,18 +103,31 @@ def retrain(
     return with_ending(lambda: run_line(Recipe.model_validate(values)))
 
 
-def run_line(recipe: Recipe) -> Summary:
-    """Take a recipe from its dataset to what ships. Raises Rejected where a gate says no."""
+def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
+    """Take a recipe from its dataset to what ships. Raises Rejected where a gate says no.
+
+    With `replayed` on the very inputs of that run; NotTheSame if one of them is another by now.
+    """
     require_machine(recipe)
     if recipe.publishing.enabled:
         check_access(recipe)
         check_terms(recipe)
     pins = pin_inputs(recipe)
-    plan = make_plan(recipe, pins)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
+    if replayed:
+        pins = replayed.held_to(pins)
+        tags |= replayed.tags()
+    plan = make_plan(recipe, pins)
+    noise = stored_noise(recipe, pins)
+    require_noise(recipe.promotion, noise)
     name, digest = runtime.flow_run.name, plan.digest(recipe)
     training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
-    with start_run(recipe, name, tags, digest) as run, judging(run) as judge, training_ahead:
+    with (
+        start_run(recipe, name, tags, digest) as run,
+        described(run, recipe) as description,
+        judging(run) as judge,
+        training_ahead,
+    ):
         provenance(recipe, pins, plan).log(run)
         conformance = run.log(conform(recipe, pins, plan.conform))
         judge(conformance, conforming.judgement(conformance, recipe))
@@ -124,11 +137,12 @@ def run_line(recipe: Recipe) -> Summary:
             judge(rehearsed, rehearsal.judgement(rehearsed, recipe))
         rows = run.log(fetch(recipe, pins, plan.fetch))
         screened = run.log(screen(rows, recipe, pins, plan.screen))
-        judge(screened, data.screening(screened, recipe, data.reference(pins)))
+        judge(screened, data.screening(screened, recipe, data.reference(recipe, pins)))
         sound = run.log(validate(rows, screened, recipe, pins, plan.validation))
-        judge(sound, data.judgement(sound, recipe, data.reference(pins)))
+        judge(sound, data.judgement(sound, recipe, data.reference(recipe, pins)))
         chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
         judge(chats, formatting.judgement(chats, recipe))
+        description.rows(sound, chats)
         parity = None
         if plan.parity:
             parity = run.log(compare_rows(conformance, chats, recipe, pins, plan.parity))
@@ -140,6 +154,7 @@ def run_line(recipe: Recipe) -> Summary:
         if plan.select:
             selection = run.log(select(adapter, chats, recipe, pins, plan.select))
         scores = run.log(evaluate(adapter, selection, chats, recipe, pins, plan.evaluate))
+        description.samples(scores)
         judge(scores, regression.judgement(scores, recipe))
         contender = None
         if plan.champion and pins.champion:
@@ -163,12 +178,15 @@ def run_line(recipe: Recipe) -> Summary:
                 raise failure
         files_made = tuple(quant for quant in quants if not reasons[quant.file])
         made = Candidate(sound, adapter, selection, scores, merged, files_made)
-        version = register_candidate(run, recipe, pins, made)
-        decision = decided(version, made, contender, recipe, pins)
-        with noting(run, version):
-            judge(None, decision.judgement)
-            ending = settle(run, version, decision, recipe, pins)
-        after(ending, version, decision, recipe)
+        if replayed:
+            ending = Ending("Replayed", f"as {replayed.run_name}")
+        else:
+            version = register_candidate(run, recipe, pins, made)
+            decision = decided(version, made, contender, recipe, pins, noise)
+            with noting(run, version):
+                judge(None, decision.judgement)
+                ending = settle(run, version, decision, recipe, pins)
+            after(ending, version, decision, recipe)
         published = None
         if plan.publish and ending.serves:
             shipping = list(made.files)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from expectations.verdicts import Verdict
 from retune.escaping import markdown, visible
-from retune.measures import gigabytes, measure, side_by_side, title
+from retune.measures import gigabytes, is_of_suite, measure, side_by_side, title
 from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Published, Rows, Scores, Selection
 from retune.tracking import Run
@@ -84,7 +84,7 @@ def summarise(
     grids = [
         _trained(recipe, rows[-1], by_kind[Adapter]),
         *_weights(by_kind.get(Selection)),
-        _scores(by_kind[Scores]),
+        *_scores(by_kind[Scores]),
         *_files(files, reasons),
         _stages(produced, run),
     ]
@@ -134,13 +134,19 @@ def _weights(selection: Output | None) -> list[Grid]:
     return [Grid(title=heading, columns=["", "4-bit", "16-bit"], rows=rows)]
 
 
-def _scores(scores: Output) -> Grid:
-    """Pair the metrics `<name>/base` and `<name>/tuned`."""
-    rows = [
-        [title(name), *map(measure(name).number, values)]
+def _scores(scores: Output) -> list[Grid]:
+    """Pair the metrics `<name>/base` and `<name>/tuned`, of the held-out rows and of the suites."""
+    rows = {
+        name: [title(name), *map(measure(name).number, values)]
         for name, values in side_by_side(scores.metrics).items()
+    }
+    columns = ["", "base", "tuned"]
+    held_out = [row for name, row in rows.items() if not is_of_suite(name)]
+    suites = [row for name, row in rows.items() if is_of_suite(name)]
+    return [
+        Grid(title="Held-out scores", columns=columns, rows=held_out),
+        *([Grid(title="Suites", columns=columns, rows=suites)] if suites else []),
     ]
-    return Grid(title="Held-out scores", columns=["", "base", "tuned"], rows=rows)
 
 
 OF_GGUF = (  # columns of the table of files

@@ -23,10 +23,12 @@ from flows.recipes import deployments_file
 from flows.servers import ServerError, end, logs, require_ours, server
 from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, ui_file
 from retune.processes import name_of, running, this_process
+from retune.saved_view import NAME, experiments, link
 from retune.tracking import tracking_uri
 from retune.workspace import digest, home, write_whole
 
 WORK_POOL = "retune"
+VIEWS = 3  # whose addresses are printed: of the experiments that were last changed
 REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
 
 
@@ -70,7 +72,7 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
             env=_mlflow_sign_in() if needs_sign_in else {},
         )
         require_ours("prefect-server", prefect, prefect_port, "/api/health", "/api/admin/version")
-        _note(prefect_port, prefect, mlflow)
+        _note((prefect_port, mlflow_port), prefect, mlflow)
         stack.callback(ui_file().unlink, missing_ok=True)
         _close_dead_runs()
         _run("prefect", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
@@ -80,7 +82,7 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
             "prefect-worker", "prefect", "worker", "start", "--pool", WORK_POOL, "--limit", "1"
         )
         stack.callback(_end_runs, worker.pid)
-        _note(prefect_port, prefect, mlflow, worker)
+        _note((prefect_port, mlflow_port), prefect, mlflow, worker)
         private = "/api/2.0/mlflow/experiments/search?max_results=1" if needs_sign_in else ""
         require_ours("mlflow-server", mlflow, mlflow_port, "/health", private)
         _print_addresses(prefect_ui, mlflow_ui, needs_sign_in)
@@ -101,6 +103,8 @@ def _print_addresses(prefect_ui: str, mlflow_ui: str, mlflow_sign_in: bool) -> N
     print(f"MLflow:  {mlflow_ui}")
     if mlflow_sign_in:
         print("         It asks for name and password: the parts of the same before and after ':'")
+    for name, experiment in experiments(VIEWS):
+        print(f"         {NAME} of {name}: {link(mlflow_ui, experiment)}")
     print("Ctrl-C stops both.", flush=True)
 
 
@@ -131,11 +135,12 @@ def _end_leftovers() -> None:
         raise SystemExit(0)
 
 
-def _note(prefect_port: int, *processes: "subprocess.Popen[bytes]") -> None:
-    """Leave for others which server is ours, and what to end if nobody else does."""
+def _note(ports: tuple[int, int], *processes: "subprocess.Popen[bytes]") -> None:
+    """Leave for others which servers are ours, and what to end if nobody else does."""
     record = {
         "process": this_process(),
-        "prefect_port": prefect_port,
+        "prefect_port": ports[0],
+        "mlflow_port": ports[1],
         "started": [name_of(process.pid) for process in processes],
     }
     write_whole(ui_file(), json.dumps(record))

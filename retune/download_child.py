@@ -1,4 +1,4 @@
-"""The confined child of `retune.downloads`: copies what is at an address, byte by byte."""
+"""The confined child of `retune.downloads`: copies what is at an address, or asks for it."""
 
 from retune.child import Event
 from retune.confined import confined

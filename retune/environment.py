@@ -21,6 +21,12 @@ SERVICES = re.compile(
     r"|GITHUB|GITLAB|CI|DOCKER|KUBE|VAULT|SSH|GPG|PG|MYSQL|REDIS|SMTP|SLACK|SENTRY)_",
     re.IGNORECASE,
 )
+# How a launcher (torchrun, mpirun, accelerate, a Kubernetes job) tells a process that it is one of
+# several. To a child that works alone it would be an order to wait for others that never come.
+LAUNCHER = re.compile(
+    r"((LOCAL|NODE|GROUP|ROLE|CROSS)_)?(RANK|WORLD_SIZE)|ROLE_NAME|NNODES|MASTER_(ADDR|PORT)"
+    r"|(TORCHELASTIC|OMPI|MPI|PMI|PMIX|MV2|ACCELERATE|FSDP)_\w+"
+)
 # scheme://user:password@host
 PASSWORD_IN_URL = re.compile(r"://[^/\s@]+@")
 PROXY = re.compile(r"(https?|all|no)_proxy", re.IGNORECASE)
@@ -46,13 +52,28 @@ PLAIN = re.compile(
 
 
 def without_secrets(hub: bool) -> dict[str, str]:
-    """Return our environment for a child that trains or measures, without passwords and tokens.
+    """Return our environment for a child that trains or measures, without passwords and tokens, and
+    without what a launcher says of other processes (see `of_launcher`).
 
     With `hub` it downloads, and keeps what the Hub and the proxy ask for; without, its libraries are
     offline.
     """
-    variables = {name: value for name, value in os.environ.items() if not _secret(name, value)}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not _secret(name, value) and not LAUNCHER.fullmatch(name)
+    }
     return variables | (_way_to_the_hub() if hub else NO_HUB)
+
+
+def of_launcher() -> dict[str, str]:
+    """Return what a launcher says of the processes that train together, for the child that is to be
+    one of them or to start them."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if LAUNCHER.fullmatch(name) and not _secret(name, value)
+    }
 
 
 def plain(hub: bool = False) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What of a source no row was made of: columns, and keys of messages, by name with their counts."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -16,12 +16,13 @@ _SHOWN = 10  # names in a sentence
 class Ignored(BaseModel):
     """Names with the number of rows (for `keys`: of messages) that have a value there, masked; None
     where it is not known, because a column was not read. `more_columns` and `more_keys` count the
-    values under further names."""
+    values under further names. Of a mix, `parts` has each part's own."""
 
     columns: dict[str, int | None] = {}
     keys: dict[str, int | None] = {}
     more_columns: int = 0
     more_keys: int = 0
+    parts: tuple["Ignored", ...] = ()
 
     @classmethod
     def beside(cls, rows: Path) -> Self:
@@ -32,8 +33,8 @@ class Ignored(BaseModel):
     @classmethod
     def joined(cls, parts: Iterable["Ignored"]) -> Self:
         """Return what is not used of several sources together."""
-        joined = cls()
-        for part in parts:
+        joined = cls(parts=tuple(parts))
+        for part in joined.parts:
             joined.more_columns += part.more_columns
             joined.more_keys += part.more_keys
             for counts, more in ((joined.columns, part.columns), (joined.keys, part.keys)):
@@ -45,10 +46,17 @@ class Ignored(BaseModel):
     def write(self, folder: Path) -> None:
         (folder / FILE).write_text(self.model_dump_json(indent=1))
 
-    def without(self, acknowledged: Collection[str]) -> Self:
-        """Return it without the names that a recipe acknowledges (`dataset.ignore`)."""
+    def without(self, acknowledged: Sequence[Collection[str]]) -> Self:
+        """Return it without the names that a recipe acknowledges (`dataset.ignore`), of each part for
+        itself; none, if no part's are given."""
+        if not acknowledged:
+            return self
+        if self.parts:
+            pairs = zip(self.parts, acknowledged, strict=True)
+            return self.joined(part.without([names]) for part, names in pairs)
+        (names_known,) = acknowledged
         kept = {
-            kind: {name: n for name, n in names.items() if name not in acknowledged}
+            kind: {name: n for name, n in names.items() if name not in names_known}
             for kind, names in (("columns", self.columns), ("keys", self.keys))
         }
         return self.model_copy(update=kept)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.folders import ModelRefused, exists, plain_files
+from retune.foreign_formats import foreign_vocabulary, foreign_weights
 from retune.recipe import Classifier, Recipe, RecipeError
 from retune.records import Pins
 from retune.sources import SourceError, asking_hub, local_path, pin
@@ -119,6 +120,9 @@ def inspect_model(
     _check_settings(files, settings)
     _check_paths(files, tokenizer)
     _check_code(files, settings, tokenizer, version, trusted)
+    own_code = _code(files, tokenizer, TOKENIZER_CONFIG)  # may read what transformers does not
+    if not own_code and (reason := foreign_vocabulary(files.sizes, files.read)):
+        raise files.refused(reason)
     if INDEX in files.sizes:
         require_file_names(_json(files, INDEX, deepest=3).get("weight_map"), name, setting)
     return settings
@@ -197,6 +201,8 @@ def _check_names(files: ModelFiles) -> None:
                 f"has a {name} of {size:,} bytes, {limit:,} are read at most; take the model from its "
                 f"publisher again"
             )
+    if reason := foreign_weights(files.sizes):
+        raise files.refused(reason)
     if CONFIG not in files.sizes:
         raise files.refused(f"has no {CONFIG}; name a model as transformers saves it")
 

@@ -59,6 +59,13 @@ def free_gpu_memory() -> int:
     return sum(int(mib) for mib in _nvidia_smi("memory.free", visible=True) if mib.isdigit()) << 20
 
 
+def free_device_memory() -> int:
+    """Return the bytes that are free where a model is loaded: on the first NVIDIA GPU that programs
+    may use, or, without one, in main memory."""
+    free = [int(mib) << 20 for mib in _nvidia_smi("memory.free", visible=True) if mib.isdigit()]
+    return free[0] if free else free_memory()
+
+
 def _nvidia_smi(query: str, visible: bool = False) -> list[str]:
     """Return nvidia-smi's answer for each GPU, or for those that CUDA_VISIBLE_DEVICES leaves."""
     program = shutil.which("nvidia-smi")

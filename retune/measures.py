@@ -148,6 +148,10 @@ MEASURES = {
 }
 
 
+OF_PROBES = ("passed", "complied", "unasked")
+OF_ANSWERS = ("stopped", "repetitive", "refused", "over_refused")  # of a suite by its name
+
+
 def measure(metric: str) -> Measure:
     """Return the measure that a metric of a stage is of: `loss` for `loss/tuned`.
 
@@ -175,6 +179,13 @@ def side_by_side(metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]
     tuned = [name.removesuffix("/tuned") for name in metrics if name.endswith("/tuned")]
     both = [name for name in tuned if f"{name}/base" in metrics]
     return {name: (metrics[f"{name}/base"], metrics[f"{name}/tuned"]) for name in both}
+
+
+def is_of_suite(name: str) -> bool:
+    """Tell whether a metric of evaluate, by its name without the side, was taken of a suite; else it is
+    of the held-out rows, whose answers are measured in all."""
+    of, _, part = name.partition("/")
+    return of in OF_PROBES or (of in OF_ANSWERS and bool(part))
 
 
 def format_bytes(count: float) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from retune.data_files import DataFiles, copied, selected
-from retune.downloads import downloaded
+from retune.downloads import downloaded, known
 from retune.errors import RetuneError
 from retune.recipe import Classifier, Dataset, Part, Recipe
 from retune.recipe.address import is_address
@@ -28,16 +28,19 @@ from retune.sources import (
 from retune.suites.files import pin_suites
 from retune.tracking import last_accepted
 
+# Of a dataset at an address that is not copied to be looked at: a run alone pins it.
+UNPINNED = "sha256:unpinned"
 # What a part of a mix has for itself.
 _SETTING = re.compile(rf"\bdataset\.({'|'.join(('source', *ColumnMapping.model_fields))})\b")
 
 
-def pin_all(recipe: Recipe) -> Pins:
-    """Return the exact versions of a recipe's inputs. Raises as `pin` and `pin_dataset` do."""
+def pin_all(recipe: Recipe, copies: bool = True) -> Pins:
+    """Return the exact versions of a recipe's inputs; `copies` as in `pin_dataset`. Raises as that and
+    `pin` do."""
     model, dataset, merging = recipe.model, recipe.dataset, recipe.merging
     benchmarks = recipe.validation.decontamination.files
     suites = pin_suites(recipe)  # a file that is no suite is told before anything is downloaded
-    version, mix = pin_dataset(dataset)
+    version, mix = pin_dataset(dataset, copies)
     return Pins(
         dataset=version,
         mix=mix,
@@ -47,9 +50,17 @@ def pin_all(recipe: Recipe) -> Pins:
         benchmarks=tuple(pin_file(name, "validation.decontamination.files") for name in benchmarks),
         suites=suites,
         classifier=_pin_classifier(recipe.validation.classifier),
+        reference=pin_reference(recipe),
         accepted=last_accepted(recipe, version),
         champion=champion(recipe.name),
     )
+
+
+def pin_reference(recipe: Recipe) -> str | None:
+    """Return the version of the profile that the recipe names, None if it names none. Raises SourceError
+    if it is not there."""
+    name, setting = recipe.validation.reference, "validation.reference"
+    return pin_file(name, setting) if name else None
 
 
 def resolved(recipe: Recipe, pins: Pins) -> Recipe:
@@ -106,24 +117,32 @@ def _resolved(dataset: Dataset, pins: Pins) -> dict[str, object]:
     }
 
 
-def pin_dataset(dataset: Dataset) -> tuple[str, tuple[str, ...]]:
+def pin_dataset(dataset: Dataset, copies: bool = True) -> tuple[str, tuple[str, ...]]:
     """Return the version of a dataset and, of a mix, those of its parts.
 
-    What is at an address is copied for it. Raises SourceError also when files are not what
-    `dataset.revision` says (`sha256:…`), else as `pin` does.
+    What is at an address is copied for it, once for all parts; unless `copies`, it is UNPINNED where it
+    is not here already. Raises SourceError also when files are not what `dataset.revision` says
+    (`sha256:…`), else as `pin` does.
     """
     if not dataset.mix:
-        return _pin_part(dataset), ()
-    pins = []
+        return _pin_part(dataset, copies), ()
+    pins: dict[str, str] = {}  # the first of each source
+    parts = []
     for number, part in enumerate(dataset.parts):
         with of_part(number, dataset):
-            pins.append(_pin_part(part))
-    digest = hashlib.sha256(json.dumps(pins).encode()).hexdigest()
-    return f"sha256:{digest}", tuple(pins)
+            parts.append(_pin_part(part, copies, pins.get(part.source)))
+            pins.setdefault(part.source, parts[-1])
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return UNPINNED if UNPINNED in parts else f"sha256:{digest}", tuple(parts)
 
 
-def _pin_part(dataset: Dataset) -> str:
-    selection = local_selection(dataset)
+def _pin_part(dataset: Dataset, copies: bool, sibling: str | None = None) -> str:
+    if copies or not is_address(dataset.source):
+        selection = local_selection(dataset, sibling=sibling)
+    elif folder := known(dataset):
+        selection = copied(folder, dataset)
+    else:
+        return UNPINNED
     if selection is None:
         return pin(dataset.source, dataset.revision, "dataset", "dataset.source")
     version = version_of(selection.root, selection.names)
@@ -135,10 +154,13 @@ def _pin_part(dataset: Dataset) -> str:
     return version
 
 
-def local_selection(dataset: Dataset, pinned: str | None = None) -> DataFiles | None:
+def local_selection(
+    dataset: Dataset, pinned: str | None = None, sibling: str | None = None
+) -> DataFiles | None:
     """Return the files on this disk that a dataset is, None for one on the Hub.
 
-    Of an address, of the copy that was `pinned`, or else of what is there now. Raises as `pin_dataset`.
+    Of an address, of the copy that was `pinned` or, other files of it, as `sibling`; or else of what is
+    there now. Raises as `pin_dataset`.
     """
     if not is_address(dataset.source):
         return selected(dataset)
@@ -147,7 +169,7 @@ def local_selection(dataset: Dataset, pinned: str | None = None) -> DataFiles | 
         selection = copied(folder, dataset)
         return version_of(folder, selection.names)
 
-    return copied(downloaded(dataset, version, pinned), dataset)
+    return copied(downloaded(dataset, version, pinned, sibling), dataset)
 
 
 @contextmanager

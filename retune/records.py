@@ -23,8 +23,9 @@ class Pins(BaseModel):
     are the 16-bit weights of a base stored in 4 bits, if the recipe names them; `benchmarks` identifies
     the evaluation prompts' files, `suites` those of the recipe's suites; `classifier` is None where the
     rows decide whether it is asked at all, and only the Hub could say its commit. `accepted` is the
-    MLflow run whose scores the dataset's are compared with, if there is one, `champion` the version
-    that serves, which the tuned model is compared with.
+    MLflow run whose scores the dataset's are compared with, if there is one, `reference` the file of a
+    profile that takes the place of that run's, `champion` the version that serves, which the tuned
+    model is compared with.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +37,7 @@ class Pins(BaseModel):
     benchmarks: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
     classifier: str | None = None
+    reference: str | None = None
     accepted: str | None = None
     champion: "Champion | None" = None
 
@@ -49,6 +51,7 @@ class Pins(BaseModel):
             "model": self.model,
             "base_16bit": self.base_16bit,
             "classifier": self.classifier,
+            "reference": self.reference,
         }
         return {name: pin for name, pin in single.items() if pin} | several
 
@@ -241,8 +244,9 @@ class Imatrix(Output):
 
 class Gguf(Output):
     """convert, quantize: one GGUF file, the `Modelfile` by which Ollama runs it, and in
-    `answers.json` its answers to held-out questions (a list of `row`, `prompt`, `expected`, `text`,
-    `stopped`). `failure` says why llama.cpp cannot load it or compute with it, if so."""
+    `answers.json` its answers to held-out questions (a list of `row`, `prompt`, `expected`, `rendered`
+    as the template writes that, `text`, `stopped`). `failure` says why llama.cpp cannot load it or
+    compute with it, if so."""
 
     method: str
     file: str

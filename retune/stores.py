@@ -27,9 +27,9 @@ _VERSION = (
 )
 
 
-def copy(address: str, folder: Path, limit: int, former: str | None) -> dict[str, Any]:
+def copy(address: str, folder: Path | None, limit: int, former: str | None) -> dict[str, Any]:
     """Copy what is at an address into `folder`. Returns `tag`, which changes with it, or `unchanged` if
-    that is `former`.
+    that is `former`. Without a folder it is only asked for.
 
     Raises SourceError for what cannot be had, ConnectionError when the store does not answer.
     """
@@ -51,7 +51,7 @@ def copy(address: str, folder: Path, limit: int, former: str | None) -> dict[str
 
 
 def copy_files(
-    store: Any, path: str, address: str, folder: Path, limit: int, former: str | None
+    store: Any, path: str, address: str, folder: Path | None, limit: int, former: str | None
 ) -> dict[str, Any]:
     """Do what `copy` does, from one of fsspec's file systems."""
     found, root = _listing(store, path)
@@ -60,6 +60,15 @@ def copy_files(
     tag = _tag(found)
     if former and tag == former:
         return {"unchanged": True}
+    if folder:
+        _write(store, found, root, folder, limit, address)
+    return {"tag": tag}
+
+
+def _write(
+    store: Any, found: dict[str, Any], root: str, folder: Path, limit: int, address: str
+) -> None:
+    """Copy files into a folder, as they lie below `root`."""
     left = limit
     for name in sorted(found):
         relative = name.removeprefix(root).lstrip("/") or PurePosixPath(name).name
@@ -71,7 +80,6 @@ def copy_files(
                 alive()
                 out.write(piece)
         left -= out.count
-    return {"tag": tag}
 
 
 def _listing(store: Any, path: str) -> tuple[dict[str, dict[str, Any]], str]:

@@ -32,6 +32,9 @@ PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
 DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer ones
 # Per request, by MLflow's limits: parameters or tags, and metrics beside as many of both.
 BATCH, METRICS = 100, 800
+TABLES_TAG = "mlflow.loggedArtifacts"  # of a run: what MLflow's pages show as tables
+# Measures of what a stage took, not of what it made.
+SPENT = frozenset({"seconds", "gpu_hours", "energy_kwh", "cost"})
 
 
 def tracking_uri() -> str:
@@ -63,11 +66,17 @@ class Run(BaseModel):
     def log(self, output: SomeOutput) -> SomeOutput:
         """Log a finished stage (new or reused) and return it."""
         stage = output.step.stage
-        metrics = {f"{stage}/{name}": value for name, value in output.metrics.items()}
+        measured = output.metrics | {"seconds": output.seconds}
+        tags = {f"retune.{stage}": "ran", f"retune.step.{stage}": output.step.fingerprint}
+        if self.reused(output):
+            # What a stage took is counted once, by the run that made its output.
+            tags |= {f"retune.{stage}": "reused", f"retune.reused.{stage}": _made(output)}
+            measured = {name: value for name, value in measured.items() if name not in SPENT}
+        metrics = {f"{stage}/{name}": value for name, value in measured.items()}
         self._send(
-            _metrics([(0, metrics | {f"{stage}/seconds": output.seconds})], output.ended),
+            _metrics([(0, metrics)], output.ended),
             _params({f"{stage}.{name}": value for name, value in output.params.items()}),
-            _tags({f"retune.{stage}": "reused" if self.reused(output) else "ran"}),
+            _tags(tags),
         )
         self.log_files(output.folder, output.files, stage)
         if output.history and self.reused(output):
@@ -76,8 +85,18 @@ class Run(BaseModel):
             self._log_models(output)
         return output
 
+    def new_child(self, name: str) -> Self:
+        """Return a new child run, which its caller ends."""
+        return self._start_child(name, datetime.now(UTC))
+
     def log_child(self, output: SomeOutput, name: str) -> SomeOutput:
-        """Log `output` in a child run of its own, which started and ended when it did."""
+        """Log `output` in a child run of its own, which started and ended when it did.
+
+        Its measures are this run's too, as those of `name`: runs are compared by their parents.
+        """
+        stage = output.step.stage
+        measures = {f"{stage}/{key}/{name}": value for key, value in output.metrics.items()}
+        self._send(_metrics([(0, measures)], output.ended))
         child = self._start_child(name, output.started)
         child.log(output)
         ended = round(output.ended.timestamp() * 1000)
@@ -112,7 +131,10 @@ class Run(BaseModel):
         columns = list(rows[0]) if rows else []
         content = {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}
         client().log_dict(self.id, content, file)
-        self.set_tags({"mlflow.loggedArtifacts": json.dumps([{"path": file, "type": "table"}])})
+        tag = client().get_run(self.id).data.tags.get(TABLES_TAG, "[]")
+        tables = {entry["path"]: entry for entry in json.loads(tag)}
+        tables[file] = {"path": file, "type": "table"}
+        self.set_tags({TABLES_TAG: json.dumps(list(tables.values()))})
 
     def log_texts(self, texts: Mapping[str, str], folder: str) -> None:
         """Store small texts by file name, below the artifact path `folder`."""
@@ -209,21 +231,23 @@ class Run(BaseModel):
         """Tell whether `output` was finished before this run began."""
         return output.started < self.started
 
-    def _start_child(self, name: str, started: datetime) -> Self:
-        """Return the child run called `name`: a run that is continued has some already."""
+    def child(self, name: str) -> Self | None:
+        """Return the newest child run called `name`, None if there is none."""
         children = client().search_runs(
             [self.experiment_id],
             f"tags.`mlflow.parentRunId` = '{self.id}' AND attributes.run_name = '{name}'",
         )
-        run = (
-            children[0]
-            if children
-            else client().create_run(
-                self.experiment_id,
-                start_time=round(started.timestamp() * 1000),
-                tags={"mlflow.parentRunId": self.id},
-                run_name=name,
-            )
+        return self.model_copy(update={"id": children[0].info.run_id}) if children else None
+
+    def _start_child(self, name: str, started: datetime) -> Self:
+        """Return the child run called `name`: a run that is continued has some already."""
+        if child := self.child(name):
+            return child
+        run = client().create_run(
+            self.experiment_id,
+            start_time=round(started.timestamp() * 1000),
+            tags={"mlflow.parentRunId": self.id},
+            run_name=name,
         )
         return self.model_copy(update={"id": run.info.run_id})
 
@@ -261,6 +285,7 @@ def client() -> "MlflowClient":
     import logging
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     # The first use of a SQLite file narrates 40 schema migrations.
@@ -351,6 +376,14 @@ def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
     """
     # MLflow's filter language has no escapes, so what goes into it has no quotes.
     assert re.fullmatch(r"[\w:]+", dataset_pin), f"not a commit or sha256: {dataset_pin!r}"
+    return newest_run(
+        recipe, f"tags.`retune.gate` = 'passed' AND tags.`retune.dataset` != '{dataset_pin}'"
+    )
+
+
+def newest_run(recipe: Recipe, condition: str) -> str | None:
+    """Return the id of the newest run in the recipe's experiment for which `condition` holds, in
+    MLflow's filter language; None if there is none. Makes no store where there is none."""
     if not exists():
         return None
     experiment = client().get_experiment_by_name(_experiment_name(recipe))
@@ -358,7 +391,7 @@ def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
         return None
     runs = client().search_runs(
         [experiment.experiment_id],
-        f"tags.`retune.gate` = 'passed' AND tags.`retune.dataset` != '{dataset_pin}'",
+        condition,
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )
@@ -367,13 +400,19 @@ def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
 
 def download_json(run_id: str, artifact_path: str) -> dict[str, Any] | None:
     """Return a JSON artifact of a run, None if the run has no such artifact."""
+    with tempfile.TemporaryDirectory() as target:
+        path = download(run_id, artifact_path, Path(target))
+        return json.loads(path.read_text(encoding="utf-8")) if path else None
+
+
+def download(run_id: str, artifact_path: str, target: Path) -> Path | None:
+    """Copy an artifact of a run into the folder `target` and return where it is, None if the run has
+    no such artifact."""
     folder = artifact_path.rpartition("/")[0] or None
     # Asked for a missing file, each kind of artifact store raises an error of its own.
     if artifact_path not in {file.path for file in client().list_artifacts(run_id, folder)}:
         return None
-    with tempfile.TemporaryDirectory() as target:
-        path = client().download_artifacts(run_id, artifact_path, target)
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+    return Path(client().download_artifacts(run_id, artifact_path, str(target)))
 
 
 def _dataset_source(
@@ -422,10 +461,15 @@ def _metrics(
     return [Metric(key, value, then, step) for step, row in rows for key, value in row.items()]
 
 
+def _made(output: Output) -> str:
+    """Return when a reused output was made, and how long that took."""
+    return f"made {output.started:%Y-%m-%d %H:%M} UTC in {output.seconds:,.1f} s"
+
+
 def _params(params: Mapping[str, Any]) -> "list[Param]":
     from mlflow.entities import Param
 
-    return [Param(key, _text(value)[:PARAM_LIMIT]) for key, value in params.items()]
+    return [Param(key, setting_text(value)[:PARAM_LIMIT]) for key, value in params.items()]
 
 
 def _tags(tags: Mapping[str, str]) -> "list[RunTag]":
@@ -434,6 +478,6 @@ def _tags(tags: Mapping[str, str]) -> "list[RunTag]":
     return [RunTag(key, value) for key, value in tags.items()]
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """Return a parameter as text: the same for values that mean the same."""
     return value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)

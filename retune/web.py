@@ -25,9 +25,9 @@ _UNSAFE = re.compile(r"[^\w.+-]")
 _CONDITIONS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
 
 
-def copy(address: str, folder: Path, limit: int, former: str | None) -> dict[str, Any]:
+def copy(address: str, folder: Path | None, limit: int, former: str | None) -> dict[str, Any]:
     """Copy a file into `folder`. Returns `tag`, by which the server can tell whether it has changed, or
-    `unchanged` if it still is `former`.
+    `unchanged` if it still is `former`. Without a folder the file is asked for, and nothing of it read.
 
     Raises SourceError for what cannot be had, ConnectionError when the server does not answer.
     """
@@ -42,13 +42,14 @@ def copy(address: str, folder: Path, limit: int, former: str | None) -> dict[str
 
 
 def _copy(
-    client: httpx.Client, address: str, folder: Path, limit: int, former: str | None
+    client: httpx.Client, address: str, folder: Path | None, limit: int, former: str | None
 ) -> dict[str, Any]:
     url = address
     # Packed for the way, a file would not be what was hashed elsewhere.
     headers = {"Accept-Encoding": "identity", **(json.loads(former) if former else {})}
     for _ in range(_HOPS):
         try:
+            # Not HEAD, also where nothing is copied: not every server answers it, or as it answers GET.
             request = client.build_request("GET", url, headers=headers)
         except (ValueError, httpx.InvalidURL):
             raise _refused(address, "it, or what it leads to, is no address") from None
@@ -60,15 +61,19 @@ def _copy(
             if response.status_code == httpx.codes.NOT_MODIFIED and former:
                 return {"unchanged": True}
             _require_file(response, address)
-            out = Limited(folder / _name(address), limit, address)
-            with out:
-                for piece in response.iter_raw(_PIECE):
-                    alive()
-                    out.write(piece)
+            if folder:
+                _write(response, Limited(folder / _name(address), limit, address))
             return {"tag": _tag(response)}
         finally:
             response.close()
     raise _refused(address, f"it leads through more than {_HOPS} redirects")
+
+
+def _write(response: httpx.Response, out: Limited) -> None:
+    with out:
+        for piece in response.iter_raw(_PIECE):
+            alive()
+            out.write(piece)
 
 
 def _login() -> httpx.Auth | None:

@@ -51,7 +51,7 @@ def document(title: str, parts: Sequence[str], style: str = "") -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table of cells in HTML. Of the head `#` marks a column of numbers, `*` one of text."""
-    kinds = [{"#": ' class="number"', "*": ' class="text"'}.get(name[0], "") for name in head]
+    kinds = [{"#": ' class="number"', "*": ' class="text"'}.get(name[:1], "") for name in head]
     titles = [f"<th{kind}>{name.lstrip('#*')}</th>" for kind, name in zip(kinds, head, strict=True)]
     lines = [f"<tr>{''.join(titles)}</tr>"]
     for row in rows:

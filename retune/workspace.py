@@ -46,6 +46,15 @@ def home() -> Path:
     return Path(os.environ.get("RETUNE_HOME") or ".retune").absolute()
 
 
+def work() -> Path:
+    """Folder of the stages' outputs: $RETUNE_WORK, else `work` in the home folder.
+
+    A run that must make everything anew, whatever is there, has a folder of its own.
+    """
+    folder = os.environ.get("RETUNE_WORK")
+    return Path(folder).absolute() if folder else home() / "work"
+
+
 def own_home() -> Path:
     """Return the home folder. Raises NotOurs for one that holds all that the user has."""
     folder, user = home().resolve(), _users_home()
@@ -142,7 +151,7 @@ class Step(BaseModel):
 
     @property
     def folder(self) -> Path:
-        return home() / "work" / self.name
+        return work() / self.name
 
     @property
     def done(self) -> bool:

@@ -62,23 +62,43 @@ def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retune.plots.score_histogram", lambda *_: None)
 
 
-# The files whose tests take minutes, in this order; begun last they would keep one worker busy alone.
+# Files that go to one worker, because they have a fixture that takes long to make in common.
+TOGETHER = {
+    "tasks/test_evaluate.py": "tasks/test_train.py",  # a model that was trained
+    "retune/test_tool_text.py": "retune/test_llamacpp.py",  # a GGUF
+    "retune/test_answering.py": "retune/test_llamacpp.py",
+}
+
+# What takes longest, in this order: begun last it would keep one worker busy alone.
 FIRST = (
-    "flows/test_line",
-    "flows/test_ui",
-    "tasks/test_train",
-    "tasks/test_corpus",
+    "flows/test_line.py",
+    "tasks/test_corpus.py",
+    "tasks/test_train.py",
+    "flows/test_ui.py",
+    "flows/test_check.py",
+    "tasks/test_validate.py",
+    "tasks/test_rehearse.py",
+    "retune/test_llamacpp.py",
+    "retune/test_tracking.py",
+    "retune/test_templates.py",
+    "tasks/test_conform.py",
     "flows",
     "tasks",
     "expectations",
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
 
+    def group(item: pytest.Item) -> str:
+        file = item.path.relative_to(tests).as_posix()
+        return TOGETHER.get(file, file)
+
     def place(item: pytest.Item) -> int:
-        path = item.path.relative_to(tests).as_posix()
-        return next((n for n, name in enumerate(FIRST) if path.startswith(name)), len(FIRST))
+        return next((n for n, name in enumerate(FIRST) if group(item).startswith(name)), len(FIRST))
 
     items.sort(key=place)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))

@@ -11,6 +11,7 @@ from retune.workspace import cache_dir
 from tests.architectures import SETTINGS, SIZES
 
 SMALL = "small"  # the tokenizer of the other tests
+INSPECTION = "inspection"  # of its files, before conform: what `refused` may be besides
 # Wide enough that what the layers compute decides on a token, and not its predecessor alone.
 SPREAD = {"initializer_range": 0.1}
 LLAMA_3_ROPE = {
@@ -29,8 +30,9 @@ NORMALIZED = {"norm_topk_prob": True}
 class Family:
     """A family by the name of its configuration in transformers, with the tokenizer it has here.
 
-    `tokenizer` is one of `tests.zoo.TOKENIZERS` or SMALL, `nearest` whose it is where it is not the
-    family's own. `refused` names the verdict of conform by which the family is refused, if it is.
+    `tokenizer` is one of `tests.zoo.TOKENIZERS` or `PUBLISHED`, or SMALL, `nearest` whose it is where it
+    is not the family's own. `refused` names the verdict of conform by which the family is refused, if it
+    is, or is INSPECTION.
     """
 
     name: str
@@ -53,6 +55,11 @@ FAMILIES = (
     Family("Llama 2", "LlamaConfig", "llama2"),
     Family("Llama 3.1", "LlamaConfig", "llama3_1", {"rope_parameters": LLAMA_3_ROPE}),
     Family("Mistral", "MistralConfig", "llama2", {"num_key_value_heads": 1}, nearest="Llama 2"),
+    # SentencePiece's own file alone, as the older repositories had it.
+    Family("Mistral 0.3", "MistralConfig", "mistral_v3", {"num_key_value_heads": 1}),
+    Family("Mistral tekken", "MistralConfig", "tekken", refused=INSPECTION),
+    Family("Llama 3 tiktoken", "LlamaConfig", "llama3_tiktoken", refused=INSPECTION),
+    Family("Llama 4 tiktoken", "LlamaConfig", "llama4_tiktoken", refused=INSPECTION),
     Family("Qwen3", "Qwen3Config", "qwen3", {"head_dim": 64, "tie_word_embeddings": True}),
     Family(
         "Gemma 3",
@@ -123,15 +130,17 @@ def save_family(family: Family, folder: Path) -> Path:
 
     from retune.loaders import load_tokenizer
     from tests.tasks.conftest import make_tokenizer
-    from tests.zoo import TOKENIZERS, tokenizer_files
+    from tests.zoo import FOREIGN, tokenizer_files, tokens_of
 
     if family.tokenizer == SMALL:
         tokens = len(make_tokenizer(folder))
     else:
         shutil.copytree(tokenizer_files(family.tokenizer), folder)
-        tokens = TOKENIZERS[family.tokenizer][1]
-    tokenizer = load_tokenizer(folder)
-    named = {kind: getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+        tokens = tokens_of(family.tokenizer)
+    named = {}
+    if family.tokenizer not in FOREIGN:
+        tokenizer = load_tokenizer(folder)
+        named = {kind: getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     settings = {f"{kind}_token_id": id_ for kind, id_ in named.items()} | {"vocab_size": tokens}
     torch.manual_seed(0)
     config = getattr(transformers, family.config)(**family.all_settings() | settings)

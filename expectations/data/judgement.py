@@ -15,7 +15,7 @@ from expectations.data.features import sound_scores
 from expectations.data.measures import Asked, measures
 from expectations.data.observations import GATE, not_asked
 from expectations.data.page import Figure, page
-from expectations.data.profile.looks import PROFILE, stored
+from expectations.data.profile.looks import PROFILE, named_profile, stored
 from expectations.data.report import Report, report
 from expectations.data.scores import Distribution
 from expectations.data.suite import DATASET, ROWS, fingerprint, judge, on_scores, suites
@@ -94,12 +94,15 @@ class Judged(NamedTuple):
         return FILES
 
 
-def reference(pins: Pins) -> Reference:
-    """Return what is kept of the last accepted run; nothing if there is none."""
+def reference(recipe: Recipe, pins: Pins) -> Reference:
+    """Return what the dataset is compared with: what is kept of the last accepted run, but the
+    profile that the recipe names, if it does. Raises SourceError for a file that is none or changed."""
+    named, pinned = recipe.validation.reference, pins.reference
+    profile = named_profile(named, pinned) if named and pinned else None
     if not pins.accepted:
-        return NO_REFERENCE
+        return Reference(profile=profile)
     scores = download_json(pins.accepted, "validate/scores.json")
-    profile = stored(download_json(pins.accepted, f"validate/{PROFILE}"))
+    profile = profile or stored(download_json(pins.accepted, f"validate/{PROFILE}"))
     return Reference(Distribution.model_validate(scores) if scores else None, profile)
 
 

@@ -127,7 +127,7 @@ def judge_messages(messages: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
     )
     private = {
         "secret": credentials.has_secret(messages["content"]),
-        "phone_number": personal.has_phone_number(messages["content"]),
+        "phone_number": personal.has_phone_number(messages["content"], config.phone_regions),
         **personal.numbers(messages["content"]),
     }
     return judged.with_columns(

@@ -27,7 +27,8 @@ _MISSING = {
     "max_score_share": "fewer than 20 scores",
     "max_unit_score_share": "fewer than 100 stored scores, validation.score_max below 5, or the last "
     "accepted run's scores lie there as well",
-    "profile_drift": "no accepted run with other data, or too few rows, to compare with",
+    "profile_drift": "no accepted run with other data (or validation.reference), or too few rows, to "
+    "compare with",
 }
 _NOT_PROFILED = "fewer than 100 rows with a question and an answer"
 # What to do besides about an expectation that failed.

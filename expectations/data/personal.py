@@ -3,7 +3,7 @@ addresses. A pattern finds what looks like one; its check digits and its issuer 
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.candidates import contains_any, judged, without_look_arounds
@@ -17,6 +17,11 @@ EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b"
 # Addresses that reach nobody (RFC 2606), and what looks like one in the name of a repository.
 NOBODYS = r"(?i)[\w.+-]+@(?:[\w-]+\.)*(?:example|test|invalid|localhost)\b[\w.]*|\bgit@[\w.-]+:"
 PHONE = r"\+\d[\d ().\-]{7,}\d|\(\d{3}\) ?\d{3}[-. ]\d{4}\b|\b\d{3}[-.]\d{3}[-.]\d{4}\b"
+# As it is dialled within a country: with a 0 first, or in groups; not a price, date, version or ISBN.
+NATIONAL = (
+    r"(?<![\w.,$€£#+/:-])\(?0[1-9][0-9]{0,13}\)?(?:[ ./\-]{1,3}[0-9]{2,9}){0,5}(?![\w:%€$£-]|[.,][0-9])"
+    r"|(?<![\w.,$€£#+/:-])[1-9][0-9]{1,3}(?:[ .\-][0-9]{2,4}){2,4}(?![\w:%€$£-]|[.,][0-9])"
+)
 _AROUND = 40  # characters on each side of what looks like a phone number that may belong to it
 _DIALLED = frozenset("0123456789+()-./ \t\u00a0")
 
@@ -238,22 +243,29 @@ def number_patterns() -> tuple[str, ...]:
     return tuple(form.loose for form in FORMS)
 
 
-def has_phone_number(texts: "pl.Series") -> "pl.Series":
+def has_phone_number(texts: "pl.Series", regions: tuple[str, ...] = ()) -> "pl.Series":
     """Return for each text whether libphonenumber finds a number; null when that could not be judged.
 
-    A number without a country code is read as a North American one.
+    A number without a country code is read as a North American one, or as one of `regions` (ISO 3166).
     """
     import phonenumbers
 
-    def check(candidate: str) -> bool:
-        return any(True for _ in phonenumbers.PhoneNumberMatcher(candidate, "US"))
+    def check(candidate: str, region: str = "US") -> bool:
+        return any(True for _ in phonenumbers.PhoneNumberMatcher(candidate, region))
 
-    return judged(texts, texts.str.contains(PHONE), phone_candidates, check)
+    found = judged(texts, texts.str.contains(PHONE), phone_candidates, check)
+    if not regions:
+        return found
+    there = texts.str.contains(without_look_arounds(NATIONAL))
+    candidates = partial(phone_candidates, pattern=NATIONAL)
+    for region in regions:
+        found = found | judged(texts, there, candidates, partial(check, region=region))
+    return found
 
 
-def phone_candidates(text: str) -> Iterator[str]:
+def phone_candidates(text: str, pattern: str = PHONE) -> Iterator[str]:
     """Yield what looks like a phone number, with what stands next to it and may belong to it."""
-    for match in _compiled(PHONE).finditer(text):
+    for match in _compiled(pattern).finditer(text):
         start, end = match.span()
         first, last = max(0, start - _AROUND), min(len(text), end + _AROUND)
         while start > first and text[start - 1] in _DIALLED:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from expectations.data.evidence import Evidence
 from expectations.data.features import sound_scores, unscored, with_disposition
 from expectations.data.judgement import judge_table
+from expectations.data.profile.alarms import LEAST_ROWS
 from expectations.data.profile.looks import Looks
+from expectations.data.profile.record import Profile
 from expectations.data.scores import distribution
 from expectations.verdicts import Verdict
 from retune.errors import RetuneError
@@ -66,6 +68,17 @@ def _refusal(failed: list[Verdict]) -> str:
             "Repair the dataset, or set these limits in the recipe yourself "
             f"({', '.join(verdict.setting for verdict in failed)}).",
         )
+    )
+
+
+def record_of(seen: Looks | None) -> Profile:
+    """Return the profile that later datasets can be compared with. Raises Implausible where there is
+    none to compare with."""
+    if seen and seen.profile.rows >= LEAST_ROWS:
+        return seen.profile
+    raise Implausible(
+        f"no profile is written: fewer than {LEAST_ROWS} rows have a question and an answer, or the "
+        f"recipe wants none (validation.profile.enabled)"
     )
 
 

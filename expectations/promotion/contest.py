@@ -115,6 +115,14 @@ def margin(metric: str, rule: Promotion, noise: Mapping[str, float], opponent: f
     return default_margin(scorer, opponent)
 
 
+def require_noise(rule: Promotion, noise: Mapping[str, float]) -> None:
+    """Raise NotCalibrated if a margin is a multiple of a noise that is not there."""
+    for name in rule.multiples:
+        metrics = [known for known in noise if name in (known, _scorer(known))]
+        for metric in metrics or [name.partition("@")[0]]:
+            _noise(metric, noise, rule.margins[name])
+
+
 def default_margin(scorer: str, opponent: float) -> float:
     """Return the margin of a measure that the recipe says nothing of."""
     entry = measure(scorer)
@@ -251,8 +259,8 @@ def _is_binary(metric: str, table: "pl.DataFrame") -> bool:
 
 
 def _mean(table: "pl.DataFrame", side: str) -> float:
-    weights = table["weight"].sum()
-    return float((table[side] * table["weight"]).sum() / weights) if weights else 0.0
+    weights = float(table["weight"].sum())
+    return float((table[side] * table["weight"]).sum()) / weights if weights else 0.0
 
 
 def _difference(
@@ -270,7 +278,8 @@ def _difference(
     outcome = _outcome(estimate, p, limit, floor, rule.alpha)
     needed = None
     if outcome == "undecided":
-        needed = _needed(estimate, limit, floor, rule.alpha, family, len(table))
+        is_share = _is_binary(pairs.metric, table)
+        needed = _needed(estimate, limit, floor, rule.alpha / family, is_share, len(table))
     return PairedDifference(
         metric=shown_metric(pairs.metric),
         examples=len(table),
@@ -329,12 +338,12 @@ def _holds(
 
 
 def _needed(
-    estimate: Estimate, margin: float, noise: float, alpha: float, family: int, examples: int
+    estimate: Estimate, margin: float, noise: float, alpha: float, is_share: bool, examples: int
 ) -> int | None:
     """Return how many examples would decide at this effect: for a difference, else for none."""
     if not estimate.spread:
         return None if examples >= FEWEST else FEWEST
     value, spread = estimate.value, estimate.spread
-    count = examples_to_differ(value, margin, spread, noise, alpha / max(family, 1))
+    count = examples_to_differ(value, margin, spread, noise, alpha, is_share=is_share)
     count = count or examples_to_equal(value, margin, spread, alpha)
     return count and max(count, examples + 1)

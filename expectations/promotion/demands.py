@@ -72,7 +72,7 @@ def no_worse(
             gate=GATE,
             name="no_worse",
             expected=expected,
-            seen=told(one),
+            seen=_held(one),
             limit=one.margin,
             setting="promotion.margins",
             severity=severity(recipe, GATE, "no_worse"),
@@ -140,8 +140,8 @@ def mean(grades: "pl.DataFrame", metric: str) -> float | None:
     table = averaged(grades).filter(pl.col("suite") == suite, pl.col("scorer") == scorer)
     if name:
         table = table.filter(pl.col("slice") == name)
-    weights = table["weight"].sum()
-    return float((table["value"] * table["weight"]).sum() / weights) if weights else None
+    weights = float(table["weight"].sum())
+    return float((table["value"] * table["weight"]).sum()) / weights if weights else None
 
 
 def budget(
@@ -213,10 +213,14 @@ def told(one: PairedDifference, needed: int | None = None) -> str:
     head = f"{one.outcome}: {numbers}, {change} ({interval}; {one.examples} examples)"
     if one.outcome != "undecided":
         return head
-    if one.holds:
-        return f"{head}; too few to show more than that it is no worse here"
     count = needed or one.needed
     return f"{head}; {_more(one, count)}"
+
+
+def _held(one: PairedDifference) -> str:
+    if one.holds and one.low < -one.margin:
+        return f"{told(one)}; too few to show more than that it is no worse here"
+    return told(one)
 
 
 def _more(one: PairedDifference, count: int | None) -> str:

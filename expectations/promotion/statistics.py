@@ -165,12 +165,20 @@ def holm(chances: Sequence[float]) -> list[float]:
 
 
 def examples_to_differ(
-    value: float, margin: float, spread: float, noise: float, alpha: float, power: float = POWER
+    value: float,
+    margin: float,
+    spread: float,
+    noise: float,
+    alpha: float,
+    *,
+    is_share: bool = False,
+    power: float = POWER,
 ) -> int | None:
     """Return how many examples show, with `power`, a true difference of `value` to be one.
 
     It has to be significant at `alpha` (two-sided) beside `noise`, and seen to be beyond `margin`. None:
-    no number of examples would do.
+    no number of examples would do. The exact test of shares needs some more, for its steps (after
+    Connett, Smith and McHugh 1987, whose correction is half of this one and falls short of the power).
     """
     from scipy.stats import norm
 
@@ -178,10 +186,14 @@ def examples_to_differ(
     z, reserve = float(norm.isf(alpha / 2)), float(norm.isf(1 - power))
     if size <= margin:
         return None
+    if is_share:  # its spread is greater where there is no difference
+        spread = sqrt(spread**2 + size**2)
     # To be seen above `margin` and above z errors beside the noise: both are thresholds of one number.
     beyond = (reserve * spread / (size - margin)) ** 2
     significant = _beside(size, spread, noise, z, reserve)
-    return None if significant is None else max(FEWEST, ceil(max(beyond, significant)))
+    if significant is None:
+        return None
+    return max(FEWEST, ceil(max(beyond, significant) + (2 / size if is_share else 2)))
 
 
 def _beside(size: float, spread: float, noise: float, z: float, reserve: float) -> float | None:

@@ -28,6 +28,8 @@ LLAMA3_REGEX = (
 )
 QWEN2_REGEX = LLAMA3_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
 
+GRANITE_LAYERS = {"linear_attention": "mamba", "full_attention": "attention"}
+
 # What the converter reads of a checkpoint; it takes pickles too.
 LINKED = (".json", ".jinja", ".model", ".safetensors", ".txt", ".tiktoken")
 
@@ -112,13 +114,24 @@ def complete(model_dir: Path, overlay: Path, facts: dict[str, Any]) -> None:
     from retune.loaders import without_code
 
     overlay.mkdir(parents=True)
-    settings = {"config.json": {}, "tokenizer_config.json": facts}
+    settings = {"config.json": layer_names(model_dir), "tokenizer_config.json": facts}
     for path in model_dir.iterdir():
         if path.is_file() and path.suffix in LINKED and path.name not in settings:
             (overlay / path.name).symlink_to(path.absolute())
     for name, more in settings.items():
         content = without_code(json.loads((model_dir / name).read_text()))
         (overlay / name).write_text(json.dumps({**content, **more}))
+
+
+def layer_names(model_dir: Path) -> dict[str, Any]:
+    """Return the kinds of Granite 4's layers by the names that the converter knows.
+
+    transformers 5 saves others, of which it would take none for attention.
+    """
+    config = json.loads((model_dir / "config.json").read_text())
+    if config.get("model_type") != "granitemoehybrid" or not config.get("layer_types"):
+        return {}
+    return {"layer_types": [GRANITE_LAYERS.get(kind, kind) for kind in config["layer_types"]]}
 
 
 def name_pre_tokenizer_by_structure(structure: dict[str, Any]) -> None:

@@ -174,6 +174,6 @@ class Dataset(ColumnMapping):
         return self.source if not self.mix else f"a mix of {', '.join(self.names)}"
 
     @property
-    def acknowledged(self) -> frozenset[str]:
-        """The names that are not used on purpose, of all parts."""
-        return frozenset(name for part in self.parts for name in part.ignore)
+    def acknowledged(self) -> tuple[frozenset[str], ...]:
+        """The names that are not used on purpose, of each part."""
+        return tuple(frozenset(part.ignore) for part in self.parts)

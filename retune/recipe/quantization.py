@@ -24,11 +24,12 @@ class QuantGate(Section):
         None, description="Share of tokens for which both rank the same token first, at least."
     )
     max_exact_match_drop: Share | None = Field(
-        None, description="How much lower its exact match may be, 0 to 1."
+        None, description="How much lower its exact match may be, 0 to 1; chance comes on top."
     )
     max_stopped_drop: Share | None = Field(
         None,
-        description="How much lower its share of answers that end by themselves may be, 0 to 1.",
+        description="How much lower its share of answers that end by themselves may be, 0 to 1; "
+        "chance comes on top.",
     )
 
 

@@ -1,6 +1,6 @@
 """The data gate."""
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
 
@@ -257,6 +257,12 @@ class Validation(Section):
         max_length=1000,
         description="ISO 639-1 codes of the languages wanted, e.g. [en, de]; empty: any.",
     )
+    phone_regions: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2}$")], ...] = Field(
+        (),
+        max_length=50,
+        description="ISO 3166 codes of the regions whose national phone numbers are looked for, e.g. "
+        "[DE, FR]; numbers with a country code, and North American ones, are found in any case.",
+    )
     near_duplicate_similarity: float | None = Field(
         0.85,
         gt=0.5,
@@ -313,8 +319,26 @@ class Validation(Section):
     )
     classifier: Classifier = Field(Classifier(), description=Classifier.__doc__)
     drift: Drift = Field(Drift(), description=Drift.__doc__)
+    reference: Line | None = Field(
+        None,
+        description="File with the profile that the dataset's is compared with, as "
+        "`retune scaffold-suite --profile` writes it and as each report has it (`profile.json`); empty: "
+        "that of the last accepted run. Scores are compared with that run's in any case.",
+    )
     profile: Profiling = Field(Profiling(), description=Profiling.__doc__)
     decontamination: Decontamination = Field(Decontamination(), description=Decontamination.__doc__)
+
+    @field_validator("phone_regions")
+    @classmethod
+    def _regions_are_known(cls, regions: tuple[str, ...]) -> tuple[str, ...]:
+        if regions:
+            from phonenumbers import SUPPORTED_REGIONS
+
+            if unknown := sorted(set(regions) - set(SUPPORTED_REGIONS)):
+                raise ValueError(
+                    f"{unknown[0]} is no region whose numbers are known; use GB, DE, FR"
+                )
+        return regions
 
     def tolerance(self, flaw: str) -> float:
         """Return the share of rows that may have `flaw`, 0 to 1."""

@@ -72,7 +72,8 @@ def _bare(text: str) -> list[ToolCall]:
         rest = rest.removeprefix(mark).lstrip()
     for mark in _TRAILING:
         rest = rest.removesuffix(mark).rstrip()
-    values, place = [], 0
+    values: list[Any] = []
+    place = 0
     while place < len(rest) and len(values) < MOST:
         value, place = _decoded(rest, place)
         if place < 0 or not isinstance(value, dict):

@@ -13,7 +13,7 @@ from retune.recipe.address import is_address
 from retune.records import Pins
 from retune.sources import SourceError, pin_file, unchanged, version_of
 from retune.suites.battery import battery
-from retune.suites.probes import MOST_BYTES, Probe, read_probes
+from retune.suites.probes import MOST_BYTES, SuiteProbe, read_probes
 
 
 def pin_suites(recipe: Recipe) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def pin_suites(recipe: Recipe) -> tuple[str, ...]:
     return tuple(pins)
 
 
-def suites(recipe: Recipe, pins: Pins) -> dict[str, tuple[Probe, ...]]:
+def suites(recipe: Recipe, pins: Pins) -> dict[str, tuple[SuiteProbe, ...]]:
     """Return the probes of each suite by its name: the recipe's own, then the battery if it is asked.
 
     Raises SourceError for a file that is not what was pinned.

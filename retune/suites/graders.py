@@ -200,7 +200,7 @@ class Refuses(_Grader):
         return reply.refuses
 
 
-class Answers(_Grader):
+class DoesNotRefuse(_Grader):
     """The reply says something and does not refuse."""
 
     type: Literal["not_refusal"]
@@ -219,7 +219,7 @@ Grader = Annotated[
     | CallsTool
     | Stops
     | Refuses
-    | Answers,
+    | DoesNotRefuse,
     Field(discriminator="type"),
 ]
 

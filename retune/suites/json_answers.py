@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 _FENCE = re.compile(r"```[A-Za-z0-9]{0,20}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
-_SAMPLES = ({}, [], "", 0, None, {"a": {"a": []}}, [[""]])  # that a sound schema judges without end
+# What a sound schema judges without end.
+_SAMPLES: tuple[Any, ...] = ({}, [], "", 0, None, {"a": {"a": []}}, [[""]])
 
 
 class NotJSON(ValueError):

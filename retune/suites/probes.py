@@ -1,4 +1,4 @@
-"""Probe files: JSON lines, each a conversation to answer and how the answer is graded.
+"""SuiteProbe files: JSON lines, each a conversation to answer and how the answer is graded.
 
 {"messages": […], "tools": […], "slice": "sums", "id": "sums-1", "grade": {"type": "number", "value": 4}}
 """
@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from retune.measures import format_bytes
 from retune.outcomes import example_name
 from retune.recipe.section import shown
 from retune.sources import SourceError
-from retune.suites.graders import Answers, Grader, Refuses, Reply
+from retune.suites.graders import DoesNotRefuse, Grader, Refuses, Reply
 
 MOST_PROBES = 100_000
-MOST_BYTES = 256 << 20  # of a file
+MOST_BYTES = 250_000_000  # of a file
 MOST_MISTAKES = 5  # that are named at once
 
 
@@ -53,7 +54,7 @@ class ProbeMessage(_Part):
         return {"role": self.role, "content": self.content or "", **given}
 
 
-class Probe(_Part):
+class SuiteProbe(_Part):
     """One line of a probe file."""
 
     messages: tuple[ProbeMessage, ...] = Field(min_length=1)
@@ -97,10 +98,10 @@ class Probe(_Part):
         """Whether the model should refuse, None where that is not what is graded."""
         if any(isinstance(grader, Refuses) for grader in self.grade):
             return True
-        return False if any(isinstance(grader, Answers) for grader in self.grade) else None
+        return False if any(isinstance(grader, DoesNotRefuse) for grader in self.grade) else None
 
 
-def read_probes(path: Path, setting: str) -> tuple[Probe, ...]:
+def read_probes(path: Path, setting: str) -> tuple[SuiteProbe, ...]:
     """Return the probes of a file.
 
     Raises SourceError, which names `setting` and the first lines that are wrong, with the value seen,
@@ -108,7 +109,7 @@ def read_probes(path: Path, setting: str) -> tuple[Probe, ...]:
     """
     if path.stat().st_size > MOST_BYTES:
         raise SourceError(
-            f"{setting}: {path} has more than {MOST_BYTES >> 20} MiB; split the suite"
+            f"{setting}: {path} has more than {format_bytes(MOST_BYTES)}; split the suite"
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -128,13 +129,13 @@ def read_probes(path: Path, setting: str) -> tuple[Probe, ...]:
     return _checked(lines, path, setting)
 
 
-def _checked(lines: list[tuple[int, str]], path: Path, setting: str) -> tuple[Probe, ...]:
-    probes: list[Probe] = []
+def _checked(lines: list[tuple[int, str]], path: Path, setting: str) -> tuple[SuiteProbe, ...]:
+    probes: list[SuiteProbe] = []
     mistakes: list[str] = []
     seen: dict[tuple[str, str], int] = {}
     for number, line in lines:
         try:
-            probe = Probe.model_validate_json(line)
+            probe = SuiteProbe.model_validate_json(line)
         except ValidationError as error:
             mistakes += [f"line {number}: {words}" for words in _words(error)]
             continue

@@ -12,13 +12,19 @@ from retune.loaders import admit, read_tokenizer
 from retune.outline import outline
 from retune.recipe import Model
 from retune.workspace import remove
-from tasks.conform.checks import mergeable, reads_as_its_file, tokenizer_checks
+from tasks.conform.checks import (
+    mergeable,
+    reads_as_its_file,
+    tokenizer_checks,
+    without_recurrence,
+)
 from tasks.conform.parity import save_tiny, save_twin
 
 
 class BaseJob(BaseModel):
     """`train_on` is the recipe's (see `retune.labels.labels_of`); `tiny` is where a tiny model with
-    the base's architecture and the tokenizer that is trained with goes, None if there will be no GGUF.
+    the base's architecture and the tokenizer that is trained with goes, None if there will be no GGUF; of
+    an architecture that is refused by name none is made.
     `twin` is the folder for what a rehearsal takes, None for a base that brings code."""
 
     model: Model
@@ -42,8 +48,10 @@ def examine(job: BaseJob) -> dict[str, Any]:
         *tokenizer_checks(tokenizer, model.chat_tokens, job.train_on),
     ]
     if job.tiny:
-        checks.append(mergeable(model.base, revision))
-        save_tiny(model, revision, tokenizer, job.tiny)
+        layers = without_recurrence(model.base, revision)
+        checks += [mergeable(model.base, revision), layers]
+        if layers.passed:
+            save_tiny(model, revision, tokenizer, job.tiny)
     if job.twin:
         try:
             save_twin(model, revision, tokenizer, job.twin)

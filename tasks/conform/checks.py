@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 Chat = list[dict[str, str]]
 
+# `model_type`s with recurrent layers, and how layers are called that are.
+RECURRENT = {
+    *("mamba", "mamba2", "falcon_mamba", "jamba", "bamba", "falcon_h1", "nemotron_h", "zamba"),
+    *("zamba2", "recurrent_gemma", "granitemoehybrid"),
+}
+RECURRENT_LAYERS = {"mamba", "linear_attention", "recurrent", "hybrid"}
+RECURRENT_THAT_WORK = {"granitemoehybrid"}
+
 ANSWER = "It is 42.\nThat is all."
 TOOLS = """Answer briefly.
 
@@ -112,6 +120,30 @@ def mergeable(base: str, revision: str | None) -> Check:
         fix="name the model with 16-bit weights as model.base (model.load_in_4bit is for any), or set "
         "merging.save_method=lora: then the adapter is all there is",
     )
+
+
+def without_recurrence(base: str, revision: str | None) -> Check:
+    """Of models with recurrent layers, transformers and llama.cpp agree on Granite 4's alone.
+
+    Of the others a tiny model cannot be made, or is not converted; so they are refused by their name
+    rather than by what goes wrong.
+    """
+    config = load_config(base, revision).get_text_config()
+    kind = config.model_type
+    layers = {*(getattr(config, "layer_types", None) or ()), *(_block_types(config))}
+    recurrent = kind in RECURRENT or bool(layers & RECURRENT_LAYERS)
+    refused = recurrent and kind not in RECURRENT_THAT_WORK
+    return Check(
+        name="the layers are ones that can be merged and converted",
+        passed=not refused,
+        seen=f"{kind} has recurrent layers (Mamba's, or linear attention)" if refused else kind,
+        fix="choose a model.base of attention layers alone or one of Granite 4's hybrids, or set "
+        "merging.save_method=lora: then the adapter is all there is",
+    )
+
+
+def _block_types(config: object) -> tuple[str, ...]:
+    return tuple(getattr(config, "layers_block_type", None) or ())
 
 
 def rendered(tokenizer: "PreTrainedTokenizerBase", chat: Chat, prompt: bool = False) -> str | None:

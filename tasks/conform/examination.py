@@ -54,7 +54,7 @@ def examine(
         found = run_child(OF_BASE, job, logs / "base.log", hub=revision is not None, forked=True)
         checks = [Check.model_validate(check) for check in found["checks"]]
         parity = None
-        if gguf and tiny:
+        if gguf and tiny and tiny.exists():
             gguf_results, parity = _in_llamacpp(model, tiny, gguf, logs / "gguf.log")
             checks += gguf_results
     return ExaminationReport(

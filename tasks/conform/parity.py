@@ -147,7 +147,9 @@ def shrink(config: "PretrainedConfig") -> None:
         "num_attention_heads": heads,
         "num_key_value_heads": 1 if grouped else heads,
         "num_hidden_layers": layers,
-        **dict.fromkeys(("intermediate_size", "moe_intermediate_size"), WIDTH),
+        **dict.fromkeys(
+            ("intermediate_size", "moe_intermediate_size", "shared_intermediate_size"), WIDTH
+        ),
         **_mixture(text),
     }
     for name, size in sizes.items():
@@ -172,7 +174,11 @@ def _mixture(text: "PretrainedConfig") -> dict[str, int]:
 
     groups = at_most(2, "n_group")
     return {
-        **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+        # None where the base has none: Granite's dense models have a mixture's configuration.
+        **{
+            name: at_most(4, name)
+            for name in ("num_experts", "num_local_experts", "n_routed_experts")
+        },
         "num_experts_per_tok": at_most(2, "num_experts_per_tok"),
         "n_group": groups,
         "topk_group": 1

@@ -9,18 +9,18 @@ from retune.recipe import Evaluation, Recipe
 from retune.records import Chats, Pins
 from retune.suites.battery import MAX_NEW_TOKENS
 from retune.suites.files import suites
-from retune.suites.probes import Probe
+from retune.suites.probes import SuiteProbe
 from tasks.evaluate.answering import AskedPrompt
 
 Replies = Sequence[dict[str, Any] | None]
 
 
-class Asked(NamedTuple):
+class Questionnaire(NamedTuple):
     """Questions, the recipe's own prompts, and the probes of each suite by its name."""
 
     questions: list[Question]
     prompts: tuple[str, ...]
-    suites: dict[str, tuple[Probe, ...]]
+    suites: dict[str, tuple[SuiteProbe, ...]]
 
     def chats(self, config: Evaluation) -> list[AskedPrompt]:
         """Return all of it for the child, in this order."""
@@ -57,10 +57,10 @@ class Asked(NamedTuple):
         return {name: list(islice(rest, len(probes))) for name, probes in self.suites.items()}
 
 
-def asked(chats: Chats, recipe: Recipe, pins: Pins) -> Asked:
+def asked(chats: Chats, recipe: Recipe, pins: Pins) -> Questionnaire:
     """Return what every model is asked. Raises SourceError for a suite that was changed."""
     config = recipe.evaluation
-    return Asked(
+    return Questionnaire(
         questions(chats.held_out, config.generation_rows, recipe.model.max_length),
         config.prompts,
         suites(recipe, pins),

@@ -9,8 +9,8 @@ from retune.outcomes import HELD_OUT, LOSS, Outcome, example_name
 from retune.refusals import refusing
 from retune.row_losses import RowLoss
 from retune.suites.graders import Reply, spoken
-from retune.suites.probes import Probe
-from tasks.evaluate.asking import Asked, Replies
+from retune.suites.probes import SuiteProbe
+from tasks.evaluate.asking import Questionnaire, Replies
 from tasks.evaluate.scores import is_repetitive
 
 EXACT_MATCH, STOPPED, REPETITIVE, REFUSED = "exact_match", "stopped", "repetitive", "refused"
@@ -18,7 +18,7 @@ PASSED = "passed"
 
 
 def outcomes(
-    asked: Asked,
+    asked: Questionnaire,
     rows: Sequence[tuple[str, list[dict[str, str]]]],
     losses: Mapping[str, Sequence[RowLoss]],
     answers: Mapping[str, Replies],
@@ -37,7 +37,7 @@ def outcomes(
             yield from _of_suite(side, suite, asked.suites[suite], of_suite)
 
 
-def names(asked: Asked, rows: Sequence[tuple[str, list[dict[str, str]]]]) -> set[str]:
+def names(asked: Questionnaire, rows: Sequence[tuple[str, list[dict[str, str]]]]) -> set[str]:
     """Return the name of every example that a side can have an outcome of."""
     return {
         *(example_name(messages, LOSS) for _, messages in rows),
@@ -89,7 +89,7 @@ def _of_questions(
 
 
 def _of_suite(
-    side: str, suite: str, probes: Sequence[Probe], replies: Sequence[Mapping[str, Any] | None]
+    side: str, suite: str, probes: Sequence[SuiteProbe], replies: Sequence[Mapping[str, Any] | None]
 ) -> Iterator[Outcome]:
     given = [(probe, reply) for probe, reply in zip(probes, replies, strict=True) if reply]
     texts = [spoken(reply["text"]) for _, reply in given]

@@ -6,14 +6,14 @@ from statistics import fmean
 
 from retune.outcomes import HELD_OUT, Outcome
 from retune.refusals import refusing
-from retune.suites.probes import Probe
-from tasks.evaluate.asking import Asked
+from retune.suites.probes import SuiteProbe
+from tasks.evaluate.asking import Questionnaire
 from tasks.evaluate.scores import FAMILIES, metric_names
 
 OF_SUITES = ("passed", "stopped", "repetitive", "refused")
 
 
-def suite_measures(asked: Asked, outcomes: Sequence[Outcome]) -> dict[str, float]:
+def suite_measures(asked: Questionnaire, outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Return of each suite and side the share (0 to 1) of probes that passed, in all and by slice, of
     answers that ended by themselves, repeat themselves or refuse, and how many were not asked."""
     metrics: dict[str, float] = {}
@@ -32,7 +32,7 @@ def suite_measures(asked: Asked, outcomes: Sequence[Outcome]) -> dict[str, float
     return metrics
 
 
-def refusal_measures(asked: Asked, outcomes: Sequence[Outcome]) -> dict[str, float]:
+def refusal_measures(asked: Questionnaire, outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Return of each side the share of held-out questions whose answer refuses, and the share of those
     that the dataset answers."""
     expected = dict(
@@ -42,7 +42,7 @@ def refusal_measures(asked: Asked, outcomes: Sequence[Outcome]) -> dict[str, flo
             strict=True,
         )
     )
-    metrics = {}
+    metrics: dict[str, float] = {}
     for side, given in _by_side(outcomes, HELD_OUT).items():
         replies = [one for one in given if "refused" in one.grades]
         harmless = [one for one in replies if not expected[one.expected]]
@@ -59,7 +59,7 @@ def _by_side(outcomes: Sequence[Outcome], suite: str) -> dict[str, list[Outcome]
     return by_side
 
 
-def _slices(probes: Sequence[Probe], given: Sequence[Outcome]) -> list[tuple[str, float]]:
+def _slices(probes: Sequence[SuiteProbe], given: Sequence[Outcome]) -> list[tuple[str, float]]:
     """Return the share that passed of each of the largest slices, by a name that MLflow takes."""
     slices = Counter(probe.slice for probe in probes)
     if len(slices) < 2:
@@ -73,7 +73,7 @@ def _slices(probes: Sequence[Probe], given: Sequence[Outcome]) -> list[tuple[str
 
 
 def _of_refusals(
-    suite: str, side: str, probes: Sequence[Probe], given: Sequence[Outcome]
+    suite: str, side: str, probes: Sequence[SuiteProbe], given: Sequence[Outcome]
 ) -> Mapping[str, float]:
     wanted = {probe.example: probe.wants_refusal for probe in probes}
     harmless = (one.grades["refused"] for one in given if wanted[one.example] is False)

@@ -17,7 +17,7 @@ from retune.recipe import Recipe
 from retune.records import Adapter, Champion, Chats, Contender, Pins, Scores, Selection
 from retune.row_losses import RowLoss, held_out, likelihoods
 from retune.workspace import Build, Step, building, remove, write_json
-from tasks.evaluate.asking import Asked, asked
+from tasks.evaluate.asking import Questionnaire, asked
 from tasks.evaluate.champion import (
     ChampionGone,
     asking,
@@ -98,7 +98,7 @@ def measure_champion(
 
 def _asked_champion(
     champion: Champion,
-    questions: Asked,
+    questions: Questionnaire,
     chats: Chats,
     recipe: Recipe,
     pins: Pins,
@@ -120,7 +120,12 @@ def _asked_champion(
 
 
 def _recorded_champion(
-    champion: Champion, questions: Asked, chats: Chats, recipe: Recipe, gone: str, build: Build
+    champion: Champion,
+    questions: Questionnaire,
+    chats: Chats,
+    recipe: Recipe,
+    gone: str,
+    build: Build,
 ) -> Contender:
     params = {"version": str(champion.version)}
     rows = held_out_rows(chats.held_out, recipe.evaluation.loss_rows)
@@ -159,7 +164,7 @@ def _tell(event: Event) -> None:
 
 
 def _by_example(
-    questions: Asked,
+    questions: Questionnaire,
     chats: Chats,
     recipe: Recipe,
     answers: Mapping[str, list[Any]],
@@ -169,7 +174,7 @@ def _by_example(
     return list(outcomes(questions, rows, by_row, answers))
 
 
-def spoken_measures(metrics: Mapping[str, float], questions: Asked) -> list[str]:
+def spoken_measures(metrics: Mapping[str, float], questions: Questionnaire) -> list[str]:
     """Return what is logged of a comparison: losses, exact match, and what passed of each suite."""
     lines = [
         f"held-out loss {metrics['loss/base']:.4f} → {metrics['loss/tuned']:.4f}, exact match "
@@ -194,7 +199,7 @@ def make_job(
     chats: Chats,
     recipe: Recipe,
     pins: Pins,
-    questions: Asked,
+    questions: Questionnaire,
     log: Path,
 ) -> EvaluateJob:
     """Return the child's job; the answers so far are kept in `log`."""
@@ -221,7 +226,7 @@ def tuned_answers(questions: list[Question], answers: list[dict[str, Any]]) -> l
 
 
 def sample_table(
-    questions: Asked, answers: Mapping[str, Sequence[Mapping[str, Any]]]
+    questions: Questionnaire, answers: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
     """Return the sample table's rows: the questions, then the recipe's own prompts."""
     count = len(questions.questions) + len(questions.prompts)

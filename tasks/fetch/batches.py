@@ -9,7 +9,7 @@ from retune.sources import SourceError
 from tasks.fetch.columns import from_columns, from_rows
 from tasks.fetch.conversations import EXPECTED, PREFERENCE_PAIR
 from tasks.fetch.guesses import guess
-from tasks.fetch.shape import SEGMENTS, SHAPE
+from tasks.fetch.shape import SHAPE
 from tasks.fetch.unused import Notes
 
 if TYPE_CHECKING:
@@ -122,8 +122,6 @@ class _Tally:
             )
         if self.columns and not self.with_format:
             names = [mask(str(name)) for name in list(self.columns)[:20]]
-            if any(SEGMENTS in problem for problem in self.problems[:1]):
-                raise SourceError(f"dataset.source: {self.problems[0]}")
             way = guess(self.examples) or EXPECTED
             raise SourceError(f"dataset.source: no usable columns among {names}; {way}")
         raise SourceError(

@@ -16,6 +16,7 @@ from tasks.fetch.shape import (
     LEARN_KEYS,
     MEDIA_COLUMNS,
     PREFERENCE_COLUMNS,
+    SEGMENTS,
     SHAPE,
     SYSTEM_COLUMNS,
     TOOL_COLUMNS,
@@ -148,13 +149,15 @@ def _is_plain(columns: "dict[str, pa.Array]", layout: str | PairLayout | None) -
     """Say whether no column asks for what only `from_rows` does."""
     import pyarrow as pa
 
-    if layout is None or _FEATURES & columns.keys() or set(PREFERENCE_COLUMNS) <= columns.keys():
+    if (
+        layout in (None, SEGMENTS)
+        or _FEATURES & columns.keys()
+        or set(PREFERENCE_COLUMNS) <= columns.keys()
+    ):
         return False
     if len(TURN_COLUMNS.keys() & columns.keys()) > 1:
         return False
     if not all(_is_empty(columns[name]) for name in MEDIA_COLUMNS if name in columns):
-        return False
-    if not all(_says_nothing(columns[name]) for name in VERDICT_COLUMNS if name in columns):
         return False
     score = columns["score"].type if "score" in columns else pa.float64()
     return ("source" not in columns or _is_text(columns["source"])) and (
@@ -169,16 +172,6 @@ def _is_empty(lists: "pa.Array") -> bool:
     if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
         return False
     return not pc.max(pc.list_value_length(lists)).as_py()
-
-
-def _says_nothing(labels: "pa.Array") -> bool:
-    """Say whether no row by itself is refused for its label."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_boolean(labels.type):
-        return bool(pc.all(labels).as_py())
-    return pa.types.is_integer(labels.type) or _is_text(labels)
 
 
 def _from_turns(turns: "pa.Array", unused: Counter[str]) -> "pa.Array | None":

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tasks.fetch.contents import with_reasoning
+from tasks.fetch.segments import from_segments
 from tasks.fetch.shape import (
     MEDIA_COLUMNS,
     PAIRS,
@@ -33,7 +34,6 @@ from tasks.fetch.values import (
     parse_json,
     shown,
 )
-from tasks.fetch.verdicts import is_rejected
 
 EXPECTED = (
     "expected `conversations` (ShareGPT), `messages` (OpenAI), `instruction` and `output` (Alpaca), or "
@@ -89,7 +89,7 @@ def read_row(row: Any) -> Reading:
 
 
 def layout_of(columns: dict[str, Any]) -> str | PairLayout | None:
-    """Return which of the columns hold the conversation: a column of turns, a pair, or None.
+    """Return which of the columns hold the conversation: a column of turns, a pair, segments, or None.
 
     Of several columns of turns, the first that is not an empty list.
     """
@@ -99,7 +99,8 @@ def layout_of(columns: dict[str, Any]) -> str | PairLayout | None:
             return column
     if turns:
         return turns[0]
-    return next((pair for pair in PAIRS if {pair.question, pair.answer} <= columns.keys()), None)
+    pairs = (pair for pair in PAIRS if {pair.question, pair.answer} <= columns.keys())
+    return next(pairs, SEGMENTS if SEGMENTS in columns else None)
 
 
 def known_columns(row: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +110,9 @@ def known_columns(row: dict[str, Any]) -> dict[str, Any]:
 
 def format_of(layout: str | PairLayout | None) -> str | None:
     """Return the format's name in `retune.records.Rows`."""
-    return layout.format if isinstance(layout, PairLayout) else TURN_COLUMNS.get(layout or "")
+    if isinstance(layout, PairLayout):
+        return layout.format
+    return "input_output" if layout == SEGMENTS else TURN_COLUMNS.get(layout or "")
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
@@ -146,8 +149,6 @@ class _Conversation:
         # Such a row may hold a whole conversation next to the pair, or only the question to it.
         if is_preference and (not messages or messages[-1].role != "assistant"):
             raise Unreadable(PREFERENCE_PAIR)
-        if problem := is_rejected(self._row):
-            raise Unreadable(problem)
         return _with_mid_system(messages, SHAPE.get().mid_system)
 
     def _require_text(self) -> None:
@@ -183,8 +184,9 @@ class _Conversation:
         """Return the messages of the row's column of turns; raises Unreadable if another one says
         something else."""
         row, shape = self._row, SHAPE.get()
-        messages = from_turns(row[layout], shape.shown(layout), self.unused_keys)
         self.used.add(layout)
+        read = from_segments if layout == SEGMENTS else from_turns
+        messages = read(row[layout], shape.shown(layout), self.unused_keys)
         for other in TURN_COLUMNS:
             if other == layout or other not in row or row[other] == []:
                 continue
@@ -224,11 +226,6 @@ class _Conversation:
 
 
 def _why_no_layout(row: dict[str, Any], names: list[str]) -> str:
-    if SEGMENTS in row:
-        return (
-            f"`{SEGMENTS}` (Axolotl's input_output) are raw text with marks of what to learn, and no "
-            f"conversation: write them as `messages`, with `train: false` where nothing is to be learnt"
-        )
     for question in dict.fromkeys(pair.question for pair in PAIRS):
         if question in row:
             answers = [f"`{pair.answer}`" for pair in PAIRS if pair.question == question]

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 from retune import tool_text
 from tasks.fetch.values import Unreadable, kind_of, parse_json, shown
 
+_CALL_KEYS = {"id", "index", "type"}  # which call it is, and that it is one of a function
+_FUNCTION_KEYS = {"name", "arguments"}
+
 
 class Message(NamedTuple):
     """One message of a row; `learn` is False where it must not be learnt, else None."""
@@ -23,6 +26,17 @@ def with_calls(content: str, calls: list[Any], where: str) -> str:
     """
     blocks = [_block(call, f"call {number} of {where}") for number, call in enumerate(calls)]
     return tool_text.with_calls(content, blocks)
+
+
+def unused_keys(call: Any) -> list[str]:
+    """Return the keys with a value in a call that nothing is made of, e.g. `tool_calls.parameters`."""
+    if not isinstance(call, dict):
+        return []
+    inner = call["function"] if isinstance(call.get("function"), dict) else {}
+    known = {*_CALL_KEYS, "function"} if inner else {*_CALL_KEYS, *_FUNCTION_KEYS}
+    names = [f"tool_calls.{key}" for key in call.keys() - known if call[key] is not None]
+    inner_names = inner.keys() - _FUNCTION_KEYS
+    return names + [f"tool_calls.function.{n}" for n in inner_names if inner[n] is not None]
 
 
 def called_in(content: Any) -> list[Any] | None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from tasks.fetch.contents import OTHER_KINDS, Content, learn_of, read_content, with_reasoning
 from tasks.fetch.shape import CALL_KEYS, CALL_ROLES, LEARN_KEYS, SHAPE, Shape
-from tasks.fetch.tool_calls import Message, called_in, with_calls
+from tasks.fetch.tool_calls import Message, called_in, unused_keys, with_calls
 from tasks.fetch.values import Unreadable, as_text, kind_of, parse_json, shown
 
 # Keys of a round, which is a question and its answer at once: ms-swift's, XTuner's.
@@ -136,6 +136,7 @@ def _with_parts(
 ) -> list[Turn]:
     shape = SHAPE.get()
     calls = _calls(turn, where)
+    unused.update(key for call in calls for key in unused_keys(call))
     if is_call and (called := called_in(content)):
         content, calls = None, [*called, *calls]
     elif content is None and not calls:

@@ -1,7 +1,7 @@
 """Parquet and Arrow files, whose columns have types, and tables that `datasets` made of others."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -91,28 +91,30 @@ def arrow_count(path: Path) -> int:
 
 def piece(table: "pa.Table") -> Piece:
     known = [name for name in table.column_names if SHAPE.get().reads(name)]
-    rows = len(table)
     nulls = {
-        name: column.null_count / max(1, rows)
+        name: column.null_count
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
-    return Piece(table.select(known), _others(table.column_names, nulls))
+    empty = {name for name, count in nulls.items() if count == len(table)}
+    complete = {name for name, count in nulls.items() if not count}
+    return Piece(table.select(known), _others(table.column_names, empty, complete))
 
 
-def _others(names: list[str], nulls: "Mapping[str, float]") -> dict[str, bool]:
-    """Return the columns that are not read and not empty; `nulls` are the shares of rows without a
-    value, as far as they are known."""
-    others = (n for n in names if not SHAPE.get().reads(n) and nulls.get(n) != 1)
-    return {name: nulls.get(name) == 0 for name in islice(others, _NAMES_SHOWN)}
+def _others(
+    names: list[str], empty: Collection[str], complete: Collection[str] = ()
+) -> dict[str, bool]:
+    """Return the columns that are not read and not `empty`, and whether they are known to have a value in
+    every row."""
+    others = (n for n in names if not SHAPE.get().reads(n) and n not in empty)
+    return {name: name in complete for name in islice(others, _NAMES_SHOWN)}
 
 
-def _empty(file: "pq.ParquetFile") -> dict[str, float]:
-    """Return the columns of a file that have no values by their type, each with its share of rows
-    without a value, 1. The file's statistics would tell more, but Arrow ends the process over damaged
-    ones."""
+def _empty(file: "pq.ParquetFile") -> set[str]:
+    """Return the columns of a file that have no values by their type. How many values the others have
+    is not known: the file's statistics would tell, but Arrow ends the process over damaged ones."""
     import pyarrow as pa
 
-    return {field.name: 1.0 for field in file.schema_arrow if pa.types.is_null(field.type)}
+    return {field.name for field in file.schema_arrow if pa.types.is_null(field.type)}
 
 
 def cut(pieces: Iterable[Piece], start: int, stop: int | None) -> Iterator[Piece]:

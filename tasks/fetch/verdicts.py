@@ -1,7 +1,9 @@
 """Columns by which KTO says whether a row's answer is one to give: `kto_tag`, and often `label`.
 
-A `label` may as well be a class. A boolean is none; of numbers and texts the whole column decides, at
-the end of the source.
+A source that says of one answer that it is not to be given is another kind of data: it is refused as a
+whole, at its end, however few they are. How many would be tolerable is not for a reader to say; and who
+leaves these rows out, or says that the column means something else, has told what is to become of them.
+A `label` may as well be a class: the whole column decides.
 """
 
 from collections import Counter
@@ -19,17 +21,7 @@ _ADVICE = (
     "KTO, answers not to give: retune trains on conversations (SFT), keep the rows whose {column} is "
     "true"
 )
-MANY = 0.1  # of the answers, 0 to 1: then it is no accident, and the source is another kind of data
 _MOST_VALUES = 8  # different ones, from which on it is a class
-
-
-def is_rejected(row: dict[str, Any]) -> str | None:
-    """Say why the answer of a row is not to be learnt, None if nothing says so."""
-    if row.get(LABEL) is False:
-        return f"its `{LABEL}` is false ({_ADVICE.format(column=LABEL)})"
-    if TAG in row and str(row[TAG]).strip().lower() in _NO:
-        return f"its `{TAG}` is {str(row[TAG]).strip().lower()} ({_ADVICE.format(column=TAG)})"
-    return None
 
 
 class Labels:
@@ -37,15 +29,14 @@ class Labels:
 
     def __init__(self) -> None:
         self.rows: Counter[str] = Counter()  # with a value, by column
-        self._booleans: dict[str, Counter[str]] = {LABEL: Counter(), TAG: Counter()}
-        self._others: dict[str, Counter[str]] = {LABEL: Counter(), TAG: Counter()}
+        self._seen: dict[str, Counter[str]] = {LABEL: Counter(), TAG: Counter()}
 
     def note(self, column: str, value: Any, rows: int = 1) -> None:
         """Count a value of one of the columns, in so many rows."""
         if value is None:
             return
         self.rows[column] += rows
-        seen = (self._booleans if isinstance(value, bool) else self._others)[column]
+        seen = self._seen[column]
         name = "…" if isinstance(value, list | dict) else str(value)[:20].strip().lower()
         if name in seen or len(seen) < _MOST_VALUES:
             seen[name] += rows
@@ -65,18 +56,14 @@ class Labels:
 
     def are_verdicts(self, column: str) -> bool:
         """Tell whether a column says of each answer whether it is one to give."""
-        seen = {*self._booleans[column], *self._others[column]}
+        seen = set(self._seen[column])
         return bool(seen) and (column == TAG or seen <= {"true", "false"} or seen <= {*_NO, *_YES})
 
     def check(self, source: str, rows: int) -> None:
-        """Raise SourceError if many answers of a source of so many rows are not to be given, or some
-        that no row by itself was refused for."""
+        """Raise SourceError if an answer of a source of so many rows is not to be given."""
         for column in (TAG, LABEL):
-            if not self.are_verdicts(column):
-                continue
-            passed = 0 if column == TAG else sum(self._others[column][no] for no in _NO)
-            rejected = sum(s[column][no] for s in (self._booleans, self._others) for no in _NO)
-            if passed or rejected >= max(1, MANY * rows):
+            rejected = sum(self._seen[column][no] for no in _NO)
+            if rejected and self.are_verdicts(column):
                 raise SourceError(_of_source(source, column, rejected, rows))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from retune.escaping import code, code_block, markdown, visible
-from retune.measures import format_bytes, measure, side_by_side, title
+from retune.measures import format_bytes, is_of_suite, measure, side_by_side, title
 from retune.recipe import Dataset, Recipe
 from retune.recipe.methods import RECOMMENDED
 from retune.records import Gguf, Pins
@@ -133,7 +133,8 @@ def facts(artifact: str, release: Release) -> dict[str, Any]:
         "best": best,
         "tag": best and f"{repo}:{best.method.upper()}",
         "modelfile": best and modelfile_of(best),
-        "scores": side_by_side(release.metrics),
+        "scores": _scores(release, of_suites=False),
+        "suites": _scores(release, of_suites=True),
         "weights": WEIGHTS.get(release.onto, ""),
         "recipe": recipe,
         "settings": _settings(recipe),
@@ -165,6 +166,12 @@ def _metadata(artifact: str, release: Release) -> "ModelCardData":
     )
 
 
+def _scores(release: Release, of_suites: bool) -> dict[str, tuple[float, float]]:
+    """Return base and tuned of each measure of the suites, or of the held-out conversations."""
+    pairs = side_by_side(release.metrics)
+    return {name: pair for name, pair in pairs.items() if is_of_suite(name) == of_suites}
+
+
 def _results(release: Release) -> list["EvalResult"]:
     from huggingface_hub import EvalResult
 
@@ -179,7 +186,7 @@ def _results(release: Release) -> list["EvalResult"]:
             metric_type=visible(name),
             metric_value=tuned,
         )
-        for name, (_, tuned) in side_by_side(release.metrics).items()
+        for name, (_, tuned) in _scores(release, of_suites=False).items()
     ]
 
 

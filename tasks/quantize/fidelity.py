@@ -67,6 +67,7 @@ def by_row(questions: list[Question], answers: Sequence[llamacpp.Answer]) -> lis
             "row": question.row,
             "prompt": question.prompt[-1]["content"] if question.prompt else "",
             "expected": question.expected,
+            "rendered": question.rendered,
             "text": answer.text,
             "stopped": answer.stopped,
         }

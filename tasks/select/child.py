@@ -12,6 +12,7 @@ from retune.loaders import admit, load_config
 from retune.models import is_quantized, load_tuned, release_memory
 from retune.original import Original
 from retune.recipe import Model, RecipeError
+from retune.room import misfit, parameters_of
 from retune.row_losses import HeldOut
 
 
@@ -32,8 +33,9 @@ def select(job: SelectJob) -> dict[str, Any]:
     """Return what the adapter is on both weights: `losses` by row on those `trained` on and on the
     `16bit` ones, and `comparison` of the latter with the former (see `retune.comparison.measure`).
 
-    Where there is nothing to choose, `onto` says which it is instead. Raises RecipeError if the
-    16-bit weights are wanted of a base that is stored in 4 bits, and are named nowhere.
+    Where there is nothing to choose, `onto` says which it is instead, and `reason` why, if the
+    16-bit ones do not fit into memory. Raises RecipeError if these are wanted and do not fit, or are
+    named nowhere of a base that is stored in 4 bits.
     """
     admit(job.model, job.revision)
     stored = is_quantized(load_config(job.model.base, job.revision))
@@ -43,8 +45,16 @@ def select(job: SelectJob) -> dict[str, Any]:
         if job.wanted:
             raise RecipeError(f"merging.onto=16bit: {stored_in_4bit(job.model.base)}")
         return {"onto": "trained"}
+    reason = misfit(parameters_of(job.original.name, job.original.revision))
     if job.wanted:
+        if reason:
+            raise RecipeError(
+                f"merging.onto=16bit: {reason}; set merging.onto=best or dequantized, or take a machine "
+                f"with more memory"
+            )
         return {"onto": "16bit"}
+    if reason:
+        return {"onto": "trained", "reason": reason}
     emit("state", text="the adapter on the 4-bit weights")
     model = load_tuned(job.model, job.revision, job.adapter)
     losses = {"trained": job.held_out.losses(model)}

@@ -42,7 +42,13 @@ def select(adapter: Adapter, chats: Chats, recipe: Recipe, pins: Pins, step: Ste
         said = run_child(CHILD, job, build.path / "select.log", hub=hub, forked=True)
         remove(yardstick.logits)
         if onto := said.get("onto"):
-            return build.finish(Selection, onto=onto, files=("select.log",))
+            reason = said.get("reason", "")
+            if reason:
+                get_run_logger().warning(
+                    "%s: the adapter is evaluated and merged on the 4-bit weights", reason
+                )
+            params = {"reason": reason} if reason else {}
+            return build.finish(Selection, onto=onto, params=params, files=("select.log",))
         by_row = {side: [RowLoss(*row) for row in rows] for side, rows in said["losses"].items()}
         comparison = said["comparison"]
         onto = preferred(by_row, comparison)

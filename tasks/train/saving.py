@@ -1,5 +1,6 @@
 """The end of a training: checks of the trained weights, and `adapter/`, which holds them."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,20 @@ def save(job: TrainJob, trainer: "Trainer") -> None:
     if is_first():
         tokenizer.save_pretrained(folder)
         strip_code(folder)
+        put_in_order(folder / "adapter_config.json")
         _require_saved(folder, model)
+
+
+def put_in_order(config: Path) -> None:
+    """Sort what PEFT keeps as sets and writes in the order of Python's hashes, which is another in each
+    process: the same training makes the same files. Nothing is done where there is no adapter."""
+    if not config.exists():
+        return
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(settings.get(name), list):
+            settings[name] = sorted(settings[name])
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _require_saved(folder: Path, model: Any) -> None:

@@ -16,6 +16,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from expectations import training
 from expectations.verdicts import Rejected
 from retune.child import ChildRefused, Event, dismiss_child, prepare_child, run_child
+from retune.environment import of_launcher
 from retune.machine import cores, free_memory, gpus
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
@@ -75,11 +76,13 @@ def run_training(
 ) -> Event:
     """Run the backend's child on `job`, with `monitor` following; return its result event.
 
-    `environment` is added to what the child sees.
+    `environment` is added to what the child sees. What a launcher says of other processes it sees only
+    if several are to train together.
 
     A child whose GPU ran out of memory names a smaller fit; training goes on with that.
     """
-    variables = {**variables_of_unsloth(), **environment}
+    together = of_launcher() if job.config.processes > 1 else {}
+    variables = {**variables_of_unsloth(), **together, **environment}
     child = child_of(job.config.backend)
     log = job.folder / "train.log"
     while True:

@@ -1,6 +1,6 @@
 """The data gate as one plain function: measured, judged, and all of it in one folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,13 +63,13 @@ def gate(
     folder: Path,
     reference: Reference = NO_REFERENCE,
     say: Callable[[str], None] = lambda _sentence: None,
-    acknowledged: frozenset[str] = frozenset(),
+    acknowledged: Sequence[frozenset[str]] = (),
 ) -> Report:
     """Repair, screen, settle and judge a Parquet file of rows, and write all of it into `folder`.
 
     `reference` is what is kept of the last accepted run, `acknowledged` are the names that the recipe
-    says are not used on purpose. The classifier is asked nothing about rows that are rejected whatever
-    it would say; stored scores are judged with all else.
+    says are not used on purpose, of each part of the dataset. The classifier is asked nothing
+    about rows that are rejected whatever it would say; stored scores are judged with all else.
     """
     judged = judge_rows(rows, rules, folder, reference, say, acknowledged)
     judged.write(folder)
@@ -82,7 +82,7 @@ def judge_rows(
     folder: Path,
     reference: Reference = NO_REFERENCE,
     say: Callable[[str], None] = lambda _sentence: None,
-    acknowledged: frozenset[str] = frozenset(),
+    acknowledged: Sequence[frozenset[str]] = (),
     offline: bool = False,
 ) -> Judged:
     """Do what `gate` does but for the report's own files, which the outcome writes.

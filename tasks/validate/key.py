@@ -9,7 +9,7 @@ from retune.workspace import Step
 
 # Read by the judge alone.
 LIMITS = {
-    *("tolerances", "severities", "drift", "profile"),
+    *("tolerances", "severities", "drift", "profile", "reference"),
     *("min_rows", "max_quarantined_share", "max_source_share"),
     *("max_ignored_columns", "max_ignored_keys"),
     *("score_mean_min", "score_mean_max", "score_quantiles_min", "score_threshold"),

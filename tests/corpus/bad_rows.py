@@ -157,8 +157,6 @@ def last_turn(**marks: object) -> Change:
 
 # Row shapes of other tools that cannot be trained on as they mean them.
 OF_OTHER_TOOLS: dict[str, Change] = {
-    "answers_not_to_give": lambda row, _: {**row, "label": False},
-    "tagged_answers_not_to_give": lambda row, _: {**row, "kto_tag": False},
     "pictures_beside_the_text": lambda row, _: {**row, "images": ["cat.png"]},
     "sounds_beside_the_text": lambda row, _: {**row, "audio": "bark.wav"},
     "half_a_weight": last_turn(weight=0.5),
@@ -168,7 +166,7 @@ OF_OTHER_TOOLS: dict[str, Change] = {
         **sharegpt(("human", "a?"), ("gpt", "b")),
     },
     "messages_as_python": lambda row, _: {**row, "conversations": str(row["conversations"])},
-    "segments_of_axolotl": instead(lambda row, _: {"segments": [{"label": True, "text": "<s>"}]}),
+    "segments_of_axolotl": instead(lambda row, _: {"segments": [{"label": True, "text": "a"}]}),
 }
 STRUCTURE = (
     *family("malformed", FEW, MALFORMED),

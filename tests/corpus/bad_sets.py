@@ -446,6 +446,8 @@ UNREADABLE = (
         "no usable columns",
     ),
     ("answers_judged", in_turn(same, column("label", lambda _: False)), {}, "kto"),
+    ("few_answers_judged", spoil(column("label", lambda _: False), FEW), {}, "kto"),
+    ("few_answers_tagged", spoil(column("kto_tag", lambda _: False), FEW), {}, "kto"),
     ("answers_judged_by_numbers", every(column("label", lambda rng: rng.randrange(2))), {}, "kto"),
     ("all_with_pictures", every(column("images", lambda _: ["a.png"])), {}, "multimodal"),
     (

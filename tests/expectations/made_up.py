@@ -33,7 +33,7 @@ def side(
     hard, own = np.random.default_rng(7), np.random.default_rng(seed)
     levels, tokens = hard.lognormal(0, 0.5, rows), hard.integers(5, 400, rows)
     difficulty, own_luck = hard.random((2, rows)), own.random((2, rows))
-    probes = hard.random(120)
+    probes = np.random.default_rng(11).random(120)
     found = []
     for row in range(rows):
         source = SOURCES[row % len(SOURCES)]

@@ -31,8 +31,10 @@ def recipe(severities=None, **quantization) -> Recipe:
     )
 
 
-def record(metrics: dict[str, float], method: str = "q4_k_m", **fields) -> Gguf:
-    return Gguf(
+def record(
+    metrics: dict[str, float], method: str = "q4_k_m", answers: list[dict] | None = None, **fields
+) -> Gguf:
+    output = Gguf(
         step=Step(stage="quantize", key={"method": method}),
         started=datetime.now(UTC),
         seconds=0,
@@ -43,14 +45,44 @@ def record(metrics: dict[str, float], method: str = "q4_k_m", **fields) -> Gguf:
         metrics=metrics,
         **fields,
     )
+    return written(output, asked(*(ALL if answers is None else answers)))
 
 
-SOURCE = record(GOOD, "bf16")
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
 
 
-def quant_failures(metrics: dict[str, float], method: str = "q4_k_m", **quantization) -> list:
-    judged = judge.quant(record(metrics, method), SOURCE, recipe(**quantization))
-    return judged.failed
+def answer(row: int, text: str = "red", stopped: bool = True) -> dict:
+    return {"row": row, "text": text, "stopped": stopped}
+
+
+def endless(count: int, first: int = 0) -> list[dict]:
+    return [answer(first + row, stopped=False) for row in range(count)]
+
+
+def wrong(count: int, first: int = 0) -> list[dict]:
+    return [answer(first + row, "blue") for row in range(count)]
+
+
+ALL = [answer(row) for row in range(100)]
+TEN = [answer(row) for row in range(10)]
+
+
+def quant_verdicts(
+    metrics: dict[str, float],
+    method: str = "q4_k_m",
+    answers: list[dict] | None = None,
+    before: list[dict] | None = None,
+    **quantization,
+) -> list:
+    """Judge a quant, by its measures and its `answers`, against a source that gave those `before`."""
+    source = record(GOOD, "bf16", before)
+    return judge.quant(record(metrics, method, answers), source, recipe(**quantization)).verdicts
+
+
+def quant_failures(*given, **options) -> list:
+    return [verdict for verdict in quant_verdicts(*given, **options) if verdict.blocks]
 
 
 def test_free_text_has_no_exact_match_to_lose():
@@ -74,8 +106,6 @@ def test_free_text_has_no_exact_match_to_lose():
         ("kl_divergence", math.nan, "nan nats per token", "max_kl_divergence"),
         ("same_top_token", 0.84, "84.0%", "min_same_top_token"),
         ("same_top_token", math.nan, "nan%", "min_same_top_token"),
-        ("exact_match", 0.34, "16.0%", "max_exact_match_drop"),
-        ("stopped", 0.94, "6.0%", "max_stopped_drop"),
     ],
 )
 def test_each_measure_has_its_limit(measure, value, seen, setting):
@@ -83,16 +113,58 @@ def test_each_measure_has_its_limit(measure, value, seen, setting):
     assert (verdict.name, verdict.seen) == (measure, seen)
     assert verdict.setting == f"quantization.gates.q4_k_m.{setting}"
     assert verdict.limit == getattr(recipe().quantization.gate("q4_k_m"), setting)
-    percent = measure in ("same_top_token", "exact_match", "stopped")
+    percent = measure == "same_top_token"
     limit = f"{100 * verdict.limit:g}%" if percent else f"{verdict.limit:g}"
     assert limit in verdict.expected
 
 
 def test_a_quant_at_its_limits_ships():
     assert not quant_failures(GOOD)
-    assert not quant_failures(GOOD | {"stopped": 0.95})  # 1 - 0.95 is more than 0.05
     limits = {"perplexity_ratio": 1.15, "kl_divergence": 0.15, "same_top_token": 0.85}
-    assert not quant_failures(GOOD | limits | {"exact_match": 0.35})
+    assert not quant_failures(GOOD | limits)
+    assert not quant_failures(GOOD, answers=[*endless(5), *ALL[5:]])  # 1 - 0.95 is more than 0.05
+    assert not quant_failures(GOOD, answers=[*wrong(15), *ALL[15:]])
+
+
+# Regressions that are there: of few answers what is broken, of many what is a little worse as well.
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("stopped", [*endless(4)]),
+        ("stopped", [*endless(8), *(ALL[8:45])]),
+        ("stopped", [*endless(12), *ALL[12:]]),
+        ("exact_match", wrong(3)),
+        ("exact_match", [*wrong(14), *(ALL[14:45])]),
+        ("exact_match", [*wrong(25), *ALL[25:]]),
+    ],
+)
+def test_a_quant_that_answers_worse_does_not_ship(name, answers):
+    (verdict,) = quant_failures(GOOD, answers=answers)
+    setting = {"stopped": "max_stopped_drop", "exact_match": "max_exact_match_drop"}[name]
+    assert (verdict.name, verdict.setting) == (name, f"quantization.gates.q4_k_m.{setting}")
+    assert f"at most {100 * verdict.limit:g}%, but for chance" in verdict.expected
+    assert f" of {len(answers)} lost, 0 gained; more than chance (p = " in verdict.seen
+
+
+def test_what_chance_does_to_few_answers_keeps_no_quant_back():
+    verdicts = quant_verdicts(GOOD, "q6_k", [*endless(3), *ALL[3:45]])
+    stopped = next(verdict for verdict in verdicts if verdict.name == "stopped")
+    assert stopped.passed
+    assert stopped.seen.startswith("6.7% (3 of 45 lost, 0 gained; chance explains this in so few")
+    assert not quant_failures(GOOD, "q6_k", [*wrong(1), *ALL[1:4]])
+
+
+def test_answers_that_only_change_places_are_no_loss():
+    before = [*wrong(18), *ALL[18:]]
+    after = [*ALL[:18], *wrong(24, first=18), *ALL[42:]]
+    assert not quant_failures(
+        GOOD, "q6_k", after, before, gates={"q6_k": {"max_exact_match_drop": 0}}
+    )
+    # The same loss of six, of answers that are right otherwise; and of one.
+    for lost in (6, 1):
+        answers, strict = [*wrong(lost), *ALL[lost:]], {"q6_k": {"max_exact_match_drop": 0}}
+        plain = quant_failures(GOOD, "q6_k", answers, gates=strict)
+        assert [verdict.name for verdict in plain] == ["exact_match"]
 
 
 def test_the_limits_hang_on_the_method_and_are_the_recipes():
@@ -104,29 +176,22 @@ def test_the_limits_hang_on_the_method_and_are_the_recipes():
 
 def test_a_file_that_does_not_load_is_judged_by_nothing_else():
     broken = record({"bytes": 1}, failure="it does not load: bad magic")
-    (verdict,) = judge.quant(broken, SOURCE, recipe()).verdicts
+    source = record(GOOD, "bf16")
+    (verdict,) = judge.quant(broken, source, recipe()).verdicts
     assert verdict.blocks
     assert (verdict.name, verdict.seen) == ("loads", "it does not load: bad magic")
     with pytest.raises(Rejected, match=r"r-Q4_K_M\.gguf rejected.*\n.*bad magic"):
-        require(judge.quant(broken, SOURCE, recipe()))
+        require(judge.quant(broken, source, recipe()))
 
 
 def test_a_severity_of_the_recipe_counts():
-    lenient = recipe({"quantize.kl_divergence": "info"})
-    judged = judge.quant(record(GOOD | {"kl_divergence": 9.0}), SOURCE, lenient)
+    source, lenient = record(GOOD, "bf16"), recipe({"quantize.kl_divergence": "info"})
+    judged = judge.quant(record(GOOD | {"kl_divergence": 9.0}), source, lenient)
     require(judged)
     (verdict,) = [verdict for verdict in judged.verdicts if not verdict.passed]
     assert (verdict.name, verdict.severity) == ("kl_divergence", "info")
-    assert judge.quant(record(GOOD | {"stopped": 0.0}), SOURCE, lenient).failed
-
-
-@pytest.fixture(autouse=True)
-def at_home(monkeypatch, tmp_path):
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
-
-
-def answer(row: int, text: str = "red", stopped: bool = True) -> dict:
-    return {"row": row, "text": text, "stopped": stopped}
+    silent = record(GOOD | {"stopped": 0.0}, answers=endless(100))
+    assert judge.quant(silent, source, lenient).failed
 
 
 def scores_of(*answers: dict) -> Scores:
@@ -138,17 +203,17 @@ def scores_of(*answers: dict) -> Scores:
 
 def source_of(*answers: dict, same_prompts=1.0, prompts="", eos=EOS) -> Gguf:
     params = {"eos": eos, "eos_learned": EOS, "prompts": prompts}
-    asked = [{"prompt": "say red", "expected": "red"} | one for one in answers]
-    return written(record({"same_prompts": same_prompts}, "bf16", params=params), asked)
+    return record({"same_prompts": same_prompts}, "bf16", list(answers), params=params)
+
+
+def asked(*answers: dict) -> list[dict]:
+    return [{"prompt": "say red", "expected": "red", "rendered": ""} | one for one in answers]
 
 
 def written(output, answers: list[dict]):
-    output.folder.mkdir(parents=True)
+    output.folder.mkdir(parents=True, exist_ok=True)
     output.answers.write_text(json.dumps(answers))
     return output
-
-
-TEN = [answer(row) for row in range(10)]
 
 
 def test_a_gguf_that_answers_as_evaluated_passes(tmp_path):
@@ -170,13 +235,14 @@ def differences(judged, folder: Path) -> list[dict]:
         (
             answer(0, "red and on and on", stopped=False),
             "stopped",
-            r"evaluated, 10 of 10, but for a share of 0\.05; seen: 0 of 10 \(.*max_stopped_drop\)",
+            r"evaluated, 10 of 10, but for a share of 0\.05 and chance; seen: 0 of 10 \(10 of 10 lost, 0 "
+            r"gained; more than chance \(p = .*max_stopped_drop\)",
         ),
         (
             answer(0, "blue"),
             "exact_match",
-            r"10 of 10, but for a share of 0\.1; seen: 0 of 10, e\.g\. row 0: 'blue' instead of "
-            r"'red' \(quantization\.gates\.bf16\.max_exact_match_drop\)",
+            r"10 of 10, but for a share of 0\.1 and chance; seen: 0 of 10 \(.*\), e\.g\. row 0: 'blue' "
+            r"instead of 'red' \(quantization\.gates\.bf16\.max_exact_match_drop\)",
         ),
     ],
 )
@@ -193,11 +259,25 @@ def test_worse_answers_than_evaluated_are_named(tmp_path, given, name, message):
 
 
 def test_a_few_worse_answers_are_within_the_limits():
-    source, scores = source_of(answer(0, "blue"), *TEN[1:]), scores_of(*TEN)
-    require(judge.source(source, scores, recipe()))
+    source, scores = source_of(*wrong(15), *ALL[15:]), scores_of(*ALL)
+    require(judge.source(source, scores, recipe()))  # 15 % of 100 may be 10 %
     strict = recipe(gates={"bf16": {"max_exact_match_drop": 0.05}})
     (verdict,) = judge.source(source, scores, strict).failed
     assert verdict.name == "exact_match"
+
+
+def test_right_is_also_what_the_template_writes():
+    """Qwen3's puts an empty block of reasoning before each answer."""
+    thought = "<think>\n\n</think>\n\nred"
+    tuned = [answer(row, thought) for row in range(10)]
+    broken = [
+        answer(row, "blue") | {"prompt": "say red", "expected": "red", "rendered": thought}
+        for row in range(10)
+    ]
+    (verdict,) = judge.source(source_of(*broken), scores_of(*tuned), recipe()).failed
+    assert verdict.name == "exact_match"
+    as_before = [one | {"text": thought} for one in broken]
+    require(judge.source(source_of(*as_before), scores_of(*tuned), recipe()))
 
 
 def test_white_space_around_an_answer_is_no_difference():

@@ -2,8 +2,11 @@
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
+from expectations.data import personal
 from expectations.data.personal import NUMBERS, numbers
+from retune.recipe import Validation
 
 
 def found(text: str) -> list[str]:
@@ -63,3 +66,35 @@ def test_each_is_found(text, flaw):
 )
 def test_what_only_looks_like_one_is_none(text):
     assert found(text) == []
+
+
+@pytest.mark.parametrize(
+    ("region", "text"),
+    [
+        ("DE", "Ruf mich an: 030 901820 oder 0151 23456789."),
+        ("DE", "Tel. (089) 2180-0 ist besetzt, 089/21802180 nicht."),
+        ("FR", "Mon numéro : 06 12 34 56 78."),
+        ("ES", "Llámame al 612 34 56 78 mañana."),
+        ("GB", "Call 020 7946 0958 after six."),
+    ],
+)
+def test_a_national_number_is_found_in_its_region(region, text):
+    assert personal.has_phone_number(pl.Series([text]), (region,)).to_list() == [True]
+    assert personal.has_phone_number(pl.Series([text])).to_list() == [False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("On 2019-05-12 at 08:15.", "It costs 1 200 000 €.", "1999 2000 2001 2002", "v0.12.34.56"),
+        *("ISBN 978-3-16-148410-0", "192.168.10.12", "0.25 0.50 0.75", "012345", "page 12-34"),
+    ],
+)
+def test_other_numbers_are_no_national_ones(text):
+    assert personal.has_phone_number(pl.Series([text]), ("DE", "FR", "GB")).to_list() == [False]
+
+
+def test_regions_are_off_and_known():
+    assert Validation().phone_regions == ()
+    with pytest.raises(ValidationError, match="UK is no region whose numbers are known"):
+        Validation(phone_regions=["UK"])

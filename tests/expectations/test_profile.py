@@ -9,7 +9,6 @@ import pytest
 
 from expectations.data.features import features, unscored
 from expectations.data.messages import MESSAGE_FLAWS, Rules
-from expectations.data.profile.drift import drift
 from expectations.data.profile.languages import canonical, language
 from expectations.data.profile.survey import survey
 from retune.recipe import Validation
@@ -108,7 +107,7 @@ def pairs(count=300, seed=0):
     return made
 
 
-def looked(tmp_path, made, system=None):
+def looked(tmp_path, made, system=None, sources=None):
     path = tmp_path / "rows.parquet"
     head = [{"role": "system", "content": system}] if system else []
     pl.DataFrame(
@@ -118,7 +117,7 @@ def looked(tmp_path, made, system=None):
                 [*head, {"role": "user", "content": q}, {"role": "assistant", "content": a}]
                 for q, a in made
             ],
-            "source": ["here"] * len(made),
+            "source": sources or ["here"] * len(made),
             "score": [3.0] * len(made),
             "problem": pl.Series([None] * len(made), dtype=pl.String),
         }
@@ -249,30 +248,6 @@ def codes(seed):
 @pytest.mark.parametrize("make", [labels, translations, codes])
 def test_what_the_question_asks_for_is_no_fault(make, tmp_path):
     assert looked(tmp_path, make(1)).alarms == []
-
-
-@pytest.mark.proof
-def test_good_samples_raise_no_alarm_within_or_against_each_other(tmp_path):
-    reference, false = looked(tmp_path, pairs(400, 99)).profile, []
-    for seed in range(20):
-        seen = looked(tmp_path, pairs(400, seed))
-        moved = [alarm for alarm in drift(reference, seen.profile) if alarm.value > 0.1]
-        false += [(seed, alarm.sentence) for alarm in (*seen.alarms, *moved)]
-    assert len({seed for seed, _ in false}) <= 1, false
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (some(lambda a: a[: len(a) // 2], 0.6), "the answer ends with a sentence"),
-        (lambda made: made[:150], "150 rows, then 300"),
-        (some(lambda a: f"<p>{a}</p>", 1), "the answer has HTML tags"),
-    ],
-)
-def test_what_moved_since_the_last_run_is_named(change, words, tmp_path):
-    reference = looked(tmp_path, pairs(300, 7)).profile
-    moved = drift(reference, looked(tmp_path, change(pairs(300, 8))).profile)
-    assert any(words in alarm.sentence for alarm in moved if alarm.value > 0.1), moved
 
 
 def test_the_record_holds_no_text(tmp_path):

@@ -5,14 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
 import yaml
 
+from expectations.data.scaffold import Implausible
 from flows.check import check, scaffold
 from retune.recipe import RecipeError
 from retune.sources import SourceError
+from tests.corpus.text import sound
 from tests.flows.test_line import Project, sums
 
 ROOT = Path(__file__).parent.parent.parent
@@ -145,6 +148,60 @@ def test_scaffolded_thresholds_accept_their_dataset_and_refuse_a_worse_one(here,
     (here / "known.jsonl").write_text("\n".join(map(json.dumps, rows[:300])))
     failed = {verdict.name for verdict in check("tight.yaml", [], tmp_path / "b").failed}
     assert {"min_rows", "score_mean_min"} <= failed
+
+
+def test_a_scaffolded_profile_is_what_later_datasets_are_compared_with(here, tmp_path):
+    rows = sums(300)
+    (here / "known.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    section = yaml.safe_load(scaffold("known.jsonl", [], Path("profile.json")))["validation"]
+    assert section["reference"] == "profile.json"
+    compared = ["validation.reference=profile.json", "validation.near_duplicate_similarity=null"]
+    report = check("known.jsonl", compared, tmp_path / "a")
+    assert "profile_drift" not in {verdict.name for verdict in (*report.unjudged, *report.warnings)}
+    for row in rows:
+        row["conversations"][1]["value"] += " This is what I would call a rather long answer."
+    (here / "later.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (warning,) = (
+        v
+        for v in check("later.jsonl", compared, tmp_path / "b").warnings
+        if v.name == "profile_drift"
+    )
+    assert "length of the answer: " in warning.seen
+    own = [f"validation.reference={tmp_path}/b/profile.json", *compared[1:]]
+    report = check("later.jsonl", own, tmp_path / "c")
+    assert "profile_drift" not in {verdict.name for verdict in (*report.unjudged, *report.warnings)}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "validation.reference: no file is at"),
+        ("{}", "is no profile of this version; write it again"),
+        ("[" * 100_000, "is no profile of this version"),
+        ("\xff", "is no profile of this version"),
+    ],
+)
+def test_a_reference_that_is_none_is_told(here, tmp_path, content, words):
+    (here / "known.jsonl").write_text("\n".join(map(json.dumps, sums(120))))
+    if content is not None:
+        (here / "p.json").write_text(content, encoding="latin-1")
+    with pytest.raises(SourceError, match=words):
+        check("known.jsonl", ["validation.reference=p.json"], tmp_path / "a")
+
+
+def test_no_profile_is_written_of_what_is_no_model_or_too_small(here):
+    rows = sound(Random(1), 300)
+    for row in rows[::3]:
+        row["conversations"][-1]["value"] = (
+            "Thank you, our team will come back to you as soon as it can."
+        )
+    (here / "known.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(Implausible, match="this dataset is no model of a good one"):
+        scaffold("known.jsonl", [], here / "profile.json")
+    (here / "known.jsonl").write_text("\n".join(map(json.dumps, sums(60))))
+    with pytest.raises(Implausible, match="no profile is written: fewer than 100 rows"):
+        scaffold("known.jsonl", [], here / "profile.json")
+    assert not (here / "profile.json").exists()
 
 
 ON_SCORES = {"score_missing", "score_not_finite", "score_out_of_range"}

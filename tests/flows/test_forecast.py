@@ -13,6 +13,7 @@ from retune.recipe import Recipe
 from retune.recipe.methods import DEFAULT
 from retune.sources import pin
 from tasks.fetch.task import pin_inputs
+from tests.retune.test_downloads import site  # noqa: F401
 from tests.retune.test_inspection import BAD, CODE, files, written
 
 try:
@@ -117,3 +118,21 @@ def test_how_long_files_are_measured_is_told_before(tmp_path, monkeypatch):
     assert row(8_000_000_000, everything)[1:] == [
         *("minutes", "by the GPU, 7 files, with llama.cpp 1 with CUDA")
     ]
+
+
+def test_a_plan_touches_nothing_also_for_a_dataset_at_an_address(tmp_path, site):  # noqa: F811
+    site.pages["/d.jsonl"] = (200, {"ETag": '"1"'}, b'{"prompt": "a", "completion": "b"}\n' * 9)
+    shape = json.dumps({"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}).encode()
+    base = str(written(tmp_path / "base", files(**{"model.safetensors": weights(shape)})))
+    values = {"name": "r", "model": {"base": base}, "dataset": {"source": f"{site.url}/d.jsonl"}}
+    before = sorted(tmp_path.rglob("*"))
+    rows = forecast(Recipe.parse(values)).rows
+    assert sorted(tmp_path.rglob("*")) == before
+    unknown = "known when the dataset is copied and pinned"
+    by_stage = {row[0]: row for row in rows}
+    assert by_stage["conform"][2] != unknown
+    assert all(by_stage[name][1:] == ["run", unknown] for name in ("fetch", "train", "merge"))
+    pin_inputs.fn(Recipe.parse(values))  # copies it
+    before = sorted(tmp_path.rglob("*"))
+    assert unknown not in {row[2] for row in forecast(Recipe.parse(values)).rows}
+    assert sorted(tmp_path.rglob("*")) == before

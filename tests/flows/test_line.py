@@ -197,6 +197,21 @@ def test_the_run_is_in_mlflow_with_a_child_per_quant(first, project):
     assert {"validate/report.json", "validate/data_docs"} <= {file.path for file in documents}
 
 
+def test_the_run_says_what_it_is(first, project):
+    client, parent, _ = project.newest_mlflow_run()
+    assert parent.info.run_name.startswith("first run · sums ")
+    text = parent.data.tags["mlflow.note.content"]
+    assert text.startswith("**Finished: passed every gate that ends a run")
+    assert "| q4_k_m |" in text
+    assert parent.data.metrics["quantize/kl_divergence/q4_k_m"] < 0.1
+    kept = {file.path for file in client.list_artifacts(parent.info.run_id, "rows")}
+    assert kept == {"rows/accepted.parquet"}
+    path = Path(client.download_artifacts(parent.info.run_id, "samples.json"))
+    assert json.loads(path.read_text())["columns"][:4] == ["prompt", "expected", "base", "tuned"]
+    models = client.search_logged_models([parent.info.experiment_id])
+    assert sum(model.model_type == "GGUF" for model in models) == len(DEFAULT)
+
+
 def test_every_metric_is_in_the_table_of_measures(first, project):
     _, parent, children = project.newest_mlflow_run()
     for run in (parent, *children):
@@ -224,6 +239,10 @@ def test_a_second_run_reuses_every_stage(first, project):
     assert f"all {len(STAGES) + len(DEFAULT)} outputs were reused" in done.stdout
     _, parent, children = project.newest_mlflow_run()
     assert parent.data.tags["retune.train"] == "reused"
+    assert parent.info.run_name.startswith("same again · ")
+    # What it took is not counted a second time.
+    assert "train/seconds" not in parent.data.metrics
+    assert " s" in parent.data.tags["retune.reused.train"]
     assert parent.data.metrics["evaluate/loss/tuned"] > 0
     assert len(children) == len(DEFAULT)
 
@@ -233,6 +252,8 @@ def tables_of_verdicts(client, run) -> list[list[dict]]:
     named = json.loads(run.data.tags["mlflow.loggedArtifacts"])
     tables = []
     for entry in named:
+        if entry["path"] != "verdicts.json":
+            continue
         path = client.download_artifacts(run.info.run_id, entry["path"])
         found = json.loads(Path(path).read_text())
         tables.append([dict(zip(found["columns"], row, strict=True)) for row in found["data"]])

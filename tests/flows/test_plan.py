@@ -11,14 +11,14 @@ import pytest
 from flows.plan import ROOMS, make_plan
 from retune import llamacpp, made_with
 from retune.recipe import Recipe, set_value
-from retune.records import Pins
+from retune.records import Champion, Pins
 
 ROOT = Path(__file__).resolve().parents[2]
 PINS = Pins(dataset="sha256:d", model="sha256:m")
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 STAGES = (
     *("conform", "rehearse", "fetch", "screen", "validate", "format", "parity", "train"),
-    *("select", "evaluate", "merge", "convert", "calibrate", "quantize", "publish"),
+    *("select", "evaluate", "champion", "merge", "convert", "calibrate", "quantize", "publish"),
 )
 
 
@@ -87,6 +87,49 @@ def test_the_last_accepted_run_makes_nothing_anew():
     assert fingerprints(pins=accepted) == fingerprints()
 
 
+CHAMPION = Champion(
+    version=3, run_id="r", adapter="a", base="b", model_pin="sha256:m", load_in_4bit=True
+)
+SERVED = PINS.model_copy(update={"champion": CHAMPION})
+
+
+def of_champion(pins: Pins, *assignments: str) -> str:
+    return fingerprints(*assignments, pins=pins)["champion"]
+
+
+def test_the_champion_is_asked_anew_when_its_weights_or_what_it_is_asked_change():
+    assert "champion" not in fingerprints()
+    asked = of_champion(SERVED)
+    assert {
+        stage: one for stage, one in fingerprints(pins=SERVED).items() if stage != "champion"
+    } == (fingerprints())
+    same = CHAMPION.model_copy(update={"version": 4, "run_id": "s"})
+    assert of_champion(PINS.model_copy(update={"champion": same})) == asked
+    for setting in (
+        "training.learning_rate=1e-5",
+        "training.epochs=2",
+        "evaluation.max_loss_ratio=2",
+    ):
+        assert of_champion(SERVED, setting) == asked
+    for setting in (
+        "evaluation.battery=false",
+        "evaluation.max_new_tokens=9",
+        "model.max_length=99",
+    ):
+        assert of_champion(SERVED, setting) != asked
+    for change in ({"adapter": "c"}, {"model_pin": "sha256:n"}, {"load_in_4bit": False}):
+        other = CHAMPION.model_copy(update=change)
+        assert of_champion(PINS.model_copy(update={"champion": other})) != asked
+
+
+def test_a_suite_counts_by_its_content_wherever_it_lies():
+    def of(path: str, pin: str) -> str:
+        suites = f"evaluation.suites=[{{name: s, path: {path}}}]"
+        return fingerprints(suites, pins=PINS.model_copy(update={"suites": (pin,)}))["evaluate"]
+
+    assert of("a.jsonl", "sha256:1") == of("b.jsonl", "sha256:1") != of("a.jsonl", "sha256:2")
+
+
 QUANTS = {f"quantize {method}" for method in Recipe.parse(VALUES).quantization.methods}
 GGUFS = {"convert", "calibrate"} | QUANTS
 AFTER_SELECTION = {"evaluate", "merge"} | GGUFS
@@ -101,6 +144,7 @@ AFTER_VALIDATION = {"format", "parity", "train"} | AFTER_TRAINING
         ("validation.keep_top_share=0.5", {"validate"} | AFTER_VALIDATION),
         ("training.learning_rate=1e-5", {"train"} | AFTER_TRAINING),
         ("evaluation.generation_rows=9", {"evaluate"}),
+        ("evaluation.battery_rows=9", {"evaluate"}),
         ("evaluation.max_new_tokens=9", {"evaluate"} | GGUFS),
         ("evaluation.loss_rows=9", AFTER_TRAINING),  # by which the weights are selected
         ("merging.check_rows=9", AFTER_TRAINING),

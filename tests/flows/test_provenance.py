@@ -83,15 +83,15 @@ def test_what_means_the_same_is_the_same_text_and_makes_nothing_anew(recipe, way
     changed = set_value(form, f"training.epochs={way}")
     changed = set_value(changed, f"training.checkpoint_minutes={way}")
     by_hand, by_form = Recipe.parse(changed), Recipe.parse(form)
-    assert {key: tracking._text(value) for key, value in flat(by_hand).items()} == {
-        key: tracking._text(value) for key, value in flat(by_form).items()
+    assert {key: tracking.setting_text(value) for key, value in flat(by_hand).items()} == {
+        key: tracking.setting_text(value) for key, value in flat(by_form).items()
     }
     assert make_plan(by_hand, PINS).digest(by_hand) == make_plan(by_form, PINS).digest(by_form)
 
 
 def test_the_order_of_names_is_no_difference():
     one, other = {"b": 1, "a": 2}, {"a": 2, "b": 1}
-    assert tracking._text(one) == tracking._text(other)
+    assert tracking.setting_text(one) == tracking._text(other)
 
 
 def test_mlflow_holds_what_it_takes_to_make_a_run_again(recipe, at_home):

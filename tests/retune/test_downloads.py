@@ -1,15 +1,17 @@
 """Datasets at an address: copied over https alone, within a limit, and pinned by their content."""
 
+import io
 import json
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 
 import fsspec
 import pytest
 
-from retune import stores, web
-from retune.pinning import local_selection, pin_dataset, resolved
+from retune import downloads, stores, web
+from retune.pinning import UNPINNED, local_selection, pin_dataset, resolved
 from retune.recipe import Dataset, Recipe, RecipeError
 from retune.records import Pins
 from retune.sources import SourceError
@@ -78,6 +80,74 @@ def test_a_file_is_copied_once_pinned_by_content_and_copied_again_when_it_change
     with pytest.raises(SourceError, match=r"dataset.revision: .* is not sha256:.* any more"):
         pin_dataset(again)
     assert {login for _, _, login in site.asked} == {None}
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"1"'}, {}], ids=["named", "unnamed"])
+def test_two_parts_of_one_address_are_one_copy_with_both_pins(site, tmp_path, headers):
+    files = io.BytesIO()
+    with zipfile.ZipFile(files, "w") as archive:
+        archive.writestr("a.jsonl", LINE)
+        archive.writestr("b.jsonl", LINE * 2)
+    site.pages["/d.zip"] = (200, headers, files.getvalue())
+    site.pages["/other.jsonl"] = (200, headers, LINE)
+    source = f"{site.url}/d.zip"
+    dataset = Dataset(
+        mix=[
+            {"source": source, "data_files": "a.jsonl"},
+            {"source": f"{site.url}/other.jsonl"},
+            {"source": source, "data_files": "b.jsonl", "split": "train[:1]"},
+        ]
+    )
+    _, pins = pin_dataset(dataset)
+    assert [path for path, _, _ in site.asked] == ["/d.zip", "/other.jsonl"]
+    chosen = [local_selection(*pinned) for pinned in zip(dataset.parts, pins, strict=True)]
+    assert all(path.is_file() for selection in chosen for path in selection.paths)
+    assert len(site.asked) == 2  # nothing is asked for again
+    assert len(list((tmp_path / "home" / "downloads").glob("*/copy.json"))) == 2
+
+
+def test_two_parts_that_are_different_files_of_one_copy_are_both_pinned(tmp_path, monkeypatch):
+    """What a store's folder gives: the files of each part are their own version."""
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    copies = []
+
+    def copied(dataset, folder, former, log):
+        copies.append(folder)
+        for name in ("train-0.jsonl", "test-0.jsonl"):
+            (folder / name).write_bytes(LINE * len(name))
+        return {"tag": None}
+
+    monkeypatch.setattr(downloads, "_asked", copied)
+    parts = [{"source": "s3://b/d", "split": split} for split in ("train", "test")]
+    dataset = Dataset(mix=parts)
+    _, pins = pin_dataset(dataset)
+    assert pins[0] != pins[1]
+    names = [
+        local_selection(part, pin).names for part, pin in zip(dataset.parts, pins, strict=True)
+    ]
+    assert names == [("train-0.jsonl",), ("test-0.jsonl",)]
+    assert len(copies) == 1
+    pin_dataset(dataset)
+    assert len(copies) == 2  # a store without versions is asked by each run
+
+
+def test_a_look_copies_nothing_and_knows_what_was_copied(site, tmp_path):
+    site.pages["/d.jsonl"] = (200, {"ETag": '"1"'}, LINE)
+    dataset = Dataset(source=f"{site.url}/d.jsonl")
+    assert pin_dataset(dataset, copies=False) == (UNPINNED, ())
+    assert not (tmp_path / "home").exists()
+    version, _ = pin_dataset(dataset)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*")}
+    assert pin_dataset(dataset, copies=False) == (version, ())
+    site.pages["/d.jsonl"] = (200, {"ETag": '"2"'}, LINE * 2)
+    assert pin_dataset(dataset, copies=False) == (UNPINNED, ())
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*")} == before
+    site.pages.clear()
+    with pytest.raises(SourceError, match="answered 404"):
+        pin_dataset(dataset, copies=False)
+    parts = Dataset(mix=[{"source": dataset.source}, {"source": str(tmp_path / "none.jsonl")}])
+    with pytest.raises(SourceError, match=r"dataset\.mix\.0\.source: .* answered 404"):
+        pin_dataset(parts, copies=False)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +253,12 @@ def test_a_store_s_files_are_bounded_and_named_within_the_folder(memory, tmp_pat
     assert stores._is_hidden("a/../../x.jsonl")
     with pytest.raises(SourceError, match="nothing is at s3://none"):
         stores.copy_files(memory, "/bucket/none", "s3://none", tmp_path / "b", LIMIT, None)
+
+
+def test_a_store_that_is_only_asked_gives_no_file(memory):
+    assert stores.copy_files(memory, "/bucket/d", "s3://b", None, 0, None).keys() == {"tag"}
+    with pytest.raises(SourceError, match="nothing is at s3://none"):
+        stores.copy_files(memory, "/bucket/none", "s3://none", None, 0, None)
 
 
 def test_a_store_that_tells_versions_is_not_copied_twice(tmp_path):

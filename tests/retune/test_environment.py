@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from retune.child import run_child
+from retune.environment import of_launcher
 from retune.llamacpp import process
 
 SECRETS = {
@@ -28,7 +29,7 @@ HUB = {
     "HTTPS_PROXY": "http://me:canary-proxy@proxy.example:8080",
 }
 NEEDED = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "LC_ALL": "C.UTF-8"}
-OF_TRAINING = {"NCCL_DEBUG": "WARN", "TOKENIZERS_PARALLELISM": "false", "MASTER_ADDR": "127.0.0.1"}
+OF_TRAINING = {"NCCL_DEBUG": "WARN", "TOKENIZERS_PARALLELISM": "false"}
 OF_TRAINING |= {"HF_HOME": "/tmp/hf", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
 
 CHILD = """
@@ -96,6 +97,24 @@ def test_a_child_sees_no_secret_and_no_token(surroundings, tmp_path, forked):
     assert seen["token"] is None
     needed = NEEDED | OF_TRAINING
     assert {name: seen["environment"].get(name) for name in needed} == needed
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_child_that_works_alone_is_told_of_no_other_processes(monkeypatch, tmp_path, forked):
+    """A rank of two would have it wait for the other, which never comes."""
+    told = {
+        **{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "NODE_RANK": "0", "NNODES": "1"},
+        **{"TORCHELASTIC_RUN_ID": "none", "OMPI_COMM_WORLD_SIZE": "2", "PMI_SIZE": "2"},
+        **{"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    seen = seen_by_a_child(tmp_path, forked=forked)["environment"]
+    assert not told.keys() & seen.keys()
+    assert of_launcher().items() >= told.items()
+    together = seen_by_a_child(tmp_path, forked=forked, env=of_launcher())["environment"]
+    assert told.items() <= together.items()
 
 
 def test_a_child_that_downloads_sees_the_hubs_token_alone(surroundings, tmp_path):

@@ -52,7 +52,28 @@ def nested(levels: int) -> bytes:
     return b'{"model_type": "llama", "a": ' + b"[" * levels + b"]" * levels + b"}"
 
 
+META = b"IQ== 0\nIg== 1\nIw== 2\n"  # how Llama 3's tokenizer.model begins
 BAD = {
+    "Meta's own format": (
+        {"params.json": b"{}", "consolidated.00.pth": b"p", "tokenizer.model": META},
+        "is in its maker's own format (params.json, consolidated.00.pth), which transformers does not",
+    ),
+    "Mistral's own format": (
+        {"params.json": b"{}", "consolidated.safetensors": b"w", "tekken.json": b"{}"},
+        "is in its maker's own format (params.json, consolidated.safetensors)",
+    ),
+    "tiktoken's ranks": (
+        files(**{"tokenizer.json": None, "tokenizer.model": META}),
+        "has no tokenizer.json, and its tokenizer.model is tiktoken's list of ranks, without the control",
+    ),
+    "tekken alone": (
+        files(**{"tokenizer.json": None, "tekken.json": b"{}"}),
+        "its vocabulary is in tekken.json alone, which Mistral's own library reads; name a copy of it",
+    ),
+    "SentencePiece by Mistral's name": (
+        files(**{"tokenizer.json": None, "tokenizer.model.v7m1": b"\n\x0e"}),
+        "its vocabulary is in tokenizer.model.v7m1, a name that Mistral's own library reads",
+    ),
     "a pickle": (
         files(**{"model.safetensors": None, "pytorch_model.bin": b"p"}),
         "has its weights in pytorch_model.bin and not in model.safetensors: a pickle is a program",
@@ -199,6 +220,12 @@ GOOD = {
     # Looking there is an error (as in /root for others), not an answer.
     "with paths that may not be looked at": files(
         tokenizer={"vocab_file": f"/root/{'a' * 300}/vocab.json", "merges_file": "~nobody-here/m"}
+    ),
+    "with SentencePiece's file alone": files(
+        **{"tokenizer.json": None, "tokenizer.model": b"\n\x0e\n\x05<unk>\x15"}
+    ),
+    "with its maker's vocabulary beside": files(
+        **{"tokenizer.model": META, "tekken.json": b"{}", "params.json": b"{}"}
     ),
     "with an attention of transformers": files(
         CONFIG | {"_attn_implementation": "flash_attention_2", "quantization_config": None}

@@ -4,7 +4,14 @@ import ast
 
 import pytest
 
-from retune.measures import MEASURES, format_bytes, format_memory, measure, title
+from retune.measures import (
+    MEASURES,
+    format_bytes,
+    format_memory,
+    is_of_suite,
+    measure,
+    title,
+)
 from tests.test_house import ROOT, SOURCES
 
 TABLE = ROOT / "retune" / "measures.py"
@@ -103,3 +110,10 @@ def test_shown_columns_are_measures():
 
     for names in (gguf_report.MEASURES, summary.OF_GGUF):
         assert all(name in MEASURES for name in names)
+
+
+def test_what_was_taken_of_a_suite_is_told_from_the_held_out_rows():
+    of_suites = ("passed/battery", "passed/battery/facts", "stopped/s", "refused/s", "complied/s")
+    assert all(map(is_of_suite, of_suites))
+    of_rows = ("loss", "loss/battery", "exact_match/s", "stopped", "refused", "relative_length")
+    assert not any(map(is_of_suite, of_rows))

@@ -19,7 +19,7 @@ from retune.records import Check, Conformance, Pins
 from retune.sources import pin
 from retune.tool_text import AS_TEXT
 from retune.workspace import Step, read_output
-from tasks.conform.checks import CHATS, mergeable, tokenizer_checks
+from tasks.conform.checks import CHATS, mergeable, tokenizer_checks, without_recurrence
 from tasks.conform.examination import ExaminationReport, examine
 from tasks.conform.parity import gguf_checks, header_checks, quantizable, save_tiny, shrink
 from tasks.conform.task import conform
@@ -588,3 +588,50 @@ def test_rows_that_a_template_refuses_are_not_held_against_its_tools(base, tmp_p
     checks = {check.name: check for check in tokenizer_checks(tokenizer_of(own), "map_eos")}
     assert checks[TOOLS_NAME].passed
     assert checks[CALLS_NAME].passed
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "passes"),
+    [
+        ("FalconH1Config", {}, False),
+        ("JambaConfig", {}, False),
+        ("Mamba2Config", {"num_heads": 4, "head_dim": 32, "hidden_size": 64}, False),
+        ("BambaConfig", {"attn_layer_indices": [1], "num_hidden_layers": 3}, False),
+        ("NemotronHConfig", {}, False),
+        ("Qwen3NextConfig", {}, False),
+        ("GraniteMoeHybridConfig", {"layer_types": ["mamba"] * 31 + ["attention"]}, True),
+        ("Lfm2Config", {}, True),  # convolutions look back a few tokens, and are no recurrence
+        ("GptOssConfig", {}, True),
+        ("LlamaConfig", {}, True),
+    ],
+)
+def test_recurrent_layers_are_refused_by_name(tmp_path, config, settings, passes):
+    import transformers
+
+    made = getattr(transformers, config)(**settings)
+    made.save_pretrained(tmp_path)
+    check = without_recurrence(str(tmp_path), None)
+    assert check.passed == passes
+    assert passes or f"{made.model_type} has recurrent layers" in check.seen
+    assert "Granite" in check.fix
+
+
+def test_a_mixture_without_experts_stays_without():
+    """Granite 4's dense models have a mixture's configuration."""
+    from transformers import GraniteMoeHybridConfig
+
+    settings = {"num_local_experts": 0, "num_experts_per_tok": 0, "shared_intermediate_size": 8192}
+    config = GraniteMoeHybridConfig(layer_types=["attention"] * 32, **settings)
+    shrink(config)
+    assert (config.num_local_experts, config.num_experts_per_tok) == (0, 0)
+    assert config.shared_intermediate_size == config.intermediate_size < 8192
+
+
+def test_granites_layers_have_the_names_that_the_converter_knows(tmp_path):
+    from transformers import GraniteMoeHybridConfig, LlamaConfig
+
+    kinds = ["mamba", "mamba", "attention", "mamba"]
+    GraniteMoeHybridConfig(num_hidden_layers=4, layer_types=kinds).save_pretrained(tmp_path)
+    assert converter.layer_names(tmp_path) == {"layer_types": kinds}
+    LlamaConfig().save_pretrained(tmp_path)
+    assert converter.layer_names(tmp_path) == {}

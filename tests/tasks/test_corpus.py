@@ -49,7 +49,7 @@ def judged(case: Case, folder, tokenizer):
     rules = Rules(config, special_tokens(tokenizer), prompts)
     reference = Reference(distribution(pl.Series(case.reference, dtype=pl.Float64)))
     acknowledged = frozenset(case.dataset.get("ignore", ()))
-    return gate(rows, rules, folder, reference, acknowledged=acknowledged)
+    return gate(rows, rules, folder, reference, acknowledged=[acknowledged])
 
 
 def named(cases):

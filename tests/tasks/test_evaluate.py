@@ -16,7 +16,7 @@ from retune.row_losses import RowLoss, row_losses
 from retune.tracking import client, start_run
 from retune.workspace import Step
 from tasks.evaluate.answering import answer
-from tasks.evaluate.asking import Asked, asked
+from tasks.evaluate.asking import Questionnaire, asked
 from tasks.evaluate.scores import (
     behaviour,
     exact_match,
@@ -269,7 +269,7 @@ def test_exact_match_per_family():
 
 def test_the_sample_table_without_questions_holds_the_prompts():
     answers = {"base": [{"text": "b"}], "tuned": [{"text": "t"}]}
-    (row,) = sample_table(Asked([], ("p",), {}), answers)
+    (row,) = sample_table(Questionnaire([], ("p",), {}), answers)
     assert row == {
         "prompt": "p", "expected": "", "base": "b", "tuned": "t", "family": "prompt", "match": None,
     }  # fmt: skip

@@ -17,6 +17,7 @@ from expectations import parity as reading
 from expectations.verdicts import Judgement, Rejected, require
 from retune import llamacpp, tracking
 from retune.chat import encode
+from retune.folders import ModelRefused
 from retune.held_out import Question, questions
 from retune.llamacpp.answering import AnsweringFailed
 from retune.llamacpp.server import serving
@@ -32,7 +33,7 @@ from tasks.format.task import format_chats
 from tasks.merge.task import merge
 from tasks.quantize.task import convert, quantize
 from tasks.train.task import train
-from tests.families import FAMILIES, LIGHT, Family, StageResult, record, save_family
+from tests.families import FAMILIES, INSPECTION, LIGHT, Family, StageResult, record, save_family
 from tests.models_page import PAGE
 from tests.tasks.conftest import conversation
 
@@ -218,6 +219,10 @@ def test_a_family_goes_down_the_whole_line_or_is_refused_at_its_beginning(family
     line = FamilyLine(family, in_folder)
     try:
         conformance = line.conform()
+    except ModelRefused as refusal:
+        assert family.refused == INSPECTION
+        record(family, line.results, str(refusal).replace(line.recipe.model.base, "the base"))
+        return
     except Rejected as refusal:
         failed = refusal.judgement.failed
         assert [verdict.name for verdict in failed] == [family.refused]

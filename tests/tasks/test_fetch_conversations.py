@@ -284,7 +284,6 @@ def test_tools_that_are_no_schemas_are_a_problem(tools):
             "round 0 of `history` is not a question",
         ),
         ({"prompt": ["q"], "completion": "a"}, "message 0 of `prompt` is text, not an object"),
-        ({"prompt": "q", "completion": "a", "label": False}, "its `label` is false"),
         ({"messages": [Q], "score": "high"}, '`score` is not a number but text: "high"'),
         ({"messages": [Q], "score": True}, "`score` is not a number but a boolean: true"),
         ({"messages": [Q], "system": 3}, "`system` is a number, not text: 3"),
@@ -415,7 +414,6 @@ NOT_PLAIN = [
     {"instruction": "q", "input": 3, "output": "a"},
     {"instruction": "q", "output": "a", "history": [["a", "b"]]},
     {"prompt": [Q], "completion": [A]},
-    {"prompt": "q", "completion": "a", "label": False},
     {"prompt": "q"},
     {"text": "x"},
 ]

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from expectations.data.messages import Rules
+from retune.ignored import Ignored
 from retune.pinning import pin_all, pin_dataset, resolved
 from retune.recipe import Dataset, Recipe, RecipeError, Validation
 from retune.sources import SourceError
@@ -204,6 +205,19 @@ def test_the_gate_judges_each_part_and_the_whole(tmp_path, read_here):
     assert "<b>bad</b>" not in page
     assert "| good | 400 | 400 | 0 |  |" in report.markdown()
     assert pl.read_parquet(tmp_path / "report" / "rows.parquet")["part"].n_unique() == 2
+
+
+def test_a_name_that_one_part_ignores_is_told_of_the_other(tmp_path, read_here):
+    rows = [{"prompt": f"{n}?", "completion": "yes", "id": n, "lang": "en"} for n in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = str(tmp_path / "a.jsonl")
+    dataset = mix(
+        {"source": source, "ignore": ["id", "lang"]}, {"source": source, "ignore": ["id"]}
+    )
+    fetched(dataset, tmp_path / "out")
+    everything = Ignored.beside(tmp_path / "out" / "rows.parquet")
+    assert everything.without(dataset.acknowledged).columns == {"lang": 3}
+    assert everything.without(()).columns == {"id": 6, "lang": 6}
 
 
 def test_without_a_mix_nothing_is_said_of_parts(tmp_path, read_here):

@@ -111,6 +111,7 @@ def test_parts_are_learnt_together_or_not_at_all():
 
 
 @pytest.mark.parametrize("row", [{"messages": [Q, A]}, {"instruction": "q", "output": "a"}])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize(
     ("mark", "refused"),
     [
@@ -121,13 +122,18 @@ def test_parts_are_learnt_together_or_not_at_all():
         ({"label": True}, False),
         ({"kto_tag": True}, False),
         ({"label": 3}, False),
+        ({"label": ["a"]}, False),
     ],
 )
-def test_an_answer_not_to_give_is_refused(row, mark, refused):
-    if refused:
-        assert "KTO, answers not to give" in problem(row | mark)
-    else:
-        assert texts(row | mark) == SPOKEN
+def test_a_source_with_one_answer_not_to_give_is_refused(tmp_path, row, kind, mark, refused):
+    rows = [row | dict.fromkeys(mark), row | mark, *[row] * 28]  # the first has all columns
+    if not refused:
+        assert fetched(tmp_path, rows, f"d.{kind}")[0]["problem"].null_count == 30
+        return
+    (column,) = mark
+    words = rf"by `{column}` that 1 of 30 answers are not to be given \(KTO, answers not to give: "
+    with pytest.raises(SourceError, match=words):
+        fetched(tmp_path, rows, f"d.{kind}")
 
 
 @pytest.mark.parametrize("values", [(False, True), ("false", "true"), (0, 1), ("0", "1")], ids=str)
@@ -150,6 +156,41 @@ def test_a_label_that_is_a_class_is_not_used(tmp_path, kind, classes):
     table, ignored = fetched(tmp_path, rows, f"d.{kind}")
     assert table["problem"].null_count == 12
     assert ignored.columns == {"label": 12}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_segments_that_alternate_are_turns(tmp_path, kind):
+    segments = [
+        {"label": False, "text": "q\n", "note": "n"},
+        {"label": True, "text": " a"},
+        {"label": False, "text": "again"},
+        {"label": True, "text": "b"},
+    ]
+    table, ignored = fetched(tmp_path, [{"segments": segments, "id": 3}] * 2, f"d.{kind}")
+    messages = table["messages"][0].as_py()
+    assert [(m["role"], m["content"], m["learn"]) for m in messages] == [
+        *(("user", "q", False), ("assistant", "a", None)),
+        *(("user", "again", False), ("assistant", "b", None)),
+    ]
+    assert ignored.keys == {"note": 2}
+    assert table["format"].to_pylist() == ["input_output"] * 2
+
+
+@pytest.mark.parametrize(
+    ("call", "unused"),
+    [
+        ({"name": "f", "arguments": {"x": 1}, "id": "1"}, {}),
+        ({"name": "f", "parameters": {"x": 1}}, {"tool_calls.parameters": 1}),
+        (
+            {"function": {"name": "f", "arguments": {"x": 1}, "strict": True}, "type": "function"},
+            {"tool_calls.function.strict": 1},
+        ),
+        ({"function": {"name": "f"}, "arguments": {"x": 1}}, {"tool_calls.arguments": 1}),
+    ],
+)
+def test_keys_of_calls_that_are_not_used_are_counted(call, unused):
+    row = {"messages": [Q, {"role": "assistant", "content": "", "tool_calls": [call]}]}
+    assert dict(read_row(row).keys) == unused
 
 
 # reasoning and tools
@@ -298,7 +339,11 @@ def test_ms_swift_has_history_and_system():
             "dataset.columns={messages: conversations} or {messages: messages}",
         ),
         ({"messages": str([Q, A])}, "is in Python's notation, not JSON"),
-        ({"segments": [{"label": True, "text": "<s>q"}]}, "`segments` (Axolotl's input_output)"),
+        ({"segments": [{"label": True, "text": "q"}]}, "do not alternate between `label: false`"),
+        ({"segments": [{"label": False, "text": "q"}] * 2}, "do not alternate"),
+        ({"segments": [{"label": False, "text": "q"}]}, "do not alternate"),
+        ({"segments": [{"label": 1, "text": "q"}]}, "segment 0 of `segments` has no `label`"),
+        ({"segments": []}, "not a list of segments"),
         ({"messages": [["user", "q"], ["b", "a"]]}, "some begin with a role and some do not"),
         ({"messages": [["q", "a", "b"]]}, "not of two texts each"),
         ({"input": "q", "output": "a"}, "no usable columns"),
@@ -352,7 +397,7 @@ def test_columns_and_keys_that_are_not_used_are_counted(tmp_path, kind):
         assert ignored.sentence("columns") == "id (2 rows), prompt (2 rows): not used"
     else:
         assert ignored.sentence("columns") == "prompt (2 rows), id (some rows): not used"
-    assert ignored.without({"id", "name", "note"}).measures() == {
+    assert ignored.without([{"id", "name", "note"}]).measures() == {
         "ignored_columns": 1,
         "ignored_keys": 0,
     }

@@ -18,13 +18,14 @@ from retune.errors import RetuneError
 from retune.folders import ModelRefused
 from retune.models import AdapterMismatch, load_base, token_ids
 from retune.outline import architecture
-from retune.recipe import Evaluation, Merging, Model, Recipe, Training
+from retune.recipe import Merging, Model, Recipe, Training
 from retune.records import Adapter, Merged, Pins, Selection
 from retune.row_losses import held_out
 from retune.sources import pin
 from retune.tracking import start_run
 from retune.workspace import Step, size
 from tasks.evaluate import child as evaluating
+from tasks.evaluate.answering import AskedPrompt
 from tasks.evaluate.child import EvaluateJob
 from tasks.merge import child, four_bit_child, trained_child
 from tasks.merge import task as stage
@@ -511,7 +512,7 @@ def full(project):
 
 
 class TestFullFineTuning:
-    def test_it_is_evaluated_beside_its_base(self, at_home, full):
+    def test_it_is_evaluated_beside_its_base(self, at_home, full, tmp_path):
         job = EvaluateJob(
             held_out=held_out(at_home.chats, at_home.recipe()),
             tokenizer=at_home.chats.tokenizer,
@@ -519,8 +520,11 @@ class TestFullFineTuning:
             model=at_home.model,
             revision=None,
             original=None,
-            config=Evaluation(max_new_tokens=4),
-            prompts=[[{"role": "user", "content": "say red"}]],
+            batch_size=None,
+            prompts=[
+                AskedPrompt(messages=[{"role": "user", "content": "say red"}], max_new_tokens=4)
+            ],
+            log=tmp_path / "answers",
         )
         seen = evaluating.evaluate(job)
         base, tuned = (sum(row.nats for row in seen["losses"][side]) for side in ("base", "tuned"))

@@ -295,7 +295,9 @@ def test_a_gguf_with_another_tensor_stops_the_run(learned, monkeypatch):
     failed = {verdict.name for verdict in judged.failed}
     assert failed
     assert failed <= {"stopped", "exact_match"}
-    with pytest.raises(Rejected, match=r"24 of 24, but for a share of 0\.(05|1); seen: \d+ of 24"):
+    with pytest.raises(
+        Rejected, match=r"24 of 24, but for a share of .* and chance; seen: \d+ of 24 "
+    ):
         require(judged)
     assert source.path.exists()
 

@@ -147,8 +147,9 @@ def test_without_a_twin_there_is_no_rehearsal(rehearsed, tmp_path):
         # It normalises the weights of the chosen experts, whatever a mixture's settings say.
         ("Qwen3-MoE", "norm_topk_prob", False),
         # It weights them by a softmax, unless the settings say what transformers takes for granted.
-        # The mixture comes behind dense layers, and its experts stand in groups.
-        ("DeepSeek-V3", "scoring_func", None),
+        # The mixture comes behind dense layers, and its experts stand in groups. That its twin has
+        # them, tests of conform say.
+        pytest.param("DeepSeek-V3", "scoring_func", None, marks=pytest.mark.proof),
     ],
 )
 def test_what_llamacpp_computes_otherwise_is_shown(tmp_path, monkeypatch, name, setting, otherwise):

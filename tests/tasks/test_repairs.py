@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from expectations.data.batches import BATCH_BYTES
 from expectations.data.messages import Rules
 from expectations.data.repairs import NOTHING, Repaired, Repairs, Trial, read
 from retune.recipe import Recipe, RecipeError, Validation
@@ -281,7 +282,9 @@ def tried(folder, *conversations, **settings) -> Repairs:
     return trials(path, unscored(features(path, rules), rules.config), rules, [])
 
 
-def test_a_trial_says_what_each_repair_and_all_together_would_mend(tmp_path):
+@pytest.mark.parametrize("size", [1, BATCH_BYTES])  # a row at a time, all at once
+def test_a_trial_says_what_each_repair_and_all_together_would_mend(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("tasks.validate.repairs.trial.BATCH_BYTES", size)
     trimmed = [[A, *talk] for talk in sound(6)]
     doubled = [[Q, *talk] for talk in sound(10)[6:]]
     both = [[A, Q, *sound(11)[10]]]

@@ -1,11 +1,12 @@
 """How far a dataset has moved from the last accepted one, number by number.
 
 Each distance counts beyond what chance gives two samples of these sizes, with a correction for how
-many numbers are compared (Bonferroni).
+many numbers are compared (Bonferroni). The size of a sample is that of rows that know nothing of each
+other: see `kinship`.
 """
 
-from collections.abc import Iterator
-from math import log, sqrt
+from collections.abc import Iterator, Mapping
+from math import atanh, log, sqrt
 from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_ROWS, Alarm
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 _CHANCE = 0.001  # of a false alarm, over all numbers together
+_EACH = _CHANCE / len(NUMBERS)
 # A distance that is shown next to that of a cumulative distribution: shares move by less.
 _SHARES_COUNT = 2
 _SOURCES_COUNT = 1 / 3  # that a third of the rows comes from sources gone or new is as far as 0.1
 _SIZES_COUNT = 0.25  # that a quarter of the rows is gone
 _TOPICS_COUNT = 0.5
+_LENGTHS_COUNT = 0.5  # of a correlation
+_PSI_COUNT = 0.4  # the usual limit, 0.25, is as far as 0.1
+_RARE = 0.02  # share up to which categories are taken together
 
 
 def drift(reference: Profile, new: Profile) -> list[Alarm]:
@@ -35,15 +40,15 @@ def drift(reference: Profile, new: Profile) -> list[Alarm]:
         *_flags(reference, new),
         *_make_up(reference, new),
         *_topics(reference, new),
+        *_lengths(reference, new),
     ]
     return sorted(alarms, key=lambda alarm: -alarm.value)
 
 
-def critical(count: int, other: int) -> float:
-    """Return the distance that samples of `count` and `other` rows exceed by chance, c(a)·sqrt((n + m)
-    / nm) with c(a) = sqrt(-ln(a / 2) / 2) (Smirnov 1948), a being shared by all numbers."""
-    each = _CHANCE / len(NUMBERS)
-    return sqrt(-log(each / 2) / 2) * sqrt((count + other) / (count * other))
+def critical(reference: Profile, new: Profile) -> float:
+    """Return the distance that two samples of these sizes exceed by chance, c(a)·sqrt((n + m) / nm)
+    with c(a) = sqrt(-ln(a / 2) / 2) (Smirnov 1948), a being shared by all numbers."""
+    return sqrt(-log(_EACH / 2) / 2) * sqrt(1 / reference.independent + 1 / new.independent)
 
 
 def distance(reference: tuple[float, ...], new: tuple[float, ...]) -> float:
@@ -63,7 +68,7 @@ def _share_below(quantiles: "np.ndarray", places: "np.ndarray") -> "np.ndarray":
 
 
 def _distributions(reference: Profile, new: Profile) -> Iterator[Alarm]:
-    chance = critical(reference.rows, new.rows)
+    chance = critical(reference, new)
     for name in sorted(reference.quantiles.keys() & new.quantiles.keys() & NUMBERS.keys()):
         old, now = reference.quantiles[name], new.quantiles[name]
         gap = distance(old, now)
@@ -82,7 +87,7 @@ def _middle(name: str, quantiles: tuple[float, ...]) -> str:
 
 
 def _flags(reference: Profile, new: Profile) -> Iterator[Alarm]:
-    chance = critical(reference.rows, new.rows)
+    chance = critical(reference, new)
     for name in sorted(reference.shares.keys() & new.shares.keys() & FLAGS.keys()):
         old, now = reference.shares[name], new.shares[name]
         pooled = (old * reference.rows + now * new.rows) / (reference.rows + new.rows)
@@ -111,6 +116,75 @@ def _make_up(reference: Profile, new: Profile) -> Iterator[Alarm]:
     if come:
         yield _alarm(
             come * _SOURCES_COUNT, f"{come:.1%} of the rows come from sources that are new"
+        )
+    yield from _shares(reference, new)
+
+
+def _shares(reference: Profile, new: Profile) -> Iterator[Alarm]:
+    """Compare what rows are made of, beyond what chance gives (PSI)."""
+    sides = reference, new
+    both = reference.sources.keys() & new.sources.keys()
+    # Those that are gone or new are told by themselves; the record's hashes say nothing to a person.
+    then, now = ({name: side.sources[name] for name in both} for side in sides)
+    counts = [
+        side.independent * sum(shares.values())
+        for side, shares in zip(sides, (then, now), strict=True)
+    ]
+    if moved := _psi(then, now, *counts):
+        yield _alarm(_PSI_COUNT * moved, f"the same sources have other shares (PSI {moved:.2f})")
+    counts = [side.independent * side.languages_of / max(side.rows, 1) for side in sides]
+    if moved := _psi(reference.languages, new.languages, *counts):
+        words = f"languages of the questions: {_named(reference)} then, {_named(new)} now"
+        yield _alarm(_PSI_COUNT * moved, f"{words} (PSI {moved:.2f})")
+
+
+def _named(profile: Profile) -> str:
+    common = [f"{code} {share:.0%}" for code, share in profile.languages.items() if share > _RARE]
+    return ", ".join(common[:5])
+
+
+def _psi(
+    reference: Mapping[str, float], new: Mapping[str, float], count: float, other: float
+) -> float:
+    """Return the population stability index of two makeups, each of so many independent rows; 0 where
+    chance gives as much. Categories that are rare in both are one."""
+    from scipy.stats import chi2
+
+    common = [
+        name
+        for name in sorted(reference.keys() | new.keys())
+        if max(reference.get(name, 0), new.get(name, 0)) > _RARE
+    ]
+    if not common or min(count, other) < LEAST_ROWS / 4:
+        return 0.0
+    least = 0.5 / min(count, other)  # half a row, where there is none
+    old, now = (_made_up(shares, common, least) for shares in (reference, new))
+    moved = sum((b - a) * log(b / a) for a, b in zip(old, now, strict=True))
+    # Of two samples of one makeup, PSI times nm / (n + m) is distributed as chi2.
+    chance = chi2.isf(_EACH, max(1, len(old) - 1)) * (1 / count + 1 / other)
+    return moved if moved > chance else 0.0
+
+
+def _made_up(shares: Mapping[str, float], common: list[str], least: float) -> list[float]:
+    """Return the shares of `common` categories and of all others together, none below `least`."""
+    total = sum(shares.values())
+    known = [shares.get(name, 0.0) / total for name in common]
+    return [max(share, least) for share in (*known, 1 - sum(known))]
+
+
+def _lengths(reference: Profile, new: Profile) -> Iterator[Alarm]:
+    """Compare how the lengths of questions and answers go together (Fisher's z)."""
+    from scipy.stats import norm
+
+    old, now = reference.lengths_correlation, new.lengths_correlation
+    noise = sqrt(sum(1 / max(p.independent - 3, 1) for p in (reference, new)))
+    bounded = (max(-0.999, min(0.999, value)) for value in (old, now))
+    gap = abs(atanh(next(bounded)) - atanh(next(bounded)))
+    if gap > norm.isf(_EACH / 2) * noise:
+        yield _alarm(
+            _LENGTHS_COUNT * abs(now - old),
+            "lengths of question and answer go together otherwise: correlation "
+            f"{old:.2f} then, {now:.2f} now",
         )
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
 from expectations.data.profile.averages import mean
+from expectations.data.profile.short_texts import is_other
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import polars as pl
@@ -32,6 +33,7 @@ SAME = {
 _SURE_LETTERS = 100  # of questions or answers that are judged without each other
 _FEW = 0.9  # share of questions in one language, so that a dataset is of that
 _LEAST_SHARE = 0.03
+_FEW_CHARS = 80  # up to which words tell the language
 
 
 def canonical(code: str) -> str:
@@ -64,25 +66,30 @@ def language(text: str) -> str | None:
 
 def is_foreign(text: str, parts: tuple[str, str], languages: tuple[str, ...]) -> bool:
     """Tell whether a conversation, or one of its `parts` (questions, answers), is in none of
-    `languages`. A part is judged by itself where it has `_SURE_LETTERS`, for a guess at less is none."""
+    `languages`. A part is judged by itself where it has `_SURE_LETTERS`, for a guess at less is none;
+    a few words by what words they are."""
     wanted = {canonical(code) for code in languages}
     long = [part for part in parts if sum(map(str.isalpha, readable(part))) >= _SURE_LETTERS]
     # Where both sides are long, all of it tells no more than they do.
     guesses = map(language, long if len(long) == len(parts) else [*long, text])
-    return any(code is not None and code not in wanted for code in guesses)
+    if any(code is not None and code not in wanted for code in guesses):
+        return True
+    return any(is_other(few, wanted) for few in (*parts, text) if len(few) <= _FEW_CHARS)
 
 
-def other_languages(sample: "pl.DataFrame", told: "Callable[[np.ndarray], bool]") -> list[Alarm]:
+def other_languages(
+    sample: "pl.DataFrame", asked: "Sequence[str | None]", told: "Callable[[np.ndarray], bool]"
+) -> list[Alarm]:
     """Return an alarm for answers in another language than their questions, where the dataset is no
     translation (then the question tells) and has one language.
 
-    `sample` are pairs (`row`, `question`, `answer`); `told` takes a boolean for each of them.
+    `sample` are pairs (`row`, `question`, `answer`), `asked` the language of each question; `told` takes
+    a boolean for each of them.
     """
     import polars as pl
 
     if len(sample) < LEAST_ROWS:
         return []
-    asked = [language(text) for text in sample["question"]]
     known = Counter(code for code in asked if code)
     if not known or known.most_common(1)[0][1] < _FEW * known.total():
         return []

@@ -12,6 +12,7 @@ from expectations.data.profile.drift import drift
 from expectations.data.profile.record import Profile
 from expectations.data.profile.survey import survey
 from retune.recipe.flaws import DATASET_EXPECTATIONS
+from retune.sources import SourceError, unchanged
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,6 +25,7 @@ NUMBERS = "profile.parquet"  # the numbers of each row
 _EXPECTATIONS = [
     name for name, declared in DATASET_EXPECTATIONS.items() if declared.needs == "profile.enabled"
 ]
+_LARGEST = 1 << 20  # bytes of a record; they take 20 kB
 _SENTENCES = 5  # of one expectation that are said
 _ALARMS = TypeAdapter(list[Alarm])
 
@@ -91,6 +93,23 @@ def looks(folder: Path) -> Looks | None:
     if profile is None:
         return None
     return Looks(profile, _ALARMS.validate_json((folder / ALARMS).read_bytes()))
+
+
+def named_profile(name: str, pinned: str) -> Profile:
+    """Return the profile in a file that a recipe names, at its pinned version. Raises SourceError."""
+    setting = "validation.reference"
+    with unchanged(name, pinned, setting), Path(name).expanduser().open("rb") as file:
+        content = file.read(_LARGEST)
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        record = None
+    if profile := stored(record):
+        return profile
+    raise SourceError(
+        f"{setting}: {name} is no profile of this version; write it again with "
+        f"`retune scaffold-suite DATASET --profile {name}`"
+    )
 
 
 def stored(record: Any) -> Profile | None:

@@ -2,11 +2,13 @@
 
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from expectations.data.profile.averages import mean
+from expectations.data.profile.averages import correlation, mean
+from expectations.data.profile.kinship import kinship
 from expectations.data.profile.numbers import FLAGS, MEASURED
 
 if TYPE_CHECKING:
@@ -21,29 +23,41 @@ _TOPIC_HEAD = 1_000  # characters of a question
 
 
 class Profile(BaseModel):
-    """A dataset in numbers: its `rows`, the quantiles of each number at 0, 0.01, ... 1, the share of
-    rows for which each flag is true, the share of each source by its hash, the share of words of
-    questions in each of 256 buckets and how many words these are, and the shares of languages of
-    the answers of a sample of `languages_of` rows."""
+    """A dataset in numbers: its `rows`, and how many rows that know nothing of each other they count
+    as (`independent`); the quantiles of each number at 0, 0.01, ... 1, the share of rows for which each
+    flag is true, the share of each source by its hash, the share of words of questions in each of 256
+    buckets and how many words these are, the shares of languages of the questions of a sample of
+    `languages_of` rows, and the correlation of the lengths of question and answer, as logarithms."""
 
     model_config = ConfigDict(frozen=True)
 
     rows: int
+    independent: float
     quantiles: dict[str, tuple[float, ...]]
     shares: dict[str, float]
     sources: dict[str, float]
     topics: tuple[float, ...]
     topics_of: int
     sampled: int
+    languages: dict[str, float]
+    languages_of: int
+    lengths_correlation: float
 
 
-def profile(frame: "pl.DataFrame", sources: "pl.Series", sample: "pl.DataFrame") -> Profile:
+def profile(
+    frame: "pl.DataFrame",
+    sources: "pl.Series",
+    sample: "pl.DataFrame",
+    spoken: Sequence[str | None] = (),
+) -> Profile:
     """Return the record of a dataset: `frame` are the numbers of its rows (`numbers.numbers`),
-    `sources` one name per row, `sample` some of its pairs."""
+    `sources` one name per row, `sample` some of its pairs, `spoken` the languages of some questions."""
+    known = Counter(filter(None, spoken))
     counts = sources.fill_null("").value_counts(sort=True).head(SOURCES)
     topics, words = _topics(sample["question"])
     return Profile(
         rows=len(frame),
+        independent=round(len(frame) / kinship(frame.select(*MEASURED)), 1),
         quantiles={name: _quantiles(frame[name].to_numpy()) for name in MEASURED},
         shares={name: round(mean(frame[name]), 6) for name in FLAGS},
         sources={
@@ -52,6 +66,9 @@ def profile(frame: "pl.DataFrame", sources: "pl.Series", sample: "pl.DataFrame")
         topics=topics,
         topics_of=words,
         sampled=len(sample),
+        languages={code: round(count / known.total(), 6) for code, count in known.most_common()},
+        languages_of=known.total(),
+        lengths_correlation=correlation(frame["question_chars"], frame["answer_chars"]),
     )
 
 

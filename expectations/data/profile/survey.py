@@ -7,7 +7,7 @@ from expectations.data.masking import masked
 from expectations.data.messages import explode
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
 from expectations.data.profile.bags import Bags, bags, one_hot, told
-from expectations.data.profile.languages import other_languages
+from expectations.data.profile.languages import language, other_languages
 from expectations.data.profile.masses import far_group, masses
 from expectations.data.profile.numbers import numbers, pairs
 from expectations.data.profile.pairing import shuffled, strangers, unknown_words
@@ -63,8 +63,11 @@ def survey(rows: Path, table: "pl.DataFrame") -> Survey:
     frame = frame.with_columns(repeated=pl.col("answer").is_duplicated())
     sample = pl.concat([texts for _, texts in looked])
     sources = frame.select("row").join(sound.select("row", "source"), on="row", how="left")
-    alarms = _alarms(rows, frame, sample, sources)
-    return Survey(frame, profile(frame, sources["source"], sample), _quoted(rows, alarms))
+    part = sample.gather_every(max(1, -(-len(sample) // _LANGUAGES)))
+    spoken = [language(text) for text in part["question"]]
+    alarms = _alarms(rows, frame, sample, sources, part, spoken)
+    record = profile(frame, sources["source"], sample, spoken)
+    return Survey(frame, record, _quoted(rows, alarms))
 
 
 def _sampled(rows: "pl.Series") -> "pl.Series":
@@ -74,18 +77,22 @@ def _sampled(rows: "pl.Series") -> "pl.Series":
 
 
 def _alarms(
-    rows: Path, frame: "pl.DataFrame", sample: "pl.DataFrame", sources: "pl.DataFrame"
+    rows: Path,
+    frame: "pl.DataFrame",
+    sample: "pl.DataFrame",
+    sources: "pl.DataFrame",
+    part: "pl.DataFrame",
+    spoken: list[str | None],
 ) -> list[Alarm]:
+    """Return what is to be named; `spoken` are the languages of the questions of `part` of the sample."""
     if len(frame) < LEAST_ROWS:
         return []
     words, numbers_of = bags(sample), sample["row"].to_numpy()
     asks = _Told(frame, sample, words, sources)
-    part = (
-        sample.head(0) if sample.is_empty() else sample.gather_every(-(-len(sample) // _LANGUAGES))
-    )
+    numbers_of_part = part["row"].to_numpy()
     return [
         *masses(frame, asks.of_frame),
-        *other_languages(part, lambda group: asks.of_rows(part["row"].to_numpy(), group)),
+        *other_languages(part, spoken, lambda group: asks.of_rows(numbers_of_part, group)),
         *_odd_words(numbers_of, words, asks),
         *shuffled(numbers_of, words),
         *exchanged(sample, words),

@@ -6,7 +6,7 @@ It shows what a model forgets. Every slice is a file of probes next to this modu
 from functools import cache
 from pathlib import Path
 
-from retune.suites.probes import Probe, read_probes
+from retune.suites.probes import SuiteProbe, read_probes
 
 FILES = tuple(
     Path(__file__).with_name(f"{name}.jsonl")
@@ -16,12 +16,12 @@ MAX_NEW_TOKENS = 64  # of an answer: all that is asked for is short
 
 
 @cache
-def all_probes() -> tuple[Probe, ...]:
+def all_probes() -> tuple[SuiteProbe, ...]:
     """Return every probe, slice by slice."""
     return tuple(probe for file in FILES for probe in read_probes(file, "battery"))
 
 
-def battery(rows: int) -> tuple[Probe, ...]:
+def battery(rows: int) -> tuple[SuiteProbe, ...]:
     """Return up to `rows` probes: the first ones of each slice, in turns."""
     turns: dict[str, int] = {}
     placed = []

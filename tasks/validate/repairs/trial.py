@@ -5,11 +5,12 @@ whether it then repeats another row is not looked at.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.features import batches, is_sound
+from expectations.data.batches import BATCH_BYTES, batches
+from expectations.data.features import is_sound
 from expectations.data.messages import (
     KNOWN_ROLES,
     MESSAGE_FLAWS,
@@ -21,7 +22,7 @@ from expectations.data.messages import (
 from expectations.data.repairs import Repaired, Repairs, Trial
 from retune.recipe.flaws import FLAWS
 from retune.recipe.repairs import REPAIRS
-from tasks.validate.repairs.repair import OF_TURNS, repaired
+from tasks.validate.repairs.repair import OF_TURNS, Change, repaired
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,9 +53,7 @@ def trials(rows: Path, table: "pl.DataFrame", rules: Rules, applied: list[Repair
     if promising.is_empty() or not names:
         return record
     least = max(1, round(LEAST_SHARE * len(tried)))
-    mended: dict[tuple[str, ...], pl.Series] = {
-        (name,): _mended(rows, promising, [name], rules) for name in names
-    }
+    mended = _mended(rows, promising, [(name,) for name in names], rules)
     mended |= _together(rows, promising, mended, least, rules)
     found = [
         Trial(repairs=key, rows=len(numbers), flaws=_flaws(promising, numbers, rules))
@@ -83,28 +82,36 @@ def _together(
     for batch in _of(rows, left):
         uses += _needed(batch, left, names, rules)
     useful = tuple(name for name in names if uses[name] >= least)
-    return {useful: _mended(rows, promising, useful, rules)} if len(useful) > 1 else {}
+    return _mended(rows, promising, [useful], rules) if len(useful) > 1 else {}
 
 
 def _needed(
     batch: "pl.DataFrame", left: "pl.DataFrame", names: list[str], rules: Rules
 ) -> Counter[str]:
     """Count for each repair the rows that it changed and that all of them together make sound."""
-    sound = _sound(batch, left, names, rules)
-    steps = repaired(batch, names)[1]
+    attempt, steps = _attempt(batch, left, names, rules)
+    (sound,) = _sound([attempt], rules)
     return Counter({step.name: int(step.rows.is_in(sound.implode()).sum()) for step in steps})
 
 
 def _mended(
-    rows: Path, promising: "pl.DataFrame", names: Iterable[str], rules: Rules
-) -> "pl.Series":
-    """Return the numbers of the rows that the repairs `names` make sound."""
+    rows: Path, promising: "pl.DataFrame", choices: list[tuple[str, ...]], rules: Rules
+) -> "dict[tuple[str, ...], pl.Series]":
+    """Return for each choice of repairs the numbers of the rows that it makes sound."""
     import polars as pl
 
-    if not set(names) & OF_TURNS.keys():  # no change of a text mends the order of roles
-        promising = promising.filter(~_any(("roles_out_of_order", "unknown_role"), rules))
-    found = [_sound(batch, promising, names, rules) for batch in _of(rows, promising)]
-    return pl.concat([promising["row"].clear(), *found])
+    in_order = promising.filter(~_any(("roles_out_of_order", "unknown_role"), rules))
+    # No change of a text mends the order of roles.
+    tables = [promising if set(names) & OF_TURNS.keys() else in_order for names in choices]
+    mended = [[promising["row"].clear()] for _ in choices]
+    for batch in _of(rows, promising):
+        attempts = [
+            _attempt(batch, table, names, rules)[0]
+            for names, table in zip(choices, tables, strict=True)
+        ]
+        for found, sound in zip(mended, _sound(attempts, rules), strict=True):
+            found.append(sound)
+    return {names: pl.concat(found) for names, found in zip(choices, mended, strict=True)}
 
 
 def _of(rows: Path, table: "pl.DataFrame") -> "Iterator[pl.DataFrame]":
@@ -117,12 +124,21 @@ def _of(rows: Path, table: "pl.DataFrame") -> "Iterator[pl.DataFrame]":
             yield wanted
 
 
-def _sound(
+class _Attempt(NamedTuple):
+    """The rows of a batch as repairs leave those that they changed: what is to be judged again by
+    the order of its roles alone, and what as a whole."""
+
+    by_order: "pl.DataFrame"
+    whole: "pl.DataFrame"
+
+
+def _attempt(
     batch: "pl.DataFrame", table: "pl.DataFrame", names: Iterable[str], rules: Rules
-) -> "pl.Series":
-    """Return the numbers of the rows of a batch that the repairs make sound."""
+) -> tuple[_Attempt, list[Change]]:
+    """Repair the rows of a batch that `table` has a line of."""
     import polars as pl
 
+    batch = batch.filter(pl.col("row").is_in(table["row"].implode()))
     new, steps = repaired(batch, names)
     changed = pl.concat([batch["row"].clear(), *(step.rows for step in steps)]).unique()
     altered = pl.concat(
@@ -133,13 +149,49 @@ def _sound(
     others = [name for name in MESSAGE_FLAWS if name != "unknown_role"]
     flawed = table.filter(_any(("language", *others), rules))["row"]
     again = pl.col("row").is_in(altered.implode()) | pl.col("row").is_in(flawed.implode())
-    by_order, whole = new.filter(~again), new.filter(again)
+    return _Attempt(new.filter(~again), new.filter(again)), steps
+
+
+def _sound(attempts: list[_Attempt], rules: Rules) -> "list[pl.Series]":
+    """Return for each attempt the numbers of the rows that are sound by it."""
+    import polars as pl
+
     free = rules.config.model_copy(update={"languages": ()})
-    judged = [
-        judge_rows(by_order, _unflawed(explode(by_order)), free),
-        judge_rows(whole, judge_messages(explode(whole), rules), rules.config),
-    ]
-    return pl.concat([part.filter(is_sound(part, rules.config))["row"] for part in judged])
+
+    def by_order(rows: pl.DataFrame) -> pl.DataFrame:
+        return judge_rows(rows, _unflawed(explode(rows)), free)
+
+    def whole(rows: pl.DataFrame) -> pl.DataFrame:
+        return judge_rows(rows, judge_messages(explode(rows), rules), rules.config)
+
+    found = zip(
+        _judged([attempt.by_order for attempt in attempts], by_order, rules),
+        _judged([attempt.whole for attempt in attempts], whole, rules),
+        strict=True,
+    )
+    return [pl.concat(parts) for parts in found]
+
+
+def _judged(
+    frames: "list[pl.DataFrame]", judge: "Callable[[pl.DataFrame], pl.DataFrame]", rules: Rules
+) -> "list[pl.Series]":
+    """Return for each frame of rows the numbers of those that are sound.
+
+    They are judged together: to build the patterns takes longer than to look for them in few rows.
+    """
+    import polars as pl
+
+    every = pl.concat([frame.with_columns(_frame=pl.lit(n)) for n, frame in enumerate(frames)])
+    own = every.select("_frame", "row")
+    # The same row is in several of them.
+    every = every.drop("_frame").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+    size = max(1, int(len(every) * BATCH_BYTES / max(1, every.estimated_size())))
+    sound = [own["_frame"].clear().cast(pl.Boolean)]
+    for part in every.iter_slices(size) if len(every) else ():
+        judged = judge(part)
+        sound.append(judged.select(is_sound(judged, rules.config)).to_series())
+    own = own.filter(pl.concat(sound))
+    return [own.filter(_frame=n)["row"] for n in range(len(frames))]
 
 
 def _unflawed(messages: "pl.DataFrame") -> "pl.DataFrame":

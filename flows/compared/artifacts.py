@@ -1,0 +1,32 @@
+"""What MLflow keeps of a run, as files."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retune.tracking import client
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@contextmanager
+def artifact(run_id: str, path: str) -> Iterator[Path | None]:
+    """Give a copy of an artifact of a run, None if the run has no such artifact."""
+    folder = path.rpartition("/")[0] or None
+    # Asked for a missing file, each kind of artifact store raises an error of its own.
+    if path not in {file.path for file in client().list_artifacts(run_id, folder)}:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="retune-artifact-") as target:
+        yield Path(client().download_artifacts(run_id, path, target))
+
+
+def table(run_id: str, path: str) -> "pl.DataFrame | None":
+    """Return a Parquet artifact of a run, None if the run has no such artifact."""
+    import polars as pl
+
+    with artifact(run_id, path) as file:
+        return pl.read_parquet(file) if file else None

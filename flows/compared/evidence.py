@@ -1,0 +1,115 @@
+"""One run as the comparison sees it: what MLflow keeps of it, and its work folder where that is."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from flows.compared.artifacts import artifact, table
+from flows.compared.records import ComparedRun
+from flows.compared.rows import ARTIFACT as ROWS
+from flows.provenance import FOLDER
+from retune.notes import OUTCOME, settings
+from retune.recipe import Recipe, RecipeError
+from retune.tracking import client, setting_text
+from retune.workspace import home
+
+if TYPE_CHECKING:
+    import polars as pl
+    from mlflow.entities import Run as MlflowRun
+
+PIN, VERSION = "retune.pin.", "version of "
+OUTCOMES, FILES = "evaluate/outcomes.parquet", "quantize/gguf_files.json"
+
+
+class RunEvidence(NamedTuple):
+    """What there is of one run.
+
+    `recipe` is the resolved one, None if this version of retune cannot read it; `settings` and the
+    facts of the `environment` are text. `rows` has a line per accepted row, `outcomes` one per example,
+    `files` one per GGUF file; `texts` is the file of its rows, None if it is not on this machine.
+    """
+
+    run: "MlflowRun"
+    recipe: Recipe | None
+    settings: dict[str, str]
+    environment: dict[str, str]
+    rows: "pl.DataFrame | None"
+    outcomes: "pl.DataFrame | None"
+    files: list[dict[str, Any]]
+    texts: Path | None
+
+    def described(self) -> ComparedRun:
+        info, data = self.run.info, self.run.data
+        return ComparedRun(
+            id=info.run_id,
+            name=info.run_name,
+            recipe=data.params.get("name", ""),
+            started=f"{datetime.fromtimestamp(info.start_time / 1000, UTC):%Y-%m-%d %H:%M:%S}",
+            status=info.status,
+            outcome=data.tags.get(OUTCOME, ""),
+        )
+
+
+def evidence(run_id: str) -> RunEvidence:
+    """Return what there is of a run, by its id in MLflow."""
+    run = client().get_run(run_id)
+    recipe = _recipe(run_id)
+    return RunEvidence(
+        run=run,
+        recipe=recipe,
+        settings=_settings(run, recipe),
+        environment=_environment(run),
+        rows=table(run_id, ROWS),
+        outcomes=table(run_id, OUTCOMES),
+        files=_json(run_id, FILES) or [],
+        texts=_texts(run),
+    )
+
+
+def _recipe(run_id: str) -> Recipe | None:
+    """Return the resolved recipe; None of a run that ended before it was kept, or that has settings
+    which this version of retune does not know."""
+    with artifact(run_id, f"{FOLDER}/recipe.resolved.yaml") as file:
+        if file is None:
+            return None
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        return Recipe.parse(values)
+    except RecipeError:
+        return None
+
+
+def _settings(run: "MlflowRun", recipe: Recipe | None) -> dict[str, str]:
+    """Return the settings, resolved if the recipe can be read, and the versions of the inputs."""
+    texts = settings(recipe) if recipe else dict(run.data.params)
+    pins = {
+        f"{VERSION}{name.removeprefix(PIN)}": value
+        for name, value in run.data.tags.items()
+        if name.startswith(PIN)
+    }
+    return texts | pins
+
+
+def _environment(run: "MlflowRun") -> dict[str, str]:
+    software = _json(run.info.run_id, f"{FOLDER}/software.json") or {}
+    machine = _json(run.info.run_id, f"{FOLDER}/machine.json") or {}
+    facts = {"retune": software.pop("number", None), "commit": software.pop("commit", None)}
+    facts |= software.pop("packages", {})
+    facts |= {"files differ from the commit": software.pop("dirty", None)}
+    facts |= {f"machine: {name}": value for name, value in machine.items()}
+    return {name: setting_text(value) for name, value in facts.items() if value is not None}
+
+
+def _json(run_id: str, path: str) -> Any:
+    with artifact(run_id, path) as file:
+        return json.loads(file.read_text(encoding="utf-8")) if file else None
+
+
+def _texts(run: "MlflowRun") -> Path | None:
+    """Return the file of a run's accepted rows, if its work folder is on this machine."""
+    fingerprint = run.data.tags.get("retune.step.validate", "")
+    path = home() / "work" / "validate" / fingerprint / "rows.parquet"
+    return path if fingerprint and path.is_file() else None

@@ -1,0 +1,146 @@
+"""A run describes itself: its name and note in MLflow, and the links between MLflow and Prefect."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect import runtime
+from prefect.artifacts import create_link_artifact
+
+from expectations.data.masking import masked
+from expectations.verdicts import Rejected
+from flows.compared.changed_rows import change_of_rows
+from flows.compared.rows import log_rows
+from flows.run_names import is_given
+from retune.escaping import visible
+from retune.notes import CHANGED, NOTE, OUTCOME, RUN_NAME, before, changed, changes, note, settings
+from retune.pages import mlflow_pages
+from retune.recipe import Recipe
+from retune.records import Chats, Rows, Scores
+from retune.saved_view import NAME, describe_experiment, link, run_link
+from retune.tracking import Run, client, download_json
+
+SAMPLES = "samples.json"
+SAMPLED = ("prompt", "expected", "base", "tuned")
+LONGEST_REASON = 400  # characters of an error in a note
+
+
+@contextmanager
+def described(run: Run, recipe: Recipe) -> "Iterator[Description]":
+    """Give a run its name and links at once, and in the end, however that comes, its note."""
+    description = Description(run, recipe)
+    description.begin()
+    try:
+        yield description
+    except BaseException as error:
+        _try(description, *_ended_by(error))
+        raise
+    description.end("passed", _passed(run))
+
+
+class Description:
+    """What is said of one run; `earlier` is the recipe's run before it."""
+
+    def __init__(self, run: Run, recipe: Recipe) -> None:
+        self._run, self._recipe = run, recipe
+        self.earlier = before(run.id, run.experiment_id, recipe.name)
+        self._rows = ""
+
+    def begin(self) -> None:
+        """Name the run, and link it with Prefect's, before anything is made."""
+        describe_experiment(self._run.experiment_id, self._recipe.name)
+        self._name()
+        if address := mlflow_pages():
+            create_link_artifact(
+                link=run_link(address, self._run.experiment_id, self._run.id),
+                link_text="in MLflow",
+                key="mlflow",
+                description=f"This run in MLflow. [Which run is better]"
+                f"({link(address, self._run.experiment_id)}) shows it beside the others.",
+            )
+        self._write("The run is at work.")
+
+    def rows(self, sound: Rows, chats: Chats) -> None:
+        """Keep what tells the accepted rows of runs apart, and say what changed of them."""
+        log_rows(self._run, sound, chats)
+        if self.earlier:
+            self._rows = change_of_rows(self.earlier.info.run_id, self._run.id)
+            self._name()
+
+    def samples(self, scores: Scores) -> None:
+        """Keep what base and tuned model answered as a table that MLflow shows beside other runs'."""
+        self._run.log_table(masked_samples(scores), SAMPLES)
+
+    def end(self, outcome: str, sentence: str) -> None:
+        """Write the note: `outcome` is passed, rejected, failed or stopped, with its `sentence`."""
+        self._run.set_tags({OUTCOME: outcome})
+        self._write(sentence)
+
+    def _name(self) -> None:
+        now = settings(self._recipe)
+        then = self.earlier.data.params if self.earlier else now
+        known = {name: value for name, value in now.items() if name in then}
+        words = changed(
+            changes({name: then[name] for name in known}, known), self._rows, self.earlier is None
+        )
+        self._run.set_tags({CHANGED: words})
+        if not is_given(runtime.flow_run.name):
+            started = self._run.started.astimezone()
+            # In a column that cuts names, what changed is what is left of them.
+            self._run.set_tags({RUN_NAME: f"{words} · {self._recipe.name} {started:%m-%d %H:%M}"})
+
+    def _write(self, sentence: str) -> None:
+        address = runtime.flow_run.ui_url or ""
+        is_shown = address.startswith("http")  # a temporary server has no pages
+        links = {"This run in Prefect": address if is_shown else ""}
+        self._run.set_tags({NOTE: note(self._run.id, sentence, self.earlier, links)})
+
+
+def masked_samples(scores: Scores) -> list[dict[str, str | None]]:
+    """Return prompt, expected answer and both answers of each sample, masked."""
+    import polars as pl
+
+    table = pl.read_json(scores.folder / SAMPLES, infer_schema_length=None)
+    columns = [masked(table[name].cast(pl.String)).alias(name) for name in SAMPLED]
+    return table.with_columns(columns).select(*SAMPLED, "family").to_dicts()
+
+
+def addresses(run_id: str) -> list[str]:
+    """Return where a run is on MLflow's pages, and beside others; nothing where no server shows them."""
+    address, experiment = mlflow_pages(), client().get_run(run_id).info.experiment_id
+    if not address:
+        return []
+    return [
+        f"In MLflow: {run_link(address, experiment, run_id)}",
+        f"{NAME}: {link(address, experiment)}",
+    ]
+
+
+def _try(description: Description, outcome: str, sentence: str) -> None:
+    """Write the note of a run that ends by an error, which no other error may take the place of."""
+    try:
+        description.end(outcome, sentence)
+    except Exception:
+        logging.getLogger(__name__).warning("the run's note was not written", exc_info=True)
+
+
+def _ended_by(error: BaseException) -> tuple[str, str]:
+    if isinstance(error, Rejected):
+        failed = error.judgement.failed
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        return "rejected", f"Rejected by the gate of {error.judgement.stage}: {failed[0]}{more}"
+    if not isinstance(error, Exception):
+        return "stopped", "Stopped before its end: run it again, finished stages are reused."
+    words = visible(str(error).partition("\n")[0], LONGEST_REASON)
+    return "failed", f"Failed: {words or type(error).__name__}"
+
+
+def _passed(run: Run) -> str:
+    """Return what the gates said in all; files that do not ship and warnings are told."""
+    table = download_json(run.id, "verdicts.json") or {"columns": ["result"], "data": []}
+    results = [row[table["columns"].index("result")] for row in table["data"]]
+    failed, warned = results.count("FAILED"), results.count("failed")
+    parts = ["Finished: passed every gate that ends a run"]
+    parts += [f"{failed} expectations of single files failed: these do not ship"] if failed else []
+    parts += [f"{warned} warnings"] if warned else []
+    return "; ".join(parts) + "."

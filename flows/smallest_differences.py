@@ -1,0 +1,51 @@
+"""What `retune plan` says of a promotion: the smallest difference that the recipe's suites can show."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from expectations.promotion.contest import require_noise
+from expectations.promotion.demands import words
+from expectations.promotion.power import NO_RUN, LastRun, detectable, last_run
+from flows.plan import Plan, make_plan
+from retune.calibration import stored_noise
+from retune.outcomes import HELD_OUT, LOSS
+from retune.recipe import Recipe
+from retune.records import Chats, Pins, Scores
+from retune.tracking import download, newest_run
+from retune.workspace import read_output
+
+OUTCOMES = "evaluate/outcomes.parquet"  # artifact of a run
+
+
+def smallest_differences(recipe: Recipe, pins: Pins) -> list[list[str]]:
+    """Return a line for each metric: its words, the smallest difference, and by what that is known.
+
+    Raises NotCalibrated if a margin is a multiple of a noise that nobody has measured.
+    """
+    noise, plan = stored_noise(recipe, pins), make_plan(recipe, pins)
+    require_noise(recipe.promotion, noise)
+    found = detectable(recipe.promotion, _examples(recipe, plan), _last_run(recipe, plan), noise)
+    return [[f"smallest change: {words(one.metric)}", one.effect, one.means] for one in found]
+
+
+def _examples(recipe: Recipe, plan: Plan) -> dict[str, int]:
+    """Return how many examples the metrics have, as far as that is known beforehand."""
+    if not plan.formatting.done:
+        return {}
+    import polars as pl
+
+    held_out = read_output(plan.formatting, Chats).held_out
+    rows = int(pl.scan_parquet(held_out).select(pl.len()).collect().item())
+    return {f"{HELD_OUT}/{LOSS}": min(rows, recipe.evaluation.loss_rows)}
+
+
+def _last_run(recipe: Recipe, plan: Plan) -> LastRun:
+    """Return what this evaluation tells if it was made before, else the recipe's last one in MLflow."""
+    if plan.evaluate.done:
+        return last_run(read_output(plan.evaluate, Scores).outcomes, recipe.promotion)
+    run = newest_run(recipe, "tags.`retune.evaluate` LIKE 'r%'")
+    if run is None:
+        return NO_RUN
+    with TemporaryDirectory(prefix="retune-plan-") as folder:
+        outcomes = download(run, OUTCOMES, Path(folder))
+        return last_run(outcomes, recipe.promotion) if outcomes else NO_RUN

@@ -1,0 +1,199 @@
+"""What a run says of itself on MLflow's pages: a name that tells what changed, and a note.
+
+The note stands at every run, however it ended: how it ended, what differs from the recipe's run
+before it, five numbers, its files, and links.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from retune.escaping import code, markdown, visible
+from retune.measures import MEASURES, format_bytes, measure, title
+from retune.recipe import Recipe, flat
+from retune.saved_view import LOSS, run_link
+from retune.tracking import PARAM_LIMIT, TABLES_TAG, client, setting_text
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
+
+NOTE, RUN_NAME = "mlflow.note.content", "mlflow.runName"
+OUTCOME, CHANGED = "retune.outcome", "retune.changed"
+# Settings of these come first where few are named: they make another model.
+_TELLING = ("model", "dataset", "training", "formatting", "validation", "merging")
+_SILENT = ("name", "tracking.")  # where a run is kept is no change of what it makes
+_NAMED = 2  # settings in a run's name
+_MOST = 20  # settings in a note
+_LONGEST = 28  # characters of a value in a name
+NUMBERS = (
+    LOSS,
+    "evaluate/exact_match/tuned",
+    "validate/accepted",
+    "train/total_tokens",
+    "train/seconds",
+)
+
+
+class SettingChange(NamedTuple):
+    """A setting that two runs do not share; None where a run does not have it."""
+
+    setting: str
+    before: str | None
+    after: str | None
+
+    def brief(self) -> str:
+        """Return the setting without its section, and what it is now."""
+        after = "unset" if self.after in (None, "null") else visible(self.after, _LONGEST)
+        return f"{self.setting.rpartition('.')[2]} {after}"
+
+
+def settings(recipe: Recipe) -> dict[str, str]:
+    """Return every setting as the text that MLflow keeps of it."""
+    return {name: setting_text(value)[:PARAM_LIMIT] for name, value in flat(recipe).items()}
+
+
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[SettingChange]:
+    """Return the settings that differ, the telling ones first; both are parameters of runs."""
+    names = [
+        name
+        for name in {**before, **after}
+        if before.get(name) != after.get(name) and not name.startswith(_SILENT)
+    ]
+    return sorted(
+        (SettingChange(name, before.get(name), after.get(name)) for name in names),
+        key=lambda change: (_rank(change.setting), change.setting),
+    )
+
+
+def _rank(setting: str) -> int:
+    section = setting.partition(".")[0]
+    return _TELLING.index(section) if section in _TELLING else len(_TELLING)
+
+
+def changed(differing: Sequence[SettingChange], rows: str, is_first: bool) -> str:
+    """Return in few words what a run changes: at most two settings, else what `rows` says."""
+    if is_first:
+        return "first run"
+    more = f" +{len(differing) - _NAMED} settings" if len(differing) > _NAMED else ""
+    named = ", ".join(change.brief() for change in differing[:_NAMED]) + more
+    return "; ".join(filter(None, (named, rows))) or "same again"
+
+
+def before(run_id: str, experiment_id: str, recipe: str) -> "MlflowRun | None":
+    """Return the newest run of a recipe but for `run_id`, however it ended; None if it is the first."""
+    runs = client().search_runs(
+        [experiment_id],
+        f"params.name = '{recipe}'",  # a recipe's name has no quotes
+        max_results=2,
+        order_by=["attributes.start_time DESC"],
+    )
+    return next((run for run in runs if run.info.run_id != run_id), None)
+
+
+def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[str, str]) -> str:
+    """Return the note of a run in Markdown; `outcome` is one sentence, `links` addresses by text."""
+    run = client().get_run(run_id)
+    # MLflow's pages fold a note after some five lines.
+    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *_since(run, earlier)]
+    parts += [*_numbers(run, earlier), *_files(run), *_settings(run, earlier)]
+    parts += _links(run, earlier, links)
+    return "\n\n".join(parts)
+
+
+def _brief(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    """Return the first of the numbers in a line: `loss 0.8041 (base 6.8876, run before 0.6310)`."""
+    before, now = (earlier.data.metrics if earlier else {}), run.data.metrics
+    told = []
+    for name in NUMBERS[:2]:
+        if name in now:
+            spec = measure(name.partition("/")[2])
+            others = {
+                "base": now.get(name.replace("/tuned", "/base")),
+                "run before": before.get(name),
+            }
+            beside = [f"{key} {spec.number(of)}" for key, of in others.items() if of is not None]
+            told.append(f"{_title(name)} **{spec.number(now[name])}** ({', '.join(beside)})")
+    return [" · ".join(told)] if told else []
+
+
+def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    if not earlier:
+        return ["The first run of this recipe."]
+    address = run_link("", earlier.info.experiment_id, earlier.info.run_id)
+    words = markdown(run.data.tags.get(CHANGED, "")) or "nothing"
+    return [f"Changed since [{markdown(earlier.info.run_name)}]({address}): {words}"]
+
+
+def _settings(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    """Return the settings that differ; what stages add to the parameters are none."""
+    if not earlier:
+        return []
+    sections = set(Recipe.model_fields)
+    known = {
+        name
+        for name in set(run.data.params) & set(earlier.data.params)
+        if name.partition(".")[0] in sections
+    }
+    before, after = ({name: of.data.params[name] for name in known} for of in (earlier, run))
+    lines = [
+        f"- {code(change.setting)}: {code(change.before or '')} → {code(change.after or '')}"
+        for change in changes(before, after)[:_MOST]
+    ]
+    return ["\n".join(lines)] if lines else []
+
+
+def _numbers(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    before, now = (earlier.data.metrics if earlier else {}), run.data.metrics
+    rows = [(name, now[name], before.get(name)) for name in NUMBERS if name in now]
+    if not rows:
+        return []
+    lines = ["| | this run | base | run before |", "|---|---:|---:|---:|"]
+    for name, value, old in rows:
+        of_base = now.get(f"{name.removesuffix('/tuned')}/base") if "/tuned" in name else None
+        lines.append(
+            f"| {_title(name)} | {_text(name, value)} | {_text(name, of_base)} | {_text(name, old)} |"
+        )
+    if run.data.tags.get("retune.train") == "reused":
+        lines.append(f"\nTraining was reused: {run.data.tags.get('retune.reused.train', '')}.")
+    return ["\n".join(lines)]
+
+
+def _title(name: str) -> str:
+    stage, _, metric = name.partition("/")
+    words = title(metric.removesuffix("/tuned"))
+    return f"{words} ({stage})" if metric == "seconds" else words
+
+
+def _text(name: str, value: float | None) -> str:
+    return "" if value is None else measure(name.partition("/")[2]).text(value)
+
+
+def _files(run: "MlflowRun") -> list[str]:
+    metrics = run.data.metrics
+    prefix = "quantize/bytes/"
+    methods = [name.removeprefix(prefix) for name in metrics if name.startswith(prefix)]
+    if not methods:
+        return []
+    measures = ("kl_divergence", "same_top_token", "exact_match")
+    heads = [MEASURES[name].title for name in measures]
+    lines = [f"| file | size | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
+    for method in sorted(methods, key=lambda method: metrics[prefix + method]):
+        cells = [metrics.get(f"quantize/{name}/{method}") for name in measures]
+        texts = [
+            "" if cell is None else MEASURES[name].number(cell)
+            for name, cell in zip(measures, cells, strict=True)
+        ]
+        size = format_bytes(metrics[prefix + method])
+        lines.append(f"| {method} | {size} | {' | '.join(texts)} |")
+    return ["\n".join(lines)]
+
+
+def _links(run: "MlflowRun", earlier: "MlflowRun | None", links: Mapping[str, str]) -> list[str]:
+    lines = [f"- [{markdown(text)}]({address})" for text, address in links.items() if address]
+    if earlier:
+        lines.append(f"- `retune compare {earlier.info.run_id} {run.info.run_id}`")
+    tables = json.loads(run.data.tags.get(TABLES_TAG, "[]"))
+    names = [entry["path"] for entry in tables]
+    if names:
+        lines.append(f"- Artifacts to begin with: {', '.join(map(code, names))}")
+    return ["\n".join(lines)] if lines else []

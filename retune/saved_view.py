@@ -1,0 +1,166 @@
+"""The view "Which run is better" of an experiment in MLflow: columns, order and seven charts.
+
+MLflow keeps a view that somebody shares as a tag of the experiment, in the form of its pages' own
+state (`useSharedExperimentViewState` there). It is the only door: there is no call for it.
+"""
+
+import base64
+import json
+import time
+import zlib
+from typing import Any
+
+from retune.tracking import client, exists
+
+NAME, KEY = "Which run is better", "retune-which-run-is-better"
+TAG = f"mlflow.sharedViewState.{KEY}"
+LOSS = "evaluate/loss/tuned"
+# A run that passed the data gate; the runs of single files have no such tag.
+FILTER = "tags.`retune.gate` = 'passed'"
+# Columns with their widths in pixels: wide enough for their heads.
+COLUMNS = {
+    "tags.`retune.changed`": 260,
+    "tags.`retune.outcome`": 130,
+    f"metrics.`{LOSS}`": 170,
+    "metrics.`evaluate/exact_match/tuned`": 230,
+    "metrics.`validate/accepted`": 150,
+    "metrics.`train/total_tokens`": 160,
+    "metrics.`train/seconds`": 130,
+    "params.`training.learning_rate`": 190,
+}
+
+
+def link(address: str, experiment_id: str) -> str:
+    """Return where the view is on MLflow's pages at `address`; "" for links from these pages."""
+    query = f"workflowType=machine_learning&viewStateShareKey={KEY}"
+    return f"{_pages(address)}experiments/{experiment_id}/runs?{query}"
+
+
+def run_link(address: str, experiment_id: str, run_id: str) -> str:
+    """Return where a run is on MLflow's pages at `address`; "" for links from these pages."""
+    return f"{_pages(address)}experiments/{experiment_id}/runs/{run_id}"
+
+
+def _pages(address: str) -> str:
+    return f"{address}/#/" if address else "#/"  # they may be below a path
+
+
+def describe_experiment(experiment_id: str, recipe: str) -> None:
+    """Give an experiment its view, a description and its kind, unless somebody gave it others."""
+    tags = {
+        TAG: _shared(),
+        # Else its pages open with what is for applications of language models.
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": _note(experiment_id, recipe),
+    }
+    existing = client().get_experiment(experiment_id).tags
+    for name, value in tags.items():
+        if name not in existing:
+            client().set_experiment_tag(experiment_id, name, value)
+
+
+def _note(experiment_id: str, recipe: str) -> str:
+    return (
+        f"Runs of the recipe **{recipe}**: each takes the dataset through its gates, trains, and "
+        f"compares the model with its base.\n\n"
+        f"- [{NAME}]({link('', experiment_id)}): the lowest held-out loss first, with charts\n"
+        f"- `retune compare {recipe}@latest RUN` tells what differs between two runs\n"
+        f"- the runs named after a quantization method are the files of the run above them"
+    )
+
+
+def _shared() -> str:
+    now = round(time.time() * 1000)
+    state = base64.b64encode(zlib.compress(json.dumps(_state()).encode())).decode()
+    view = {"name": NAME, "createdAt": now, "updatedAt": now, "state": f"deflate;{state}"}
+    return json.dumps(view)
+
+
+def _state() -> dict[str, Any]:
+    """Return the state of MLflow's page of runs, as its script holds it."""
+    sections = {
+        "better": "Which is better",
+        "training": "How the training went",
+        "files": "What it gives and takes",
+    }
+    charts = [
+        _bar("loss", "better", LOSS),
+        _bar("match", "better", "evaluate/exact_match/tuned"),
+        _line("train-loss", "training", "train/loss"),
+        _line("held-out-loss", "training", "train/held_out_loss"),
+        _line("grad-norm", "training", "train/grad_norm"),
+        _bar("divergence", "files", "quantize/kl_divergence/q4_k_m"),
+        _bar("seconds", "files", "train/seconds"),
+    ]
+    return {
+        "searchFilter": FILTER,
+        "orderByKey": f"metrics.`{LOSS}`",
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": list(COLUMNS),
+        "columnOrder": list(COLUMNS),
+        "columnWidths": COLUMNS,
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": True,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "globalLineChartConfig": {
+            "xAxisKey": "step",
+            "lineSmoothness": 0,
+            "selectedXAxisMetricKey": "",
+        },
+        "compareRunSections": [_section(*section) for section in sections.items()],
+        "compareRunCharts": charts,
+    }
+
+
+def _section(uuid: str, name: str) -> dict[str, Any]:
+    return {"uuid": uuid, "name": name, "display": True, "isReordered": True}
+
+
+def _bar(uuid: str, section: str, metric: str) -> dict[str, Any]:
+    return {
+        "type": "BAR",
+        "uuid": uuid,
+        "metricSectionId": section,
+        "metricKey": metric,
+        "dataAccessKey": metric,
+        "runsCountToCompare": 10,
+        "deleted": False,
+        "isGenerated": False,
+    }
+
+
+def _line(uuid: str, section: str, metric: str) -> dict[str, Any]:
+    axis = {
+        "scaleType": "linear",
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "lineSmoothness": 0,
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+        "range": {},
+        "selectedXAxisMetricKey": "",
+        "ignoreOutliers": False,
+    }
+    chart = _bar(uuid, section, metric) | {"type": "LINE", "selectedMetricKeys": [metric]}
+    return chart | axis
+
+
+def experiments(limit: int) -> list[tuple[str, str]]:
+    """Return name and id of the experiments with the view that were last changed, at most `limit`."""
+    if not exists():
+        return []
+    found = client().search_experiments(
+        filter_string=f"tags.`{TAG}` LIKE '%'",
+        order_by=["last_update_time DESC"],
+        max_results=limit,
+    )
+    return [(experiment.name, experiment.experiment_id) for experiment in found]

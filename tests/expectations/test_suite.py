@@ -1,0 +1,45 @@
+"""Great Expectations judges, and what makes it quick changes none of its results."""
+
+from contextlib import nullcontext
+
+import polars as pl
+
+from expectations.data import suite
+from retune.recipe import Validation
+from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
+
+CONFIG = Validation(score_quantiles_min={0.1: 2.0})
+
+
+def tables() -> dict[str, pl.DataFrame]:
+    """Thirty rows, of which every other one is a refusal and the first ten have low scores."""
+    flags = {name: [name == "refusal" and row % 2 == 0 for row in range(30)] for name in FLAWS}
+    rows = pl.DataFrame({"row": range(30), **flags, "sound_score": [1.0] * 10 + [3.0] * 20})
+    return {
+        suite.ROWS: rows,
+        suite.DATASET: pl.DataFrame({name: [0.5] for name in DATASET_EXPECTATIONS}),
+    }
+
+
+def described() -> list[list[dict]]:
+    results = suite.judge(tables(), suite.suites(CONFIG))
+    return [[entry.to_json_dict() for entry in result.results] for result in results]
+
+
+def test_results_are_those_without_a_configuration_that_is_built_once(monkeypatch):
+    quick = described()
+    monkeypatch.setattr(suite, "_configured_once", nullcontext)
+    assert quick == described()
+    failed = {
+        entry["expectation_config"]["meta"]["name"] for entry in quick[0] if not entry["success"]
+    }
+    assert failed == {"refusal", "score_quantiles_min"}
+
+
+def test_expectations_of_others_are_left_as_they_were():
+    from great_expectations.expectations.expectation import Expectation
+
+    own = vars(Expectation)["configuration"]
+    results = suite.judge(tables(), suite.suites(CONFIG))
+    assert vars(Expectation)["configuration"] is own
+    assert {"run_id", "validation_time"} <= set(results[0].meta)

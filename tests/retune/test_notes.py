@@ -1,0 +1,156 @@
+"""What runs say of themselves in MLflow: names, notes, the saved view, files as models."""
+
+import base64
+import json
+import zlib
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from retune import saved_view, tracking
+from retune.logged_files import log_file
+from retune.notes import SettingChange, before, changed, changes, note, settings
+from retune.pages import mlflow_pages
+from retune.recipe import Recipe
+from retune.records import Gguf
+from retune.tracking import start_run
+from retune.workspace import Step, building
+
+VALUES = {"name": "mail", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
+
+
+def recipe(**training) -> Recipe:
+    return Recipe.parse(VALUES | {"training": training})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETUNE_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking.client.cache_clear()
+        yield tracking.client()
+        tracking.client.cache_clear()
+
+
+def test_a_name_tells_the_two_settings_that_make_another_model_first():
+    old, new = settings(recipe()), settings(recipe(learning_rate=1e-4, r=32, seed=3))
+    new["evaluation.batch_size"] = "1"
+    new["tracking.experiment"] = '"elsewhere"'
+    found = changes(old, new)
+    assert [one.setting for one in found[:2]] == ["training.learning_rate", "training.r"]
+    assert "tracking.experiment" not in {one.setting for one in found}
+    assert changed(found, "", is_first=False) == "learning_rate 0.0001, r 32 +2 settings"
+
+
+@pytest.mark.parametrize(
+    ("differing", "rows", "is_first", "words"),
+    [
+        ([], "", True, "first run"),
+        ([], "", False, "same again"),
+        ([], "data +140 rows", False, "data +140 rows"),
+        ([SettingChange("training.r", "16", "8")], "data ~3 rows", False, "r 8; data ~3 rows"),
+        ([SettingChange("validation.keep", "x", "null")], "", False, "keep unset"),
+    ],
+)
+def test_a_name_tells_what_changed(differing, rows, is_first, words):
+    assert changed(differing, rows, is_first) == words
+
+
+def gguf(method: str, sha256: str, divergence: float) -> Gguf:
+    with building(Step(stage="quantize", key={"method": method, "sha": sha256})) as build:
+        (build.path / f"m-{method}.gguf").write_bytes(b"GGUF")
+        return build.finish(
+            Gguf,
+            metrics={"bytes": 4e9, "kl_divergence": divergence},
+            method=method,
+            file=f"m-{method}.gguf",
+            bytes=4_000_000_000,
+            sha256=sha256,
+        )
+
+
+def test_the_note_holds_the_verdict_the_change_the_numbers_and_the_files(store):
+    with start_run(recipe(), "old [run](x)", {}) as old:
+        old.log_metrics({"evaluate/loss/tuned": 1.5, "evaluate/loss/base": 2.0})
+    with start_run(recipe(learning_rate=1e-4), "new", {}) as new:
+        new.log_metrics({"evaluate/loss/tuned": 1.25, "evaluate/loss/base": 2.0})
+        new.log_child(gguf("q4_k_m", "1" * 64, 0.02), "q4_k_m")
+        new.log_table([{"a": 1}], "one.json")
+        new.log_table([{"b": 2}], "two.json")
+    earlier = before(new.id, new.experiment_id, "mail")
+    assert earlier.info.run_id == old.id
+    assert before(old.id, old.experiment_id, "another") is None
+    text = note(new.id, "Rejected: `5%` | of <b>", earlier, {"In Prefect": "http://127.0.0.1:1/r"})
+    assert text.startswith("**Rejected: ")
+    assert "<b>" not in text
+    # In the first lines, which are all that is seen at once.
+    assert "loss **1.2500** (base 2.0000, run before 1.5000)" in text.splitlines()[2]
+    assert f"](#/experiments/{old.experiment_id}/runs/{old.id})" in text
+    assert "- `training.learning_rate`: `0.0003` → `0.0001`" in text
+    assert (
+        "| loss | 1.2500 nats per token | 2.0000 nats per token | 1.5000 nats per token |" in text
+    )
+    assert "| q4_k_m | 4.00 GB | 0.02 |  |  |" in text
+    assert "[In Prefect](http://127.0.0.1:1/r)" in text
+    assert f"`retune compare {old.id} {new.id}`" in text
+    assert "`one.json`, `two.json`" in text  # one table does not hide another
+
+
+def test_a_file_is_one_model_of_all_runs_that_give_it(store):
+    file = gguf("q8_0", "2" * 64, 0.001)
+    ids = []
+    for ships in (True, False):
+        with start_run(recipe(), "with a file", {}) as run:
+            run.log_child(file, "q8_0")
+            ids.append(log_file(run, file, ships))
+        outputs = store.get_run(run.id).outputs.model_outputs
+        assert [output.model_id for output in outputs] == [ids[-1]]
+        # The parent has the measures of its files, so that runs are compared by them.
+        assert store.get_run(run.id).data.metrics["quantize/kl_divergence/q8_0"] == 0.001
+    assert len(set(ids)) == 1
+    model = store.get_logged_model(ids[0])
+    assert (model.model_type, model.params["method"], str(model.status)) == (
+        "GGUF",
+        "q8_0",
+        "READY",
+    )
+    assert {metric.key: metric.value for metric in model.metrics}["quantize/bytes"] == 4e9
+    assert model.tags["retune.ships"] == "false"
+
+
+def test_the_view_is_made_with_the_experiment_and_what_people_wrote_stays(store):
+    experiment = store.create_experiment("viewed")
+    store.set_experiment_tag(experiment, "mlflow.note.content", "ours")
+    saved_view.describe_experiment(experiment, "mail")
+    tags = store.get_experiment(experiment).tags
+    assert tags["mlflow.note.content"] == "ours"
+    view = json.loads(tags[saved_view.TAG])
+    kind, _, packed = view["state"].partition(";")
+    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert (view["name"], kind) == ("Which run is better", "deflate")
+    sections = {section["uuid"] for section in state["compareRunSections"]}
+    assert (len(sections), len(state["compareRunCharts"])) == (3, 7)
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == sections
+    assert ("viewed", experiment) in saved_view.experiments(5)
+    fragment = urlsplit(saved_view.link("http://h:1", experiment)).fragment
+    asked = parse_qs(fragment.partition("?")[2])
+    assert asked == {
+        "workflowType": ["machine_learning"],
+        "viewStateShareKey": [saved_view.TAG.rpartition(".")[2]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("https://me:secret@mlflow.example/team/", "https://mlflow.example/team"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////tmp/mlflow.db", None),
+        ("", None),
+    ],
+)
+def test_the_address_of_the_pages_holds_no_sign_in(uri, address, monkeypatch, tmp_path):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert mlflow_pages() == address
