@@ -99,7 +99,13 @@ def text(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """MLflow's own server, as `mlflow server` starts it; its address."""
+    """MLflow's own server, as `mlflow server` starts it; its address.
+
+    RETUNE_TEST_MLFLOW names another one that is empty, such as one on PostgreSQL.
+    """
+    if address := os.environ.get("RETUNE_TEST_MLFLOW"):
+        yield address
+        return
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
