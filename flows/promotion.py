@@ -15,7 +15,7 @@ from flows.approval import can_suspend, form
 from retune import registry
 from retune.recipe import Recipe
 from retune.records import Contender, Pins
-from retune.registry import Candidate, Promotion, Version
+from retune.registry import Candidate, PromotionEntry, RegisteredVersion
 from retune.registry.approvals import Answer, Request, answer, answer_of, ask
 from retune.tracking import Run, client
 from retune.workspace import digest
@@ -29,7 +29,7 @@ class Ending(NamedTuple):
     name: str
     reason: str
     serves: bool = False
-    entry: Promotion | None = None
+    entry: PromotionEntry | None = None
 
 
 def opponent(pins: Pins, contender: Contender | None) -> Opponent | None:
@@ -43,7 +43,7 @@ def opponent(pins: Pins, contender: Contender | None) -> Opponent | None:
 
 
 def decided(
-    version: Version,
+    version: RegisteredVersion,
     made: Candidate,
     contender: Contender | None,
     recipe: Recipe,
@@ -78,7 +78,9 @@ def evidence_of(decision: Decision, champion: int | None) -> dict[str, Any]:
     }
 
 
-def settle(run: Run, version: Version, decision: Decision, recipe: Recipe, pins: Pins) -> Ending:
+def settle(
+    run: Run, version: RegisteredVersion, decision: Decision, recipe: Recipe, pins: Pins
+) -> Ending:
     """Promote the candidate, or not, as was decided, and return how the run ends.
 
     Raises Rejected if a person says no, or nobody says anything in time, and Waiting while the run
@@ -97,7 +99,7 @@ def settle(run: Run, version: Version, decision: Decision, recipe: Recipe, pins:
 
 
 @contextmanager
-def noting(run: Run, version: Version) -> Iterator[None]:
+def noting(run: Run, version: RegisteredVersion) -> Iterator[None]:
     """Keep with the version, too, that it was rejected."""
     try:
         yield
@@ -106,14 +108,14 @@ def noting(run: Run, version: Version) -> Iterator[None]:
         raise
 
 
-def note(run: Run, version: Version, name: str, reason: str) -> None:
+def note(run: Run, version: RegisteredVersion, name: str, reason: str) -> None:
     """Keep how the run ended with the run and with its version."""
     text = f"{name}: {reason}"[:1000]
     run.set_tags({DECISION: text})
     client().set_model_version_tag(version.name, str(version.number), DECISION, text)
 
 
-def after(ending: Ending, version: Version, decision: Decision, recipe: Recipe) -> None:
+def after(ending: Ending, version: RegisteredVersion, decision: Decision, recipe: Recipe) -> None:
     """Let everything follow that a promotion brings; a failure is told, and fails nothing."""
     promotion = recipe.promotion
     news = in_service.News(promotion.webhooks, promotion.ollama)
@@ -129,7 +131,7 @@ def after(ending: Ending, version: Version, decision: Decision, recipe: Recipe) 
 
 
 def _ending(
-    run: Run, version: Version, decision: Decision, recipe: Recipe, champion: int | None
+    run: Run, version: RegisteredVersion, decision: Decision, recipe: Recipe, champion: int | None
 ) -> Ending:
     serving = registry.serving(version.name)
     if serving and serving.number == version.number:
@@ -155,7 +157,7 @@ def _ending(
 
 
 def _answer(
-    run: Run, version: Version, decision: Decision, recipe: Recipe, champion: int | None
+    run: Run, version: RegisteredVersion, decision: Decision, recipe: Recipe, champion: int | None
 ) -> Answer | None:
     """Return what a person said; None: the run ends without an answer.
 

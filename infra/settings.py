@@ -4,8 +4,8 @@ Each of its tables is made of the facts where they stand: the sections' models, 
 expectations, quantization methods and measures in `retune`.
 """
 
-import re
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import fill

@@ -227,7 +227,9 @@ def test_a_version_of_an_earlier_retune_serves_and_is_no_champion_to_compare_wit
 # Approvals.
 
 
-def asked(recipe: Recipe, champion: int | None = None, hours: float = 1) -> registry.Version:
+def asked(
+    recipe: Recipe, champion: int | None = None, hours: float = 1
+) -> registry.RegisteredVersion:
     """Return a new candidate that waits for an approval."""
     version = registered(recipe, f"asked {next(NUMBERS)}")
     request = approvals.Request(
