@@ -16,7 +16,7 @@ from retune import registry
 from retune.recipe import Recipe
 from retune.records import Contender, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
-from retune.registry.approvals import Answer, Request, answer, answer_of, ask
+from retune.registry.approvals import ApprovalAnswer, Request, answer, answer_of, ask
 from retune.tracking import Run, client
 from retune.workspace import digest
 
@@ -158,7 +158,7 @@ def _ending(
 
 def _answer(
     run: Run, version: RegisteredVersion, decision: Decision, recipe: Recipe, champion: int | None
-) -> Answer | None:
+) -> ApprovalAnswer | None:
     """Return what a person said; None: the run ends without an answer.
 
     Raises Rejected, or Waiting.

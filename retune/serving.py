@@ -16,7 +16,7 @@ from typing import NamedTuple
 from retune.recipe.methods import RECOMMENDED
 from retune.registry import RegisteredVersion, RegistryError
 from retune.registry.candidates import FILE
-from retune.workspace import home, make_home, mark, remove, write_json
+from retune.workspace import home, make_home, mark, remove, work, write_json
 
 ABOUT = "serving.json"
 STORE = ".versions"  # below the serving folder, by recipe and version
@@ -27,7 +27,7 @@ class FilesGone(RegistryError):
     """What a version would serve is not on this machine any more."""
 
 
-class Part(NamedTuple):
+class ServedFile(NamedTuple):
     """A file or folder that is served: where it lies, and its name there."""
 
     path: Path
@@ -104,18 +104,19 @@ def _build(version: RegisteredVersion) -> Path:
     return store
 
 
-def _parts(version: RegisteredVersion) -> Iterator[Part]:
+def _parts(version: RegisteredVersion) -> Iterator[ServedFile]:
     """Yield what a version serves: its GGUF files with their Modelfiles, else its weights."""
     files = [json.loads(text) for key, text in sorted(version.tags.items()) if key.startswith(FILE)]
-    work = home() / "work"
     for file in files:
-        folder = work / file["folder"]
-        yield Part(folder / file["file"], file["file"])
+        folder = work() / file["folder"]
+        yield ServedFile(folder / file["file"], file["file"])
         modelfile = Path(file["file"]).with_suffix(".Modelfile").name
         if (folder / modelfile).exists():
-            yield Part(folder / modelfile, modelfile)
+            yield ServedFile(folder / modelfile, modelfile)
     if not files:
-        yield Part(work / "train" / version.tags.get("retune.adapter", "?") / "adapter", "adapter")
+        yield ServedFile(
+            work() / "train" / version.tags.get("retune.adapter", "?") / "adapter", "adapter"
+        )
 
 
 def _recommended(folder: Path) -> str | None:

@@ -37,7 +37,7 @@ class Request(BaseModel):
         return datetime.now(UTC) >= self.expires
 
 
-class Answer(BaseModel):
+class ApprovalAnswer(BaseModel):
     """What somebody said of a request."""
 
     model_config = ConfigDict(frozen=True)
@@ -55,10 +55,10 @@ def request_of(candidate: RegisteredVersion) -> Request | None:
     return Request.model_validate_json(text) if text else None
 
 
-def answer_of(candidate: RegisteredVersion, champion: int | None) -> Answer | None:
+def answer_of(candidate: RegisteredVersion, champion: int | None) -> ApprovalAnswer | None:
     """Return the answer on a version as it compares with `champion`, None if there is none yet."""
     text = candidate.tags.get(ANSWER)
-    answer = Answer.model_validate_json(text) if text else None
+    answer = ApprovalAnswer.model_validate_json(text) if text else None
     return answer if answer and answer.champion == champion else None
 
 
@@ -73,7 +73,7 @@ def ask(candidate: RegisteredVersion, request: Request) -> Request:
 
 def answer(
     candidate: RegisteredVersion, verb: Verb, by: str, reason: str
-) -> tuple[Answer, Request, PromotionEntry]:
+) -> tuple[ApprovalAnswer, Request, PromotionEntry]:
     """Note what somebody said, also in the promotion log; a promotion is another matter.
 
     Raises StaleEvidence if another version serves than the candidate was compared with, Barred, or
@@ -106,7 +106,7 @@ def answer(
                 f"{current} is barred: {current.barred}; `retune promote … --unbar` lifts it"
             )
         entry = model.add(verb, current, model.serving, by, reason, {"digest": request.evidence})
-        said_now = Answer(
+        said_now = ApprovalAnswer(
             verb=verb, by=by, reason=reason[:REASON_LIMIT], at=entry.at, champion=request.champion
         )
         _set(current, ANSWER, said_now)

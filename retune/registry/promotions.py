@@ -116,7 +116,7 @@ def serving_of(log: Sequence[PromotionEntry]) -> int | None:
     return log[-1].serving if log else None
 
 
-class Model:
+class LockedModel:
     """A registered model under its lock, with its log."""
 
     def __init__(self, name: str, held: Held) -> None:
@@ -163,11 +163,11 @@ class Model:
 
 
 @contextmanager
-def changing(name: str) -> Iterator[Model]:
+def changing(name: str) -> Iterator[LockedModel]:
     """Hold the registered model `name` alone. Raises RegistryError."""
     require(name)
     with locked(name) as held:
-        yield Model(name, held)
+        yield LockedModel(name, held)
 
 
 def _write(name: str, entry: PromotionEntry, held: Held) -> None:
