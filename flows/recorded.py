@@ -33,6 +33,8 @@ SETTINGS = {  # of the recipe, by the pin that fixes what it names
     "benchmarks": "validation.decontamination.files",
     "classifier": "validation.classifier.model",
     "suites": "evaluation.suites",
+    "judge": "evaluation.judge.gguf",
+    "judge_labels": "evaluation.judge.labels",
 }
 
 
