@@ -3,31 +3,31 @@
 from expectations.verdicts import Judgement, Verdict, at_least, at_most, severity
 from retune.measures import measure
 from retune.recipe import Recipe
-from retune.records import Judged
+from retune.records import JudgedAnswers
 
 GATE = "judge"
 KINDS = {"rubric": "single answers", "comparison": "comparisons"}
 
 
-def judgement(judged: Judged, recipe: Recipe) -> Judgement:
+def judgement(judged: JudgedAnswers, recipe: Recipe) -> Judgement:
     """Return the verdicts on an LLM judge: it agrees with people, and its replies can be read."""
     verdicts = [_agreement(kind, judged, recipe) for kind in KINDS if _is_asked(kind, judged)]
     return Judgement(GATE, "LLM judge", (*verdicts, _no_votes(judged, recipe)))
 
 
-def counted(judged: Judged, recipe: Recipe) -> bool:
+def counted(judged: JudgedAnswers, recipe: Recipe) -> bool:
     """Tell whether its grades count: no verdict speaks against it, however grave that is to the run."""
     return not any(verdict.failed for verdict in judgement(judged, recipe).verdicts)
 
 
-def _is_asked(kind: str, judged: Judged) -> bool:
+def _is_asked(kind: str, judged: JudgedAnswers) -> bool:
     scorer = {"rubric": "judge", "comparison": "preferred"}[kind]
     return any(
         name in (f"kappa/{kind}",) or name.startswith(f"{scorer}/") for name in judged.metrics
     )
 
 
-def _agreement(kind: str, judged: Judged, recipe: Recipe) -> Verdict:
+def _agreement(kind: str, judged: JudgedAnswers, recipe: Recipe) -> Verdict:
     limit, kappa = recipe.evaluation.judge.min_kappa, judged.metrics.get(f"kappa/{kind}")
     if kappa is None:
         seen, passed = "no labels of this kind (evaluation.judge.labels)", False
@@ -51,7 +51,7 @@ def _agreement(kind: str, judged: Judged, recipe: Recipe) -> Verdict:
     )
 
 
-def _no_votes(judged: Judged, recipe: Recipe) -> Verdict:
+def _no_votes(judged: JudgedAnswers, recipe: Recipe) -> Verdict:
     limit, share = recipe.evaluation.judge.max_no_vote_share, judged.metrics["no_vote_share"]
     passed = at_most(share, limit)
     seen = f"{measure('no_vote_share').text(share)} of {judged.metrics['votes']:,.0f} votes"

@@ -16,7 +16,7 @@ from flows import in_service
 from flows.approval import can_suspend, form
 from retune import registry
 from retune.recipe import Recipe
-from retune.records import Contender, Judged, Pins
+from retune.records import Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, Promotion, Version
 from retune.registry.approvals import Answer, Request, answer, answer_of, ask
 from retune.tracking import Run, client
@@ -54,7 +54,7 @@ def decided(
     recipe: Recipe,
     pins: Pins,
     noise: Mapping[str, float],
-    judged: Judged | None = None,
+    judged: JudgedAnswers | None = None,
 ) -> Decision:
     """Return what becomes of the candidate, compared with the champion that the run is pinned to.
 

@@ -226,7 +226,7 @@ class Contender(Output):
         return self.folder / "outcomes.parquet"
 
 
-class Judged(Output):
+class JudgedAnswers(Output):
     """judge: in `outcomes.parquet` the outcomes of all sides with the grades of the LLM judge besides,
     and in `votes.parquet` each of its votes."""
 

@@ -86,7 +86,7 @@ class Evaluation(Section):
         description="Probes of the battery that are asked, at most, spread evenly over its slices; with "
         "300, all of them.",
     )
-    judge: LLMJudge = LLMJudge()
+    judge: LLMJudge = Field(LLMJudge(), description=LLMJudge.__doc__)
     max_loss_ratio: float = Field(
         1.0,
         gt=0,

@@ -14,7 +14,7 @@ from retune.judging.labels import Label, read_labels
 from retune.judging.votes import key_of, replies
 from retune.outcomes import write_table
 from retune.recipe import LLMJudge, Recipe
-from retune.records import Contender, Judged, Pins, Scores
+from retune.records import Contender, JudgedAnswers, Pins, Scores
 from retune.sources import unchanged
 from retune.workspace import Step, building, remove
 from tasks.judge.grading import Replies, graded, measures, subjects, vote_table
@@ -27,7 +27,7 @@ NO_VOTE = "none"  # what the judge said where it said nothing, beside what a per
 @stage(name="judge")
 def ask_judge(
     scores: Scores, contender: Contender | None, recipe: Recipe, pins: Pins, step: Step
-) -> Judged:
+) -> JudgedAnswers:
     """Ask the judge about the answers of base and tuned model and, if it could be asked, the champion.
 
     It is this process that asks: children that hold models have no network and no secret. An attempt
@@ -53,7 +53,9 @@ def ask_judge(
         metrics = measures(ballots, len(said)) | _agreements(labels, said, config)
         params = {"model": config.model or "GGUF", "templates": templates()}
         params |= {"gguf": pins.judge} if pins.judge else {}
-        judged = build.finish(Judged, metrics=metrics, params=params, files=(OUTCOMES, VOTES))
+        judged = build.finish(
+            JudgedAnswers, metrics=metrics, params=params, files=(OUTCOMES, VOTES)
+        )
     if not is_final:  # as the champion's, which the next run tries to ask
         remove(step.folder / "output.json")
     return judged

@@ -6,7 +6,7 @@ import pytest
 
 from expectations.llm_judge import counted, judgement
 from retune.recipe import Recipe, set_value
-from retune.records import Judged
+from retune.records import JudgedAnswers
 from retune.workspace import Step
 
 VALUES = {
@@ -18,9 +18,9 @@ VALUES = {
 SOUND = {"votes": 100.0, "no_vote_share": 0.02, "preferred/held_out/tuned": 0.6}
 
 
-def judged(**metrics: float) -> Judged:
+def judged(**metrics: float) -> JudgedAnswers:
     step = Step(stage="judge", key={})
-    return Judged(step=step, metrics=SOUND | metrics, started=datetime.now(UTC), seconds=1)
+    return JudgedAnswers(step=step, metrics=SOUND | metrics, started=datetime.now(UTC), seconds=1)
 
 
 def kappa(value: float, kind: str = "comparison") -> dict[str, float]:

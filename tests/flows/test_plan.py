@@ -215,6 +215,7 @@ def reachable(stage: str) -> set[str]:
     rooms = (room, "train", "merge") if room == "rehearse" else (room,)
     scripts = [script for name in rooms for script in ROOT.glob(f"tasks/{name}/*child*.py")]
     of_several = ("retune/templates/child.py", "retune/download_child.py")
+    of_several += ("retune/llamacpp/converter.py",)
     for script in (*scripts, *(ROOT / name for name in of_several)):
         finder.load_file(str(script))
     return {name for name in finder.modules if name.partition(".")[0] in made_with.OURS}
