@@ -21,6 +21,7 @@ from retune.llamacpp.server import PROGRAM, Server, serving
 from retune.machine import cores
 from retune.recipe import LLMJudge
 
+TOO_LONG = "exceed_context_size_error"  # what llama.cpp calls a request beyond the model's context
 Refusals = Mapping[str, str]
 
 
@@ -67,7 +68,15 @@ def _room(slots: int, tokens: int) -> list[str]:
 def _ask(server: Server, config: LLMJudge, request: JudgeRequest) -> str:
     sampling: dict[str, Any] = {"temperature": config.temperature, "seed": request.seed}
     given = {name: value for name, value in sampling.items() if value is not None}
-    choice = reply(server, list(request.messages), config.max_tokens, **given)["choices"][0]
+    try:
+        response = reply(server, list(request.messages), config.max_tokens, **given)
+    except AnsweringFailed as refusal:
+        if TOO_LONG in str(refusal):
+            raise NoReply(
+                "the request is longer than the context of evaluation.judge.gguf"
+            ) from None
+        raise
+    choice = response["choices"][0]
     if choice["finish_reason"] == "length":
         raise NoReply("the reply is longer than evaluation.judge.max_tokens")
     return str(choice["message"]["content"] or "")

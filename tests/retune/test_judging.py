@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from retune.judging import cases as cases_of
 from retune.judging import endpoint as endpoints
 from retune.judging.agreement import agreement
 from retune.judging.cases import (
@@ -369,3 +370,32 @@ def test_labels_are_read(tmp_path):
 def test_labels_that_tell_nothing_are_refused(tmp_path, lines, words):
     with pytest.raises(SourceError, match=words):
         read_labels(labels(tmp_path, *lines), "evaluation.judge.labels", "c")
+
+
+# A judge on this machine.
+
+
+@pytest.fixture
+def short_prompt(monkeypatch, tmp_path):
+    """The tiny model has room for 512 tokens."""
+    (tmp_path / "short.txt").write_text("Grade. {open_line} {close_line}")
+    monkeypatch.setattr(cases_of, "RUBRIC_FILE", tmp_path / "short.txt")
+
+
+@pytest.mark.usefixtures("short_prompt")
+def test_a_gguf_is_a_judge_too(gguf, tmp_path):
+    local = LLMJudge(gguf=str(gguf), max_tokens=128, votes=16, temperature=2)
+    requests = RubricCase(ASKED, "r", "hello").requests(16, 0, 1000)
+    told = []
+    given = replies(requests, local, "", tmp_path / "log", lambda *done: told.append(done))
+    texts = [reply for reply in given.values() if reply is not None]
+    assert len(set(texts)) > 1, "random weights say something else with each seed"
+    assert len(given) == 16
+    assert told[-1] == (16, 16)
+
+
+def test_a_request_beyond_the_context_of_a_gguf_is_no_vote(gguf, tmp_path):
+    local = LLMJudge(gguf=str(gguf), max_tokens=16)
+    requests = RubricCase(ASKED, "r", "hello " * 500).requests(1, 0, 3000)
+    with pytest.raises(JudgeFailed, match="longer than the context"):
+        replies(requests, local, "", tmp_path / "log", quiet)
