@@ -27,7 +27,7 @@ def judge_estimate(recipe: Recipe, pins: Pins, plan: Plan) -> list[list[str]]:
     received = (requests * REPLY_TOKENS, requests * config.max_tokens)
     by = config.model if config.url else f"llama.cpp, {config.gguf}"
     rows = [
-        ["requests to the judge", f"up to {requests:,}", f"by {by}, {config.votes} votes"],
+        ["requests to the judge", f"up to {requests:,}", f"by {by}, votes: {config.votes}"],
         [
             "tokens of the judge",
             f"{sent:,.0f} + {received[0]:,}",

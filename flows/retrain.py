@@ -169,7 +169,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         if plan.champion and pins.champion:
             contender = run.log(measure_champion(pins.champion, chats, recipe, pins, plan.champion))
         judged = None
-        if plan.judge:
+        if plan.judge and not replayed:  # of a replay nothing is decided, and a judge costs
             judged = run.log(ask_judge(scores, contender, recipe, pins, plan.judge))
             judge(judged, llm_judge.judgement(judged, recipe))
         merged = source = imatrix = None

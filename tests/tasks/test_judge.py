@@ -7,17 +7,21 @@ import polars as pl
 import pytest
 
 from expectations.promotion.contest import contest
-from flows.judge_estimate import estimated
+from flows.judge_estimate import estimated, judge_estimate
+from flows.plan import make_plan
 from flows.promotion import opponent
 from retune.judging.errors import JudgeFailed
 from retune.outcomes import Outcome, example_name, read_grades, write_outcomes
 from retune.pinning import pin_labels
-from retune.recipe import Promotion, Recipe
+from retune.recipe import Evaluation, Promotion, Recipe
 from retune.records import Champion, Contender, Pins, Scores
 from retune.sources import SourceError
 from retune.suites.files import pin_suites
 from retune.suites.probes import SuiteProbe
 from retune.workspace import Step, read_output
+from tasks.evaluate.asking import Questionnaire
+from tasks.evaluate.examples import outcomes as of_evaluation
+from tasks.evaluate.probing import suite_measures
 from tasks.judge import task
 from tasks.judge.task import ask_judge
 from tests.judge_server import judge_server, longer, parts, said
@@ -222,6 +226,27 @@ def test_probes_for_a_judge_need_one(tmp_path):
     assert len(pin_suites(Recipe.parse(values | {"evaluation": suites | judge}))) == 1
 
 
+def test_what_only_a_judge_grades_has_neither_passed_nor_failed():
+    """And of a probe with rules besides, these alone say whether it has."""
+
+    def probe(name: str, *grade: object) -> SuiteProbe:
+        messages = [{"role": "user", "content": name}]
+        line = {"messages": messages, "grade": grade, "slice": name}
+        return SuiteProbe.model_validate_json(json.dumps(line))
+
+    both = probe("both", RUBRIC, {"type": "contains", "text": "hello"})
+    probes = (probe("one", RUBRIC), both)
+    asked = Questionnaire([], (), {"s": probes, "judged": probes[:1]})
+    reply = {"text": "hello", "stopped": True, "tokens": 1, "seconds": 0.1}
+    lines = list(of_evaluation(asked, [], {}, {"tuned": [reply] * 3}))
+    assert ["passed" in line.grades for line in lines] == [False, True, False]
+    measures = suite_measures(asked, lines)
+    assert measures["passed/s/tuned"] == 1
+    assert "passed/s/one/tuned" not in measures
+    assert "passed/judged/tuned" not in measures
+    assert measures["stopped/judged/tuned"] == 1
+
+
 def test_a_plan_counts_requests():
     probe = SuiteProbe.model_validate_json(
         json.dumps({"messages": [{"role": "user", "content": "Hi"}], "grade": RUBRIC})
@@ -231,3 +256,17 @@ def test_a_plan_counts_requests():
     assert requests == 3 * 3 * 2 + 2 * 3 * 200
     assert tokens > requests * 100
     assert estimated(own, {}, [], with_champion=False)[0] == 1200
+
+
+def test_a_plan_says_what_a_judge_costs():
+    own = recipe("http://localhost/v1", price_input=1.0, price_output=2.0)
+    rows = {row[0]: row for row in judge_estimate(own, PINS, make_plan(own, PINS))}
+    assert rows["requests to the judge"][1:] == ["up to 400", "by m, votes: 1"]
+    sent = float(rows["tokens of the judge"][1].split(" + ")[0].replace(",", ""))
+    about = (sent + 2 * 400 * 60) / 1e6
+    most = (sent + 2 * 400 * 1024) / 1e6
+    assert rows["cost of the judge"][1:] == [f"about {about:.2f}", f"at most {most:.2f}"]
+    free = recipe("http://localhost/v1")
+    assert len(judge_estimate(free, PINS, make_plan(free, PINS))) == 2
+    none = free.model_copy(update={"evaluation": Evaluation()})
+    assert judge_estimate(none, PINS, make_plan(none, PINS)) == []
