@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import get_run_logger
 
+from expectations.llm_judge import counted
 from expectations.promotion import approval
 from expectations.promotion.decision import Decision, Opponent, decide
 from expectations.promotion.evidence import Exhibit
@@ -14,7 +16,7 @@ from flows import in_service
 from flows.approval import can_suspend, form
 from retune import registry
 from retune.recipe import Recipe
-from retune.records import Contender, Pins
+from retune.records import Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
 from retune.registry.approvals import ApprovalAnswer, Request, answer, answer_of, ask
 from retune.tracking import Run, client
@@ -32,12 +34,15 @@ class Ending(NamedTuple):
     entry: PromotionEntry | None = None
 
 
-def opponent(pins: Pins, contender: Contender | None) -> Opponent | None:
-    """Return the champion as the candidate's opponent; None: there is none, but its base."""
+def opponent(
+    pins: Pins, contender: Contender | None, judged: Path | None = None
+) -> Opponent | None:
+    """Return the champion as the candidate's opponent; None: there is none, but its base. `judged` is
+    the file of the outcomes of all, if a judge has graded them."""
     if pins.champion is None:
         return None
     name = f"champion, version {pins.champion.version}"
-    outcomes = contender.outcomes if contender and not contender.missing else None
+    outcomes = (judged or contender.outcomes) if contender and not contender.missing else None
     problem = contender.missing if contender else ""
     return Opponent(name, pins.champion.adapter, outcomes, problem)
 
@@ -49,19 +54,22 @@ def decided(
     recipe: Recipe,
     pins: Pins,
     noise: Mapping[str, float],
+    judged: JudgedAnswers | None = None,
 ) -> Decision:
     """Return what becomes of the candidate, compared with the champion that the run is pinned to.
 
-    `noise` are standard deviations of measures between replicas of the recipe, if they are known.
+    `noise` are standard deviations of measures between replicas of the recipe, if they are known; the
+    grades of the LLM judge count where it is to be trusted.
     """
+    outcomes = judged.outcomes if judged and counted(judged, recipe) else None
     adapter = made.adapter.step.fingerprint
     if pins.champion and pins.champion.version == version.number:
         adapter = pins.champion.adapter  # the same weights, made another way
     facts = {"version": str(version), "MLflow run": version.run_id}
     return decide(
-        made.scores.outcomes,
+        outcomes or made.scores.outcomes,
         adapter,
-        opponent(pins, contender),
+        opponent(pins, contender, outcomes),
         recipe,
         noise,
         exhibit=Exhibit(made.files, facts),
