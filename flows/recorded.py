@@ -33,6 +33,7 @@ SETTINGS = {  # of the recipe, by the pin that fixes what it names
     "benchmarks": "validation.decontamination.files",
     "classifier": "validation.classifier.model",
     "suites": "evaluation.suites",
+    "cases": "evaluation.suites",
 }
 
 

@@ -18,7 +18,8 @@ def suite_measures(asked: Questionnaire, outcomes: Sequence[Outcome]) -> dict[st
     answers that ended by themselves, repeat themselves or refuse, and how many were not asked."""
     metrics: dict[str, float] = {}
     for suite, probes in asked.suites.items():
-        for side, given in _by_side(outcomes, suite).items():
+        answered = [one for one in outcomes if one.answer is not None]
+        for side, given in _by_side(answered, suite).items():
             metrics |= {
                 f"{name}/{suite}/{side}": fmean(one.grades[name] for one in given)
                 for name in OF_SUITES
