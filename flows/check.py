@@ -230,10 +230,13 @@ def _tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase | None":
 
 def _rules(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase | None") -> Rules:
     from retune.control_texts import control_tokens
+    from retune.suites.cases import cases
+    from retune.suites.files import pin_suites
     from tasks.validate.prompts import evaluation_prompts
 
     tokens = control_tokens(tokenizer) if tokenizer else ()
-    return Rules(recipe.validation, tokens, evaluation_prompts(recipe))
+    asked = cases(recipe, pin_suites(recipe))
+    return Rules(recipe.validation, tokens, evaluation_prompts(recipe), asked)
 
 
 def _say(sentence: str) -> None:

@@ -52,7 +52,7 @@ class Plan(BaseModel):
     train: Step
     select: Step | None  # if the adapter may be put on other weights than it was trained on
     evaluate: Step
-    champion: Step | None  # if there is one that serves
+    champion: Step | None  # if there is one that serves, and the candidate is another
     judge: Step | None  # if the recipe has one
     merge: Step | None  # and what follows from it: none if the recipe wants the adapter only
     convert: Step | None
@@ -89,7 +89,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     evaluate = _step("evaluate", evaluating.key(recipe, pins, train, select))
     champion = (
         _step("champion", evaluating.champion(recipe, pins, pins.champion, formatted))
-        if pins.champion
+        if pins.champion and pins.champion.adapter != train.fingerprint  # else it is the candidate
         else None
     )
     judge = (

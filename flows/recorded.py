@@ -37,6 +37,7 @@ SETTINGS = {  # of the recipe, by the pin that fixes what it names
     "suites": "evaluation.suites",
     "judge": "evaluation.judge.gguf",
     "judge_labels": "evaluation.judge.labels",
+    "cases": "evaluation.suites",
 }
 
 

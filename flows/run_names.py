@@ -48,11 +48,9 @@ def is_drawn(name: str) -> bool:
 @cache
 def _slugs() -> tuple[frozenset[str], frozenset[str]]:
     """Return the first and the second words of the names that Prefect's server gives."""
-    from coolname.data import config as lists
+    from coolname.data import config
 
-    config: dict[str, Any] = lists  # its types tell of no nesting
-
-    lists: dict[str, Any] = dict(config)
+    lists: dict[str, Any] = dict(config)  # its types tell of no nesting
 
     def words(name: str) -> frozenset[str]:
         part = lists[name]

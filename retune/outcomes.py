@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
     messages; `expected` and `answer` are text, `answer` None where only a loss was taken; `stopped`
     tells whether the answer ended by itself, `tokens` how many it has (of a loss: how many it is of),
     `seconds` how long it took, with its batch. `grades` are numbers by scorer, whose names are those of
-    the table of measures.
+    the table of measures. `label` is what people call it, "" where it has no name.
     """
 
     side: str
@@ -39,6 +39,7 @@ class Outcome(NamedTuple):
     tokens: int
     seconds: float | None
     grades: Mapping[str, float]
+    label: str = ""
 
 
 def example_name(messages: Sequence[Mapping[str, object]], grading: object = None) -> str:
@@ -59,7 +60,12 @@ def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
 
 
 def write_table(path: Path, outcomes: "pl.DataFrame") -> None:
-    """Write outcomes that were read from such a file; what it has beside them is left out."""
+    """Write outcomes that were read from such a file; what it has beside them is left out, and an
+    older one without labels has empty ones."""
+    import polars as pl
+
+    if "label" not in outcomes.columns:
+        outcomes = outcomes.with_columns(label=pl.lit(""))
     outcomes.select(list(_schema())).write_parquet(path)
 
 
@@ -84,4 +90,5 @@ def _schema() -> "dict[str, pl.DataType | type[pl.DataType]]":
         "tokens": pl.Int64,
         "seconds": pl.Float64,
         "grades": pl.List(grade),
+        "label": pl.String,
     }

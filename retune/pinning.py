@@ -26,6 +26,7 @@ from retune.sources import (
     unchanged,
     version_of,
 )
+from retune.suites.cases import pin_cases
 from retune.suites.files import pin_suites
 from retune.tracking import last_accepted
 
@@ -50,6 +51,7 @@ def pin_all(recipe: Recipe, copies: bool = True) -> Pins:
         and pin(merging.base_16bit, merging.base_16bit_revision, "model", "merging.base_16bit"),
         benchmarks=tuple(pin_file(name, "validation.decontamination.files") for name in benchmarks),
         suites=suites,
+        cases=pin_cases(recipe, suites),
         classifier=_pin_classifier(recipe.validation.classifier),
         reference=pin_reference(recipe),
         accepted=last_accepted(recipe, version),
@@ -85,8 +87,9 @@ def resolved(recipe: Recipe, pins: Pins) -> Recipe:
         "evaluation": {
             "suites": tuple(
                 suite.model_copy(update={"revision": version})
-                for suite, version in zip(recipe.evaluation.suites, pins.suites, strict=True)
-            )
+                for suite, version in zip(recipe.evaluation.probe_files, pins.suites, strict=True)
+            ),
+            "incidents": None,  # by now one of the suites
         },
         "validation": {
             "classifier": classifier.model_copy(

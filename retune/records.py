@@ -21,7 +21,8 @@ class Pins(BaseModel):
 
     Of a mix, `mix` has the versions of its parts, and `dataset` stands for all of them. `base_16bit`
     are the 16-bit weights of a base stored in 4 bits, if the recipe names them; `benchmarks` identifies
-    the evaluation prompts' files, `suites` those of the recipe's suites; `classifier` is None where the
+    the evaluation prompts' files, `suites` those of the recipe's suites and incidents, `cases` what
+    these ask; `classifier` is None where the
     rows decide whether it is asked at all, and only the Hub could say its commit. `accepted` is the
     MLflow run whose scores the dataset's are compared with, if there is one, `reference` the file of a
     profile that takes the place of that run's, `champion` the version that serves, which the tuned
@@ -37,6 +38,7 @@ class Pins(BaseModel):
     base_16bit: str | None = None
     benchmarks: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
+    cases: str | None = None
     classifier: str | None = None
     reference: str | None = None
     accepted: str | None = None

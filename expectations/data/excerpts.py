@@ -114,6 +114,8 @@ def _of_whole_row(
         )
     if flaw.endswith("_duplicate"):
         return table.select("row", about=pl.format("like row {}: ", "duplicate_of"))
+    if flaw == "contaminated":
+        return table.select("row", about=pl.format("like {}: ", "near_case"))
     return batch.select("row", about=pl.lit(""))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from expectations.data import similarity
 from expectations.data.batches import batches
+from expectations.data.cases import Cases
 from expectations.data.messages import Rules, explode, judge_messages, judge_rows
 from retune.overlap import ahead
 from retune.recipe import Validation
@@ -28,8 +29,9 @@ def features(
 
     Returns one line per row, in order: `row`, `source`, `source_id` (its hash), `score`, `turns`,
     `chars` (of the longest message), `part` and `part_row` of a mix, one boolean per name in FLAWS
-    but the scores' (see `with_scores`), and `duplicate_of` (the row that a duplicate repeats, else
-    null). A duplicate is a row that repeats an earlier *sound* one.
+    but the scores' (see `with_scores`), `near_case` (the case of a suite that it is too near to, else
+    null), and `duplicate_of` (the row that a duplicate repeats, else null). A duplicate is a row that
+    repeats an earlier *sound* one.
     `on_progress` is told how many rows are done.
     """
     import numpy as np
@@ -38,8 +40,10 @@ def features(
 
     similar = rules.config.near_duplicate_similarity
     prompts = similarity.Prompts(rules.prompts, rules.config.decontamination.ngram)
+    total = pq.read_metadata(rows).num_rows
+    cases = Cases(rules.cases, rules.config.decontamination.ngram, total)
     judged, row_count = [], 0
-    minhashes = None if similar is None else similarity.MinHashes(pq.read_metadata(rows).num_rows)
+    minhashes = None if similar is None else similarity.MinHashes(total)
 
     def judge(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
         return batch, judge_messages(explode(batch), rules)
@@ -47,7 +51,7 @@ def features(
     for batch, messages in ahead(judge, batches(rows)):
         table = judge_rows(batch, messages, rules.config)
         row_words = similarity.words(messages, batch["row"])
-        grams = similarity.ngrams(row_words, {similarity.SHINGLE, *prompts.lengths})
+        grams = similarity.ngrams(row_words, {similarity.SHINGLE, *prompts.lengths, *cases.lengths})
         shingles = similarity.shingles(row_words, grams)
         table = table.with_columns(
             contaminated=pl.Series(prompts.rows_with(grams, len(batch))),
@@ -55,11 +59,13 @@ def features(
             **{name: batch[name] for name in OF_A_MIX if name in batch.columns},
         )
         judged.append(table)
+        cases.look(grams, row_count)
         if minhashes:
             minhashes.add(similarity.signatures(shingles, len(batch)))
         row_count += len(batch)
         on_progress(row_count)
-    table = pl.concat(judged)
+    table = pl.concat(judged).with_columns(near_case=cases.near())
+    table = table.with_columns(pl.col("contaminated") | pl.col("near_case").is_not_null())
     return _with_duplicates(table, minhashes, rules.config)
 
 

@@ -29,6 +29,8 @@ from retune.recipe.flaws import OVERSIZED
 if TYPE_CHECKING:
     import polars as pl
 
+    from retune.suites.cases import SuiteCase
+
 KNOWN_ROLES = ("system", "user", "assistant", "tool")
 
 # The order of a conversation, one letter per role: an optional system prompt, then questions each
@@ -60,11 +62,13 @@ MESSAGE_FLAWS = (
 
 class Rules(NamedTuple):
     """What rows are judged by: the recipe's section, the special tokens of the base model's
-    tokenizer, and the evaluation prompts that must not be trained on."""
+    tokenizer, the evaluation prompts that must not be trained on, and what the recipe's suites ask,
+    which must not either."""
 
     config: Validation
     special_tokens: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
+    cases: "tuple[SuiteCase, ...]" = ()
 
     @property
     def control_tokens(self) -> tuple[str, ...]:

@@ -152,6 +152,35 @@ class MinHashes:
         return twins
 
 
+def prompt_grams(texts: Iterable[str], ngram: int) -> "dict[int, Grams]":
+    """Return by length the n-grams that tell of each text: every `ngram` words in a row; a shorter text
+    of at least LEAST_PROMPT words is one n-gram."""
+    import numpy as np
+
+    if not (texts := list(texts)):
+        return {}
+    tokens = words(*_as_messages(texts))
+    sizes = np.bincount(tokens.rows, minlength=len(texts))
+    widths = np.where(sizes >= ngram, ngram, sizes)
+    lengths = [int(n) for n in np.unique(widths) if n >= LEAST_PROMPT]
+    of_length = ngrams(tokens, lengths)
+    return {
+        n: (grams[widths[rows] == n], rows[widths[rows] == n])
+        for n, (grams, rows) in of_length.items()
+    }
+
+
+def among(hashes: "np.ndarray", wanted: "np.ndarray") -> "np.ndarray":
+    """Return the places of those hashes that are `wanted`."""
+    import numpy as np
+
+    # Nearly nothing passes a table of 16 bits, so that the exact search is short.
+    table = np.zeros(1 << 16, dtype=bool)
+    table[wanted & np.uint64(0xFFFF)] = True
+    maybe = np.flatnonzero(table[hashes & np.uint64(0xFFFF)])
+    return maybe[np.isin(hashes[maybe], wanted)]
+
+
 class Prompts:
     """The n-grams of evaluation prompts, to look for in batches of words."""
 
@@ -160,15 +189,8 @@ class Prompts:
         words is one n-gram."""
         import numpy as np
 
-        self._grams: dict[int, np.ndarray] = {}
-        if not (texts := list(texts)):
-            return
-        tokens = words(*_as_messages(texts))
-        sizes = np.bincount(tokens.rows, minlength=len(texts))
-        widths = np.where(sizes >= ngram, ngram, sizes)
-        lengths = [int(n) for n in np.unique(widths) if n >= LEAST_PROMPT]
-        for n, (grams, rows) in ngrams(tokens, lengths).items():
-            self._grams[n] = np.unique(grams[widths[rows] == n])
+        found = prompt_grams(texts, ngram)
+        self._grams = {n: np.unique(grams) for n, (grams, _) in found.items()}
 
     @property
     def lengths(self) -> list[int]:
@@ -184,11 +206,7 @@ class Prompts:
             if n not in grams:
                 continue
             hashes, rows = grams[n]
-            # Nearly nothing passes a table of 16 bits, so that the exact search is short.
-            table = np.zeros(1 << 16, dtype=bool)
-            table[prompt_grams & np.uint64(0xFFFF)] = True
-            maybe = table[hashes & np.uint64(0xFFFF)]
-            contained[rows[maybe][np.isin(hashes[maybe], prompt_grams)]] = True
+            contained[rows[among(hashes, prompt_grams)]] = True
         return contained
 
 

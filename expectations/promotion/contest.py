@@ -24,12 +24,12 @@ from expectations.promotion.statistics import (
 from retune.errors import RetuneError
 from retune.measures import measure
 from retune.recipe import Promotion
+from retune.recipe.evaluation import INCIDENTS
 
 if TYPE_CHECKING:
     import polars as pl
 
 Finding = Literal["better", "equivalent", "worse", "undecided"]
-INCIDENTS = "incidents"  # the suite whose every case has to be passed, whoever else passes it
 LOSS_MARGIN, SHARE_MARGIN, RELATIVE_MARGIN = 0.01, 0.05, 0.05
 GRADES = ("suite", "slice", "example", "scorer", "value", "weight")
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.masking import masked
-from expectations.promotion.contest import INCIDENTS, averaged, direction
+from expectations.promotion.contest import averaged, direction
+from retune.recipe.evaluation import INCIDENTS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 BATTERY, PASSED = "battery", "passed"
 EXCERPT = 400  # characters of a text that the page shows
 NAME = 60  # characters of a prompt in a verdict
+LABEL = 200  # characters of what an example is called
 _HALF = 0.5  # of the times that it was asked: passed
 
 
@@ -67,14 +69,21 @@ __all__ = ["BATTERY", "INCIDENTS", "PASSED", "Lost", "lost", "names", "unmet", "
 
 
 def names(outcomes: "pl.LazyFrame", examples: Sequence[str]) -> list[str]:
-    """Return examples as a verdict names them: slice, and the beginning of what was asked; masked."""
+    """Return examples as a verdict names them: the label, or else the slice, and the beginning of what
+    was asked; masked."""
     import polars as pl
 
+    if "label" not in outcomes.collect_schema().names():  # recorded before there were labels
+        outcomes = outcomes.with_columns(label=pl.lit(""))
     named = outcomes.filter(pl.col("example").is_in(list(examples)))
-    shown = named.select("example", "slice", "prompt").unique("example").sort("example").collect()
+    columns = ("example", "slice", "label", "prompt")
+    shown = named.select(columns).unique("example").sort("example").collect()
     asked = masked(shown["prompt"].map_elements(_last, return_dtype=pl.String))
-    slices = masked(shown["slice"])
-    return [f"{name}: {_short(text)}" for name, text in zip(slices, asked, strict=True)]
+    calling = pl.when(pl.col("label") == "").then("slice").otherwise("label")
+    called = masked(shown.select(calling).to_series())
+    return [
+        f"{_cut(name, LABEL)}: {_short(text)}" for name, text in zip(called, asked, strict=True)
+    ]
 
 
 def worst(

@@ -10,6 +10,7 @@ from retune.recipe.section import Line, Phrase, Section, shown
 
 # What the held-out rows and the battery are called among the suites, and the sides in measures.
 RESERVED_SUITES = ("held_out", "battery", "base", "tuned", "champion")
+INCIDENTS = "incidents"  # the suite whose every case has to be passed, whoever else passes it
 
 
 class ProbeFile(Section):
@@ -74,6 +75,12 @@ class Evaluation(Section):
     suites: tuple[ProbeFile, ...] = Field(
         (), max_length=100, description="Suites of your own that every model is asked."
     )
+    incidents: DataSource | None = Field(
+        None,
+        min_length=1,
+        description="File of incidents, as `retune incident add` writes it: a suite that every candidate "
+        "must pass as a whole; empty: none.",
+    )
     battery: bool = Field(
         True,
         description="Ask the battery that comes with retune (instructions, JSON, arithmetic, facts, "
@@ -94,9 +101,16 @@ class Evaluation(Section):
         description="Gate: held-out loss of the tuned model over that of the base, at most.",
     )
 
+    @property
+    def probe_files(self) -> tuple[ProbeFile, ...]:
+        """Every file of probes: the suites in their order, then the incidents."""
+        if self.incidents is None:
+            return self.suites
+        return (*self.suites, ProbeFile(name=INCIDENTS, path=self.incidents))
+
     @model_validator(mode="after")
     def _suites_have_names_of_their_own(self) -> Self:
-        taken = set(RESERVED_SUITES)
+        taken = {*RESERVED_SUITES, *([INCIDENTS] if self.incidents else [])}
         for number, suite in enumerate(self.suites):
             if suite.name in taken:
                 raise ValueError(

@@ -23,8 +23,8 @@ def pin_suites(recipe: Recipe) -> tuple[str, ...]:
     revision says, or holds anything but probes; HubUnreachable when an address does not answer.
     """
     pins = []
-    for number, suite in enumerate(recipe.evaluation.suites):
-        setting = _setting(number)
+    for number, suite in enumerate(recipe.evaluation.probe_files):
+        setting = _setting(recipe, number)
         with _named(setting):
             path = _file(suite)
             version = pin_file(str(path), setting)
@@ -43,16 +43,24 @@ def suites(recipe: Recipe, pins: Pins) -> dict[str, tuple[SuiteProbe, ...]]:
 
     Raises SourceError for a file that is not what was pinned.
     """
-    config = recipe.evaluation
+    probes = own_suites(recipe, pins.suites)
+    if recipe.evaluation.battery:
+        probes["battery"] = battery(recipe.evaluation.battery_rows)
+    return probes
+
+
+def own_suites(recipe: Recipe, pins: tuple[str, ...]) -> dict[str, tuple[SuiteProbe, ...]]:
+    """Return the probes of each of the recipe's own suites, the incidents last; `pins` are the versions
+    of their files. Raises as `suites` does."""
     probes = {}
-    for number, (suite, version) in enumerate(zip(config.suites, pins.suites, strict=True)):
-        setting = _setting(number)
+    for number, (suite, version) in enumerate(
+        zip(recipe.evaluation.probe_files, pins, strict=True)
+    ):
+        setting = _setting(recipe, number)
         with _named(setting):
             path = _file(suite, version)
         with unchanged(path, version, setting):
             probes[suite.name] = read_probes(path, setting)
-    if config.battery:
-        probes["battery"] = battery(config.battery_rows)
     return probes
 
 
@@ -65,8 +73,9 @@ def _require_judge(probes: Sequence[SuiteProbe], setting: str, recipe: Recipe) -
         )
 
 
-def _setting(number: int) -> str:
-    return f"evaluation.suites.{number}.path"
+def _setting(recipe: Recipe, number: int) -> str:
+    is_suite = number < len(recipe.evaluation.suites)
+    return f"evaluation.suites.{number}.path" if is_suite else "evaluation.incidents"
 
 
 def _file(suite: ProbeFile, pinned: str | None = None) -> Path:

@@ -54,14 +54,26 @@ class ProbeMessage(_Part):
         return {"role": self.role, "content": self.content or "", **given}
 
 
+class IncidentNote(_Part):
+    """Where an incident comes from: what was answered, why that was wrong, who `added` it and when,
+    and the file or trace that it was taken from."""
+
+    answer: str | None = None
+    reason: str = Field("", max_length=500)
+    added: str = ""
+    by: str = ""
+    source: str = ""
+
+
 class SuiteProbe(_Part):
-    """One line of a probe file."""
+    """One line of a probe file; an `incident` has a note."""
 
     messages: tuple[ProbeMessage, ...] = Field(min_length=1)
     tools: tuple[dict[str, Any], ...] = ()
     slice: _Label = "all"
     id: _Label | None = None
     grade: Annotated[tuple[Grader, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    incident: IncidentNote | None = None
 
     @model_validator(mode="after")
     def _asks(self) -> Self:
@@ -98,6 +110,15 @@ class SuiteProbe(_Part):
     def is_judged(self) -> bool:
         """Whether it takes the LLM judge to grade it."""
         return any(isinstance(grader, MeetsRubric) for grader in self.grade)
+
+    @property
+    def label(self) -> str:
+        """What people call an incident: its id and why it is one; "" for any other probe."""
+        if self.incident is None:
+            return ""
+        return (
+            f"{self.id or self.example}{f' ({reason})' if (reason := self.incident.reason) else ''}"
+        )
 
     @property
     def wants_refusal(self) -> bool | None:

@@ -26,7 +26,7 @@ class Questionnaire(NamedTuple):
         """Return all of it for the child, in this order."""
         plain = [question.prompt for question in self.questions]
         plain += [[{"role": "user", "content": prompt}] for prompt in self.prompts]
-        limits = {suite.name: suite.max_new_tokens for suite in config.suites}
+        limits = {suite.name: suite.max_new_tokens for suite in config.probe_files}
         limits["battery"] = MAX_NEW_TOKENS
         return [
             AskedPrompt(messages=messages, max_new_tokens=config.max_new_tokens)

@@ -6,6 +6,7 @@ from typing import Any
 
 from retune.held_out import Question
 from retune.outcomes import HELD_OUT, LOSS, Outcome, example_name
+from retune.recipe.evaluation import INCIDENTS
 from retune.refusals import refusing
 from retune.row_losses import RowLoss
 from retune.suites.graders import Reply, spoken
@@ -112,4 +113,26 @@ def _of_suite(
                 REPETITIVE: float(is_repetitive(reply["text"])),
                 REFUSED: float(refuses),
             },
+            label=probe.label,
         )
+    if suite == INCIDENTS:  # every case has to be passed: one that nobody could ask is not
+        for probe, reply in zip(probes, replies, strict=True):
+            if not reply:
+                yield _unasked(side, suite, probe)
+
+
+def _unasked(side: str, suite: str, probe: SuiteProbe) -> Outcome:
+    return Outcome(
+        side=side,
+        suite=suite,
+        slice=probe.slice,
+        example=probe.example,
+        prompt=json.dumps(probe.chat, ensure_ascii=False),
+        expected=json.dumps(probe.grading, ensure_ascii=False),
+        answer=None,
+        stopped=None,
+        tokens=0,
+        seconds=None,
+        grades={PASSED: 0.0},
+        label=f"not asked: {probe.label}".rstrip(": "),
+    )

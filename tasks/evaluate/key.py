@@ -37,6 +37,7 @@ def _asked(recipe: Recipe, pins: Pins) -> dict[str, Any]:
     config = recipe.evaluation
     suites = [
         suite.model_dump(include={"name", "max_new_tokens"}) | {"pin": version}
-        for suite, version in zip(config.suites, pins.suites, strict=True)
+        for suite, version in zip(config.probe_files, pins.suites, strict=True)
     ]
-    return config.model_dump(exclude=LIMITS | RUNNING | JUDGING | {"suites"}) | {"suites": suites}
+    own = LIMITS | RUNNING | JUDGING | {"suites", "incidents"}
+    return config.model_dump(exclude=own) | {"suites": suites}

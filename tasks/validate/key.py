@@ -34,6 +34,7 @@ def screen(recipe: Recipe, pins: Pins, rows: Step) -> dict[str, Any]:
         "trust_remote_code": recipe.model.trust_remote_code,
         "prompts": recipe.evaluation.prompts,
         "benchmarks": pins.benchmarks,
+        "cases": pins.cases,
         "quarantines": [flaw for flaw in FLAWS if recipe.validation.quarantines(flaw)],
         **recipe.validation.model_dump(include={"profile": {"enabled"}}),
         **recipe.validation.model_dump(exclude=LIMITS | SCORES),

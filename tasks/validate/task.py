@@ -12,6 +12,7 @@ from retune.pinning import resolved
 from retune.recipe import Recipe
 from retune.records import Pins, Rows, Screened
 from retune.sources import unchanged
+from retune.suites.cases import cases
 from retune.workspace import Step, building
 from tasks.stage import stage
 from tasks.validate.prompts import evaluation_prompts
@@ -30,7 +31,8 @@ def screen(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Screened:
     asked for yet."""
     with building(step) as build:
         prompts = evaluation_prompts(recipe, pins.benchmarks)
-        rules = _rules(recipe, pins, build.path, prompts)
+        asked = cases(recipe, pins.suites)
+        rules = _rules(recipe, pins, build.path)._replace(prompts=prompts, cases=asked)
         path, applied = repair(rows.path, recipe.validation.repairs, build.path)
         table = screen_rows(path, rules, build.path)
         repairs = trials(path, table, rules, applied)
@@ -64,10 +66,10 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
         )
 
 
-def _rules(recipe: Recipe, pins: Pins, folder: Path, prompts: tuple[str, ...] = ()) -> Rules:
+def _rules(recipe: Recipe, pins: Pins, folder: Path) -> Rules:
     model, revision = recipe.model, pins.commit(pins.model)
     job = TokensJob(model=model, revision=revision)
     with unchanged(model.base, pins.model, "model.base"):
         hub = revision is not None
         found = run_child(TOKENS, job, folder / "tokenizer.log", hub=hub, forked=True)
-    return Rules(recipe.validation, tuple(found["control_tokens"]), prompts)
+    return Rules(recipe.validation, tuple(found["control_tokens"]))
