@@ -1,6 +1,7 @@
 """A run that waits for a person, on a real Prefect server: it holds no process, and goes on later."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from retune import registry, tracking
 from tests.flows.servers import RETUNE, ROOT, environment, retune_ui, wait_for
 
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]  # three servers start
 
 
@@ -94,3 +96,38 @@ def test_a_run_waits_without_a_process_and_goes_on_when_it_is_approved(servers, 
     assert [one.run_id for one in registry.versions("sums")] == [version.run_id]
     keys = servers.api("artifacts/filter", {"artifacts": {"key": {"any_": ["in-service-sums"]}}})
     assert "**sums/1** serves" in keys[0]["data"]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
+def test_a_person_rejects_on_prefects_page(servers, deployment, home, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    wanted = {"state": {"type": "SCHEDULED"}, "parameters": {"key": "two"}}
+    run = servers.api(f"deployments/{deployment}/create_flow_run", wanted)
+    wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.goto(servers.prefect)
+        page.fill("input[type=password]", servers.sign_in)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/dashboard*")
+        page.goto(f"{servers.prefect}/v2/runs/flow-run/{run['id']}")
+        page.get_by_text("or `retune approve").wait_for()  # in the log: how to go on
+        page.get_by_role("button", name="Open menu").click()
+        page.get_by_role("menuitem", name="Resume").click()
+        form = page.get_by_role("dialog")
+        form.get_by_text("the evidence").wait_for()
+        page.screenshot(path=os.environ.get("RETUNE_SCREENSHOT") or tmp_path / "form.png")
+        form.get_by_text("Select", exact=True).click()
+        page.get_by_role("option", name="reject").click()
+        name, reason = form.locator("textarea").all()
+        name.fill("Ann")
+        reason.fill("too long")
+        form.get_by_role("button", name="Resume").click()
+        ends = ("Promoted", "Failed", "Crashed", "Rejected")
+        assert wait_for(lambda: (s := state_of(servers, run["id"])) in ends and s) == "Rejected"
+        browser.close()
+    entry = registry.history("sums")[-1]
+    assert (entry.kind, entry.by, entry.reason) == ("reject", "Ann", "too long")

@@ -25,16 +25,16 @@ RECIPE = Recipe.parse(
 
 
 @flow(name="waiting")
-def waiting() -> Summary:
-    """Come to the decision, and wait for a person."""
-    return with_ending(line)
+def waiting(key: str = "one") -> Summary:
+    """Come to the decision on the candidate `key`, and wait for a person."""
+    return with_ending(lambda: line(key))
 
 
-def line() -> Summary:
+def line(key: str) -> Summary:
     pins = PINS.model_copy(update={"champion": registry.champion(RECIPE.name)})
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     with tracking.start_run(RECIPE, "a run", tags, "plan") as run:
-        version = registry.register_candidate(run, RECIPE, PINS, candidate("one"))
+        version = registry.register_candidate(run, RECIPE, PINS, candidate(key))
         held = decision("held")
         ending = settle(run, version, held, RECIPE, pins)
         after(ending, version, held, RECIPE)
