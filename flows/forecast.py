@@ -6,6 +6,7 @@ import shutil
 import struct
 from pathlib import Path
 
+from flows.judge_estimate import judge_estimate
 from flows.plan import Plan, make_plan
 from flows.smallest_differences import smallest_differences
 from flows.summary import Grid
@@ -57,6 +58,7 @@ def forecast(recipe: Recipe) -> Grid:
         )
     parameters = count_parameters(recipe, pins)
     rows += [["", "", ""], *_requirements(recipe, parameters, todo)]
+    rows += judge_estimate(recipe, pins, plan)
     rows += [["", "", ""], *smallest_differences(recipe, pins)]
     if recipe.model.trust_remote_code:
         rows.append(["the base's own code", "runs", recipe.model.trust_remote_code])

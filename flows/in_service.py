@@ -15,7 +15,7 @@ from flows import local
 from retune import registry, serving
 from retune.errors import RetuneError
 from retune.escaping import markdown, terminal
-from retune.registry import Promotion, RegistryError, Version
+from retune.registry import PromotionEntry, RegisteredVersion, RegistryError
 from retune.webhooks import post_all
 
 OLLAMA_PATIENCE = 600  # seconds; `ollama create` copies the file
@@ -30,7 +30,7 @@ class News(NamedTuple):
     ollama: str | None = None
 
 
-def news_of(version: Version) -> News:
+def news_of(version: RegisteredVersion) -> News:
     """Return what the recipe said when it made a version, from its MLflow run alone."""
     from retune.tracking import client
 
@@ -44,7 +44,7 @@ def news_of(version: Version) -> News:
 
 
 def follow(
-    entry: Promotion, version: Version, news: News, evidence: Mapping[str, Any]
+    entry: PromotionEntry, version: RegisteredVersion, news: News, evidence: Mapping[str, Any]
 ) -> list[str]:
     """Let everything follow that `version` serves; return a sentence for each thing that failed."""
     failures = [*serve(version), *_ollama(news.ollama, version)]
@@ -55,7 +55,9 @@ def follow(
     return failures
 
 
-def payload(entry: Promotion, version: Version, evidence: Mapping[str, Any]) -> dict[str, Any]:
+def payload(
+    entry: PromotionEntry, version: RegisteredVersion, evidence: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what webhooks are posted; `text` is what chat programs show."""
     verb = "rolled back to" if entry.kind == "rollback" else "promoted"
     instead = f" instead of version {entry.former}" if entry.former else ""
@@ -73,7 +75,7 @@ def payload(entry: Promotion, version: Version, evidence: Mapping[str, Any]) -> 
     }
 
 
-def serve(version: Version) -> list[str]:
+def serve(version: RegisteredVersion) -> list[str]:
     """Let the serving folder hold `version`; return a sentence if it cannot."""
     aliases = {one.number for one in registry.versions(version.name) if one.aliases}
     try:
@@ -83,7 +85,7 @@ def serve(version: Version) -> list[str]:
     return []
 
 
-def _ollama(tag: str | None, version: Version) -> list[str]:
+def _ollama(tag: str | None, version: RegisteredVersion) -> list[str]:
     """Let a name in Ollama be the version that serves."""
     if not tag:
         return []
@@ -146,7 +148,7 @@ def show(name: str) -> None:
         )
 
 
-def page(version: Version, log: Sequence[Promotion]) -> str:
+def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
     """Return which version serves, and the log, the newest first."""
     entry = registry.who_served(log, log[-1].at) if log else None
     since = f" since {entry.at:%Y-%m-%d %H:%M} UTC, by {markdown(entry.by)}" if entry else ""

@@ -18,6 +18,7 @@ from tasks.conform import key as conforming
 from tasks.evaluate import key as evaluating
 from tasks.fetch import key as fetching
 from tasks.format import key as formatting
+from tasks.judge import key as judging
 from tasks.merge import key as merging
 from tasks.publish import key as publishing
 from tasks.quantize import key as quantizing
@@ -52,6 +53,7 @@ class Plan(BaseModel):
     select: Step | None  # if the adapter may be put on other weights than it was trained on
     evaluate: Step
     champion: Step | None  # if there is one that serves
+    judge: Step | None  # if the recipe has one
     merge: Step | None  # and what follows from it: none if the recipe wants the adapter only
     convert: Step | None
     calibrate: Step | None
@@ -61,7 +63,8 @@ class Plan(BaseModel):
     def steps(self) -> list[Step]:
         """Return every step in the order of the line."""
         data = [self.fetch, self.screen, self.validation, self.formatting]
-        model = [self.parity, self.train, self.select, self.evaluate, self.champion, self.merge]
+        model = [self.parity, self.train, self.select, self.evaluate, self.champion, self.judge]
+        model.append(self.merge)
         files = [self.convert, self.calibrate, *self.quantize, self.publish]
         base = [self.conform, self.rehearse]
         return [step for step in (*base, *data, *model, *files) if step]
@@ -87,6 +90,11 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     champion = (
         _step("champion", evaluating.champion(recipe, pins, pins.champion, formatted))
         if pins.champion
+        else None
+    )
+    judge = (
+        _step("judge", judging.key(recipe, pins, evaluate, champion))
+        if recipe.evaluation.judge.enabled
         else None
     )
     parity = merge = convert = calibrate = None
@@ -115,6 +123,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         select=select,
         evaluate=evaluate,
         champion=champion,
+        judge=judge,
         merge=merge,
         convert=convert,
         calibrate=calibrate if recipe.quantization.calibrates else None,

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import get_run_logger
 
+from expectations.llm_judge import counted
 from expectations.promotion import approval
 from expectations.promotion.decision import Decision, Opponent, decide
 from expectations.promotion.evidence import Exhibit
@@ -14,9 +16,9 @@ from flows import in_service
 from flows.approval import can_suspend, form
 from retune import registry
 from retune.recipe import Recipe
-from retune.records import Contender, Pins
-from retune.registry import Candidate, Promotion, Version
-from retune.registry.approvals import Answer, Request, answer, answer_of, ask
+from retune.records import Contender, JudgedAnswers, Pins
+from retune.registry import Candidate, PromotionEntry, RegisteredVersion
+from retune.registry.approvals import ApprovalAnswer, Request, answer, answer_of, ask
 from retune.tracking import Run, client
 from retune.workspace import digest
 
@@ -29,39 +31,45 @@ class Ending(NamedTuple):
     name: str
     reason: str
     serves: bool = False
-    entry: Promotion | None = None
+    entry: PromotionEntry | None = None
 
 
-def opponent(pins: Pins, contender: Contender | None) -> Opponent | None:
-    """Return the champion as the candidate's opponent; None: there is none, but its base."""
+def opponent(
+    pins: Pins, contender: Contender | None, judged: Path | None = None
+) -> Opponent | None:
+    """Return the champion as the candidate's opponent; None: there is none, but its base. `judged` is
+    the file of the outcomes of all, if a judge has graded them."""
     if pins.champion is None:
         return None
     name = f"champion, version {pins.champion.version}"
-    outcomes = contender.outcomes if contender and not contender.missing else None
+    outcomes = (judged or contender.outcomes) if contender and not contender.missing else None
     problem = contender.missing if contender else ""
     return Opponent(name, pins.champion.adapter, outcomes, problem)
 
 
 def decided(
-    version: Version,
+    version: RegisteredVersion,
     made: Candidate,
     contender: Contender | None,
     recipe: Recipe,
     pins: Pins,
     noise: Mapping[str, float],
+    judged: JudgedAnswers | None = None,
 ) -> Decision:
     """Return what becomes of the candidate, compared with the champion that the run is pinned to.
 
-    `noise` are standard deviations of measures between replicas of the recipe, if they are known.
+    `noise` are standard deviations of measures between replicas of the recipe, if they are known; the
+    grades of the LLM judge count where it is to be trusted.
     """
+    outcomes = judged.outcomes if judged and counted(judged, recipe) else None
     adapter = made.adapter.step.fingerprint
     if pins.champion and pins.champion.version == version.number:
         adapter = pins.champion.adapter  # the same weights, made another way
     facts = {"version": str(version), "MLflow run": version.run_id}
     return decide(
-        made.scores.outcomes,
+        outcomes or made.scores.outcomes,
         adapter,
-        opponent(pins, contender),
+        opponent(pins, contender, outcomes),
         recipe,
         noise,
         exhibit=Exhibit(made.files, facts),
@@ -78,7 +86,9 @@ def evidence_of(decision: Decision, champion: int | None) -> dict[str, Any]:
     }
 
 
-def settle(run: Run, version: Version, decision: Decision, recipe: Recipe, pins: Pins) -> Ending:
+def settle(
+    run: Run, version: RegisteredVersion, decision: Decision, recipe: Recipe, pins: Pins
+) -> Ending:
     """Promote the candidate, or not, as was decided, and return how the run ends.
 
     Raises Rejected if a person says no, or nobody says anything in time, and Waiting while the run
@@ -97,7 +107,7 @@ def settle(run: Run, version: Version, decision: Decision, recipe: Recipe, pins:
 
 
 @contextmanager
-def noting(run: Run, version: Version) -> Iterator[None]:
+def noting(run: Run, version: RegisteredVersion) -> Iterator[None]:
     """Keep with the version, too, that it was rejected."""
     try:
         yield
@@ -106,14 +116,14 @@ def noting(run: Run, version: Version) -> Iterator[None]:
         raise
 
 
-def note(run: Run, version: Version, name: str, reason: str) -> None:
+def note(run: Run, version: RegisteredVersion, name: str, reason: str) -> None:
     """Keep how the run ended with the run and with its version."""
     text = f"{name}: {reason}"[:1000]
     run.set_tags({DECISION: text})
     client().set_model_version_tag(version.name, str(version.number), DECISION, text)
 
 
-def after(ending: Ending, version: Version, decision: Decision, recipe: Recipe) -> None:
+def after(ending: Ending, version: RegisteredVersion, decision: Decision, recipe: Recipe) -> None:
     """Let everything follow that a promotion brings; a failure is told, and fails nothing."""
     promotion = recipe.promotion
     news = in_service.News(promotion.webhooks, promotion.ollama)
@@ -129,7 +139,7 @@ def after(ending: Ending, version: Version, decision: Decision, recipe: Recipe) 
 
 
 def _ending(
-    run: Run, version: Version, decision: Decision, recipe: Recipe, champion: int | None
+    run: Run, version: RegisteredVersion, decision: Decision, recipe: Recipe, champion: int | None
 ) -> Ending:
     serving = registry.serving(version.name)
     if serving and serving.number == version.number:
@@ -155,8 +165,8 @@ def _ending(
 
 
 def _answer(
-    run: Run, version: Version, decision: Decision, recipe: Recipe, champion: int | None
-) -> Answer | None:
+    run: Run, version: RegisteredVersion, decision: Decision, recipe: Recipe, champion: int | None
+) -> ApprovalAnswer | None:
     """Return what a person said; None: the run ends without an answer.
 
     Raises Rejected, or Waiting.

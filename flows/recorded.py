@@ -23,6 +23,8 @@ UNSTEADY = frozenset({"seconds", "tokens_per_second", "median_tokens_per_second"
     *("median_mfu", "matmul_ceiling_tflops", "gpu", "peak_memory_gib", "gpu_hours", "energy_kwh"),
     *("cost", "write_memory_gib"),
 }
+# Stages whose measures are of the machine, of another model, or the word of one; no replay has them.
+NOT_MADE = ("system", "champion", "judge")
 # What a run was compared with or decided by on its day, which makes nothing of what it trains.
 OF_THE_DAY = ("accepted", "champion")
 SETTINGS = {  # of the recipe, by the pin that fixes what it names
@@ -33,6 +35,8 @@ SETTINGS = {  # of the recipe, by the pin that fixes what it names
     "benchmarks": "validation.decontamination.files",
     "classifier": "validation.classifier.model",
     "suites": "evaluation.suites",
+    "judge": "evaluation.judge.gguf",
+    "judge_labels": "evaluation.judge.labels",
 }
 
 
@@ -131,7 +135,7 @@ def made(run_id: str) -> Made:
     for one, prefix in ((run, ""), *((child, child.info.run_name or "") for child in children)):
         for metric, value in one.data.metrics.items():
             stage, _, name = metric.partition("/")
-            if name.partition("/")[0] not in UNSTEADY and stage != "system":
+            if name.partition("/")[0] not in UNSTEADY and stage not in NOT_MADE:
                 measures[f"{prefix or stage}/{name}"] = value
         files |= {
             f"{prefix or stage}/{name}": digest for stage, name, digest in _files(one.info.run_id)

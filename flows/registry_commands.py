@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from retune.registry import Promotion, Version
+    from retune.registry import PromotionEntry, RegisteredVersion
     from retune.registry.approvals import Request, Verb
 
 Name = Annotated[
@@ -175,7 +175,7 @@ def _who() -> str:
         return f"somebody on {socket.gethostname()}"
 
 
-def _require_files(version: "Version", without_files: bool) -> None:
+def _require_files(version: "RegisteredVersion", without_files: bool) -> None:
     """Raise FilesGone if this machine serves and could not serve `version`."""
     from retune import serving
 
@@ -183,7 +183,7 @@ def _require_files(version: "Version", without_files: bool) -> None:
         serving.require_files(version)
 
 
-def _tell(entry: "Promotion", version: "Version") -> None:
+def _tell(entry: "PromotionEntry", version: "RegisteredVersion") -> None:
     """Print what serves, and let everything follow that goes with it."""
     from flows import in_service, local
     from retune import registry
@@ -272,7 +272,7 @@ def _resume(request: "Request", verb: "Verb", reason: str) -> bool:
     return str(result.status).endswith("ACCEPT")
 
 
-def _table(log: "list[Promotion]") -> "Table":
+def _table(log: "list[PromotionEntry]") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
@@ -307,7 +307,7 @@ def _span(text: str) -> tuple[datetime, datetime]:
     return moment, moment + timedelta(days=1, microseconds=-1) if is_day else moment
 
 
-def _served(log: "list[Promotion]", start: datetime, end: datetime) -> "list[Promotion]":
+def _served(log: "list[PromotionEntry]", start: datetime, end: datetime) -> "list[PromotionEntry]":
     """Return the entries by which the versions came into service that served between two moments."""
     from retune.registry import who_served as at
 

@@ -45,7 +45,7 @@ class Replay(BaseModel):
     grids: list[Grid]
 
 
-class Deviation(NamedTuple):
+class EnvironmentChange(NamedTuple):
     """A thing of the environment that is another than it was."""
 
     subject: str
@@ -53,7 +53,7 @@ class Deviation(NamedTuple):
     now: str
 
 
-def deviations(run: Recorded) -> list[Deviation]:
+def deviations(run: Recorded) -> list[EnvironmentChange]:
     """Return what of this environment is not as it was: retune, packages, machine."""
     version, machine = this_version(), this_machine()._asdict()
     then = {
@@ -66,7 +66,7 @@ def deviations(run: Recorded) -> list[Deviation]:
     then |= {f"machine: {name}": value for name, value in run.machine.items()}
     now |= {f"machine: {name}": machine.get(name) for name in run.machine}
     return [
-        Deviation(subject, _text(value), _text(now.get(subject)))
+        EnvironmentChange(subject, _text(value), _text(now.get(subject)))
         for subject, value in then.items()
         # JSON knows no tuples.
         if _text(value) != _text(now.get(subject))
@@ -185,7 +185,7 @@ def _number(metric: str, value: float) -> str:
         return f"{value:g}"
 
 
-def _environment(found: list[Deviation]) -> Grid:
+def _environment(found: list[EnvironmentChange]) -> Grid:
     rows = [[one.subject, one.then, one.now] for one in found]
     rows = rows or [["nothing", "", ""]]
     return Grid(title="What differs in the environment", columns=["", "then", "now"], rows=rows)

@@ -12,7 +12,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import unmapped
 
 from expectations import conform as conforming
-from expectations import formatting, gguf_files, merging, publication, regression, rehearsal
+from expectations import (
+    formatting,
+    gguf_files,
+    llm_judge,
+    merging,
+    publication,
+    regression,
+    rehearsal,
+)
 from expectations import parity as reading
 from expectations import training as training_course
 from expectations.data import judgement as data
@@ -55,6 +63,7 @@ from tasks.conform.task import parity as compare_rows
 from tasks.evaluate.task import evaluate, measure_champion
 from tasks.fetch.task import fetch, pin_inputs
 from tasks.format.task import format_chats
+from tasks.judge.task import ask_judge
 from tasks.merge.task import merge
 from tasks.publish.task import check_access, check_terms, publish
 from tasks.quantize.fan_out import fan_out
@@ -159,6 +168,10 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         contender = None
         if plan.champion and pins.champion:
             contender = run.log(measure_champion(pins.champion, chats, recipe, pins, plan.champion))
+        judged = None
+        if plan.judge and not replayed:  # of a replay nothing is decided, and a judge costs
+            judged = run.log(ask_judge(scores, contender, recipe, pins, plan.judge))
+            judge(judged, llm_judge.judgement(judged, recipe))
         merged = source = imatrix = None
         quants: list[Gguf] = []
         reasons: dict[str, list[Verdict]] = {}  # why a file does not ship
@@ -182,7 +195,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
             ending = Ending("Replayed", f"as {replayed.run_name}")
         else:
             version = register_candidate(run, recipe, pins, made)
-            decision = decided(version, made, contender, recipe, pins, noise)
+            decision = decided(version, made, contender, recipe, pins, noise, judged)
             with noting(run, version):
                 judge(None, decision.judgement)
                 ending = settle(run, version, decision, recipe, pins)
@@ -197,7 +210,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
             published_as(version, published.model, published.params)
 
         read = (conformance, rehearsed, rows, screened, sound, chats, parity)
-        trained = (*read, adapter, selection, scores, contender)
+        trained = (*read, adapter, selection, scores, contender, judged)
         files = (merged, source, imatrix, *quants)
         outputs: list[Output] = [output for output in (*trained, *files) if output]
         summary = summarise(recipe, run, outputs, reasons, published, ending.name, ending.reason)

@@ -52,8 +52,10 @@ def _slugs() -> tuple[frozenset[str], frozenset[str]]:
 
     config: dict[str, Any] = lists  # its types tell of no nesting
 
+    lists: dict[str, Any] = dict(config)
+
     def words(name: str) -> frozenset[str]:
-        part = config[name]
+        part = lists[name]
         if part["type"] == "words":
             return frozenset(part["words"])
         return frozenset().union(*map(words, part["lists"]))

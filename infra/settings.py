@@ -4,6 +4,7 @@ Each of its tables is made of the facts where they stand: the sections' models, 
 expectations, quantization methods and measures in `retune`.
 """
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def page() -> str:
 def section(model: type[BaseModel], path: str) -> Iterator[str]:
     """Yield a section's heading, words and table, and then its inner sections."""
     if path:
-        yield f"{'###' if '.' in path else '##'} `{path}`\n\n{model.__doc__}\n"
+        yield f"{'###' if '.' in path else '##'} `{path}`\n\n{inspect.getdoc(model)}\n"
     schemas = model.model_json_schema()["properties"]
     inner = {name: section_type for name in schemas if (section_type := _inner(model, name))}
     settings = {name: schema for name, schema in schemas.items() if name not in inner}
@@ -122,13 +123,18 @@ def _type(schema: dict[str, Any]) -> str:
         case "array":
             return f"list of {_type(schema['items'])}"
         case "object":
-            return f"mapping to {_type(schema['additionalProperties'])}"
+            return f"mapping to {_kind(_entries(schema))}"
         case "boolean":
             return "`true`, `false`"
         case "string":
             return "text"
         case kind:
             return ", ".join(filter(None, (kind, _range(schema))))
+
+
+def _entries(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a mapping's values; of names that follow a pattern it stands below that."""
+    return schema.get("additionalProperties") or next(iter(schema["patternProperties"].values()))
 
 
 def _range(schema: dict[str, Any]) -> str:

@@ -50,6 +50,8 @@ EXEMPT = {
     "retune.inspection": Exemption("refuses models"),
     "retune.folders": Exemption("refuses folders", ("publish",)),
     "retune.sources": Exemption("pins inputs; the pins are in the keys", ("fetch",)),
+    "retune.judging": Exemption("reads labels; they are in the keys", ("judge",)),
+    "retune.judging.*": Exemption("reads labels; they are in the keys", ("judge",)),
     "retune.pinning": Exemption("pins inputs; the pins are in the keys", ("fetch",)),
     "retune.downloads": Exemption("copies files that are then pinned by their content"),
     "retune.stores": Exemption("copies files that are then pinned by their content"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from retune.data_files import DataFiles, copied, selected
 from retune.downloads import downloaded, known
 from retune.errors import RetuneError
+from retune.judging.pins import pin_judge, pin_labels
 from retune.recipe import Classifier, Dataset, Part, Recipe
 from retune.recipe.address import is_address
 from retune.recipe.mapping import ColumnMapping
@@ -53,6 +54,8 @@ def pin_all(recipe: Recipe, copies: bool = True) -> Pins:
         reference=pin_reference(recipe),
         accepted=last_accepted(recipe, version),
         champion=champion(recipe.name),
+        judge=pin_judge(recipe),
+        judge_labels=pin_labels(recipe),
     )
 
 

@@ -25,7 +25,8 @@ class Pins(BaseModel):
     rows decide whether it is asked at all, and only the Hub could say its commit. `accepted` is the
     MLflow run whose scores the dataset's are compared with, if there is one, `reference` the file of a
     profile that takes the place of that run's, `champion` the version that serves, which the tuned
-    model is compared with.
+    model is compared with; `judge` is the GGUF of the LLM judge, `judge_labels` the file with people's
+    verdicts.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +41,8 @@ class Pins(BaseModel):
     reference: str | None = None
     accepted: str | None = None
     champion: "Champion | None" = None
+    judge: str | None = None
+    judge_labels: str | None = None
 
     def named(self) -> dict[str, str]:
         """Return each pin that there is by its name; `mix`, `benchmarks` and `suites` are numbered."""
@@ -52,6 +55,8 @@ class Pins(BaseModel):
             "base_16bit": self.base_16bit,
             "classifier": self.classifier,
             "reference": self.reference,
+            "judge": self.judge,
+            "judge_labels": self.judge_labels,
         }
         return {name: pin for name, pin in single.items() if pin} | several
 
@@ -215,6 +220,15 @@ class Contender(Output):
     are evaluated by, or some of them. `missing` says why there are none, "" if there are."""
 
     missing: str = ""
+
+    @property
+    def outcomes(self) -> Path:
+        return self.folder / "outcomes.parquet"
+
+
+class JudgedAnswers(Output):
+    """judge: in `outcomes.parquet` the outcomes of all sides with the grades of the LLM judge besides,
+    and in `votes.parquet` each of its votes."""
 
     @property
     def outcomes(self) -> Path:

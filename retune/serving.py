@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retune.recipe.methods import RECOMMENDED
-from retune.registry import RegistryError, Version
+from retune.registry import RegisteredVersion, RegistryError
 from retune.registry.candidates import FILE
-from retune.workspace import home, make_home, mark, remove, write_json
+from retune.workspace import home, make_home, mark, remove, work, write_json
 
 ABOUT = "serving.json"
 STORE = ".versions"  # below the serving folder, by recipe and version
@@ -27,7 +27,7 @@ class FilesGone(RegistryError):
     """What a version would serve is not on this machine any more."""
 
 
-class Part(NamedTuple):
+class ServedFile(NamedTuple):
     """A file or folder that is served: where it lies, and its name there."""
 
     path: Path
@@ -44,7 +44,7 @@ def serves_here(name: str) -> bool:
     return folder_of(name).is_symlink()
 
 
-def require_files(version: Version) -> None:
+def require_files(version: RegisteredVersion) -> None:
     """Raise FilesGone unless everything that `version` serves is on this machine."""
     missing = _missing(version)
     if missing and not _kept(version):
@@ -54,7 +54,7 @@ def require_files(version: Version) -> None:
         )
 
 
-def serve(version: Version, also: set[int]) -> Path:
+def serve(version: RegisteredVersion, also: set[int]) -> Path:
     """Let the serving folder of a recipe hold the files of `version`, and return it.
 
     Of the versions in `also` the files stay, of all others that served they are removed from here.
@@ -77,17 +77,17 @@ def serve(version: Version, also: set[int]) -> Path:
     return link
 
 
-def _missing(version: Version) -> list[Path]:
+def _missing(version: RegisteredVersion) -> list[Path]:
     return [part.path for part in _parts(version) if not part.path.exists()]
 
 
-def _kept(version: Version) -> Path | None:
+def _kept(version: RegisteredVersion) -> Path | None:
     """Return the folder that served a version, if it is there still."""
     folders = (home() / "serving" / STORE / version.name).glob(f"{version.number}.*")
     return next((folder for folder in sorted(folders) if (folder / ABOUT).is_file()), None)
 
 
-def _build(version: Version) -> Path:
+def _build(version: RegisteredVersion) -> Path:
     """Make and return a folder of a version's files; what it served until now stays as it is."""
     folder = home() / "serving" / STORE / version.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,18 +104,19 @@ def _build(version: Version) -> Path:
     return store
 
 
-def _parts(version: Version) -> Iterator[Part]:
+def _parts(version: RegisteredVersion) -> Iterator[ServedFile]:
     """Yield what a version serves: its GGUF files with their Modelfiles, else its weights."""
     files = [json.loads(text) for key, text in sorted(version.tags.items()) if key.startswith(FILE)]
-    work = home() / "work"
     for file in files:
-        folder = work / file["folder"]
-        yield Part(folder / file["file"], file["file"])
+        folder = work() / file["folder"]
+        yield ServedFile(folder / file["file"], file["file"])
         modelfile = Path(file["file"]).with_suffix(".Modelfile").name
         if (folder / modelfile).exists():
-            yield Part(folder / modelfile, modelfile)
+            yield ServedFile(folder / modelfile, modelfile)
     if not files:
-        yield Part(work / "train" / version.tags.get("retune.adapter", "?") / "adapter", "adapter")
+        yield ServedFile(
+            work() / "train" / version.tags.get("retune.adapter", "?") / "adapter", "adapter"
+        )
 
 
 def _recommended(folder: Path) -> str | None:

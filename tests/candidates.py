@@ -44,7 +44,7 @@ def candidate(key: str, loss: float = 1.5, methods=("q4_k_m",), **parts) -> Cand
     return Candidate(**(outputs | parts))
 
 
-def registered(recipe: Recipe, key: str, **fields) -> registry.Version:
+def registered(recipe: Recipe, key: str, **fields) -> registry.RegisteredVersion:
     with tracking.start_run(recipe, f"{recipe.name} {key}", {}) as run:
         return register_candidate(run, recipe, PINS, candidate(key, **fields))
 

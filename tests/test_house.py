@@ -64,7 +64,7 @@ def test_every_stage_takes_recipe_pins_and_step():
         if isinstance(node, ast.FunctionDef)
         and any(ast.unparse(one).startswith("stage(") for one in node.decorator_list)
     ]
-    assert len(stages) == 16
+    assert len(stages) == 17
     for stage in stages:
         names = [argument.arg for argument in stage.args.args]
         assert names[-3:] == ["recipe", "pins", "step"], stage.name
@@ -200,6 +200,7 @@ DELETES = {
     ("tasks/train/training_log.py", "cut_log", "rename"): "the training log that it has read",
     ("tasks/train/trl_child.py", "_run_workers", "unlink"): "the workers' own result file",
     ("tasks/validate/scoring_child.py", "write", "replace"): "a shard's own file of scores",
+    ("retune/serving.py", "serve", "replace"): "the link to what serves, which only it makes",
     ("flows/ui.py", "serve", "unlink"): "the server's own address file",
     ("flows/ui.py", "_end_leftovers", "unlink"): "the same file of a server that was killed",
     ("retune/access.py", "_read", "unlink"): "a sign-in that others could read",

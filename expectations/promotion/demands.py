@@ -8,7 +8,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from expectations.promotion.contest import PairedDifference, averaged, direction, shown_metric
-from expectations.promotion.examples import BATTERY, INCIDENTS, lost, unmet
+from expectations.promotion.examples import BATTERY, INCIDENTS, PASSED, lost, unmet
 from expectations.promotion.statistics import examples_to_hold
 from expectations.verdicts import Verdict, at_least, at_most, severity
 from retune.measures import measure, title
@@ -56,14 +56,21 @@ def no_worse(
     differences: Sequence[PairedDifference], opponent: str, recipe: Recipe
 ) -> Iterable[Verdict]:
     """Yield a verdict for each metric of a whole suite that may not be worse beyond its margin, and
-    one for all slices of it."""
+    one for all slices of it.
+
+    A margin that the recipe names has to be proven. Of any other metric it is enough that the
+    candidate is not shown to be worse and that what was seen is within the margin: to prove five
+    points takes hundreds of examples, and a rule that small suites cannot meet would promote nobody.
+    What may be lost of the battery is said by its budget instead.
+    """
     rule = recipe.promotion
     for one in differences:
-        if one.is_slice or one.metric in rule.wins:
+        if one.is_slice or one.metric in rule.wins or _has_a_budget(one, rule):
             continue
         name = words(one.metric)
         expected = f"no worse than the {opponent} by {name}, within {_amount(one, one.margin)}"
-        if not one.holds and one.outcome != "worse":
+        tolerated = one.outcome != "worse" and _is_tolerated(one, rule)
+        if not one.holds and not tolerated and one.outcome != "worse":
             yield _open(
                 "no_worse", expected, told(one, _to_hold(one, rule)), recipe, "promotion.margins"
             )
@@ -72,13 +79,28 @@ def no_worse(
             gate=GATE,
             name="no_worse",
             expected=expected,
-            seen=_held(one),
+            seen=_held(one) if one.holds or not tolerated else _not_shown(one),
             limit=one.margin,
             setting="promotion.margins",
             severity=severity(recipe, GATE, "no_worse"),
-            passed=one.holds,
+            passed=one.holds or tolerated,
         )
     yield from _slices([one for one in differences if one.is_slice], opponent, recipe)
+
+
+def _is_tolerated(one: PairedDifference, rule: Promotion) -> bool:
+    """Tell whether a difference that may be none need not be decided: nobody asked for a proof."""
+    return not _is_asked(one, rule) and one.estimate >= -one.margin
+
+
+def _has_a_budget(one: PairedDifference, rule: Promotion) -> bool:
+    """Tell whether a metric is that of the battery, and nobody asked for more than its budget."""
+    return one.metric == f"{BATTERY}/{PASSED}" and not _is_asked(one, rule)
+
+
+def _is_asked(one: PairedDifference, rule: Promotion) -> bool:
+    """Tell whether the recipe names a margin for a metric."""
+    return bool({one.metric, scorer_of(one.metric)} & rule.margins.keys())
 
 
 def _slices(
@@ -221,6 +243,11 @@ def _held(one: PairedDifference) -> str:
     if one.holds and one.low < -one.margin:
         return f"{told(one)}; too few to show more than that it is no worse here"
     return told(one)
+
+
+def _not_shown(one: PairedDifference) -> str:
+    """Return what was seen of a candidate that is not shown to be worse, nor to be no worse."""
+    return f"{told(one)}; nothing shows that it is worse"
 
 
 def _more(one: PairedDifference, count: int | None) -> str:

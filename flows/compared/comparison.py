@@ -8,7 +8,7 @@ from flows.compared.data import data
 from flows.compared.evidence import RunEvidence, evidence
 from flows.compared.examples import Examples, examples, shown
 from flows.compared.neighbours import near
-from flows.compared.records import Comparison, NearRow
+from flows.compared.records import Comparison, DataChange, NearRow
 from flows.compared.rows import TRAIN
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ def compare(one: str, other: str) -> Comparison:
         older=older.described(),
         newer=newer.described(),
         recipe=settings.recipe(older, newer),
-        data=data(older.rows, newer.rows, rows)
-        if rows and older.rows is not None and newer.rows is not None
-        else None,
+        data=_data(older, newer, rows),
         environment=settings.environment(older, newer),
         differences=_differences(older, newer),
         metrics=measured.metrics(older, newer),
@@ -50,6 +48,12 @@ def _rows(older: RunEvidence, newer: RunEvidence, missing: list[str]) -> Changed
         return changed_rows(older.rows, newer.rows)
     missing.append(f"rows: {_without('rows/accepted.parquet', older.rows, newer.rows)}")
     return None
+
+
+def _data(older: RunEvidence, newer: RunEvidence, rows: ChangedRows | None) -> DataChange | None:
+    if rows is None or older.rows is None or newer.rows is None:
+        return None
+    return data(older.rows, newer.rows, rows)
 
 
 def _examples(older: RunEvidence, newer: RunEvidence, missing: list[str]) -> Examples | None:

@@ -6,6 +6,7 @@ from retune.recipe.evaluation import Evaluation, ProbeFile
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
 from retune.recipe.formatting import Formatting
 from retune.recipe.gates import Gates
+from retune.recipe.judging import LLMJudge
 from retune.recipe.merging import Merging
 from retune.recipe.model import Model
 from retune.recipe.promotion import Promotion
@@ -27,6 +28,7 @@ __all__ = [
     "Evaluation",
     "Formatting",
     "Gates",
+    "LLMJudge",
     "Merging",
     "Model",
     "Part",

@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from retune.recipe.dataset import DataSource
+from retune.recipe.judging import LLMJudge
 from retune.recipe.section import Line, Phrase, Section, shown
 
 # What the held-out rows and the battery are called among the suites, and the sides in measures.
@@ -85,6 +86,7 @@ class Evaluation(Section):
         description="Probes of the battery that are asked, at most, spread evenly over its slices; with "
         "300, all of them.",
     )
+    judge: LLMJudge = Field(LLMJudge(), description=LLMJudge.__doc__)
     max_loss_ratio: float = Field(
         1.0,
         gt=0,
@@ -101,4 +103,15 @@ class Evaluation(Section):
                     f"suites.{number}.name: {shown(suite.name)} is taken; give the suite another name"
                 )
             taken.add(suite.name)
+        return self
+
+    @model_validator(mode="after")
+    def _compares_suites_that_there_are(self) -> Self:
+        battery = ("battery",) if self.battery else ()
+        known = ("held_out", *battery, *(suite.name for suite in self.suites))
+        for name in self.judge.compare:
+            if self.judge.enabled and name not in known:
+                raise ValueError(
+                    f"judge.compare: {shown(name)} is no suite that is asked; use {', '.join(known)}"
+                )
         return self

@@ -15,6 +15,7 @@ EXPECTATIONS: dict[str, tuple[str, ...]] = {
     "parity": ("differing_rows",),
     "train": (),  # of one that diverged there is no output that could pass
     "evaluate": ("loss_ratio",),
+    "judge": ("agreement", "no_votes"),  # of the LLM judge itself
     "merge": ("changed_share", "kl_divergence", "same_top_token", "perplexity_ratio", "4bit"),
     "convert": ("eos", "prompts", "stopped", "exact_match"),
     "quantize": (

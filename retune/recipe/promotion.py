@@ -51,8 +51,9 @@ class Promotion(Section):
         default_factory=dict,
         max_length=1000,
         description="What counts as no difference, by metric or by scorer: a number in the measure's "
-        "unit, or a text such as 2σ, a multiple of the noise that `retune calibrate` measured. Not set: "
-        "0.01 for losses, 0.05 for shares.",
+        "unit, or a text such as 2σ, a multiple of the noise that `retune calibrate` measured. One that "
+        "is set has to be proven; not set (0.01 for losses, 0.05 for shares, else 5 % of the "
+        "champion's value), a candidate must not be shown to be worse, nor seem worse by more.",
     )
     floors: dict[Metric, Score] = Field(
         default_factory=dict,

@@ -5,12 +5,12 @@ candidate, `champion` the one that serves, and `previous` the one that a rollbac
 """
 
 from retune.registry.candidates import Candidate, published_as, register_candidate
-from retune.registry.log import Promotion, history, who_served
+from retune.registry.log import PromotionEntry, history, who_served
 from retune.registry.promotions import Barred, StaleEvidence, note, promote, rollback, target
 from retune.registry.references import find
 from retune.registry.versions import (
+    RegisteredVersion,
     RegistryError,
-    Version,
     champion,
     names,
     serving,
@@ -21,10 +21,10 @@ from retune.registry.versions import (
 __all__ = [
     "Barred",
     "Candidate",
-    "Promotion",
+    "PromotionEntry",
+    "RegisteredVersion",
     "RegistryError",
     "StaleEvidence",
-    "Version",
     "champion",
     "find",
     "history",

@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from retune.registry.log import REASON_LIMIT, Promotion
+from retune.registry.log import REASON_LIMIT, PromotionEntry
 from retune.registry.promotions import Barred, StaleEvidence, changing, compared
-from retune.registry.versions import RegistryError, Version, aliased, version
+from retune.registry.versions import RegisteredVersion, RegistryError, aliased, version
 from retune.tracking import client
 
 REQUEST, ANSWER = "retune.approval.request", "retune.approval.answer"  # tags of a version
@@ -37,7 +37,7 @@ class Request(BaseModel):
         return datetime.now(UTC) >= self.expires
 
 
-class Answer(BaseModel):
+class ApprovalAnswer(BaseModel):
     """What somebody said of a request."""
 
     model_config = ConfigDict(frozen=True)
@@ -49,20 +49,20 @@ class Answer(BaseModel):
     champion: int | None
 
 
-def request_of(candidate: Version) -> Request | None:
+def request_of(candidate: RegisteredVersion) -> Request | None:
     """Return what was asked of a version last."""
     text = candidate.tags.get(REQUEST)
     return Request.model_validate_json(text) if text else None
 
 
-def answer_of(candidate: Version, champion: int | None) -> Answer | None:
+def answer_of(candidate: RegisteredVersion, champion: int | None) -> ApprovalAnswer | None:
     """Return the answer on a version as it compares with `champion`, None if there is none yet."""
     text = candidate.tags.get(ANSWER)
-    answer = Answer.model_validate_json(text) if text else None
+    answer = ApprovalAnswer.model_validate_json(text) if text else None
     return answer if answer and answer.champion == champion else None
 
 
-def ask(candidate: Version, request: Request) -> Request:
+def ask(candidate: RegisteredVersion, request: Request) -> Request:
     """Note that a version waits, and return what is noted: asked twice, the first request stands."""
     noted = request_of(candidate)
     if noted and noted.champion == request.champion:
@@ -72,8 +72,8 @@ def ask(candidate: Version, request: Request) -> Request:
 
 
 def answer(
-    candidate: Version, verb: Verb, by: str, reason: str
-) -> tuple[Answer, Request, Promotion]:
+    candidate: RegisteredVersion, verb: Verb, by: str, reason: str
+) -> tuple[ApprovalAnswer, Request, PromotionEntry]:
     """Note what somebody said, also in the promotion log; a promotion is another matter.
 
     Raises StaleEvidence if another version serves than the candidate was compared with, Barred, or
@@ -106,14 +106,14 @@ def answer(
                 f"{current} is barred: {current.barred}; `retune promote … --unbar` lifts it"
             )
         entry = model.add(verb, current, model.serving, by, reason, {"digest": request.evidence})
-        said_now = Answer(
+        said_now = ApprovalAnswer(
             verb=verb, by=by, reason=reason[:REASON_LIMIT], at=entry.at, champion=request.champion
         )
         _set(current, ANSWER, said_now)
         return said_now, request, entry
 
 
-def waiting(name: str) -> Version | None:
+def waiting(name: str) -> RegisteredVersion | None:
     """Return the newest candidate of a recipe if it waits for an approval."""
     newest = aliased(name, "challenger")
     request = request_of(newest) if newest else None
@@ -122,7 +122,7 @@ def waiting(name: str) -> Version | None:
     return newest
 
 
-def _set(candidate: Version, key: str, value: BaseModel) -> None:
+def _set(candidate: RegisteredVersion, key: str, value: BaseModel) -> None:
     client().set_model_version_tag(
         candidate.name, str(candidate.number), key, value.model_dump_json()
     )

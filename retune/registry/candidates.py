@@ -10,7 +10,7 @@ from retune.escaping import markdown
 from retune.measures import format_bytes, measure, side_by_side, title
 from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Merged, Pins, Rows, Scores, Selection
-from retune.registry.versions import CHALLENGER, Version, registered, version, versions
+from retune.registry.versions import CHALLENGER, RegisteredVersion, registered, version, versions
 from retune.tracking import DIGEST_LIMIT, Run, client
 from retune.version import this_version
 from retune.workspace import Output, digest, sha256
@@ -37,7 +37,9 @@ class Candidate(NamedTuple):
     files: tuple[Gguf, ...]
 
 
-def register_candidate(run: Run, recipe: Recipe, pins: Pins, candidate: Candidate) -> Version:
+def register_candidate(
+    run: Run, recipe: Recipe, pins: Pins, candidate: Candidate
+) -> RegisteredVersion:
     """Return the version of the candidate, which the alias `challenger` then names.
 
     The same weights keep their version, so that a run which reuses its outputs adds none; what was
@@ -79,7 +81,7 @@ def register_candidate(run: Run, recipe: Recipe, pins: Pins, candidate: Candidat
     return registered_as
 
 
-def published_as(version: Version, source: str, tags: Mapping[str, str]) -> None:
+def published_as(version: RegisteredVersion, source: str, tags: Mapping[str, str]) -> None:
     """Note where a version was published: at the URL `source`; `tags` are further facts."""
     for key, value in {**tags, SOURCE: source}.items():
         client().set_model_version_tag(version.name, str(version.number), key, value)

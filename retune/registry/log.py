@@ -21,7 +21,7 @@ REASON_LIMIT = 1000  # characters; a tag in PostgreSQL holds 5,000 in all
 Kind = Literal["promote", "rollback", "approve", "reject"]
 
 
-class Promotion(BaseModel):
+class PromotionEntry(BaseModel):
     """One entry of the log.
 
     `version` is what was decided about: promoted, gone back to, approved or rejected. `serving` is
@@ -48,12 +48,12 @@ class Promotion(BaseModel):
         return f"{PREFIX}{self.number:06d}"
 
 
-def history(name: str) -> list[Promotion]:
+def history(name: str) -> list[PromotionEntry]:
     """Return the log of the recipe `name`, the oldest first. Raises RegistryError."""
     return entries(require(name))
 
 
-def entries(model: "RegisteredModel") -> list[Promotion]:
+def entries(model: "RegisteredModel") -> list[PromotionEntry]:
     """Return the log of a registered model. Raises RegistryError where an entry is missing or damaged."""
     keys = sorted(key for key in model.tags if re.fullmatch(re.escape(PREFIX) + r"\d{6}", key))
     log = [_entry(model.name, key, model.tags[key]) for key in keys]
@@ -66,7 +66,7 @@ def entries(model: "RegisteredModel") -> list[Promotion]:
     return log
 
 
-def who_served(log: Sequence[Promotion], at: datetime) -> Promotion | None:
+def who_served(log: Sequence[PromotionEntry], at: datetime) -> PromotionEntry | None:
     """Return the entry by which the version that served at `at` came into service, if one did."""
     entry = None
     for candidate in log:
@@ -77,9 +77,9 @@ def who_served(log: Sequence[Promotion], at: datetime) -> Promotion | None:
     return entry
 
 
-def _entry(name: str, key: str, text: str) -> Promotion:
+def _entry(name: str, key: str, text: str) -> PromotionEntry:
     try:
-        entry = Promotion.model_validate_json(text)
+        entry = PromotionEntry.model_validate_json(text)
     except ValidationError:
         entry = None
     if entry is None or entry.key != key:

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from retune.registry.lock import Held, locked
-from retune.registry.log import PREFIX, REASON_LIMIT, Kind, Promotion, entries
+from retune.registry.log import PREFIX, REASON_LIMIT, Kind, PromotionEntry, entries
 from retune.registry.versions import (
     BARRED,
     CHAMPION,
     PREVIOUS,
+    RegisteredVersion,
     RegistryError,
-    Version,
     require,
     version,
     versions,
@@ -48,7 +48,7 @@ def promote(
     expected_champion: int | None,
     *,
     unbar: bool = False,
-) -> Promotion:
+) -> PromotionEntry:
     """Let version `number` of the recipe `name` serve, and return the entry of the log.
 
     `expected_champion` is the version that the decision was made against, None if none served.
@@ -68,7 +68,7 @@ def promote(
         return model.add("promote", chosen, number, by, reason, evidence)
 
 
-def rollback(name: str, to: int | None, by: str, reason: str) -> Promotion:
+def rollback(name: str, to: int | None, by: str, reason: str) -> PromotionEntry:
     """Let version `to` of the recipe `name` serve again, and bar the one that is left.
 
     None: the one that served before it (the alias `previous`). Raises Barred or RegistryError, with
@@ -81,13 +81,13 @@ def rollback(name: str, to: int | None, by: str, reason: str) -> Promotion:
 
 def note(
     name: str, number: int, kind: Kind, by: str, reason: str, evidence: Mapping[str, Any]
-) -> Promotion:
+) -> PromotionEntry:
     """Add to the log what somebody decided about a version that does not serve for that."""
     with changing(name) as model:
         return model.add(kind, version(name, number), model.serving, by, reason, evidence)
 
 
-def target(name: str, log: Sequence[Promotion], to: int | None) -> Version:
+def target(name: str, log: Sequence[PromotionEntry], to: int | None) -> RegisteredVersion:
     """Return the version that a rollback goes to. Raises Barred or RegistryError if it cannot."""
     serving = serving_of(log)
     if serving is None:
@@ -111,12 +111,12 @@ def target(name: str, log: Sequence[Promotion], to: int | None) -> Version:
     return chosen
 
 
-def serving_of(log: Sequence[Promotion]) -> int | None:
+def serving_of(log: Sequence[PromotionEntry]) -> int | None:
     """Return the version that serves by the log."""
     return log[-1].serving if log else None
 
 
-class Model:
+class LockedModel:
     """A registered model under its lock, with its log."""
 
     def __init__(self, name: str, held: Held) -> None:
@@ -128,7 +128,7 @@ class Model:
     def serving(self) -> int | None:
         return serving_of(self.log)
 
-    def require_serving(self, expected: int | None, candidate: Version) -> None:
+    def require_serving(self, expected: int | None, candidate: RegisteredVersion) -> None:
         """Raise StaleEvidence if another version serves than was expected."""
         if self.serving == expected:
             return
@@ -137,14 +137,14 @@ class Model:
     def add(
         self,
         kind: Kind,
-        chosen: Version,
+        chosen: RegisteredVersion,
         serving: int | None,
         by: str,
         reason: str,
         evidence: Mapping[str, Any],
-    ) -> Promotion:
+    ) -> PromotionEntry:
         """Write an entry, and let aliases and bars follow it."""
-        entry = Promotion(
+        entry = PromotionEntry(
             number=len(self.log) + 1,
             kind=kind,
             at=datetime.now(UTC),
@@ -163,19 +163,19 @@ class Model:
 
 
 @contextmanager
-def changing(name: str) -> Iterator[Model]:
+def changing(name: str) -> Iterator[LockedModel]:
     """Hold the registered model `name` alone. Raises RegistryError."""
     require(name)
     with locked(name) as held:
-        yield Model(name, held)
+        yield LockedModel(name, held)
 
 
-def _write(name: str, entry: Promotion, held: Held) -> None:
+def _write(name: str, entry: PromotionEntry, held: Held) -> None:
     held.require()
     client().set_registered_model_tag(name, entry.key, entry.model_dump_json())
 
 
-def _settled(model: "RegisteredModel", held: Held) -> list[Promotion]:
+def _settled(model: "RegisteredModel", held: Held) -> list[PromotionEntry]:
     """Return the log, once aliases follow it and it follows those that were set in MLflow."""
     log = entries(model)
     if len(log) > int(model.tags.get(SETTLED, "0")):
@@ -184,7 +184,7 @@ def _settled(model: "RegisteredModel", held: Held) -> list[Promotion]:
     alias = model.aliases.get(CHAMPION)
     if alias is not None and int(alias) != serving_of(log):
         chosen = version(model.name, int(alias))
-        entry = Promotion(
+        entry = PromotionEntry(
             number=len(log) + 1,
             kind="promote",
             at=datetime.now(UTC),
@@ -201,7 +201,7 @@ def _settled(model: "RegisteredModel", held: Held) -> list[Promotion]:
     return log
 
 
-def _follow(name: str, log: Sequence[Promotion], held: Held) -> None:
+def _follow(name: str, log: Sequence[PromotionEntry], held: Held) -> None:
     """Set bars and aliases as the log says; doing it twice changes nothing."""
     last = log[-1]
     held.require()
@@ -223,7 +223,9 @@ def _follow(name: str, log: Sequence[Promotion], held: Held) -> None:
     client().set_registered_model_tag(name, SETTLED, str(last.number))
 
 
-def _predecessor(log: Sequence[Promotion], every: Sequence[Version]) -> Version | None:
+def _predecessor(
+    log: Sequence[PromotionEntry], every: Sequence[RegisteredVersion]
+) -> RegisteredVersion | None:
     """Return what served last before the version that serves, of those that are there and not barred."""
     allowed = {one.number: one for one in every if one.barred is None}
     served = [entry.serving for entry in reversed(log)] + [entry.former for entry in log[:1]]
@@ -239,7 +241,7 @@ def _missing() -> type[Exception]:
     return MlflowException
 
 
-def compared(candidate: Version, expected: int | None, serving: int | None) -> str:
+def compared(candidate: RegisteredVersion, expected: int | None, serving: int | None) -> str:
     """Return the sentence that evidence is stale."""
     return (
         f"{candidate} was compared with {_words(candidate.name, expected)}, and by now "

@@ -25,7 +25,7 @@ class RegistryError(RetuneError):
     """The registry has no such model, version or run, or does not allow what was asked for."""
 
 
-class Version(BaseModel):
+class RegisteredVersion(BaseModel):
     """One version of the registered model `name`; `aliases` are those that name it now."""
 
     model_config = ConfigDict(frozen=True)
@@ -90,13 +90,13 @@ def names() -> list[str]:
     return sorted(_names())
 
 
-def versions(name: str) -> list[Version]:
+def versions(name: str) -> list[RegisteredVersion]:
     """Return all versions, the oldest first; none if nothing is registered."""
     model = registered(name)
     return sorted(_versions(model), key=lambda one: one.number) if model else []
 
 
-def version(name: str, number: int) -> Version:
+def version(name: str, number: int) -> RegisteredVersion:
     """Return one version. Raises RegistryError."""
     require(name)
     every = versions(name)
@@ -106,12 +106,12 @@ def version(name: str, number: int) -> Version:
     raise RegistryError(f"{name} has no version {number} (there: {numbers}); name one of these")
 
 
-def aliased(name: str, alias: str) -> Version | None:
+def aliased(name: str, alias: str) -> RegisteredVersion | None:
     """Return the version that `alias` names, None if there is none."""
     return next((one for one in versions(name) if alias in one.aliases), None)
 
 
-def serving(name: str) -> Version | None:
+def serving(name: str) -> RegisteredVersion | None:
     """Return the version that serves, None if none does."""
     return aliased(name, CHAMPION)
 
@@ -125,7 +125,7 @@ def champion(name: str) -> Champion | None:
     return version.as_champion() if version else None
 
 
-def _versions(model: "RegisteredModel") -> Iterator[Version]:
+def _versions(model: "RegisteredModel") -> Iterator[RegisteredVersion]:
     # MLflow's filter language has no escapes; NAME has no quotes.
     aliases: dict[int, list[str]] = {}
     for alias, number in model.aliases.items():
@@ -140,8 +140,8 @@ def _versions(model: "RegisteredModel") -> Iterator[Version]:
             return
 
 
-def _record(entry: "ModelVersion", aliases: tuple[str, ...]) -> Version:
-    return Version(
+def _record(entry: "ModelVersion", aliases: tuple[str, ...]) -> RegisteredVersion:
+    return RegisteredVersion(
         name=entry.name,
         number=int(entry.version),
         run_id=entry.run_id or "",

@@ -1,7 +1,7 @@
 """The probe files of a recipe: where they are, what they are pinned to, and what is in them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def pin_suites(recipe: Recipe) -> tuple[str, ...]:
                 f"{setting}: {suite.path} is not {suite.revision[:19]}… any more, but {version[:19]}…; "
                 f"leave the revision empty to take it as it is"
             )
-        read_probes(path, setting)
+        _require_judge(read_probes(path, setting), setting, recipe)
         pins.append(version)
     return tuple(pins)
 
@@ -54,6 +54,15 @@ def suites(recipe: Recipe, pins: Pins) -> dict[str, tuple[SuiteProbe, ...]]:
     if config.battery:
         probes["battery"] = battery(config.battery_rows)
     return probes
+
+
+def _require_judge(probes: Sequence[SuiteProbe], setting: str, recipe: Recipe) -> None:
+    judged = sum(probe.is_judged for probe in probes)
+    if judged and not recipe.evaluation.judge.enabled:
+        raise SourceError(
+            f"{setting}: {judged:,} probes are graded by a judge, and there is none; set "
+            f"evaluation.judge.url and model, or evaluation.judge.gguf"
+        )
 
 
 def _setting(number: int) -> str:

@@ -209,7 +209,15 @@ class DoesNotRefuse(_Grader):
         return bool(reply.text.strip()) and not reply.refuses
 
 
-Grader = Annotated[
+class MeetsRubric(_Grader):
+    """The reply meets the rubric, in the eyes of the LLM judge (see `retune.judging`), who grades it
+    after all else and by itself."""
+
+    type: Literal["judge"]
+    rubric: Annotated[_Word, Field(max_length=20_000)]
+
+
+Rule = (
     Exact
     | Contains
     | NotContains
@@ -219,9 +227,9 @@ Grader = Annotated[
     | CallsTool
     | Stops
     | Refuses
-    | DoesNotRefuse,
-    Field(discriminator="type"),
-]
+    | DoesNotRefuse
+)
+Grader = Annotated[Rule | MeetsRubric, Field(discriminator="type")]
 
 
 def same(one: Any, other: Any) -> bool:

@@ -14,7 +14,7 @@ from retune.measures import format_bytes
 from retune.outcomes import example_name
 from retune.recipe.section import shown
 from retune.sources import SourceError
-from retune.suites.graders import DoesNotRefuse, Grader, Refuses, Reply
+from retune.suites.graders import DoesNotRefuse, Grader, MeetsRubric, Refuses, Reply
 
 MOST_PROBES = 100_000
 MOST_BYTES = 250_000_000  # of a file
@@ -89,9 +89,15 @@ class SuiteProbe(_Part):
         """What identifies it in every run: what is asked, with which tools, and how it is graded."""
         return example_name(self.chat, [list(self.tools), self.grading])
 
-    def passed(self, reply: Reply) -> bool:
-        """Tell whether a reply is as all graders want it."""
-        return all(grader.passes(reply) for grader in self.grade)
+    def passed(self, reply: Reply) -> bool | None:
+        """Tell whether a reply is as all rules want it; None where there is none but the judge's."""
+        rules = [grader for grader in self.grade if not isinstance(grader, MeetsRubric)]
+        return all(grader.passes(reply) for grader in rules) if rules else None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it takes the LLM judge to grade it."""
+        return any(isinstance(grader, MeetsRubric) for grader in self.grade)
 
     @property
     def wants_refusal(self) -> bool | None:

@@ -106,8 +106,8 @@ def _of_suite(
             stopped=reply["stopped"],
             tokens=reply["tokens"],
             seconds=reply["seconds"],
-            grades={
-                PASSED: float(passed),
+            grades=({} if passed is None else {PASSED: float(passed)})
+            | {
                 STOPPED: float(reply["stopped"]),
                 REPETITIVE: float(is_repetitive(reply["text"])),
                 REFUSED: float(refuses),

@@ -8,6 +8,7 @@ from retune.workspace import Step
 
 LIMITS = {"max_loss_ratio"}
 RUNNING = {"batch_size", "samples"}  # how many at a time, and how many are shown
+JUDGING = {"judge"}  # of answers that are there
 
 
 def key(recipe: Recipe, pins: Pins, adapter: Step, selection: Step | None) -> dict[str, Any]:
@@ -38,4 +39,4 @@ def _asked(recipe: Recipe, pins: Pins) -> dict[str, Any]:
         suite.model_dump(include={"name", "max_new_tokens"}) | {"pin": version}
         for suite, version in zip(config.suites, pins.suites, strict=True)
     ]
-    return config.model_dump(exclude=LIMITS | RUNNING | {"suites"}) | {"suites": suites}
+    return config.model_dump(exclude=LIMITS | RUNNING | JUDGING | {"suites"}) | {"suites": suites}

@@ -19,10 +19,9 @@ def suite_measures(asked: Questionnaire, outcomes: Sequence[Outcome]) -> dict[st
     metrics: dict[str, float] = {}
     for suite, probes in asked.suites.items():
         for side, given in _by_side(outcomes, suite).items():
-            metrics |= {
-                f"{name}/{suite}/{side}": fmean(one.grades[name] for one in given)
-                for name in OF_SUITES
-            }
+            for name in OF_SUITES:  # what only a judge grades has not passed, nor failed
+                values = (one.grades[name] for one in given if name in one.grades)
+                metrics |= _mean(f"{name}/{suite}/{side}", values)
             metrics |= {
                 f"passed/{suite}/{name}/{side}": share for name, share in _slices(probes, given)
             }
@@ -67,6 +66,8 @@ def _slices(probes: Sequence[SuiteProbe], given: Sequence[Outcome]) -> list[tupl
     names = metric_names(slices)
     passed: dict[str, list[float]] = {}
     for one in given:
+        if "passed" not in one.grades:
+            continue
         passed.setdefault(one.slice, []).append(one.grades["passed"])
     largest = [name for name, _ in slices.most_common(FAMILIES) if name in passed]
     return [(names[name], fmean(passed[name])) for name in largest]

@@ -186,7 +186,8 @@ def spoken_measures(metrics: Mapping[str, float], questions: Questionnaire) -> l
     ]
     for suite, probes in questions.suites.items():
         shares = [metrics.get(f"passed/{suite}/{side}") for side in SIDES]
-        passed = " → ".join("none asked" if share is None else f"{share:.1%}" for share in shares)
+        none = "left to the judge" if all(probe.is_judged for probe in probes) else "none asked"
+        passed = " → ".join(none if share is None else f"{share:.1%}" for share in shares)
         unasked = metrics.get(f"unasked/{suite}/tuned")
         left_out = f"; the model cannot be asked {unasked:,.0f} of them" if unasked else ""
         lines.append(f"{suite}: {passed} of {len(probes):,} probes passed{left_out}")

@@ -92,6 +92,24 @@ def test_undecided_says_how_many_examples_would_decide(tmp_path):
     assert f"about {needed:,} examples" in decision.reasons[0]
 
 
+def test_a_margin_is_proven_only_where_the_recipe_asks_for_it(tmp_path):
+    """Five points of a hundred questions cannot be shown; what seems worse by more is not passed over."""
+    few = {"rows": 100, "champion": {"rows": 100}, "loss": 1.1}
+    small = decided(tmp_path, match=0.595, **few)
+    assert small.outcome == "promote"
+    seen = next(v.seen for v in named(small, "no_worse") if "exact match" in v.expected)
+    assert "worse" in seen.partition("(")[0]
+    asked = {"margins": {"exact_match": 0.05}}
+    assert decided(tmp_path, asked, match=0.595, **few).outcome == "undecided"
+    assert decided(tmp_path, match=0.585, **few).outcome == "undecided"
+    assert decided(tmp_path, match=0.5, **few).outcome == "rejected"
+
+
+def test_the_battery_has_its_budget(tmp_path):
+    """What of it a model forgets counts by item; a share of 120 probes need not be proven as well."""
+    assert decided(tmp_path, loss=1.1, forgotten=9).outcome == "promote"
+
+
 def test_worse_is_rejected_by_name(tmp_path):
     decision = decided(
         tmp_path, {"floors": {"battery/passed": 0.9}}, loss=1.3, match=0.4, failing=(2,)

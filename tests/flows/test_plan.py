@@ -19,6 +19,7 @@ VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl
 STAGES = (
     *("conform", "rehearse", "fetch", "screen", "validate", "format", "parity", "train"),
     *("select", "evaluate", "champion", "merge", "convert", "calibrate", "quantize", "publish"),
+    "judge",
 )
 
 
@@ -130,6 +131,25 @@ def test_a_suite_counts_by_its_content_wherever_it_lies():
     assert of("a.jsonl", "sha256:1") == of("b.jsonl", "sha256:1") != of("a.jsonl", "sha256:2")
 
 
+JUDGE = "evaluation.judge={url: http://localhost/v1, model: m}"
+
+
+def test_a_judge_is_asked_anew_when_it_or_the_answers_change():
+    assert "judge" not in fingerprints()
+    assert changed(JUDGE) == {"judge"}
+    asked = fingerprints(JUDGE)["judge"]
+    for same in (
+        *("min_kappa=0.1", "max_no_vote_share=0.5", "parallel=9", "timeout=9", "attempts=2"),
+        *("key_variable=A_KEY", "key_secret=a-block", "price_input=3", "labels=a.jsonl"),
+    ):
+        assert fingerprints(JUDGE, f"evaluation.judge.{same}")["judge"] == asked, same
+    for other in ("model=n", "seed=3", "criteria=brevity", "max_tokens=99", "compare=[battery]"):
+        assert fingerprints(JUDGE, f"evaluation.judge.{other}")["judge"] != asked, other
+    assert fingerprints(JUDGE, "evaluation.max_new_tokens=9")["judge"] != asked
+    for pins in ({"judge": "sha256:g"}, {"judge_labels": "sha256:l"}, {"champion": CHAMPION}):
+        assert fingerprints(JUDGE, pins=PINS.model_copy(update=pins))["judge"] != asked
+
+
 QUANTS = {f"quantize {method}" for method in Recipe.parse(VALUES).quantization.methods}
 GGUFS = {"convert", "calibrate"} | QUANTS
 AFTER_SELECTION = {"evaluate", "merge"} | GGUFS
@@ -195,6 +215,7 @@ def reachable(stage: str) -> set[str]:
     rooms = (room, "train", "merge") if room == "rehearse" else (room,)
     scripts = [script for name in rooms for script in ROOT.glob(f"tasks/{name}/*child*.py")]
     of_several = ("retune/templates/child.py", "retune/download_child.py")
+    of_several += ("retune/llamacpp/converter.py",)
     for script in (*scripts, *(ROOT / name for name in of_several)):
         finder.load_file(str(script))
     return {name for name in finder.modules if name.partition(".")[0] in made_with.OURS}

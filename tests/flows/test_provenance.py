@@ -91,7 +91,7 @@ def test_what_means_the_same_is_the_same_text_and_makes_nothing_anew(recipe, way
 
 def test_the_order_of_names_is_no_difference():
     one, other = {"b": 1, "a": 2}, {"a": 2, "b": 1}
-    assert tracking.setting_text(one) == tracking._text(other)
+    assert tracking.setting_text(one) == tracking.setting_text(other)
 
 
 def test_mlflow_holds_what_it_takes_to_make_a_run_again(recipe, at_home):

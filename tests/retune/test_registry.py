@@ -239,7 +239,9 @@ def test_a_version_of_an_earlier_retune_serves_and_is_no_champion_to_compare_wit
 # Approvals.
 
 
-def asked(recipe: Recipe, champion: int | None = None, hours: float = 1) -> registry.Version:
+def asked(
+    recipe: Recipe, champion: int | None = None, hours: float = 1
+) -> registry.RegisteredVersion:
     """Return a new candidate that waits for an approval."""
     version = registered(recipe, f"asked {next(NUMBERS)}")
     request = approvals.Request(
@@ -263,7 +265,7 @@ def test_an_answer_is_kept_with_the_version_and_in_the_log(client, recipe, verb)
     now = registry.version(recipe.name, 1)
     assert approvals.answer_of(now, None) == said
     assert approvals.answer_of(now, 7) is None  # compared with another champion
-    with pytest.raises(registry.RegistryError, match=r"by ann .* before"):
+    with pytest.raises(registry.RegistryError, match="by ann "):
         approvals.answer(now, "approve", "bob", "")
 
 
@@ -427,6 +429,16 @@ def test_the_lock_of_another_host_is_broken_when_its_lease_is_over(client, recip
     started = time.monotonic()
     registry.promote(recipe.name, 1, "test", "", {}, None)
     assert time.monotonic() - started >= 1.0
+
+
+@pytest.mark.parametrize(
+    "reference", ["x' OR name LIKE '%", 'x" OR 1=1 --', "x'\" OR 1=1", "sums@x' OR '1'='1", "%"]
+)
+def test_a_name_cannot_change_the_question(client, recipe, reference):
+    """Nobody's run is found by a name that is a question of its own."""
+    registered(recipe, "one")
+    with pytest.raises(registry.RegistryError):
+        registry.find(reference)
 
 
 def test_a_lock_that_is_held_is_waited_for_and_named(client, recipe, monkeypatch):

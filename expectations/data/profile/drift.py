@@ -125,15 +125,14 @@ def _shares(reference: Profile, new: Profile) -> Iterator[Alarm]:
     sides = reference, new
     both = reference.sources.keys() & new.sources.keys()
     # Those that are gone or new are told by themselves; the record's hashes say nothing to a person.
-    then, now = ({name: side.sources[name] for name in both} for side in sides)
+    sources = [{name: side.sources[name] for name in both} for side in sides]
     counts = [
-        side.independent * sum(shares.values())
-        for side, shares in zip(sides, (then, now), strict=True)
+        side.independent * sum(shares.values()) for side, shares in zip(sides, sources, strict=True)
     ]
-    if moved := _psi(then, now, *counts):
+    if moved := _psi(sources[0], sources[1], counts[0], counts[1]):
         yield _alarm(_PSI_COUNT * moved, f"the same sources have other shares (PSI {moved:.2f})")
     counts = [side.independent * side.languages_of / max(side.rows, 1) for side in sides]
-    if moved := _psi(reference.languages, new.languages, *counts):
+    if moved := _psi(reference.languages, new.languages, counts[0], counts[1]):
         words = f"languages of the questions: {_named(reference)} then, {_named(new)} now"
         yield _alarm(_PSI_COUNT * moved, f"{words} (PSI {moved:.2f})")
 
