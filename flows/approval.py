@@ -8,7 +8,7 @@ line ends instead, and `retune approve` does the rest.
 from datetime import UTC, datetime
 from typing import Literal
 
-from prefect import runtime
+from prefect import get_run_logger, runtime
 from prefect.exceptions import Pause
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
@@ -41,6 +41,10 @@ def form(candidate: str, request: Request, evidence: str) -> Approval:
     # Against another champion it is another question.
     key = f"approval-{candidate.replace('/', '-')}-{request.champion or 'base'}"
     seconds = max(1, round((request.expires - datetime.now(UTC)).total_seconds()))
+    get_run_logger().info(
+        "%s waits for an approval until %s UTC: this page's menu (⋮), Resume, or `retune approve %s`",
+        *(candidate, f"{request.expires:%Y-%m-%d %H:%M}", request.run_id),
+    )
     asked = Approval.with_initial_data(description=evidence)
     try:
         return suspend_flow_run(wait_for_input=asked, timeout=seconds, key=key)

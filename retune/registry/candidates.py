@@ -181,7 +181,10 @@ def _logged_model(run: Run, recipe: Recipe, candidate: Candidate, weights: str) 
         for name, value in scores.metrics.items()
     ]
     run.log_of_model(metrics)
-    client().log_outputs(run.id, models=[LoggedModelOutput(model.model_id, 0)])
+    outputs = client().get_run(run.id).outputs
+    # A run that waited, or lost its process, has it already, which MLflow refuses twice.
+    if model.model_id not in {one.model_id for one in (outputs.model_outputs if outputs else [])}:
+        client().log_outputs(run.id, models=[LoggedModelOutput(model.model_id, 0)])
     return model
 
 

@@ -84,6 +84,18 @@ def test_the_same_weights_keep_their_version(client, recipe):
     assert again.aliases == ("challenger",)
 
 
+@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+def test_a_run_that_goes_on_registers_its_candidate_again(client, recipe):
+    """It waited for a person, or lost its process after it had registered."""
+    with tracking.start_run(recipe, "a run", {}) as run:
+        for _ in range(2):
+            run.log_base_model("a/b", "b" * 40, "b" * 40)
+            assert registry.register_candidate(run, recipe, PINS, candidate("one")).number == 1
+    stored = client.get_run(run.id)
+    assert len(stored.outputs.model_outputs) == 1
+    assert len(stored.inputs.model_inputs) == 1
+
+
 def test_the_weights_it_is_put_on_are_part_of_a_version(client, recipe):
     assert registered(recipe, "one").number == 1
     on_16bit = made("select", "one", Selection, onto="16bit")

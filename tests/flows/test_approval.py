@@ -1,0 +1,133 @@
+"""A run that waits for a person, on a real Prefect server: it holds no process, and goes on later."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from retune import registry, tracking
+from tests.flows.servers import RETUNE, ROOT, environment, retune_ui, wait_for
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]  # three servers start
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    with retune_ui(tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def deployment(servers):
+    """The id of a deployment whose runs a process of ours starts."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.flows.waiting_flow"],
+        cwd=ROOT,
+        env=environment(servers.home) | {"PREFECT_RUNNER_POLL_FREQUENCY": "1"},
+        start_new_session=True,
+    )
+    named = {"deployments": {"name": {"any_": ["waiting"]}}}
+    (found,) = wait_for(lambda: servers.api("deployments/filter", named))
+    yield found["id"]
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(timeout=60)
+
+
+@pytest.fixture
+def home(servers, monkeypatch):
+    """This process looks into the store of the runs."""
+    monkeypatch.setenv("RETUNE_HOME", str(servers.home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking.client.cache_clear()
+    yield servers.home
+    tracking.client.cache_clear()
+
+
+def state_of(servers, run_id: str) -> str:
+    (run,) = servers.api("flow_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+    return run["state"]["name"]
+
+
+def processes_of(run_id: str) -> list[int]:
+    """Return the processes that were started for a flow run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("PREFECT__FLOW_RUN_ID") == run_id:
+                found.append(process.pid)
+    return found
+
+
+def test_a_run_waits_without_a_process_and_goes_on_when_it_is_approved(servers, deployment, home):
+    run = servers.api(f"deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+    wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
+    wait_for(lambda: not processes_of(run["id"]))
+    version = registry.version("sums", 1)
+    stored = tracking.client().get_run(version.run_id)
+    assert stored.info.status == "FINISHED"
+    assert stored.data.tags["retune.decision"].startswith("AwaitingApproval")
+    assert registry.serving("sums") is None
+
+    started = time.monotonic()
+    done = subprocess.run(
+        [RETUNE, "approve", "sums@challenger", "--reason", "reads well"],
+        cwd=home,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Its flow run goes on." in done.stdout
+    assert time.monotonic() - started < 60
+    ends = ("Promoted", "Failed", "Crashed", "Rejected")
+    assert wait_for(lambda: (s := state_of(servers, run["id"])) in ends and s) == "Promoted"
+    approved, promoted = registry.history("sums")
+    assert (approved.kind, promoted.kind) == ("approve", "promote")
+    assert (promoted.reason, promoted.by) == ("reads well", approved.by)
+    # It went on in its MLflow run.
+    assert tracking.client().get_run(version.run_id).data.tags["retune.decision"].startswith("Prom")
+    assert [one.run_id for one in registry.versions("sums")] == [version.run_id]
+    keys = servers.api("artifacts/filter", {"artifacts": {"key": {"any_": ["in-service-sums"]}}})
+    assert "**sums/1** serves" in keys[0]["data"]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
+def test_a_person_rejects_on_prefects_page(servers, deployment, home, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    wanted = {"state": {"type": "SCHEDULED"}, "parameters": {"key": "two"}}
+    run = servers.api(f"deployments/{deployment}/create_flow_run", wanted)
+    wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.goto(servers.prefect)
+        page.fill("input[type=password]", servers.sign_in)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/dashboard*")
+        page.goto(f"{servers.prefect}/v2/runs/flow-run/{run['id']}")
+        page.get_by_text("or `retune approve").wait_for()  # in the log: how to go on
+        page.get_by_role("button", name="Open menu").click()
+        page.get_by_role("menuitem", name="Resume").click()
+        form = page.get_by_role("dialog")
+        form.get_by_text("the evidence").wait_for()
+        page.screenshot(path=os.environ.get("RETUNE_SCREENSHOT") or tmp_path / "form.png")
+        form.get_by_text("Select", exact=True).click()
+        page.get_by_role("option", name="reject").click()
+        name, reason = form.locator("textarea").all()
+        name.fill("Ann")
+        reason.fill("too long")
+        form.get_by_role("button", name="Resume").click()
+        ends = ("Promoted", "Failed", "Crashed", "Rejected")
+        assert wait_for(lambda: (s := state_of(servers, run["id"])) in ends and s) == "Rejected"
+        browser.close()
+    entry = registry.history("sums")[-1]
+    assert (entry.kind, entry.by, entry.reason) == ("reject", "Ann", "too long")
