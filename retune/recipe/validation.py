@@ -257,7 +257,7 @@ class Validation(Section):
         max_length=1000,
         description="ISO 639-1 codes of the languages wanted, e.g. [en, de]; empty: any.",
     )
-    phone_regions: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2}$")], ...] = Field(
+    phone_regions: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2}$", max_length=2)], ...] = Field(
         (),
         max_length=50,
         description="ISO 3166 codes of the regions whose national phone numbers are looked for, e.g. "
