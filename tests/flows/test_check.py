@@ -189,7 +189,7 @@ def test_a_reference_that_is_none_is_told(here, tmp_path, content, words):
         check("known.jsonl", ["validation.reference=p.json"], tmp_path / "a")
 
 
-def test_no_profile_is_written_of_what_is_no_model_or_too_small(here):
+def test_no_profile_is_written_of_what_is_no_model_or_too_small(here, tmp_path):
     rows = sound(Random(1), 300)
     for row in rows[::3]:
         row["conversations"][-1]["value"] = (
@@ -197,11 +197,11 @@ def test_no_profile_is_written_of_what_is_no_model_or_too_small(here):
         )
     (here / "known.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(Implausible, match="this dataset is no model of a good one"):
-        scaffold("known.jsonl", [], here / "profile.json")
+        scaffold("known.jsonl", [], tmp_path / "profile.json")
     (here / "known.jsonl").write_text("\n".join(map(json.dumps, sums(60))))
     with pytest.raises(Implausible, match="no profile is written: fewer than 100 rows"):
-        scaffold("known.jsonl", [], here / "profile.json")
-    assert not (here / "profile.json").exists()
+        scaffold("known.jsonl", [], tmp_path / "profile.json")
+    assert not (tmp_path / "profile.json").exists()
 
 
 ON_SCORES = {"score_missing", "score_not_finite", "score_out_of_range"}
