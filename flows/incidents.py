@@ -64,15 +64,12 @@ def _text(source: str) -> str:
 def _rows(text: str, source: str) -> list[Any]:
     """Return the rows of a text: a JSON list of them or one, or JSON lines. A list of messages is one."""
     try:
-        value = json.loads(text)
-    except ValueError:
-        lines = [line for line in text.split("\n") if line.strip()]
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise NoIncident(f"{source} is neither JSON nor JSON lines ({error:.200})") from None
-    except RecursionError:
-        raise NoIncident(f"{source} is nested too deeply to be a conversation") from None
+            value = json.loads(text)
+        except ValueError:
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise NoIncident(f"{source} is neither JSON nor JSON lines ({error!s:.200})") from None
     is_rows = isinstance(value, list) and not _are_messages(value)
     return value if is_rows else [value]
 
@@ -125,7 +122,7 @@ def _read(row: Any, source: str) -> list[dict[str, Any]]:
     reading = read_row(row)
     if not reading.messages:
         raise NoIncident(f"{source} has no conversation: {reading.problem or 'it is empty'}")
-    return [{"role": one["role"], "content": one["content"]} for one in reading.messages]
+    return [{"role": role, "content": content} for role, content, *_ in reading.messages]
 
 
 def _said(message: dict[str, Any]) -> str:

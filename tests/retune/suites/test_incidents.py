@@ -32,7 +32,9 @@ DEMAND = Demand(must=["30 days"], must_not=["for ever"])
 
 
 def case(asked: str = ASKED[1]["content"], demand: Demand = DEMAND, **note):
-    return incident([ASKED[0], {"role": "user", "content": asked}], [], demand, IncidentNote(**note))
+    return incident(
+        [ASKED[0], {"role": "user", "content": asked}], [], demand, IncidentNote(**note)
+    )
 
 
 def recipe(**evaluation) -> Recipe:
@@ -103,7 +105,7 @@ def test_incidents_are_a_suite_that_is_pinned(tmp_path):
     path, sums = tmp_path / "i.jsonl", tmp_path / "sums.jsonl"
     sums.write_text(LINE)
     given = recipe(incidents=str(path), suites=[{"name": "sums", "path": str(sums)}])
-    with pytest.raises(SourceError, match="evaluation.incidents: no file is at"):
+    with pytest.raises(SourceError, match=r"evaluation.incidents: no file is at"):
         pin_suites(given)
     add_incident(path, case())
     pins = Pins(dataset="d", model="m", suites=pin_suites(given))
@@ -116,7 +118,7 @@ def test_incidents_are_a_suite_that_is_pinned(tmp_path):
     assert pin_suites(again) == pins.suites
     assert key._asked(again, pins) == before  # what is asked is the same
     add_incident(path, case("And a bed?"))
-    with pytest.raises(SourceError, match="evaluation.incidents: .* changed while the run"):
+    with pytest.raises(SourceError, match=r"evaluation.incidents: .* changed while the run"):
         suites(given, pins)
     later = pins.model_copy(update={"suites": pin_suites(given)})
     assert key._asked(given, later) != before
