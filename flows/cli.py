@@ -15,6 +15,7 @@ import typer
 
 from flows.calibrate_command import calibrate
 from flows.compare import compare
+from flows.incident_commands import app as incident
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
@@ -288,6 +289,7 @@ def ui(
 
 for command in (approve, calibrate, history, promote, reject, rollback, who_served):
     app.command()(command)
+app.add_typer(incident, name="incident")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def promote(
     _require_files(chosen, without_files)
     serving = registry.serving(name)
     entry = registry.promote(
-        name, version, _who(), reason, {}, serving and serving.number, unbar=unbar
+        name, version, who(), reason, {}, serving and serving.number, unbar=unbar
     )
     _tell(entry, chosen)
 
@@ -76,7 +76,7 @@ def rollback(
     name = _name(recipe)
     target = registry.target(name, registry.history(name), to)
     _require_files(target, without_files)
-    entry = registry.rollback(name, target.number, _who(), reason)
+    entry = registry.rollback(name, target.number, who(), reason)
     _tell(entry, target)
     print(
         f"{name}/{entry.former} is barred: no run promotes it again; `retune promote {name} "
@@ -168,7 +168,7 @@ def _name(recipe: str) -> str:
     return recipe
 
 
-def _who() -> str:
+def who() -> str:
     try:
         return f"{getpass.getuser()} on {socket.gethostname()}"
     except (KeyError, OSError):  # a container's user without a name
@@ -227,7 +227,7 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
     elif verb == "approve":
         _require_files(version, without_files=False)
     word = {"approve": "approved", "reject": "rejected"}[verb]
-    said, request, _ = approvals.answer(version, verb, _who(), reason or f"{word} by hand")
+    said, request, _ = approvals.answer(version, verb, who(), reason or f"{word} by hand")
     print(f"{version}: {word} by {said.by}.")
     if request.flow_run_id and _resume(request, verb, reason):
         print("Its flow run goes on.")
@@ -263,7 +263,7 @@ def _resume(request: "Request", verb: "Verb", reason: str) -> bool:
     import httpx
     from prefect import get_client
 
-    filled = {"verb": verb, "reason": reason, "by": _who()}
+    filled = {"verb": verb, "reason": reason, "by": who()}
     with get_client(sync_client=True) as client:
         try:
             result = client.resume_flow_run(UUID(str(request.flow_run_id)), filled)

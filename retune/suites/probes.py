@@ -161,10 +161,9 @@ def _checked(lines: list[tuple[int, str]], path: Path, setting: str) -> tuple[Su
     mistakes: list[str] = []
     seen: dict[tuple[str, str], int] = {}
     for number, line in lines:
-        try:
-            probe = SuiteProbe.model_validate_json(line)
-        except ValidationError as error:
-            mistakes += [f"line {number}: {words}" for words in _words(error)]
+        probe, problems = parse_probe(line)
+        if probe is None:
+            mistakes += [f"line {number}: {words}" for words in problems]
             continue
         names = [("asks and grades the same as", probe.example)]
         names += [("has the id of", probe.id)] if probe.id else []
@@ -177,6 +176,14 @@ def _checked(lines: list[tuple[int, str]], path: Path, setting: str) -> tuple[Su
         told = "\n  ".join([*mistakes[:MOST_MISTAKES], *more])
         raise SourceError(f"{setting}: {path} is no file of probes:\n  {told}")
     return tuple(probes)
+
+
+def parse_probe(line: str) -> tuple[SuiteProbe | None, list[str]]:
+    """Return the probe of one line, or None and what is wrong with it."""
+    try:
+        return SuiteProbe.model_validate_json(line), []
+    except ValidationError as error:
+        return None, list(_words(error))
 
 
 def _words(error: ValidationError) -> Iterator[str]:
