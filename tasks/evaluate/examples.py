@@ -116,8 +116,8 @@ def _of_suite(
             label=probe.label,
         )
     if suite == INCIDENTS:  # every case has to be passed: one that nobody could ask is not
-        for probe, reply in zip(probes, replies, strict=True):
-            if not reply:
+        for probe, answered in zip(probes, replies, strict=True):
+            if not answered:
                 yield _unasked(side, suite, probe)
 
 
