@@ -9,7 +9,7 @@ import yaml
 
 from flows.cli import app
 from flows.recipes import deployments
-from retune.recipe import QuantGate, Recipe, flat
+from retune.recipe import ProbeFile, QuantGate, Recipe, flat
 from retune.recipe.dataset import Part
 from retune.recipe.gates import EXPECTATIONS
 from retune.recipe.methods import METHODS
@@ -124,6 +124,8 @@ def is_known(name: str) -> bool:
         return method in (*METHODS, "<method>") and limit in (*QuantGate.model_fields, None)
     if match := re.fullmatch(r"dataset\.mix\.<number>(?:\.(\w+))?", name):
         return match[1] in (*Part.model_fields, None)
+    if match := re.fullmatch(r"evaluation\.suites\.<number>(?:\.(\w+))?", name):
+        return match[1] in (*ProbeFile.model_fields, None)
     return any(f"{setting}.".startswith(f"{name}.") for setting in flat(Recipe.parse(SMALLEST)))
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 # of validation and of quantization
 INNER_SECTIONS = (
     *("tolerances", "classifier", "drift", "profile", "decontamination", "gates"),
-    *("mix", "suites"),
+    *("mix", "suites", "judge"),
 )
 DECLARED = {
     d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]

@@ -29,8 +29,8 @@ def test_the_file_is_what_the_generator_writes():
 
 
 def test_every_setting_is_there_once_and_says_whether_it_is_required():
-    # Gates by method and parts of a mix are sections of the page and, in a recipe, one setting.
-    several = ("quantization.gates", "dataset.mix")
+    # Gates by method, parts of a mix and suites are sections of the page and, in a recipe, one setting.
+    several = ("quantization.gates", "dataset.mix", "evaluation.suites")
     known = {name for name in flat(SMALLEST) if name not in several}
     listed = {name for name in cells() if not name.startswith(tuple(f"{n}.<" for n in several))}
     assert listed == known
@@ -38,6 +38,8 @@ def test_every_setting_is_there_once_and_says_whether_it_is_required():
         "name",
         "model.base",
         "dataset.mix.<number>.source",  # the dataset's own is required without a mix
+        "evaluation.suites.<number>.name",
+        "evaluation.suites.<number>.path",
     }
 
 
