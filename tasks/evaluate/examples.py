@@ -116,9 +116,8 @@ def _of_suite(
             label=probe.label,
         )
     if suite == INCIDENTS:  # every case has to be passed: one that nobody could ask is not
-        for probe, reply in zip(probes, replies, strict=True):
-            if not reply:
-                yield _unasked(side, suite, probe)
+        unasked = [probe for probe, reply in zip(probes, replies, strict=True) if not reply]
+        yield from (_unasked(side, suite, probe) for probe in unasked)
 
 
 def _unasked(side: str, suite: str, probe: SuiteProbe) -> Outcome:
