@@ -206,6 +206,7 @@ def incidents(candidate: "pl.DataFrame", names: Names, recipe: Recipe) -> Iterab
         seen=f"{len(failed)} of {cases.passed} do: {_listed(failed, names)}"
         if failed
         else f"{cases.passed} cases, all passed",
+        setting="evaluation.incidents",
         severity=severity(recipe, GATE, "incidents"),
         passed=not failed,
     )

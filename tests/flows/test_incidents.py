@@ -163,4 +163,3 @@ def test_a_row_near_an_incident_leaves_the_data(at_home, no_pages):
     assert line["excerpt"].startswith(f"like incidents/{case.id}: Hi! MAY I RETURN")
     (finding,) = (one for one in report.findings if one.flaw == "contaminated")
     assert f"incidents/{case.id}" in finding.examples[0].excerpt
-    assert not check("data.jsonl", settings[1:], at_home / "report").quarantined
