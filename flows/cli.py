@@ -17,6 +17,7 @@ from flows.calibrate_command import calibrate
 from flows.compare import compare
 from flows.incident_commands import app as incident
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
+from flows.suspects import suspects
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
@@ -287,7 +288,7 @@ def ui(
     serve(prefect_port, mlflow_port, mlflow_sign_in)
 
 
-for command in (approve, calibrate, history, promote, reject, rollback, who_served):
+for command in (approve, calibrate, history, promote, reject, rollback, suspects, who_served):
     app.command()(command)
 app.add_typer(incident, name="incident")
 

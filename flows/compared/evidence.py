@@ -14,7 +14,7 @@ from flows.provenance import FOLDER
 from retune.notes import OUTCOME, settings
 from retune.recipe import Recipe, RecipeError
 from retune.tracking import client, setting_text
-from retune.workspace import home
+from retune.workspace import work
 
 if TYPE_CHECKING:
     import polars as pl
@@ -111,5 +111,5 @@ def _json(run_id: str, path: str) -> Any:
 def _texts(run: "MlflowRun") -> Path | None:
     """Return the file of a run's accepted rows, if its work folder is on this machine."""
     fingerprint = run.data.tags.get("retune.step.validate", "")
-    path = home() / "work" / "validate" / fingerprint / "rows.parquet"
+    path = work() / "validate" / fingerprint / "rows.parquet"
     return path if fingerprint and path.is_file() else None

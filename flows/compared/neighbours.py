@@ -96,7 +96,7 @@ def _told(
         for name, scores in likeness.items()
     }
     shown = sorted({int(numbers[place]) for places in nearest.values() for place in places})
-    texts = dict(zip(shown, _excerpts(rows, shown), strict=True))
+    texts = dict(zip(shown, beginnings(rows, shown), strict=True))
     sources = dict(new.filter(pl.col("row").is_in(shown)).select("row", "source").iter_rows())
     return {
         name: [
@@ -112,7 +112,7 @@ def _told(
     }
 
 
-def _excerpts(rows: Path, numbers: list[int]) -> list[str]:
+def beginnings(rows: Path, numbers: list[int]) -> list[str]:
     """Return how rows begin, masked, in the order of their numbers."""
     import polars as pl
 

@@ -1,0 +1,1 @@
+"""Which training rows speak for what a model gets wrong, by the gradients of its adapter."""
