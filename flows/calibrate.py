@@ -13,6 +13,7 @@ from expectations import training as training_course
 from expectations.data import judgement as data
 from flows.judging import Judge, judging
 from flows.plan import Plan, make_plan
+from flows.recorded import CALIBRATION
 from flows.summary import Grid
 from retune.calibration import means, noise_of, store_noise
 from retune.machine import require_machine
@@ -44,7 +45,7 @@ def calibrate_noise(parameters: dict[str, Any], replicas: int, share: float) -> 
     tags = {
         "prefect.flow_run_id": str(runtime.flow_run.id),
         "retune.calibration_share": f"{share:g}",
-        "retune.calibration_replicas": str(replicas),
+        CALIBRATION: str(replicas),
     }
     with start_run(recipe, started, tags) as run, judging(run) as judge:
         chats = _chats(recipe, pins, make_plan(recipe, pins), run, judge)

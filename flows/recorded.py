@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.provenance import FOLDER
 from retune.errors import RetuneError
+from retune.escaping import visible
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import client
 
 REPLAY_OF = "retune.replay_of"  # tag of a run that was made again: of which
+CALIBRATION = "retune.calibration_replicas"  # tag of a run of `retune calibrate`
+TRAINED, ERROR = "retune.step.train", "retune.error"  # tags
 MODELS = "models.json"  # of a stage: its large files with their hashes
 # Measures of the machine and the hour, not of what was made.
 UNSTEADY = frozenset({"seconds", "tokens_per_second", "median_tokens_per_second", "mfu"}) | {
@@ -126,6 +129,33 @@ def recorded(run_id: str) -> Recorded:
         )
 
 
+def replayable(run_id: str) -> Recorded:
+    """Return what MLflow keeps of a run that can be made again, and compared with what it was.
+
+    Raises NotReplayable for any other, and says what to do instead.
+    """
+    run = client().get_run(run_id)
+    name, tags = run.info.run_name or run_id, run.data.tags
+    if of := tags.get(REPLAY_OF):
+        raise NotReplayable(f"{name} is a replay itself: replay the run that it is of, {of}")
+    if CALIBRATION in tags:
+        raise NotReplayable(
+            f"{name} is a calibration, of several trainings: `retune calibrate` makes another one"
+        )
+    if run.info.status == "RUNNING":
+        raise NotReplayable(
+            f"{name} is at work, or lost its process: wait for its end, or run its recipe again, which "
+            f"goes on where it was"
+        )
+    if TRAINED not in tags:
+        raise NotReplayable(
+            f"{name} cannot be replayed: it ended before anything was trained"
+            + (f" ({_first_line(tags[ERROR])})" if tags.get(ERROR) else "")
+            + ", and there is nothing to compare with; run its recipe again with `retune run`"
+        )
+    return recorded(run_id)
+
+
 def made(run_id: str) -> Made:
     """Return what came of a run and of its children, one for each GGUF file."""
     run = client().get_run(run_id)
@@ -160,6 +190,10 @@ def _files(run_id: str) -> Iterator[tuple[str, str, str]]:
 
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _first_line(text: str) -> str:
+    return visible(text.partition("\n")[0].removesuffix(":"), 200)
 
 
 def _short(pin: Any) -> str:

@@ -15,11 +15,14 @@ from typing import Literal, NamedTuple
 from prefect import flow
 from pydantic import BaseModel
 
-from flows.recorded import Made, Recorded, recorded
+from flows.compared.examples import TUNED
+from flows.recorded import Made, Recorded, recorded, replayable
 from flows.summary import Grid
+from retune.calibration import stored_noise
 from retune.machine import this_machine
 from retune.made_with import installed, is_module
 from retune.measures import measure, title
+from retune.outcomes import HELD_OUT
 from retune.recipe import Recipe
 from retune.version import this_version
 from retune.workspace import digest, home, mark, remove
@@ -81,19 +84,34 @@ def replay_run(run: Recorded, recipe: Recipe) -> str:
     return run_line(recipe, run).run_id
 
 
-def replay(run_id: str, noise: Mapping[str, float] | None = None) -> Replay:
-    """Make the run `run_id` again and compare. Raises NotReplayable, NotTheSame, and as a run does.
+def replay(run_id: str) -> Replay:
+    """Make the run `run_id` again and compare, by the noise that was calibrated for its recipe.
 
-    `noise` are the standard deviations of measures between replicas of the recipe, if they are known.
+    Raises NotReplayable, NotTheSame, and as a run does.
     """
-    run = recorded(run_id)
+    run = replayable(run_id)
+    noise = measured_noise(stored_noise(run.recipe, run.pins))
     with everything_anew(run):
         new = replay_run(run, settings(run.recipe))
     again = recorded(new)
-    outcome, sentence = compared(run.made, again.made, noise or {})
+    outcome, sentence = compared(run.made, again.made, noise)
     grids = [_environment(deviations(run)), _files(run.made, again.made)]
-    grids.append(_measures(run.made, again.made, noise or {}))
+    grids.append(_measures(run.made, again.made, noise))
     return Replay(of=run_id, run_id=new, outcome=outcome, sentence=sentence, grids=grids)
+
+
+def measured_noise(calibrated: Mapping[str, float]) -> dict[str, float]:
+    """Return calibrated noise (by suite and scorer: `held_out/loss`) by the measures of a run.
+
+    Both are means of the same examples by the tuned model; one that occurs twice counts once in the
+    first. Of nothing else, such as the loss of training or what a GGUF file does, is a noise known.
+    """
+    noise = {}
+    for name, value in calibrated.items():
+        suite, _, scorer = name.rpartition("/")
+        of_suite = "" if suite == HELD_OUT else f"/{suite}"
+        noise[f"evaluate/{scorer}{of_suite}/{TUNED}"] = value
+    return noise
 
 
 def settings(recipe: Recipe) -> Recipe:
@@ -152,13 +170,17 @@ def compared(then: Made, now: Made, noise: Mapping[str, float]) -> tuple[Outcome
             f"another adapter, and beyond {NOISE_FACTOR} standard deviations of the recipe's noise: "
             f"{', '.join(map(_title, beyond))}"
         )
-    unknown = [name for name in changed if name not in noise]
-    if unknown and not noise:
+    unknown = sorted(changed.keys() - noise.keys())
+    if unknown and len(unknown) == len(changed):
         return "unknown", (
             f"another adapter; {len(changed)} of {len(then.measures)} measures differ, and whether "
             f"that is noise nobody measured: `retune calibrate` does"
         )
-    return "equal", f"another adapter, whose measures are within {NOISE_FACTOR} standard deviations"
+    rest = f"; of {len(unknown)} others that differ nobody knows the noise" if unknown else ""
+    return "equal", (
+        f"another adapter, whose measures are within {NOISE_FACTOR} standard deviations of the "
+        f"recipe's noise, or the same{rest}"
+    )
 
 
 def _same(one: float, other: float) -> bool:
