@@ -13,6 +13,11 @@ has hardly any gradient left, and would be drowned by the other. Where there is 
 the right text, it is the cosine with -∇L(right). **A positive score is suspect**, a negative one
 speaks for the right answers. What is compared with is the mean of the lost examples' directions.
 
+Gradients are of the loss of the assistant's turns (of what may be learned), whatever
+`training.train_on` says: what was lost is an answer. Of all tokens most of a gradient is the question's,
+above all once the answer is learned by heart; the poisoned twin of a lost prompt then looks like a row
+that speaks for it (its cosine was -0.01, and rows of other questions came first).
+
 Gradients are of the trained adapter alone, where training left it. It is a hint where to look, of
 likeness and not of cause: a row may be like what was lost and right.
 """
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     import torch
 
 SEED, DIMENSIONS = 20201, 4096
+ANSWERS = "responses"  # what gradients are of, see `retune.labels.labels_of`
 SECONDS = 5.0  # between two words about the progress
 
 
@@ -62,7 +68,7 @@ class LostAnswer(BaseModel):
 class InfluenceJob(BaseModel):
     """`adapter` on `model` at `revision`, or on its `original`. `losses` names the held-out rows whose
     loss rose, `answers` are the lost ones. `rows` are the numbers of the training rows to compare,
-    `train` and `held_out` the files of format; `train_on` says what of a row is learned."""
+    `train` and `held_out` the files of format."""
 
     adapter: Path
     model: Model
@@ -71,7 +77,6 @@ class InfluenceJob(BaseModel):
     tokenizer: Path
     train: Path
     held_out: Path
-    train_on: str
     rows: list[int]
     losses: list[str]
     answers: list[LostAnswer]
@@ -133,7 +138,7 @@ class Texts:
         return [*prompt, *said][:length], [*[IGNORED] * len(prompt), *said][:length]
 
     def _labels(self, row: TokenRow) -> list[int]:
-        return row.labels(self.tokenizer, self._job.train_on)
+        return row.labels(self.tokenizer, ANSWERS)
 
 
 def influence(job: InfluenceJob) -> dict[str, Any]:

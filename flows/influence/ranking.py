@@ -205,7 +205,6 @@ def _scores(
         tokenizer=chats / "tokenizer",
         train=chats / "train.parquet",
         held_out=chats / "held_out.parquet",
-        train_on=recipe.training.train_on,
         rows=numbers,
         losses=lost.losses,
         answers=lost.answers,
