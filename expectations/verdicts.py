@@ -178,7 +178,7 @@ def within(
 
 def _bound(metric: Measure, limit: float) -> str:
     """Return a limit as it was set: not rounded as a value is."""
-    number = f"{100 * limit:g}%" if metric.spec.endswith("%") else f"{limit:g}"
+    number = f"{100 * limit:g}%" if metric.is_share else f"{limit:g}"
     return f"{number} {metric.unit}".rstrip()
 
 

@@ -11,13 +11,15 @@ from prefect import flow, get_run_logger, runtime
 from expectations import formatting
 from expectations import training as training_course
 from expectations.data import judgement as data
+from expectations.promotion.demands import words
 from flows.judging import Judge, judging
 from flows.plan import Plan, make_plan
 from flows.recorded import CALIBRATION
 from flows.summary import Grid
 from retune.calibration import means, noise_of, store_noise
 from retune.machine import require_machine
-from retune.measures import measure, title
+from retune.measures import measure
+from retune.outcomes import TUNED, scorer_of
 from retune.recipe import Recipe
 from retune.records import Chats, Pins
 from retune.tracking import Run, client, start_run
@@ -94,22 +96,18 @@ def _measured(recipe: Recipe, chats: Chats, pins: Pins, run: Run, judge: Judge) 
     finally:
         client().set_terminated(child.id, status)
     get_run_logger().info("replica with seed %d is measured", recipe.training.seed)
-    return means(scores.outcomes, "tuned")
+    return means(scores.outcomes, TUNED)
 
 
 def grid(noise: dict[str, float], replicas: int, share: float) -> Grid:
     """Return what was measured as a table."""
     rows = [
-        [_words(name), measure(_scorer(name)).text(value), measure(_scorer(name)).text(2 * value)]
+        [
+            words(name),
+            measure(scorer_of(name)).text(value),
+            measure(scorer_of(name)).text(2 * value),
+        ]
         for name, value in noise.items()
     ]
     heading = f"Noise of training, by {replicas} replicas of {share:.0%} of the training"
     return Grid(title=heading, columns=["", "σ", "2σ"], rows=rows)
-
-
-def _words(metric: str) -> str:
-    return f"{title(_scorer(metric))} ({metric.rpartition('/')[0]})"
-
-
-def _scorer(metric: str) -> str:
-    return metric.rpartition("/")[2]

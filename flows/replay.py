@@ -15,14 +15,13 @@ from typing import Literal, NamedTuple
 from prefect import flow
 from pydantic import BaseModel
 
-from flows.compared.examples import TUNED
 from flows.recorded import Made, Recorded, recorded, replayable
 from flows.summary import Grid
 from retune.calibration import stored_noise
 from retune.machine import this_machine
 from retune.made_with import installed, is_module
 from retune.measures import measure, title
-from retune.outcomes import HELD_OUT
+from retune.outcomes import HELD_OUT, TUNED
 from retune.recipe import Recipe
 from retune.version import this_version
 from retune.workspace import digest, home, mark, remove

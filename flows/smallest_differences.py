@@ -8,13 +8,11 @@ from expectations.promotion.demands import words
 from expectations.promotion.power import NO_RUN, LastRun, detectable, last_run
 from flows.plan import Plan, make_plan
 from retune.calibration import stored_noise
-from retune.outcomes import HELD_OUT, LOSS
+from retune.outcomes import ARTIFACT, HELD_OUT, LOSS
 from retune.recipe import Recipe
 from retune.records import Chats, Pins, Scores
 from retune.tracking import download, newest_run
 from retune.workspace import read_output
-
-OUTCOMES = "evaluate/outcomes.parquet"  # artifact of a run
 
 
 def smallest_differences(recipe: Recipe, pins: Pins) -> list[list[str]]:
@@ -47,5 +45,5 @@ def _last_run(recipe: Recipe, plan: Plan) -> LastRun:
     if run is None:
         return NO_RUN
     with TemporaryDirectory(prefix="retune-plan-") as folder:
-        outcomes = download(run, OUTCOMES, Path(folder))
+        outcomes = download(run, ARTIFACT, Path(folder))
         return last_run(outcomes, recipe.promotion) if outcomes else NO_RUN

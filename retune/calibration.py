@@ -11,7 +11,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import stdev
 
-from retune.outcomes import read_grades
+from retune.outcomes import averaged, of_side, read_grades
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import Run, client, newest_run
@@ -61,8 +61,7 @@ def means(outcomes: Path, side: str) -> dict[str, float]:
     that occurs several times counts once."""
     import polars as pl
 
-    grades = read_grades(outcomes).filter(pl.col("side") == side, pl.col("value").is_finite())
-    once = grades.group_by("suite", "scorer", "example").agg(pl.col("value", "weight").mean())
+    once = averaged(of_side(read_grades(outcomes), side).filter(pl.col("value").is_finite()))
     mean = (pl.col("value") * pl.col("weight")).sum() / pl.col("weight").sum()
     whole = once.group_by("suite", "scorer").agg(mean=mean)
     return {f"{suite}/{scorer}": value for suite, scorer, value in whole.iter_rows()}

@@ -31,6 +31,11 @@ class Measure(NamedTuple):
         return f"{value:{self.spec}}"
 
     @property
+    def is_share(self) -> bool:
+        """Whether its values are shares, 0 to 1, which are shown in percent."""
+        return self.spec.endswith("%")
+
+    @property
     def heading(self) -> str:
         """The head of a column of its values."""
         return self.column or self.title

@@ -13,8 +13,15 @@ from retune.workspace import digest
 if TYPE_CHECKING:
     import polars as pl
 
-HELD_OUT = "held_out"  # the suite of the held-out rows
+BASE, TUNED, CHAMPION = "base", "tuned", "champion"  # sides: the models
+HELD_OUT, BATTERY = (
+    "held_out",
+    "battery",
+)  # the suites of the held-out rows and of what may be forgotten
 LOSS = "loss"  # the scorer of a row's loss (nats per token), which counts by its tokens
+PASSED = "passed"  # the scorer of every probe, 0 or 1
+FILE = "outcomes.parquet"
+ARTIFACT = f"evaluate/{FILE}"  # of a run: its own and its base's
 
 
 class Outcome(NamedTuple):
@@ -70,13 +77,53 @@ def write_table(path: Path, outcomes: "pl.DataFrame") -> None:
 
 
 def read_grades(path: Path) -> "pl.DataFrame":
+    """Return the grades in a file of outcomes, see `grades_of`."""
+    import polars as pl
+
+    return grades_of(pl.read_parquet(path))
+
+
+def grades_of(outcomes: "pl.DataFrame") -> "pl.DataFrame":
     """Return a line per example and scorer: `side`, `suite`, `slice`, `example`, `scorer`, `value` and
     `weight`, which is the number of tokens of a loss, else 1."""
     import polars as pl
 
-    lines = pl.read_parquet(path).explode("grades").drop_nulls("grades").unnest("grades")
     weight = pl.when(pl.col("scorer") == LOSS).then("tokens").otherwise(1).cast(pl.Float64)
-    return lines.select("side", "suite", "slice", "example", "scorer", "value", weight=weight)
+    columns = ("side", "suite", "slice", "example", "scorer", "value")
+    return _by_scorer(outcomes).select(*columns, weight=weight)
+
+
+def graded_examples(outcomes: "pl.DataFrame") -> "pl.DataFrame":
+    """Return a line per example and scorer of one side, with the example's texts; one that occurs
+    several times is there once."""
+    key = ("suite", "scorer", "example")
+    columns = (*key, "slice", "prompt", "expected", "answer", "value")
+    return _by_scorer(outcomes).select(columns).unique(key, keep="first", maintain_order=True)
+
+
+def averaged(grades: "pl.DataFrame") -> "pl.DataFrame":
+    """Return a table of grades with one line per example: one that occurs several times is averaged."""
+    import polars as pl
+
+    return (
+        grades.group_by("suite", "scorer", "example")
+        .agg(pl.col("slice").sort().first(), pl.col("value", "weight").mean())
+        .sort("suite", "scorer", "example")
+    )
+
+
+def of_side(outcomes: "pl.DataFrame", side: str) -> "pl.DataFrame":
+    """Return the lines of one model, of outcomes or grades."""
+    return outcomes.filter(outcomes["side"] == side)
+
+
+def scorer_of(metric: str) -> str:
+    """Return the scorer of a metric, `<suite>/<scorer>` or of a slice `<suite>/<scorer>@<slice>`."""
+    return metric.partition("@")[0].rpartition("/")[2]
+
+
+def _by_scorer(outcomes: "pl.DataFrame") -> "pl.DataFrame":
+    return outcomes.explode("grades").drop_nulls("grades").unnest("grades")
 
 
 def _schema() -> "dict[str, pl.DataType | type[pl.DataType]]":

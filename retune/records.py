@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from retune.architecture import Architecture
 from retune.original import Original
+from retune.outcomes import FILE as OUTCOMES
 from retune.recipe.flaws import Severity
 from retune.workspace import Output
 
@@ -203,38 +204,42 @@ class Selection(Output):
     onto: Onto
 
 
-class Scores(Output):
-    """evaluate: metrics of base and tuned model, `samples.json`, in `outcomes.parquet` what either did
-    with each example (see `retune.outcomes`), and in `answers.json` the tuned model's answer to every
-    question asked (a list of `row`, `text`, `stopped`, in their order)."""
+class Evaluated(Output):
+    """What models did with each example (see `retune.outcomes`)."""
 
     @property
     def outcomes(self) -> Path:
-        return self.folder / "outcomes.parquet"
+        return self.folder / OUTCOMES
+
+
+class Scores(Evaluated):
+    """evaluate: metrics of base and tuned model, `samples.json`, in `outcomes.parquet` what either did
+    with each example (see `retune.outcomes`), and in `answers.json` the tuned model's answer to every
+    question asked (a list of `row`, `text`, `stopped`, in their order)."""
 
     @property
     def answers(self) -> Path:
         return self.folder / "answers.json"
 
 
-class Contender(Output):
+ASKED = "asked"  # of a contender: where its outcomes come from
+
+
+class Contender(Evaluated):
     """champion: in `outcomes.parquet` what the champion did with each example that base and tuned model
     are evaluated by, or some of them. `missing` says why there are none, "" if there are."""
 
     missing: str = ""
 
     @property
-    def outcomes(self) -> Path:
-        return self.folder / "outcomes.parquet"
+    def is_final(self) -> bool:
+        """Whether the champion itself was asked; else the next run tries again."""
+        return self.params.get("source") == ASKED
 
 
-class JudgedAnswers(Output):
+class JudgedAnswers(Evaluated):
     """judge: in `outcomes.parquet` the outcomes of all sides with the grades of the LLM judge besides,
     and in `votes.parquet` each of its votes."""
-
-    @property
-    def outcomes(self) -> Path:
-        return self.folder / "outcomes.parquet"
 
 
 class Merged(Output):

@@ -23,6 +23,7 @@ from expectations.promotion.statistics import (
 )
 from retune.errors import RetuneError
 from retune.measures import measure
+from retune.outcomes import averaged, scorer_of
 from retune.recipe import Promotion
 from retune.recipe.evaluation import INCIDENTS
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 Finding = Literal["better", "equivalent", "worse", "undecided"]
 LOSS_MARGIN, SHARE_MARGIN, RELATIVE_MARGIN = 0.01, 0.05, 0.05
-GRADES = ("suite", "slice", "example", "scorer", "value", "weight")
 
 
 class NotCalibrated(RetuneError):
@@ -106,7 +106,7 @@ def margin(metric: str, rule: Promotion, noise: Mapping[str, float], opponent: f
     """Return what counts as no difference: what the recipe says of the slice, the metric or the scorer,
     else the default of the kind of measure. Raises NotCalibrated."""
     whole = metric.partition("@")[0]
-    scorer = _scorer(metric)
+    scorer = scorer_of(metric)
     for name in (metric, whole, scorer):
         if name in rule.multiples:
             return rule.multiples[name] * _noise(metric, noise, rule.margins[name])
@@ -118,7 +118,7 @@ def margin(metric: str, rule: Promotion, noise: Mapping[str, float], opponent: f
 def require_noise(rule: Promotion, noise: Mapping[str, float]) -> None:
     """Raise NotCalibrated if a margin is a multiple of a noise that is not there."""
     for name in rule.multiples:
-        metrics = [known for known in noise if name in (known, _scorer(known))]
+        metrics = [known for known in noise if name in (known, scorer_of(known))]
         for metric in metrics or [name.partition("@")[0]]:
             _noise(metric, noise, rule.margins[name])
 
@@ -128,7 +128,7 @@ def default_margin(scorer: str, opponent: float) -> float:
     entry = measure(scorer)
     if entry.unit == "nats per token":
         return LOSS_MARGIN
-    if entry.spec.endswith("%"):
+    if entry.is_share:
         return SHARE_MARGIN
     return RELATIVE_MARGIN * abs(opponent) if isfinite(opponent) else 0.0
 
@@ -149,28 +149,12 @@ def shown_metric(metric: str) -> str:
     return f"{whole}{at}{mask(name)}" if name else whole
 
 
-def _scorer(metric: str) -> str:
-    return metric.partition("@")[0].rpartition("/")[2]
-
-
 def direction(scorer: str) -> int:
     """Return 1 if more of a measure is better, -1 if less is, 0 if neither."""
     return {"higher": 1, "lower": -1}.get(measure(scorer).better or "", 0)
 
 
 # Pairs.
-
-
-def averaged(grades: "pl.DataFrame") -> "pl.DataFrame":
-    """Return a table of grades with one line per example: one that occurs several times is averaged."""
-    import polars as pl
-
-    return (
-        grades.select(GRADES)
-        .group_by("suite", "scorer", "example")
-        .agg(pl.col("slice").sort().first(), pl.col("value", "weight").mean())
-        .sort("suite", "scorer", "example")
-    )
 
 
 def _pairs(
@@ -234,7 +218,7 @@ def _estimate(pairs: _Pairs, rule: Promotion) -> "tuple[pl.DataFrame, Estimate]"
     """
     import polars as pl
 
-    sign = direction(_scorer(pairs.metric))
+    sign = direction(scorer_of(pairs.metric))
     table = pairs.table.filter(pl.col("opponent").is_finite(), pl.col("weight") > 0)
     if not table["candidate"].is_finite().all():
         return table, Estimate(-inf, -inf, -inf, 0.0, inf)
@@ -252,7 +236,7 @@ def _estimate(pairs: _Pairs, rule: Promotion) -> "tuple[pl.DataFrame, Estimate]"
 
 def _is_binary(metric: str, table: "pl.DataFrame") -> bool:
     """Tell whether a metric is a share of examples whose grades are all 0 or 1."""
-    if not measure(_scorer(metric)).spec.endswith("%"):
+    if not measure(scorer_of(metric)).is_share:
         return False
     grades = (table["candidate"].is_in([0.0, 1.0]) & table["opponent"].is_in([0.0, 1.0])).all()
     return bool(grades) and table["weight"].n_unique() == 1

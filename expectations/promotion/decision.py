@@ -16,13 +16,12 @@ from expectations.promotion.demands import GATE
 from expectations.promotion.evidence import Case, Exhibit, markdown, write_case
 from expectations.promotion.examples import names
 from expectations.verdicts import Judgement, Verdict, severity
-from retune.outcomes import read_grades
+from retune.outcomes import BASE, CHAMPION, TUNED, of_side, read_grades
 from retune.recipe import Recipe
 
 if TYPE_CHECKING:
     import polars as pl
 
-BASE, TUNED, CHAMPION = "base", "tuned", "champion"  # sides of the outcomes
 NO_NOISE: Mapping[str, float] = MappingProxyType({})
 NOTHING_MORE = Exhibit()
 Ruling = Literal["promote", "equivalent", "undecided", "rejected", "held"]
@@ -75,8 +74,12 @@ def decide(
     """
     if champion and champion.adapter == adapter:
         return _same(champion, recipe)
-    differences = _differences(outcomes, champion, recipe, noise)
-    judged = judgement(outcomes, champion, recipe, differences)
+    graded = _graded(outcomes, champion)
+    opponent = graded.champion if champion else graded.base
+    differences: tuple[PairedDifference, ...] = ()
+    if opponent is not None:
+        differences = contest(graded.candidate, opponent, recipe.promotion, noise)
+    judged = _judgement(graded, outcomes, champion, recipe, differences)
     outcome = _outcome(judged, recipe)
     reasons = _reasons(outcome, judged, recipe)
     case = Case(outcome, reasons, differences, judged.verdicts, _name(champion), recipe.promotion)
@@ -88,56 +91,51 @@ def decide(
     return Decision(outcome, reasons, differences, judged)
 
 
-def judgement(
+class _Graded(NamedTuple):
+    """The grades of candidate, base and champion; None: there is none, or nothing of it."""
+
+    candidate: "pl.DataFrame"
+    base: "pl.DataFrame"
+    champion: "pl.DataFrame | None"
+
+
+def _graded(outcomes: Path, champion: Opponent | None) -> _Graded:
+    grades, others = read_grades(outcomes), None
+    if champion and champion.outcomes:
+        others = of_side(read_grades(champion.outcomes), CHAMPION)
+    return _Graded(of_side(grades, TUNED), of_side(grades, BASE), others)
+
+
+def _judgement(
+    graded: _Graded,
     outcomes: Path,
     champion: Opponent | None,
     recipe: Recipe,
     differences: Sequence[PairedDifference],
 ) -> Judgement:
     """Return the verdicts on a candidate, by its `differences` from the champion (None: its base) and
-    by what the file of its outcomes says of it alone."""
+    by what is said of it alone."""
     import polars as pl
 
-    grades = read_grades(outcomes)
-    candidate, base = _side(grades, TUNED), _side(grades, BASE)
-    references = {"base": base}
-    if champion and champion.outcomes:
-        references["champion"] = _side(read_grades(champion.outcomes), CHAMPION)
+    references = {"base": graded.base}
+    if graded.champion is not None:
+        references["champion"] = graded.champion
     called = partial(names, pl.scan_parquet(outcomes))
     opponent = "champion" if champion else "base"
     verdicts = [
         *(
             [_unmeasured(champion, recipe)]
-            if champion and not champion.outcomes
+            if champion and graded.champion is None
             else [
                 *demands.wins(differences, opponent, recipe),
                 *demands.no_worse(differences, opponent, recipe),
             ]
         ),
-        *demands.floors(candidate, recipe),
-        *demands.budget(candidate, references, called, recipe),
-        *demands.incidents(candidate, called, recipe),
+        *demands.floors(graded.candidate, recipe),
+        *demands.budget(graded.candidate, references, called, recipe),
+        *demands.incidents(graded.candidate, called, recipe),
     ]
     return Judgement(GATE, "candidate", verdicts)
-
-
-def _differences(
-    outcomes: Path, champion: Opponent | None, recipe: Recipe, noise: Mapping[str, float]
-) -> tuple[PairedDifference, ...]:
-    grades = read_grades(outcomes)
-    if champion is None:
-        opponent = _side(grades, BASE)
-    elif champion.outcomes is None:
-        return ()
-    else:
-        opponent = _side(read_grades(champion.outcomes), CHAMPION)
-    return contest(_side(grades, TUNED), opponent, recipe.promotion, noise)
-
-
-def _side(grades: "pl.DataFrame", side: str) -> "pl.DataFrame":
-    import polars as pl
-
-    return grades.filter(pl.col("side") == side)
 
 
 def _name(champion: Opponent | None) -> str:
@@ -145,16 +143,9 @@ def _name(champion: Opponent | None) -> str:
 
 
 def _unmeasured(champion: Opponent, recipe: Recipe) -> Verdict:
-    return Verdict(
-        gate=GATE,
-        name="win",
-        expected=f"better than the {champion.name}",
-        seen=f"it could not be measured: {champion.problem or 'there are no outcomes of it'}",
-        setting="promotion.wins",
-        severity=severity(recipe, GATE, "win"),
-        passed=False,
-        judged=False,
-    )
+    expected = f"better than the {champion.name}"
+    seen = f"it could not be measured: {champion.problem or 'there are no outcomes of it'}"
+    return demands.unjudged("win", expected, seen, recipe, setting="promotion.wins")
 
 
 def _same(champion: Opponent, recipe: Recipe) -> Decision:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from expectations.promotion.contest import PairedDifference, averaged, direction, shown_metric
-from expectations.promotion.examples import BATTERY, INCIDENTS, PASSED, lost, unmet
+from expectations.promotion.contest import PairedDifference, direction, shown_metric
+from expectations.promotion.examples import lost, unmet
 from expectations.promotion.statistics import examples_to_hold
 from expectations.verdicts import Verdict, at_least, at_most, severity
 from retune.measures import measure, title
+from retune.outcomes import BATTERY, PASSED, averaged, scorer_of
 from retune.recipe import Promotion, Recipe
+from retune.recipe.evaluation import INCIDENTS
 from retune.recipe.flaws import Severity
 
 if TYPE_CHECKING:
@@ -35,9 +37,9 @@ def wins(
         expected = f"better than the {opponent} by {words(metric)}"
         one = by_metric.get(metric)
         if one is None:
-            yield _open("win", expected, _absent(metric), recipe, setting="promotion.wins")
+            yield unjudged("win", expected, _absent(metric), recipe, setting="promotion.wins")
         elif one.outcome == "undecided":
-            yield _open("win", expected, told(one), recipe, setting="promotion.wins")
+            yield unjudged("win", expected, told(one), recipe, setting="promotion.wins")
         else:
             gravity = severity(recipe, GATE, "win")
             harmless = one.outcome == "equivalent" and gravity == "critical"
@@ -69,9 +71,9 @@ def no_worse(
             continue
         name = words(one.metric)
         expected = f"no worse than the {opponent} by {name}, within {_amount(one, one.margin)}"
-        tolerated = one.outcome != "worse" and _is_tolerated(one, rule)
-        if not one.holds and not tolerated and one.outcome != "worse":
-            yield _open(
+        is_undecided = not one.holds and one.outcome != "worse"
+        if is_undecided and not _is_tolerated(one, rule):
+            yield unjudged(
                 "no_worse", expected, told(one, _to_hold(one, rule)), recipe, "promotion.margins"
             )
             continue
@@ -79,11 +81,11 @@ def no_worse(
             gate=GATE,
             name="no_worse",
             expected=expected,
-            seen=_held(one) if one.holds or not tolerated else _not_shown(one),
+            seen=_not_shown(one) if is_undecided else _held(one),
             limit=one.margin,
             setting="promotion.margins",
             severity=severity(recipe, GATE, "no_worse"),
-            passed=one.holds or tolerated,
+            passed=one.holds or is_undecided,
         )
     yield from _slices([one for one in differences if one.is_slice], opponent, recipe)
 
@@ -131,15 +133,14 @@ def floors(candidate: "pl.DataFrame", recipe: Recipe) -> Iterable[Verdict]:
     """Yield a verdict for each absolute demand; `candidate` is its table of grades."""
     for metric, limit in recipe.promotion.floors.items():
         value = mean(candidate, metric)
-        whole = metric.partition("@")[0]
-        scorer = whole.rpartition("/")[2]
+        scorer = scorer_of(metric)
         is_ceiling = direction(scorer) < 0
         bound = measure(scorer).text(limit)
         expected = (
             f"{words(shown_metric(metric))} {'at most' if is_ceiling else 'at least'} {bound}"
         )
         if value is None:
-            yield _open("floor", expected, _absent(metric), recipe, "promotion.floors", limit)
+            yield unjudged("floor", expected, _absent(metric), recipe, "promotion.floors", limit)
             continue
         yield Verdict(
             gate=GATE,
@@ -257,14 +258,10 @@ def _more(one: PairedDifference, count: int | None) -> str:
     return f"about {count:,} examples would decide it at this difference"
 
 
-def scorer_of(metric: str) -> str:
-    return metric.partition("@")[0].rpartition("/")[2]
-
-
 def _amount(one: PairedDifference, value: float) -> str:
     """Return a difference as people read it; of shares it is one of percentage points."""
     entry = measure(scorer_of(one.metric))
-    return f"{100 * value:.1f} points" if entry.spec.endswith("%") else entry.text(value)
+    return f"{100 * value:.1f} points" if entry.is_share else entry.text(value)
 
 
 def signed(one: PairedDifference, value: float, unit: str | None = None) -> str:
@@ -291,7 +288,7 @@ def _absent(metric: str) -> str:
     return f"no example was graded by {metric}; name a suite and a scorer that there are"
 
 
-def _open(
+def unjudged(
     name: str,
     expected: str,
     seen: str,

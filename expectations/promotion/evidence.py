@@ -15,6 +15,7 @@ from expectations.verdicts import Verdict, ranked
 from retune.escaping import html, html_block
 from retune.escaping import markdown as plain
 from retune.measures import MEASURES, gigabytes, measure
+from retune.outcomes import BASE, CHAMPION, TUNED, of_side, scorer_of
 from retune.recipe import Promotion
 from retune.records import Gguf
 from retune.webpage import document, folded, table
@@ -95,14 +96,9 @@ def _lost(case: Case, outcomes: Path, champion: Path | None) -> "list[dict[str, 
     if not case.differences:
         return []
     sides = pl.read_parquet(outcomes)
-    candidate = sides.filter(pl.col("side") == "tuned")
-    opponent = (
-        pl.read_parquet(champion).filter(pl.col("side") == "champion")
-        if champion
-        else sides.filter(pl.col("side") == "base")
-    )
+    opponent = of_side(pl.read_parquet(champion), CHAMPION) if champion else of_side(sides, BASE)
     metrics = [one.metric for one in case.differences if not one.is_slice]
-    return worst(candidate, opponent, metrics, WORST).to_dicts()
+    return worst(of_side(sides, TUNED), opponent, metrics, WORST).to_dicts()
 
 
 def page(case: Case, lost: "Sequence[Mapping[str, Any]]", exhibit: Exhibit) -> str:
@@ -187,7 +183,7 @@ def _losses(lost: "Sequence[Mapping[str, Any]]", opponent: str) -> list[str]:
 
 
 def _loss(one: Mapping[str, Any], opponent: str) -> str:
-    entry = measure(one["metric"].rpartition("/")[2])
+    entry = measure(scorer_of(one["metric"]))
     grades = f"{entry.number(one['candidate_grade'])} against {entry.text(one['opponent_grade'])}"
     source = f", {html(one['slice'])}" if one["slice"] else ""
     texts = {
@@ -241,7 +237,10 @@ def _numbers(differences: Sequence[PairedDifference]) -> list[str]:
         (
             html(words(one.metric)),
             f"{one.examples:,}" + (f" (+{one.left_out:,} unpaired)" if one.left_out else ""),
-            *(html(measure(_scorer(one)).number(side)) for side in (one.candidate, one.opponent)),
+            *(
+                html(measure(scorer_of(one.metric)).number(side))
+                for side in (one.candidate, one.opponent)
+            ),
             *(html(signed(one, value)) for value in (one.estimate, one.low, one.high)),
             f"±{signed(one, one.margin).lstrip('+')}",
             f"{one.p:.2g}",
@@ -256,10 +255,6 @@ def _numbers(differences: Sequence[PairedDifference]) -> list[str]:
         folded(f"{len(rows)} differences", table(columns, rows)),
         f'<p class="note">The same in numbers: <code>{NUMBERS}</code>.</p>',
     ]
-
-
-def _scorer(one: PairedDifference) -> str:
-    return one.metric.partition("@")[0].rpartition("/")[2]
 
 
 def markdown(case: Case) -> str:

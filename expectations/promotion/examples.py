@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.masking import masked
-from expectations.promotion.contest import averaged, direction
-from retune.recipe.evaluation import INCIDENTS
+from expectations.promotion.contest import direction
+from retune.outcomes import PASSED, averaged, graded_examples
 
 if TYPE_CHECKING:
     import polars as pl
 
-# The suite that shows what was forgotten, and the scorer of all probes.
-BATTERY, PASSED = "battery", "passed"
 EXCERPT = 400  # characters of a text that the page shows
 NAME = 60  # characters of a prompt in a verdict
 LABEL = 200  # characters of what an example is called
@@ -65,9 +63,6 @@ def _of(grades: "pl.DataFrame", suite: str) -> "pl.DataFrame":
     return table.select("example", "value")
 
 
-__all__ = ["BATTERY", "INCIDENTS", "PASSED", "Lost", "lost", "names", "unmet", "worst"]
-
-
 def names(outcomes: "pl.LazyFrame", examples: Sequence[str]) -> list[str]:
     """Return examples as a verdict names them: the label, or else the slice, and the beginning of what
     was asked; masked."""
@@ -97,7 +92,7 @@ def worst(
     """
     import polars as pl
 
-    left, right = _graded(candidate), _graded(opponent)
+    left, right = graded_examples(candidate), graded_examples(opponent)
     both = left.join(right, on=("suite", "scorer", "example"), suffix="_o").with_columns(
         metric=pl.format("{}/{}", "suite", "scorer")
     )
@@ -128,12 +123,6 @@ def worst(
         opponent_grade="value_o",
         candidate_grade="value",
     )
-
-
-def _graded(outcomes: "pl.DataFrame") -> "pl.DataFrame":
-    lines = outcomes.explode("grades").drop_nulls("grades").unnest("grades")
-    columns = ("suite", "scorer", "example", "slice", "prompt", "expected", "answer", "value")
-    return lines.select(columns).unique(["suite", "scorer", "example"], maintain_order=True)
 
 
 def _masked(table: "pl.DataFrame", column: str) -> "pl.Series":

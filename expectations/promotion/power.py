@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from expectations.promotion.contest import NotCalibrated, contest, direction, margin
-from expectations.promotion.decision import BASE, TUNED
 from expectations.promotion.statistics import FEWEST, POWER, smallest_effect
 from retune.measures import measure
-from retune.outcomes import read_grades
+from retune.outcomes import BASE, TUNED, of_side, read_grades, scorer_of
 from retune.recipe import Promotion
 
 # Two models that know nothing of each other, each right by half: no paired grades vary more.
@@ -40,10 +39,8 @@ NO_RUN = LastRun({}, {}, {})
 def last_run(outcomes: Path, rule: Promotion) -> LastRun:
     """Return what a run's outcomes tell: its candidate beside its base, which differ by more than a
     candidate and its champion do."""
-    import polars as pl
-
     grades = read_grades(outcomes)
-    tuned, base = (grades.filter(pl.col("side") == side) for side in (TUNED, BASE))
+    tuned, base = of_side(grades, TUNED), of_side(grades, BASE)
     plain = rule.model_copy(update={"margins": {}, "slices": False})
     found = contest(tuned, base, plain, {})
     return LastRun(
@@ -69,7 +66,7 @@ def detectable(
 
 def _counts(metric: str) -> bool:
     try:
-        return bool(direction(_scorer(metric)))
+        return bool(direction(scorer_of(metric)))
     except KeyError:  # of a recipe's wins; the judge says that nothing was graded by it
         return False
 
@@ -82,8 +79,8 @@ def _detectable(
     counted = f"{examples:,} examples"
     if examples < FEWEST:
         return Detectable(metric, "none", f"{counted}, of which nothing can be told")
-    entry = measure(_scorer(metric))
-    is_share = entry.spec.endswith("%")
+    entry = measure(scorer_of(metric))
+    is_share = entry.is_share
     spread = last.spreads.get(metric) or (WORST_SHARE if is_share else None)
     if spread is None:
         return Detectable(metric, "unknown", f"{counted}; how much they vary shows the first run")
@@ -97,7 +94,3 @@ def _detectable(
         return Detectable(metric, "none", f"{counted}, {by}")
     words = f"{100 * effect:.1f} points" if is_share else entry.text(effect)
     return Detectable(metric, words, f"with power {POWER:g}: {counted}, {by}")
-
-
-def _scorer(metric: str) -> str:
-    return metric.partition("@")[0].rpartition("/")[2]

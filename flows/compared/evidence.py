@@ -12,6 +12,7 @@ from flows.compared.records import ComparedRun
 from flows.compared.rows import ARTIFACT as ROWS
 from flows.provenance import FOLDER
 from retune.notes import OUTCOME, settings
+from retune.outcomes import ARTIFACT as OUTCOMES
 from retune.recipe import Recipe, RecipeError
 from retune.tracking import client, setting_text
 from retune.workspace import work
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 PIN, VERSION = "retune.pin.", "version of "
-OUTCOMES, FILES = "evaluate/outcomes.parquet", "quantize/gguf_files.json"
+FILES = "quantize/gguf_files.json"
 
 
 class RunEvidence(NamedTuple):

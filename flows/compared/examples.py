@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from expectations.data.masking import masked
 from expectations.promotion.contest import direction
 from flows.compared.records import ComparedExample, NearRow, Tally
+from retune.outcomes import TUNED, graded_examples, of_side
 
 if TYPE_CHECKING:
     import polars as pl
 
-TUNED = "tuned"  # the side of the run's own model
 TELLING = 12  # examples that are shown, won and lost
 EXCERPT = 600  # characters of a text
 SAME = 1e-6  # a smaller difference of grades is none
@@ -47,7 +47,7 @@ def examples(older: "pl.DataFrame", newer: "pl.DataFrame") -> Examples:
     """Return what either run's model did with the same examples; both are tables of outcomes."""
     import polars as pl
 
-    before, after = _graded(older), _graded(newer)
+    before, after = (graded_examples(of_side(side, TUNED)) for side in (older, newer))
     both = after.join(before, on=KEY, how="inner", suffix="_before", maintain_order="left")
     signs = {name: float(direction(name)) for name in both["scorer"].unique()}
     sign = pl.col("scorer").replace_strict(signs, return_dtype=pl.Float64, default=0.0)
@@ -106,15 +106,6 @@ def _asked(prompt: str) -> str:
         return "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
     except (ValueError, LookupError, TypeError):
         return prompt
-
-
-def _graded(outcomes: "pl.DataFrame") -> "pl.DataFrame":
-    """Return a line per example and scorer of the run's own model."""
-    import polars as pl
-
-    lines = outcomes.filter(pl.col("side") == TUNED).explode("grades").drop_nulls("grades")
-    columns = (*KEY, "slice", "prompt", "expected", "answer", "value")
-    return lines.unnest("grades").select(columns).unique(KEY, keep="first", maintain_order=True)
 
 
 def _tallies(lines: "pl.DataFrame", before: "pl.DataFrame", after: "pl.DataFrame") -> list[Tally]:

@@ -1,16 +1,13 @@
 """What differs between two runs in their measures, their trainings' curves and their files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from expectations.promotion.contest import NotCalibrated, PairedDifference, contest, shown_metric
 from flows.compared.evidence import RunEvidence
-from flows.compared.examples import TUNED
 from flows.compared.records import Curve, FileChange, MetricChange
 from retune.measures import measure, title
-from retune.outcomes import read_grades
+from retune.outcomes import TUNED, grades_of, of_side
 from retune.recipe import Promotion
 from retune.tracking import client
 
@@ -37,7 +34,7 @@ def differences(
 ) -> tuple[PairedDifference, ...]:
     """Return what the newer run's model gains over the older one's, with intervals; both are tables of
     outcomes. The margins are the `rule`'s, or the default ones."""
-    candidate, opponent = _grades(newer), _grades(older)
+    candidate, opponent = (grades_of(of_side(outcomes, TUNED)) for outcomes in (newer, older))
     try:
         found = contest(candidate, opponent, rule or Promotion(), {})
     except NotCalibrated:  # of margins alone, by which nothing is judged here
@@ -45,14 +42,6 @@ def differences(
     return tuple(
         one.model_copy(update={"metric": shown_metric(one.metric)}) for one in found if one.examples
     )
-
-
-def _grades(outcomes: "pl.DataFrame") -> "pl.DataFrame":
-    """Return the grades of the run's own model."""
-    with TemporaryDirectory(prefix="retune-outcomes-") as folder:
-        path = Path(folder) / "outcomes.parquet"
-        outcomes.filter(outcomes["side"] == TUNED).write_parquet(path)
-        return read_grades(path)
 
 
 def metrics(older: RunEvidence, newer: RunEvidence) -> list[MetricChange]:

@@ -11,6 +11,7 @@ from flows.compared.records import ComparedExample, Comparison, Differing, FileC
 from flows.compared.words import causes, headline, missing_time, number, told, value
 from retune.escaping import html, html_block
 from retune.measures import MEASURES, format_bytes, measure, title
+from retune.outcomes import scorer_of
 from retune.webpage import document, folded, table
 
 OPEN = 4  # examples that are seen at once
@@ -78,7 +79,7 @@ def _differences(comparison: Comparison) -> str:
     )
     rows = []
     for one in whole:
-        spec = measure(one.metric.rpartition("/")[2])
+        spec = measure(scorer_of(one.metric))
         needed = f"; {one.needed:,} examples would decide" if one.needed else ""
         cells = [words(one.metric), spec.number(one.opponent), spec.number(one.candidate)]
         cells += [told(one), f"{one.outcome}{needed}", f"{one.examples:,}"]

@@ -9,6 +9,7 @@ from flows.compared.words import causes, headline, missing_time, number, told, v
 from flows.summary import Grid
 from retune.escaping import visible
 from retune.measures import MEASURES, gigabytes, measure, title
+from retune.outcomes import scorer_of
 
 MOST = 15  # lines of a table
 EXAMPLES = 4  # of either kind
@@ -91,7 +92,7 @@ def _differences(comparison: Comparison) -> Grid:
         if not one.is_slice or one.outcome in ("better", "worse")
     ]
     for one in told_of[:MOST]:
-        spec = measure(one.metric.partition("@")[0].rpartition("/")[2])
+        spec = measure(scorer_of(one.metric))
         needed = f", {one.needed:,} examples would decide" if one.needed else ""
         values = [spec.number(one.opponent), spec.number(one.candidate), told(one)]
         rows.append([words(one.metric), *values, f"{one.outcome}{needed}"])

@@ -3,14 +3,14 @@
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from flows.compared.examples import TUNED, examples
+from flows.compared.examples import examples
 from flows.influence.child import LostAnswer
-from retune.outcomes import LOSS
+from retune.outcomes import LOSS, PASSED, TUNED, of_side
 
 if TYPE_CHECKING:
     import polars as pl
 
-PASSING = ("passed", "exact_match")  # scorers (0 or 1) of a right answer
+PASSING = (PASSED, "exact_match")  # scorers (0 or 1) of a right answer
 MUCH = 0.1  # nats per token by which a loss is far lower
 MOST_EXAMPLES = 64  # of each scorer, those that were lost by most
 
@@ -28,13 +28,13 @@ def lost_examples(mine: "pl.DataFrame", others: "pl.DataFrame", side: str) -> Lo
     """Return what the tuned model of the outcomes `mine` lost to the `side` of `others`."""
     import polars as pl
 
-    opponent = others.filter(pl.col("side") == side).with_columns(side=pl.lit(TUNED))
+    opponent = of_side(others, side).with_columns(side=pl.lit(TUNED))
     both = examples(opponent, mine).lines
     losses = _most(both.filter(pl.col("scorer") == LOSS, pl.col("gain") <= -MUCH))
     answers = [_most(both.filter(scorer=name).filter(pl.col("gain") <= -0.5)) for name in PASSING]
     lines = pl.concat(answers).unique("example", keep="first", maintain_order=True)
     lines = lines.filter(pl.col("answer").is_not_null(), pl.col("answer_before").is_not_null())
-    own = mine.filter(pl.col("side") == TUNED).drop_nulls("stopped")
+    own = of_side(mine, TUNED).drop_nulls("stopped")
     stopped = dict(own.select("example", "stopped").iter_rows())
     return LostExamples(
         losses=losses["example"].to_list(),

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from flows.compared.artifacts import artifact, table
-from flows.compared.evidence import OUTCOMES, RunEvidence, evidence
-from flows.compared.examples import TUNED
+from flows.compared.evidence import RunEvidence, evidence
 from flows.compared.neighbours import beginnings
 from flows.compared.rows import TRAIN
 from flows.influence.child import InfluenceJob
@@ -21,6 +20,8 @@ from retune.errors import RetuneError
 from retune.escaping import terminal, visible
 from retune.models import is_adapter
 from retune.original import Original
+from retune.outcomes import ARTIFACT as OUTCOMES
+from retune.outcomes import BASE, CHAMPION, FILE, TUNED
 from retune.records import Pins, Selection
 from retune.registry import find
 from retune.tracking import client
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 CHILD = Path(__file__).with_name("child.py")
-BASE, CHAMPION = "base", "champion"
-CHAMPIONS = "champion/outcomes.parquet"
+CHAMPIONS = f"champion/{FILE}"
 SHOWN = 20  # rows in the terminal
 EXCERPT = 100  # characters of a row there
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from retune.data_files import copied
 from retune.downloads import downloaded
 from retune.errors import RetuneError
+from retune.outcomes import BATTERY
 from retune.recipe import Dataset, ProbeFile, Recipe
 from retune.recipe.address import is_address
 from retune.records import Pins
@@ -45,7 +46,7 @@ def suites(recipe: Recipe, pins: Pins) -> dict[str, tuple[SuiteProbe, ...]]:
     """
     probes = own_suites(recipe, pins.suites)
     if recipe.evaluation.battery:
-        probes["battery"] = battery(recipe.evaluation.battery_rows)
+        probes[BATTERY] = battery(recipe.evaluation.battery_rows)
     return probes
 
 

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from retune.held_out import Question, questions
+from retune.outcomes import BATTERY
 from retune.recipe import Evaluation, Recipe
 from retune.records import Chats, Pins
 from retune.suites.battery import MAX_NEW_TOKENS
@@ -27,7 +28,7 @@ class Questionnaire(NamedTuple):
         plain = [question.prompt for question in self.questions]
         plain += [[{"role": "user", "content": prompt}] for prompt in self.prompts]
         limits = {suite.name: suite.max_new_tokens for suite in config.probe_files}
-        limits["battery"] = MAX_NEW_TOKENS
+        limits[BATTERY] = MAX_NEW_TOKENS
         return [
             AskedPrompt(messages=messages, max_new_tokens=config.max_new_tokens)
             for messages in plain

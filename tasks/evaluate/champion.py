@@ -7,17 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from retune.errors import RetuneError
-from retune.outcomes import write_table
+from retune.outcomes import ARTIFACT, CHAMPION, TUNED, of_side, write_table
 from retune.recipe import Recipe
 from retune.records import Champion, Chats, Pins
 from retune.row_losses import held_out
 from retune.sources import unchanged
-from retune.workspace import NoSpaceLeft, OutputBusy, home
+from retune.workspace import NoSpaceLeft, OutputBusy, work
 from tasks.evaluate.answering import AskedPrompt
 from tasks.evaluate.child import EvaluateJob
-
-SIDE, TUNED = "champion", "tuned"
-RECORDED = "evaluate/outcomes.parquet"  # among the artifacts of the run that made it
 
 
 class ChampionGone(RetuneError):
@@ -26,7 +23,7 @@ class ChampionGone(RetuneError):
 
 def weights(champion: Champion) -> Path:
     """Return the folder with what its training wrote."""
-    return home() / "work" / "train" / champion.adapter / "adapter"
+    return work() / "train" / champion.adapter / "adapter"
 
 
 def champion_job(
@@ -54,7 +51,7 @@ def champion_job(
         batch_size=recipe.evaluation.batch_size,
         prompts=prompts,
         log=log,
-        alone=SIDE,
+        alone=CHAMPION,
     )
 
 
@@ -96,12 +93,12 @@ def take_recorded(champion: Champion, examples: set[str], path: Path) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            file = client().download_artifacts(champion.run_id, RECORDED, folder)
+            file = client().download_artifacts(champion.run_id, ARTIFACT, folder)
         except (MlflowException, OSError):
-            raise ChampionGone(f"its run {champion.run_id} has no {RECORDED}") from None
+            raise ChampionGone(f"its run {champion.run_id} has no {ARTIFACT}") from None
         table = pl.read_parquet(file)
-    mine = table.filter((pl.col("side") == TUNED) & pl.col("example").is_in(list(examples)))
+    mine = of_side(table, TUNED).filter(pl.col("example").is_in(list(examples)))
     if mine.is_empty():
         raise ChampionGone(f"its run {champion.run_id} was evaluated by other examples")
-    write_table(path, mine.with_columns(side=pl.lit(SIDE)))
+    write_table(path, mine.with_columns(side=pl.lit(CHAMPION)))
     return mine["example"].n_unique()

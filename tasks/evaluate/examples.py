@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from retune.held_out import Question
-from retune.outcomes import HELD_OUT, LOSS, Outcome, example_name
+from retune.outcomes import HELD_OUT, LOSS, PASSED, Outcome, example_name
 from retune.recipe.evaluation import INCIDENTS
 from retune.refusals import refusing
 from retune.row_losses import RowLoss
@@ -15,7 +15,6 @@ from tasks.evaluate.asking import Questionnaire, Replies
 from tasks.evaluate.scores import is_repetitive
 
 EXACT_MATCH, STOPPED, REPETITIVE, REFUSED = "exact_match", "stopped", "repetitive", "refused"
-PASSED = "passed"
 
 
 def outcomes(

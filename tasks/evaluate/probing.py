@@ -17,8 +17,8 @@ def suite_measures(asked: Questionnaire, outcomes: Sequence[Outcome]) -> dict[st
     """Return of each suite and side the share (0 to 1) of probes that passed, in all and by slice, of
     answers that ended by themselves, repeat themselves or refuse, and how many were not asked."""
     metrics: dict[str, float] = {}
+    answered = [one for one in outcomes if one.answer is not None]
     for suite, probes in asked.suites.items():
-        answered = [one for one in outcomes if one.answer is not None]
         for side, given in _by_side(answered, suite).items():
             for name in OF_SUITES:  # what only a judge grades has not passed, nor failed
                 values = (one.grades[name] for one in given if name in one.grades)

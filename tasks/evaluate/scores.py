@@ -10,10 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from retune.held_out import Question, verifiable
+from retune.outcomes import BASE, TUNED
 from retune.row_losses import RowLoss, likelihoods, mean_loss
 from retune.workspace import digest
 
-SIDES = ("base", "tuned")
+SIDES = (BASE, TUNED)
 FAMILIES = 20  # with the most rows, that have a loss of their own
 REPEATED_WORDS, REPETITIONS = 6, 3  # a sequence of so many words, so often, is a loop
 LONGEST_NAME = 60  # characters of a family in a metric's name

@@ -12,9 +12,10 @@ from retune.bases import bases_unchanged, on_hub, selected
 from retune.child import Event, run_child
 from retune.escaping import table
 from retune.held_out import Question, held_out_rows, sources
+from retune.outcomes import FILE as OUTCOMES
 from retune.outcomes import Outcome, write_outcomes
 from retune.recipe import Recipe
-from retune.records import Adapter, Champion, Chats, Contender, Pins, Scores, Selection
+from retune.records import ASKED, Adapter, Champion, Chats, Contender, Pins, Scores, Selection
 from retune.row_losses import RowLoss, held_out, likelihoods
 from retune.workspace import Build, Step, building, remove, write_json
 from tasks.evaluate.asking import Questionnaire, asked
@@ -31,7 +32,7 @@ from tasks.evaluate.scores import SIDES, behaviour, exact_match, losses
 from tasks.stage import stage
 
 CHILD = Path(__file__).with_name("child.py")
-SAMPLES, ANSWERS, OUTCOMES = "samples.json", "answers.json", "outcomes.parquet"
+SAMPLES, ANSWERS = "samples.json", "answers.json"
 LOG, SO_FAR = "evaluate.log", "answers_so_far.jsonl"
 
 
@@ -91,7 +92,7 @@ def measure_champion(
         except ChampionGone as gone:
             get_run_logger().warning("the champion (version %d): %s", champion.version, gone)
             contender = _recorded_champion(champion, questions, chats, recipe, str(gone), build)
-    if contender.params["source"] != "asked":
+    if not contender.is_final:
         remove(step.folder / "output.json")
     return contender
 
@@ -115,7 +116,7 @@ def _asked_champion(
         | suite_measures(questions, by_example)
         | {"examples": len({one.example for one in by_example})}
     )
-    params = {"version": str(champion.version), "source": "asked"}
+    params = {"version": str(champion.version), "source": ASKED}
     return build.finish(Contender, metrics=metrics, params=params, files=(LOG, OUTCOMES))
 
 

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retune.judging.cases import Case, ComparisonCase, JudgeRequest, RubricCase
-from retune.outcomes import HELD_OUT
+from retune.outcomes import BASE, CHAMPION, HELD_OUT, TUNED
 from retune.recipe import LLMJudge
 from retune.suites.graders import spoken
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 JUDGE, PREFERRED = "judge", "preferred"
-TUNED, CHAMPION, BASE = "tuned", "champion", "base"
 Replies = Mapping[str, str | None]  # by the request's key
 
 

@@ -12,6 +12,7 @@ from retune.judging.cases import JudgeRequest, templates
 from retune.judging.errors import JudgeFailed
 from retune.judging.labels import Label, read_labels
 from retune.judging.votes import key_of, replies
+from retune.outcomes import FILE as OUTCOMES
 from retune.outcomes import write_table
 from retune.recipe import LLMJudge, Recipe
 from retune.records import Contender, JudgedAnswers, Pins, Scores
@@ -20,7 +21,7 @@ from retune.workspace import Step, building, remove
 from tasks.judge.grading import Replies, graded, measures, subjects, vote_table
 from tasks.stage import stage
 
-REPLIES, OUTCOMES, VOTES = "replies_so_far.jsonl", "outcomes.parquet", "votes.parquet"
+REPLIES, VOTES = "replies_so_far.jsonl", "votes.parquet"
 NO_VOTE = "none"  # what the judge said where it said nothing, beside what a person said
 
 
@@ -37,7 +38,7 @@ def ask_judge(
 
     config = recipe.evaluation.judge
     files = [scores.outcomes]
-    is_final = contender is None or contender.params.get("source") == "asked"
+    is_final = contender is None or contender.is_final
     if contender and not contender.missing:
         files.append(contender.outcomes)
     with building(step, keep_partial=True) as build, _inputs_unchanged(config, pins):

@@ -6,6 +6,7 @@ It shows what a model forgets. Every slice is a file of probes next to this modu
 from functools import cache
 from pathlib import Path
 
+from retune.outcomes import BATTERY
 from retune.suites.probes import SuiteProbe, read_probes
 
 FILES = tuple(
@@ -18,7 +19,7 @@ MAX_NEW_TOKENS = 64  # of an answer: all that is asked for is short
 @cache
 def all_probes() -> tuple[SuiteProbe, ...]:
     """Return every probe, slice by slice."""
-    return tuple(probe for file in FILES for probe in read_probes(file, "battery"))
+    return tuple(probe for file in FILES for probe in read_probes(file, BATTERY))
 
 
 def battery(rows: int) -> tuple[SuiteProbe, ...]:
