@@ -16,6 +16,7 @@ from retune import registry, serving
 from retune.errors import RetuneError
 from retune.escaping import markdown, terminal
 from retune.registry import PromotionEntry, RegisteredVersion, RegistryError
+from retune.registry.log import HEADS
 from retune.webhooks import post_all
 
 OLLAMA_PATIENCE = 600  # seconds; `ollama create` copies the file
@@ -60,9 +61,9 @@ def payload(
 ) -> dict[str, Any]:
     """Return what webhooks are posted; `text` is what chat programs show."""
     verb = "rolled back to" if entry.kind == "rollback" else "promoted"
-    instead = f" instead of version {entry.former}" if entry.former else ""
     return {
-        "text": f"{version.name}: {verb} version {entry.version}{instead}, by {entry.by}: {entry.reason}",
+        "text": f"{version.name}: {verb} version {entry.version}{entry.instead}, by {entry.by}: "
+        f"{entry.reason}",
         "event": entry.kind,
         "recipe": version.name,
         "version": entry.version,
@@ -158,18 +159,10 @@ def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
         f"Its files: `{serving.folder_of(version.name)}`. MLflow run `{version.run_id}`. "
         f"To go back: `retune rollback {version.name}`.",
         "",
-        "| | when (UTC) | what | version | before | by | why |",
+        f"|{' | '.join(HEADS)} |",
         "|---:|---|---|---:|---:|---|---|",
     ]
     for one in list(reversed(log))[:LAST_ENTRIES]:
-        cells = [
-            str(one.number),
-            f"{one.at:%Y-%m-%d %H:%M}",
-            one.kind,
-            str(one.version),
-            str(one.former or ""),
-            markdown(one.by),
-            markdown(one.reason),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+        *facts, by, reason = one.cells()
+        lines.append("| " + " | ".join([*facts, markdown(by), markdown(reason)]) + " |")
     return "\n".join(lines)

@@ -160,8 +160,9 @@ def _ending(
             return Ending("AwaitingApproval", f"{version} waits for an approval: {how}")
         by, reason = said.by, said.reason or "approved"
     entry = registry.promote(version.name, version.number, by, reason, evidence, champion)
-    instead = f" instead of version {entry.former}" if entry.former else ""
-    return Ending("Promoted", f"{version} serves{instead}: {reason}", serves=True, entry=entry)
+    return Ending(
+        "Promoted", f"{version} serves{entry.instead}: {reason}", serves=True, entry=entry
+    )
 
 
 def _answer(

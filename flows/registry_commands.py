@@ -188,8 +188,7 @@ def _tell(entry: "PromotionEntry", version: "RegisteredVersion") -> None:
     from flows import in_service, local
     from retune import registry
 
-    instead = f" instead of version {entry.former}" if entry.former else ""
-    print(f"{version} serves{instead}: entry {entry.number} of the log.")
+    print(f"{version} serves{entry.instead}: entry {entry.number} of the log.")
     version = registry.version(version.name, version.number)
     newest = registry.versions(version.name)[-1]
     for failure in in_service.follow(entry, version, in_service.news_of(newest), {}):
@@ -276,20 +275,13 @@ def _table(log: "list[PromotionEntry]") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    from retune.registry.log import HEADS
+
     table = Table(box=None, pad_edge=False)
-    for head in ("", "when (UTC)", "what", "version", "before", "by", "why"):
+    for head in HEADS:
         table.add_column(head, overflow="fold")
     for entry in log:
-        cells = (
-            str(entry.number),
-            f"{entry.at:%Y-%m-%d %H:%M}",
-            entry.kind,
-            str(entry.version),
-            str(entry.former or ""),
-            entry.by,
-            entry.reason,
-        )
-        table.add_row(*(Text(visible(cell)) for cell in cells))
+        table.add_row(*(Text(visible(cell)) for cell in entry.cells()))
     return table
 
 

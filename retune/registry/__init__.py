@@ -6,7 +6,7 @@ candidate, `champion` the one that serves, and `previous` the one that a rollbac
 
 from retune.registry.candidates import Candidate, published_as, register_candidate
 from retune.registry.log import PromotionEntry, history, who_served
-from retune.registry.promotions import Barred, StaleEvidence, note, promote, rollback, target
+from retune.registry.promotions import Barred, StaleEvidence, promote, rollback, target
 from retune.registry.references import find
 from retune.registry.versions import (
     RegisteredVersion,
@@ -29,7 +29,6 @@ __all__ = [
     "find",
     "history",
     "names",
-    "note",
     "promote",
     "published_as",
     "register_candidate",

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from retune.registry.log import REASON_LIMIT, PromotionEntry
-from retune.registry.promotions import Barred, StaleEvidence, changing, compared
-from retune.registry.versions import RegisteredVersion, RegistryError, aliased, version
+from retune.registry.promotions import Barred, changing
+from retune.registry.versions import RegisteredVersion, RegistryError, version
 from retune.tracking import client
 
 REQUEST, ANSWER = "retune.approval.request", "retune.approval.answer"  # tags of a version
@@ -99,8 +99,7 @@ def answer(
                 f"{current} waited for an approval until {request.expires:%Y-%m-%d %H:%M} UTC and "
                 f"counts as rejected; `retune promote {name} {current.number}` lets it serve all the same"
             )
-        if model.serving != request.champion:
-            raise StaleEvidence(compared(current, request.champion, model.serving))
+        model.require_serving(request.champion, current)
         if verb == "approve" and current.barred is not None:
             raise Barred(
                 f"{current} is barred: {current.barred}; `retune promote … --unbar` lifts it"
@@ -111,15 +110,6 @@ def answer(
         )
         _set(current, ANSWER, said_now)
         return said_now, request, entry
-
-
-def waiting(name: str) -> RegisteredVersion | None:
-    """Return the newest candidate of a recipe if it waits for an approval."""
-    newest = aliased(name, "challenger")
-    request = request_of(newest) if newest else None
-    if not newest or not request or request.expired or answer_of(newest, request.champion):
-        return None
-    return newest
 
 
 def _set(candidate: RegisteredVersion, key: str, value: BaseModel) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PREFIX = "retune.promotion."
 REASON_LIMIT = 1000  # characters; a tag in PostgreSQL holds 5,000 in all
 Kind = Literal["promote", "rollback", "approve", "reject"]
+HEADS = ("", "when (UTC)", "what", "version", "before", "by", "why")
 
 
 class PromotionEntry(BaseModel):
@@ -46,6 +47,20 @@ class PromotionEntry(BaseModel):
     def key(self) -> str:
         """The tag that holds it."""
         return f"{PREFIX}{self.number:06d}"
+
+    @property
+    def instead(self) -> str:
+        """` instead of version 3`, "" if none served before."""
+        return f" instead of version {self.former}" if self.former else ""
+
+    def cells(self) -> tuple[str, ...]:
+        """The entry as a line of a table below HEADS; texts are as they were given."""
+        when = f"{self.at:%Y-%m-%d %H:%M}"
+        former = str(self.former or "")
+        return (
+            *(str(self.number), when, self.kind, str(self.version), former),
+            *(self.by, self.reason),
+        )
 
 
 def history(name: str) -> list[PromotionEntry]:

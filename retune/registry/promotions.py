@@ -60,11 +60,8 @@ def promote(
         model.require_serving(expected_champion, chosen)
         if model.serving == number:
             raise RegistryError(f"{chosen} serves already; there is nothing to promote")
-        if chosen.barred is not None and not unbar:
-            raise Barred(
-                f"{chosen} is barred: {chosen.barred}. To let it serve all the same: "
-                f"`retune promote {name} {number} --unbar`"
-            )
+        if not unbar:
+            _require_unbarred(chosen)
         return model.add("promote", chosen, number, by, reason, evidence)
 
 
@@ -77,14 +74,6 @@ def rollback(name: str, to: int | None, by: str, reason: str) -> PromotionEntry:
     with changing(name) as model:
         chosen = target(model.name, model.log, to)
         return model.add("rollback", chosen, chosen.number, by, reason, {})
-
-
-def note(
-    name: str, number: int, kind: Kind, by: str, reason: str, evidence: Mapping[str, Any]
-) -> PromotionEntry:
-    """Add to the log what somebody decided about a version that does not serve for that."""
-    with changing(name) as model:
-        return model.add(kind, version(name, number), model.serving, by, reason, evidence)
 
 
 def target(name: str, log: Sequence[PromotionEntry], to: int | None) -> RegisteredVersion:
@@ -103,12 +92,16 @@ def target(name: str, log: Sequence[PromotionEntry], to: int | None) -> Register
     chosen = version(name, to)
     if to == serving:
         raise RegistryError(f"{chosen} serves already; name another version with --to")
+    _require_unbarred(chosen)
+    return chosen
+
+
+def _require_unbarred(chosen: RegisteredVersion) -> None:
     if chosen.barred is not None:
         raise Barred(
             f"{chosen} is barred: {chosen.barred}. To let it serve all the same: "
-            f"`retune promote {name} {to} --unbar`"
+            f"`retune promote {chosen.name} {chosen.number} --unbar`"
         )
-    return chosen
 
 
 def serving_of(log: Sequence[PromotionEntry]) -> int | None:
@@ -132,7 +125,7 @@ class LockedModel:
         """Raise StaleEvidence if another version serves than was expected."""
         if self.serving == expected:
             return
-        raise StaleEvidence(compared(candidate, expected, self.serving))
+        raise StaleEvidence(_compared(candidate, expected, self.serving))
 
     def add(
         self,
@@ -144,21 +137,8 @@ class LockedModel:
         evidence: Mapping[str, Any],
     ) -> PromotionEntry:
         """Write an entry, and let aliases and bars follow it."""
-        entry = PromotionEntry(
-            number=len(self.log) + 1,
-            kind=kind,
-            at=datetime.now(UTC),
-            by=by[:200],
-            version=chosen.number,
-            serving=serving,
-            former=self.serving,
-            run_id=chosen.run_id,
-            reason=reason[:REASON_LIMIT],
-            evidence=digest(evidence) if evidence else "",
-        )
-        _write(self.name, entry, self._held)
-        self.log = [*self.log, entry]
-        _follow(self.name, self.log, self._held)
+        entry = _entry(self.log, kind, chosen, serving, by, reason, evidence)
+        self.log = _written(self.name, self.log, entry, self._held)
         return entry
 
 
@@ -170,11 +150,6 @@ def changing(name: str) -> Iterator[LockedModel]:
         yield LockedModel(name, held)
 
 
-def _write(name: str, entry: PromotionEntry, held: Held) -> None:
-    held.require()
-    client().set_registered_model_tag(name, entry.key, entry.model_dump_json())
-
-
 def _settled(model: "RegisteredModel", held: Held) -> list[PromotionEntry]:
     """Return the log, once aliases follow it and it follows those that were set in MLflow."""
     log = entries(model)
@@ -184,21 +159,43 @@ def _settled(model: "RegisteredModel", held: Held) -> list[PromotionEntry]:
     alias = model.aliases.get(CHAMPION)
     if alias is not None and int(alias) != serving_of(log):
         chosen = version(model.name, int(alias))
-        entry = PromotionEntry(
-            number=len(log) + 1,
-            kind="promote",
-            at=datetime.now(UTC),
-            by="MLflow",
-            version=chosen.number,
-            serving=chosen.number,
-            former=serving_of(log),
-            run_id=chosen.run_id,
-            reason=MOVED,
-        )
-        _write(model.name, entry, held)
-        log = [*log, entry]
-        _follow(model.name, log, held)
+        entry = _entry(log, "promote", chosen, chosen.number, "MLflow", MOVED, {})
+        log = _written(model.name, log, entry, held)
     return log
+
+
+def _entry(
+    log: Sequence[PromotionEntry],
+    kind: Kind,
+    chosen: RegisteredVersion,
+    serving: int | None,
+    by: str,
+    reason: str,
+    evidence: Mapping[str, Any],
+) -> PromotionEntry:
+    return PromotionEntry(
+        number=len(log) + 1,
+        kind=kind,
+        at=datetime.now(UTC),
+        by=by[:200],
+        version=chosen.number,
+        serving=serving,
+        former=serving_of(log),
+        run_id=chosen.run_id,
+        reason=reason[:REASON_LIMIT],
+        evidence=digest(evidence) if evidence else "",
+    )
+
+
+def _written(
+    name: str, log: Sequence[PromotionEntry], entry: PromotionEntry, held: Held
+) -> list[PromotionEntry]:
+    """Write an entry, let aliases and bars follow it, and return the log with it."""
+    held.require()
+    client().set_registered_model_tag(name, entry.key, entry.model_dump_json())
+    written = [*log, entry]
+    _follow(name, written, held)
+    return written
 
 
 def _follow(name: str, log: Sequence[PromotionEntry], held: Held) -> None:
@@ -241,7 +238,7 @@ def _missing() -> type[Exception]:
     return MlflowException
 
 
-def compared(candidate: RegisteredVersion, expected: int | None, serving: int | None) -> str:
+def _compared(candidate: RegisteredVersion, expected: int | None, serving: int | None) -> str:
     """Return the sentence that evidence is stale."""
     return (
         f"{candidate} was compared with {_words(candidate.name, expected)}, and by now "

@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from retune.registry.versions import RegistryError, aliased, require, version
+from retune.registry.versions import NAME, RegistryError, aliased, require, version
 from retune.tracking import client, exists
 
 if TYPE_CHECKING:
@@ -20,17 +20,13 @@ def find(reference: str) -> str:
     name), `RECIPE@champion` or another alias, `RECIPE/3`, `RECIPE@latest` (the recipe's newest run) or
     `latest` (the newest of all). Children of runs are not meant. Raises RegistryError.
     """
-    if match := re.fullmatch(r"([a-z0-9][a-z0-9._-]*)/(\d+)", reference):
-        return _of_version(match[1], int(match[2]))
-    if match := re.fullmatch(r"([a-z0-9][a-z0-9._-]*)@([\w.-]+)", reference):
+    if match := re.fullmatch(rf"({NAME.pattern})/(\d+)", reference):
+        return version(match[1], int(match[2])).run_id
+    if match := re.fullmatch(rf"({NAME.pattern})@([\w.-]+)", reference):
         return _of_alias(match[1], match[2])
     if reference == LATEST:
         return _newest("")
     return _by_id(reference) or _by_name(reference)
-
-
-def _of_version(name: str, number: int) -> str:
-    return version(name, number).run_id
 
 
 def _of_alias(name: str, alias: str) -> str:

@@ -93,13 +93,12 @@ def names() -> list[str]:
 def versions(name: str) -> list[RegisteredVersion]:
     """Return all versions, the oldest first; none if nothing is registered."""
     model = registered(name)
-    return sorted(_versions(model), key=lambda one: one.number) if model else []
+    return _every(model) if model else []
 
 
 def version(name: str, number: int) -> RegisteredVersion:
     """Return one version. Raises RegistryError."""
-    require(name)
-    every = versions(name)
+    every = _every(require(name))
     if chosen := next((one for one in every if one.number == number), None):
         return chosen
     numbers = ", ".join(str(one.number) for one in every[-10:]) or "none"
@@ -123,6 +122,10 @@ def champion(name: str) -> Champion | None:
     """
     version = serving(name)
     return version.as_champion() if version else None
+
+
+def _every(model: "RegisteredModel") -> list[RegisteredVersion]:
+    return sorted(_versions(model), key=lambda one: one.number)
 
 
 def _versions(model: "RegisteredModel") -> Iterator[RegisteredVersion]:

@@ -17,7 +17,7 @@ from retune.processes import this_process
 from retune.recipe import Recipe, RecipeError
 from retune.records import Champion, Selection
 from retune.registry import approvals, lock
-from retune.registry.promotions import SETTLED
+from retune.registry.promotions import SETTLED, changing
 from tests.candidates import EVIDENCE, PINS, candidate, made, registered, served
 
 NUMBERS = itertools.count(1)
@@ -174,7 +174,9 @@ def test_evidence_against_another_champion_promotes_nothing(client, recipe):
 def test_approvals_are_in_the_log_and_change_nothing(client, recipe):
     served(recipe, "one")
     registered(recipe, "two")
-    entry = registry.note(recipe.name, 2, "reject", "ann", "too long", EVIDENCE)
+    with changing(recipe.name) as model:
+        version = registry.version(recipe.name, 2)
+        entry = model.add("reject", version, model.serving, "ann", "too long", EVIDENCE)
     assert (entry.kind, entry.version, entry.serving, entry.former) == ("reject", 2, 1, 1)
     assert aliases(recipe)["champion"] == 1
 
