@@ -72,10 +72,11 @@ def replica(recipe: Recipe, number: int, share: float) -> Recipe:
 
 def _chats(recipe: Recipe, pins: Pins, plan: Plan, run: Run, judge: Judge) -> Chats:
     rows = run.log(fetch(recipe, pins, plan.fetch))
+    reference = data.reference(recipe, pins)
     screened = run.log(screen(rows, recipe, pins, plan.screen))
-    judge(screened, data.screening(screened, recipe, data.reference(recipe, pins)))
+    judge(screened, data.screening(screened, recipe, reference))
     sound = run.log(validate(rows, screened, recipe, pins, plan.validation))
-    judge(sound, data.judgement(sound, recipe, data.reference(recipe, pins)))
+    judge(sound, data.judgement(sound, recipe, reference))
     chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
     judge(chats, formatting.judgement(chats, recipe))
     return chats

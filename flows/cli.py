@@ -17,6 +17,7 @@ from flows.calibrate_command import calibrate
 from flows.compare import compare
 from flows.incident_commands import app as incident
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
+from flows.starting import RecipeName, Settings, start_prefect
 from flows.suspects import suspects
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
@@ -35,19 +36,12 @@ app = typer.Typer(
     "because the Hub did not answer.",
 )
 
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A deployment of prefect.yaml, or a recipe.yaml.")
-]
 DatasetName = Annotated[
     str,
     typer.Argument(
         metavar="DATASET",
         help="A dataset file (.jsonl, .parquet, …), a deployment or a recipe.yaml.",
     ),
-]
-Settings = Annotated[
-    list[str],
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated."),
 ]
 
 
@@ -111,7 +105,7 @@ def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (ty
     from flows.recipes import load
 
     parameters = dict(load(recipe, settings))
-    _start_prefect()
+    start_prefect()
     from flows.retrain import retrain
 
     summary = retrain(**parameters)
@@ -126,34 +120,6 @@ def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (ty
     print(
         f"Look further: `make ui` opens Prefect and MLflow; the files lie below {home() / 'work'}."
     )
-
-
-def _start_prefect() -> None:
-    """Let runs of this process find a Prefect server: one that is there, or a temporary one."""
-    from flows import local, temporary_server
-
-    local.configure()
-    server = None
-    if not local.api_address():
-        print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
-        server = temporary_server.start()
-    import flows.retrain  # noqa: F401  (takes seconds, in which the server comes up)
-
-    if server:
-        _import_libraries()
-        server.use()
-    local.quieten()
-
-
-def _import_libraries() -> None:
-    """Import what every run needs, in seconds that a server needs as well to come up."""
-    import great_expectations  # noqa: F401
-    import mlflow
-
-    from retune.tracking import tracking_uri
-
-    if tracking_uri().startswith("sqlite:"):
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 @app.command()
@@ -235,7 +201,7 @@ def replay(
     from retune.registry import find
 
     run_id = find(run)
-    _start_prefect()
+    start_prefect()
     from flows.replay import replay as replayed
 
     result = replayed(run_id)

@@ -6,7 +6,7 @@ import shutil
 import struct
 from pathlib import Path
 
-from flows.judge_estimate import judge_estimate
+from flows.judge_estimate import TOKENS_PER_ROW, judge_estimate
 from flows.plan import Plan, make_plan
 from flows.smallest_differences import smallest_differences
 from flows.summary import Grid
@@ -26,7 +26,6 @@ from retune.workspace import Step, home
 NF4_SHARE = 0.35  # of the 16-bit weights' bytes: embeddings and output layer stay in 16 bits
 # Of llama.cpp by a core with AVX2, as measured with 135 M weights: 30 for a text, 18 for answers.
 FLOPS_PER_CORE = 20e9
-TOKENS_PER_ROW = 440  # of FineTome, on average
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
@@ -59,7 +58,7 @@ def forecast(recipe: Recipe) -> Grid:
     parameters = count_parameters(recipe, pins)
     rows += [["", "", ""], *_requirements(recipe, parameters, todo)]
     rows += judge_estimate(recipe, pins, plan)
-    rows += [["", "", ""], *smallest_differences(recipe, pins)]
+    rows += [["", "", ""], *smallest_differences(recipe, pins, plan)]
     if recipe.model.trust_remote_code:
         rows.append(["the base's own code", "runs", recipe.model.trust_remote_code])
     return Grid(title=f"Plan: {recipe.name}", columns=["stage", "would", "output"], rows=rows)

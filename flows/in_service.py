@@ -4,7 +4,6 @@ None of it can undo the decision, so what fails here is told, and fails nothing.
 """
 
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -18,10 +17,10 @@ from retune.escaping import markdown, terminal
 from retune.registry import PromotionEntry, RegisteredVersion, RegistryError
 from retune.registry.log import HEADS
 from retune.webhooks import post_all
+from tasks.stage import secret_block
 
 OLLAMA_PATIENCE = 600  # seconds; `ollama create` copies the file
 LAST_ENTRIES = 20  # of the log, on Prefect's page
-_log = logging.getLogger(__name__)
 
 
 class News(NamedTuple):
@@ -51,8 +50,6 @@ def follow(
     failures = [*serve(version), *_ollama(news.ollama, version)]
     if news.webhooks:
         failures += post_all(news.webhooks, payload(entry, version, evidence), _secret)
-    for failure in failures:
-        _log.warning("%s", failure)
     return failures
 
 
@@ -119,15 +116,10 @@ def _secret(name: str) -> str:
     """Return the address that a Secret block of Prefect holds. Raises RegistryError."""
     if not local.api_address():  # Prefect would start a server of its own
         raise RegistryError("a secret is Prefect's, and no server of its runs; start `retune ui`")
-    from prefect.blocks.system import Secret
-
-    try:
-        block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
-        return str(block.get())
-    except ValueError:
-        raise RegistryError(
-            "Prefect has no Secret block of this name; make it below Blocks"
-        ) from None
+    address = secret_block(name)
+    if address is None:
+        raise RegistryError("Prefect has no Secret block of this name; make it below Blocks")
+    return address
 
 
 # Prefect's page.

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefect import get_run_logger
+from prefect import get_run_logger, runtime
 
 from expectations.llm_judge import counted
 from expectations.promotion import approval
@@ -181,7 +181,7 @@ def _answer(
                 champion=champion,
                 evidence=digest(evidence_of(decision, champion)),
                 expires=approval.deadline(recipe),
-                flow_run_id=_flow_run() if can_suspend() else None,
+                flow_run_id=runtime.flow_run.id if can_suspend() else None,
             ),
         )
         if request.expired:
@@ -197,9 +197,3 @@ def _answer(
     if said.verb == "reject":
         require(approval.rejected_by_a_person(said.by, said.reason))
     return said
-
-
-def _flow_run() -> str | None:
-    from prefect import runtime
-
-    return runtime.flow_run.id

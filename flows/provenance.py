@@ -9,7 +9,6 @@
 What a person searches by is also a tag of the run.
 """
 
-import getpass
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import yaml
 from prefect.context import FlowRunContext
 
 from flows.plan import Plan
-from retune.machine import Machine, this_machine
+from retune.machine import Machine, this_machine, user_name
 from retune.made_with import is_module
 from retune.pinning import resolved
 from retune.recipe import Recipe
@@ -82,7 +81,13 @@ class Provenance(NamedTuple):
 def provenance(recipe: Recipe, pins: Pins, plan: Plan) -> Provenance:
     """Return where the flow run that is under way comes from."""
     return Provenance(
-        recipe, pins, this_version(), packages(plan), this_machine(), _user(), _started()
+        recipe,
+        pins,
+        this_version(),
+        packages(plan),
+        this_machine(),
+        user_name() or "unknown",
+        _started(),
     )
 
 
@@ -113,13 +118,6 @@ def _without_empty(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _yaml(settings: dict[str, Any]) -> str:
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"
 
 
 def _started() -> str:

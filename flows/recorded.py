@@ -15,7 +15,7 @@ from retune.errors import RetuneError
 from retune.escaping import visible
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.tracking import client
+from retune.tracking import client, download_json
 
 REPLAY_OF = "retune.replay_of"  # tag of a run that was made again: of which
 CALIBRATION = "retune.calibration_replicas"  # tag of a run of `retune calibrate`
@@ -176,16 +176,9 @@ def made(run_id: str) -> Made:
 
 def _files(run_id: str) -> Iterator[tuple[str, str, str]]:
     """Yield stage, name and sha256 of the large files that a run has logged."""
-    folders = [entry.path for entry in client().list_artifacts(run_id) if entry.is_dir]
-    with TemporaryDirectory(prefix="retune-replay-") as target:
-        for stage in folders:
-            listing = f"{stage}/{MODELS}"
-            if listing not in {entry.path for entry in client().list_artifacts(run_id, stage)}:
-                continue
-            for entry in _json(Path(client().download_artifacts(run_id, listing, target)))[
-                "models"
-            ]:
-                yield stage, entry["uri"].rstrip("/").rpartition("/")[2], entry["sha256"]
+    for stage in (entry.path for entry in client().list_artifacts(run_id) if entry.is_dir):
+        for entry in (download_json(run_id, f"{stage}/{MODELS}") or {"models": []})["models"]:
+            yield stage, entry["uri"].rstrip("/").rpartition("/")[2], entry["sha256"]
 
 
 def _json(path: Path) -> dict[str, Any]:

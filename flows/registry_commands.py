@@ -3,7 +3,6 @@
 They need neither a GPU nor the network beyond MLflow's store, and are done in seconds.
 """
 
-import getpass
 import json
 import socket
 import sys
@@ -169,10 +168,9 @@ def _name(recipe: str) -> str:
 
 
 def who() -> str:
-    try:
-        return f"{getpass.getuser()} on {socket.gethostname()}"
-    except (KeyError, OSError):  # a container's user without a name
-        return f"somebody on {socket.gethostname()}"
+    from retune.machine import user_name
+
+    return f"{user_name() or 'somebody'} on {socket.gethostname()}"
 
 
 def _require_files(version: "RegisteredVersion", without_files: bool) -> None:

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from expectations.promotion.contest import require_noise
 from expectations.promotion.demands import words
 from expectations.promotion.power import NO_RUN, LastRun, detectable, last_run
-from flows.plan import Plan, make_plan
+from flows.plan import Plan
 from retune.calibration import stored_noise
 from retune.outcomes import ARTIFACT, HELD_OUT, LOSS
 from retune.recipe import Recipe
@@ -15,12 +15,12 @@ from retune.tracking import download, newest_run
 from retune.workspace import read_output
 
 
-def smallest_differences(recipe: Recipe, pins: Pins) -> list[list[str]]:
+def smallest_differences(recipe: Recipe, pins: Pins, plan: Plan) -> list[list[str]]:
     """Return a line for each metric: its words, the smallest difference, and by what that is known.
 
     Raises NotCalibrated if a margin is a multiple of a noise that nobody has measured.
     """
-    noise, plan = stored_noise(recipe, pins), make_plan(recipe, pins)
+    noise = stored_noise(recipe, pins)
     require_noise(recipe.promotion, noise)
     found = detectable(recipe.promotion, _examples(recipe, plan), _last_run(recipe, plan), noise)
     return [[f"smallest change: {words(one.metric)}", one.effect, one.means] for one in found]

@@ -107,14 +107,20 @@ def ui_server() -> str | None:
     What the file says is believed only if the process that it names runs and listens there: the
     sign-in is not for a stranger who took the port since.
     """
-    try:
-        record = json.loads(ui_file().read_text())
-        process, port = running(record["process"]), int(record["prefect_port"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    process, port = ui_record("prefect_port")
     if process and listens(process, port):
         return f"http://127.0.0.1:{port}/api"
     return None
+
+
+def ui_record(port: str) -> "tuple[psutil.Process | None, int]":
+    """Return the process of `retune ui` that this home's file names, None if it does not run, and its
+    `port` of that name."""
+    try:
+        record = json.loads(ui_file().read_text())
+        return running(record["process"]), int(record[port])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, 0  # none runs, or one of an older version
 
 
 def status(address: str, sign_in: str | None = None, patience: float = 10) -> int:

@@ -1,5 +1,6 @@
 """What this machine can do, and whether that is enough for a recipe."""
 
+import getpass
 import math
 import os
 import platform
@@ -135,3 +136,11 @@ def require_machine(recipe: Recipe) -> None:
             f"recipe {recipe.name} needs a GPU and none is here (nvidia-smi finds none); run it on a "
             f"machine with one, or set {' and '.join(changes)}"
         )
+
+
+def user_name() -> str | None:
+    """Return who this process runs for; None for a container's user without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None

@@ -1,11 +1,9 @@
 """Where a person sees runs in MLflow: the address of its pages, if a server shows them."""
 
-import json
 import os
 from urllib.parse import urlsplit
 
-from retune.access import ui_file
-from retune.processes import running
+from retune.access import ui_record
 
 
 def mlflow_pages() -> str | None:
@@ -19,13 +17,5 @@ def mlflow_pages() -> str | None:
     if parts.scheme in ("http", "https") and parts.hostname:
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}{parts.path}".rstrip("/")
-    return None if address else _own_server()
-
-
-def _own_server() -> str | None:
-    try:
-        record = json.loads(ui_file().read_text())
-        process, port = running(record["process"]), int(record["mlflow_port"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # none runs, or one of an older version
+    process, port = (None, 0) if address else ui_record("mlflow_port")
     return f"http://127.0.0.1:{port}" if process else None

@@ -1,7 +1,6 @@
 """What is posted when another version serves; whoever does not answer never fails a run."""
 
 import ipaddress
-import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,7 +14,6 @@ from retune.recipe.address import is_address, is_loopback, without_secrets
 TIMEOUT = 10.0  # seconds
 # Where clouds give out a machine's own credentials, beside link-local addresses.
 METADATA = {ipaddress.ip_address(text) for text in ("100.100.100.200", "fd00:ec2::254")}
-_log = logging.getLogger(__name__)
 
 
 class WebhookRefused(RetuneError):
@@ -36,8 +34,6 @@ def post_all(
             post(webhook if is_address(webhook) else secret(webhook), payload)
         except (RetuneError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             failures.append(_sentence(webhook, error))
-    for failure in failures:
-        _log.warning("%s", failure)
     return failures
 
 

@@ -51,3 +51,16 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
         return Stage(once, name=name, cache_policy=NO_CACHE, persist_result=False, **options)
 
     return decorate
+
+
+def secret_block(name: str) -> str | None:
+    """Return what the Secret block `name` of Prefect holds, None if there is none that holds a text."""
+    from prefect.blocks.system import Secret
+
+    try:
+        # `_sync` is of the wrapper that Prefect makes of `load`; its types do not tell.
+        block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
+        value = block.get()
+    except ValueError:
+        return None  # no block of that name
+    return value if isinstance(value, str) and value else None

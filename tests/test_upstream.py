@@ -730,7 +730,7 @@ class TestPrefect:
         from prefect.blocks.system import Secret
 
         # Prefect's decorator takes `_sync` and gives the other way as `aio`.
-        door("tasks/publish/task.py", "prefect", hasattr(Secret.load, "aio"), "load(…, _sync=True)")
+        door("tasks/stage.py", "prefect", hasattr(Secret.load, "aio"), "load(…, _sync=True)")
 
     def test_a_finished_state_may_come_from_a_stages_body(self):
         """What a stage that was done returns instead of running; its data is what the flow gets."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retune.tracking import client
+from retune.tracking import download
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,13 +15,8 @@ if TYPE_CHECKING:
 @contextmanager
 def artifact(run_id: str, path: str) -> Iterator[Path | None]:
     """Give a copy of an artifact of a run, None if the run has no such artifact."""
-    folder = path.rpartition("/")[0] or None
-    # Asked for a missing file, each kind of artifact store raises an error of its own.
-    if path not in {file.path for file in client().list_artifacts(run_id, folder)}:
-        yield None
-        return
     with tempfile.TemporaryDirectory(prefix="retune-artifact-") as target:
-        yield Path(client().download_artifacts(run_id, path, target))
+        yield download(run_id, path, Path(target))
 
 
 def table(run_id: str, path: str) -> "pl.DataFrame | None":

@@ -1,9 +1,8 @@
 """One run as the comparison sees it: what MLflow keeps of it, and its work folder where that is."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import yaml
 
@@ -14,7 +13,7 @@ from flows.provenance import FOLDER
 from retune.notes import OUTCOME, settings
 from retune.outcomes import ARTIFACT as OUTCOMES
 from retune.recipe import Recipe, RecipeError
-from retune.tracking import client, setting_text
+from retune.tracking import client, download_json, setting_text
 from retune.workspace import work
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def evidence(run_id: str) -> RunEvidence:
         environment=_environment(run),
         rows=table(run_id, ROWS),
         outcomes=table(run_id, OUTCOMES),
-        files=_json(run_id, FILES) or [],
+        files=cast("list[dict[str, Any]]", download_json(run_id, FILES) or []),  # a list of them
         texts=_texts(run),
     )
 
@@ -95,18 +94,13 @@ def _settings(run: "MlflowRun", recipe: Recipe | None) -> dict[str, str]:
 
 
 def _environment(run: "MlflowRun") -> dict[str, str]:
-    software = _json(run.info.run_id, f"{FOLDER}/software.json") or {}
-    machine = _json(run.info.run_id, f"{FOLDER}/machine.json") or {}
+    software = download_json(run.info.run_id, f"{FOLDER}/software.json") or {}
+    machine = download_json(run.info.run_id, f"{FOLDER}/machine.json") or {}
     facts = {"retune": software.pop("number", None), "commit": software.pop("commit", None)}
     facts |= software.pop("packages", {})
     facts |= {"files differ from the commit": software.pop("dirty", None)}
     facts |= {f"machine: {name}": value for name, value in machine.items()}
     return {name: setting_text(value) for name, value in facts.items() if value is not None}
-
-
-def _json(run_id: str, path: str) -> Any:
-    with artifact(run_id, path) as file:
-        return json.loads(file.read_text(encoding="utf-8")) if file else None
 
 
 def _texts(run: "MlflowRun") -> Path | None:

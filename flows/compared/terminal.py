@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from expectations.promotion.demands import words
-from flows.compared.records import ComparedExample, Comparison, FileChange, Spread
+from flows.compared.records import ComparedExample, Comparison, Differing, FileChange, Spread
 from flows.compared.words import causes, headline, missing_time, number, told, value
 from flows.summary import Grid
 from retune.escaping import visible
@@ -41,8 +41,8 @@ def _heading(comparison: Comparison) -> RenderableType:
 
 def _grids(comparison: Comparison) -> list[Grid]:
     grids = [
-        *_settings("Recipe", comparison),
-        *_environment(comparison),
+        _changes("Recipe", comparison.recipe),
+        _changes("Environment", comparison.environment),
         *_data(comparison),
         _differences(comparison),
         _tallies(comparison),
@@ -52,15 +52,9 @@ def _grids(comparison: Comparison) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
-def _settings(heading: str, comparison: Comparison) -> list[Grid]:
-    rows = [[one.name, value(one.older), value(one.newer)] for one in comparison.recipe[:MOST]]
-    return [Grid(title=heading, columns=["", "older", "newer"], rows=rows)]
-
-
-def _environment(comparison: Comparison) -> list[Grid]:
-    changes = comparison.environment[:MOST]
-    rows = [[one.name, value(one.older), value(one.newer)] for one in changes]
-    return [Grid(title="Environment", columns=["", "older", "newer"], rows=rows)]
+def _changes(heading: str, changes: list[Differing]) -> Grid:
+    rows = [[one.name, value(one.older), value(one.newer)] for one in changes[:MOST]]
+    return Grid(title=heading, columns=["", "older", "newer"], rows=rows)
 
 
 def _data(comparison: Comparison) -> list[Grid]:

@@ -89,13 +89,15 @@ def take_recorded(champion: Champion, examples: set[str], path: Path) -> int:
     import polars as pl
     from mlflow.exceptions import MlflowException
 
-    from retune.tracking import client
+    from retune.tracking import download
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            file = client().download_artifacts(champion.run_id, ARTIFACT, folder)
-        except (MlflowException, OSError):
-            raise ChampionGone(f"its run {champion.run_id} has no {ARTIFACT}") from None
+            file = download(champion.run_id, ARTIFACT, Path(folder))
+        except (MlflowException, OSError):  # the run itself is gone
+            file = None
+        if file is None:
+            raise ChampionGone(f"its run {champion.run_id} has no {ARTIFACT}")
         table = pl.read_parquet(file)
     mine = of_side(table, TUNED).filter(pl.col("example").is_in(list(examples)))
     if mine.is_empty():

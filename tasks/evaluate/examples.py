@@ -95,13 +95,7 @@ def _of_suite(
     texts = [spoken(reply["text"]) for _, reply in given]
     for (probe, reply), text, refuses in zip(given, texts, refusing(texts), strict=True):
         passed = probe.passed(Reply(text, reply["stopped"], refuses))
-        yield Outcome(
-            side=side,
-            suite=suite,
-            slice=probe.slice,
-            example=probe.example,
-            prompt=json.dumps(probe.chat, ensure_ascii=False),
-            expected=json.dumps(probe.grading, ensure_ascii=False),
+        yield _of_probe(side, suite, probe)._replace(
             answer=reply["text"],
             stopped=reply["stopped"],
             tokens=reply["tokens"],
@@ -112,15 +106,16 @@ def _of_suite(
                 REPETITIVE: float(is_repetitive(reply["text"])),
                 REFUSED: float(refuses),
             },
-            label=probe.label,
         )
     if suite == INCIDENTS:  # every case has to be passed: one that nobody could ask is not
         for probe, answered in zip(probes, replies, strict=True):
             if not answered:
-                yield _unasked(side, suite, probe)
+                label = f"not asked: {probe.label}".rstrip(": ")
+                yield _of_probe(side, suite, probe)._replace(grades={PASSED: 0.0}, label=label)
 
 
-def _unasked(side: str, suite: str, probe: SuiteProbe) -> Outcome:
+def _of_probe(side: str, suite: str, probe: SuiteProbe) -> Outcome:
+    """Return the outcome of a probe that was not answered."""
     return Outcome(
         side=side,
         suite=suite,
@@ -132,6 +127,6 @@ def _unasked(side: str, suite: str, probe: SuiteProbe) -> Outcome:
         stopped=None,
         tokens=0,
         seconds=None,
-        grades={PASSED: 0.0},
-        label=f"not asked: {probe.label}".rstrip(": "),
+        grades={},
+        label=probe.label,
     )

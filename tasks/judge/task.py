@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from prefect import get_run_logger
 
@@ -19,7 +18,7 @@ from retune.records import Contender, JudgedAnswers, Pins, Scores
 from retune.sources import unchanged
 from retune.workspace import Step, building, remove
 from tasks.judge.grading import Replies, graded, measures, subjects, vote_table
-from tasks.stage import stage
+from tasks.stage import secret_block, stage
 
 REPLIES, VOTES = "replies_so_far.jsonl", "votes.parquet"
 NO_VOTE = "none"  # what the judge said where it said nothing, beside what a person said
@@ -64,15 +63,8 @@ def ask_judge(
 
 def secret(name: str) -> str:
     """Return what the Secret block of Prefect holds. Raises JudgeFailed."""
-    from prefect.blocks.system import Secret
-
-    try:
-        # `_sync` is of the wrapper that Prefect makes of `load`; its types do not tell.
-        block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
-        key = block.get()
-    except ValueError:
-        key = None  # no block of that name
-    if not key or not isinstance(key, str):
+    key = secret_block(name)
+    if not key:
         raise JudgeFailed(
             f"evaluation.judge.key_secret: Prefect has no Secret block {name!r} that holds a key: make "
             f"one in its UI below Blocks"

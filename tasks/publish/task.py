@@ -22,7 +22,7 @@ from tasks.publish.cards import Release, card, modelfile_of, recommended
 from tasks.publish.files import SETTINGS, outputs_in, public_name, require_regular, without_paths
 from tasks.publish.terms import Terms, check_terms, terms_of
 from tasks.publish.upload import Bundle, publish_bundles
-from tasks.stage import stage
+from tasks.stage import secret_block, stage
 
 __all__ = [
     "Bundle",
@@ -44,15 +44,8 @@ def check_access(recipe: Recipe) -> None:
 
 def secret(name: str) -> str:
     """Return what the Secret block of Prefect holds. Raises NoAccess."""
-    from prefect.blocks.system import Secret
-
-    try:
-        # `_sync` is of the wrapper that Prefect makes of `load`; its types do not tell.
-        block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
-        token = block.get()
-    except ValueError:
-        token = None  # no block of that name
-    if not token or not isinstance(token, str):
+    token = secret_block(name)
+    if not token:
         raise NoAccess(
             f"publishing.token_secret: Prefect has no Secret block {name!r} that holds a token: make "
             f"one in its UI below Blocks"
