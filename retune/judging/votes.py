@@ -1,13 +1,12 @@
 """The replies of a judge, kept as they come, so that an attempt goes on where the last was killed."""
 
-import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from retune.journal import Journal
 from retune.judging.cases import LONGEST_REPLY, JudgeRequest
 from retune.judging.endpoint import endpoint
 from retune.judging.errors import JudgeFailed, NoReply
@@ -18,28 +17,6 @@ Ask = Callable[[JudgeRequest], str]
 Tell = Callable[[int, int], None]  # how many replies there are, of how many
 
 
-class ReplyLog:
-    """The replies so far by their request, in a file of JSON lines. All else that determines a reply
-    determines the folder of the file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        self.known: dict[str, str] = {}
-        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
-            try:
-                entry = json.loads(line)
-                self.known[str(entry["key"])] = str(entry["reply"])
-            except (ValueError, LookupError, TypeError):  # cut when the process was killed
-                continue
-
-    def add(self, request: JudgeRequest, reply: str) -> None:
-        """Keep a reply. A new line comes first: the last one may have been cut."""
-        line = json.dumps({"key": request.key, "reply": reply[-LONGEST_REPLY:]})
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
-            file.write(f"\n{line}\n")
-            self.known[request.key] = reply[-LONGEST_REPLY:]
-
-
 def replies(
     requests: Iterable[JudgeRequest], config: LLMJudge, key: str, log: Path, tell: Tell
 ) -> dict[str, str | None]:
@@ -48,7 +25,7 @@ def replies(
 
     Raises JudgeFailed, also if the judge replied to nothing at all; JudgeUnavailable.
     """
-    kept = ReplyLog(log)
+    kept = Journal(log)
     distinct = {request.key: request for request in requests}
     waiting = [request for name, request in distinct.items() if name not in kept.known]
     if not waiting:
@@ -73,7 +50,7 @@ def replies(
 
 
 def ask_all(
-    requests: Sequence[JudgeRequest], ask: Ask, parallel: int, log: ReplyLog, tell: Tell
+    requests: Sequence[JudgeRequest], ask: Ask, parallel: int, log: Journal, tell: Tell
 ) -> Mapping[str, str]:
     """Ask all requests, `parallel` at a time, and keep the replies in `log`; return by key why there is
     none to some. What else fails ends it at once, and what has not been asked by then is not."""
@@ -85,7 +62,7 @@ def ask_all(
             for count, future in enumerate(as_completed(futures), start=1):
                 request = futures[future]
                 try:
-                    log.add(request, future.result())
+                    log.add({request.key: future.result()[-LONGEST_REPLY:]})
                 except NoReply as reason:
                     refused[request.key] = str(reason)
                 if time.monotonic() - spoken_at >= SECONDS or count == len(requests):

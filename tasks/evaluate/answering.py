@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from retune.chat import encode
 from retune.child import emit
+from retune.journal import Journal
 from retune.loaders import head_size, largest
 from retune.models import TOKENS_PER_BATCH, batches, device, padded
 from retune.templates import Refusal, TemplateRefused, rendering
@@ -48,35 +49,24 @@ class GeneratedAnswer(BaseModel):
 
 
 class AnswerLog:
-    """The answers of one `side` so far, in a file of JSON lines: an attempt goes on where the last one
-    was killed. All else that determines an answer determines the folder of the file."""
+    """The answers of one `side` so far, in a journal."""
 
     def __init__(self, path: Path, side: str) -> None:
-        self._path, self._side = path, side
-        self._known: dict[str, GeneratedAnswer] = {}
-        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
-            try:
-                entry = json.loads(line)
-                answer = GeneratedAnswer.model_validate(entry["answer"])
-            except (ValueError, LookupError, TypeError):  # cut when the process was killed
-                continue
-            self._known[entry["key"]] = answer
+        self._journal, self._side = Journal(path), side
 
     def key(self, prompt: AskedPrompt) -> str:
         asked = [prompt.messages, prompt.tools, prompt.max_new_tokens]
         return digest([self._side, *asked])
 
     def known(self, prompt: AskedPrompt) -> GeneratedAnswer | None:
-        return self._known.get(self.key(prompt))
+        try:
+            return GeneratedAnswer.model_validate(self._journal.known.get(self.key(prompt)))
+        except ValueError:  # there is none
+            return None
 
     def add(self, answers: Sequence[tuple[AskedPrompt, GeneratedAnswer]]) -> None:
-        """Keep the answers of one batch. A new line comes first: the last one may have been cut."""
-        lines = [
-            json.dumps({"key": self.key(prompt), "answer": answer.model_dump()})
-            for prompt, answer in answers
-        ]
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" + "\n".join(lines) + "\n")
+        """Keep the answers of one batch."""
+        self._journal.add({self.key(prompt): answer.model_dump() for prompt, answer in answers})
 
 
 class AnswerProgress:

@@ -142,7 +142,7 @@ def test_a_killed_attempt_goes_on_with_the_answers_that_it_has(
         kept = [json.loads(line) for line in so_far.read_text().splitlines() if line]
         assert kept
         for entry in kept:
-            entry["answer"]["seconds"] = 1234.5
+            entry["value"]["seconds"] = 1234.5
         so_far.write_text("\n".join(map(json.dumps, kept)) + '\n{"key": "cut in the m')
         monkeypatch.setattr(task, "_tell", said.append)
         again = evaluate.fn(trained.adapter, None, project.chats, recipe, pins, step)
