@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ class Journal:
             except (ValueError, LookupError, TypeError):  # cut when the process was killed
                 continue
 
-    def add(self, values: Mapping[str, Any]) -> None:
-        """Keep results by their keys. A new line comes first: the last one may have been cut."""
-        lines = [json.dumps({"key": key, "value": value}) for key, value in values.items()]
+    def add(self, *entries: tuple[str, Any]) -> None:
+        """Keep results with their keys, each in a line. A new line comes first: the last one may have
+        been cut."""
+        lines = [json.dumps({"key": key, "value": value}) for key, value in entries]
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write("\n" + "\n".join(lines) + "\n")
-            self.known |= values
+            self.known |= dict(entries)

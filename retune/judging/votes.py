@@ -62,7 +62,7 @@ def ask_all(
             for count, future in enumerate(as_completed(futures), start=1):
                 request = futures[future]
                 try:
-                    log.add({request.key: future.result()[-LONGEST_REPLY:]})
+                    log.add((request.key, future.result()[-LONGEST_REPLY:]))
                 except NoReply as reason:
                     refused[request.key] = str(reason)
                 if time.monotonic() - spoken_at >= SECONDS or count == len(requests):

@@ -66,7 +66,7 @@ class AnswerLog:
 
     def add(self, answers: Sequence[tuple[AskedPrompt, GeneratedAnswer]]) -> None:
         """Keep the answers of one batch."""
-        self._journal.add({self.key(prompt): answer.model_dump() for prompt, answer in answers})
+        self._journal.add(*((self.key(prompt), answer.model_dump()) for prompt, answer in answers))
 
 
 class AnswerProgress:
