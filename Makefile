@@ -22,7 +22,7 @@ smollm2: env llamacpp smollm2-data
 	@$(BIN)/retune run smollm2
 
 test: env llamacpp
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 # What `make test` has a light case of; and the tests that have examples, with more of them.
 proofs: env llamacpp

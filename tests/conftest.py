@@ -4,6 +4,7 @@ import gc
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -88,17 +89,32 @@ FIRST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def _group(nodeid: str) -> str:
+    """Return the group that a test runs in: its file below `tests`, or the file that it goes with."""
+    file = nodeid.partition("::")[0].removeprefix("tests/")
+    return TOGETHER.get(file, file)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    tests = Path(__file__).parent
-
-    def group(item: pytest.Item) -> str:
-        file = item.path.relative_to(tests).as_posix()
-        return TOGETHER.get(file, file)
-
     def place(item: pytest.Item) -> int:
-        return next((n for n, name in enumerate(FIRST) if group(item).startswith(name)), len(FIRST))
+        group = _group(item.nodeid)
+        return next((n for n, name in enumerate(FIRST) if group.startswith(name)), len(FIRST))
 
     items.sort(key=place)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Send all tests of a group to one worker, in our order: each costly fixture is made once.
+
+    pytest-xdist's own `loadgroup` writes the group into `_nodeid`, which pytest 9.2 does not read: each
+    test went to whichever worker was free, and every fixture was made on all of them.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    config.option.loadscopereorder = False
+    return GroupScheduling(config, log)

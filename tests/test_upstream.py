@@ -841,3 +841,20 @@ def test_every_private_name_that_we_use_is_looked_at_here():
                 and node.attr not in here
             }
     assert unseen == set()
+
+
+@pytest.mark.parametrize("test", range(4))
+def test_tests_of_one_file_run_on_one_worker(test, worker_id, testrun_uid, tmp_path_factory):
+    from xdist.scheduler import LoadScopeScheduling
+
+    assert takes(LoadScopeScheduling._split_scope, "nodeid")
+    common = tmp_path_factory.getbasetemp().parent / f"workers-{testrun_uid}"
+    common.mkdir(exist_ok=True)
+    (common / worker_id).touch()
+    workers = [file.name for file in common.iterdir()]
+    door(
+        "tests/conftest.py",
+        "pytest-xdist",
+        workers == [worker_id],
+        "the scheduler of `pytest_xdist_make_scheduler`, by whose `_split_scope` tests go to workers",
+    )
