@@ -1,10 +1,12 @@
 """Services that are started again when they die, a limited number of times."""
 
+import os
+import signal
 import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from flows.servers import ServerError, logs, server
@@ -22,8 +24,10 @@ class Service:
         command: tuple[str, ...],
         env: Mapping[str, str],
         ready: Callable[["subprocess.Popen[bytes]"], None],
+        whole: bool,
     ) -> None:
         self.name, self._command, self._env, self._ready = name, command, env, ready
+        self._whole = whole
         self._stack = ExitStack()
         self._restarts: deque[float] = deque(maxlen=RESTARTS)
 
@@ -47,10 +51,17 @@ class Service:
             )
         self._restarts.append(now)
         code = self.process.returncode
+        if self._whole:
+            with suppress(ProcessLookupError):  # what it started itself may still hold its port
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.end()
         time.sleep(PAUSE * 2 ** (len(recent) - 1) if recent else 0)
         self.start()
-        self.wait_until_ready()
+        try:
+            self.wait_until_ready()
+        except ServerError as error:  # it has ended, or is ended: the next look starts it again
+            self.process.kill()
+            return f"{self.name} had ended ({_ending(code)}) and does not come up: {error}"
         return f"{self.name} had ended ({_ending(code)}) and was started again"
 
 
@@ -67,9 +78,11 @@ class Supervisor:
         *command: str,
         env: Mapping[str, str] | None = None,
         ready: Callable[["subprocess.Popen[bytes]"], Any] = lambda process: None,
+        whole: bool = True,
     ) -> "subprocess.Popen[bytes]":
-        """Start a service; whoever starts it waits for `ready` the first time."""
-        service = Service(name, command, env or {}, ready)
+        """Start a service; whoever starts it waits for `ready` the first time. `whole`: what it has
+        started is of no use without it, and ended before it is started again."""
+        service = Service(name, command, env or {}, ready, whole)
         service.start()
         self._services[name] = service
         return service.process

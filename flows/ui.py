@@ -126,7 +126,8 @@ def _obey_signals() -> None:
 def _start_worker(supervisor: Supervisor) -> None:
     # One run at a time: two trainings would fight over the machine.
     command = ("worker", "start", "--pool", WORK_POOL, "--limit", "1")
-    supervisor.start(WORKER, _program("prefect"), *command, env=PATIENT)
+    # The runs of a worker that was killed go on without it.
+    supervisor.start(WORKER, _program("prefect"), *command, env=PATIENT, whole=False)
 
 
 def _watchdog() -> "Watchdog":

@@ -36,6 +36,8 @@ RESUMED = "retune.resumed"  # label of a run: how often it was begun again
 GIVEN_UP = "Not begun again"
 NEWS_DAYS = 7  # an interrupted run of an older day is history
 TAKEN = 300  # seconds that a worker has to start the process of a run that it took
+# Prefect's worker ends if it gets a run again while it still cleans up after its last attempt.
+SETTLED = 20  # seconds that a run is Crashed before it is begun again
 CANCELLING = 60  # seconds after which a run that nobody ends is ended here
 FINISHING = 150  # further seconds that it has for its checkpoint
 SLOT = "deployment:"  # what the name of a deployment's concurrency limit begins with
@@ -129,7 +131,7 @@ def _resume(client: "SyncPrefectClient") -> list[str]:
     news = []
     for run in runs_in(client, [StateType.CRASHED], since(days=NEWS_DAYS)):
         message = (run.state and run.state.message) or ""
-        if not run.deployment_id or message.startswith(GIVEN_UP):
+        if not run.deployment_id or message.startswith(GIVEN_UP) or age(run) < SETTLED:
             continue
         if _is_followed(client, run):
             continue
