@@ -13,7 +13,7 @@ from prefect import State, get_client, get_run_logger
 from prefect._internal.control_listener import get_intent
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
-from prefect.states import Completed, Crashed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from expectations.verdicts import Rejected
 from flows.summary import Summary
@@ -50,13 +50,17 @@ def _leave_word(interruption: BaseException) -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    run, cancelled = context.flow_run, get_intent() is not None
-    sentence = told_to_end(interruption, cancelled, deployed=bool(run.deployment_id))
-    get_run_logger().warning("%s", sentence)
+    run, by_worker = context.flow_run, get_intent() is not None
     with suppress(HTTPError), get_client(sync_client=True) as client:
+        # Without a worker (it was killed) the cancellation comes from somebody else.
+        seen = client.read_flow_run(run.id).state
+        cancelled = by_worker or (seen is not None and seen.is_cancelling())
+        sentence = told_to_end(interruption, cancelled, deployed=bool(run.deployment_id))
+        get_run_logger().warning("%s", sentence)
         client.update_flow_run_labels(run.id, {KEPT: sentence})
-        if not cancelled:
-            state: State[Any] = Crashed(message=sentence)
+        if not by_worker:
+            kind = Cancelled if cancelled else Crashed
+            state: State[Any] = kind(message=sentence)
             client.set_flow_run_state(run.id, state, force=True)
             run.state = state  # what has ended is not ended again, with other words
 

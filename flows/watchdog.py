@@ -38,7 +38,8 @@ NEWS_DAYS = 7  # an interrupted run of an older day is history
 TAKEN = 300  # seconds that a worker has to start the process of a run that it took
 # Prefect's worker ends if it gets a run again while it still cleans up after its last attempt.
 SETTLED = 20  # seconds that a run is Crashed before it is begun again
-CANCELLING = 60  # seconds after which a run that nobody ends is ended here
+ORPHAN = 1  # whose parent is the system's first process: its worker is gone
+CANCELLING = 60  # seconds after which a run that its worker does not end is ended here
 FINISHING = 150  # further seconds that it has for its checkpoint
 SLOT = "deployment:"  # what the name of a deployment's concurrency limit begins with
 
@@ -81,7 +82,7 @@ class Watchdog:
         news = []
         for run in runs_in(client, [StateType.CANCELLING]):
             process = running(str(run.labels[LABEL])) if LABEL in run.labels else None
-            if not process or age(run) < CANCELLING:
+            if not process or (process.ppid() != ORPHAN and age(run) < CANCELLING):
                 continue
             if run.id not in self._told_to_end:
                 self._told_to_end.add(run.id)
