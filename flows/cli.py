@@ -19,6 +19,7 @@ from flows.incident_commands import app as incident
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from flows.starting import RecipeName, Settings, start_prefect
 from flows.suspects import suspects
+from retune.access import ui_server
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
@@ -248,10 +249,33 @@ def ui(
         ),
     ] = False,
 ) -> None:
-    """Serve Prefect's and MLflow's UIs on loopback, with the deployments ready to be run."""
+    """Serve Prefect's and MLflow's UIs on loopback, with the deployments ready to be run.
+
+    A server or worker that dies is started again; a run that is interrupted goes on from what it has
+    finished, RETUNE_ATTEMPTS (3) times in all.
+    """
     from flows.ui import serve
 
     serve(prefect_port, mlflow_port, mlflow_sign_in)
+
+
+@app.command()
+def operate(
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's UI.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's UI.")] = 5000,
+) -> None:
+    """Work unattended: as `ui`; beside a Prefect server of your own only its worker and the watchdog.
+
+    SIGTERM, as `systemctl stop` sends it, lets a run at work write its checkpoint.
+    """
+    from flows import local
+    from flows.ui import serve, work
+
+    local.configure()
+    if local.api_address() and not ui_server():
+        work()
+    else:
+        serve(prefect_port, mlflow_port, mlflow_sign_in=False)
 
 
 for command in (approve, calibrate, history, promote, reject, rollback, suspects, who_served):

@@ -13,12 +13,13 @@ from flows.compared.changed_rows import change_of_rows
 from flows.compared.rows import log_rows
 from flows.run_names import is_given
 from retune.escaping import visible
-from retune.notes import CHANGED, NOTE, OUTCOME, RUN_NAME, before, changed, changes, note, settings
+from retune.notes import CHANGED, NOTE, RUN_NAME, before, changed, changes, note, settings
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Chats, Rows, Scores
 from retune.saved_view import NAME, describe_experiment, link, run_link
-from retune.tracking import Run, client, download_json
+from retune.tracking import OUTCOME, Run, client, download_json
+from tasks.stage import show
 
 SAMPLES = "samples.json"
 SAMPLED = ("prompt", "expected", "base", "tuned")
@@ -51,7 +52,8 @@ class Description:
         describe_experiment(self._run.experiment_id, self._recipe.name)
         self._name()
         if address := mlflow_pages():
-            create_link_artifact(
+            show(
+                create_link_artifact,
                 link=run_link(address, self._run.experiment_id, self._run.id),
                 link_text="in MLflow",
                 key="mlflow",

@@ -5,15 +5,21 @@ of runs sees which. Callers still get the summary, and Rejected is still raised.
 """
 
 from collections.abc import Callable
-from typing import cast
+from contextlib import suppress
+from typing import Any, cast
 
-from prefect import State
-from prefect.states import Completed, Failed
+from httpx import HTTPError
+from prefect import State, get_client, get_run_logger
+from prefect._internal.control_listener import get_intent
+from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from expectations.verdicts import Rejected
 from flows.summary import Summary
 from retune.tracking import Waiting
 
+KEPT = "retune.kept"  # label of a flow run: what it left when it was told to end
 MESSAGE_LIMIT = 4000  # characters; all of it is in MLflow and in the table of verdicts
 
 
@@ -21,7 +27,8 @@ def with_ending(line: Callable[[], Summary]) -> Summary:
     """Return what `line` gives, as the state that a flow ends in. To Prefect it is that state; who
     calls the flow gets the summary, or Rejected.
 
-    While it waits for a person, Prefect's own signal goes on to Prefect.
+    While it waits for a person, Prefect's own signal goes on to Prefect. Of one that is told to end
+    (Ctrl-C, SIGTERM, a cancellation) the message says what is kept and how to go on.
     """
     try:
         return cast("Summary", _ended(line()))
@@ -29,6 +36,42 @@ def with_ending(line: Callable[[], Summary]) -> Summary:
         return cast("Summary", _rejected(error))
     except Waiting as waiting:
         raise (waiting.__cause__ or waiting) from None
+    except (TerminationSignal, KeyboardInterrupt) as interruption:
+        _leave_word(interruption)
+        raise
+
+
+def _leave_word(interruption: BaseException) -> None:
+    """Say in the run's state, log and label what is kept.
+
+    A run that somebody cancels gets its state from its worker, with other words; the label is for who
+    puts them right (see `flows.dead_runs`).
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    run, by_worker = context.flow_run, get_intent() is not None
+    with suppress(HTTPError), get_client(sync_client=True) as client:
+        # Without a worker (it was killed) the cancellation comes from somebody else.
+        seen = client.read_flow_run(run.id).state
+        cancelled = by_worker or (seen is not None and seen.is_cancelling())
+        sentence = told_to_end(interruption, cancelled, deployed=bool(run.deployment_id))
+        get_run_logger().warning("%s", sentence)
+        client.update_flow_run_labels(run.id, {KEPT: sentence})
+        if not by_worker:
+            kind = Cancelled if cancelled else Crashed
+            state: State[Any] = kind(message=sentence)
+            client.set_flow_run_state(run.id, state, force=True)
+            run.state = state  # what has ended is not ended again, with other words
+
+
+def told_to_end(interruption: BaseException, cancelled: bool, deployed: bool) -> str:
+    """Return what a run that was interrupted leaves behind, and how to go on with it."""
+    by = "Ctrl-C" if isinstance(interruption, KeyboardInterrupt) else "SIGTERM"
+    kept = "; ".join(getattr(interruption, "__notes__", [])) or "finished stages are kept"
+    again = "Retry" if deployed else "run it again, and it"
+    happened = "Cancelled" if cancelled else f"It was told to end by {by}"
+    return f"{happened}: {kept}; {again} continues from there."
 
 
 def _ended(summary: Summary) -> "State[Summary]":

@@ -3,8 +3,6 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect.artifacts import create_image_artifact, create_table_artifact
@@ -14,7 +12,9 @@ from retune.escaping import table
 from retune.logged_files import log_file
 from retune.plots import Point, size_and_quality
 from retune.records import Gguf
+from retune.temporary import temporary_folder
 from retune.tracking import Run
+from tasks.stage import show
 
 STAGE = "quantize"
 CHART, TABLE = "size_and_quality.png", "gguf_files.json"
@@ -33,17 +33,20 @@ def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run
     rows = [row(gguf, reasons[gguf.file]) for gguf in files]
     for gguf in files:
         log_file(run, gguf, ships=not reasons[gguf.file])
-    create_table_artifact(
-        table=table(rows), key="gguf-files", description="The GGUF files of this run"
+    show(
+        create_table_artifact,
+        table=table(rows),
+        key="gguf-files",
+        description="The GGUF files of this run",
     )
-    with TemporaryDirectory(prefix="retune-report-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         points = [point(gguf, ships=not reasons[gguf.file]) for gguf in files]
         size_and_quality([place for place in points if place], folder / CHART)
         (folder / TABLE).write_text(json.dumps(rows, indent=1))
         run.log_files(folder, (CHART, TABLE), STAGE)
         picture = base64.b64encode((folder / CHART).read_bytes()).decode()
-    create_image_artifact(
+    show(
+        create_image_artifact,
         image_url=f"data:image/png;base64,{picture}",
         key="gguf-chart",
         description="Size and quality",

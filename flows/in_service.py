@@ -18,6 +18,7 @@ from retune.registry import PromotionEntry, RegisteredVersion, RegistryError
 from retune.registry.log import HEADS
 from retune.webhooks import post_all
 from tasks.stage import secret_block
+from tasks.stage import show as shown
 
 OLLAMA_PATIENCE = 600  # seconds; `ollama create` copies the file
 LAST_ENTRIES = 20  # of the log, on Prefect's page
@@ -134,10 +135,13 @@ def show(name: str) -> None:
         return
     key = "in-service-" + re.sub(r"[^a-z0-9-]+", "-", name)
     text = page(serving_now, registry.history(name))
-    newest = Artifact.get(key, _sync=True)  # type: ignore[call-arg]
-    if newest is None or newest.data != text:  # type: ignore[union-attr]
-        create_markdown_artifact(
-            key=key, markdown=text, description=f"Which version of {name} serves"
+    newest = shown(Artifact.get, key, _sync=True)
+    if newest is None or newest.data != text:
+        shown(
+            create_markdown_artifact,
+            key=key,
+            markdown=text,
+            description=f"Which version of {name} serves",
         )
 
 

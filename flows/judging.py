@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from expectations.verdicts import Judgement, Rejected, Verdict, ranked, require, table_row
 from retune.escaping import table
+from retune.temporary import temporary_folder
 from retune.tracking import Run
 from retune.workspace import Output, mark_rejected
+from tasks.stage import show
 
 
 @contextmanager
@@ -69,7 +69,8 @@ class Judge:
     def publish_table(self) -> None:
         """Show all verdicts of the run in Prefect; what came with data or models is text there."""
         if self._verdicts:
-            create_table_artifact(
+            show(
+                create_table_artifact,
                 key="verdicts",
                 table=table(map(table_row, ranked(self.verdicts))),
                 description="What was expected of this run, and what was seen",
@@ -82,8 +83,8 @@ class Judge:
                 {f"{stage}/{name}": value for name, value in judgement.metrics.items()}
             )
         if judgement.write:
-            with TemporaryDirectory(prefix="retune-judged-") as folder:
-                self._run.log_files(Path(folder), judgement.write(Path(folder)), stage)
+            with temporary_folder() as folder:
+                self._run.log_files(folder, judgement.write(folder), stage)
         self._run.log_table([table_row(verdict) for verdict in self.verdicts], "verdicts.json")
 
     def _show(self, judgement: Judgement) -> None:
@@ -92,7 +93,8 @@ class Judge:
             if verdict.failed and verdict.severity == "warning":
                 logger.warning("%s: %s", verdict.gate, verdict)
         if judgement.markdown:
-            create_markdown_artifact(
+            show(
+                create_markdown_artifact,
                 key=f"{judgement.stage}-report",
                 markdown=judgement.markdown,
                 description=f"What was seen of the {judgement.subject}",

@@ -31,6 +31,7 @@ from flows.described import described
 from flows.endings import with_ending
 from flows.gguf_report import report
 from flows.judging import judging
+from flows.leases import keep_working_without_lease
 from flows.plan import Plan, make_plan, publish_step
 from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
@@ -56,8 +57,9 @@ from retune.recipe import (
 )
 from retune.records import Chats, Gguf, Imatrix, Pins
 from retune.registry import Candidate, published_as, register_candidate
+from retune.temporary import sweep
 from retune.tracking import Run, start_run
-from retune.workspace import Output, home, keep_private
+from retune.workspace import Output, home, keep_private, require_room_to_begin
 from tasks.conform.task import conform
 from tasks.conform.task import parity as compare_rows
 from tasks.evaluate.task import evaluate, measure_champion
@@ -70,8 +72,11 @@ from tasks.quantize.fan_out import fan_out
 from tasks.quantize.task import calibrate, convert, quantize
 from tasks.rehearse.task import rehearse
 from tasks.select.task import select
+from tasks.stage import show
 from tasks.train.task import prepared, train
 from tasks.validate.task import screen, validate
+
+keep_working_without_lease()
 
 
 @flow(name="retune", flow_run_name=flow_run_name, on_running=[sign])
@@ -109,6 +114,8 @@ def retrain(
     """
     values = dict(locals())
     keep_private()  # a team's own worker does not come by `retune ui`
+    require_room_to_begin()
+    sweep()
     return with_ending(lambda: run_line(Recipe.model_validate(values)))
 
 
@@ -217,7 +224,12 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         files = (merged, source, imatrix, *quants)
         outputs: list[Output] = [output for output in (*trained, *files) if output]
         summary = summarise(recipe, run, outputs, reasons, published, ending.name, ending.reason)
-        create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
+        show(
+            create_markdown_artifact,
+            key="summary",
+            markdown=summary.markdown(),
+            description="The run",
+        )
         return summary
 
 

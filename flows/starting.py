@@ -1,10 +1,15 @@
 """What commands that run a flow begin with: their arguments, and a Prefect server for the run."""
 
+import os
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
+from retune.workspace import require_room_to_begin
+
+STARTING = 300  # seconds that a worker of another command has to start a run
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A deployment of prefect.yaml, or a recipe.yaml.")
 ]
@@ -19,6 +24,8 @@ def start_prefect() -> None:
     from flows import local, temporary_server
 
     local.configure()
+    require_room_to_begin()
+    obey_signals()
     server = None
     if not local.api_address():
         print("Starting a temporary Prefect server (up to half a minute)", file=sys.stderr)
@@ -28,7 +35,31 @@ def start_prefect() -> None:
     if server:
         _import_libraries()
         server.use()
+        _close_what_was_left_open()
     local.quieten()
+
+
+def obey_signals() -> None:
+    """End in order where the system, a terminal that closes or a person says so: a training writes its
+    checkpoint, the run says how to go on, and the exit code is a shell's for that signal."""
+
+    def hang_up(_signal: int, _frame: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)  # which a flow that runs has its own way with
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup wants it
+        signal.signal(signal.SIGHUP, hang_up)
+
+
+def _close_what_was_left_open() -> None:
+    """Close the runs that a killed process left open; their MLflow runs are continued."""
+    from flows.dead_runs import close_dead_runs
+
+    for name in close_dead_runs(STARTING):
+        print(f"Closed a run whose process is gone: {name}", file=sys.stderr)
 
 
 def _import_libraries() -> None:

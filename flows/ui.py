@@ -12,22 +12,35 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from flows import local
 from flows.recipes import deployments_file
-from flows.servers import ServerError, end, logs, require_ours, server
+from flows.servers import ServerError, end, logs, require_ours
+from flows.supervisor import Supervisor
 from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, ui_file
+from retune.escaping import terminal
 from retune.processes import name_of, running, this_process
 from retune.saved_view import NAME, experiments, link
 from retune.tracking import tracking_uri
 from retune.workspace import digest, home, write_whole
 
+if TYPE_CHECKING:
+    from flows.watchdog import Watchdog
+
 WORK_POOL = "retune"
+PREFECT, MLFLOW, WORKER = "prefect-server", "mlflow-server", "prefect-worker"
+WATCH = 10  # seconds between two looks at the runs
+# A run waits for a server that is away (2, 4, 8, … seconds between two requests, 17 minutes in all)
+# rather than to end, since what it then has to say would be lost.
+PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "9"}
 VIEWS = 3  # whose addresses are printed: of the experiments that were last changed
 REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
 
@@ -37,12 +50,11 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
 
     A run that is at work then writes its checkpoint first; a second interrupt does not wait.
     MLflow asks for a sign-in if `mlflow_sign_in`, or if the machine has other users.
-    Raises RuntimeError when a server does not come up or ends by itself, a port is not free, or
-    MLflow cannot ask for a sign-in where it must.
+    A service that dies is started again, and so is a run (see `flows.watchdog`). Raises RuntimeError
+    when a server does not come up or ends again and again, a port is not free, or MLflow cannot ask for
+    a sign-in where it must.
     """
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if stop != signal.SIGHUP or signal.getsignal(stop) != signal.SIG_IGN:  # as nohup wants it
-            signal.signal(stop, _interrupted)
+    _obey_signals()
     local.configure()
     _end_leftovers()
     _require_free("--prefect-port", prefect_port)
@@ -57,38 +69,96 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, for nothing used here
     }
     local.reread()
+    supervisor = Supervisor(_tell)
     with ExitStack() as stack:
-        start = lambda name, program, *arguments, **options: stack.enter_context(  # noqa: E731
-            server(name, _program(program), *arguments, **options)
+        stack.callback(supervisor.end)
+        supervisor.start(
+            PREFECT,
+            *_prefect_command(prefect_port),
+            ready=lambda process: require_ours(
+                PREFECT, process, prefect_port, "/api/health", "/api/admin/version"
+            ),
         )
-        prefect = start(
-            "prefect-server",
-            *("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)),
-        )
-        mlflow = start(
-            "mlflow-server",
+        private = "/api/2.0/mlflow/experiments/search?max_results=1" if needs_sign_in else ""
+        supervisor.start(
+            MLFLOW,
+            _program("mlflow"),
             *_mlflow_command(mlflow_port),
             *("--app-name", "retune-sign-in" if needs_sign_in else "retune"),
             env=_mlflow_sign_in() if needs_sign_in else {},
+            ready=lambda process: require_ours(MLFLOW, process, mlflow_port, "/health", private),
         )
-        require_ours("prefect-server", prefect, prefect_port, "/api/health", "/api/admin/version")
-        _note((prefect_port, mlflow_port), prefect, mlflow)
+        supervisor.wait_until_ready(PREFECT)
+        ports = prefect_port, mlflow_port
+        _note(ports, supervisor)
         stack.callback(ui_file().unlink, missing_ok=True)
-        _close_dead_runs()
+        watchdog = _watchdog()
         _run("prefect", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
         _run("prefect", "--no-prompt", "deploy", "--all", folder=deployments_file().parent)
-        # One run at a time: two trainings would fight over the machine.
-        worker = start(
-            "prefect-worker", "prefect", "worker", "start", "--pool", WORK_POOL, "--limit", "1"
-        )
-        stack.callback(_end_runs, worker.pid)
-        _note((prefect_port, mlflow_port), prefect, mlflow, worker)
-        private = "/api/2.0/mlflow/experiments/search?max_results=1" if needs_sign_in else ""
-        require_ours("mlflow-server", mlflow, mlflow_port, "/health", private)
+        _start_worker(supervisor)
+        stack.callback(lambda: _end_runs(supervisor.processes[WORKER].pid))
+        _note(ports, supervisor)
+        supervisor.wait_until_ready(MLFLOW)
         _print_addresses(prefect_ui, mlflow_ui, needs_sign_in)
-        while all(process.poll() is None for process in (prefect, mlflow, worker)):
-            time.sleep(1)
-        raise ServerError(f"a server ended by itself; its log is in {logs()}")
+        _look_after(supervisor, watchdog, lambda: _note(ports, supervisor))
+
+
+def work() -> None:
+    """Start the worker of this machine for a Prefect server of the user's, and look after it and its
+    runs until interrupted, as `serve`. Raises RuntimeError if it ends again and again."""
+    _obey_signals()
+    watchdog = _watchdog()
+    supervisor = Supervisor(_tell)
+    with ExitStack() as stack:
+        stack.callback(supervisor.end)
+        _start_worker(supervisor)
+        stack.callback(lambda: _end_runs(supervisor.processes[WORKER].pid))
+        print(f"A worker takes the runs of {local.api_address()}. Ctrl-C ends it.", flush=True)
+        _look_after(supervisor, watchdog, lambda: None)
+
+
+def _obey_signals() -> None:
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if stop != signal.SIGHUP or signal.getsignal(stop) != signal.SIG_IGN:  # as nohup wants it
+            signal.signal(stop, _interrupted)
+
+
+def _start_worker(supervisor: Supervisor) -> None:
+    # One run at a time: two trainings would fight over the machine.
+    command = ("worker", "start", "--pool", WORK_POOL, "--limit", "1")
+    # The runs of a worker that was killed go on without it.
+    supervisor.start(WORKER, _program("prefect"), *command, env=PATIENT, whole=False)
+
+
+def _watchdog() -> "Watchdog":
+    """Return who looks after the runs, after its first look: whatever is open now was left open."""
+    from flows.watchdog import Watchdog
+
+    watchdog = Watchdog()
+    for sentence in watchdog.look(starting=True):
+        _tell(sentence)
+    return watchdog
+
+
+def _look_after(supervisor: Supervisor, watchdog: "Watchdog", changed: Callable[[], None]) -> None:
+    """Start services again that die, and look after the runs, until interrupted. Raises ServerError."""
+    last = time.monotonic()
+    while True:
+        time.sleep(1)
+        if supervisor.look():
+            changed()
+        if time.monotonic() - last >= WATCH:
+            for sentence in watchdog.look():
+                _tell(sentence)
+            last = time.monotonic()
+
+
+def _tell(sentence: str) -> None:
+    """Say what happened, on the terminal and in a log that stays."""
+    line = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {terminal(sentence)}"
+    print(line, flush=True)
+    with (logs() / "operate.log").open("a", encoding="utf-8") as log:
+        log.write(f"{line}\n")
 
 
 def _interrupted(_signal: int, _frame: object) -> None:
@@ -135,15 +205,21 @@ def _end_leftovers() -> None:
         raise SystemExit(0)
 
 
-def _note(ports: tuple[int, int], *processes: "subprocess.Popen[bytes]") -> None:
+def _note(ports: tuple[int, int], supervisor: Supervisor) -> None:
     """Leave for others which servers are ours, and what to end if nobody else does."""
     record = {
         "process": this_process(),
         "prefect_port": ports[0],
         "mlflow_port": ports[1],
-        "started": [name_of(process.pid) for process in processes],
+        "started": list(_names(supervisor)),
     }
     write_whole(ui_file(), json.dumps(record))
+
+
+def _names(supervisor: Supervisor) -> Iterator[str]:
+    for process in supervisor.processes.values():
+        with suppress(psutil.NoSuchProcess):  # it is started again
+            yield name_of(process.pid)
 
 
 def _require_free(option: str, port: int) -> None:
@@ -186,7 +262,7 @@ def _holder(port: int) -> str:
 def _mlflow_command(port: int) -> tuple[str, ...]:
     names = [f"{name}:{port}" for name in LOOPBACK]
     return (
-        *("mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("server", "--host", "127.0.0.1", "--port", str(port)),
         *("--workers", "1"),  # it has one reader; and the first makes the sign-in's user
         *("--backend-store-uri", tracking_uri()),
         *("--allowed-hosts", ",".join(names)),
@@ -230,11 +306,11 @@ def _mlflow_sign_in() -> dict[str, str]:
 # Prefect.
 
 
-def _close_dead_runs() -> None:
-    from flows.dead_runs import close_dead_runs
-
-    for closed in close_dead_runs():
-        print(f"Closed a run whose process is gone: {closed}")
+def _prefect_command(port: int) -> tuple[str, ...]:
+    return (
+        *(_program("prefect"), "server", "start"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+    )
 
 
 def _program(name: str) -> str:

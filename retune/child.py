@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,8 +25,11 @@ from retune import forkserver
 from retune.environment import python_path, without_secrets
 from retune.errors import HubUnreachable, ProgramFailed, RetuneError
 from retune.escaping import terminal
+from retune.time_limit import require_time
+from retune.workspace import is_disk_full, no_space_left
 
 EVENTS = "RETUNE_EVENTS_FD"
+ALONE = "RETUNE_GRACE"  # seconds that a child has once its parent is gone; none: it ends at once
 LATER = "-"  # in the place of a job's file: it is named on stdin
 FRAMES = 8  # of a traceback that a failed run tells; its log has all
 GRACE = 10  # seconds between asking a child to end and killing it
@@ -48,9 +52,7 @@ Job = TypeVar("Job", bound=BaseModel)
 
 class ChildFailed(ProgramFailed):
     """The child process crashed or was killed; the message names its stage, how it ended, with the
-    traceback if there is one, and its log. `signal` is the one that killed it, None if none did."""
-
-    signal: int | None = None
+    traceback if there is one, and its log."""
 
 
 class ChildRefused(RetuneError):
@@ -68,11 +70,12 @@ class PreparedChild:
             self.process = _started([str(script), LATER], variables, nowhere, writing)
         os.close(writing)
 
-    def begin(self, job_file: Path, log: Path) -> bool:
-        """Give it its job, and the file for what it prints; tell whether it is still there."""
+    def begin(self, job_file: Path, log: Path, alone: str) -> bool:
+        """Give it its job, the file for what it prints and the seconds that it has without us; tell
+        whether it is still there."""
         assert self.process.stdin
         log.touch()  # the child opens it once it has read this, if it comes to that
-        line = f"{json.dumps([str(job_file), str(log)])}\n".encode()
+        line = f"{json.dumps([str(job_file), str(log), alone])}\n".encode()
         try:
             # Not by the buffered file: what it could not write it would try to when it is closed.
             os.write(self.process.stdin.fileno(), line)
@@ -110,11 +113,12 @@ def _begun(
     environment: dict[str, str] | None,
     job_file: Path,
     log: Path,
+    alone: str,
 ) -> PreparedChild | None:
     """Return the child that was prepared for this, at its job; None if there is none that can do it."""
     waiting = _prepared.pop(script, None)
     fits = waiting and environment is None and waiting.settings == (env or {}, hub)
-    if waiting and fits and waiting.begin(job_file, log):
+    if waiting and fits and waiting.begin(job_file, log, alone):
         return waiting
     if waiting:
         waiting.end()
@@ -136,20 +140,24 @@ def run_child(
 
     The job is written next to `log`, which gets all the child prints (appended). The child and what
     it started end with this call, however that ends, and with this process, even by `kill -9`;
-    a child that is told to end has `grace` seconds to do so by itself. It sees no secret of our
-    environment; `hub` says that it downloads from the Hub, with the Hub's token. `environment` is
-    all that it sees, if given; `env` is added in either case. A `forked` child finds the libraries of
-    models imported, offline and without a token; but for the Hub's variables, `env` and `environment`
-    must hold nothing then that they read at that time.
-    Raises ChildRefused for a RetuneError in the child, ChildFailed for anything else.
+    a child that is told to end has `grace` seconds to do so by itself, also without us if that is more
+    than GRACE: what it then writes is kept. It sees no secret of our environment; `hub` says that it
+    downloads from the Hub, with the Hub's token. `environment` is all that it sees, if given; `env` is
+    added in either case. A `forked` child finds the libraries of models imported, offline and without a
+    token; but for the Hub's variables, `env` and `environment` must hold nothing then that they read at
+    that time.
+    Raises ChildRefused for a RetuneError in the child, StageTimeout when the stage's time is over,
+    ChildFailed for anything else.
     """
+    alone = f"{grace:g}" if grace > GRACE else ""
     job_file = log.with_suffix(".job.json")
     job_file.write_text(job.model_dump_json(indent=1))
-    if prepared := _begun(script, env, hub, environment, job_file, log):
+    if prepared := _begun(script, env, hub, environment, job_file, log, alone):
         process: Process = prepared.process
         reading = prepared.events
     else:
-        process, reading = _new_process(script, job_file, log, env or {}, hub, environment, forked)
+        env = (env or {}) | {ALONE: alone}
+        process, reading = _new_process(script, job_file, log, env, hub, environment, forked)
     final: Event = {}
     try:
         for event in _events(reading, process):
@@ -228,6 +236,7 @@ def _events(reading: int, process: Process) -> Iterator[Event]:
     while True:
         # Waking now and then lets a cancellation reach this thread, and sees the end of a child
         # whose own children still hold the pipe.
+        require_time()
         ready, _, _ = select.select([reading], [], [], 0.5)
         if not ready:
             if process.poll() is not None:
@@ -295,11 +304,15 @@ def _tail(log: Path, lines: int = 8) -> str:
 
 
 def emit(event: str, **fields: Any) -> None:
-    """In a child: send one event to the parent (or print it, when run by hand)."""
+    """In a child: send one event to the parent (or print it, when run by hand).
+
+    Without a parent nobody hears it: what is left to do is to end in order.
+    """
     line = (json.dumps({"event": event} | fields) + "\n").encode()
     fd = int(os.environ.get(EVENTS, 1))
-    while line:
-        line = line[os.write(fd, line) :]
+    with suppress(BrokenPipeError):
+        while line:
+            line = line[os.write(fd, line) :]
 
 
 def main(
@@ -329,6 +342,8 @@ def main(
         emit("result", **function(job))
     except Exception as error:
         traceback.print_exc()
+        if is_disk_full(error) and not isinstance(error, RetuneError):
+            error = no_space_left(Path(sys.argv[1]).parent, error)
         refused = isinstance(error, RetuneError)
         message = str(error) if refused else traceback.format_exception_only(error)[-1].strip()
         unreachable = isinstance(
@@ -352,7 +367,7 @@ def _job_file() -> str:
         if not received:  # the parent is gone, or has no job
             raise SystemExit
         line += received
-    job_file, log = json.loads(line)
+    job_file, log, os.environ[ALONE] = json.loads(line)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for standard in (1, 2):
         os.dup2(output, standard)
@@ -376,4 +391,7 @@ def _lifeline() -> int:
 
 def _end_with_parent(lifeline: int) -> None:
     os.read(lifeline, 1)  # returns when the parent's end of the pipe closes: it is gone
+    if alone := os.environ.get(ALONE):
+        os.killpg(0, signal.SIGTERM)  # as it would have: a training writes its checkpoint
+        time.sleep(float(alone))
     os.killpg(0, signal.SIGKILL)

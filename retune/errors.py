@@ -16,7 +16,12 @@ class HubUnreachable(RetuneError, ConnectionError):
 
 
 class ProgramFailed(RuntimeError):
-    """A child process, or a program of others, failed; the message says where and with what words."""
+    """A child process, or a program of others, failed; the message says where and with what words.
+
+    `signal` is the one that killed it, None if none did.
+    """
+
+    signal: int | None = None
 
 
 # Their message is all that a person needs; the system's own errors name a path.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 NOTE, RUN_NAME = "mlflow.note.content", "mlflow.runName"
-OUTCOME, CHANGED = "retune.outcome", "retune.changed"
+CHANGED = "retune.changed"
 # Settings of these come first where few are named: they make another model.
 _TELLING = ("model", "dataset", "training", "formatting", "validation", "merging")
 _SILENT = ("name", "tracking.")  # where a run is kept is no change of what it makes

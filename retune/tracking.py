@@ -7,13 +7,13 @@ here relies on one.
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +22,8 @@ from retune.escaping import terminal
 from retune.processes import is_gone, this_process
 from retune.recipe import Recipe, flat
 from retune.recipe.address import is_address
+from retune.temporary import temporary_folder
+from retune.tracking_client import PatientClient, TrackingUnreachable
 from retune.workspace import Output, SomeOutput, digest, home, make_home, sha256, size
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer one
 BATCH, METRICS = 100, 800
 TABLES_TAG = "mlflow.loggedArtifacts"  # of a run: what MLflow's pages show as tables
 # Measures of what a stage took, not of what it made.
+LEAVING = 10  # seconds that MLflow's monitor of the machine has to end
+OUTCOME = "retune.outcome"  # a tag: passed, rejected, failed or stopped
 SPENT = frozenset({"seconds", "gpu_hours", "energy_kwh", "cost"})
 
 
@@ -79,7 +83,7 @@ class Run(BaseModel):
             _tags(tags),
         )
         self.log_files(output.folder, output.files, stage)
-        if output.history and self.reused(output):
+        if output.history:
             self._log_history(output)
         if output.models:
             self._log_models(output)
@@ -112,6 +116,15 @@ class Run(BaseModel):
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log `metrics` at `step` in one request."""
         self._send(_metrics([(step, metrics)]))
+
+    def log_rows(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Log rows of metrics, each with its `step`."""
+        self._send(_metrics([(int(row["step"]), _without_step(row)) for row in rows]))
+
+    def last_step(self, name: str) -> int:
+        """Return the last step at which the run has a metric, 0 if it has none."""
+        history = client().get_metric_history(self.id, name)
+        return max((metric.step for metric in history), default=0)
 
     def log_of_model(self, metrics: "Sequence[Metric]") -> None:
         """Log metrics that name the model, the dataset and the time that they are of."""
@@ -266,7 +279,13 @@ class Run(BaseModel):
         assert output.history, "asked for only where there is one"
         lines = (output.folder / output.history).read_text().splitlines()
         rows = [json.loads(line) for line in lines]
-        self._send(_metrics([(row.pop("step"), row) for row in rows], output.ended))
+        # All of it, or what a run that follows the stage live has missed.
+        names = {name for row in rows[:1] for name in _without_step(row)}
+        last = max((self.last_step(name) for name in sorted(names)[:1]), default=0)
+        missed: list[tuple[int, Mapping[str, float]]] = [
+            (row["step"], _without_step(row)) for row in rows if row["step"] > last
+        ]
+        self._send(_metrics(missed, output.ended))
 
     def _log_models(self, output: Output) -> None:
         listing = []
@@ -281,7 +300,10 @@ class Run(BaseModel):
 
 @lru_cache(maxsize=1)
 def client() -> "MlflowClient":
-    """Return the client of the tracking server, quietened: a run's output is the pipeline's own."""
+    """Return the client of the tracking server, quietened: a run's output is the pipeline's own.
+
+    Its calls raise TrackingUnreachable where a server does not answer.
+    """
     import logging
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -292,7 +314,7 @@ def client() -> "MlflowClient":
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     make_home()
-    return MlflowClient(tracking_uri())
+    return cast("MlflowClient", PatientClient(MlflowClient(tracking_uri())))
 
 
 @contextmanager
@@ -302,33 +324,48 @@ def start_run(
     """Open the MLflow run of one flow run; it ends FINISHED, FAILED or KILLED as the block does.
 
     Logs the whole recipe as flat parameters. `name` is the run's name, `tags` say where it ran.
-    `plan` identifies all that the run would make: if a run of this plan lost its process (`kill -9`,
-    a power cut), that run is opened again, and its curves continue where they were. So is that of the
-    same flow run of Prefect's (a tag), which goes on after it waited.
+    `plan` identifies all that the run would make: if the newest run of this plan did not come to its
+    end (it lost its process, was told to end, or failed without a verdict), that run is opened again,
+    and its curves continue where they were. So is that of the same flow run of Prefect's (a tag), which
+    goes on after it waited or is tried again.
     """
     run_tags = dict(tags) | {"retune.process": this_process(), "retune.plan": plan or ""}
     experiment_id = _experiment(_experiment_name(recipe))
-    earlier = plan and (_lost_run(experiment_id, plan) or _waiting_run(experiment_id, plan, tags))
-    info = earlier or client().create_run(experiment_id, run_name=name).info
+    earlier = plan and (
+        _lost_run(experiment_id, plan)
+        or _waiting_run(experiment_id, plan, tags)
+        or _unfinished_run(experiment_id, plan)
+    )
+    info = _reopened(earlier) if earlier else client().create_run(experiment_id, run_name=name).info
     run = Run(
         id=info.run_id,
         experiment_id=experiment_id,
         started=datetime.fromtimestamp(info.start_time / 1000, UTC),
         upload_models=recipe.tracking.upload_models,
     )
-    status = "FINISHED"
     try:
         run.set_tags(run_tags)
         run._send(params=_params(flat(recipe)))
         yield run
     except Waiting:
+        client().set_terminated(run.id, "FINISHED")
         raise
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        run.set_tags({"retune.error": terminal(error)[:PARAM_LIMIT]})
+        with suppress(TrackingUnreachable):  # the error that came first is the one to tell
+            run.set_tags({"retune.error": terminal(error)[:PARAM_LIMIT]})
+            client().set_terminated(run.id, status)
         raise
-    finally:
-        client().set_terminated(run.id, status)
+    client().set_terminated(run.id, "FINISHED")
+
+
+def _reopened(run: "RunInfo") -> "RunInfo":
+    """Open a run that ended again, if it did; it has no error any more."""
+    if run.status != "RUNNING":
+        client().update_run(run.run_id, status="RUNNING")
+    if "retune.error" in client().get_run(run.run_id).data.tags:
+        client().delete_tag(run.run_id, "retune.error")
+    return run
 
 
 def _lost_run(experiment_id: str, plan: str) -> "RunInfo | None":
@@ -342,7 +379,7 @@ def _lost_run(experiment_id: str, plan: str) -> "RunInfo | None":
 
 
 def _waiting_run(experiment_id: str, plan: str, tags: Mapping[str, str]) -> "RunInfo | None":
-    """Return the run of `plan` that this flow run of Prefect's left when it began to wait, reopened."""
+    """Return the run of `plan` that this flow run of Prefect's left when it began to wait or failed."""
     flow_run = tags.get("prefect.flow_run_id")
     if not flow_run:
         return None
@@ -350,9 +387,22 @@ def _waiting_run(experiment_id: str, plan: str, tags: Mapping[str, str]) -> "Run
         [experiment_id],
         f"tags.`prefect.flow_run_id` = '{flow_run}' AND tags.`retune.plan` = '{plan}'",
     )
-    for run in runs:
-        client().update_run(run.info.run_id, status="RUNNING")
     return runs[0].info if runs else None
+
+
+def _unfinished_run(experiment_id: str, plan: str) -> "RunInfo | None":
+    """Return the newest run of `plan` if it ended without a verdict: it was stopped, or failed."""
+    runs = client().search_runs(
+        [experiment_id],
+        f"tags.`retune.plan` = '{plan}'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    for run in runs:
+        stopped = run.info.status == "KILLED"
+        failed = run.info.status == "FAILED" and run.data.tags.get(OUTCOME) != "rejected"
+        return run.info if stopped or failed else None
+    return None
 
 
 @contextmanager
@@ -365,7 +415,10 @@ def watch_machine(run: Run) -> Iterator[None]:
     try:
         yield
     finally:
-        monitor.finish()
+        # It waits for its thread, which waits for MLflow.
+        finishing = Thread(target=monitor.finish, daemon=True)
+        finishing.start()
+        finishing.join(LEAVING)
 
 
 def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
@@ -400,8 +453,8 @@ def newest_run(recipe: Recipe, condition: str) -> str | None:
 
 def download_json(run_id: str, artifact_path: str) -> dict[str, Any] | None:
     """Return a JSON artifact of a run, None if the run has no such artifact."""
-    with tempfile.TemporaryDirectory() as target:
-        path = download(run_id, artifact_path, Path(target))
+    with temporary_folder() as target:
+        path = download(run_id, artifact_path, target)
         return json.loads(path.read_text(encoding="utf-8")) if path else None
 
 
@@ -459,6 +512,10 @@ def _metrics(
 
     then = round((at or datetime.now(UTC)).timestamp() * 1000)
     return [Metric(key, value, then, step) for step, row in rows for key, value in row.items()]
+
+
+def _without_step(row: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "step"}
 
 
 def _made(output: Output) -> str:

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from retune.errors import RetuneError
 from retune.measures import format_bytes
 
+LEAST_ROOM = 64 * 2**20  # bytes
 MARKER = ".made-by-retune"  # in a folder whose contents retune may remove
 
 
@@ -261,8 +262,8 @@ def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
         raise OutputBusy(
             f"another run is building {step.name}; wait for it and run again: its output is reused"
         ) from None
-    except OSError as error:
-        if isinstance(error, NoSpaceLeft) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if isinstance(error, RetuneError) or not is_disk_full(error):
             raise
         raise no_space_left(final, error) from error
 
@@ -287,7 +288,7 @@ def _keep_logs(partial: Path) -> None:
         partial.rmdir()
 
 
-def no_space_left(folder: Path, error: OSError) -> NoSpaceLeft:
+def no_space_left(folder: Path, error: Exception) -> NoSpaceLeft:
     """Return the error that tells a person which disk is full and what to do."""
     free = shutil.disk_usage(folder.parent).free
     return NoSpaceLeft(
@@ -295,6 +296,35 @@ def no_space_left(folder: Path, error: OSError) -> NoSpaceLeft:
         f"no space left in {folder.parent} ({format_bytes(free)} free): free some, or set RETUNE_HOME "
         f"to a folder on a larger disk; finished stages are kept",
     )
+
+
+# What libraries of several languages say; some of them drop the number of the error.
+_FULL = re.compile(
+    r"No space left on device|os error 28\b|Disk quota exceeded|database or disk is full"
+    r"|iostream error|basic_ios::clear|unexpected pos \d+ vs"
+)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it comes from, says that a disk is full."""
+    while error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def require_room_to_begin() -> None:
+    """Raise NoSpaceLeft if the home folder has no room for what any run writes: databases and logs."""
+    free = shutil.disk_usage(make_home()).free
+    if free < LEAST_ROOM:
+        raise NoSpaceLeft(
+            errno.ENOSPC,
+            f"a run takes at least {format_bytes(LEAST_ROOM)} for its databases and logs, "
+            f"{format_bytes(free)} are free in {home()}: free some, or set RETUNE_HOME to a folder on a "
+            f"larger disk",
+        )
 
 
 def require_space(folder: Path, count: int, subject: str, setting: str) -> None:

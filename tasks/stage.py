@@ -4,12 +4,19 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
+from contextlib import suppress
+from signal import SIGKILL
 from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import State, Task
+from httpx import HTTPError
+from prefect import State, Task, get_run_logger
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingContextError
 from prefect.states import Completed
 
+from retune.errors import ProgramFailed
+from retune.recipe import Recipe
+from retune.time_limit import limited
 from retune.workspace import Output, Step, read_output
 
 P = ParamSpec("P")
@@ -46,11 +53,35 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
                 message = f"made before: {step.folder}"
                 # Prefect takes a state for what its data is.
                 return cast("SomeOutput", Completed(name="Cached", message=message, data=made))
-            return body(*args, **kwargs)
+            recipe: Recipe = signature.bind(*args, **kwargs).arguments["recipe"]
+            with limited(name, recipe.gates.stage_hours.get(name)):
+                return body(*args, **kwargs)
 
-        return Stage(once, name=name, cache_policy=NO_CACHE, persist_result=False, **options)
+        again: dict[str, Any] = {"retries": 1, "retry_condition_fn": was_killed} | options
+        return Stage(once, name=name, cache_policy=NO_CACHE, persist_result=False, **again)
 
     return decorate
+
+
+def was_killed(_task: Any, _run: Any, state: Any) -> bool:
+    """Tell whether the system ended a stage's process (SIGKILL: memory ran out, or a machine is to be
+    emptied), which may go well a second time; what a person has to mend does not."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, ProgramFailed) and error.signal == SIGKILL
+
+
+def show(make: Callable[..., Any], *args: Any, **fields: Any) -> Any:
+    """Make something to look at on Prefect's pages, and return it. While the server is away there is
+    none, which ends no run."""
+    try:
+        return make(*args, **fields)
+    except HTTPError as error:
+        with suppress(MissingContextError):  # of a command, which is no run
+            get_run_logger().warning(
+                "%s is not on Prefect's pages: %s (%s)",
+                *(fields.get("key", "the progress"), type(error).__name__, error),
+            )
+        return None
 
 
 def secret_block(name: str) -> str | None:

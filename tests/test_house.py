@@ -192,6 +192,7 @@ DELETES = {
     ("retune/workspace.py", "_keep_logs", "rmdir"): "an empty folder of a marked stage",
     ("retune/workspace.py", "building", "rename"): "to a place that `remove` has just cleared",
     ("retune/workspace.py", "write_whole", "replace"): "a file that the caller writes anew",
+    ("retune/temporary.py", "sweep", "rmtree"): "this user's temporary folder of a dead process",
     ("retune/report_folder.py", "_move_in", "rmdir"): "an empty folder of a report",
     ("retune/report_folder.py", "_move_in", "replace"): "over a file of the report's own listing",
     ("retune/llamacpp/process.py", "appearing_whole", "replace"): "the program's own output file",

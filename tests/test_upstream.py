@@ -622,6 +622,25 @@ class TestMlflow:
         door("retune/tracking.py", "mlflow", is_open, f"a source hugging_face of {sorted(fields)}")
 
 
+class TestMlflowsPatience:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "API request to {url} failed with timeout exception",
+            "API request to {url} failed with exc",
+        ],
+    )
+    def test_a_server_that_does_not_answer_is_told_in_these_words(self, words):
+        is_open = says("mlflow", words, ["utils/rest_utils.py"])
+        what = "the words of UNANSWERED"
+        door("retune/tracking_client.py", "mlflow", is_open, what)
+
+    def test_how_often_it_asks_again_is_read_at_each_request(self):
+        words = "MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() if max_retries is None"
+        is_open = says("mlflow", words, ["utils/rest_utils.py"])
+        door("retune/tracking_client.py", "mlflow", is_open, "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+
+
 class TestPrefect:
     def test_its_settings_can_be_read_again(self):
         from prefect import context
@@ -710,6 +729,25 @@ class TestPrefect:
     def test_a_runs_process_is_known_by_a_variable(self):
         is_open = says("prefect", '"PREFECT__FLOW_RUN_ID"', ["runner/runner.py"])
         door("flows/dead_runs.py", "prefect", is_open, "PREFECT__FLOW_RUN_ID")
+
+    def test_a_lease_is_kept_by_a_function_that_may_be_another(self):
+        words = "maintain_concurrency_lease(\n                        lease_id, 300"
+        is_open = says("prefect", words, ["flow_engine.py"])
+        door("flows/leases.py", "prefect", is_open, "flow_engine.maintain_concurrency_lease")
+
+    def test_why_a_run_is_told_to_end_is_known(self):
+        from prefect._internal import control_listener
+
+        is_open = hasattr(control_listener, "get_intent")
+        door("flows/endings.py", "prefect", is_open, "control_listener.get_intent")
+        # An interrupted run whose state is final keeps that state and its words.
+        words = "if self.flow_run.state and self.flow_run.state.is_final():"
+        is_open = says("prefect", words, ["flow_engine.py"])
+        door("flows/endings.py", "prefect", is_open, "the state of FlowRunContext")
+
+    def test_the_limit_of_a_deployment_is_known_by_its_name(self):
+        is_open = says("prefect", 'f"deployment:{', ["server/models/deployments.py"])
+        door("flows/watchdog.py", "prefect", is_open, "a limit's name, `deployment:`")
 
     def test_a_run_carries_labels(self):
         from prefect.client.orchestration import SyncPrefectClient

@@ -1,11 +1,11 @@
 """What MLflow keeps of a run, as files."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retune.temporary import temporary_folder
 from retune.tracking import download
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 @contextmanager
 def artifact(run_id: str, path: str) -> Iterator[Path | None]:
     """Give a copy of an artifact of a run, None if the run has no such artifact."""
-    with tempfile.TemporaryDirectory(prefix="retune-artifact-") as target:
-        yield download(run_id, path, Path(target))
+    with temporary_folder() as target:
+        yield download(run_id, path, target)
 
 
 def table(run_id: str, path: str) -> "pl.DataFrame | None":

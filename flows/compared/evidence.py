@@ -10,10 +10,10 @@ from flows.compared.artifacts import artifact, table
 from flows.compared.records import ComparedRun
 from flows.compared.rows import ARTIFACT as ROWS
 from flows.provenance import FOLDER
-from retune.notes import OUTCOME, settings
+from retune.notes import settings
 from retune.outcomes import ARTIFACT as OUTCOMES
 from retune.recipe import Recipe, RecipeError
-from retune.tracking import client, download_json, setting_text
+from retune.tracking import OUTCOME, client, download_json, setting_text
 from retune.workspace import work
 
 if TYPE_CHECKING:

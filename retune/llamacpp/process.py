@@ -13,13 +13,16 @@ from tempfile import NamedTemporaryFile
 
 from retune.environment import plain
 from retune.errors import ProgramFailed
+from retune.parent import ending_with_us
+from retune.time_limit import remaining, require_time
 from retune.workspace import no_space_left
 
 SHOWN_LINES = 8
 # The programs drop errno: a failed write of llama-quantize reads "iostream error", one of numpy
 # "8 requested and 4 written".
 DISK_FULL = re.compile(
-    r"No space left on device|Disk quota exceeded|iostream error|\d+ requested and \d+ written"
+    r"No space left on device|Disk quota exceeded|iostream error|basic_ios::clear"
+    r"|\d+ requested and \d+ written"
 )
 # Ended by a person, a scheduler or the kernel; a fault of the input ends in SIGSEGV or SIGABRT.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -60,6 +63,8 @@ def run(
     Raises `failure` if it ends with a status other than 0 or not within `seconds`, LlamaCppStopped if
     that was not its own doing, NoSpaceLeft if the disk of the folder `writes_to` was full.
     """
+    require_time()
+    left = remaining()
     try:
         completed = subprocess.run(
             command,
@@ -68,10 +73,12 @@ def run(
             env=environment(),
             cwd=cwd,
             check=False,
-            timeout=seconds,
+            preexec_fn=ending_with_us(),
+            timeout=min(filter(None, (seconds, left)), default=None),
         )
     except subprocess.TimeoutExpired:
-        raise failure(f"{Path(command[0]).name} took longer than {seconds:g} s") from None
+        require_time()
+        raise failure(f"{Path(command[0]).name} took longer than {seconds or left:g} s") from None
     finished = Finished(
         completed.stdout.decode(errors="replace"), completed.stderr.decode(errors="replace")
     )
@@ -99,7 +106,9 @@ def failed(
         if status == -signal.SIGKILL:
             ending += " (was memory short?)"
     kind = LlamaCppEnded if -status in FROM_OUTSIDE else blamed(printed.stderr, failure)
-    return kind(f"{program} {ending}: {last_lines(printed)}")
+    failure_of = kind(f"{program} {ending}: {last_lines(printed)}")
+    failure_of.signal = -status if status < 0 else None
+    return failure_of
 
 
 def blamed(output: str, failure: type[LlamaCppFailed]) -> type[LlamaCppFailed]:

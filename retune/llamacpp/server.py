@@ -2,7 +2,6 @@
 
 import math
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +13,14 @@ from tenacity import Retrying, retry_if_not_result, wait_fixed
 
 from retune.llamacpp.installation import locate
 from retune.llamacpp.process import Finished, LlamaCppFailed, blamed, environment, failed
+from retune.parent import ending_with_us
+from retune.temporary import short_parent, temporary_folder
 
 if TYPE_CHECKING:
     import httpx
 
 PROGRAM = "llama-server"
 SOCKET = "llama.sock"  # llama.cpp takes a name that ends so for a Unix socket, not for a host
-LONGEST_PARENT = 60  # of the socket's folder, in bytes: the whole path has room for 103
 READY_SECONDS = 0.02  # between two times that the server is asked if the model is loaded
 ENDING_SECONDS = 10
 
@@ -95,8 +95,8 @@ def serving(
     reason, or LlamaCppStopped.
     """
     command = [*(program or [locate().program(PROGRAM)]), *options]
-    with tempfile.TemporaryDirectory(prefix="retune-answers-", dir=short_parent()) as folder:
-        socket, log = Path(folder, SOCKET), Path(folder, "log")
+    with temporary_folder(short_parent()) as folder:
+        socket, log = folder / SOCKET, folder / "log"
         with client_of(socket) as client, log.open("wb") as output:
             process = subprocess.Popen(
                 [*limited_to(memory), *command, "--host", socket],
@@ -104,6 +104,7 @@ def serving(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment(),
+                preexec_fn=ending_with_us(),
             )
             timer = Timer(seconds or 0, process.kill)
             try:
@@ -135,9 +136,3 @@ def limited_to(memory: int | None) -> list[str]:
     # Not of the address space, of which threads take much more than they use. Where the system sets a
     # lower limit, that one stays.
     return ["sh", "-c", 'ulimit -d "$0" 2>/dev/null; exec "$@"', str(memory // 1024)]
-
-
-def short_parent() -> str:
-    """Return the folder for temporary files, or `/tmp` if a socket's path would be too long in it."""
-    parent = tempfile.gettempdir()
-    return parent if len(parent.encode()) <= LONGEST_PARENT else "/tmp"

@@ -3,6 +3,8 @@
 `<gate>.<name>` is a key of a recipe's `gates.severities`. Most names of conform's depend on the base.
 """
 
+from typing import Annotated
+
 from pydantic import Field, field_validator
 
 from retune.recipe.flaws import Severity
@@ -27,6 +29,13 @@ EXPECTATIONS: dict[str, tuple[str, ...]] = {
     "publish": (),  # nothing that is not verified is published
 }
 
+# What takes time, by the name of its folder below the work folder.
+STAGES = (
+    *("conform", "rehearse", "fetch", "screen", "validate", "format", "parity", "train", "select"),
+    *("evaluate", "champion", "judge", "merge", "convert", "calibrate", "quantize", "publish"),
+)
+Hours = Annotated[float, Field(gt=0, le=1e6)]
+
 
 def is_known(key: str) -> bool:
     """Tell whether `<gate>.<name>` names an expectation; of conform any may exist."""
@@ -44,6 +53,18 @@ class Gates(Section):
         "expectation, e.g. {merge.kl_divergence: warning}; those of the data gate are "
         "validation.severities.",
     )
+
+    stage_hours: dict[Line, Hours] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="Longest time of a stage, in hours by its name, e.g. {train: 12, merge: 1}; a stage "
+        "that takes longer is told to end, a training with a checkpoint. No limit: not named.",
+    )
+
+    @field_validator("stage_hours")
+    @classmethod
+    def _stages_are_known(cls, hours: dict[str, float]) -> dict[str, float]:
+        return all_known(hours, STAGES, "a stage")
 
     @field_validator("severities")
     @classmethod

@@ -1,7 +1,6 @@
 """The champion on the examples of this run: asked again, or as its own run recorded it."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from retune.recipe import Recipe
 from retune.records import Champion, Chats, Pins
 from retune.row_losses import held_out
 from retune.sources import unchanged
+from retune.temporary import temporary_folder
 from retune.workspace import NoSpaceLeft, OutputBusy, work
 from tasks.evaluate.answering import AskedPrompt
 from tasks.evaluate.child import EvaluateJob
@@ -91,9 +91,9 @@ def take_recorded(champion: Champion, examples: set[str], path: Path) -> int:
 
     from retune.tracking import download
 
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         try:
-            file = download(champion.run_id, ARTIFACT, Path(folder))
+            file = download(champion.run_id, ARTIFACT, folder)
         except (MlflowException, OSError):  # the run itself is gone
             file = None
         if file is None:

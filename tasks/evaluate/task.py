@@ -29,7 +29,7 @@ from tasks.evaluate.child import EvaluateJob
 from tasks.evaluate.examples import names, outcomes
 from tasks.evaluate.probing import refusal_measures, suite_measures
 from tasks.evaluate.scores import SIDES, behaviour, exact_match, losses
-from tasks.stage import stage
+from tasks.stage import show, stage
 
 CHILD = Path(__file__).with_name("child.py")
 SAMPLES, ANSWERS = "samples.json", "answers.json"
@@ -257,4 +257,9 @@ def show_samples(samples: list[dict[str, Any]], limit: int) -> None:
     """
     rows = [row for row in samples if row["match"] is not None][:limit]
     rows += [row for row in samples if row["match"] is None]
-    create_table_artifact(table=table(rows), key="samples", description="Base and tuned, answering")
+    show(
+        create_table_artifact,
+        table=table(rows),
+        key="samples",
+        description="Base and tuned, answering",
+    )

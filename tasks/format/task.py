@@ -13,7 +13,7 @@ from retune.records import Chats, Pins, Rows
 from retune.sources import unchanged
 from retune.workspace import Step, building, write_json
 from tasks.format.child import PREVIEW, FormatJob
-from tasks.stage import stage
+from tasks.stage import show, stage
 
 CHILD = Path(__file__).with_name("child.py")
 ALL_CORES = {"TOKENIZERS_PARALLELISM": "true"}
@@ -66,7 +66,8 @@ def _show(found: dict[str, Any]) -> None:
         )
     numbers = "\n".join(f"| {name} | {value:,.4g} |" for name, value in metrics.items())
     rows = "\n\n".join(code_block(example[:2000]) for example in found["examples"])
-    create_markdown_artifact(
+    show(
+        create_markdown_artifact,
         key="format",
         markdown=f"| | |\n|---|---:|\n{numbers}\n\n"
         f"The first training rows, with ⟦what is not learned⟧ in brackets:\n\n{rows}",

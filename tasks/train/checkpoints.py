@@ -52,6 +52,12 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
+def newest_sealed(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end; it is not read."""
+    sealed = (path for path in folder.glob("checkpoint-*") if (path / SEAL).exists())
+    return max(sealed, key=step_of, default=None)
+
+
 def defect_of(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, None if nothing is."""
     try:

@@ -4,6 +4,8 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from retune.child import Event, emit
 from retune.loaders import admit, load_tokenizer
 from retune.workspace import mark, remove
@@ -21,6 +23,9 @@ from tasks.train.trainer import make_trainer
 if TYPE_CHECKING:
     from transformers import Trainer
 
+LOCK = ".training.lock"  # in a job's folder
+_held: list[FileLock] = []  # which are let go with the last reference
+
 
 def run(job: TrainJob, backend: Backend) -> Event:
     """Train, from the last whole checkpoint if there is one.
@@ -28,6 +33,7 @@ def run(job: TrainJob, backend: Backend) -> Event:
     Returns `metrics`, or `retry` with a smaller fit after the GPU's memory ran out. Raises
     TrainingDiverged, TrainingInterrupted or TrainingRefused, with a message for people.
     """
+    hold(job.folder)
     require_gpu(job)
     admit(job.model, job.revision)
     objective = make_objective(job, backend, load_tokenizer(job.tokenizer))
@@ -68,6 +74,19 @@ def train(
         raise interrupted(trainer.state.global_step, watcher.stop_reason)
     save(job, trainer)
     return {"metrics": training_log.summary(job, trainer, watcher.usage, watcher.ceiling)}
+
+
+def hold(folder: Path) -> None:
+    """Keep the folder to this process until it ends; one of an earlier attempt, which was left alone,
+    may still write its checkpoint there."""
+    if is_first():
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            emit("state", text="waiting for the checkpoint of an attempt that lost its parent")
+            lock.acquire()
+        _held.append(lock)
 
 
 def _begin(job: TrainJob, plan: TrainingPlan) -> Path | None:

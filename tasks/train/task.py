@@ -16,14 +16,16 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from expectations import training
 from expectations.verdicts import Rejected
 from retune.child import ChildRefused, Event, dismiss_child, prepare_child, run_child
+from retune.delivery import Delivery
 from retune.environment import of_launcher
 from retune.machine import cores, free_memory, gpus
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
-from retune.tracking import Run, client, watch_machine
+from retune.tracking import Run, watch_machine
 from retune.workspace import Step, building, cache_dir, remove
-from tasks.stage import stage
+from tasks.stage import show, stage
+from tasks.train.checkpoints import newest_sealed, step_of
 from tasks.train.job import Fit, TrainJob
 
 FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
@@ -31,6 +33,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 # With less, what prepares the data would wait for Unsloth's import, or be short of memory.
 FEWEST_CORES, LEAST_MEMORY = 4, 16 * 2**30
 LOG_LINES = 8  # in a run, besides the first and the last
+HURRIED, PATIENCE = 5, 600  # seconds for MLflow to get the end of the curve; it has retries itself
 PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
 
 
@@ -54,7 +57,7 @@ def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Ada
             folder=build.path,
         )
         monitor = Monitor(run, job.log)
-        with watch_machine(run):
+        with watch_machine(run), monitor.following(), noting_the_checkpoint(job.checkpoints):
             try:
                 result = run_training(job, monitor)
             except ChildRefused:
@@ -126,18 +129,55 @@ def prepared(recipe: Recipe, pins: Pins) -> Iterator[None]:
         dismiss_child(child)
 
 
+@contextmanager
+def noting_the_checkpoint(folder: Path) -> Iterator[None]:
+    """Note in what interrupts a training (Ctrl-C, a cancellation) which checkpoint it leaves.
+
+    The child was told to end by then, and has written one.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as interruption:
+        if newest := newest_sealed(folder):
+            interruption.add_note(f"the checkpoint of step {step_of(newest):,} is kept")
+        raise
+
+
 class Monitor:
-    """Follows a training by its events: MLflow metrics, a progress artifact, some log lines."""
+    """Follows a training by its events: MLflow metrics, a progress artifact, some log lines.
+
+    No event waits for a server: the training would wait, too, and could not be told to end.
+    """
 
     def __init__(self, run: Run, log: Path) -> None:
         self._run, self._log = run, log
         self._total = 1
-        self._tracked_step = 0  # the last one that the MLflow run has
+        self._tracked_step: int | None = None  # the last one that the MLflow run has, once known
         self._first: tuple[int, float] | None = None  # step and time of this process's first row
         self._printed_step = 0  # the last one in the run's log
         self._artifact: Any = None
         self._last_update = 0.0
         self.divergence = ""  # why the training was stopped, if it diverged
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Hand on for the length of a block what the events say.
+
+        What MLflow has not got by its end it gets with the output, or from the next attempt.
+        """
+        self._curve = Delivery(self._track, self._tell_of_outage)
+        self._page = Delivery(self._show)
+        try:
+            yield
+        except BaseException:
+            self._curve.finish(HURRIED)
+            raise
+        else:
+            self._curve.finish(PATIENCE)
+        finally:
+            self._page.finish(HURRIED)
 
     def __call__(self, event: Event) -> None:
         """Take one event of the child."""
@@ -153,47 +193,50 @@ class Monitor:
         self._total = total
         if dropped:
             get_run_logger().warning("%d rows have nothing to learn from and are left out", dropped)
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(
-                0.0, key="training", description=f"Training, {total} steps"
-            )
-        # After a retry or a lost process the MLflow run has steps already.
-        history = client().get_metric_history(self._run.id, "train/loss")
-        self._tracked_step = max((metric.step for metric in history), default=0)
+        self._page.put((0.0, f"Training, {total} steps"))
         if step:
             get_run_logger().info("going on from the checkpoint of step %d", step)
             for line in self._log.read_text().splitlines():
-                self._track(json.loads(line))
+                self._curve.put(json.loads(line))
 
     def _on_log(self, **row: Any) -> None:
         step = row["step"]
-        self._track(dict(row))
+        self._curve.put(row)
         self._first = self._first or (step, time.monotonic())
-        self._show_progress(row)
-        if step == self._total or step >= self._printed_step + math.ceil(self._total / LOG_LINES):
-            self._printed_step = step
-            get_run_logger().info(
-                "step %d of %d: loss %.4f, %s tokens/s, %s left",
-                *(step, self._total, row["train/loss"]),
-                *(f"{row['train/tokens_per_second']:,.0f}", self._time_left(step)),
-            )
-
-    def _track(self, row: dict[str, Any]) -> None:
-        step = row.pop("step")
-        if step > self._tracked_step:
-            self._run.log_metrics(row, step)
-            self._tracked_step = step
-
-    def _show_progress(self, row: dict[str, Any]) -> None:
-        now, step = time.monotonic(), row["step"]
+        now = time.monotonic()
         if step == self._total or now - self._last_update >= PROGRESS_SECONDS:
             self._last_update = now
-            update_progress_artifact(
-                self._artifact,
-                progress=100 * step / self._total,
-                description=f"Step {step} of {self._total}: loss {row['train/loss']:.4f}, "
-                f"{row['train/tokens_per_second']:,.0f} tokens/s, {self._time_left(step)} left",
+            self._page.put(
+                (100 * step / self._total, f"Step {step} of {self._total}: {self._news(row)}")
             )
+        if step == self._total or step >= self._printed_step + math.ceil(self._total / LOG_LINES):
+            self._printed_step = step
+            get_run_logger().info("step %d of %d: %s", step, self._total, self._news(row))
+
+    def _news(self, row: dict[str, Any]) -> str:
+        speed, left = row["train/tokens_per_second"], self._time_left(row["step"])
+        return f"loss {row['train/loss']:.4f}, {speed:,.0f} tokens/s, {left} left"
+
+    def _track(self, rows: list[dict[str, Any]]) -> None:
+        if self._tracked_step is None:
+            # After a retry or a lost process the MLflow run has steps already.
+            self._tracked_step = self._run.last_step("train/loss")
+        rows = [row for row in rows if row["step"] > self._tracked_step]
+        if rows:
+            self._run.log_rows(rows)
+            self._tracked_step = rows[-1]["step"]
+
+    def _tell_of_outage(self, error: Exception) -> None:
+        get_run_logger().warning("the training goes on, and its curve is logged later: %s", error)
+
+    def _show(self, pages: list[tuple[float, str]]) -> None:
+        progress, description = pages[-1]
+        if self._artifact is None:
+            self._artifact = show(
+                create_progress_artifact, progress, key="training", description=description
+            )
+        else:
+            show(update_progress_artifact, self._artifact, progress, description=description)
 
     def _time_left(self, step: int) -> str:
         first, start = self._first or (step, 0.0)

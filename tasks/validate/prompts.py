@@ -1,12 +1,12 @@
 """The evaluation prompts that a recipe's rows must not contain, read from benchmark files."""
 
 import json
-import tempfile
 from pathlib import Path
 
 from retune.confined import limits, run_confined
 from retune.recipe import Recipe
 from retune.sources import pin_file, unchanged
+from retune.temporary import temporary_folder
 from tasks.validate.prompts_child import SETTING, PromptsJob
 
 CHILD = Path(__file__).with_name("prompts_child.py")
@@ -22,8 +22,8 @@ def evaluation_prompts(recipe: Recipe, pinned: tuple[str, ...] | None = None) ->
     files = recipe.validation.decontamination.files
     pinned = tuple(pin_file(name, SETTING) for name in files) if pinned is None else pinned
     prompts = [*recipe.evaluation.prompts]
-    with tempfile.TemporaryDirectory() as folder:
-        out, log = Path(folder) / "texts.json", Path(folder) / "prompts.log"
+    with temporary_folder() as folder:
+        out, log = folder / "texts.json", folder / "prompts.log"
         for name, version in zip(files, pinned, strict=True):
             file = Path(name).expanduser().absolute()
             job = PromptsJob(file=file, texts=out, **limits(recipe.dataset))

@@ -20,7 +20,10 @@ ENDLESS = {
 
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
-def test_a_killed_training_frees_its_slot_and_an_interrupted_one_keeps_its_steps(tmp_path):
+def test_a_killed_training_frees_its_slot_and_an_interrupted_one_keeps_its_steps(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RETUNE_ATTEMPTS", "1")  # else it would go on, as test_chaos.py sees
     home = tmp_path / "home"
     make_base(tmp_path / "base")
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, sums(400))))

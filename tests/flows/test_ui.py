@@ -9,10 +9,19 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import psutil
 import pytest
+from prefect import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+    temporary_settings,
+)
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -289,6 +298,75 @@ def test_the_runs_of_a_killed_worker_are_found(monkeypatch, tmp_path):
         for process in (orphan, strange, no_run):
             process.kill()
     assert found == [orphan.pid]
+
+
+class TestWatchdog:
+    """A second start is a minute later at the earliest: the worker has none of these runs by then."""
+
+    def crashed(self, servers, resumed: int) -> str:
+        """Make a run that crashed, and was begun again `resumed` times; return its id."""
+        deployment = servers.deployment("llama31-8b-finetome-10k")
+        later = {
+            "state": {
+                "type": "SCHEDULED",
+                "state_details": {"scheduled_time": "2999-01-01T00:00:00Z"},
+            }
+        }
+        run = servers.api(f"deployments/{deployment}/create_flow_run", later)["id"]
+        with get_client_of(servers) as client:
+            client.update_flow_run_labels(run, {"retune.resumed": resumed})
+        end = {"state": {"type": "CRASHED", "message": "killed"}, "force": True}
+        servers.api(f"flow_runs/{run}/set_state", end)
+        return run
+
+    def state(self, servers, run: str) -> tuple[str, str]:
+        (found,) = servers.api("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        return found["state"]["name"], found["state"]["message"]
+
+    def test_an_interrupted_run_is_begun_again_and_not_for_ever(self, servers):
+        again, often = self.crashed(servers, 1), self.crashed(servers, 2)
+        wait_for(lambda: self.state(servers, again)[0] == "AwaitingRetry")
+        cancel = {"state": {"type": "CANCELLED"}, "force": True}
+        servers.api(f"flow_runs/{again}/set_state", cancel)
+        wait_for(
+            lambda: self.state(servers, often)[1].startswith("Not begun again after 3 attempts")
+        )
+        assert self.state(servers, often)[0] == "Crashed"
+        assert "killed" in self.state(servers, often)[1]
+
+    def test_a_slot_that_no_run_holds_is_freed(self, servers):
+        deployment = servers.deployment("llama31-8b-finetome-10k")
+        with get_client_of(servers) as client:
+            name = f"deployment:{deployment}"
+            client.update_global_concurrency_limit(
+                name, GlobalConcurrencyLimitUpdate(active_slots=1)
+            )
+            assert client.read_global_concurrency_limit_by_name(name).active_slots == 1
+            wait_for(lambda: client.read_global_concurrency_limit_by_name(name).active_slots == 0)
+
+    @pytest.mark.proof  # a minute of imports; `test_supervisor.py` has the same of other programs
+    def test_a_worker_that_is_killed_is_started_again(self, servers):
+        (worker,) = [one for one in servers.children if "--pool" in one.cmdline()]
+        worker.kill()
+        assert wait_for(
+            lambda: [
+                one.pid
+                for one in servers.children
+                if "--pool" in one.cmdline() and one.pid != worker.pid
+            ]
+        )
+
+
+@contextmanager
+def get_client_of(servers):
+    """Give a client of Prefect's, as this home's own programs have it."""
+    values = {
+        PREFECT_API_URL: f"{servers.prefect}/api",
+        PREFECT_API_AUTH_STRING: servers.sign_in,
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True,
+    }
+    with temporary_settings(values), get_client(sync_client=True) as client:
+        yield client
 
 
 @pytest.mark.proof  # the scheduler looks once a minute; test_line.py has such a run alone

@@ -196,6 +196,47 @@ main(Job, work)
 """
 
 
+LEAVING = """
+import os, signal, sys, time
+from pathlib import Path
+from pydantic import BaseModel
+from retune.child import emit, main
+
+class Job(BaseModel):
+    what: str
+
+def leave(job):
+    emit("heard")
+    Path(job.what).write_text("kept")
+    os._exit(0)
+
+def work(job):
+    signal.signal(signal.SIGTERM, lambda *_: leave(job))
+    print(os.getpid(), flush=True)
+    emit("begin")
+    time.sleep(600)
+
+main(Job, work)
+"""
+
+
+def test_a_child_with_time_keeps_its_work_though_its_parent_is_killed(tmp_path):
+    """What a training does: its last checkpoint is written without anybody to hear of it."""
+    script, kept = tmp_path / "script.py", tmp_path / "kept"
+    script.write_text(LEAVING)
+    code = (
+        f"import os, signal; from pathlib import Path; from pydantic import BaseModel\n"
+        f"from retune.child import run_child\n"
+        f"class Job(BaseModel):\n    what: str\n"
+        f"run_child(Path({str(script)!r}), Job(what={str(kept)!r}), Path({str(tmp_path / 'log')!r}),\n"
+        f"    lambda event: os.kill(os.getpid(), signal.SIGKILL), grace=60)\n"
+    )
+    parent = subprocess.run([sys.executable, "-c", code], cwd=ROOT)
+    assert parent.returncode == -signal.SIGKILL
+    wait_until_gone(int((tmp_path / "log").read_text().split()[0]))
+    assert kept.read_text() == "kept"
+
+
 def test_a_child_that_ends_at_once_has_run_once():
     """Its exit code may be there before its process id is looked for."""
     reading, writing = os.pipe()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -219,13 +219,13 @@ def is_server(process: psutil.Process) -> bool:
 
 
 class KilledRun(Run):
-    """A run in which the training child is killed when it reports step `at`."""
+    """A run in which the training child is killed once it has reported step `at`."""
 
     at: int
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        super().log_metrics(metrics, step)
-        if step == self.at:
+    def log_rows(self, rows: Sequence[Mapping[str, float]]) -> None:
+        super().log_rows(rows)
+        if rows[-1]["step"] >= self.at:
             running_child().kill()
 
 

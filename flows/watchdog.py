@@ -1,0 +1,170 @@
+"""Looks after the runs of a server: what lost its process goes on, what is stuck is let go.
+
+It runs inside `retune operate`. Nothing here is needed by a run that ends by itself.
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterStartTime,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import PrefectException
+from prefect.states import Cancelled, Crashed, Scheduled
+
+from flows.dead_runs import LABEL, OPEN, age, close_dead_runs, runs_in
+from flows.endings import KEPT
+from retune.processes import running
+
+if TYPE_CHECKING:
+    from prefect import State
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+ATTEMPTS = "RETUNE_ATTEMPTS"  # of a run that is interrupted, in all
+DEFAULT_ATTEMPTS = 3
+RESUMED = "retune.resumed"  # label of a run: how often it was begun again
+GIVEN_UP = "Not begun again"
+NEWS_DAYS = 7  # an interrupted run of an older day is history
+TAKEN = 300  # seconds that a worker has to start the process of a run that it took
+# Prefect's worker ends if it gets a run again while it still cleans up after its last attempt.
+SETTLED = 20  # seconds that a run is Crashed before it is begun again
+ORPHAN = 1  # whose parent is the system's first process: its worker is gone
+CANCELLING = 60  # seconds after which a run that its worker does not end is ended here
+FINISHING = 150  # further seconds that it has for its checkpoint
+SLOT = "deployment:"  # what the name of a deployment's concurrency limit begins with
+
+
+def attempts() -> int:
+    """Return how often a run is tried in all, by the environment."""
+    text = os.environ.get(ATTEMPTS, "")
+    return max(1, int(text)) if text.isdecimal() else DEFAULT_ATTEMPTS
+
+
+class Watchdog:
+    """Looks once in a while; each look returns sentences on what it did."""
+
+    def __init__(self) -> None:
+        self._overfull: dict[
+            str, int
+        ] = {}  # limits with more slots taken than runs open, last time
+        self._told_to_end: set[UUID] = set()
+
+    def look(self, starting: bool = False) -> list[str]:
+        """Do what is due; nothing while the server is away. `starting`: no worker is at work yet."""
+        try:
+            news = [
+                f"Closed a run whose process is gone: {name}"
+                for name in close_dead_runs(0 if starting else TAKEN)
+            ]
+            with get_client(sync_client=True) as client:
+                news += self._end_cancelled(client)
+                news += _put_right(client)
+                news += _resume(client)
+                news += self._free_slots(client)
+        except (HTTPError, PrefectException) as error:
+            return [
+                f"Prefect does not answer ({type(error).__name__}); its runs are looked at later"
+            ]
+        return news
+
+    def _end_cancelled(self, client: "SyncPrefectClient") -> list[str]:
+        """End the process of a run that is to be cancelled and whose worker is gone."""
+        news = []
+        for run in runs_in(client, [StateType.CANCELLING]):
+            process = running(str(run.labels[LABEL])) if LABEL in run.labels else None
+            if not process or (process.ppid() != ORPHAN and age(run) < CANCELLING):
+                continue
+            if run.id not in self._told_to_end:
+                self._told_to_end.add(run.id)
+                process.terminate()
+                news.append(f"Told a cancelled run to end, since no worker did: {run.name}")
+            elif age(run) > CANCELLING + FINISHING:
+                process.kill()
+        return news
+
+    def _free_slots(self, client: "SyncPrefectClient") -> list[str]:
+        """Free the slots that no run holds: a server was killed between two of its writes."""
+        taken: dict[str, int] = {}
+        for run in runs_in(client, OPEN):
+            name = f"{SLOT}{run.deployment_id}"
+            taken[name] = taken.get(name, 0) + 1
+        limits = client.read_global_concurrency_limits(limit=200)
+        overfull = {
+            limit.name: limit.active_slots
+            for limit in limits
+            if limit.name.startswith(SLOT) and limit.active_slots > taken.get(limit.name, 0)
+        }
+        # A run that is just beginning has its slot before its state: only what stays so counts.
+        stale = [name for name in overfull if self._overfull.get(name) == overfull[name]]
+        for name in stale:
+            update = GlobalConcurrencyLimitUpdate(active_slots=taken.get(name, 0))
+            client.update_global_concurrency_limit(name, update)
+        self._overfull = overfull
+        return [f"Freed a slot that no run held: {name}" for name in stale]
+
+
+def since(days: float) -> datetime:
+    return datetime.now(UTC) - timedelta(days=days)
+
+
+def _put_right(client: "SyncPrefectClient") -> list[str]:
+    """Let the message of a cancelled run say what is kept; a worker writes other words."""
+    for run in runs_in(client, [StateType.CANCELLED], since(days=1)):
+        kept = str(run.labels.get(KEPT, ""))
+        # A label of an earlier attempt says nothing of this one.
+        if kept.startswith("Cancelled") and run.state and run.state.message != kept:
+            client.set_flow_run_state(run.id, Cancelled(message=kept), force=True)
+    return []
+
+
+def _resume(client: "SyncPrefectClient") -> list[str]:
+    """Begin interrupted runs again, from what they have finished; say so of each."""
+    news = []
+    for run in runs_in(client, [StateType.CRASHED], since(days=NEWS_DAYS)):
+        message = (run.state and run.state.message) or ""
+        if not run.deployment_id or message.startswith(GIVEN_UP) or age(run) < SETTLED:
+            continue
+        if _is_followed(client, run):
+            continue
+        tried = int(str(run.labels.get(RESUMED, 0))) + 1
+        if tried >= attempts():
+            words = f"{GIVEN_UP} after {tried} attempts ({ATTEMPTS}): {message}"
+            client.set_flow_run_state(run.id, Crashed(message=words), force=True)
+            news.append(f"{run.name} was interrupted {tried} times and is left: {message}")
+            continue
+        client.update_flow_run_labels(run.id, {RESUMED: tried})
+        client.set_flow_run_state(run.id, _again(tried, message))
+        news.append(f"{run.name} was interrupted and goes on, attempt {tried + 1} of {attempts()}")
+    return news
+
+
+def _again(tried: int, message: str) -> "State":
+    """Return the state of a run that is to begin again, at once or, the next times, a minute later."""
+    return Scheduled(
+        name="AwaitingRetry",
+        scheduled_time=datetime.now(UTC) + timedelta(minutes=tried - 1),
+        message=f"Attempt {tried + 1} of {attempts()} ({ATTEMPTS}) continues from what is finished. "
+        f"Before: {message}",
+    )
+
+
+def _is_followed(client: "SyncPrefectClient", run: "FlowRun") -> bool:
+    """Tell whether a later run of its deployment has begun: then that one counts."""
+    if run.start_time is None:
+        return False
+    later = FlowRunFilter(
+        start_time=FlowRunFilterStartTime(after_=run.start_time + timedelta(seconds=1))
+    )
+    deployment = DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id]))
+    newer = client.read_flow_runs(flow_run_filter=later, deployment_filter=deployment, limit=2)
+    return any(other.id != run.id for other in newer)

@@ -1,0 +1,190 @@
+"""Kills and outages at random moments of runs under `retune ui`, and what must be true afterwards.
+
+The processes of a home folder are known by their environment, so that nothing else is touched.
+"""
+
+import hashlib
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.flows.servers import Servers
+
+SERVICES = {"server": ("prefect", "server"), "mlflow": ("mlflow", "server"), "worker": ("worker",)}
+OUTAGE = 20  # seconds
+PATIENCE = 1500  # seconds for a run to end, on a loaded machine
+GOOD = ("Promoted", "Equivalent", "Undecided", "Registered", "Barred")
+
+
+def processes(home: Path) -> Iterator[psutil.Process]:
+    """Give the processes that work for a home folder."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("RETUNE_HOME") == str(home):
+                yield process
+
+
+def service(home: Path, name: str) -> list[psutil.Process]:
+    """Return the processes of a server or worker, its children last."""
+    found = []
+    for process in processes(home):
+        with suppress(psutil.Error):
+            words = " ".join(process.cmdline()[:4])
+            is_it = all(word in words for word in SERVICES[name]) and "flows.cli" not in words
+            if is_it and "PREFECT__FLOW_RUN_ID" not in process.environ():
+                children = [] if name == "worker" else process.children(recursive=True)
+                found += [process, *children]
+    return found
+
+
+def of_run(home: Path, run: str) -> list[psutil.Process]:
+    """Return the process of a flow run."""
+    found = []
+    for process in processes(home):
+        with suppress(psutil.Error):
+            engine = "prefect" in " ".join(process.cmdline())
+            if process.environ().get("PREFECT__FLOW_RUN_ID") == run and engine:
+                found.append(process)
+    return found
+
+
+def stage_processes(home: Path, run: str) -> list[psutil.Process]:
+    """Return what the run has started: stages, their fork server, llama.cpp."""
+    started = []
+    for process in of_run(home, run):
+        with suppress(psutil.Error):
+            started += process.children(recursive=True)
+    return started
+
+
+class Chaos:
+    """Does one kind of damage at a time; each returns whether there was anything to damage."""
+
+    def __init__(self, home: Path, seed: int) -> None:
+        self.home, self.random = home, random.Random(seed)
+        self.done: list[str] = []
+
+    def strike(self, run: str) -> str:
+        """Do something at random to a run or what it needs, and return what was done."""
+        kinds = ["run", "child", "worker", "server", "mlflow", "told", "outage", "everything"]
+        self.random.shuffle(kinds)
+        for kind in kinds:
+            if getattr(self, f"_{kind}")(run):
+                self.done.append(kind)
+                return kind
+        raise AssertionError("nothing was there to be killed")
+
+    def _run(self, run: str) -> bool:
+        return _kill(of_run(self.home, run))
+
+    def _child(self, run: str) -> bool:
+        started = stage_processes(self.home, run)
+        return bool(started) and _kill([self.random.choice(started)])
+
+    def _worker(self, _run: str) -> bool:
+        return _kill(service(self.home, "worker"))
+
+    def _server(self, _run: str) -> bool:
+        return _kill(service(self.home, "server"))
+
+    def _mlflow(self, _run: str) -> bool:
+        return _kill(service(self.home, "mlflow"))
+
+    def _told(self, run: str) -> bool:
+        """End the run as a system that goes down does."""
+        return _send(of_run(self.home, run), signal.SIGTERM)
+
+    def _outage(self, _run: str) -> bool:
+        """Let both servers hang for a while."""
+        hanging = [*service(self.home, "server"), *service(self.home, "mlflow")]
+        _send(hanging, signal.SIGSTOP)
+        time.sleep(OUTAGE)
+        return _send(hanging, signal.SIGCONT)
+
+    def _everything(self, _run: str) -> bool:
+        """As a power cut; whoever strikes starts `retune ui` again."""
+        return _kill(list(processes(self.home)))
+
+
+def _kill(victims: list[psutil.Process]) -> bool:
+    return _send(victims, signal.SIGKILL)
+
+
+def _send(victims: list[psutil.Process], number: int) -> bool:
+    for victim in victims:
+        with suppress(psutil.NoSuchProcess):
+            victim.send_signal(number)
+    return bool(victims)
+
+
+# What is there afterwards.
+
+
+def rows(file: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(file, timeout=60)) as database:
+        return database.execute(query, values).fetchall()
+
+
+def state(home: Path, run: str) -> tuple[str, str]:
+    """Return the name and message of a flow run's state."""
+    query = (
+        "select r.state_name, coalesce(s.message, '') from flow_run r "
+        "join flow_run_state s on r.state_id = s.id where r.id = ?"
+    )
+    (found,) = rows(home / "prefect" / "prefect.db", query, run)
+    return found
+
+
+def left_open(home: Path) -> dict[str, Any]:
+    """Return what a home folder still has open: all of it is to be empty once its runs have ended."""
+    database = home / "prefect" / "prefect.db"
+    kinds = "state_type in ('RUNNING', 'PENDING', 'CANCELLING')"
+    working = []
+    for process in processes(home):
+        with suppress(psutil.Error):
+            name = process.name()
+            if name.startswith(("retune-", "llama-")) or "forkserver" in " ".join(
+                process.cmdline()
+            ):
+                working.append(f"{process.pid} {name}")
+    return {
+        "flow runs": rows(database, f"select name from flow_run where {kinds}"),
+        "slots": rows(database, "select name from concurrency_limit_v2 where active_slots > 0"),
+        "processes": working,
+        "partial outputs": [str(path) for path in home.glob("work/*/*.partial/output.json")],
+    }
+
+
+def outputs(home: Path) -> dict[str, str]:
+    """Return the SHA-256 of what was made: adapter, merged model, GGUF files."""
+    patterns = ("train/*/adapter/*.safetensors", "merge/*/model/*.safetensors", "*/*/*.gguf")
+    files = [file for pattern in patterns for file in (home / "work").glob(pattern)]
+    whole = [file for file in files if ".partial" not in str(file) and file.name != "imatrix.gguf"]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(whole)}
+
+
+def curves(home: Path, recipe: str) -> dict[str, list[int]]:
+    """Return the steps of the training's loss in each MLflow run of a recipe, in order."""
+    database = home / "mlflow.db"
+    runs = rows(
+        database,
+        "select r.run_uuid, r.status from runs r join experiments e using (experiment_id) "
+        "where e.name = ? and r.run_uuid not in "
+        "(select run_uuid from tags where key = 'mlflow.parentRunId')",
+        recipe,
+    )
+    query = "select step from metrics where run_uuid = ? and key = 'train/loss' order by step"
+    return {f"{run} {status}": [s for (s,) in rows(database, query, run)] for run, status in runs}
+
+
+def begin(servers: Servers, recipe: dict[str, Any]) -> str:
+    """Start a run of the deployment `demo` with another recipe, and return its id."""
+    demo = servers.deployment("demo")
+    return servers.api(f"deployments/{demo}/create_flow_run", {"parameters": recipe})["id"]
