@@ -100,11 +100,19 @@ def options(
 
 
 @app.command()
-def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (typer's form)
+def run(
+    recipe: RecipeName,
+    settings: Settings = [],  # noqa: B006  (typer's form)
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Do the work though nothing has changed (schedule.force)."),
+    ] = False,
+) -> None:
     """Run the whole line on one recipe, in this process."""
     from flows.recipes import load
 
-    parameters = dict(load(recipe, settings))
+    forced = ["schedule.force=true"] if force else []
+    parameters = dict(load(recipe, [*settings, *forced]))
     start_prefect()
     from flows.retrain import retrain
 

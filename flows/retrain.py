@@ -37,6 +37,7 @@ from flows.provenance import provenance
 from flows.recorded import Recorded
 from flows.run_names import flow_run_name
 from flows.summary import Summary, summarise
+from flows.unchanged import accepted_run, input_tags, skipped_for, skips
 from retune.calibration import stored_noise
 from retune.machine import require_machine
 from retune.recipe import (
@@ -50,6 +51,7 @@ from retune.recipe import (
     Publishing,
     Quantization,
     Recipe,
+    Schedule,
     Tracking,
     Training,
     Validation,
@@ -89,6 +91,7 @@ def retrain(
     publishing: Publishing = Publishing(),  # noqa: B008
     tracking: Tracking = Tracking(),  # noqa: B008
     gates: Gates = Gates(),  # noqa: B008
+    schedule: Schedule = Schedule(),  # noqa: B008
 ) -> Summary:
     """Re-train a language model and ship only what passes its gates.
 
@@ -106,6 +109,7 @@ def retrain(
         publishing: What goes to the Hugging Face Hub.
         tracking: What MLflow keeps.
         gates: What happens when an expectation is not met.
+        schedule: When runs begin, and when they have nothing to do.
     """
     values = dict(locals())
     keep_private()  # a team's own worker does not come by `retune ui`
@@ -131,6 +135,11 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
     if not replayed:  # which decides nothing, in an experiment where nobody calibrated
         noise = stored_noise(recipe, pins)
         require_noise(recipe.promotion, noise)
+        tags |= input_tags(recipe, pins, plan, noise)
+        if earlier := accepted_run(recipe, pins, plan, noise):
+            if skips(recipe):
+                return skipped_for(earlier, recipe)
+            get_run_logger().info("%s; what it made is reused", earlier.reason)
     name, digest = runtime.flow_run.name, plan.digest(recipe)
     training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
     with (
