@@ -271,7 +271,7 @@ def test_a_run_that_has_nothing_to_do_is_skipped_without_a_models_library(first,
     assert "unchanged since" in done.stdout
     state, message, tasks = project.flow_run()
     assert (state, tasks) == ("Skipped", {"pin_inputs"})
-    client, parent, _ = project.newest_mlflow_run()  # a run before it: this one left none
+    _, parent, _ = project.newest_mlflow_run()  # a run before it: this one left none
     assert message.startswith(f"unchanged since {parent.info.run_name} ({parent.info.run_id[:8]}),")
     assert parent.data.tags["retune.unchanged"].endswith("UTC")
     with sqlite3.connect(project.folder / ".retune" / "prefect" / "prefect.db") as database:

@@ -18,8 +18,8 @@ PINS = Pins(dataset="sha256:d", model="sha256:m")
 def at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    found = llamacpp.LlamaCpp(tmp_path / "llama.cpp-1-abc", "1")
     for module in ("tasks.conform.key", "tasks.quantize.key"):
-        found = llamacpp.LlamaCpp(tmp_path / "llama.cpp-1-abc", "1")
         monkeypatch.setattr(f"{module}.locate", lambda: found)
     client.cache_clear()
     yield
