@@ -34,11 +34,13 @@ from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
 from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
+from flows.queue import superseded_by
 from flows.recorded import Recorded
 from flows.run_names import flow_run_name
 from flows.summary import Summary, summarise
-from flows.unchanged import accepted_run, input_tags, skipped_for, skips
+from flows.unchanged import accepted_run, input_tags, skipped, skipped_for, skips
 from retune.calibration import stored_noise
+from retune.gpu_lock import gpus_alone
 from retune.machine import require_machine
 from retune.recipe import (
     Dataset,
@@ -113,7 +115,10 @@ def retrain(
     """
     values = dict(locals())
     keep_private()  # a team's own worker does not come by `retune ui`
-    return with_ending(lambda: run_line(Recipe.model_validate(values)))
+    recipe = Recipe.model_validate(values)
+    if newer := superseded_by():
+        return with_ending(lambda: skipped(recipe, "", f"{newer} is newer, and runs instead"))
+    return with_ending(lambda: run_line(recipe))
 
 
 def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
@@ -141,8 +146,10 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
                 return skipped_for(earlier, recipe)
             get_run_logger().info("%s; what it made is reused", earlier.reason)
     name, digest = runtime.flow_run.name, plan.digest(recipe)
+    works = not all(step.done for step in plan.steps())
     training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
     with (
+        gpus_alone(recipe, get_run_logger().info) if works else nullcontext(),
         start_run(recipe, name, tags, digest) as run,
         described(run, recipe) as description,
         judging(run) as judge,
