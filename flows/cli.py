@@ -19,6 +19,7 @@ from flows.incident_commands import app as incident
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from flows.starting import RecipeName, Settings, start_prefect
 from flows.suspects import suspects
+from flows.trigger_commands import trigger, watch
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
@@ -263,6 +264,8 @@ def ui(
 
 
 for command in (approve, calibrate, history, promote, reject, rollback, suspects, who_served):
+    app.command()(command)
+for command in (watch, trigger):
     app.command()(command)
 app.add_typer(incident, name="incident")
 

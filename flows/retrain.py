@@ -39,6 +39,7 @@ from flows.recorded import Recorded
 from flows.run_names import flow_run_name
 from flows.summary import Summary, summarise
 from flows.unchanged import accepted_run, input_tags, skipped, skipped_for, skips
+from flows.worth import not_worth_it
 from retune.calibration import stored_noise
 from retune.gpu_lock import gpus_alone
 from retune.machine import require_machine
@@ -171,6 +172,8 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
         judge(chats, formatting.judgement(chats, recipe))
         description.rows(sound, chats)
+        if not replayed and (spared := not_worth_it(run, recipe, pins, sound, tags)):
+            return spared
         parity = None
         if plan.parity:
             parity = run.log(compare_rows(conformance, chats, recipe, pins, plan.parity))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from prefect import get_client, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from flows.plan import Plan
+from flows.plan import Plan, make_plan
 from flows.promotion import DECISION
 from flows.provenance import SCHEDULE, TRIGGER, started
 from flows.summary import Grid, Summary
@@ -23,6 +23,9 @@ from retune.tracking import client, newest_runs
 SKIPPED = "Skipped"  # the state, and the tag in Prefect in small letters
 SETTLED = ("Promoted", "Equivalent", "Undecided", "Registered", "Barred")
 INPUTS, OPPONENT = "retune.inputs", "retune.opponent"  # tags of a run
+BUT_DATA = (
+    "retune.inputs_but_data"  # tag: the same for the same settings, base and code on other data
+)
 STILL = "retune.unchanged"  # tag of an accepted run: when a later one had nothing to do
 LOOKED_AT = 20  # runs of the same inputs
 
@@ -43,7 +46,14 @@ def input_tags(
     recipe: Recipe, pins: Pins, plan: Plan, noise: Mapping[str, float]
 ) -> dict[str, str]:
     """Return the tags by which a later run finds the one that begins."""
-    return {INPUTS: plan.inputs(recipe, pins, noise), OPPONENT: _serving(pins)}
+    mix = ("sha256:any",) * len(pins.mix)
+    any_data = {"dataset": "sha256:any", "mix": mix, "accepted": None, "champion": None}
+    others = pins.model_copy(update=any_data)
+    return {
+        INPUTS: plan.inputs(recipe, pins, noise),
+        BUT_DATA: make_plan(recipe, others).inputs(recipe, others, noise),
+        OPPONENT: _serving(pins),
+    }
 
 
 def accepted_run(

@@ -62,9 +62,9 @@ def test_a_run_waits_for_the_process_that_holds_its_gpu_however_that_ends():
 def test_gpus_are_shared_if_the_recipe_says_so(monkeypatch):
     monkeypatch.setattr(gpu_lock, "gpu_ids", lambda: ("GPU-a",))
     said = []
-    with gpu_lock.held(["GPU-a"], "nightly", said.append):
-        with gpu_lock.gpus_alone(recipe("shared"), said.append):
-            assert said == []
+    held = gpu_lock.held(["GPU-a"], "nightly", said.append)
+    with held, gpu_lock.gpus_alone(recipe("shared"), said.append):
+        assert said == []
     with gpu_lock.gpus_alone(recipe(), said.append):
         assert "other" in (gpu_lock.cache_dir() / "gpus" / "GPU-a.json").read_text()
     assert said == []
