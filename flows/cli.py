@@ -15,6 +15,7 @@ import typer
 
 from flows.calibrate_command import calibrate
 from flows.compare import compare
+from flows.gc_command import gc as gc_outputs
 from flows.incident_commands import app as incident
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from flows.starting import RecipeName, Settings, start_prefect
@@ -265,8 +266,8 @@ def ui(
 
 for command in (approve, calibrate, history, promote, reject, rollback, suspects, who_served):
     app.command()(command)
-for command in (watch, trigger):
-    app.command()(command)
+for command in (gc_outputs, watch, trigger):
+    app.command(command.__name__)(command)
 app.add_typer(incident, name="incident")
 
 

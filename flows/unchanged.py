@@ -18,6 +18,7 @@ from flows.provenance import SCHEDULE, TRIGGER, started
 from flows.summary import Grid, Summary
 from retune.recipe import Recipe
 from retune.records import Pins
+from retune.retention import PLANNED
 from retune.tracking import client, newest_runs
 
 SKIPPED = "Skipped"  # the state, and the tag in Prefect in small letters
@@ -53,6 +54,7 @@ def input_tags(
         INPUTS: plan.inputs(recipe, pins, noise),
         BUT_DATA: make_plan(recipe, others).inputs(recipe, others, noise),
         OPPONENT: _serving(pins),
+        PLANNED: ",".join(step.name for step in plan.steps()),
     }
 
 

@@ -404,6 +404,20 @@ def newest_runs(recipe: Recipe, condition: str, count: int) -> "list[StoredRun]"
     )
 
 
+def every_run() -> "Iterator[StoredRun]":
+    """Yield every run of every experiment, children too. Makes no store where there is none."""
+    if not exists():
+        return
+    experiments = [one.experiment_id for one in client().search_experiments(max_results=1000)]
+    token = None
+    while experiments:
+        page = client().search_runs(experiments, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
 def download_json(run_id: str, artifact_path: str) -> dict[str, Any] | None:
     """Return a JSON artifact of a run, None if the run has no such artifact."""
     with tempfile.TemporaryDirectory() as target:
