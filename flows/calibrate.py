@@ -17,6 +17,7 @@ from flows.plan import Plan, make_plan
 from flows.recorded import CALIBRATION
 from flows.summary import Grid
 from retune.calibration import means, noise_of, store_noise
+from retune.gpu_lock import gpus_alone
 from retune.machine import require_machine
 from retune.measures import measure
 from retune.outcomes import TUNED, scorer_of
@@ -49,7 +50,11 @@ def calibrate_noise(parameters: dict[str, Any], replicas: int, share: float) -> 
         "retune.calibration_share": f"{share:g}",
         CALIBRATION: str(replicas),
     }
-    with start_run(recipe, started, tags) as run, judging(run) as judge:
+    with (
+        gpus_alone(recipe, get_run_logger().info),
+        start_run(recipe, started, tags) as run,
+        judging(run) as judge,
+    ):
         chats = _chats(recipe, pins, make_plan(recipe, pins), run, judge)
         measured = [
             _measured(replica(recipe, number, share), chats, pins, run, judge)

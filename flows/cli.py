@@ -15,10 +15,12 @@ import typer
 
 from flows.calibrate_command import calibrate
 from flows.compare import compare
+from flows.gc_command import gc as gc_outputs
 from flows.incident_commands import app as incident
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from flows.starting import RecipeName, Settings, start_prefect
 from flows.suspects import suspects
+from flows.trigger_commands import trigger, watch
 from retune.access import ui_server
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
@@ -101,11 +103,19 @@ def options(
 
 
 @app.command()
-def run(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006  (typer's form)
+def run(
+    recipe: RecipeName,
+    settings: Settings = [],  # noqa: B006  (typer's form)
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Do the work though nothing has changed (schedule.force)."),
+    ] = False,
+) -> None:
     """Run the whole line on one recipe, in this process."""
     from flows.recipes import load
 
-    parameters = dict(load(recipe, settings))
+    forced = ["schedule.force=true"] if force else []
+    parameters = dict(load(recipe, [*settings, *forced]))
     start_prefect()
     from flows.retrain import retrain
 
@@ -280,6 +290,8 @@ def operate(
 
 for command in (approve, calibrate, history, promote, reject, rollback, suspects, who_served):
     app.command()(command)
+for command in (gc_outputs, watch, trigger):
+    app.command(command.__name__)(command)
 app.add_typer(incident, name="incident")
 
 

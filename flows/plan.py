@@ -5,7 +5,7 @@ each task its step; `retune plan` prints them. A key is what `tasks/<stage>/key.
 the stage is made with; no limit of a gate is in any.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -71,7 +71,14 @@ class Plan(BaseModel):
 
     def digest(self, recipe: Recipe) -> str:
         """Return what identifies a run of `recipe` with all its settings by this plan."""
-        return digest([recipe.model_dump(), *(step.fingerprint for step in self.steps())])
+        return digest([_settings(recipe), *(step.fingerprint for step in self.steps())])
+
+    def inputs(self, recipe: Recipe, pins: Pins, noise: Mapping[str, float]) -> str:
+        """Return what identifies what a run of `recipe` starts from, whichever version serves: dataset,
+        base, settings, code, and the `noise` that its margins are multiples of."""
+        of_champion = [step.fingerprint for step in (self.champion, self.judge) if step]
+        steps = [one.fingerprint for one in self.steps() if one.fingerprint not in of_champion]
+        return digest([_settings(recipe), *steps, pins.judge, pins.judge_labels, dict(noise)])
 
 
 def make_plan(recipe: Recipe, pins: Pins) -> Plan:
@@ -132,6 +139,11 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         if recipe.publishing.enabled
         else None,
     )
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a recipe, but for those of when it runs."""
+    return recipe.model_dump(exclude={"schedule"})
 
 
 def publish_step(recipe: Recipe, parts: Sequence[Output]) -> Step:

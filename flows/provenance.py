@@ -27,6 +27,10 @@ from retune.version import Version, this_version
 
 FOLDER = "provenance"
 COMMAND_LINE = "command line"  # what starts a run that no deployment does
+SCHEDULE, TRIGGER = (
+    "schedule",
+    "trigger",
+)  # what starts a run without a person; the tag of the latter
 
 
 class Provenance(NamedTuple):
@@ -87,7 +91,7 @@ def provenance(recipe: Recipe, pins: Pins, plan: Plan) -> Provenance:
         packages(plan),
         this_machine(),
         user_name() or "unknown",
-        _started(),
+        started(),
     )
 
 
@@ -120,13 +124,16 @@ def _yaml(settings: dict[str, Any]) -> str:
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def _started() -> str:
-    """Say who started the flow run: a schedule, somebody on Prefect's pages, or a command line."""
+def started() -> str:
+    """Say who started the flow run: a schedule, a trigger, somebody on Prefect's pages, or a command
+    line."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run is None or run.deployment_id is None:
         return COMMAND_LINE
     if run.auto_scheduled:
-        return "schedule"
+        return SCHEDULE
+    if TRIGGER in run.tags:
+        return TRIGGER
     by = run.created_by.display_value if run.created_by else None
     return f"deployment, by {by}" if by else "deployment, by hand"

@@ -35,10 +35,14 @@ from flows.leases import keep_working_without_lease
 from flows.plan import Plan, make_plan, publish_step
 from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
+from flows.queue import superseded_by
 from flows.recorded import Recorded
 from flows.run_names import flow_run_name
 from flows.summary import Summary, summarise
+from flows.unchanged import accepted_run, input_tags, skipped, skipped_for, skips
+from flows.worth import not_worth_it
 from retune.calibration import stored_noise
+from retune.gpu_lock import gpus_alone
 from retune.machine import require_machine
 from retune.recipe import (
     Dataset,
@@ -51,6 +55,7 @@ from retune.recipe import (
     Publishing,
     Quantization,
     Recipe,
+    Schedule,
     Tracking,
     Training,
     Validation,
@@ -94,6 +99,7 @@ def retrain(
     publishing: Publishing = Publishing(),  # noqa: B008
     tracking: Tracking = Tracking(),  # noqa: B008
     gates: Gates = Gates(),  # noqa: B008
+    schedule: Schedule = Schedule(),  # noqa: B008
 ) -> Summary:
     """Re-train a language model and ship only what passes its gates.
 
@@ -111,12 +117,16 @@ def retrain(
         publishing: What goes to the Hugging Face Hub.
         tracking: What MLflow keeps.
         gates: What happens when an expectation is not met.
+        schedule: When runs begin, and when they have nothing to do.
     """
     values = dict(locals())
     keep_private()  # a team's own worker does not come by `retune ui`
     require_room_to_begin()
     sweep()
-    return with_ending(lambda: run_line(Recipe.model_validate(values)))
+    recipe = Recipe.model_validate(values)
+    if newer := superseded_by():
+        return with_ending(lambda: skipped(recipe, "", f"{newer} is newer, and runs instead"))
+    return with_ending(lambda: run_line(recipe))
 
 
 def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
@@ -138,9 +148,16 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
     if not replayed:  # which decides nothing, in an experiment where nobody calibrated
         noise = stored_noise(recipe, pins)
         require_noise(recipe.promotion, noise)
+        tags |= input_tags(recipe, pins, plan, noise)
+        if earlier := accepted_run(recipe, pins, plan, noise):
+            if skips(recipe):
+                return skipped_for(earlier, recipe)
+            get_run_logger().info("%s; what it made is reused", earlier.reason)
     name, digest = runtime.flow_run.name, plan.digest(recipe)
+    works = not all(step.done for step in plan.steps())
     training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
     with (
+        gpus_alone(recipe, get_run_logger().info) if works else nullcontext(),
         start_run(recipe, name, tags, digest) as run,
         described(run, recipe) as description,
         judging(run) as judge,
@@ -162,6 +179,8 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
         judge(chats, formatting.judgement(chats, recipe))
         description.rows(sound, chats)
+        if not replayed and (spared := not_worth_it(run, recipe, pins, sound, tags)):
+            return spared
         parity = None
         if plan.parity:
             parity = run.log(compare_rows(conformance, chats, recipe, pins, plan.parity))

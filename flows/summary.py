@@ -58,7 +58,7 @@ class Summary(BaseModel):
         parts: list[RenderableType] = []
         for grid in self.grids:
             parts += ["", grid.rich()]
-        if self.reused == self.stages:
+        if self.stages and self.reused == self.stages:
             parts += ["", f"Nothing had changed: all {self.stages} outputs were reused."]
         return Group(*parts)
 

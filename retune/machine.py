@@ -55,6 +55,11 @@ def compute_capabilities() -> tuple[str, ...]:
     return tuple(_nvidia_smi("compute_cap", visible=True))
 
 
+def gpu_ids() -> tuple[str, ...]:
+    """Return the id of each NVIDIA GPU that programs may use, `GPU-` and a UUID."""
+    return tuple(_nvidia_smi("uuid", visible=True))
+
+
 def free_gpu_memory() -> int:
     """Return the bytes that are free on the NVIDIA GPUs that programs may use, of all together."""
     return sum(int(mib) for mib in _nvidia_smi("memory.free", visible=True) if mib.isdigit()) << 20

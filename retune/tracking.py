@@ -29,6 +29,7 @@ from retune.workspace import Output, SomeOutput, digest, home, make_home, sha256
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunInfo, RunTag
+    from mlflow.entities import Run as StoredRun
 
 PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
 DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer ones
@@ -437,18 +438,37 @@ def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
 def newest_run(recipe: Recipe, condition: str) -> str | None:
     """Return the id of the newest run in the recipe's experiment for which `condition` holds, in
     MLflow's filter language; None if there is none. Makes no store where there is none."""
+    runs = newest_runs(recipe, condition, 1)
+    return runs[0].info.run_id if runs else None
+
+
+def newest_runs(recipe: Recipe, condition: str, count: int) -> "list[StoredRun]":
+    """Return the newest `count` runs for which `condition` holds, as `newest_run` finds them."""
     if not exists():
-        return None
+        return []
     experiment = client().get_experiment_by_name(_experiment_name(recipe))
     if not experiment:
-        return None
-    runs = client().search_runs(
+        return []
+    return client().search_runs(
         [experiment.experiment_id],
         condition,
-        max_results=1,
+        max_results=count,
         order_by=["attributes.start_time DESC"],
     )
-    return runs[0].info.run_id if runs else None
+
+
+def every_run() -> "Iterator[StoredRun]":
+    """Yield every run of every experiment, children too. Makes no store where there is none."""
+    if not exists():
+        return
+    experiments = [one.experiment_id for one in client().search_experiments(max_results=1000)]
+    token = None
+    while experiments:
+        page = client().search_runs(experiments, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def download_json(run_id: str, artifact_path: str) -> dict[str, Any] | None:

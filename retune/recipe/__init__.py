@@ -13,6 +13,7 @@ from retune.recipe.promotion import Promotion
 from retune.recipe.publishing import Publishing
 from retune.recipe.quantization import QuantGate, Quantization
 from retune.recipe.recipe import Recipe
+from retune.recipe.schedule import Schedule
 from retune.recipe.section import RecipeError
 from retune.recipe.tracking import Tracking
 from retune.recipe.training import Training
@@ -39,6 +40,7 @@ __all__ = [
     "Quantization",
     "Recipe",
     "RecipeError",
+    "Schedule",
     "Severity",
     "Tracking",
     "Training",

@@ -18,6 +18,7 @@ from retune.recipe.model import Model
 from retune.recipe.promotion import Promotion
 from retune.recipe.publishing import Publishing
 from retune.recipe.quantization import Quantization
+from retune.recipe.schedule import Schedule
 from retune.recipe.section import RecipeError, Section, shown
 from retune.recipe.tracking import Tracking
 from retune.recipe.training import Training
@@ -46,6 +47,7 @@ class Recipe(Section):
     publishing: Publishing = Publishing()
     tracking: Tracking = Tracking()
     gates: Gates = Gates()
+    schedule: Schedule = Schedule()
 
     @model_validator(mode="after")
     def _new_rows_are_whole(self) -> Self:

@@ -247,6 +247,44 @@ def test_a_second_run_reuses_every_stage(first, project):
     assert len(children) == len(DEFAULT)
 
 
+SKIPPED = """
+import atexit, sys
+heavy = {"torch", "transformers", "unsloth", "trl", "peft"}
+atexit.register(lambda: print("LOADED", sorted(heavy & sys.modules.keys())))
+from flows.cli import main
+main()
+"""
+
+
+def test_a_run_that_has_nothing_to_do_is_skipped_without_a_models_library(first, project):
+    """As by a schedule; what it is compared with is the second run if there was one, else the first."""
+    settings = ("--set", "schedule.skip_unchanged=always")
+    done = subprocess.run(
+        [sys.executable, "-c", SKIPPED, "run", "recipe.yaml", *settings],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "LOADED []" in done.stdout
+    assert "unchanged since" in done.stdout
+    state, message, tasks = project.flow_run()
+    assert (state, tasks) == ("Skipped", {"pin_inputs"})
+    _, parent, _ = project.newest_mlflow_run()  # a run before it: this one left none
+    assert message.startswith(f"unchanged since {parent.info.run_name} ({parent.info.run_id[:8]}),")
+    assert parent.data.tags["retune.unchanged"].endswith("UTC")
+    with sqlite3.connect(project.folder / ".retune" / "prefect" / "prefect.db") as database:
+        (tags,) = database.execute(
+            "select tags from flow_run order by created desc limit 1"
+        ).fetchone()
+        (page,) = database.execute(
+            "select data from artifact where key = 'summary' order by created desc limit 1"
+        ).fetchone()
+    assert json.loads(tags) == ["skipped"]
+    assert "unchanged since" in page
+
+
 def tables_of_verdicts(client, run) -> list[list[dict]]:
     """Return the tables of verdicts of a run, as MLflow's pages find them."""
     named = json.loads(run.data.tags["mlflow.loggedArtifacts"])

@@ -1,0 +1,160 @@
+"""What starts runs, and which of those that wait runs, on a real Prefect server without a worker."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from expectations.new_rows import NewRows, too_few
+from flows.triggers import changes
+from retune.recipe import Recipe, Schedule
+from tests.flows.servers import ROOT, environment
+
+SCRIPT = """
+import json, os, sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from flows import local, temporary_server
+local.configure()
+server = temporary_server.start()
+from flows import queue, triggers
+from flows.promotion import DECISION
+from retune.recipe import Recipe
+from retune.tracking import start_run
+from prefect import flow, get_client
+from prefect.states import Scheduled
+server.use()
+
+def recipe(**schedule):
+    return Recipe.parse({"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"},
+                         "schedule": {"triggers": ["dataset"]} | schedule})
+
+@flow(name="retune")
+def line(): ...
+
+seen = {}
+with get_client(sync_client=True) as client:
+    deployment = client.create_deployment(client.create_flow(line), "sums")
+    now = datetime.now(UTC)
+
+    def run(name, hours, tags=("trigger",)):
+        state = Scheduled(scheduled_time=now + timedelta(hours=hours))
+        made = client.create_flow_run_from_deployment(deployment, state=state, name=name, tags=tags)
+        return made.id
+
+    ids = {name: run(name, hours) for name, hours in
+           (("oldest", -30), ("older", -20), ("newest", -1), ("later", 20))}
+    ids["by hand"] = run("by hand", -40, ())
+    kept = queue.keep_newest(client, deployment)
+    seen["kept"] = kept.name
+    seen["states"] = {name: client.read_flow_run(id).state_name for name, id in ids.items()}
+    Path("d.jsonl").write_text("{}")
+    look = lambda **schedule: tuple(triggers.watch({"sums": recipe(**schedule)})[0][1:])
+    seen["first"] = look()
+    with start_run(recipe(), "earlier", {"retune.pin.dataset": "sha256:old"}):
+        pass
+    seen["waits"] = look()
+    client.set_flow_run_state(kept.id, Scheduled(scheduled_time=now + timedelta(hours=9)), force=True)
+    client.delete_flow_run(kept.id)
+    seen["cooldown"] = look()
+    for name in ("oldest", "older", "later"):
+        client.delete_flow_run(ids[name])
+    seen["started"] = look(cooldown_hours=0)
+    seen["again"] = look(cooldown_hours=0)
+    seen["reported"] = tuple(triggers.trigger("sums", recipe(), "prices changed", force=True))[1:]
+    runs = client.read_flow_runs()
+    seen["runs"] = [(run.tags, run.parameters.get("schedule", {}).get("force")) for run in runs
+                    if run.name not in ids]
+    try:
+        triggers.trigger("other", recipe(), "x")
+    except triggers.TriggerError as error:
+        seen["unknown"] = str(error)
+print(json.dumps(seen))
+"""
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory) -> dict:
+    home = tmp_path_factory.mktemp("triggers") / "home"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+        cwd=home.parent,
+        env=environment(home) | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_of_the_runs_that_wait_the_newest_runs(seen):
+    assert seen["kept"] == "newest"
+    assert seen["states"] == {
+        **{"oldest": "Superseded", "older": "Superseded"},
+        **{"newest": "Scheduled", "later": "Scheduled", "by hand": "Scheduled"},
+    }
+
+
+def test_a_change_starts_one_run_after_the_cooldown(seen):
+    assert seen["first"][0] == "no run yet"
+    outcome, reason = seen["waits"]
+    assert outcome == "waits already"
+    assert reason.startswith("newest will see it: dataset: sha256:")
+    assert reason.endswith("instead of sha256:old")
+    assert seen["cooldown"][0] == "cooldown"
+    assert seen["started"][0] == "started"
+    assert seen["again"][0] == "waits already"
+
+
+def test_another_program_starts_a_run_and_may_force_it(seen):
+    assert seen["reported"][0] == "started"
+    assert seen["reported"][1].endswith(": prices changed")
+    assert sorted(seen["runs"], key=str) == [[["trigger"], None], [["trigger"], True]]
+    assert "no deployment retune/other; start `retune ui`" in seen["unknown"]
+
+
+def watching(*causes: str, **sections) -> Recipe:
+    values = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d"}}
+    return Recipe.parse(values | {"schedule": {"triggers": causes}} | sections)
+
+
+def test_only_what_a_recipe_watches_and_that_is_another_is_a_cause(hub, tmp_path):
+    dataset = hub.add_dataset("you/rows", {"rows.jsonl": b"{}"})
+    model = hub.add_model("you/base", {"config.json": b"{}"})
+    given = {"model": {"base": "you/base"}, "dataset": {"source": "you/rows"}}
+    tags = {"retune.pin.dataset": dataset, "retune.pin.model": model}
+    both = watching("dataset", "model", **given)
+    assert list(changes(both, tags)) == []
+    newer = hub.model("you/base").commit({"config.json": b"{ }"})
+    (cause,) = changes(both, tags)
+    assert cause == f"model: {newer[:19]} instead of {model[:19]}"
+    assert list(changes(watching("dataset", **given), tags)) == []
+    assert list(changes(watching(**given), {})) == []
+    incidents = tmp_path / "incidents.jsonl"
+    case = {
+        "messages": [{"role": "user", "content": "Hello?"}],
+        "grade": {"type": "not_contains", "text": "x"},
+    }
+    incidents.write_text(json.dumps(case))
+    of_cases = watching("suites", **given, evaluation={"incidents": str(incidents)})
+    (new,) = changes(of_cases, tags)
+    assert new.startswith("suites: sha256:")
+    assert new.endswith("instead of none")
+
+
+def test_too_few_new_rows_are_not_worth_a_training():
+    seen = {"rows": 540.0, "flaws/near_duplicate": 140.0}
+    reason = too_few(NewRows(0, 400), seen, "last week", Schedule(min_new_rows=100))
+    assert reason == (
+        "not worth a training: 0 accepted rows are new since last week, which had 400; 100 wanted "
+        "(schedule.min_new_rows) (of 540 rows read, near duplicates: 140)"
+    )
+    share = too_few(NewRows(3, 400), {"rows": 403.0}, "x", Schedule(min_new_share=0.01))
+    assert share is not None
+    assert "1.00% of them wanted, 0.75% seen (schedule.min_new_share)" in share
+    for enough in (Schedule(), Schedule(min_new_rows=3), Schedule(min_new_share=0.0075)):
+        assert too_few(NewRows(3, 400), {"rows": 403.0}, "x", enough) is None
+    assert too_few(NewRows(3, 0), {"rows": 3.0}, "x", Schedule(min_new_share=0.5)) is None
