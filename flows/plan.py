@@ -71,7 +71,8 @@ class Plan(BaseModel):
 
     def digest(self, recipe: Recipe) -> str:
         """Return what identifies a run of `recipe` with all its settings by this plan."""
-        return digest([recipe.model_dump(), *(step.fingerprint for step in self.steps())])
+        settings = recipe.model_dump(exclude={"note"})  # another note makes no other run
+        return digest([settings, *(step.fingerprint for step in self.steps())])
 
 
 def make_plan(recipe: Recipe, pins: Pins) -> Plan:

@@ -4,7 +4,7 @@ conform ─▶ fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate 
 """
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
@@ -29,6 +29,7 @@ from expectations.verdicts import Verdict
 from flows.dead_runs import sign
 from flows.described import described
 from flows.endings import with_ending
+from flows.form import boxes, recipe_of
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.plan import Plan, make_plan, publish_step
@@ -74,42 +75,46 @@ from tasks.train.task import prepared, train
 from tasks.validate.task import screen, validate
 
 
-@flow(name="retune", flow_run_name=flow_run_name, on_running=[sign])
+# The parameters in the order of the run form, see `flows.form`; `recipe_of` checks them, in a line each.
+@flow(name="retune", flow_run_name=flow_run_name, on_running=[sign], validate_parameters=False)
 def retrain(
+    *,
     name: str,
-    model: Model,
-    dataset: Dataset,
-    validation: Validation = Validation(),  # noqa: B008  (frozen, and Prefect's form shows it)
-    formatting: Formatting = Formatting(),  # noqa: B008
-    training: Training = Training(),  # noqa: B008
-    evaluation: Evaluation = Evaluation(),  # noqa: B008
-    merging: Merging = Merging(),  # noqa: B008
-    quantization: Quantization = Quantization(),  # noqa: B008
-    promotion: Promotion = Promotion(),  # noqa: B008
-    publishing: Publishing = Publishing(),  # noqa: B008
-    tracking: Tracking = Tracking(),  # noqa: B008
-    gates: Gates = Gates(),  # noqa: B008
+    note: str = "",
+    dataset: Annotated[Dataset, boxes("dataset")],
+    model: Annotated[Model, boxes("model")],
+    training: Annotated[Training, boxes("training")] = Training(),  # noqa: B008  (frozen)
+    quantization: Annotated[Quantization, boxes("quantization")] = Quantization(),  # noqa: B008
+    publishing: Annotated[Publishing, boxes("publishing")] = Publishing(),  # noqa: B008
+    validation: Annotated[Validation, boxes("validation")] = Validation(),  # noqa: B008
+    formatting: Annotated[Formatting, boxes("formatting")] = Formatting(),  # noqa: B008
+    evaluation: Annotated[Evaluation, boxes("evaluation")] = Evaluation(),  # noqa: B008
+    merging: Annotated[Merging, boxes("merging")] = Merging(),  # noqa: B008
+    promotion: Annotated[Promotion, boxes("promotion")] = Promotion(),  # noqa: B008
+    tracking: Annotated[Tracking, boxes("tracking")] = Tracking(),  # noqa: B008
+    gates: Annotated[Gates, boxes("gates")] = Gates(),  # noqa: B008
 ) -> Summary:
     """Re-train a language model and ship only what passes its gates.
 
     Args:
         name: Name of the recipe; its runs stand together in MLflow's experiment of this name.
-        model: The base model.
+        note: Why this run is made, or what it tries; shown on its page and in MLflow.
         dataset: The conversations to train on.
+        model: The base model.
+        training: LoRA and optimizer settings.
+        quantization: The GGUF files to make.
+        publishing: What goes to the Hugging Face Hub.
         validation: The data gate.
         formatting: Chat format, and the share held out for evaluation.
-        training: LoRA and optimizer settings.
         evaluation: How base and tuned model are compared.
         merging: How adapter and base become one checkpoint.
-        quantization: The GGUF files to make.
         promotion: What a candidate has to show before it takes the champion's place.
-        publishing: What goes to the Hugging Face Hub.
         tracking: What MLflow keeps.
         gates: What happens when an expectation is not met.
     """
     values = dict(locals())
     keep_private()  # a team's own worker does not come by `retune ui`
-    return with_ending(lambda: run_line(Recipe.model_validate(values)))
+    return with_ending(lambda: run_line(recipe_of(values)))
 
 
 def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:

@@ -21,7 +21,7 @@ NOTE, RUN_NAME = "mlflow.note.content", "mlflow.runName"
 OUTCOME, CHANGED = "retune.outcome", "retune.changed"
 # Settings of these come first where few are named: they make another model.
 _TELLING = ("model", "dataset", "training", "formatting", "validation", "merging")
-_SILENT = ("name", "tracking.")  # where a run is kept is no change of what it makes
+_SILENT = ("name", "note", "tracking.")  # where a run is kept is no change of what it makes
 _NAMED = 2  # settings in a run's name
 _MOST = 20  # settings in a note
 _LONGEST = 28  # characters of a value in a name
