@@ -16,6 +16,7 @@ import typer
 from flows.calibrate_command import calibrate
 from flows.compare import compare
 from flows.incident_commands import app as incident
+from flows.notify_command import notify
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from flows.starting import RecipeName, Settings, start_prefect
 from flows.suspects import suspects
@@ -254,7 +255,17 @@ def ui(
     serve(prefect_port, mlflow_port, mlflow_sign_in)
 
 
-for command in (approve, calibrate, history, promote, reject, rollback, suspects, who_served):
+for command in (
+    approve,
+    calibrate,
+    history,
+    notify,
+    promote,
+    reject,
+    rollback,
+    suspects,
+    who_served,
+):
     app.command()(command)
 app.add_typer(incident, name="incident")
 

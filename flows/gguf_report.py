@@ -7,11 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from prefect.artifacts import create_image_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 
 from expectations.verdicts import Verdict
-from retune.escaping import table
+from retune.escaping import markdown
 from retune.logged_files import log_file
+from retune.measures import format_bytes, measure
 from retune.plots import Point, size_and_quality
 from retune.records import Gguf
 from retune.tracking import Run
@@ -22,6 +23,7 @@ MEASURES = (
     *("bits_per_weight", "perplexity", "perplexity_ratio", "kl_divergence", "same_top_token"),
     *("exact_match", "stopped", "tokens_per_second"),
 )
+SHOWN = (*MEASURES[:2], *MEASURES[3:])  # on Prefect's page, which is narrow
 
 
 def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run) -> None:
@@ -33,8 +35,8 @@ def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run
     rows = [row(gguf, reasons[gguf.file]) for gguf in files]
     for gguf in files:
         log_file(run, gguf, ships=not reasons[gguf.file])
-    create_table_artifact(
-        table=table(rows), key="gguf-files", description="The GGUF files of this run"
+    create_markdown_artifact(
+        key="gguf-files", markdown=page(files, reasons), description="The GGUF files of this run"
     )
     with TemporaryDirectory(prefix="retune-report-") as name:
         folder = Path(name)
@@ -43,11 +45,33 @@ def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run
         (folder / TABLE).write_text(json.dumps(rows, indent=1))
         run.log_files(folder, (CHART, TABLE), STAGE)
         picture = base64.b64encode((folder / CHART).read_bytes()).decode()
-    create_image_artifact(
-        image_url=f"data:image/png;base64,{picture}",
+    create_markdown_artifact(  # of an image artifact Prefect's page shows the whole address as well
         key="gguf-chart",
+        markdown=f"![Size and quality](data:image/png;base64,{picture})",
         description="Size and quality",
     )
+
+
+def page(files: Sequence[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> str:
+    """Return the files in Markdown: how many ship, their measures, and why one does not."""
+    ship = sum(not reasons[gguf.file] for gguf in files)
+    names = [name for name in SHOWN if any(name in gguf.metrics for gguf in files)]
+    heads = ["file", "ships", "size", *(measure(name).heading for name in names)]
+    lines = [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
+    for gguf in files:
+        cells = [
+            measure(name).number(gguf.metrics[name]) if name in gguf.metrics else ""
+            for name in names
+        ]
+        ships = "no" if reasons[gguf.file] else "yes"
+        lines.append(f"| {' | '.join([gguf.method, ships, format_bytes(gguf.bytes), *cells])} |")
+    withheld = [
+        f"- {gguf.method}: {markdown('; '.join(map(str, reasons[gguf.file])))}"
+        for gguf in files
+        if reasons[gguf.file]
+    ]
+    parts = [f"**{ship} of {len(files)} files ship**", "\n".join(lines), "\n".join(withheld)]
+    return "\n\n".join(filter(None, parts))
 
 
 def row(gguf: Gguf, reasons: Sequence[Verdict]) -> dict[str, Any]:

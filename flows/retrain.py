@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, runtime
-from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import unmapped
 
@@ -37,6 +36,7 @@ from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
 from flows.recorded import Recorded
 from flows.run_names import flow_run_name
+from flows.stage_pages import show_chats, show_scores, show_training
 from flows.summary import Summary, summarise
 from retune.calibration import stored_noise
 from retune.machine import require_machine
@@ -160,18 +160,21 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         chats = run.log(format_chats(sound, recipe, pins, plan.formatting))
         judge(chats, formatting.judgement(chats, recipe))
         description.rows(sound, chats)
+        show_chats(chats)
         parity = None
         if plan.parity:
             parity = run.log(compare_rows(conformance, chats, recipe, pins, plan.parity))
             judge(parity, reading.judgement(parity, recipe))
         run.accept(sound, recipe, pins.dataset, pins.mix)
         adapter = run.log(train(chats, run, recipe, pins, plan.train))
+        show_training(adapter, run)
         judge(adapter, training_course.judgement(adapter))
         selection = None
         if plan.select:
             selection = run.log(select(adapter, chats, recipe, pins, plan.select))
         scores = run.log(evaluate(adapter, selection, chats, recipe, pins, plan.evaluate))
         description.samples(scores)
+        show_scores(scores, recipe.evaluation.samples)
         judge(scores, regression.judgement(scores, recipe))
         contender = None
         if plan.champion and pins.champion:
@@ -221,9 +224,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         trained = (*read, adapter, selection, scores, contender, judged)
         files = (merged, source, imatrix, *quants)
         outputs: list[Output] = [output for output in (*trained, *files) if output]
-        summary = summarise(recipe, run, outputs, reasons, published, ending.name, ending.reason)
-        create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
-        return summary
+        return summarise(recipe, run, outputs, reasons, published, ending.name, ending.reason)
 
 
 def quantize_all(
