@@ -19,6 +19,7 @@ from flows.incident_commands import app as incident
 from flows.notify_command import notify
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from flows.starting import RecipeName, Settings, start_prefect
+from flows.status_command import status
 from flows.suspects import suspects
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
@@ -263,6 +264,7 @@ for command in (
     promote,
     reject,
     rollback,
+    status,
     suspects,
     who_served,
 ):

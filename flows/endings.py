@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 
 from expectations.verdicts import Rejected
 from flows import run_page
+from flows.kept_status import keep
 from flows.summary import Summary
 from retune.errors import ProgramFailed, RetuneError
 from retune.escaping import terminal
@@ -33,12 +34,12 @@ def with_ending(line: Callable[[], Summary]) -> Summary:
     except Rejected as error:
         return cast("Summary", _failed("Rejected", error))
     except Waiting as waiting:
-        run_page.show("Suspended", str(waiting))
+        _tell("Suspended", str(waiting))
         raise (waiting.__cause__ or waiting) from None
     except (RetuneError, ProgramFailed) as error:
         return cast("Summary", _failed("Failed", error))
     except Exception as error:
-        run_page.show(
+        _tell(
             "Failed",
             f"{type(error).__name__}: {error}\nThis is a fault of retune; its log "
             "has the traceback.",
@@ -47,15 +48,22 @@ def with_ending(line: Callable[[], Summary]) -> Summary:
 
 
 def _ended(summary: Summary) -> "State[Summary]":
-    run_page.show(summary.ending, summary.reason, summary.markdown())
+    _tell(summary.ending, summary.reason, summary.markdown())
     message = _message(summary.reason)
     return Completed(name=summary.ending, message=message, data=summary)
 
 
 def _failed(name: str, error: BaseException) -> "State[Summary]":
     reason = str(error).strip() or type(error).__name__
-    run_page.show(name, reason)
+    _tell(name, reason)
     return Failed(name=name, message=_message(reason), data=error)
+
+
+def _tell(ending: str, reason: str, grids: str = "") -> None:
+    """Make the page of this run, and keep the status of all up to date. Never raises."""
+    run_page.show(ending, reason, grids)
+    run = run_page.CURRENT.get()
+    keep(ending, reason, run.id if run else "")
 
 
 def _message(reason: str) -> str:

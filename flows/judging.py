@@ -107,18 +107,21 @@ def verdicts_page(verdicts: Sequence[Verdict]) -> str:
     told = "; ".join(f"{number} {names.get(one, one)}" for one, number in counts.items())
     open_ones = [verdict for verdict in verdicts if not verdict.passed]
     passed = [verdict for verdict in verdicts if verdict.passed]
-    parts = [f"**{told}**", *([_verdicts_table(open_ones)] if open_ones else [])]
+    parts = [f"**{told}**", *([_verdicts_list(open_ones)] if open_ones else [])]
     if passed:
         heading = f"<details><summary>What passed ({len(passed)})</summary>"
-        parts += [heading, _verdicts_table(passed), "</details>"]
+        parts += [heading, _verdicts_list(passed), "</details>"]
     return "\n\n".join(parts)
 
 
-def _verdicts_table(verdicts: Sequence[Verdict]) -> str:
-    lines = ["| result | expected | seen | setting |", "|---|---|---|---|"]
+def _verdicts_list(verdicts: Sequence[Verdict]) -> str:
+    """Return a line for each; in a table Prefect's page would push the settings out of sight."""
+    lines = []
     for verdict in verdicts:
         result = f"{verdict.outcome} ({verdict.severity})" if verdict.failed else verdict.outcome
-        cells = f"{markdown(verdict.gate)}: {markdown(verdict.expected)} | {markdown(verdict.seen)}"
-        setting = code(verdict.setting) if verdict.setting else ""
-        lines.append(f"| {result} | {cells} | {setting} |")
+        setting = f" ({code(verdict.setting)})" if verdict.setting else ""
+        lines.append(
+            f"- **{result}** {markdown(verdict.gate)}: {markdown(verdict.expected)}; seen: "
+            f"{markdown(verdict.seen)}{setting}"
+        )
     return "\n".join(lines)

@@ -73,11 +73,11 @@ def remove() -> int:
 
 def _block(target: str) -> "tuple[NotificationBlock, str]":
     from prefect.blocks.core import Block
-    from prefect.blocks.notifications import SlackWebhook, NotificationBlock
+    from prefect.blocks.notifications import NotificationBlock, SlackWebhook
 
     if "://" in target:
         _require_address(target)
-        made = SlackWebhook(url=target)  # type: ignore[arg-type]
+        made = SlackWebhook(url=target)
         made.save(OURS, overwrite=True, _sync=True)  # type: ignore[call-arg]
         return made, f"{PLAIN}/{OURS}"
     try:
@@ -105,9 +105,10 @@ def _require_address(address: str) -> None:
 
 def _try(block: "NotificationBlock", name: str) -> None:
     """Send a first message, so that a wrong address is seen now."""
+    sender: Any = block  # its types do not tell of `_sync`
     try:
         with block.raise_on_failure():
-            block.notify("Runs of retune are told here from now on.", "retune", _sync=True)  # type: ignore[call-arg]
+            sender.notify("Runs of retune are told here from now on.", "retune", _sync=True)
     except Exception as error:
         raise NotSetUp(
             f"{name} did not take a message ({type(error).__name__}): correct its address, and see that "
@@ -140,8 +141,8 @@ def _trigger(expect: Iterable[str], after: Iterable[str] = ()) -> Any:
     from prefect.events.schemas.automations import EventTrigger, Posture
 
     return EventTrigger(
-        match={"prefect.resource.id": "prefect.flow-run.*"},  # type: ignore[arg-type]
-        match_related={  # type: ignore[arg-type]
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related={
             "prefect.resource.role": "flow",
             "prefect.resource.name": FLOW,
         },

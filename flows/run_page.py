@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 KEY = "summary"
 MARKS = {
-    **dict.fromkeys(("Promoted",), "✅"),
-    **dict.fromkeys(("Rejected", "Failed", "Barred"), "❌"),
-    **dict.fromkeys(("Suspended", "AwaitingApproval"), "⏸"),
+    "Promoted": "✓",
+    **dict.fromkeys(("Rejected", "Failed", "Barred"), "✗"),
+    **dict.fromkeys(("Suspended", "AwaitingApproval"), "…"),
 }
-OTHER_MARK = "➖"
+OTHER_MARK = "="
 # The first three that a run has are told where there is room for no more.
 TOLD = (
     *("evaluate/loss/tuned", "evaluate/exact_match/tuned", "train/cost", "train/gpu_hours"),

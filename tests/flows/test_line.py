@@ -176,7 +176,7 @@ def test_a_run_shows_what_it_made_and_one_page(first, project):
     shown = artifacts(project)
     assert shown.keys() == SHOWN | {"in-service-sums"}
     page = shown["summary"]
-    assert page.startswith("# ✅ Promoted\n\n**sums/1 serves")
+    assert page.startswith("# ✓ Promoted\n\n**sums/1 serves")
     for words in (
         "The first run of this recipe",
         "| held-out loss",
