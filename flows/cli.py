@@ -17,8 +17,10 @@ from flows.calibrate_command import calibrate
 from flows.compare import compare
 from flows.gc_command import gc as gc_outputs
 from flows.incident_commands import app as incident
+from flows.notify_command import notify
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from flows.starting import RecipeName, Settings, start_prefect
+from flows.status_command import status
 from flows.suspects import suspects
 from flows.trigger_commands import trigger, watch
 from retune.access import ui_server
@@ -288,7 +290,18 @@ def operate(
         serve(prefect_port, mlflow_port, mlflow_sign_in=False)
 
 
-for command in (approve, calibrate, history, promote, reject, rollback, suspects, who_served):
+for command in (
+    approve,
+    calibrate,
+    history,
+    notify,
+    promote,
+    reject,
+    rollback,
+    status,
+    suspects,
+    who_served,
+):
     app.command()(command)
 for command in (gc_outputs, watch, trigger):
     app.command(command.__name__)(command)

@@ -12,6 +12,7 @@ from expectations.verdicts import Rejected
 from flows.compared.changed_rows import change_of_rows
 from flows.compared.rows import log_rows
 from flows.run_names import is_given
+from flows.run_page import CURRENT
 from retune.escaping import visible
 from retune.notes import CHANGED, NOTE, RUN_NAME, before, changed, changes, note, settings
 from retune.pages import mlflow_pages
@@ -29,6 +30,7 @@ LONGEST_REASON = 400  # characters of an error in a note
 @contextmanager
 def described(run: Run, recipe: Recipe) -> "Iterator[Description]":
     """Give a run its name and links at once, and in the end, however that comes, its note."""
+    CURRENT.set(run)
     description = Description(run, recipe)
     description.begin()
     try:

@@ -5,11 +5,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefect.artifacts import create_image_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 
 from expectations.verdicts import Verdict
-from retune.escaping import table
+from retune.escaping import markdown
 from retune.logged_files import log_file
+from retune.measures import format_bytes, measure
 from retune.plots import Point, size_and_quality
 from retune.records import Gguf
 from retune.temporary import temporary_folder
@@ -22,6 +23,8 @@ MEASURES = (
     *("bits_per_weight", "perplexity", "perplexity_ratio", "kl_divergence", "same_top_token"),
     *("exact_match", "stopped", "tokens_per_second"),
 )
+# On Prefect's page, which is narrow.
+SHOWN = ("bits_per_weight", "perplexity", "kl_divergence", "same_top_token", "exact_match")
 
 
 def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run) -> None:
@@ -34,9 +37,9 @@ def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run
     for gguf in files:
         log_file(run, gguf, ships=not reasons[gguf.file])
     show(
-        create_table_artifact,
-        table=table(rows),
+        create_markdown_artifact,
         key="gguf-files",
+        markdown=page(files, reasons),
         description="The GGUF files of this run",
     )
     with temporary_folder() as folder:
@@ -46,11 +49,33 @@ def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run
         run.log_files(folder, (CHART, TABLE), STAGE)
         picture = base64.b64encode((folder / CHART).read_bytes()).decode()
     show(
-        create_image_artifact,
-        image_url=f"data:image/png;base64,{picture}",
+        create_markdown_artifact,  # of an image artifact Prefect's page shows the whole address as well
         key="gguf-chart",
+        markdown=f"![Size and quality](data:image/png;base64,{picture})",
         description="Size and quality",
     )
+
+
+def page(files: Sequence[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> str:
+    """Return the files in Markdown: how many ship, their measures, and why one does not."""
+    ship = sum(not reasons[gguf.file] for gguf in files)
+    names = [name for name in SHOWN if any(name in gguf.metrics for gguf in files)]
+    heads = ["file", "ships", "size", *(measure(name).heading for name in names)]
+    lines = [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
+    for gguf in files:
+        cells = [
+            measure(name).number(gguf.metrics[name]) if name in gguf.metrics else ""
+            for name in names
+        ]
+        ships = "no" if reasons[gguf.file] else "yes"
+        lines.append(f"| {' | '.join([gguf.method, ships, format_bytes(gguf.bytes), *cells])} |")
+    withheld = [
+        f"- {gguf.method}: {markdown('; '.join(map(str, reasons[gguf.file])))}"
+        for gguf in files
+        if reasons[gguf.file]
+    ]
+    parts = [f"**{ship} of {len(files)} files ship**", "\n".join(lines), "\n".join(withheld)]
+    return "\n\n".join(filter(None, parts))
 
 
 def row(gguf: Gguf, reasons: Sequence[Verdict]) -> dict[str, Any]:

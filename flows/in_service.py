@@ -126,6 +126,11 @@ def _secret(name: str) -> str:
 # Prefect's page.
 
 
+def key_of(name: str) -> str:
+    """Return the key of the artifact that says which version of a recipe serves."""
+    return "in-service-" + re.sub(r"[^a-z0-9-]+", "-", name)
+
+
 def show(name: str) -> None:
     """Make the artifact `in-service-<recipe>`, whose versions are the history, if it changed."""
     from prefect.artifacts import Artifact, create_markdown_artifact
@@ -133,7 +138,7 @@ def show(name: str) -> None:
     serving_now = next((one for one in registry.versions(name) if "champion" in one.aliases), None)
     if serving_now is None:
         return
-    key = "in-service-" + re.sub(r"[^a-z0-9-]+", "-", name)
+    key = key_of(name)
     text = page(serving_now, registry.history(name))
     newest = shown(Artifact.get, key, _sync=True)
     if newest is None or newest.data != text:

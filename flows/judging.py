@@ -1,13 +1,14 @@
 """The judge of a run: shows verdicts, keeps them in MLflow, and ends the run by a critical one."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 
 from expectations.verdicts import Judgement, Rejected, Verdict, ranked, require, table_row
-from retune.escaping import table
+from retune.escaping import code, markdown
 from retune.temporary import temporary_folder
 from retune.tracking import Run
 from retune.workspace import Output, mark_rejected
@@ -70,9 +71,9 @@ class Judge:
         """Show all verdicts of the run in Prefect; what came with data or models is text there."""
         if self._verdicts:
             show(
-                create_table_artifact,
+                create_markdown_artifact,
                 key="verdicts",
-                table=table(map(table_row, ranked(self.verdicts))),
+                markdown=verdicts_page(ranked(self.verdicts)),
                 description="What was expected of this run, and what was seen",
             )
 
@@ -99,3 +100,30 @@ class Judge:
                 markdown=judgement.markdown,
                 description=f"What was seen of the {judgement.subject}",
             )
+
+
+def verdicts_page(verdicts: Sequence[Verdict]) -> str:
+    """Return all verdicts in Markdown: how many of each outcome, what failed, and folded what passed."""
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    names = {"FAILED": "failed and block", "failed": "failed"}
+    told = "; ".join(f"{number} {names.get(one, one)}" for one, number in counts.items())
+    open_ones = [verdict for verdict in verdicts if not verdict.passed]
+    passed = [verdict for verdict in verdicts if verdict.passed]
+    parts = [f"**{told}**", *([_verdicts_list(open_ones)] if open_ones else [])]
+    if passed:
+        heading = f"<details><summary>What passed ({len(passed)})</summary>"
+        parts += [heading, _verdicts_list(passed), "</details>"]
+    return "\n\n".join(parts)
+
+
+def _verdicts_list(verdicts: Sequence[Verdict]) -> str:
+    """Return a line for each; in a table Prefect's page would push the settings out of sight."""
+    lines = []
+    for verdict in verdicts:
+        result = f"{verdict.outcome} ({verdict.severity})" if verdict.failed else verdict.outcome
+        setting = f" ({code(verdict.setting)})" if verdict.setting else ""
+        lines.append(
+            f"- **{result}** {markdown(verdict.gate)}: {markdown(verdict.expected)}; seen: "
+            f"{markdown(verdict.seen)}{setting}"
+        )
+    return "\n".join(lines)

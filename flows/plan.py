@@ -142,8 +142,8 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of a recipe, but for those of when it runs."""
-    return recipe.model_dump(exclude={"schedule"})
+    """Return the settings of a recipe, but for those of when it runs and its note."""
+    return recipe.model_dump(exclude={"schedule", "note"})
 
 
 def publish_step(recipe: Recipe, parts: Sequence[Output]) -> Step:

@@ -3,11 +3,11 @@
 conform ─▶ fetch ─▶ validate ─▶ format ─▶ train ─▶ evaluate ─▶ merge ─▶ quantize ×6 ─▶ publish
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, runtime
-from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import unmapped
 
@@ -29,6 +29,7 @@ from expectations.verdicts import Verdict
 from flows.dead_runs import sign
 from flows.described import described
 from flows.endings import with_ending
+from flows.form import boxes, recipe_of
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.leases import keep_working_without_lease
@@ -38,6 +39,7 @@ from flows.provenance import provenance
 from flows.queue import superseded_by
 from flows.recorded import Recorded
 from flows.run_names import flow_run_name
+from flows.stage_pages import show_chats, show_scores, show_training
 from flows.summary import Summary, summarise
 from flows.unchanged import accepted_run, input_tags, skipped, skipped_for, skips
 from flows.worth import not_worth_it
@@ -77,56 +79,64 @@ from tasks.quantize.fan_out import fan_out
 from tasks.quantize.task import calibrate, convert, quantize
 from tasks.rehearse.task import rehearse
 from tasks.select.task import select
-from tasks.stage import show
 from tasks.train.task import prepared, train
 from tasks.validate.task import screen, validate
 
 keep_working_without_lease()
 
 
-@flow(name="retune", flow_run_name=flow_run_name, on_running=[sign])
+# The parameters in the order of the run form, see `flows.form`; `recipe_of` checks them, in a line each.
+@flow(name="retune", flow_run_name=flow_run_name, on_running=[sign], validate_parameters=False)
 def retrain(
+    *,
     name: str,
-    model: Model,
-    dataset: Dataset,
-    validation: Validation = Validation(),  # noqa: B008  (frozen, and Prefect's form shows it)
-    formatting: Formatting = Formatting(),  # noqa: B008
-    training: Training = Training(),  # noqa: B008
-    evaluation: Evaluation = Evaluation(),  # noqa: B008
-    merging: Merging = Merging(),  # noqa: B008
-    quantization: Quantization = Quantization(),  # noqa: B008
-    promotion: Promotion = Promotion(),  # noqa: B008
-    publishing: Publishing = Publishing(),  # noqa: B008
-    tracking: Tracking = Tracking(),  # noqa: B008
-    gates: Gates = Gates(),  # noqa: B008
-    schedule: Schedule = Schedule(),  # noqa: B008
+    note: str = "",
+    dataset: Annotated[Dataset, boxes("dataset")],
+    model: Annotated[Model, boxes("model")],
+    training: Annotated[Training, boxes("training")] = Training(),  # noqa: B008  (frozen)
+    quantization: Annotated[Quantization, boxes("quantization")] = Quantization(),  # noqa: B008
+    publishing: Annotated[Publishing, boxes("publishing")] = Publishing(),  # noqa: B008
+    validation: Annotated[Validation, boxes("validation")] = Validation(),  # noqa: B008
+    formatting: Annotated[Formatting, boxes("formatting")] = Formatting(),  # noqa: B008
+    evaluation: Annotated[Evaluation, boxes("evaluation")] = Evaluation(),  # noqa: B008
+    merging: Annotated[Merging, boxes("merging")] = Merging(),  # noqa: B008
+    promotion: Annotated[Promotion, boxes("promotion")] = Promotion(),  # noqa: B008
+    tracking: Annotated[Tracking, boxes("tracking")] = Tracking(),  # noqa: B008
+    gates: Annotated[Gates, boxes("gates")] = Gates(),  # noqa: B008
+    schedule: Annotated[Schedule, boxes("schedule")] = Schedule(),  # noqa: B008
 ) -> Summary:
     """Re-train a language model and ship only what passes its gates.
 
     Args:
         name: Name of the recipe; its runs stand together in MLflow's experiment of this name.
-        model: The base model.
+        note: Why this run is made, or what it tries; shown on its page and in MLflow.
         dataset: The conversations to train on.
+        model: The base model.
+        training: LoRA and optimizer settings.
+        quantization: The GGUF files to make.
+        publishing: What goes to the Hugging Face Hub.
         validation: The data gate.
         formatting: Chat format, and the share held out for evaluation.
-        training: LoRA and optimizer settings.
         evaluation: How base and tuned model are compared.
         merging: How adapter and base become one checkpoint.
-        quantization: The GGUF files to make.
         promotion: What a candidate has to show before it takes the champion's place.
-        publishing: What goes to the Hugging Face Hub.
         tracking: What MLflow keeps.
         gates: What happens when an expectation is not met.
         schedule: When runs begin, and when they have nothing to do.
     """
     values = dict(locals())
     keep_private()  # a team's own worker does not come by `retune ui`
+    return with_ending(lambda: _run(values))
+
+
+def _run(values: Mapping[str, Any]) -> Summary:
+    """Take the parameters of a run to its end. Raises RecipeError, and what `run_line` raises."""
+    recipe = recipe_of(values)
     require_room_to_begin()
     sweep()
-    recipe = Recipe.model_validate(values)
     if newer := superseded_by():
-        return with_ending(lambda: skipped(recipe, "", f"{newer} is newer, and runs instead"))
-    return with_ending(lambda: run_line(recipe))
+        return skipped(recipe, "", f"{newer} is newer, and runs instead")
+    return run_line(recipe)
 
 
 def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
@@ -181,18 +191,21 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         description.rows(sound, chats)
         if not replayed and (spared := not_worth_it(run, recipe, pins, sound, tags)):
             return spared
+        show_chats(chats)
         parity = None
         if plan.parity:
             parity = run.log(compare_rows(conformance, chats, recipe, pins, plan.parity))
             judge(parity, reading.judgement(parity, recipe))
         run.accept(sound, recipe, pins.dataset, pins.mix)
         adapter = run.log(train(chats, run, recipe, pins, plan.train))
+        show_training(adapter, run)
         judge(adapter, training_course.judgement(adapter))
         selection = None
         if plan.select:
             selection = run.log(select(adapter, chats, recipe, pins, plan.select))
         scores = run.log(evaluate(adapter, selection, chats, recipe, pins, plan.evaluate))
         description.samples(scores)
+        show_scores(scores, recipe.evaluation.samples)
         judge(scores, regression.judgement(scores, recipe))
         contender = None
         if plan.champion and pins.champion:
@@ -242,14 +255,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         trained = (*read, adapter, selection, scores, contender, judged)
         files = (merged, source, imatrix, *quants)
         outputs: list[Output] = [output for output in (*trained, *files) if output]
-        summary = summarise(recipe, run, outputs, reasons, published, ending.name, ending.reason)
-        show(
-            create_markdown_artifact,
-            key="summary",
-            markdown=summary.markdown(),
-            description="The run",
-        )
-        return summary
+        return summarise(recipe, run, outputs, reasons, published, ending.name, ending.reason)
 
 
 def quantize_all(

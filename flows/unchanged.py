@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from prefect import get_client, get_run_logger, runtime
-from prefect.artifacts import create_markdown_artifact
 
 from flows.plan import Plan, make_plan
 from flows.promotion import DECISION
@@ -94,13 +93,13 @@ def skipped_for(earlier: Earlier, recipe: Recipe) -> Summary:
 
 
 def skipped(recipe: Recipe, run_id: str, reason: str) -> Summary:
-    """Return the summary of a run that ends as Skipped, and leave tag and artifact in Prefect.
+    """Return the summary of a run that ends as Skipped, and leave a tag in Prefect.
 
     `run_id` is the MLflow run to look at instead.
     """
     get_run_logger().info("%s: %s", SKIPPED, reason)
     _tag()
-    summary = Summary(
+    return Summary(
         recipe=recipe.name,
         run_id=run_id,
         reused=0,
@@ -109,8 +108,6 @@ def skipped(recipe: Recipe, run_id: str, reason: str) -> Summary:
         ending=SKIPPED,
         reason=reason,
     )
-    create_markdown_artifact(key="summary", markdown=summary.markdown(), description="The run")
-    return summary
 
 
 def _override(recipe: Recipe) -> list[list[str]]:

@@ -21,7 +21,12 @@ NOTE, RUN_NAME = "mlflow.note.content", "mlflow.runName"
 CHANGED = "retune.changed"
 # Settings of these come first where few are named: they make another model.
 _TELLING = ("model", "dataset", "training", "formatting", "validation", "merging")
-_SILENT = ("name", "tracking.", "schedule.")  # where a run is kept is no change of what it makes
+_SILENT = (
+    "name",
+    "note",
+    "tracking.",
+    "schedule.",
+)  # where a run is kept is no change of what it makes
 _NAMED = 2  # settings in a run's name
 _MOST = 20  # settings in a note
 _LONGEST = 28  # characters of a value in a name
@@ -94,26 +99,31 @@ def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[
     """Return the note of a run in Markdown; `outcome` is one sentence, `links` addresses by text."""
     run = client().get_run(run_id)
     # MLflow's pages fold a note after some five lines.
-    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *_since(run, earlier)]
-    parts += [*_numbers(run, earlier), *_files(run), *_settings(run, earlier)]
+    parts = [f"**{markdown(outcome)}**", *_told(run, earlier), *_since(run, earlier)]
+    parts += [*numbers_table(run, earlier), *files_table(run), *settings_list(run, earlier)]
     parts += _links(run, earlier, links)
     return "\n\n".join(parts)
 
 
-def _brief(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
-    """Return the first of the numbers in a line: `loss 0.8041 (base 6.8876, run before 0.6310)`."""
-    before, now = (earlier.data.metrics if earlier else {}), run.data.metrics
+def brief(metrics: Mapping[str, float], before: Mapping[str, float]) -> str:
+    """Return two numbers in a line: `loss **0.8041** (base 6.8876, run before 0.6310)`; "" where a run
+    has none of them."""
     told = []
     for name in NUMBERS[:2]:
-        if name in now:
+        if name in metrics:
             spec = measure(name.partition("/")[2])
             others = {
-                "base": now.get(name.replace("/tuned", "/base")),
+                "base": metrics.get(name.replace("/tuned", "/base")),
                 "run before": before.get(name),
             }
             beside = [f"{key} {spec.number(of)}" for key, of in others.items() if of is not None]
-            told.append(f"{_title(name)} **{spec.number(now[name])}** ({', '.join(beside)})")
-    return [" · ".join(told)] if told else []
+            told.append(f"{title_of(name)} **{spec.number(metrics[name])}** ({', '.join(beside)})")
+    return " · ".join(told)
+
+
+def _told(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    words = brief(run.data.metrics, earlier.data.metrics if earlier else {})
+    return [words] if words else []
 
 
 def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
@@ -124,8 +134,9 @@ def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     return [f"Changed since [{markdown(earlier.info.run_name)}]({address}): {words}"]
 
 
-def _settings(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
-    """Return the settings that differ; what stages add to the parameters are none."""
+def settings_list(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    """Return the settings that differ, as a list in Markdown; what stages add to the parameters are
+    none."""
     if not earlier:
         return []
     sections = set(Recipe.model_fields)
@@ -142,7 +153,8 @@ def _settings(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _numbers(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+def numbers_table(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    """Return five numbers beside the base's and those of the run before, as a table in Markdown."""
     before, now = (earlier.data.metrics if earlier else {}), run.data.metrics
     rows = [(name, now[name], before.get(name)) for name in NUMBERS if name in now]
     if not rows:
@@ -151,14 +163,15 @@ def _numbers(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     for name, value, old in rows:
         of_base = now.get(f"{name.removesuffix('/tuned')}/base") if "/tuned" in name else None
         lines.append(
-            f"| {_title(name)} | {_text(name, value)} | {_text(name, of_base)} | {_text(name, old)} |"
+            f"| {title_of(name)} | {_text(name, value)} | {_text(name, of_base)} | {_text(name, old)} |"
         )
     if run.data.tags.get("retune.train") == "reused":
         lines.append(f"\nTraining was reused: {run.data.tags.get('retune.reused.train', '')}.")
     return ["\n".join(lines)]
 
 
-def _title(name: str) -> str:
+def title_of(name: str) -> str:
+    """Return a metric of a run in words, its stage only where that is not clear."""
     stage, _, metric = name.partition("/")
     words = title(metric.removesuffix("/tuned"))
     return f"{words} ({stage})" if metric == "seconds" else words
@@ -168,7 +181,8 @@ def _text(name: str, value: float | None) -> str:
     return "" if value is None else measure(name.partition("/")[2]).text(value)
 
 
-def _files(run: "MlflowRun") -> list[str]:
+def files_table(run: "MlflowRun") -> list[str]:
+    """Return size and quality of the GGUF files, the smallest first, as a table in Markdown."""
     metrics = run.data.metrics
     prefix = "quantize/bytes/"
     methods = [name.removeprefix(prefix) for name in metrics if name.startswith(prefix)]

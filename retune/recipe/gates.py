@@ -50,7 +50,7 @@ class Gates(Section):
         default_factory=dict,
         max_length=1000,
         description="critical (ends the run), warning (is shown) or info (is logged), by gate and "
-        "expectation, e.g. {merge.kl_divergence: warning}; those of the data gate are "
+        'expectation, e.g. {"merge.kl_divergence": "warning"}; those of the data gate are '
         "validation.severities.",
     )
 

@@ -22,14 +22,15 @@ class ColumnMapping(Origin):
         default_factory=dict,
         max_length=len(COLUMN_NAMES),
         description="Which of the source's columns is what, for names that are not known, e.g. "
-        f"{{question: q, answer: a}}; the keys are {', '.join(COLUMN_NAMES[:-1])} or "
-        f"{COLUMN_NAMES[-1]}. Of several conversations in a row it chooses the one that is named.",
+        '{"question": "q", "answer": "a"}; the keys are '
+        f"{', '.join(COLUMN_NAMES[:-1])} or {COLUMN_NAMES[-1]}. Of several "
+        "conversations in a row it chooses the one that is named.",
     )
     roles: dict[Line, Role] = Field(
         default_factory=dict,
         max_length=1000,
         description="What the source's roles are called here, for names that are not known, e.g. "
-        "{customer: user, agent: assistant}; in any case.",
+        '{"customer": "user", "agent": "assistant"}; in any case.',
     )
     ignore: tuple[Line, ...] = Field(
         (),

@@ -51,7 +51,8 @@ class Promotion(Section):
         default_factory=dict,
         max_length=1000,
         description="What counts as no difference, by metric or by scorer: a number in the measure's "
-        "unit, or a text such as 2σ, a multiple of the noise that `retune calibrate` measured. One that "
+        "unit, or a text such as 2σ, a multiple of the noise that `retune calibrate` measured, e.g. "
+        '{"held_out/loss": 0.02, "exact_match": "2σ"}. One that '
         "is set has to be proven; not set (0.01 for losses, 0.05 for shares, else 5 % of the "
         "champion's value), a candidate must not be shown to be worse, nor seem worse by more.",
     )
@@ -59,7 +60,7 @@ class Promotion(Section):
         default_factory=dict,
         max_length=1000,
         description="What a metric must be at least (a loss: at most), whatever the champion's is, e.g. "
-        "{battery/passed: 0.5}.",
+        '{"battery/passed": 0.5}.',
     )
     budget: Share = Field(
         0.1,

@@ -111,7 +111,7 @@ class Quantization(Section):
     gates: dict[Line, QuantGate] = Field(
         default_factory=dict,
         max_length=100,
-        description="Gates by method, e.g. {q2_k: {max_perplexity_ratio: 3}}; a file that fails is "
+        description='Gates by method, e.g. {"q2_k": {"max_perplexity_ratio": 3}}; a file that fails is '
         "kept but not published. What is not named has a default by the method's bits.",
     )
 

@@ -35,6 +35,11 @@ class Recipe(Section):
         max_length=100,  # it names an experiment, a model and runs
         description="Name of the recipe: a-z, 0-9, dot, dash, underscore.",
     )
+    note: str = Field(
+        "",
+        max_length=2_000,
+        description="Why this run is made, or what it tries; shown on its page and in MLflow.",
+    )
     model: Model
     dataset: Dataset
     validation: Validation = Validation()

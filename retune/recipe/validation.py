@@ -15,7 +15,7 @@ else:
         "Tolerances",
         __base__=Section,
         __module__=__name__,
-        __doc__="Share of rows that may have a flaw, by the flaw's name, 0 to 1.",
+        __doc__='Share of rows that may have a flaw, 0 to 1, by the flaw\'s name, e.g. {"refusal": 0.1}.',
         **{
             name: (Share, Field(flaw.tolerance, description=f"Rows that have {flaw.words}."))
             for name, flaw in FLAWS.items()
@@ -175,7 +175,7 @@ class Validation(Section):
         default_factory=dict,
         max_length=1000,
         description="critical (blocks), warning (is shown) or info (is logged), by expectation, e.g. "
-        "{email: critical, max_psi: warning}; what is not named has the default of its flaw.",
+        '{"email": "critical", "max_psi": "warning"}; what is not named has the default of its flaw.',
     )
     keep: tuple[Line, ...] = Field(
         (),
@@ -288,7 +288,7 @@ class Validation(Section):
     score_quantiles_min: dict[Share, Score] = Field(
         default_factory=dict,
         max_length=1000,
-        description="The least score at each quantile, e.g. {0.05: 2.5, 0.5: 3.0}.",
+        description='The least score at each quantile, e.g. {"0.05": 2.5, "0.5": 3.0}.',
     )
     score_threshold: Score | None = Field(
         None, description="Score below which few rows may lie (classifier's scale)."

@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact  # noqa: E402
 from expectations import conform  # noqa: E402
 from expectations.data.report import Report  # noqa: E402
 from expectations.verdicts import Judgement  # noqa: E402
+from flows import stage_pages  # noqa: E402
 from flows.judging import judging  # noqa: E402
 from flows.summary import Grid  # noqa: E402
 from retune.held_out import Question  # noqa: E402
@@ -75,6 +76,11 @@ def conformance() -> Judgement:
 @flow(name="nasty")
 def nasty(report: Report, folder: str) -> None:
     shown()
+    stage_pages.show_format({"truncated_share": 0.0}, "\n".join(TEXTS)[:1990])
+    rows = [
+        dict.fromkeys(("prompt", "expected", "base", "tuned", "family"), text) for text in TEXTS
+    ]
+    stage_pages.show_samples(rows, 20)
     grid = Grid(title=TEXTS[0], columns=["", TEXTS[4]], rows=[[text, text] for text in TEXTS])
     create_markdown_artifact(key="summary", markdown=grid.markdown(), description="The run")
     get_run_logger().info(MARK)

@@ -153,15 +153,44 @@ def test_a_run_ends_with_what_was_made(first, project):
     assert "(quantization.gates.q2_k.max_kl_divergence)" in " ".join(first.stdout.split())
 
 
-def test_every_column_that_prefect_shows_has_a_name(first, project):
+def artifacts(project) -> dict[str, str]:
+    """Return what the newest flow run shows in Prefect, by key."""
     with sqlite3.connect(project.folder / ".retune" / "prefect" / "prefect.db") as database:
-        rows = database.execute("select key, data from artifact where type = 'table'").fetchall()
-    assert {key for key, _ in rows} == {"verdicts", "samples", "gguf-files"}
-    for _, data in rows:
-        table = json.loads(data)
-        table = json.loads(table) if isinstance(table, str) else table
-        assert table
-        assert all(name.strip() for row in table for name in row)
+        rows = database.execute(
+            "select key, data from artifact where flow_run_id = (select id from flow_run "
+            "order by created desc limit 1) and key not null order by created"
+        ).fetchall()
+    assert len({key for key, _ in rows} - {"validate-report"}) == len(
+        [key for key, _ in rows if key != "validate-report"]
+    )
+    return {key: json.loads(data) if data else "" for key, data in rows}
+
+
+SHOWN = {
+    *("format", "training", "samples", "verdicts", "validate-report", "promote-report"),
+    *("gguf-files", "gguf-chart", "summary"),
+}
+
+
+def test_a_run_shows_what_it_made_and_one_page(first, project):
+    shown = artifacts(project)
+    assert shown.keys() == SHOWN | {"in-service-sums"}
+    page = shown["summary"]
+    assert page.startswith("# ✓ Promoted\n\n**sums/1 serves")
+    for words in (
+        "The first run of this recipe",
+        "| held-out loss",
+        "Cost: GPU-hours",
+        "![size_and_quality.png](data:image/png;base64,",
+        "/v2/artifacts/key/in-service-sums",
+        "| q4\\_k\\_m |",
+    ):
+        assert words in page, words
+    assert shown["gguf-files"].startswith("**5 of 6 files ship**")
+    assert "| held-out loss" not in shown["format"]
+    assert shown["verdicts"].startswith("**1 failed and block")
+    # A table's numbers are rounded.
+    assert not re.search(r"\d\.\d{7}", shown["gguf-files"] + shown["format"] + page)
 
 
 def test_the_log_holds_nothing_to_learn_to_ignore(first):

@@ -8,7 +8,7 @@ import yaml
 
 from flows import recipes
 from flows.retrain import retrain
-from retune.recipe import FLAWS, Recipe, RecipeError
+from retune.recipe import Recipe, RecipeError
 
 ROOT = Path(__file__).parent.parent.parent
 # of validation and of quantization
@@ -58,27 +58,12 @@ def test_the_flagship_is_the_articles_run():
 
 def test_the_flow_takes_exactly_a_recipe():
     parameters = inspect.signature(retrain.fn).parameters
-    assert list(parameters) == list(Recipe.model_fields)
+    assert parameters.keys() == Recipe.model_fields.keys()
     for name, field in Recipe.model_fields.items():
-        assert parameters[name].annotation == field.annotation
+        annotation = parameters[name].annotation
+        assert getattr(annotation, "__origin__", annotation) == field.annotation
         if not field.is_required():
             assert parameters[name].default == field.default
-
-
-def test_prefects_form_describes_every_field():
-    schema = retrain.parameters.model_dump()
-    assert all(entry.get("description") for entry in schema["properties"].values())
-    sections = [d for d in schema["definitions"].values() if "properties" in d]
-    assert len(sections) == len(Recipe.model_fields) - 1 + len(INNER_SECTIONS)
-    for section in sections:
-        for name, field in section["properties"].items():
-            inner = schema["definitions"].get(field.get("$ref", "").rpartition("/")[2])
-            assert (inner or field).get("description"), name
-            assert (inner or field).get("title"), name
-    shares = schema["definitions"]["Tolerances"]["properties"]
-    assert {name: share["default"] for name, share in shares.items()} == {
-        name: flaw.tolerance for name, flaw in FLAWS.items()
-    }
 
 
 @pytest.mark.parametrize("name", DECLARED)

@@ -1,0 +1,159 @@
+"""One page per run on Prefect's pages, the artifact `summary`, however the run ended: the verdict first,
+what changed, five numbers, a picture, what it cost, and where to look further.
+
+The same three numbers stand in the message of the run's state, which is what notifications send.
+"""
+
+import base64
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from flows.in_service import key_of
+from retune.escaping import code, markdown, terminal
+from retune.measures import measure
+from retune.notes import CHANGED, before, files_table, numbers_table, settings_list, title_of
+from retune.pages import mlflow_pages
+from retune.saved_view import NAME, link, run_link
+from retune.tracking import Run, client
+from retune.workspace import home
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
+
+KEY = "summary"
+MARKS = {
+    "Promoted": "✓",
+    **dict.fromkeys(("Rejected", "Failed", "Barred"), "✗"),
+    **dict.fromkeys(("Suspended", "AwaitingApproval"), "…"),
+}
+OTHER_MARK = "="
+# The first three that a run has are told where there is room for no more.
+TOLD = (
+    *("evaluate/loss/tuned", "evaluate/exact_match/tuned", "train/cost", "train/gpu_hours"),
+    *("validate/accepted", "validate/quarantined_share", "fetch/rows", "train/final_loss"),
+)
+MOST_TOLD = 3
+SPENT = ("train/gpu_hours", "train/cost", "train/energy_kwh")
+PICTURES = ("quantize/size_and_quality.png", "format/lengths.png")  # the first that there is
+LARGEST_PICTURE = 400_000  # bytes; an artifact lies in Prefect's database
+
+# The run of this flow run in MLflow, once there is one.
+CURRENT: ContextVar[Run | None] = ContextVar("CURRENT", default=None)
+
+
+def show(ending: str, reason: str, grids: str = "") -> None:
+    """Make the page of this flow run; `grids` are further tables in Markdown.
+
+    Never raises: the page of a run must not take the place of what the run says.
+    """
+    from prefect.artifacts import create_markdown_artifact
+
+    try:
+        text = page(ending, reason, CURRENT.get(), grids)
+        create_markdown_artifact(key=KEY, markdown=text, description=f"This run: {ending}")
+    except Exception:
+        logging.getLogger(__name__).warning("the run's page was not made", exc_info=True)
+
+
+def told(run: Run | None) -> str:
+    """Return three numbers of a run in a line, "" if it has none (or cannot be asked)."""
+    if run is None:
+        return ""
+    try:
+        metrics = client().get_run(run.id).data.metrics
+    except Exception:
+        logging.getLogger(__name__).warning("MLflow was not asked for numbers", exc_info=True)
+        return ""
+    return three_numbers(metrics)
+
+
+def three_numbers(metrics: Mapping[str, float]) -> str:
+    """Return the first three numbers that tell most: `loss 0.80 nats per token (base 6.89); …`."""
+    parts = []
+    for name in [name for name in TOLD if name in metrics][:MOST_TOLD]:
+        spec = measure(name.partition("/")[2])
+        base = metrics.get(name.replace("/tuned", "/base")) if "/tuned" in name else None
+        beside = f" (base {spec.number(base)})" if base is not None else ""
+        parts.append(f"{title_of(name)} {spec.text(metrics[name])}{beside}")
+    return "; ".join(parts)
+
+
+def page(ending: str, reason: str, run: Run | None, grids: str = "") -> str:
+    """Return the page in Markdown. `reason` may quote data: its lines are shown as text."""
+    first, *further = terminal(reason).strip().split("\n")
+    parts = [f"# {MARKS.get(ending, OTHER_MARK)} {ending}", f"**{markdown(first)}**"]
+    parts += ["\n".join(_line(line) for line in further if line.strip())] if further else []
+    if run is None:
+        return "\n\n".join([*parts, grids or "It ended before anything was made."])
+    made = client().get_run(run.id)
+    recipe = made.data.params.get("name", "")
+    earlier = before(run.id, run.experiment_id, recipe)
+    if note := made.data.params.get("note", ""):
+        parts.append(f"Note: {markdown(note)}")
+    parts += [*_changed(made, earlier), *numbers_table(made, earlier), *_cost(made)]
+    parts += [*_picture(made), *files_table(made), *_links(made, recipe)]
+    return "\n\n".join([*parts, *([grids] if grids else [])])
+
+
+def _line(line: str) -> str:
+    """Return a line of a message as an entry of a list; verdicts begin with a dash already."""
+    return f"- {markdown(line.strip().removeprefix('- '))}"
+
+
+def _changed(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    if not earlier:
+        return ["The first run of this recipe."]
+    words = run.data.tags.get(CHANGED, "") or "nothing"
+    return [
+        f"Changed since {markdown(earlier.info.run_name)}: {markdown(words)}",
+        *settings_list(run, earlier),
+    ]
+
+
+def _cost(run: "MlflowRun") -> list[str]:
+    """Return what the run itself spent; what it reused cost nothing anew."""
+    metrics = run.data.metrics
+    spent = [
+        measure(name.partition("/")[2]).text(metrics[name]) for name in SPENT if name in metrics
+    ]
+    names = [title_of(name) for name in SPENT if name in metrics]
+    words = "; ".join(f"{name} {text}" for name, text in zip(names, spent, strict=True))
+    stages = [
+        v for key, v in run.data.tags.items() if key.count(".") == 1 and v in ("ran", "reused")
+    ]
+    made = f"{stages.count('ran')} stages ran, {stages.count('reused')} were reused"
+    return [f"Cost: {words}; {made}." if words else f"Cost: nothing trained; {made}."]
+
+
+def _picture(run: "MlflowRun") -> list[str]:
+    """Return a picture of the run as part of the text: Prefect's page loads nothing from elsewhere."""
+    folders = {path.partition("/")[0] for path in PICTURES}
+    there = {
+        file.path: file.file_size or 0
+        for folder in folders
+        for file in client().list_artifacts(run.info.run_id, folder)
+    }
+    for path in PICTURES:
+        if 0 < there.get(path, 0) <= LARGEST_PICTURE:
+            with TemporaryDirectory(prefix="retune-page-") as folder:
+                file = Path(client().download_artifacts(run.info.run_id, path, folder))
+                data = base64.b64encode(file.read_bytes()).decode()
+            return [f"![{path.rpartition('/')[2]}](data:image/png;base64,{data})"]
+    return []
+
+
+def _links(run: "MlflowRun", recipe: str) -> list[str]:
+    lines = []
+    if address := mlflow_pages():
+        of_run = run_link(address, run.info.experiment_id, run.info.run_id)
+        lines += [f"- [This run in MLflow]({of_run})"]
+        lines += [f"- [{NAME}]({link(address, run.info.experiment_id)})"]
+    else:
+        lines += [f"- In MLflow: run {code(run.info.run_id)}"]
+    lines += [f"- The champion: [in service](/v2/artifacts/key/{key_of(recipe)})"]
+    lines += [f"- Its files: below {code(home() / 'work')}"]
+    return ["\n".join(lines)]

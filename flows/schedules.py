@@ -1,0 +1,58 @@
+"""When a recipe's runs are due, by the cron schedules in `prefect.yaml`: no server is asked."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from flows.recipes import deployments_file
+from retune.documents import BYTES, read_yaml
+
+
+class Due(NamedTuple):
+    """The last two times that a recipe was due, and the next one."""
+
+    before: datetime
+    last: datetime
+    next: datetime
+
+    @property
+    def period(self) -> timedelta:
+        return self.last - self.before
+
+
+def dues(now: datetime) -> dict[str, Due]:
+    """Return when scheduled recipes are due, by the recipe's name; of several schedules the one that
+    comes next. A schedule that is not active, or no cron, is left out."""
+    known: dict[str, Due] = {}
+    for entry in _deployments():
+        name = (entry.get("parameters") or {}).get("name")
+        schedules = [one for one in entry.get("schedules") or [] if isinstance(one, dict)]
+        times = [
+            _due(str(one["cron"]), str(one.get("timezone") or "UTC"), now)
+            for one in schedules
+            if one.get("cron") and one.get("active", True)
+        ]
+        if name and times:
+            known[str(name)] = min(times, key=lambda due: due.next)
+    return known
+
+
+def _due(cron: str, zone: str, now: datetime) -> Due:
+    from cronsim import CronSim  # comes with Prefect, which reads its schedules by it
+
+    local = now.astimezone(ZoneInfo(zone))
+    back = CronSim(cron, local, reverse=True)
+    last, before = next(back), next(back)
+    following = next(CronSim(cron, local))
+    return Due(*(time.astimezone(UTC) for time in (before, last, following)))
+
+
+def _deployments() -> Iterator[dict[str, Any]]:
+    path = deployments_file()
+    with path.open("rb") as file:
+        content = read_yaml(file.read(BYTES + 1), str(path))
+    declared = content.get("deployments") if isinstance(content, dict) else None
+    for entry in declared if isinstance(declared, list) else []:
+        if isinstance(entry, dict):
+            yield entry

@@ -1,0 +1,133 @@
+"""`retune status`, and the check that notices what nobody told: no server is asked."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from expectations.margins import LIMITS, margins
+from flows.cli import app
+from flows.schedules import dues
+from flows.status import status
+from retune.recipe import Recipe, flat
+from retune.run_log import ends, note_end
+from retune.tracking import client, start_run
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+SMALLEST = {"name": "mail", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
+YAML = """
+deployments:
+- name: mail
+  parameters: {name: mail}
+  schedules: [{cron: "0 2 * * 0", timezone: Etc/UTC}]
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    (tmp_path / "prefect.yaml").write_text(YAML)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client.cache_clear()
+    yield tmp_path
+    client.cache_clear()
+
+
+def test_when_a_run_is_due(home):
+    due = dues(NOW)["mail"]
+    assert due.period == timedelta(days=7)
+    assert due.last == datetime(2026, 11, 22, 2, tzinfo=UTC)
+    assert due.next == datetime(2026, 11, 29, 2, tzinfo=UTC)
+
+
+def test_a_recipe_without_a_finished_run_in_its_period_is_told(home):
+    assert status(datetime.now(UTC)).problems == []  # a store made today has missed nothing
+    note_end("mail", "Rejected", "dataset rejected")
+    now = datetime.now(UTC)
+    assert status(now + timedelta(days=7)).problems == []
+    (problem,) = status(now + timedelta(days=9)).problems
+    assert problem.startswith("mail: no run has finished since")
+    assert "one is due every 7 d" in problem
+    note_end("mail", "Skipped", "unchanged")
+    assert [end.ending for end in ends()] == ["Rejected", "Skipped"]
+    (one,) = status().recipes
+    assert (one.marks, one.last_ending) == ("✗·", "Skipped")
+
+
+def test_a_crash_is_no_finished_run(home):
+    with pytest.raises(OSError, match="gone"), start_run(Recipe.parse(SMALLEST), "mail 1", {}):
+        raise OSError("the disk is gone")
+    later = datetime.now(UTC) + timedelta(days=9)
+    (problem,) = status(later).problems
+    assert "no run has finished ever" in problem
+
+
+def test_a_run_that_lost_its_process_is_told(home):
+    with start_run(Recipe.parse(SMALLEST), "mail 1", {}) as run:
+        run.log_metrics({"evaluate/loss/base": 2.0, "evaluate/loss/tuned": 1.0})
+    with start_run(Recipe.parse(SMALLEST), "mail 2", {}) as run:
+        assert status().recipes[0].marks[-1] == "…"
+        hangs = status(datetime.now(UTC) + timedelta(hours=80))
+        assert "mail 2 has been at work since" in hangs.problems[0]
+        import socket
+
+        run.set_tags({"retune.process": f"{socket.gethostname()} 1 0"})
+        now = status()
+        assert now.recipes[0].marks[-1] == "†"
+        assert now.problems == ["mail: mail 2 lost its process"]
+    assert now.recipes[0].margins[0].startswith("loss ratio 0.5, limit 1: 50% of the way left")
+    assert "All is well" in status().markdown()
+
+
+def test_a_full_disk_is_told_and_sent(home, monkeypatch, capsys):
+    received = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr("flows.status.FREE_BYTES", 1e18)
+    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"json://127.0.0.1:{server.server_port}/x"
+        with pytest.raises(SystemExit) as ended:
+            app(["status", "--check", "--notify", address], standalone_mode=False)
+        server.shutdown()
+    assert ended.value.code == 1
+    (message,) = received
+    assert "fills" in message["message"]
+    assert "fills" in capsys.readouterr().out
+
+
+def test_that_nothing_can_be_read_is_a_problem_too(home, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/all.db")
+    client.cache_clear()
+    with pytest.raises(SystemExit) as ended:
+        app(["status", "--check"], standalone_mode=False)
+    assert ended.value.code == 1
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_a_damaged_line_of_the_log_is_left_out(home):
+    note_end("mail", "Promoted", "better")
+    with (home / "home" / "ends.jsonl").open("a") as file:
+        file.write('{"at": 7}\nnot json\n')
+    assert [end.reason for end in ends()] == ["better"]
+
+
+def test_margins_name_settings_that_there_are():
+    known = flat(Recipe.parse(SMALLEST))
+    assert set(LIMITS.values()) <= known.keys()
+    params = {name: json.dumps(value, default=str) for name, value in known.items()}
+    metrics = dict.fromkeys(LIMITS, 0.9) | {"merge/same_top_token": 0.9}
+    rooms = [margin.room for margin in margins(metrics, params)]
+    assert rooms == sorted(rooms)
+    assert len(rooms) == len(LIMITS)
