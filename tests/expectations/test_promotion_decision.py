@@ -160,10 +160,12 @@ def test_a_champion_that_could_not_be_measured_decides_nothing(tmp_path):
 
 
 def test_a_demand_on_what_nobody_measured_promotes_nothing(tmp_path):
-    absent = decided(tmp_path, {"wins": ["held_out/loss", "probes/passed"]}, loss=1.15)
+    absent = decided(tmp_path, {"wins": ["held_out/loss", "held_out/repetitive"]}, loss=1.15)
     assert absent.outcome == "undecided"
-    assert "no example was graded by probes/passed" in absent.reasons[0]
-    assert decided(tmp_path, {"floors": {"x/passed": 0.1}}, loss=1.15).outcome == "undecided"
+    assert "no example was graded by held_out/repetitive" in absent.reasons[0]
+    assert (
+        decided(tmp_path, {"floors": {"battery/repetitive": 0.1}}, loss=1.15).outcome == "undecided"
+    )
 
 
 def test_a_margin_of_the_noise_needs_a_calibration(tmp_path):
