@@ -68,11 +68,14 @@ def noise_of(replicas: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def means(outcomes: Path, side: str) -> dict[str, float]:
-    """Return the weighted mean of each metric of a file of outcomes, by suite and scorer; an example
-    that occurs several times counts once."""
+    """Return the weighted mean of each metric of a file of outcomes, by suite and scorer, and of each of
+    its slices (`held_out/loss@mail`); an example that occurs several times counts once."""
     import polars as pl
 
     once = averaged(of_side(read_grades(outcomes), side).filter(pl.col("value").is_finite()))
     mean = (pl.col("value") * pl.col("weight")).sum() / pl.col("weight").sum()
     whole = once.group_by("suite", "scorer").agg(mean=mean)
-    return {f"{suite}/{scorer}": value for suite, scorer, value in whole.iter_rows()}
+    parts = once.group_by("suite", "scorer", "slice").agg(mean=mean)
+    return {f"{suite}/{scorer}": value for suite, scorer, value in whole.iter_rows()} | {
+        f"{suite}/{scorer}@{name}": value for suite, scorer, name, value in parts.iter_rows()
+    }

@@ -81,6 +81,10 @@ def test_means_are_weighted_and_count_an_example_once(tmp_path):
     total = sum(outcome.grades["loss"] * outcome.tokens for outcome in losses)
     mean = total / sum(outcome.tokens for outcome in losses)
     assert once["held_out/loss"] == pytest.approx(mean)
+    code = [outcome for outcome in losses if outcome.slice == "code"]
+    total = sum(outcome.grades["loss"] * outcome.tokens for outcome in code)
+    mean = total / sum(outcome.tokens for outcome in code)
+    assert once["held_out/loss@code"] == pytest.approx(mean)
 
 
 def test_replicas_differ_by_seed_alone_and_train_their_share():
