@@ -13,7 +13,7 @@ from expectations.promotion.statistics import Estimate
 from retune.measures import measure
 from retune.outcomes import scorer_of
 
-OF_SHARES = 5  # times the assumed noise, in absolute terms: an answer is right or wrong
+OF_SHARES = 3  # times the assumed noise, in absolute terms: an answer is right or wrong
 MOST = 3  # times the noise of the whole that a slice may have, however many there are
 
 

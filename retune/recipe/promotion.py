@@ -48,10 +48,10 @@ class Promotion(Section):
         "1 - alpha.",
     )
     assumed_noise: Share = Field(
-        0.01,
+        0.025,
         description="Noise of training that is assumed of what `retune calibrate` has not measured: the "
         "standard deviation between two trainings of one recipe, as a share of the champion's value; of "
-        "shares five times that, in absolute terms.",
+        "shares three times that, in absolute terms.",
     )
     margins: dict[Line, NonNegative | Line] = Field(
         default_factory=dict,

@@ -14,7 +14,7 @@ from tests.expectations.made_up import side, written
 
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 RULE = Promotion(resamples=2000)
-LOSSES = {"base": 2.0, "champion": 1.2, "tuned": 1.1}
+LOSSES = {"base": 2.0, "champion": 1.2, "tuned": 1.0}
 
 
 def decided(
@@ -29,7 +29,7 @@ def decided(
     other = written(tmp_path / "champion.parquet", side("champion", seed=3, **(champion or {})))
     recipe = Recipe.parse(
         VALUES
-        | {"promotion": {"resamples": 2000} | (promotion or {})}
+        | {"promotion": {"resamples": 2000, "assumed_noise": 0.01} | (promotion or {})}
         | {"gates": {"severities": severities or {}}}
     )
     opponent = None if first else Opponent("champion, version 3", "bb", other)
