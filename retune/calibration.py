@@ -20,13 +20,24 @@ from retune.workspace import digest
 KEY, NOISE = "retune.calibration", "retune.noise"  # tags
 FEWEST = 3  # replicas of which a standard deviation says anything
 # What of the evaluation says which examples there are, and how they are answered.
-_EXAMPLES = ("loss_rows", "generation_rows", "max_new_tokens")
+_EXAMPLES = ("loss_rows", "generation_rows", "max_new_tokens", "battery", "battery_rows")
 
 
 def key(recipe: Recipe, pins: Pins) -> str:
-    """Return what identifies what a calibration holds for."""
-    examples = [getattr(recipe.evaluation, name) for name in _EXAMPLES]
-    return digest([recipe.name, pins.model, recipe.training.method, examples])
+    """Return what identifies what a calibration holds for.
+
+    A suite counts by its content, wherever it lies; of incidents, whose files grow with every one, no
+    statistics are asked.
+    """
+    config = recipe.evaluation
+    examples = [getattr(config, name) for name in _EXAMPLES]
+    suites = [
+        [suite.name, suite.max_new_tokens, pin]
+        for suite, pin in zip(
+            config.suites, pins.suites, strict=False
+        )  # the incidents are the last
+    ]
+    return digest([recipe.name, pins.model, recipe.training.method, examples, sorted(suites)])
 
 
 def stored_noise(recipe: Recipe, pins: Pins) -> dict[str, float]:
@@ -57,11 +68,14 @@ def noise_of(replicas: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def means(outcomes: Path, side: str) -> dict[str, float]:
-    """Return the weighted mean of each metric of a file of outcomes, by suite and scorer; an example
-    that occurs several times counts once."""
+    """Return the weighted mean of each metric of a file of outcomes, by suite and scorer, and of each of
+    its slices (`held_out/loss@mail`); an example that occurs several times counts once."""
     import polars as pl
 
     once = averaged(of_side(read_grades(outcomes), side).filter(pl.col("value").is_finite()))
     mean = (pl.col("value") * pl.col("weight")).sum() / pl.col("weight").sum()
     whole = once.group_by("suite", "scorer").agg(mean=mean)
-    return {f"{suite}/{scorer}": value for suite, scorer, value in whole.iter_rows()}
+    parts = once.group_by("suite", "scorer", "slice").agg(mean=mean)
+    return {f"{suite}/{scorer}": value for suite, scorer, value in whole.iter_rows()} | {
+        f"{suite}/{scorer}@{name}": value for suite, scorer, name, value in parts.iter_rows()
+    }

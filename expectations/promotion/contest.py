@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from expectations.data.masking import mask
+from expectations.promotion.noise import NoiseFloor, beside, noise_floor
 from expectations.promotion.statistics import (
     FEWEST,
     Estimate,
@@ -58,7 +59,10 @@ class PairedDifference(BaseModel):
     high: float = Field(description="Upper bound of the difference.")
     p: float = Field(1.0, description="Chance of it if there is no difference, after Holm.")
     margin: float = Field(description="What counts as no difference.")
-    noise: float = Field(0.0, description="Calibrated noise: standard deviation between replicas.")
+    noise: float = Field(
+        0.0, description="Noise of training: standard deviation between replicas of one recipe."
+    )
+    assumed: bool = Field(False, description="Whether nobody has calibrated that noise.")
     spread: float = Field(0.0, description="Standard deviation of one example's difference.")
     holds: bool = Field(
         description="Whether it is shown to be no worse than the margin allows, or, by a suite of 0/1 "
@@ -75,11 +79,13 @@ class PairedDifference(BaseModel):
 
 
 class _Pairs(NamedTuple):
-    """The graded examples of one metric, by `candidate`, `opponent` and `weight`."""
+    """The graded examples of one metric, by `candidate`, `opponent` and `weight`; its suite has so many
+    `slices`."""
 
     metric: str
     table: "pl.DataFrame"
     left_out: int
+    slices: int
 
 
 def contest(
@@ -90,8 +96,9 @@ def contest(
 
     The cases of incidents are left out, of which no statistics are asked.
 
-    `noise` is the calibrated one by metric. Measures that are better in neither direction are left out.
-    Raises NotCalibrated for a margin in multiples of a noise that is not there.
+    `noise` is the calibrated one by metric; of what it lacks one is assumed. Measures that are better in
+    neither direction are left out. Raises NotCalibrated for a margin in multiples of a noise that is not
+    there.
     """
     pairs = list(_pairs(candidate, opponent, rule))
     families = [
@@ -181,17 +188,17 @@ def _pairs(
         if suite == INCIDENTS or not direction(str(scorer)):
             continue
         metric = f"{suite}/{scorer}"
-        yield _of(metric, table)
         slices = table.partition_by("slice", as_dict=True, maintain_order=True)
+        yield _of(metric, table, len(slices))
         for (name,), part in sorted(slices.items(), key=lambda item: str(item[0][0])):
             wanted = (rule.slices and len(slices) > 1) or f"{metric}@{name}" in rule.wins
             if wanted and len(part) >= FEWEST:
-                yield _of(f"{metric}@{name}", part)
+                yield _of(f"{metric}@{name}", part, len(slices))
 
 
-def _of(metric: str, table: "pl.DataFrame") -> _Pairs:
+def _of(metric: str, table: "pl.DataFrame", slices: int) -> _Pairs:
     paired = table.drop_nulls(["candidate", "opponent"])
-    return _Pairs(metric, paired, len(table) - len(paired))
+    return _Pairs(metric, paired, len(table) - len(paired), slices)
 
 
 # Differences.
@@ -201,13 +208,27 @@ def _family(
     pairs: Sequence[_Pairs], rule: Promotion, noise: Mapping[str, float]
 ) -> list[PairedDifference]:
     """Return the differences of metrics that are corrected for each other."""
-    drawn = [(one, *_estimate(one, rule)) for one in pairs]
-    chances = holm([estimate.p for _, _, estimate in drawn])
-    count = len(drawn)
+    drawn = [_drawn(one, rule, noise) for one in pairs]
+    chances = holm([beside(one.estimate, one.noise.value, rule.alpha) for one in drawn])
     return [
-        _difference(one, counted, estimate, p, rule, noise, count)
-        for (one, counted, estimate), p in zip(drawn, chances, strict=True)
+        _difference(one, p, rule, noise, len(drawn)) for one, p in zip(drawn, chances, strict=True)
     ]
+
+
+class _Drawn(NamedTuple):
+    """The estimate of a metric's difference, by the pairs in `table`, beside the noise of training."""
+
+    pairs: _Pairs
+    table: "pl.DataFrame"
+    estimate: Estimate
+    noise: NoiseFloor
+
+
+def _drawn(pairs: _Pairs, rule: Promotion, noise: Mapping[str, float]) -> _Drawn:
+    table, estimate = _estimate(pairs, rule)
+    opponent = _mean(table, "opponent")
+    floor = noise_floor(pairs.metric, noise, rule.assumed_noise, opponent, pairs.slices)
+    return _Drawn(pairs, table, estimate, floor)
 
 
 def _estimate(pairs: _Pairs, rule: Promotion) -> "tuple[pl.DataFrame, Estimate]":
@@ -248,22 +269,17 @@ def _mean(table: "pl.DataFrame", side: str) -> float:
 
 
 def _difference(
-    pairs: _Pairs,
-    table: "pl.DataFrame",
-    estimate: Estimate,
-    p: float,
-    rule: Promotion,
-    noise: Mapping[str, float],
-    family: int,
+    drawn: _Drawn, p: float, rule: Promotion, noise: Mapping[str, float], family: int
 ) -> PairedDifference:
+    pairs, table, estimate, floor = drawn
     opponent = _mean(table, "opponent")
     limit = margin(pairs.metric, rule, noise, opponent)
-    floor = noise.get(pairs.metric, noise.get(pairs.metric.partition("@")[0], 0.0))
-    outcome = _outcome(estimate, p, limit, floor, rule.alpha)
+    outcome = _outcome(estimate, p, limit, floor.value, rule.alpha)
     needed = None
     if outcome == "undecided":
         is_share = _is_binary(pairs.metric, table)
-        needed = _needed(estimate, limit, floor, rule.alpha / family, is_share, len(table))
+        alpha = rule.alpha / family
+        needed = _needed(estimate, limit, floor.value, alpha, is_share, len(table))
     return PairedDifference(
         metric=shown_metric(pairs.metric),
         examples=len(table),
@@ -275,7 +291,8 @@ def _difference(
         high=estimate.high,
         p=p,
         margin=limit,
-        noise=floor,
+        noise=floor.value,
+        assumed=floor.is_assumed and bool(floor.value),
         spread=estimate.spread if isfinite(estimate.spread) else 0.0,
         holds=_holds(pairs.metric, estimate, outcome, limit, table, rule.alpha),
         outcome=outcome,
@@ -284,24 +301,28 @@ def _difference(
 
 
 def _outcome(estimate: Estimate, p: float, margin: float, noise: float, alpha: float) -> Finding:
-    """Return what an estimate says.
+    """Return what an estimate says; `p` is beside the noise of training.
 
-    Equivalent: the whole interval is within the margin (two one-sided tests). Better or worse: the
-    difference is significant, larger than the margin, and larger than the error of the examples and the
-    noise of training can make it together; else two replicas of one recipe would be told apart.
+    Equivalent: the whole interval is within the margin (two one-sided tests), or within what two
+    trainings of one recipe differ by. Better or worse: the difference is significant, and larger than
+    the margin.
     """
-    from scipy.stats import norm
-
     value, low, high, *_ = estimate
     if value == -inf:
         return "worse"
-    if -margin <= low and high <= margin:
+    reach = max(margin, within_noise(noise, alpha))
+    if -reach <= low and high <= reach:
         return "equivalent"
-    reach = value - low if value > 0 else high - value
-    clear = abs(value) > (reach**2 + (float(norm.isf(alpha / 2)) * noise) ** 2) ** 0.5
-    if p <= alpha and abs(value) > margin and clear:
+    if p <= alpha and abs(value) > margin:
         return "better" if value > 0 else "worse"
     return "undecided"
+
+
+def within_noise(noise: float, alpha: float) -> float:
+    """Return by how much two replicas differ at most, but for one in 1 / alpha."""
+    from scipy.stats import norm
+
+    return float(norm.isf(alpha / 2)) * noise
 
 
 def _holds(
@@ -329,5 +350,6 @@ def _needed(
         return None if examples >= FEWEST else FEWEST
     value, spread = estimate.value, estimate.spread
     count = examples_to_differ(value, margin, spread, noise, alpha, is_share=is_share)
-    count = count or examples_to_equal(value, margin, spread, alpha)
+    reach = max(margin, within_noise(noise, alpha))
+    count = count or examples_to_equal(value, reach, spread, alpha)
     return count and max(count, examples + 1)

@@ -17,7 +17,7 @@ from expectations.promotion.evidence import Case, Exhibit, markdown, write_case
 from expectations.promotion.examples import names
 from expectations.verdicts import Judgement, Verdict, severity
 from retune.outcomes import BASE, CHAMPION, TUNED, of_side, read_grades
-from retune.recipe import Recipe
+from retune.recipe import Promotion, Recipe
 
 if TYPE_CHECKING:
     import polars as pl
@@ -78,7 +78,7 @@ def decide(
     opponent = graded.champion if champion else graded.base
     differences: tuple[PairedDifference, ...] = ()
     if opponent is not None:
-        differences = contest(graded.candidate, opponent, recipe.promotion, noise)
+        differences = contest(graded.candidate, opponent, _rule(recipe, champion), noise)
     judged = _judgement(graded, outcomes, champion, recipe, differences)
     outcome = _outcome(judged, recipe)
     reasons = _reasons(outcome, judged, recipe)
@@ -89,6 +89,12 @@ def decide(
         judged.stage, judged.subject, judged.verdicts, write=write, markdown=markdown(case)
     )
     return Decision(outcome, reasons, differences, judged)
+
+
+def _rule(recipe: Recipe, champion: Opponent | None) -> Promotion:
+    """Return the rule of a comparison: a base is no other training of the recipe."""
+    rule = recipe.promotion
+    return rule if champion else rule.model_copy(update={"assumed_noise": 0.0})
 
 
 class _Graded(NamedTuple):

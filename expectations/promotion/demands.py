@@ -179,19 +179,30 @@ def budget(
         forgotten = lost(candidate, grades, BATTERY)
         if forgotten is None:
             continue
-        count = len(forgotten.examples)
+        count, exceeded = len(forgotten.examples), not at_most(forgotten.share, limit)
+        is_shown = exceeded and _shows_more(count, forgotten.passed, limit, recipe.promotion.alpha)
         seen = f"{count} of {forgotten.passed} ({forgotten.share:.1%})"
+        listed = f"{seen}: {_listed(forgotten.examples, names)}" if count else seen
+        chance = f"; of so few items that is no proof of more than {100 * limit:g}%"
         yield Verdict(
             gate=GATE,
             name="budget",
             expected=f"at most {100 * limit:g}% of the battery's items forgotten that the "
             f"{reference} passed",
-            seen=f"{seen}: {_listed(forgotten.examples, names)}" if count else seen,
+            seen=f"{listed}{chance}" if exceeded and not is_shown else listed,
             limit=limit,
             setting="promotion.budget",
             severity=severity(recipe, GATE, "budget"),
-            passed=at_most(forgotten.share, limit),
+            passed=not is_shown,
         )
+
+
+def _shows_more(count: int, examples: int, share: float, alpha: float) -> bool:
+    """Tell whether `count` of `examples` show that it is more than a `share` of all (exact binomial
+    test): an item that a model passed by luck is missed by the next one by luck."""
+    from scipy.stats import binom
+
+    return bool(binom.sf(count - 1, examples, share) <= alpha)
 
 
 def incidents(candidate: "pl.DataFrame", names: Names, recipe: Recipe) -> Iterable[Verdict]:
@@ -236,9 +247,23 @@ def told(one: PairedDifference, needed: int | None = None) -> str:
         interval = f"between {signed(one, one.low, '')} and {signed(one, one.high)}"
     head = f"{one.outcome}: {numbers}, {change} ({interval}; {one.examples} examples)"
     if one.outcome != "undecided":
-        return head
+        return f"{head}{_by_noise(one)}"
     count = needed or one.needed
-    return f"{head}; {_more(one, count)}"
+    return f"{head}; {_more(one, count)}{_by_noise(one)}"
+
+
+def _by_noise(one: PairedDifference) -> str:
+    """Return what the noise of training has to do with an outcome that is neither better nor worse."""
+    examples_tell = one.low > 0 or one.high < 0 or max(-one.low, one.high) > one.margin
+    if one.outcome in ("better", "worse") or not one.noise or not examples_tell:
+        return ""
+    if one.outcome == "undecided" and one.low <= 0 <= one.high:
+        return ""
+    known = " (assumed; `retune calibrate` measures it)" if one.assumed else ""
+    deviation = f"{_amount(one, one.noise)}{known}"
+    return (
+        f"; by chance two trainings of one recipe differ with a standard deviation of {deviation}"
+    )
 
 
 def _held(one: PairedDifference) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from expectations.promotion.contest import NotCalibrated, contest, direction, margin
+from expectations.promotion.noise import noise_floor
 from expectations.promotion.statistics import FEWEST, POWER, smallest_effect
 from retune.measures import measure
 from retune.outcomes import BASE, TUNED, of_side, read_grades, scorer_of
@@ -88,7 +89,8 @@ def _detectable(
         limit = margin(metric, rule, noise, last.values.get(metric, 0.0))
     except NotCalibrated:
         return Detectable(metric, "unknown", f"{counted}; its margin waits for `retune calibrate`")
-    effect = smallest_effect(examples, spread, limit, noise.get(metric, 0.0), rule.alpha)
+    floor = noise_floor(metric, noise, rule.assumed_noise, last.values.get(metric, 0.0), 1)
+    effect = smallest_effect(examples, spread, limit, floor.value, rule.alpha)
     by = "as the last run varied" if metric in last.spreads else "at worst"
     if not isfinite(effect) or (is_share and effect > 1):
         return Detectable(metric, "none", f"{counted}, {by}")

@@ -108,6 +108,12 @@ class Evaluation(Section):
             return self.suites
         return (*self.suites, ProbeFile(name=INCIDENTS, path=self.incidents))
 
+    @property
+    def suite_names(self) -> tuple[str, ...]:
+        """What the suites are called that models are compared by: all but the incidents."""
+        battery = ("battery",) if self.battery else ()
+        return ("held_out", *battery, *(suite.name for suite in self.suites))
+
     @model_validator(mode="after")
     def _suites_have_names_of_their_own(self) -> Self:
         taken = {*RESERVED_SUITES, *([INCIDENTS] if self.incidents else [])}
@@ -121,8 +127,7 @@ class Evaluation(Section):
 
     @model_validator(mode="after")
     def _compares_suites_that_there_are(self) -> Self:
-        battery = ("battery",) if self.battery else ()
-        known = ("held_out", *battery, *(suite.name for suite in self.suites))
+        known = self.suite_names
         for name in self.judge.compare:
             if self.judge.enabled and name not in known:
                 raise ValueError(

@@ -47,6 +47,12 @@ class Promotion(Section):
         description="Risk of calling a difference that is none better or worse; intervals are of "
         "1 - alpha.",
     )
+    assumed_noise: Share = Field(
+        0.025,
+        description="Noise of training that is assumed of what `retune calibrate` has not measured: the "
+        "standard deviation between two trainings of one recipe, as a share of the champion's value; of "
+        "shares three times that, in absolute terms.",
+    )
     margins: dict[Line, NonNegative | Line] = Field(
         default_factory=dict,
         max_length=1000,

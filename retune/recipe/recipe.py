@@ -13,6 +13,7 @@ from retune.recipe.evaluation import Evaluation
 from retune.recipe.formatting import Formatting
 from retune.recipe.gates import Gates
 from retune.recipe.merging import Merging
+from retune.recipe.metrics import mistake
 from retune.recipe.mistakes import explain
 from retune.recipe.model import Model
 from retune.recipe.promotion import Promotion
@@ -81,6 +82,12 @@ class Recipe(Section):
                 "merging.base_16bit is for adapters trained on 4-bit weights; leave it empty with "
                 "model.load_in_4bit=false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _promotes_by_what_is_graded(self) -> Self:
+        if wrong := mistake(self.promotion, self.evaluation):
+            raise ValueError(wrong)
         return self
 
     @property

@@ -7,7 +7,7 @@ from expectations.promotion.power import NO_RUN, detectable, last_run
 from retune.recipe import Promotion
 from tests.expectations.made_up import side, written
 
-RULE = Promotion(resamples=2000)
+RULE = Promotion(resamples=2000, assumed_noise=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,11 @@ def test_before_the_first_run_little_is_known():
     assert told()["held_out/loss"].effect == "unknown"
     loss = told(examples={"held_out/loss": 200, "battery/passed": 300})
     assert "first run" in loss["held_out/loss"].means
-    # Two independent models that are right by half: margin 5, and 0.84 errors of √(0.5/300) on top.
-    assert loss["battery/passed"].effect == "11.4 points"
+    # Two independent models that are right by half: 0.84 errors of √(0.5/300) above margin 5, or above
+    # 1.96 deviations of the error and of the assumed noise of 3 points together.
+    assert loss["battery/passed"].effect == "13.4 points"
+    quiet = told(Promotion(assumed_noise=0), {"battery/passed": 300})
+    assert quiet["battery/passed"].effect == "11.4 points"
     assert "at worst" in loss["battery/passed"].means
 
 

@@ -13,6 +13,7 @@ from tests.expectations.made_up import side, written
 
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 RECIPE = Recipe.parse(VALUES)
+PROBES = {"name": "mine", "path": "mine.jsonl"}
 PINS = Pins(dataset="sha256:d", model="sha256:m")
 
 
@@ -41,6 +42,31 @@ def test_the_newest_calibration_is_found_by_what_it_holds_for(tmp_path):
     assert stored_noise(others, PINS) == {}
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "suites", "is_the_same"),
+    [
+        ({"suites": [PROBES]}, ("sha256:p",), True),
+        ({"suites": [PROBES | {"path": "elsewhere.jsonl"}]}, ("sha256:p",), True),
+        ({"suites": [PROBES], "incidents": "i.jsonl"}, ("sha256:p", "sha256:i"), True),
+        ({"suites": [PROBES]}, ("sha256:q",), False),
+        ({"suites": [PROBES | {"max_new_tokens": 3}]}, ("sha256:p",), False),
+        ({"suites": [PROBES | {"name": "yours"}]}, ("sha256:p",), False),
+        ({}, (), False),
+        ({"incidents": "i.jsonl"}, ("sha256:p",), False),
+        ({"suites": [PROBES], "battery_rows": 300}, ("sha256:p",), False),
+        ({"suites": [PROBES], "battery": False}, ("sha256:p",), False),
+    ],
+)
+def test_a_calibration_is_of_the_suites_that_it_was_measured_by(evaluation, suites, is_the_same):
+    measured = Recipe.parse(VALUES | {"evaluation": {"suites": [PROBES]}})
+    with start_run(measured, "calibration", {}) as run:
+        pins = PINS.model_copy(update={"suites": ("sha256:p",)})
+        store_noise(run, measured, pins, {"mine/passed": 0.02})
+    others = Recipe.parse(VALUES | {"evaluation": evaluation})
+    noise = stored_noise(others, PINS.model_copy(update={"suites": suites}))
+    assert noise == ({"mine/passed": 0.02} if is_the_same else {})
+
+
 def test_the_noise_is_that_of_a_difference():
     noise = noise_of([{"a/loss": 1.0, "b/loss": 1.0}, {"a/loss": 1.2}, {"a/loss": 1.4}])
     assert noise == {"a/loss": pytest.approx(sqrt(2) * 0.2)}
@@ -55,6 +81,10 @@ def test_means_are_weighted_and_count_an_example_once(tmp_path):
     total = sum(outcome.grades["loss"] * outcome.tokens for outcome in losses)
     mean = total / sum(outcome.tokens for outcome in losses)
     assert once["held_out/loss"] == pytest.approx(mean)
+    code = [outcome for outcome in losses if outcome.slice == "code"]
+    total = sum(outcome.grades["loss"] * outcome.tokens for outcome in code)
+    mean = total / sum(outcome.tokens for outcome in code)
+    assert once["held_out/loss@code"] == pytest.approx(mean)
 
 
 def test_replicas_differ_by_seed_alone_and_train_their_share():
