@@ -290,6 +290,20 @@ def operate(
         serve(prefect_port, mlflow_port, mlflow_sign_in=False)
 
 
+@app.command()
+def worker(
+    pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "retune",
+    limit: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    healthcheck: Annotated[
+        bool, typer.Option("--healthcheck", help="Answer /health on the worker's own port.")
+    ] = False,
+) -> None:
+    """Work for a Prefect server; told to end, wait until runs have written their checkpoints."""
+    from flows.worker import work
+
+    sys.exit(work(pool, limit, healthcheck))
+
+
 for command in (
     approve,
     calibrate,

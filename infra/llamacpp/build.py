@@ -5,7 +5,8 @@ retune can also build this; needed are a C++ compiler, cmake and ninja. Nothing 
 installed.
 
 Where NVIDIA's compiler `nvcc` and a GPU are, the programs that measure are built a second time, with
-CUDA: measuring the files of a large model then takes minutes instead of hours.
+CUDA: measuring the files of a large model then takes minutes instead of hours. An image is built where
+there is no GPU: `--architectures 8.0 9.0` names those that it is for.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,13 @@ def for_cpu() -> Variant:
     return Variant(build_folder(recipe_key()), FLAGS, PROGRAMS)
 
 
-def for_gpu(base: Variant) -> Variant | None:
-    """Return what measures on the GPUs of this machine, None without one or without `nvcc`."""
-    architectures = tuple(sorted({c.replace(".", "") for c in compute_capabilities()}))
+def for_gpu(base: Variant, capabilities: Iterable[str] = ()) -> Variant | None:
+    """Return what measures on GPUs of these compute capabilities, or else on those of this machine.
+
+    None without one or without `nvcc`.
+    """
+    named = capabilities or compute_capabilities()
+    architectures = tuple(sorted({capability.replace(".", "") for capability in named}))
     path = os.pathsep.join([os.environ.get("PATH", ""), *NVCC])
     nvcc = shutil.which("nvcc", path=path)
     if not nvcc or not architectures:
@@ -124,15 +129,21 @@ def for_gpu(base: Variant) -> Variant | None:
     return Variant(base.target.with_name(name), flags, MEASURING, architectures)
 
 
-def build(jobs: int) -> Path:
+def build(jobs: int, capabilities: Sequence[str] = ()) -> Path:
     """Build llama.cpp with `jobs` compilers at a time, unless that was done, and return its folder.
 
     The folder holds `bin/`, the converter with its packages, and `build.json`. It appears whole; a
-    second process waits for the first. Raises BuildFailed.
+    second process waits for the first. Raises BuildFailed; of a build with CUDA only if
+    `capabilities` ask for it.
     """
     base = for_cpu()
     make(base, jobs)
-    if cuda := for_gpu(base):
+    cuda = for_gpu(base, capabilities)
+    if capabilities and not cuda:
+        raise BuildFailed("nvcc was not found: --architectures needs NVIDIA's compiler on PATH")
+    if cuda and capabilities:
+        make(cuda, jobs)
+    elif cuda:
         try_to_make(cuda, jobs)
     return base.target
 
@@ -349,14 +360,29 @@ def assemble(scratch: Path, compiler: str, variant: Variant) -> None:
     (result / "build.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
+def compute_capability(text: str) -> str:
+    """Return what names a GPU's architecture, as NVIDIA writes it; raises ArgumentTypeError."""
+    if not re.fullmatch(r"\d{1,2}\.\d", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none: write it as 8.0 or 12.0")
+    return text
+
+
 def main() -> None:
     """Read the command line and build; an error ends it with one message and status 1."""
     parser = argparse.ArgumentParser(prog="python -m infra.llamacpp.build", description=__doc__)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("--jobs", type=int, default=cores, help="compilers at a time")
+    parser.add_argument(
+        "--architectures", nargs="+", default=[], metavar="CAPABILITY", type=compute_capability,
+        help="build with CUDA for GPUs of these compute capabilities (8.0 9.0), though none is here",
+    )  # fmt: skip
+    parser.add_argument("--where", action="store_true", help="print the build's folder, and end")
     arguments = parser.parse_args()
+    if arguments.where:
+        print(for_cpu().target)
+        return
     try:
-        build(arguments.jobs)
+        build(arguments.jobs, arguments.architectures)
     except (BuildFailed, OSError) as error:
         sys.exit(f"llama.cpp was not built: {error}")
 

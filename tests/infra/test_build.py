@@ -188,3 +188,33 @@ class TestForGpus:
         failed.rename(failed.with_suffix(".log"))
         build.build(jobs=1)
         assert len(tried) == 3
+
+
+class TestImages:
+    """An image is built where there is no GPU."""
+
+    def test_the_gpus_that_it_is_for_are_named(self, monkeypatch):
+        monkeypatch.setattr(build, "compute_capabilities", lambda: ())
+        monkeypatch.setattr(shutil, "which", lambda name, path=None: f"/bin/{name}")
+        base = build.for_cpu()
+        variant = build.for_gpu(base, ["9.0", "8.0"])
+        assert variant.architectures == ("80", "90")
+        assert variant.target.name.startswith(f"{base.target.name}-cuda-80-90-")
+        assert "-DCMAKE_CUDA_ARCHITECTURES=80;90" in variant.flags
+
+    def test_without_nvcc_it_is_not_built_for_the_cpu_alone(self, monkeypatch):
+        build.for_cpu().target.mkdir(parents=True)
+        monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+        with pytest.raises(build.BuildFailed, match="nvcc"):
+            build.build(jobs=1, capabilities=["9.0"])
+
+    def test_where_it_lies_is_told_without_a_build(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", ["build", "--where"])
+        build.main()
+        assert capsys.readouterr().out.strip() == str(build.for_cpu().target)
+
+    def test_a_capability_is_written_as_nvidia_writes_it(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", ["build", "--architectures", "sm_90"])
+        with pytest.raises(SystemExit):
+            build.main()
+        assert "write it as 8.0" in capsys.readouterr().err

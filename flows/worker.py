@@ -1,0 +1,103 @@
+"""`retune worker`: a Prefect worker whose runs write their checkpoints before it ends.
+
+Told to end, Prefect's own worker kills its runs on the spot. Containers, systemd, Slurm and a machine
+that is taken back all say so by SIGTERM, some time before they pull the plug.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from flows import local
+from flows.servers import GRACE, end
+from retune.errors import RetuneError
+
+REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
+LOOK = 0.5  # seconds between two looks at what still runs
+
+
+class NoServer(RetuneError):
+    """There is no Prefect server to work for."""
+
+
+def work(pool: str, limit: int, healthcheck: bool) -> int:
+    """Work for the pool until told to end, and return the exit code of Prefect's worker.
+
+    The first SIGTERM or SIGINT ends the runs, with time for their checkpoints, and then the worker;
+    a second does not wait. With `healthcheck`, `/health` says whether the worker still asks for work, at
+    PREFECT_WORKER_WEBSERVER_HOST and _PORT. Raises NoServer.
+    """
+    local.configure()
+    if not local.api_address():
+        raise NoServer(
+            "there is no Prefect server to work for: set PREFECT_API_URL to its address, such as "
+            "http://prefect:4200/api (and PREFECT_API_AUTH_STRING), or start `retune ui`"
+        )
+    patience = _patience()  # an import of seconds, which the end has no time for
+    told: list[int] = []
+    with _worker(_command(pool, limit, healthcheck)) as worker:
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, lambda number, _frame: told.append(number))
+        while worker.poll() is None and not told:
+            time.sleep(LOOK)
+        if told:
+            _end_runs(worker.pid, told, patience)
+    return 0 if told else worker.returncode
+
+
+def _command(pool: str, limit: int, healthcheck: bool) -> list[str]:
+    prefect = str(Path(sys.executable).with_name("prefect"))
+    command = [prefect, "worker", "start", "--pool", pool, "--type", "process"]
+    command += ["--limit", str(limit), "--install-policy", "never"]
+    return [*command, "--with-healthcheck"] if healthcheck else command
+
+
+@contextmanager
+def _worker(command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start Prefect's worker, and end it with this block."""
+    # A session of its own: Ctrl-C reaches whatever is in the terminal's foreground, runs included.
+    worker = subprocess.Popen(command, start_new_session=True)
+    try:
+        yield worker
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            end(psutil.Process(worker.pid))
+        worker.wait(GRACE)
+
+
+def _patience() -> int:
+    """Return the seconds that a run has which is told to end."""
+    from tasks.train.task import FINISHING
+
+    return FINISHING + REPORT
+
+
+def _end_runs(worker: int, told: list[int], patience: int) -> None:
+    """End the runs of the process `worker`, also those that it still begins meanwhile."""
+    deadline, ending = time.monotonic() + patience, set[int]()
+    while (runs := _runs(worker)) and time.monotonic() < deadline and len(told) == 1:
+        for run in runs:
+            if run.pid not in ending:
+                print(f"Waiting for run {run.pid} to write its checkpoint.", flush=True)
+                with suppress(psutil.NoSuchProcess):
+                    run.terminate()
+                ending.add(run.pid)
+        time.sleep(LOOK)
+
+
+def _runs(worker: int) -> list[psutil.Process]:
+    """Return the flow runs of the process `worker`; what they started they end themselves."""
+    runs = []
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(worker).children():
+            with suppress(psutil.Error):
+                # A zombie has no environment.
+                if "PREFECT__FLOW_RUN_ID" in process.environ():
+                    runs.append(process)
+    return runs
