@@ -39,6 +39,9 @@ class Service:
 
     def end(self) -> None:
         self._stack.close()
+        if self._whole:
+            with suppress(ProcessLookupError):  # what it started itself may still hold its port
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def start_again(self) -> str:
         """Start a program that has ended once more, and say so. Raises ServerError if that is often."""
@@ -51,9 +54,6 @@ class Service:
             )
         self._restarts.append(now)
         code = self.process.returncode
-        if self._whole:
-            with suppress(ProcessLookupError):  # what it started itself may still hold its port
-                os.killpg(self.process.pid, signal.SIGKILL)
         self.end()
         time.sleep(PAUSE * 2 ** (len(recent) - 1) if recent else 0)
         self.start()

@@ -300,6 +300,7 @@ def test_the_runs_of_a_killed_worker_are_found(monkeypatch, tmp_path):
     assert found == [orphan.pid]
 
 
+@pytest.mark.proof  # it waits for looks, and for a run to be old enough
 class TestWatchdog:
     """A second start is a minute later at the earliest: the worker has none of these runs by then."""
 
