@@ -314,11 +314,12 @@ for command in (
     rollback,
     status,
     suspects,
+    trigger,
+    watch,
     who_served,
 ):
     app.command()(command)
-for command in (gc_outputs, watch, trigger):
-    app.command(command.__name__)(command)
+app.command("gc")(gc_outputs)
 app.add_typer(incident, name="incident")
 
 

@@ -17,11 +17,11 @@ from flows.summary import Grid
 from retune import registry
 from retune.machine import gpus
 from retune.measures import format_bytes
-from retune.notes import OUTCOME, title_of
+from retune.notes import title_of
 from retune.processes import is_gone
 from retune.registry.approvals import answer_of, request_of
 from retune.run_log import End, ends
-from retune.tracking import client
+from retune.tracking import OUTCOME, client
 from retune.workspace import home
 
 if TYPE_CHECKING:
