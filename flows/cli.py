@@ -266,8 +266,9 @@ def ui(
 
 for command in (approve, calibrate, history, promote, reject, rollback, suspects, who_served):
     app.command()(command)
-for command in (gc_outputs, watch, trigger):
-    app.command(command.__name__)(command)
+app.command("gc")(gc_outputs)
+app.command()(watch)
+app.command()(trigger)
 app.add_typer(incident, name="incident")
 
 

@@ -24,6 +24,7 @@ from prefect.states import Cancelled
 from flows.provenance import TRIGGER
 
 if TYPE_CHECKING:
+    from prefect import State
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
@@ -61,7 +62,9 @@ def keep_newest(client: "SyncPrefectClient", deployment: UUID) -> Waiter | None:
     """Cancel what waits behind the newest run that is due, and return that; None if none waits."""
     waiting = due(client, deployment)
     for run in waiting[:-1]:
-        state = Cancelled(name=SUPERSEDED, message=f"{waiting[-1].name} is newer, and runs instead")
+        state: State = Cancelled(
+            name=SUPERSEDED, message=f"{waiting[-1].name} is newer, and runs instead"
+        )
         client.set_flow_run_state(run.id, state, force=True)
     return waiting[-1] if waiting else None
 
