@@ -7,7 +7,7 @@ what is there when a run begins.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from prefect import get_client, runtime
@@ -19,11 +19,12 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.states import Cancelled, State
+from prefect.states import Cancelled
 
 from flows.provenance import TRIGGER
 
 if TYPE_CHECKING:
+    from prefect import State
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
@@ -61,7 +62,7 @@ def keep_newest(client: "SyncPrefectClient", deployment: UUID) -> Waiter | None:
     """Cancel what waits behind the newest run that is due, and return that; None if none waits."""
     waiting = due(client, deployment)
     for run in waiting[:-1]:
-        state: State[Any] = Cancelled(
+        state: State = Cancelled(
             name=SUPERSEDED, message=f"{waiting[-1].name} is newer, and runs instead"
         )
         client.set_flow_run_state(run.id, state, force=True)

@@ -46,7 +46,7 @@ class TriggerError(RetuneError):
     """A run that cannot be started: there is no such deployment on the server."""
 
 
-class Look(NamedTuple):
+class TriggerOutcome(NamedTuple):
     """What became of a look at a recipe: `started`, or why no run was; `reason` is one sentence."""
 
     recipe: str
@@ -54,7 +54,7 @@ class Look(NamedTuple):
     reason: str
 
 
-def watch(recipes: Mapping[str, Recipe]) -> list[Look]:
+def watch(recipes: Mapping[str, Recipe]) -> list[TriggerOutcome]:
     """Look once at what the recipes, by their deployments' names, watch; start the runs that are due."""
     return [
         _shown(_watched(name, recipe))
@@ -63,7 +63,7 @@ def watch(recipes: Mapping[str, Recipe]) -> list[Look]:
     ]
 
 
-def trigger(name: str, recipe: Recipe, reason: str, force: bool = False) -> Look:
+def trigger(name: str, recipe: Recipe, reason: str, force: bool = False) -> TriggerOutcome:
     """Start a run of a deployment for a reason that another program has, and emit `retune.trigger`.
 
     As a change does, it waits for the end of the cooldown, and joins a run that waits; unless `force`.
@@ -78,16 +78,18 @@ def trigger(name: str, recipe: Recipe, reason: str, force: bool = False) -> Look
     return outcome
 
 
-def _watched(name: str, recipe: Recipe) -> Look:
+def _watched(name: str, recipe: Recipe) -> TriggerOutcome:
     runs = newest_runs(recipe, PINNED, 1)
     if not runs:
-        return Look(name, "no run yet", "nothing to compare with: the first run is a person's")
+        return TriggerOutcome(
+            name, "no run yet", "nothing to compare with: the first run is a person's"
+        )
     try:
         causes = list(changes(recipe, runs[0].data.tags))
     except (RetuneError, ConnectionError, TimeoutError) as error:
-        return Look(name, "not known", str(error).partition("\n")[0])
+        return TriggerOutcome(name, "not known", str(error).partition("\n")[0])
     if not causes:
-        return Look(name, "unchanged", f"as in {runs[0].info.run_name}")
+        return TriggerOutcome(name, "unchanged", f"as in {runs[0].info.run_name}")
     return _start(name, recipe, "; ".join(causes))
 
 
@@ -116,16 +118,16 @@ def _versions(recipe: Recipe, cause: str) -> dict[str, str]:
     return {f"retune.pin.suite.{n}": version for n, version in enumerate(pin_suites(recipe))}
 
 
-def _start(name: str, recipe: Recipe, reason: str, force: bool = False) -> Look:
+def _start(name: str, recipe: Recipe, reason: str, force: bool = False) -> TriggerOutcome:
     """Start a run, unless one waits already or the last one is too recent."""
     with get_client(sync_client=True) as client:
         deployment = _deployment(client, name)
         waiting = keep_newest(client, deployment.id)
         if waiting and not force:
-            return Look(name, "waits already", f"{waiting.name} will see it: {reason}")
+            return TriggerOutcome(name, "waits already", f"{waiting.name} will see it: {reason}")
         until = _cooldown(client, deployment, recipe)
     if until and not force:
-        return Look(name, "cooldown", f"until {until:%Y-%m-%d %H:%M} UTC: {reason}")
+        return TriggerOutcome(name, "cooldown", f"until {until:%Y-%m-%d %H:%M} UTC: {reason}")
     schedule = recipe.schedule.model_dump(mode="json") | {"force": True}
     run = run_deployment(
         f"{FLOW}/{name}",
@@ -134,7 +136,7 @@ def _start(name: str, recipe: Recipe, reason: str, force: bool = False) -> Look:
         timeout=0,
         _sync=True,  # type: ignore[call-arg]
     )
-    return Look(name, "started", f"{run.name}: {reason}")  # type: ignore[union-attr]
+    return TriggerOutcome(name, "started", f"{run.name}: {reason}")  # type: ignore[union-attr]
 
 
 def _deployment(client: "SyncPrefectClient", name: str) -> "DeploymentResponse":
@@ -170,7 +172,7 @@ def _runs(recipe: Recipe) -> "list[StoredRun]":
     return newest_runs(recipe, PINNED, 1)
 
 
-def _shown(outcome: Look) -> Look:
+def _shown(outcome: TriggerOutcome) -> TriggerOutcome:
     """Keep an outcome on Prefect's page, if it is another than the last one."""
     key = "watch-" + re.sub(r"[^a-z0-9-]+", "-", outcome.recipe.lower())
     text = f"**{markdown(outcome.outcome)}**: {markdown(outcome.reason)}"
