@@ -127,7 +127,7 @@ def _chart(title: str, differences: Sequence[PairedDifference], case: Case) -> l
     if not differences:
         return []
     noise = (
-        ' <i class="noise"></i> the calibrated noise of training;'
+        ' <i class="noise"></i> the noise of training, calibrated or assumed;'
         if any(one.noise for one in differences)
         else ""
     )
