@@ -19,6 +19,7 @@ from flows.incident_commands import app as incident
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from flows.starting import RecipeName, Settings, start_prefect
 from flows.suspects import suspects
+from flows.upgrade_command import upgrade
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
 from retune.workspace import home
@@ -268,7 +269,17 @@ def worker(
     sys.exit(work(pool, limit, healthcheck))
 
 
-for command in (approve, calibrate, history, promote, reject, rollback, suspects, who_served):
+for command in (
+    approve,
+    calibrate,
+    history,
+    promote,
+    reject,
+    rollback,
+    suspects,
+    upgrade,
+    who_served,
+):
     app.command()(command)
 app.add_typer(incident, name="incident")
 
