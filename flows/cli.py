@@ -23,6 +23,7 @@ from flows.starting import RecipeName, Settings, start_prefect
 from flows.status_command import status
 from flows.suspects import suspects
 from flows.trigger_commands import trigger, watch
+from flows.upgrade_command import upgrade
 from retune.access import ui_server
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
@@ -315,6 +316,7 @@ for command in (
     status,
     suspects,
     trigger,
+    upgrade,
     watch,
     who_served,
 ):

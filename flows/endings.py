@@ -112,7 +112,7 @@ def _tell(ending: str, reason: str, grids: str = "") -> None:
 def _message(reason: str) -> str:
     """Return a message of which Prefect shows the first line at once; its last has three numbers."""
     numbers = run_page.told(run_page.CURRENT.get())
-    room = MESSAGE_LIMIT - len(numbers) - 1
+    room = MESSAGE_LIMIT - (len(numbers) + 1 if numbers else 0)
     text = terminal(reason).strip()
     text = text if len(text) <= room else f"{text[: room - 1]}…"
     return f"{text}\n{numbers}" if numbers else text

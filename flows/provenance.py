@@ -97,7 +97,8 @@ def provenance(recipe: Recipe, pins: Pins, plan: Plan) -> Provenance:
 
 def given(recipe: Recipe) -> dict[str, Any]:
     """Return the settings that somebody wrote, without the defaults."""
-    return _without_empty(recipe.model_dump(mode="json", exclude_unset=True))
+    unwritten = None if recipe.note else {"note"}  # a flow's parameters all have values
+    return _without_empty(recipe.model_dump(mode="json", exclude_unset=True, exclude=unwritten))
 
 
 def packages(plan: Plan) -> dict[str, str]:

@@ -206,6 +206,11 @@ DELETES = {
     ("flows/ui.py", "_end_leftovers", "unlink"): "the same file of a server that was killed",
     ("retune/access.py", "_read", "unlink"): "a sign-in that others could read",
     ("retune/loaders.py", "strip_code", "unlink"): "code in what a stage has just saved",
+    (
+        "flows/upgrading/environments.py",
+        "environment",
+        "rename",
+    ): "to a place that held no whole environment",
     ("infra/llamacpp/build.py", "making", "unlink"): "the build's own log, under the build's lock",
     (
         "infra/llamacpp/build.py",

@@ -24,7 +24,7 @@ class Schedule(Section):
     force: bool = Field(
         False,
         description="Whether this run does its work though nothing has changed or too few rows are new; "
-        "`retune run --force` sets it.",
+        "`--force` of `retune run` sets it.",
     )
     triggers: tuple[Cause, ...] = Field(
         (),

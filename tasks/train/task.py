@@ -223,8 +223,10 @@ class Monitor:
             self._tracked_step = self._run.last_step("train/loss")
         rows = [row for row in rows if row["step"] > self._tracked_step]
         if rows:
+            # Of a request that failed nobody knows whether it arrived: the run is asked again then.
+            self._tracked_step, last = None, rows[-1]["step"]
             self._run.log_rows(rows)
-            self._tracked_step = rows[-1]["step"]
+            self._tracked_step = last
 
     def _tell_of_outage(self, error: Exception) -> None:
         get_run_logger().warning("the training goes on, and its curve is logged later: %s", error)

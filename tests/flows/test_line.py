@@ -163,7 +163,7 @@ def artifacts(project) -> dict[str, str]:
     assert len({key for key, _ in rows} - {"validate-report"}) == len(
         [key for key, _ in rows if key != "validate-report"]
     )
-    return {key: json.loads(data) if data else "" for key, data in rows}
+    return {key: json.loads(data) if isinstance(data, str) else data for key, data in rows}
 
 
 SHOWN = {

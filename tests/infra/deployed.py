@@ -20,8 +20,6 @@ OTHERS = re.compile(
     r"PATH|HOME|PG\w+|POSTGRES_\w+|PYTHON\w+|PIP_\w+|AWS_\w+|XDG_CACHE_HOME|HF_TOKEN"
     r"|RETUNE_(HOME|LLAMACPP)"
 )
-# Commands that other parts of the project bring.
-COMING = {"operate", "status"}
 
 
 def compose() -> dict[str, Any]:
@@ -115,8 +113,6 @@ def _require_retune(words: list[str]) -> None:
     from flows.cli import app
 
     group = typer.main.get_command(app)
-    if words[0] in COMING and words[0] not in group.commands:
-        return
     known = {option for param in group.commands[words[0]].params for option in param.opts}
     assert {word.partition("=")[0] for word in words[1:] if word.startswith("--")} <= known
 

@@ -26,7 +26,7 @@ from tasks.train.data import make_collator
 from tasks.train.job import Fit, TrainingRefused, TrainJob
 from tasks.train.objective import make_objective
 from tasks.train.requirements import require_gpu
-from tasks.train.task import run_training, train
+from tasks.train.task import Monitor, run_training, train
 from tasks.train.trainer import make_trainer
 from tasks.train.training_log import cut_log
 from tests.tasks.conftest import Trained, read_json_lines, running_child
@@ -57,6 +57,23 @@ def test_a_killed_training_goes_on_where_it_was(at_home, trained):
     assert rows[10]["train/loss"] == pytest.approx(trained.first_log[10]["train/loss"], rel=1e-3)
     history = client().get_metric_history(trained.run.id, "train/loss")
     assert sorted(metric.step for metric in history) == STEPS
+
+
+def test_steps_whose_arrival_is_not_known_are_not_logged_twice(at_home, tmp_path):
+    class Unsure(Run):
+        def log_rows(self, rows):
+            super().log_rows(rows)
+            if rows[-1]["step"] == 2:
+                raise ConnectionError("no answer came")
+
+    with start_run(at_home.recipe(), "unsure", {}) as run:
+        monitor = Monitor(Unsure(**dict(run)), tmp_path / "log")
+        rows = [{"step": step, "train/loss": 1.0} for step in (1, 2, 3)]
+        with pytest.raises(ConnectionError):
+            monitor._track(rows[:2])
+        monitor._track(rows)
+    history = client().get_metric_history(run.id, "train/loss")
+    assert sorted(metric.step for metric in history) == [1, 2, 3]
 
 
 def test_the_loss_falls_and_the_record_says_so(at_home, trained):
