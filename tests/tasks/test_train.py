@@ -17,7 +17,7 @@ from retune.errors import RetuneError
 from retune.models import token_ids
 from retune.recipe import Model, Training
 from retune.sources import pin
-from retune.tracking import client, start_run
+from retune.tracking import Run, client, start_run
 from retune.workspace import Step
 from tasks.train import loop, requirements, saving
 from tasks.train.backend import target_modules
