@@ -174,7 +174,7 @@ SHOWN = {
 
 def test_a_run_shows_what_it_made_and_one_page(first, project):
     shown = artifacts(project)
-    assert shown.keys() == SHOWN | {"in-service-sums"}
+    assert shown.keys() == SHOWN | {"in-service-sums", "retune-status"}
     page = shown["summary"]
     assert page.startswith("# ✓ Promoted\n\n**sums/1 serves")
     for words in (
