@@ -179,15 +179,15 @@ def test_a_run_shows_what_it_made_and_one_page(first, project):
     assert page.startswith("# ✓ Promoted\n\n**sums/1 serves")
     for words in (
         "The first run of this recipe",
-        "| held-out loss",
+        "| loss |",
         "Cost: GPU-hours",
         "![size_and_quality.png](data:image/png;base64,",
         "/v2/artifacts/key/in-service-sums",
-        "| q4\\_k\\_m |",
+        "| q4_k_m |",
     ):
         assert words in page, words
     assert shown["gguf-files"].startswith("**5 of 6 files ship**")
-    assert "| held-out loss" not in shown["format"]
+    assert shown["format"].startswith("| | |\n|---|---:|\n| rows (train) | 3")
     assert shown["verdicts"].startswith("**1 failed and block")
     # A table's numbers are rounded.
     assert not re.search(r"\d\.\d{7}", shown["gguf-files"] + shown["format"] + page)
