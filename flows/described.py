@@ -19,7 +19,7 @@ from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Chats, Rows, Scores
 from retune.saved_view import NAME, describe_experiment, link, run_link
-from retune.tracking import OUTCOME, Run, client, download_json
+from retune.tracking import DECISION, OUTCOME, Run, client, download_json
 from tasks.stage import show
 
 SAMPLES = "samples.json"
@@ -141,7 +141,7 @@ def _ended_by(error: BaseException) -> tuple[str, str]:
 
 def _passed(run: Run) -> str:
     """Return what the gates said in all; files that do not ship and warnings are told."""
-    decision = client().get_run(run.id).data.tags.get("retune.decision", "")
+    decision = client().get_run(run.id).data.tags.get(DECISION, "")
     if decision.startswith("Skipped"):
         return decision
     table = download_json(run.id, "verdicts.json") or {"columns": ["result"], "data": []}

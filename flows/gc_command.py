@@ -1,5 +1,6 @@
 """The command `retune gc`: what takes disk and nobody needs; and its deployment."""
 
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -52,9 +53,9 @@ def lines(there: Inventory) -> list[str]:
         visible(f"{format_bytes(one.bytes):>10}  {one.folder}  {one.reason}")
         for one in sorted(there.leftovers, key=lambda one: -one.bytes)
     ]
-    kept: dict[str, int] = {}
+    kept = Counter[str]()
     for one in there.kept:
-        kept[one.reason.partition(" (")[0]] = kept.get(one.reason.partition(" (")[0], 0) + one.bytes
+        kept[one.reason.partition(" (")[0]] += one.bytes
     told += [f"{format_bytes(there.freed):>10}  can be freed"]
     told += [visible(f"{format_bytes(count):>10}  stays: {why}") for why, count in kept.items()]
     return told

@@ -19,10 +19,8 @@ from retune.recipe import Recipe
 from retune.records import Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
 from retune.registry.approvals import ApprovalAnswer, Request, answer, answer_of, ask
-from retune.tracking import Run, client
+from retune.tracking import DECISION, Run, client
 from retune.workspace import digest
-
-DECISION = "retune.decision"  # tag of a version and of its run: what became of it, and why
 
 
 class Ending(NamedTuple):

@@ -27,10 +27,8 @@ from retune.version import Version, this_version
 
 FOLDER = "provenance"
 COMMAND_LINE = "command line"  # what starts a run that no deployment does
-SCHEDULE, TRIGGER = (
-    "schedule",
-    "trigger",
-)  # what starts a run without a person; the tag of the latter
+# What starts a run without a person; the latter is a tag of the flow run, too.
+SCHEDULE, TRIGGER = "schedule", "trigger"
 
 
 class Provenance(NamedTuple):

@@ -21,7 +21,7 @@ from retune.notes import title_of
 from retune.processes import is_gone
 from retune.registry.approvals import answer_of, request_of
 from retune.run_log import End, ends
-from retune.tracking import OUTCOME, client
+from retune.tracking import DECISION, OUTCOME, PROCESS, client
 from retune.workspace import home
 
 if TYPE_CHECKING:
@@ -161,10 +161,10 @@ def _ending(run: "MlflowRun") -> str:
     """Return how a run ended, by the name of Prefect's state where that is known."""
     tags = run.data.tags
     if run.info.status == "RUNNING":
-        process = tags.get("retune.process", "")
+        process = tags.get(PROCESS, "")
         return "Dead" if process and is_gone(process) else "Running"
     # What was decided is older than a failure after it.
-    decision = tags.get("retune.decision", "").partition(":")[0]
+    decision = tags.get(DECISION, "").partition(":")[0]
     outcome = tags.get(OUTCOME, "")
     return decision if decision and outcome in ("passed", "") else outcome or "stopped"
 

@@ -12,20 +12,17 @@ from typing import NamedTuple
 from prefect import get_client, get_run_logger, runtime
 
 from flows.plan import Plan, make_plan
-from flows.promotion import DECISION
 from flows.provenance import SCHEDULE, TRIGGER, started
 from flows.summary import Grid, Summary
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.retention import PLANNED
-from retune.tracking import client, newest_runs
+from retune.tracking import DECISION, client, newest_runs
 
 SKIPPED = "Skipped"  # the state, and the tag in Prefect in small letters
 SETTLED = ("Promoted", "Equivalent", "Undecided", "Registered", "Barred")
 INPUTS, OPPONENT = "retune.inputs", "retune.opponent"  # tags of a run
-BUT_DATA = (
-    "retune.inputs_but_data"  # tag: the same for the same settings, base and code on other data
-)
+BUT_DATA = "retune.inputs_but_data"  # tag: the same for equal settings, base and code on any data
 STILL = "retune.unchanged"  # tag of an accepted run: when a later one had nothing to do
 LOOKED_AT = 20  # runs of the same inputs
 

@@ -54,9 +54,8 @@ class Watchdog:
     """Looks once in a while; each look returns sentences on what it did."""
 
     def __init__(self) -> None:
-        self._overfull: dict[
-            str, int
-        ] = {}  # limits with more slots taken than runs open, last time
+        # Slots taken of the limits that had more of them than open runs, last time.
+        self._overfull: dict[str, int] = {}
         self._told_to_end: set[UUID] = set()
 
     def look(self, starting: bool = False) -> list[str]:

@@ -7,12 +7,11 @@ from expectations.new_rows import NewRows, too_few
 from flows.compared.artifacts import table
 from flows.compared.changed_rows import changed_rows
 from flows.compared.rows import ARTIFACT
-from flows.promotion import DECISION
 from flows.summary import Summary
 from flows.unchanged import BUT_DATA, SKIPPED, by_itself, skipped
 from retune.recipe import Recipe
 from retune.records import Pins, Rows
-from retune.tracking import Run, client
+from retune.tracking import DECISION, Run, client
 
 if TYPE_CHECKING:
     import polars as pl

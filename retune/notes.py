@@ -21,12 +21,8 @@ NOTE, RUN_NAME = "mlflow.note.content", "mlflow.runName"
 CHANGED = "retune.changed"
 # Settings of these come first where few are named: they make another model.
 _TELLING = ("model", "dataset", "training", "formatting", "validation", "merging")
-_SILENT = (
-    "name",
-    "note",
-    "tracking.",
-    "schedule.",
-)  # where a run is kept is no change of what it makes
+# Where a run is kept and when it runs is no change of what it makes.
+_SILENT = ("name", "note", "tracking.", "schedule.")
 _NAMED = 2  # settings in a run's name
 _MOST = 20  # settings in a note
 _LONGEST = 28  # characters of a value in a name
@@ -99,31 +95,26 @@ def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[
     """Return the note of a run in Markdown; `outcome` is one sentence, `links` addresses by text."""
     run = client().get_run(run_id)
     # MLflow's pages fold a note after some five lines.
-    parts = [f"**{markdown(outcome)}**", *_told(run, earlier), *_since(run, earlier)]
+    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *_since(run, earlier)]
     parts += [*numbers_table(run, earlier), *files_table(run), *settings_list(run, earlier)]
     parts += _links(run, earlier, links)
     return "\n\n".join(parts)
 
 
-def brief(metrics: Mapping[str, float], before: Mapping[str, float]) -> str:
-    """Return two numbers in a line: `loss **0.8041** (base 6.8876, run before 0.6310)`; "" where a run
-    has none of them."""
+def _brief(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
+    """Return the first of the numbers in a line: `loss **0.8041** (base 6.8876, run before 0.6310)`."""
+    before, now = (earlier.data.metrics if earlier else {}), run.data.metrics
     told = []
     for name in NUMBERS[:2]:
-        if name in metrics:
+        if name in now:
             spec = measure(name.partition("/")[2])
             others = {
-                "base": metrics.get(name.replace("/tuned", "/base")),
+                "base": now.get(name.replace("/tuned", "/base")),
                 "run before": before.get(name),
             }
             beside = [f"{key} {spec.number(of)}" for key, of in others.items() if of is not None]
-            told.append(f"{title_of(name)} **{spec.number(metrics[name])}** ({', '.join(beside)})")
-    return " · ".join(told)
-
-
-def _told(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
-    words = brief(run.data.metrics, earlier.data.metrics if earlier else {})
-    return [words] if words else []
+            told.append(f"{title_of(name)} **{spec.number(now[name])}** ({', '.join(beside)})")
+    return [" · ".join(told)] if told else []
 
 
 def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from retune import registry
 from retune.processes import is_gone
 from retune.registry.candidates import FILE
-from retune.tracking import every_run
+from retune.tracking import DECISION, PROCESS, every_run
 from retune.workspace import is_marked, remove, work
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 DAY = 24 * 3600
 PLANNED = "retune.planned"  # tag of a run: the outputs that it makes or reuses, also those to come
-PROCESS = "retune.process"
 STEP = "retune.step."  # tags of runs: the fingerprint of each stage's output
 WAITING = "AwaitingApproval"
 
@@ -52,16 +51,8 @@ class Retention(BaseModel):
     )
 
 
-class Leftover(NamedTuple):
-    """A folder below the work folder that nothing needs: its bytes on this disk, and why it may go."""
-
-    folder: Path
-    bytes: int
-    reason: str
-
-
-class Kept(NamedTuple):
-    """A folder that stays, and what for."""
+class OutputFolder(NamedTuple):
+    """A folder below the work folder: the bytes that its removal frees, and why it may go or stays."""
 
     folder: Path
     bytes: int
@@ -71,8 +62,8 @@ class Kept(NamedTuple):
 class Inventory(NamedTuple):
     """All folders of outputs: those that may go, and those that stay."""
 
-    leftovers: tuple[Leftover, ...]
-    kept: tuple[Kept, ...]
+    leftovers: tuple[OutputFolder, ...]
+    kept: tuple[OutputFolder, ...]
 
     @property
     def freed(self) -> int:
@@ -83,19 +74,19 @@ class Inventory(NamedTuple):
 def inventory(retention: Retention) -> Inventory:
     """Look at every output in the work folder; changes nothing."""
     needed = dict(_needed(retention))
-    leftovers: list[Leftover] = []
-    kept: list[Kept] = []
+    leftovers: list[OutputFolder] = []
+    kept: list[OutputFolder] = []
     for folder in sorted(_folders()):
         why = _stays(folder, needed, retention)
         count = _bytes(folder)
         if why:
-            kept.append(Kept(folder, count, why))
+            kept.append(OutputFolder(folder, count, why))
         else:
-            leftovers.append(Leftover(folder, count, _leftover(folder, retention)))
+            leftovers.append(OutputFolder(folder, count, _leftover(folder, retention)))
     return Inventory(tuple(leftovers), tuple(kept))
 
 
-def collect(leftovers: Iterable[Leftover], retention: Retention) -> list[Leftover]:
+def collect(leftovers: Iterable[OutputFolder], retention: Retention) -> list[OutputFolder]:
     """Remove leftovers, each under its builder's lock, and return those that are gone.
 
     What a run has begun to need meanwhile stays.
@@ -137,7 +128,7 @@ def _needed(retention: Retention) -> Iterator[tuple[str, str]]:
         name = run.data.params.get("name", "")
         if _may_go_on(run, name not in newest, retention):
             reasons[run.info.run_id] = f"{run.info.run_name}, which is open or may be run again"
-        elif run.data.tags.get("retune.decision", "").startswith(WAITING):
+        elif run.data.tags.get(DECISION, "").startswith(WAITING):
             reasons[run.info.run_id] = f"{run.info.run_name}, which waits for an approval"
         elif run.info.status == "FINISHED":
             newest[name] = newest.get(name, 0) + 1
@@ -197,11 +188,9 @@ def _stays(folder: Path, needed: dict[str, str], retention: Retention) -> str:
         return needed[name]
     if _is_locked(folder):
         return "a run builds it"
+    age, limit, words = _age(folder), retention.keep_days, "made lately"
     if is_training(folder):
-        age, limit = _age(folder), retention.checkpoint_days
-        words = "checkpoints to go on from"
-    else:
-        age, limit, words = _age(folder), retention.keep_days, "made lately"
+        limit, words = retention.checkpoint_days, "checkpoints to go on from"
     return f"{words} ({age:.1f} of {limit:g} days)" if age < limit else ""
 
 

@@ -36,9 +36,11 @@ DIGEST_LIMIT = 36  # characters of a dataset's digest; MLflow rejects longer one
 # Per request, by MLflow's limits: parameters or tags, and metrics beside as many of both.
 BATCH, METRICS = 100, 800
 TABLES_TAG = "mlflow.loggedArtifacts"  # of a run: what MLflow's pages show as tables
-# Measures of what a stage took, not of what it made.
 LEAVING = 10  # seconds that MLflow's monitor of the machine has to end
-OUTCOME = "retune.outcome"  # a tag: passed, rejected, failed or stopped
+# Tags of runs: passed, rejected, failed or stopped; what became of the version that it made (the
+# version has it, too), and why; the process that works at it.
+OUTCOME, DECISION, PROCESS = "retune.outcome", "retune.decision", "retune.process"
+# Measures of what a stage took, not of what it made.
 SPENT = frozenset({"seconds", "gpu_hours", "energy_kwh", "cost"})
 
 
@@ -330,7 +332,7 @@ def start_run(
     and its curves continue where they were. So is that of the same flow run of Prefect's (a tag), which
     goes on after it waited or is tried again.
     """
-    run_tags = dict(tags) | {"retune.process": this_process(), "retune.plan": plan or ""}
+    run_tags = dict(tags) | {PROCESS: this_process(), "retune.plan": plan or ""}
     experiment_id = _experiment(_experiment_name(recipe))
     earlier = plan and (
         _lost_run(experiment_id, plan)
@@ -376,7 +378,7 @@ def _lost_run(experiment_id: str, plan: str) -> "RunInfo | None":
         f"attributes.status = 'RUNNING' AND tags.`retune.plan` = '{plan}'",
         order_by=["attributes.start_time DESC"],
     )
-    return next((r.info for r in runs if is_gone(r.data.tags["retune.process"])), None)
+    return next((r.info for r in runs if is_gone(r.data.tags[PROCESS])), None)
 
 
 def _waiting_run(experiment_id: str, plan: str, tags: Mapping[str, str]) -> "RunInfo | None":

@@ -7,9 +7,8 @@ from pydantic import BaseModel
 
 from flows.upgrading.probes import Probed
 
-EQUAL = (
-    1e-6  # relative: what one machine computes twice is the same, but for the order of its threads
-)
+# Relative: what one machine computes twice is the same, but for the order of its threads.
+EQUAL = 1e-6
 ABSOLUTE = 1e-7  # of a divergence, which is rounding itself
 SLOWER = 1.5  # times as long: told, and no difference, for a machine has other work too
 
@@ -26,8 +25,7 @@ class Compared(BaseModel):
 def compared(old: Probed, new: Probed) -> list[Compared]:
     """Return what the two made, thing by thing; only the failure where the new one came to no end."""
     if old.failure or new.failure:
-        ended = ("came to its end", "came to its end")
-        words = [probe.failure or end for probe, end in zip((old, new), ended, strict=True)]
+        words = [probe.failure or "came to its end" for probe in (old, new)]
         return [Compared(subject="run", old=words[0], new=words[1], same=words[0] == words[1])]
     answers = sum(one != other for one, other in zip(old.answers, new.answers, strict=False))
     answers += abs(len(old.answers) - len(new.answers))

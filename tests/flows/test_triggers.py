@@ -20,9 +20,8 @@ from flows import local, temporary_server
 local.configure()
 server = temporary_server.start()
 from flows import queue, triggers
-from flows.promotion import DECISION
 from retune.recipe import Recipe
-from retune.tracking import start_run
+from retune.tracking import DECISION, start_run
 from prefect import flow, get_client
 from prefect.states import Scheduled
 server.use()

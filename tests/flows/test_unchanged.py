@@ -4,11 +4,10 @@ import pytest
 
 from flows import unchanged
 from flows.plan import make_plan
-from flows.promotion import DECISION
 from retune import llamacpp
 from retune.recipe import Recipe, set_value
 from retune.records import Champion, Pins
-from retune.tracking import client, start_run
+from retune.tracking import DECISION, client, start_run
 
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 PINS = Pins(dataset="sha256:d", model="sha256:m")
