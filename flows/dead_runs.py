@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LABEL = "retune.process"
 OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+TAKEN = 300  # seconds that a worker has to start the process of a run that it took
 PAGE = 200  # runs that the server gives at a time
 GONE = (
     "Its process is gone (killed, or the machine went down) and did not say so. Run it again: "

@@ -4,13 +4,12 @@ None of it can undo the decision, so what fails here is told, and fails nothing.
 """
 
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from flows import local
+from flows import kept_page, local
 from retune import registry, serving
 from retune.errors import RetuneError
 from retune.escaping import markdown, terminal
@@ -128,26 +127,20 @@ def _secret(name: str) -> str:
 
 def key_of(name: str) -> str:
     """Return the key of the artifact that says which version of a recipe serves."""
-    return "in-service-" + re.sub(r"[^a-z0-9-]+", "-", name)
+    return kept_page.key("in-service", name)
 
 
 def show(name: str) -> None:
     """Make the artifact `in-service-<recipe>`, whose versions are the history, if it changed."""
-    from prefect.artifacts import Artifact, create_markdown_artifact
-
     serving_now = next((one for one in registry.versions(name) if "champion" in one.aliases), None)
     if serving_now is None:
         return
-    key = key_of(name)
-    text = page(serving_now, registry.history(name))
-    newest = shown(Artifact.get, key, _sync=True)
-    if newest is None or newest.data != text:
-        shown(
-            create_markdown_artifact,
-            key=key,
-            markdown=text,
-            description=f"Which version of {name} serves",
-        )
+    shown(
+        kept_page.keep,
+        key=key_of(name),
+        markdown=page(serving_now, registry.history(name)),
+        description=f"Which version of {name} serves",
+    )
 
 
 def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:

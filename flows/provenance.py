@@ -11,7 +11,7 @@ What a person searches by is also a tag of the run.
 
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from prefect.context import FlowRunContext
@@ -24,6 +24,9 @@ from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import Run
 from retune.version import Version, this_version
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 FOLDER = "provenance"
 COMMAND_LINE = "command line"  # what starts a run that no deployment does
@@ -130,9 +133,14 @@ def started() -> str:
     run = context.flow_run if context else None
     if run is None or run.deployment_id is None:
         return COMMAND_LINE
-    if run.auto_scheduled:
-        return SCHEDULE
-    if TRIGGER in run.tags:
-        return TRIGGER
+    if cause := cause_of(run):
+        return cause
     by = run.created_by.display_value if run.created_by else None
     return f"deployment, by {by}" if by else "deployment, by hand"
+
+
+def cause_of(run: "FlowRun") -> str | None:
+    """Return what started a flow run without a person, None if a person did."""
+    if run.auto_scheduled:
+        return SCHEDULE
+    return TRIGGER if TRIGGER in run.tags else None

@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled
 
-from flows.provenance import TRIGGER
+from flows.provenance import cause_of
 
 if TYPE_CHECKING:
     from prefect import State
@@ -52,7 +52,7 @@ def superseded_by() -> str | None:
         return None
     with get_client(sync_client=True) as client:
         this = client.read_flow_run(UUID(str(run_id)))
-        if not _by_itself(this) or this.expected_start_time is None:
+        if not cause_of(this) or this.expected_start_time is None:
             return None
         kept = keep_newest(client, UUID(str(deployment)))
         return kept.name if kept and kept.due > this.expected_start_time else None
@@ -88,9 +88,5 @@ def _due(runs: "Sequence[FlowRun]") -> list[Waiter]:
     return [
         Waiter(run.id, run.name, run.expected_start_time)
         for run in runs
-        if run.expected_start_time and run.expected_start_time <= now and _by_itself(run)
+        if run.expected_start_time and run.expected_start_time <= now and cause_of(run)
     ]
-
-
-def _by_itself(run: "FlowRun") -> bool:
-    return run.auto_scheduled or TRIGGER in run.tags

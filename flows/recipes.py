@@ -27,12 +27,17 @@ def deployments_file() -> Path:
     return DEPLOYMENTS if DEPLOYMENTS.is_file() else ROOT / DEPLOYMENTS
 
 
-def deployments() -> dict[str, dict[str, Any]]:
-    """Return the parameters of every deployment in `prefect.yaml`, by name. Raises RecipeError."""
+def entries() -> list[Any]:
+    """Return what `prefect.yaml` has below `deployments`, as it stands there. Raises RecipeError."""
     content = _yaml(deployments_file())
     declared = content.get("deployments") if isinstance(content, dict) else None
+    return declared if isinstance(declared, list) else []
+
+
+def deployments() -> dict[str, dict[str, Any]]:
+    """Return the parameters of every deployment in `prefect.yaml`, by name. Raises RecipeError."""
     parameters: dict[str, dict[str, Any]] = {}
-    for entry in declared if isinstance(declared, list) else []:
+    for entry in entries():
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise RecipeError(f"{DEPLOYMENTS}: a deployment needs a name, got {entry!r:.80}")
         if entry["name"] in parameters:

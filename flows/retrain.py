@@ -159,7 +159,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         noise = stored_noise(recipe, pins)
         require_noise(recipe.promotion, noise)
         tags |= input_tags(recipe, pins, plan, noise)
-        if earlier := accepted_run(recipe, pins, plan, noise):
+        if earlier := accepted_run(recipe, pins, plan, tags):
             if skips(recipe):
                 return skipped_for(earlier, recipe)
             get_run_logger().info("%s; what it made is reused", earlier.reason)

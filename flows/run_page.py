@@ -9,7 +9,6 @@ import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from flows.in_service import key_of
@@ -18,6 +17,7 @@ from retune.measures import measure
 from retune.notes import CHANGED, before, files_table, numbers_table, settings_list, title_of
 from retune.pages import mlflow_pages
 from retune.saved_view import NAME, link, run_link
+from retune.temporary import temporary_folder
 from retune.tracking import Run, client
 from retune.workspace import home
 
@@ -139,8 +139,8 @@ def _picture(run: "MlflowRun") -> list[str]:
     }
     for path in PICTURES:
         if 0 < there.get(path, 0) <= LARGEST_PICTURE:
-            with TemporaryDirectory(prefix="retune-page-") as folder:
-                file = Path(client().download_artifacts(run.info.run_id, path, folder))
+            with temporary_folder() as folder:
+                file = Path(client().download_artifacts(run.info.run_id, path, str(folder)))
                 data = base64.b64encode(file.read_bytes()).decode()
             return [f"![{path.rpartition('/')[2]}](data:image/png;base64,{data})"]
     return []

@@ -1,12 +1,10 @@
 """When a recipe's runs are due, by the cron schedules in `prefect.yaml`: no server is asked."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from flows.recipes import deployments_file
-from retune.documents import BYTES, read_yaml
+from flows.recipes import entries
 
 
 class Due(NamedTuple):
@@ -25,7 +23,7 @@ def dues(now: datetime) -> dict[str, Due]:
     """Return when scheduled recipes are due, by the recipe's name; of several schedules the one that
     comes next. A schedule that is not active, or no cron, is left out."""
     known: dict[str, Due] = {}
-    for entry in _deployments():
+    for entry in filter(lambda entry: isinstance(entry, dict), entries()):
         name = (entry.get("parameters") or {}).get("name")
         schedules = [one for one in entry.get("schedules") or [] if isinstance(one, dict)]
         times = [
@@ -46,13 +44,3 @@ def _due(cron: str, zone: str, now: datetime) -> Due:
     last, before = next(back), next(back)
     following = next(CronSim(cron, local))
     return Due(*(time.astimezone(UTC) for time in (before, last, following)))
-
-
-def _deployments() -> Iterator[dict[str, Any]]:
-    path = deployments_file()
-    with path.open("rb") as file:
-        content = read_yaml(file.read(BYTES + 1), str(path))
-    declared = content.get("deployments") if isinstance(content, dict) else None
-    for entry in declared if isinstance(declared, list) else []:
-        if isinstance(entry, dict):
-            yield entry

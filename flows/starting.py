@@ -9,7 +9,6 @@ import typer
 
 from retune.workspace import require_room_to_begin
 
-STARTING = 300  # seconds that a worker of another command has to start a run
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A deployment of prefect.yaml, or a recipe.yaml.")
 ]
@@ -56,9 +55,9 @@ def obey_signals() -> None:
 
 def _close_what_was_left_open() -> None:
     """Close the runs that a killed process left open; their MLflow runs are continued."""
-    from flows.dead_runs import close_dead_runs
+    from flows.dead_runs import TAKEN, close_dead_runs
 
-    for name in close_dead_runs(STARTING):
+    for name in close_dead_runs(TAKEN):
         print(f"Closed a run whose process is gone: {name}", file=sys.stderr)
 
 

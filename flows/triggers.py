@@ -5,13 +5,11 @@ Prefect's own server has no address for webhooks of others: what happens elsewhe
 as the artifact `watch-<recipe>` in Prefect.
 """
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from prefect import get_client
-from prefect.artifacts import Artifact, create_markdown_artifact
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -22,6 +20,7 @@ from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
+from flows import kept_page
 from flows.provenance import TRIGGER
 from flows.queue import keep_newest
 from retune.errors import RetuneError
@@ -69,7 +68,7 @@ def trigger(name: str, recipe: Recipe, reason: str, force: bool = False) -> Trig
     As a change does, it waits for the end of the cooldown, and joins a run that waits; unless `force`.
     Raises TriggerError.
     """
-    outcome = _shown(_start(name, recipe, reason, force))
+    outcome = _shown(_start(name, recipe, newest_runs(recipe, PINNED, 1), reason, force))
     emit_event(
         "retune.trigger",
         {"prefect.resource.id": f"retune.recipe.{recipe.name}"},
@@ -90,7 +89,7 @@ def _watched(name: str, recipe: Recipe) -> TriggerOutcome:
         return TriggerOutcome(name, "not known", str(error).partition("\n")[0])
     if not causes:
         return TriggerOutcome(name, "unchanged", f"as in {runs[0].info.run_name}")
-    return _start(name, recipe, "; ".join(causes))
+    return _start(name, recipe, runs, "; ".join(causes))
 
 
 def changes(recipe: Recipe, tags: Mapping[str, str]) -> Iterator[str]:
@@ -118,14 +117,16 @@ def _versions(recipe: Recipe, cause: str) -> dict[str, str]:
     return {f"retune.pin.suite.{n}": version for n, version in enumerate(pin_suites(recipe))}
 
 
-def _start(name: str, recipe: Recipe, reason: str, force: bool = False) -> TriggerOutcome:
-    """Start a run, unless one waits already or the last one is too recent."""
+def _start(
+    name: str, recipe: Recipe, runs: "Sequence[StoredRun]", reason: str, force: bool = False
+) -> TriggerOutcome:
+    """Start a run, unless one waits already or the last one, of `runs` too, is too recent."""
     with get_client(sync_client=True) as client:
         deployment = _deployment(client, name)
         waiting = keep_newest(client, deployment.id)
         if waiting and not force:
             return TriggerOutcome(name, "waits already", f"{waiting.name} will see it: {reason}")
-        until = _cooldown(client, deployment, recipe)
+        until = _cooldown(client, deployment, recipe, runs)
     if until and not force:
         return TriggerOutcome(name, "cooldown", f"until {until:%Y-%m-%d %H:%M} UTC: {reason}")
     schedule = recipe.schedule.model_dump(mode="json") | {"force": True}
@@ -150,10 +151,13 @@ def _deployment(client: "SyncPrefectClient", name: str) -> "DeploymentResponse":
 
 
 def _cooldown(
-    client: "SyncPrefectClient", deployment: "DeploymentResponse", recipe: Recipe
+    client: "SyncPrefectClient",
+    deployment: "DeploymentResponse",
+    recipe: Recipe,
+    runs: "Sequence[StoredRun]",
 ) -> datetime | None:
     """Return when the cooldown after the newest run ends, None if it has ended."""
-    begun = [datetime.fromtimestamp(run.info.start_time / 1000, UTC) for run in _runs(recipe)]
+    begun = [datetime.fromtimestamp(run.info.start_time / 1000, UTC) for run in runs]
     # One that failed before it knew its inputs is in Prefect alone.
     triggered = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
@@ -168,15 +172,11 @@ def _cooldown(
     return until if until and until > datetime.now(UTC) else None
 
 
-def _runs(recipe: Recipe) -> "list[StoredRun]":
-    return newest_runs(recipe, PINNED, 1)
-
-
 def _shown(outcome: TriggerOutcome) -> TriggerOutcome:
     """Keep an outcome on Prefect's page, if it is another than the last one."""
-    key = "watch-" + re.sub(r"[^a-z0-9-]+", "-", outcome.recipe.lower())
-    text = f"**{markdown(outcome.outcome)}**: {markdown(outcome.reason)}"
-    newest = Artifact.get(key, _sync=True)  # type: ignore[call-arg]
-    if newest is None or newest.data != text:  # type: ignore[union-attr]
-        create_markdown_artifact(key=key, markdown=text, description="The last look for changes")
+    kept_page.keep(
+        kept_page.key("watch", outcome.recipe),
+        f"**{markdown(outcome.outcome)}**: {markdown(outcome.reason)}",
+        "The last look for changes",
+    )
     return outcome

@@ -23,6 +23,7 @@ import psutil
 
 from flows import local
 from flows.recipes import deployments_file
+from flows.runs_at_work import patience, runs_of
 from flows.servers import ServerError, end, logs, require_ours
 from flows.supervisor import Supervisor
 from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, ui_file
@@ -42,7 +43,6 @@ WATCH = 10  # seconds between two looks at the runs
 # rather than to end, since what it then has to say would be lost.
 PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "9"}
 VIEWS = 3  # whose addresses are printed: of the experiments that were last changed
-REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
 
 
 def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
@@ -323,14 +323,12 @@ def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> boo
     Before the worker itself: that kills its runs on the spot. Before the server: they tell it.
     An interrupt does not wait; returns whether there was one. `at_once` says so to the user.
     """
-    runs = _runs(worker)
+    runs = runs_of(worker, orphans=True)
     if not runs:
         return False
-    from tasks.train.task import FINISHING
-
-    patience = FINISHING + REPORT
+    seconds = patience()
     print(
-        f"Waiting for the run at work to write its checkpoint, at most {patience} seconds; "
+        f"Waiting for the run at work to write its checkpoint, at most {seconds} seconds; "
         f"{at_once}.",
         flush=True,
     )
@@ -338,25 +336,10 @@ def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> boo
         with suppress(psutil.NoSuchProcess):
             run.terminate()
     try:
-        psutil.wait_procs(runs, timeout=patience)
+        psutil.wait_procs(runs, timeout=seconds)
     except SystemExit:
         return True
     return False
-
-
-def _runs(worker: int) -> list[psutil.Process]:
-    """Return the flow runs of the worker; what they started they end themselves.
-
-    Those of a worker that was killed have lost their parent: they are known by their environment.
-    """
-    runs = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            variables = process.environ()
-            orphan = variables.get("PREFECT_HOME") == os.environ.get("PREFECT_HOME", "")
-            if "PREFECT__FLOW_RUN_ID" in variables and (orphan or process.ppid() == worker):
-                runs.append(process)
-    return runs
 
 
 def _run(program: str, *arguments: str, folder: Path = Path()) -> None:

@@ -54,16 +54,14 @@ def input_tags(
     }
 
 
-def accepted_run(
-    recipe: Recipe, pins: Pins, plan: Plan, noise: Mapping[str, float]
-) -> Earlier | None:
-    """Return the newest accepted run that started from the same, None if there is none."""
-    inputs = plan.inputs(recipe, pins, noise)
-    condition = f"attributes.status = 'FINISHED' AND tags.`{INPUTS}` = '{inputs}'"
+def accepted_run(recipe: Recipe, pins: Pins, plan: Plan, tags: Mapping[str, str]) -> Earlier | None:
+    """Return the newest accepted run that started from the same, by its `tags` as `input_tags` gives
+    them; None if there is none."""
+    condition = f"attributes.status = 'FINISHED' AND tags.`{INPUTS}` = '{tags[INPUTS]}'"
     for run in newest_runs(recipe, condition, LOOKED_AT):
         decision = run.data.tags.get(DECISION, "")
-        same_opponent = run.data.tags.get(OPPONENT) == _serving(pins)
-        it_serves = bool(pins.champion) and _serving(pins) == plan.train.fingerprint
+        same_opponent = run.data.tags.get(OPPONENT) == tags[OPPONENT]
+        it_serves = bool(pins.champion) and tags[OPPONENT] == plan.train.fingerprint
         if decision.startswith(SETTLED) and (same_opponent or it_serves):
             name = run.info.run_name or run.info.run_id
             return Earlier(run.info.run_id, name, decision.partition(":")[0])

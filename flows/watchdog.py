@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed, Scheduled
 
-from flows.dead_runs import LABEL, OPEN, age, close_dead_runs, runs_in
+from flows.dead_runs import LABEL, OPEN, TAKEN, age, close_dead_runs, runs_in
 from flows.endings import KEPT
 from retune.processes import running
 
@@ -35,7 +35,6 @@ DEFAULT_ATTEMPTS = 3
 RESUMED = "retune.resumed"  # label of a run: how often it was begun again
 GIVEN_UP = "Not begun again"
 NEWS_DAYS = 7  # an interrupted run of an older day is history
-TAKEN = 300  # seconds that a worker has to start the process of a run that it took
 # Prefect's worker ends if it gets a run again while it still cleans up after its last attempt.
 SETTLED = 20  # seconds that a run is Crashed before it is begun again
 ORPHAN = 1  # whose parent is the system's first process: its worker is gone

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 
 from flows import local
+from flows.runs_at_work import patience, runs_of
 from flows.servers import GRACE, end
 from retune.errors import RetuneError
 
-REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
 LOOK = 0.5  # seconds between two looks at what still runs
 
 
@@ -39,7 +39,7 @@ def work(pool: str, limit: int, healthcheck: bool) -> int:
             "there is no Prefect server to work for: set PREFECT_API_URL to its address, such as "
             "http://prefect:4200/api (and PREFECT_API_AUTH_STRING), or start `retune ui`"
         )
-    patience = _patience()  # an import of seconds, which the end has no time for
+    seconds = patience()  # an import of seconds, which the end has no time for
     told: list[int] = []
     with _worker(_command(pool, limit, healthcheck)) as worker:
         for stop in (signal.SIGTERM, signal.SIGINT):
@@ -47,7 +47,7 @@ def work(pool: str, limit: int, healthcheck: bool) -> int:
         while worker.poll() is None and not told:
             time.sleep(LOOK)
         if told:
-            _end_runs(worker.pid, told, patience)
+            _end_runs(worker.pid, told, seconds)
     return 0 if told else worker.returncode
 
 
@@ -71,17 +71,10 @@ def _worker(command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
         worker.wait(GRACE)
 
 
-def _patience() -> int:
-    """Return the seconds that a run has which is told to end."""
-    from tasks.train.task import FINISHING
-
-    return FINISHING + REPORT
-
-
-def _end_runs(worker: int, told: list[int], patience: int) -> None:
+def _end_runs(worker: int, told: list[int], seconds: int) -> None:
     """End the runs of the process `worker`, also those that it still begins meanwhile."""
-    deadline, ending = time.monotonic() + patience, set[int]()
-    while (runs := _runs(worker)) and time.monotonic() < deadline and len(told) == 1:
+    deadline, ending = time.monotonic() + seconds, set[int]()
+    while (runs := runs_of(worker)) and time.monotonic() < deadline and len(told) == 1:
         for run in runs:
             if run.pid not in ending:
                 print(f"Waiting for run {run.pid} to write its checkpoint.", flush=True)
@@ -89,15 +82,3 @@ def _end_runs(worker: int, told: list[int], patience: int) -> None:
                     run.terminate()
                 ending.add(run.pid)
         time.sleep(LOOK)
-
-
-def _runs(worker: int) -> list[psutil.Process]:
-    """Return the flow runs of the process `worker`; what they started they end themselves."""
-    runs = []
-    with suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(worker).children():
-            with suppress(psutil.Error):
-                # A zombie has no environment.
-                if "PREFECT__FLOW_RUN_ID" in process.environ():
-                    runs.append(process)
-    return runs

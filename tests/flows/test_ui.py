@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import flows.ui
+from flows.runs_at_work import runs_of
 from retune.errors import RetuneError
 from retune.processes import this_process
 from tests.flows.servers import (
@@ -294,7 +295,7 @@ def test_the_runs_of_a_killed_worker_are_found(monkeypatch, tmp_path):
     ):
         monkeypatch.setenv("PREFECT_HOME", ours)
         wait_for(lambda: psutil.Process(orphan.pid).name() == "sleep")
-        found = [process.pid for process in flows.ui._runs(worker.pid)]
+        found = [process.pid for process in runs_of(worker.pid, orphans=True)]
         for process in (orphan, strange, no_run):
             process.kill()
     assert found == [orphan.pid]

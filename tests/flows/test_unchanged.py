@@ -60,7 +60,9 @@ def ended(decision: str, given: Recipe, pins: Pins = PINS, error: Exception | No
 
 
 def accepted(given: Recipe, pins: Pins = PINS, noise: dict[str, float] | None = None) -> str | None:
-    found = unchanged.accepted_run(given, pins, make_plan(given, pins), noise or {})
+    plan = make_plan(given, pins)
+    tags = unchanged.input_tags(given, pins, plan, noise or {})
+    found = unchanged.accepted_run(given, pins, plan, tags)
     return found and found.run_id
 
 

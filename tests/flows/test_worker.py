@@ -34,7 +34,7 @@ import sys
 from flows import local, worker
 local.configure = lambda: None
 local.api_address = lambda: "http://127.0.0.1:1/api"
-worker._patience = lambda: 60
+worker.patience = lambda: 60
 worker._command = lambda *_: [sys.executable, "-c", sys.argv[2], sys.argv[1]]
 sys.exit(worker.work("retune", 1, False))
 """
