@@ -22,12 +22,13 @@ def runs_of(worker: int, orphans: bool = False) -> list[psutil.Process]:
     PREFECT_HOME are there.
     """
     runs = []
-    for process in psutil.process_iter():
-        with suppress(
-            psutil.Error
-        ):  # a zombie has no environment, and others' are not ours to read
-            variables = process.environ()
-            ours = orphans and variables.get("PREFECT_HOME") == os.environ.get("PREFECT_HOME", "")
-            if "PREFECT__FLOW_RUN_ID" in variables and (ours or process.ppid() == worker):
-                runs.append(process)
+    with suppress(psutil.NoSuchProcess):
+        # All processes of a machine take long to look at, in which a worker may begin a run.
+        for process in psutil.process_iter() if orphans else psutil.Process(worker).children():
+            with suppress(psutil.Error):  # a zombie has no environment, others' is not ours to read
+                variables = process.environ()
+                ours = variables.get("PREFECT_HOME") == os.environ.get("PREFECT_HOME", "")
+                known = process.ppid() == worker or (orphans and ours)
+                if "PREFECT__FLOW_RUN_ID" in variables and known:
+                    runs.append(process)
     return runs

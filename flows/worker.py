@@ -41,9 +41,12 @@ def work(pool: str, limit: int, healthcheck: bool) -> int:
         )
     seconds = patience()  # an import of seconds, which the end has no time for
     told: list[int] = []
+    for stop in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # before there is a worker that could be left alone
+        signal.signal(stop, lambda number, _frame: told.append(number))
     with _worker(_command(pool, limit, healthcheck)) as worker:
-        for stop in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(stop, lambda number, _frame: told.append(number))
         while worker.poll() is None and not told:
             time.sleep(LOOK)
         if told:

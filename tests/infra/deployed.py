@@ -45,8 +45,8 @@ def seconds(text: str) -> int:
 
 def patience() -> int:
     """Return the seconds that a worker which is told to end may need."""
+    from flows.runs_at_work import REPORT
     from flows.servers import GRACE
-    from flows.worker import REPORT
     from tasks.train.task import FINISHING
 
     return FINISHING + REPORT + GRACE
