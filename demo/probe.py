@@ -8,8 +8,12 @@ there to be trained twice, by two environments, which must come to the same.
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 STEPS = 4
 ROWS = 400
@@ -80,15 +84,22 @@ def conversation(number: int) -> dict[str, Any]:
 
 def make_base(folder: Path, text: str) -> None:
     """Save a Llama of two layers with random weights, and a tokenizer that was trained on `text`."""
+    tokenizer = train_tokenizer(text.splitlines(), vocabulary=400)
+    tokenizer.save_pretrained(folder)
+    save_llama(folder, tokenizer, hidden=256)  # k-quants take no narrower matrix
+
+
+def save_llama(
+    folder: Path, tokenizer: "PreTrainedTokenizerFast", hidden: int, **settings: Any
+) -> None:
+    """Save a Llama of two layers with random weights; `settings` are others of LlamaConfig's."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _tokenizer(text)
-    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=256,  # k-quants take no narrower matrix
-        intermediate_size=512,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -97,13 +108,14 @@ def make_base(folder: Path, text: str) -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
         dtype="bfloat16",
+        **{"tie_word_embeddings": False} | settings,
     )
     LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
 
 
-def _tokenizer(text: str) -> Any:
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> "PreTrainedTokenizerFast":
+    """Return a byte-level BPE tokenizer with ChatML's tokens; pad is not eos."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -111,12 +123,12 @@ def _tokenizer(text: str) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=vocabulary,
         special_tokens=["<|begin|>", "<|pad|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(text.splitlines(), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<|begin|>",

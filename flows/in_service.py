@@ -132,7 +132,7 @@ def key_of(name: str) -> str:
 
 def show(name: str) -> None:
     """Make the artifact `in-service-<recipe>`, whose versions are the history, if it changed."""
-    serving_now = next((one for one in registry.versions(name) if "champion" in one.aliases), None)
+    serving_now = registry.serving(name)
     if serving_now is None:
         return
     shown(

@@ -252,8 +252,6 @@ def _champion(name: str) -> tuple[str, datetime | None]:
 
 
 def _waiting(name: str) -> Iterator[str]:
-    if name not in registry.names():
-        return
     for version in registry.versions(name):
         request = request_of(version)
         if request and not request.expired and not answer_of(version, request.champion):

@@ -298,11 +298,9 @@ def no_space_left(folder: Path, error: Exception) -> NoSpaceLeft:
     )
 
 
-# What libraries of several languages say; some of them drop the number of the error.
-_FULL = re.compile(
-    r"No space left on device|os error 28\b|Disk quota exceeded|database or disk is full"
-    r"|iostream error|basic_ios::clear|unexpected pos \d+ vs"
-)
+# What programs of several languages say of a full disk; some of them drop the number of the error.
+DISK_FULL = r"No space left on device|Disk quota exceeded|iostream error|basic_ios::clear"
+_FULL = re.compile(rf"{DISK_FULL}|os error 28\b|database or disk is full|unexpected pos \d+ vs")
 
 
 def is_disk_full(error: BaseException | None) -> bool:

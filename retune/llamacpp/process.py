@@ -15,15 +15,12 @@ from retune.environment import plain
 from retune.errors import ProgramFailed
 from retune.parent import ending_with_us
 from retune.time_limit import remaining, require_time
-from retune.workspace import no_space_left
+from retune.workspace import DISK_FULL, no_space_left
 
 SHOWN_LINES = 8
 # The programs drop errno: a failed write of llama-quantize reads "iostream error", one of numpy
 # "8 requested and 4 written".
-DISK_FULL = re.compile(
-    r"No space left on device|Disk quota exceeded|iostream error|basic_ios::clear"
-    r"|\d+ requested and \d+ written"
-)
+FULL = re.compile(rf"{DISK_FULL}|\d+ requested and \d+ written")
 # Ended by a person, a scheduler or the kernel; a fault of the input ends in SIGSEGV or SIGABRT.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MEMORY_SHORT = re.compile(r"bad_alloc|Cannot allocate memory|(?:failed|unable) to allocate")
@@ -91,7 +88,7 @@ def run(
 
 def require_space_left(printed: Finished, folder: Path) -> None:
     """Raise NoSpaceLeft if that is what a program says, which writes below `folder`."""
-    if DISK_FULL.search(printed.stderr + printed.stdout):
+    if FULL.search(printed.stderr + printed.stdout):
         raise no_space_left(folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from demo.probe import save_llama, train_tokenizer
 from retune import tracking
 from retune.child import ChildFailed
 from retune.recipe import Model, Recipe, Training
@@ -20,10 +21,6 @@ from retune.tracking import Run, start_run
 from retune.workspace import Step
 from tasks.train.task import train
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 COLOURS = ("red", "green", "blue", "white", "black", "amber", "cyan", "pink")
 
 
@@ -39,55 +36,17 @@ def conversation(number: int) -> tuple[str, list[dict[str, str]]]:
 
 def make_tokenizer(folder: Path):
     """Train and save a byte-level BPE tokenizer with ChatML's tokens; pad is not eos."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
     texts = [m["content"] for n in range(16) for m in conversation(n)[1]] + [
         "user assistant system"
     ]
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<|begin|>", "<|pad|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|begin|>",
-        eos_token="<|im_end|>",
-        pad_token="<|pad|>",
-        chat_template=CHATML,
-    )
-    fast.save_pretrained(folder)
-    return fast
+    tokenizer = train_tokenizer(texts, vocabulary=320)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 def make_base(folder: Path, hidden: int = 64, **settings: bool) -> None:
     """Save a Llama with 2 layers and random weights, and its tokenizer; `settings` are LlamaConfig's."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = make_tokenizer(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=512,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        dtype="bfloat16",
-        **{"tie_word_embeddings": False} | settings,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    save_llama(folder, make_tokenizer(folder), hidden, **settings)
 
 
 def write_chats(step: Step, train_rows: int, held_out_rows: int) -> Chats:
