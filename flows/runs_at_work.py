@@ -1,10 +1,12 @@
 """The flow runs that a Prefect worker has begun on this machine, and how long they have to end."""
 
 import os
+import time
 from contextlib import suppress
 
 import psutil
 
+BEGINS = 0.2  # seconds until a run that was just begun can be told by its variables
 REPORT = 30  # seconds that a run has, once its child ended, to say so to the server
 
 
@@ -31,4 +33,25 @@ def runs_of(worker: int, orphans: bool = False) -> list[psutil.Process]:
                 known = process.ppid() == worker or (orphans and ours)
                 if "PREFECT__FLOW_RUN_ID" in variables and known:
                     runs.append(process)
+    return runs
+
+
+def end_idle(worker: int) -> list[psutil.Process]:
+    """Kill the process `worker` if it has no runs; else return them, and it goes on.
+
+    Told to end, it could still begin a run before it hears of it, and nobody would end that one: it
+    stands still while its runs are looked for.
+    """
+    try:
+        process = psutil.Process(worker)
+        process.suspend()
+    except psutil.NoSuchProcess:
+        return []
+    time.sleep(BEGINS)
+    runs = runs_of(worker)
+    with suppress(psutil.NoSuchProcess):
+        if runs:
+            process.resume()
+        else:
+            process.kill()
     return runs

@@ -23,7 +23,7 @@ import psutil
 
 from flows import local
 from flows.recipes import deployments_file
-from flows.runs_at_work import patience, runs_of
+from flows.runs_at_work import end_idle, patience, runs_of
 from flows.servers import ServerError, end, logs, require_ours
 from flows.supervisor import Supervisor
 from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, ui_file
@@ -318,12 +318,12 @@ def _program(name: str) -> str:
 
 
 def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> bool:
-    """End the runs that the process `worker` started, with time for their checkpoints.
+    """End the runs that the process `worker` started, with time for their checkpoints, and then it.
 
-    Before the worker itself: that kills its runs on the spot. Before the server: they tell it.
+    Told to end with them, it would kill them on the spot. Before the server: they tell it.
     An interrupt does not wait; returns whether there was one. `at_once` says so to the user.
     """
-    runs = runs_of(worker, orphans=True)
+    runs = runs_of(worker, orphans=True) or end_idle(worker)
     if not runs:
         return False
     seconds = patience()
@@ -336,10 +336,10 @@ def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> boo
         with suppress(psutil.NoSuchProcess):
             run.terminate()
     try:
-        psutil.wait_procs(runs, timeout=seconds)
+        _, alive = psutil.wait_procs(runs, timeout=seconds)
     except SystemExit:
         return True
-    return False
+    return not alive and _end_runs(worker, at_once)
 
 
 def _run(program: str, *arguments: str, folder: Path = Path()) -> None:

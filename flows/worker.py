@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from flows import local
-from flows.runs_at_work import patience, runs_of
+from flows.runs_at_work import end_idle, patience, runs_of
 from flows.servers import GRACE, end
 from retune.errors import RetuneError
 
@@ -75,9 +75,11 @@ def _worker(command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _end_runs(worker: int, told: list[int], seconds: int) -> None:
-    """End the runs of the process `worker`, also those that it still begins meanwhile."""
+    """End the runs of the process `worker`, also those that it still begins meanwhile, and then it."""
     deadline, ending = time.monotonic() + seconds, set[int]()
-    while (runs := runs_of(worker)) and time.monotonic() < deadline and len(told) == 1:
+    while time.monotonic() < deadline and len(told) == 1:
+        if not (runs := runs_of(worker) or end_idle(worker)):
+            return
         for run in runs:
             if run.pid not in ending:
                 print(f"Waiting for run {run.pid} to write its checkpoint.", flush=True)

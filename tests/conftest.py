@@ -38,6 +38,9 @@ os.environ |= {
 }
 os.environ.pop("HF_TOKEN", None)
 
+# Whatever asks Prefect without having a server would start Prefect's own, for 20 s of a core.
+os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
+
 # pytest sets it anew for each test, and no library reads it: the fork server serves them all.
 forkserver.LATE.add("PYTEST_CURRENT_TEST")
 

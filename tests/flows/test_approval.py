@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from retune import registry, tracking
+from tests.databases import furnish
 from tests.flows.servers import RETUNE, ROOT, environment, retune_ui, wait_for
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]  # three servers star
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    with retune_ui(tmp_path_factory.mktemp("home")) as running:
+    with retune_ui(furnish(tmp_path_factory.mktemp("home"))) as running:
         yield running
 
 

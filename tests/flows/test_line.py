@@ -21,6 +21,7 @@ import yaml
 from retune.measures import measure
 from retune.recipe.methods import DEFAULT
 from tests import canary
+from tests.databases import furnish
 from tests.flows.servers import Answer, ask, retune_ui, wait_for
 from tests.tasks.conftest import make_base
 
@@ -130,7 +131,9 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    return Project(tmp_path_factory.mktemp("project"))
+    project = Project(tmp_path_factory.mktemp("project"))
+    furnish(project.folder / ".retune")
+    return project
 
 
 @pytest.fixture(scope="module")

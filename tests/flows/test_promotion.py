@@ -26,6 +26,7 @@ from retune.recipe import Recipe
 from retune.registry import approvals
 from retune.workspace import home
 from tests.candidates import EVIDENCE, PINS, candidate, registered, served
+from tests.databases import furnish
 
 RETUNE = Path(sys.executable).with_name("retune")
 
@@ -36,7 +37,7 @@ def store(tmp_path, monkeypatch):
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(("PREFECT", "MLFLOW"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RETUNE_HOME", str(furnish(tmp_path / "home")))
     tracking.client.cache_clear()
     yield
     tracking.client.cache_clear()

@@ -14,6 +14,7 @@ from retune.recipe import Recipe, flat, set_value
 from retune.records import Pins
 from retune.tracking import client, start_run
 from retune.version import this_version
+from tests.databases import furnish_mlflow
 
 COMMITS = {name: digit * 40 for name, digit in (("dataset", "a"), ("model", "b"), ("base", "c"))}
 GIVEN = {
@@ -40,7 +41,7 @@ def recipe():
 
 @pytest.fixture
 def at_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path)))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     client.cache_clear()
     yield

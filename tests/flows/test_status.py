@@ -14,6 +14,7 @@ from flows.status import status
 from retune.recipe import Recipe, flat
 from retune.run_log import ends, note_end
 from retune.tracking import client, start_run
+from tests.databases import furnish
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 SMALLEST = {"name": "mail", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
@@ -29,7 +30,7 @@ deployments:
 def home(tmp_path, monkeypatch):
     (tmp_path / "prefect.yaml").write_text(YAML)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RETUNE_HOME", str(furnish(tmp_path / "home")))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     client.cache_clear()
     yield tmp_path

@@ -10,6 +10,7 @@ import pytest
 from expectations.new_rows import NewRows, too_few
 from flows.triggers import changes
 from retune.recipe import Recipe, Schedule
+from tests.databases import furnish
 from tests.flows.servers import ROOT, environment
 
 SCRIPT = """
@@ -76,7 +77,7 @@ print(json.dumps(seen))
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory) -> dict:
-    home = tmp_path_factory.mktemp("triggers") / "home"
+    home = furnish(tmp_path_factory.mktemp("triggers") / "home")
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT)],
         cwd=home.parent,

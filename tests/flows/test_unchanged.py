@@ -8,6 +8,7 @@ from retune import llamacpp
 from retune.recipe import Recipe, set_value
 from retune.records import Champion, Pins
 from retune.tracking import DECISION, client, start_run
+from tests.databases import furnish_mlflow
 
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 PINS = Pins(dataset="sha256:d", model="sha256:m")
@@ -15,7 +16,7 @@ PINS = Pins(dataset="sha256:d", model="sha256:m")
 
 @pytest.fixture(autouse=True)
 def at_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path)))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     found = llamacpp.LlamaCpp(tmp_path / "llama.cpp-1-abc", "1")
     for module in ("tasks.conform.key", "tasks.quantize.key"):

@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.test_house import ROOT
 
-# What stands for Prefect's worker: it begins a run, and a second one as soon as the first has ended.
-# A run takes a second to write its checkpoint.
+# What stands for Prefect's worker: it begins a run, and a second one some time after the first has
+# ended. A run takes a second to write its checkpoint.
 PREFECT = """
 import os, signal, subprocess, sys, time
 RUN = '''
@@ -27,6 +28,7 @@ for number in (1, 2):
     file = f"{sys.argv[1]}/checkpoint-{number}"
     environment = os.environ | {"PREFECT__FLOW_RUN_ID": str(number)}
     subprocess.Popen([sys.executable, "-c", RUN, file], env=environment).wait()
+    time.sleep(float(sys.argv[2]))
 time.sleep(60)
 """
 WORKER = """
@@ -35,15 +37,16 @@ from flows import local, worker
 local.configure = lambda: None
 local.api_address = lambda: "http://127.0.0.1:1/api"
 worker.patience = lambda: 60
-worker._command = lambda *_: [sys.executable, "-c", sys.argv[2], sys.argv[1]]
+worker._command = lambda *_: [sys.executable, "-c", sys.argv[2], sys.argv[1], sys.argv[3]]
 sys.exit(worker.work("retune", 1, False))
 """
 
 
-@pytest.fixture
-def worker(tmp_path):
+# Seconds between the two runs: within a look at what runs, or just when nothing was found any more.
+@pytest.fixture(params=[0, 0.3, pytest.param(0.5, marks=pytest.mark.proof)])
+def worker(tmp_path, request):
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(tmp_path), PREFECT],
+        [sys.executable, "-c", WORKER, str(tmp_path), PREFECT, str(request.param)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -62,6 +65,8 @@ def test_runs_write_their_checkpoints_before_the_worker_ends(worker, tmp_path):
     # The second was begun while the first ended.
     assert (tmp_path / "checkpoint-1").exists()
     assert (tmp_path / "checkpoint-2").exists() or not (tmp_path / "checkpoint-2.begun").exists()
+    assert not [process for process in psutil.process_iter(["cmdline"])
+                if str(tmp_path / "checkpoint") in str(process.info["cmdline"])]  # fmt: skip
     assert "to write its checkpoint" in out
 
 

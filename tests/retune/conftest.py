@@ -1,7 +1,6 @@
 """A tiny random Llama as a checkpoint and as a GGUF, for the tests of llama.cpp; MLflow's stores."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from retune import llamacpp, tracking
 from retune.llamacpp import converter
 from retune.probes import PROBES
+from tests.databases import MLFLOW, furnish_mlflow
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
@@ -106,11 +106,11 @@ def server(tmp_path_factory):
     if address := os.environ.get("RETUNE_TEST_MLFLOW"):
         yield address
         return
-    folder = tmp_path_factory.mktemp("server")
+    folder = furnish_mlflow(tmp_path_factory.mktemp("server"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = ("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}")
+    places = ("--backend-store-uri", f"sqlite:///{folder / MLFLOW}")
     places += ("--artifacts-destination", str(folder / "artifacts"))
     command = [Path(sys.executable).with_name("mlflow"), "server", *places]
     with (folder / "log").open("w") as log:
@@ -134,24 +134,10 @@ def server(tmp_path_factory):
             process.wait(timeout=30)
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """The database of the embedded store as MLflow creates it, which takes it 2 s."""
-    folder = tmp_path_factory.mktemp("empty")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RETUNE_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.client.cache_clear()
-        tracking.client().search_experiments()
-        tracking.client.cache_clear()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def embedded(empty_store, tmp_path, monkeypatch):
+def embedded(tmp_path, monkeypatch):
     """A home folder with an empty store."""
-    shutil.copy(empty_store, tmp_path)
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path)))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 

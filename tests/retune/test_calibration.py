@@ -9,6 +9,7 @@ from retune.calibration import means, noise_of, store_noise, stored_noise
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import start_run
+from tests.databases import furnish_mlflow
 from tests.expectations.made_up import side, written
 
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
@@ -21,16 +22,21 @@ PINS = Pins(dataset="sha256:d", model="sha256:m")
 def at_home(monkeypatch, tmp_path):
     from retune.tracking import client
 
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path / "home")))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     client.cache_clear()
     yield
     client.cache_clear()
 
 
-def test_the_newest_calibration_is_found_by_what_it_holds_for(tmp_path):
+def test_looking_makes_no_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "new"))
     assert stored_noise(RECIPE, PINS) == {}
-    assert not (tmp_path / "home").exists()  # looking made no store
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_newest_calibration_is_found_by_what_it_holds_for():
+    assert stored_noise(RECIPE, PINS) == {}
     for value in (0.5, 0.01):
         with start_run(RECIPE, "calibration", {}) as run:
             store_noise(run, RECIPE, PINS, {"held_out/loss": value})

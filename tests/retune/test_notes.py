@@ -15,6 +15,7 @@ from retune.recipe import Recipe
 from retune.records import Gguf
 from retune.tracking import start_run
 from retune.workspace import Step, building
+from tests.databases import furnish_mlflow
 
 VALUES = {"name": "mail", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
 
@@ -26,7 +27,7 @@ def recipe(**training) -> Recipe:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RETUNE_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path_factory.mktemp("home"))))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         tracking.client.cache_clear()
         yield tracking.client()

@@ -20,6 +20,7 @@ from retune.sources import pin
 from retune.tracking import Run, start_run
 from retune.workspace import Step
 from tasks.train.task import train
+from tests.databases import furnish_mlflow
 
 COLOURS = ("red", "green", "blue", "white", "black", "amber", "cyan", "pink")
 
@@ -90,7 +91,7 @@ class Project:
     """A home folder with a base model and formatted chats; it is `home()` inside `at_home`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = furnish_mlflow(folder)
         make_base(folder / "base")
         sharpen(folder / "base")
         self.model = Model(base=str(folder / "base"), load_in_4bit=False, max_length=64)
