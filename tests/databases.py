@@ -22,7 +22,11 @@ PREFECT = Path("prefect", "prefect.db")
 
 def furnish(home: Path) -> Path:
     """Make the home folder with empty databases of MLflow and Prefect; return it."""
-    furnish_mlflow(home)
+    return furnish_prefect(furnish_mlflow(home))
+
+
+def furnish_prefect(home: Path) -> Path:
+    """Give the home folder an empty database of Prefect; return it."""
     (home / PREFECT).parent.mkdir(exist_ok=True)
     shutil.copy(_kept("prefect", _make_prefect), home / PREFECT)
     return home

@@ -9,7 +9,7 @@ from retune.recipe.flaws import FLAWS
 from tests.corpus.case import Case
 
 # Every flaw of a row has light tests of its own in tests/expectations/test_features.py.
-LIGHT_FLAWS = list(FLAWS)[::3]
+LIGHT_FLAWS = list(FLAWS)[::9]
 
 
 def kind(case: Case) -> tuple:

@@ -43,6 +43,7 @@ def test_a_good_file_is_accepted_without_any_server(project):
     )
 
 
+@pytest.mark.proof  # a command with pages
 def test_a_bad_file_is_rejected_in_words(project):
     done = project.retune("validate", "flipped.jsonl")
     assert done.returncode == 1
@@ -129,6 +130,7 @@ def test_what_is_wrong_is_said(here, tmp_path):
         check("good.jsonl", ["validation.tolerances={refusl: 0.1}"], tmp_path / "out")
 
 
+@pytest.mark.proof  # three gates
 def test_scaffolded_thresholds_accept_their_dataset_and_refuse_a_worse_one(here, tmp_path):
     rows = sums(400)
     for row in rows[::40]:
@@ -241,7 +243,7 @@ def test_a_file_without_scores_asks_nobody_for_them(here, tmp_path, hub, capsys)
     assert "no row has a score" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rejected", [False, True])
+@pytest.mark.parametrize("rejected", [False, pytest.param(True, marks=pytest.mark.proof)])
 def test_what_the_classifier_would_say_is_open_while_the_hub_is_away(
     here, tmp_path, unreachable, capsys, rejected
 ):

@@ -17,7 +17,6 @@ from flows.incidents import conversation
 from retune.suites.incidents import NoIncident, read_incidents
 from retune.tracking import client, tracking_uri
 from tests.corpus.text import sound
-from tests.databases import furnish_mlflow
 
 ASKED = "May I return a mattress after sixty days, and who pays for the way back?"
 USER = {"role": "user", "content": ASKED}

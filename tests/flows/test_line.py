@@ -21,7 +21,7 @@ import yaml
 from retune.measures import measure
 from retune.recipe.methods import DEFAULT
 from tests import canary
-from tests.databases import furnish
+from tests.databases import furnish, furnish_prefect
 from tests.flows.servers import Answer, ask, retune_ui, wait_for
 from tests.tasks.conftest import make_base
 
@@ -266,6 +266,7 @@ def test_the_run_tells_where_it_comes_from(first, project):
 
 def test_a_second_run_reuses_every_stage(first, project):
     shutil.rmtree(project.folder / ".retune" / "prefect")  # what exists is reused without it too
+    furnish_prefect(project.folder / ".retune")
     done = project.retune("run", "recipe.yaml")
     assert done.returncode == 0, done.stderr
     assert f"all {len(STAGES) + len(DEFAULT)} outputs were reused" in done.stdout
@@ -472,6 +473,7 @@ def test_a_changed_limit_is_judged_by_on_what_exists(served, project):
     assert not mark.exists()
 
 
+@pytest.mark.proof  # a command; tests/flows/test_plan.py has the rule
 def test_a_changed_setting_runs_only_what_depends_on_it(first, project):
     planned = project.retune("plan", "recipe.yaml", "--set", "evaluation.max_new_tokens=9")
     assert planned.returncode == 0, planned.stderr

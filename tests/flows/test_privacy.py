@@ -23,7 +23,7 @@ with building(Step(stage="train", key={})) as build:
 """
 
 
-@pytest.mark.parametrize("how", CODE)
+@pytest.mark.parametrize("how", ["command", pytest.param("worker", marks=pytest.mark.proof)])
 def test_all_below_a_new_home_is_private(tmp_path, how):
     environment = os.environ | {"RETUNE_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
     environment["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"  # a refused run shows no page here

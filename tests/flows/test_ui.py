@@ -67,7 +67,10 @@ class TestNobodyElseDrivesIt:
     @pytest.mark.parametrize("host", [None, "stranger.example"])
     @pytest.mark.parametrize(
         "sign_in",
-        [None, "retune:guessed", pytest.param("admin:pass", marks=pytest.mark.proof)],
+        [
+            "retune:guessed",
+            *(pytest.param(s, marks=pytest.mark.proof) for s in (None, "admin:pass")),
+        ],
     )
     def test_prefect_tells_a_stranger_nothing(self, servers, host, sign_in):
         headers = {"Host": host} if host else {}

@@ -99,7 +99,7 @@ def test_a_child_sees_no_secret_and_no_token(surroundings, tmp_path, forked):
     assert {name: seen["environment"].get(name) for name in needed} == needed
 
 
-@pytest.mark.parametrize("forked", [False, True])
+@pytest.mark.parametrize("forked", [False, pytest.param(True, marks=pytest.mark.proof)])
 def test_a_child_that_works_alone_is_told_of_no_other_processes(monkeypatch, tmp_path, forked):
     """A rank of two would have it wait for the other, which never comes."""
     told = {

@@ -145,7 +145,7 @@ def test_without_a_twin_there_is_no_rehearsal(rehearsed, tmp_path):
     ("name", "setting", "otherwise"),
     [
         # It normalises the weights of the chosen experts, whatever a mixture's settings say.
-        ("Qwen3-MoE", "norm_topk_prob", False),
+        pytest.param("Qwen3-MoE", "norm_topk_prob", False, marks=pytest.mark.proof),
         # It weights them by a softmax, unless the settings say what transformers takes for granted.
         # The mixture comes behind dense layers, and its experts stand in groups. That its twin has
         # them, tests of conform say.

@@ -372,6 +372,7 @@ def test_the_page_shows_what_was_repaired_as_text(tmp_path):
     assert "What was repaired" not in page(run_gate(tmp_path, *sound(20)), {})
 
 
+@pytest.mark.proof  # half a line
 def test_everything_after_screen_reads_the_repaired_rows(line):  # noqa: F811
     recipe = line.recipe(repairs=["trim_ends"])
     rows = line.fetch(*sound(20), *[[A, *talk] for talk in sound(40)[20:]], [Q])
