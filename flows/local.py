@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retune.access import LOOPBACK, no_proxy, sign_in, ui_server
-from retune.errors import TOLD_ERRORS
+from retune.errors import TOLD_ERRORS, RetuneError
 from retune.escaping import terminal
 from retune.workspace import home, keep_private, make_home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 # Of Prefect's own life; the first comes at the end of a run on a busy machine, the others at its start.
 NO_NEWS = ("Still processing items", "unning hook 'sign'", "Hook 'sign'")
+
+
+class NoServer(RetuneError):
+    """A command needs a Prefect server that stays, and there is none."""
 
 
 def configure() -> None:
@@ -84,6 +88,15 @@ def api_address() -> str | None:
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url
+
+
+def require_server(why: str) -> None:
+    """Raise NoServer if no Prefect server is known, after `configure`; `why` says what it is for."""
+    if not api_address():
+        raise NoServer(
+            f"{why}, and none is known: start `retune ui`, or set PREFECT_API_URL to the address of "
+            f"one, such as http://prefect:4200/api (and PREFECT_API_AUTH_STRING)"
+        )
 
 
 def quieten() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
+from flows.run_names import FLOW
 from retune.errors import RetuneError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ UNCHANGED = ("Equivalent", "Undecided", "Registered")  # nothing else serves now
 SUBJECT = "retune: {{ flow_run.name }}: {{ flow_run.state.name }}"
 BODY = "{{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
 RESUMED = "retune: {{ flow_run.name }} goes on after a crash"
-FLOW = "retune"
 PLAIN = "slack-webhook"  # the block of Prefect's that hands an address of Apprise's on as it is
 OURS = "retune-notify"  # name of the block that is made for an address, and prefix of automations
 

@@ -29,10 +29,7 @@ def notify(
     from flows.notifications import remove as remove_all
 
     local.configure()
-    if not local.api_address():
-        raise NotSetUp(
-            "no Prefect server runs that could send anything: start `retune ui` or set PREFECT_API_URL"
-        )
+    local.require_server("what is sent is sent by a Prefect server")
     if remove:
         print(f"Removed {remove_all()} automations; the block is still there.")
         return

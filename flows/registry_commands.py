@@ -244,13 +244,8 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
 
 def _require_prefect(request: "Request") -> None:
     from flows import local
-    from retune.registry import RegistryError
 
-    if not local.api_address():
-        raise RegistryError(
-            f"its flow run {request.flow_run_id} waits on a Prefect server that is not set here: start "
-            f"`retune ui`, or set PREFECT_API_URL, and say it again"
-        )
+    local.require_server(f"its flow run {request.flow_run_id} waits on a Prefect server")
 
 
 def _resume(request: "Request", verb: "Verb", reason: str) -> bool:

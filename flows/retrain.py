@@ -38,7 +38,7 @@ from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
 from flows.queue import superseded_by
 from flows.recorded import Recorded
-from flows.run_names import flow_run_name
+from flows.run_names import FLOW, flow_run_name
 from flows.stage_pages import show_chats, show_scores, show_training
 from flows.summary import Summary, summarise
 from flows.unchanged import accepted_run, input_tags, skipped, skipped_for, skips
@@ -86,7 +86,7 @@ keep_working_without_lease()
 
 
 # The parameters in the order of the run form, see `flows.form`; `recipe_of` checks them, in a line each.
-@flow(name="retune", flow_run_name=flow_run_name, on_running=[sign], validate_parameters=False)
+@flow(name=FLOW, flow_run_name=flow_run_name, on_running=[sign], validate_parameters=False)
 def retrain(
     *,
     name: str,

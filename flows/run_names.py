@@ -11,6 +11,7 @@ from typing import Any
 
 from prefect import runtime
 
+FLOW = "retune"  # of which all runs are
 # What the forms of Prefect's pages draw, old ones (alpha-centauri, beta7-andromedae-b) and new
 # (Awesome-Carrot); the lists stand in their scripts alone.
 _GREEK = (

@@ -51,13 +51,8 @@ def trigger(
 
 
 def _use_server() -> None:
-    """Use the Prefect server that runs are started on. Raises ServerError if there is none."""
+    """Use the Prefect server that runs are started on. Raises NoServer if there is none."""
     from flows import local
-    from flows.servers import ServerError
 
     local.configure()
-    if not local.api_address():
-        raise ServerError(
-            "runs are started on a Prefect server, and none is known: start `retune ui`, or set "
-            "PREFECT_API_URL"
-        )
+    local.require_server("runs are started on a Prefect server")

@@ -23,6 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from flows import kept_page
 from flows.provenance import TRIGGER
 from flows.queue import keep_newest
+from flows.run_names import FLOW
 from retune.errors import RetuneError
 from retune.escaping import markdown
 from retune.pinning import UNPINNED, pin_dataset
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
-FLOW = "retune"
 PINNED = "tags.`retune.pin.dataset` LIKE '_%'"  # of a run that knew its inputs, however it ended
 SHORT = 19  # characters of a version that tell it from others: sha256: and 12 digits
 

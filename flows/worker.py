@@ -17,13 +17,8 @@ import psutil
 from flows import local
 from flows.runs_at_work import end_idle, patience, runs_of
 from flows.servers import GRACE, end
-from retune.errors import RetuneError
 
 LOOK = 0.5  # seconds between two looks at what still runs
-
-
-class NoServer(RetuneError):
-    """There is no Prefect server to work for."""
 
 
 def work(pool: str, limit: int, healthcheck: bool) -> int:
@@ -34,11 +29,7 @@ def work(pool: str, limit: int, healthcheck: bool) -> int:
     PREFECT_WORKER_WEBSERVER_HOST and _PORT. Raises NoServer.
     """
     local.configure()
-    if not local.api_address():
-        raise NoServer(
-            "there is no Prefect server to work for: set PREFECT_API_URL to its address, such as "
-            "http://prefect:4200/api (and PREFECT_API_AUTH_STRING), or start `retune ui`"
-        )
+    local.require_server("a worker takes its runs from a Prefect server")
     seconds = patience()  # an import of seconds, which the end has no time for
     told: list[int] = []
     for stop in (

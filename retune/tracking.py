@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
+from retune.errors import RetuneError
 from retune.escaping import terminal
 from retune.processes import is_gone, this_process
 from retune.recipe import Recipe, flat
@@ -47,6 +48,10 @@ SPENT = frozenset({"seconds", "gpu_hours", "energy_kwh", "cost"})
 def tracking_uri() -> str:
     """Return $MLFLOW_TRACKING_URI, or the SQLite file in the home folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+class ExperimentDeleted(RetuneError):
+    """The experiment that runs are to be in was deleted in MLflow."""
 
 
 class Waiting(Exception):
@@ -519,6 +524,17 @@ def _experiment_name(recipe: Recipe) -> str:
 
 def _experiment(name: str) -> str:
     experiment = client().get_experiment_by_name(name)
+    if experiment and experiment.lifecycle_stage == "deleted":
+        # The address of a server may hold a password, and is set where this is read.
+        store = (
+            ""
+            if os.environ.get("MLFLOW_TRACKING_URI")
+            else f"MLFLOW_TRACKING_URI={tracking_uri()} "
+        )
+        raise ExperimentDeleted(
+            f"tracking.experiment: {name!r} was deleted in MLflow; restore it by `{store}mlflow "
+            f"experiments restore --experiment-id {experiment.experiment_id}`, or name another one"
+        )
     if experiment:
         return experiment.experiment_id
     # A server stores artifacts where it was told to; the embedded default needs a folder.

@@ -80,9 +80,9 @@ def test_a_second_signal_does_not_wait(worker, tmp_path):
 
 def test_without_a_server_there_is_nothing_to_work_for(tmp_path, monkeypatch):
     from flows import local
-    from flows.worker import NoServer, work
+    from flows.worker import work
 
     monkeypatch.setattr(local, "configure", lambda: None)
     monkeypatch.setattr(local, "api_address", lambda: None)
-    with pytest.raises(NoServer, match="PREFECT_API_URL"):
+    with pytest.raises(local.NoServer, match="PREFECT_API_URL"):
         work("retune", 1, False)

@@ -253,3 +253,17 @@ def test_a_missing_artifact_is_none(client, recipe, path):
     with tracking.start_run(recipe, "eleventh", {}) as run:
         client.log_dict(run.id, {}, "validate/there.json")
     assert tracking.download_json(run.id, path) is None
+
+
+@pytest.mark.parametrize("client", ["sqlite"], indirect=True)
+def test_an_experiment_that_was_deleted_is_told_with_the_way_back(client, recipe):
+    with tracking.start_run(recipe, "before", {}):
+        pass
+    experiment = client.get_experiment_by_name(recipe.name).experiment_id
+    client.delete_experiment(experiment)
+    words = f"was deleted in MLflow; restore it by .*restore --experiment-id {experiment}`, or name"
+    with (
+        pytest.raises(tracking.ExperimentDeleted, match=words),
+        tracking.start_run(recipe, "after", {}),
+    ):
+        pass
