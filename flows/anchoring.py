@@ -36,7 +36,7 @@ def keep(
     limit, by = recipe.evaluation.loss_rows, measuring(recipe, chats.tokenizer)
     rows = own_rows(chats.held_out, scores.outcomes, limit, by)
     if anchored and not anchored.missing and anchor.passes(decision.judgement.verdicts):
-        rows = carried_on(_held(pl.read_parquet(anchored.rows), by), rows, limit)
+        rows = carried_on(held(pl.read_parquet(anchored.rows), by), rows, limit)
     with temporary_folder() as folder:
         file = written(rows, folder / FILE, run.id)
         run.log_files(folder, (FILE,), "anchor")
@@ -44,7 +44,7 @@ def keep(
     return file
 
 
-def _held(rows: "pl.DataFrame", by: Measuring) -> "pl.DataFrame":
+def held(rows: "pl.DataFrame", by: Measuring) -> "pl.DataFrame":
     """Return the rows whose question the dataset still has, with the loss that is to be held: that of
     the candidate if it is at least as good on all of them as the best champion so far."""
     import polars as pl

@@ -100,9 +100,10 @@ def own_rows(
         answered=answered(),
         example=pl.Series(examples, dtype=pl.String),
     )
-    losses = _losses(outcomes)
-    how = "left" if outcomes is None else "inner"  # a row without a token to be learnt has no loss
-    rows = rows.join(losses, on="example", how=how, maintain_order="left").drop("example")
+    rows = rows.join(_losses(outcomes), on="example", how="left", maintain_order="left")
+    if outcomes:  # a row without a token to be learnt has no loss
+        rows = rows.filter(pl.col("loss").is_not_null())
+    rows = rows.drop("example")
     marks = {name: pl.lit(value) for name, value in measured._asdict().items()}
     return rows.with_columns(**marks).unique(KEY, keep="first", maintain_order=True)
 
