@@ -92,14 +92,14 @@ def own_rows(
     table = pl.scan_parquet(held_out).head(limit).collect()
     if "unlearned" not in table.columns:  # of before there were any
         table = table.with_columns(unlearned=pl.lit([], dtype=pl.List(pl.Int32)))
-    examples = [example_name(messages, LOSS) for _, messages in held_out_rows(held_out, limit)]
+    said = [messages for _, messages in held_out_rows(held_out, limit)]
+    message = pl.Struct({"role": pl.String, "content": pl.String})
     rows = table.select(
-        *("source", "messages", "input_ids", "unlearned"),
-        first=first_question(),
-        asked=asked(),
-        answered=answered(),
-        example=pl.Series(examples, dtype=pl.String),
-    )
+        "source",
+        pl.Series("messages", said, dtype=pl.List(message)),
+        pl.col("input_ids", "unlearned").cast(pl.List(pl.Int32)),
+        example=pl.Series([example_name(one, LOSS) for one in said], dtype=pl.String),
+    ).with_columns(first=first_question(), asked=asked(), answered=answered())
     rows = rows.join(_losses(outcomes), on="example", how="left", maintain_order="left")
     if outcomes:  # a row without a token to be learnt has no loss
         rows = rows.filter(pl.col("loss").is_not_null())
@@ -125,11 +125,10 @@ def beside(rows: "pl.DataFrame", chats: Chats) -> "pl.DataFrame":
     the answer that it has instead, null where it has this one or none."""
     import polars as pl
 
-    firsts = rows.lazy().select("first").unique()
-    trained = _of(chats.train).select("first").join(firsts, on="first", how="semi").unique()
+    train, held_out = (_alike(file, rows) for file in (chats.train, chats.held_out))
+    trained = train.select("first").unique()
     known = (
-        pl.concat([_of(chats.train), _of(chats.held_out)])
-        .join(firsts, on="first", how="semi")
+        pl.concat([train, held_out])
         .join(rows.lazy().select(KEY).unique(), on=KEY, how="semi")
         .group_by(KEY)
         .agg(answers=pl.col("answered").unique().sort())
@@ -145,7 +144,7 @@ def beside(rows: "pl.DataFrame", chats: Chats) -> "pl.DataFrame":
             now=pl.when(~is_kept).then(pl.col("answers").list.first()),
         )
         .drop("answers")
-        .collect()
+        .collect(engine="streaming")
     )
 
 
@@ -201,11 +200,14 @@ def _rebuilt(champion: Champion, limit: int) -> "pl.DataFrame":
     return own_rows(held_out, None, limit, unknown)
 
 
-def _of(file: Path) -> "pl.LazyFrame":
+def _alike(file: Path, rows: "pl.DataFrame") -> "pl.LazyFrame":
+    """Return the keys of a file's conversations that begin as one of the rows does."""
     import polars as pl
 
-    keys = {"first": first_question(), KEY: asked(), "answered": answered()}
-    return pl.scan_parquet(file).select(**keys)
+    firsts = rows.lazy().select("first").unique()
+    conversations = pl.scan_parquet(file).select("messages", first=first_question())
+    keys = {KEY: asked(), "answered": answered()}
+    return conversations.join(firsts, on="first", how="semi").select("first", **keys)
 
 
 def _losses(outcomes: Path | None) -> "pl.DataFrame":
