@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.judge_estimate import TOKENS_PER_ROW, judge_estimate
 from flows.plan import Plan, make_plan
-from flows.smallest_differences import smallest_differences
+from flows.smallest_differences import anchor_rows, smallest_differences
 from flows.summary import Grid
 from retune import llamacpp
 from retune.folders import ModelRefused
@@ -58,6 +58,7 @@ def forecast(recipe: Recipe) -> Grid:
     parameters = count_parameters(recipe, pins)
     rows += [["", "", ""], *_requirements(recipe, parameters, todo)]
     rows += judge_estimate(recipe, pins, plan)
+    rows += anchor_rows(pins, plan)
     rows += [["", "", ""], *smallest_differences(recipe, pins, plan)]
     if recipe.model.trust_remote_code:
         rows.append(["the base's own code", "runs", recipe.model.trust_remote_code])

@@ -14,6 +14,7 @@ from retune.made_with import made_with
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.workspace import Output, Step, digest
+from tasks.anchor import key as anchoring
 from tasks.conform import key as conforming
 from tasks.evaluate import key as evaluating
 from tasks.fetch import key as fetching
@@ -53,6 +54,7 @@ class Plan(BaseModel):
     select: Step | None  # if the adapter may be put on other weights than it was trained on
     evaluate: Step
     champion: Step | None  # if there is one that serves, and the candidate is another
+    anchor: Step | None  # as the champion
     judge: Step | None  # if the recipe has one
     merge: Step | None  # and what follows from it: none if the recipe wants the adapter only
     convert: Step | None
@@ -63,8 +65,8 @@ class Plan(BaseModel):
     def steps(self) -> list[Step]:
         """Return every step in the order of the line."""
         data = [self.fetch, self.screen, self.validation, self.formatting]
-        model = [self.parity, self.train, self.select, self.evaluate, self.champion, self.judge]
-        model.append(self.merge)
+        model = [self.parity, self.train, self.select, self.evaluate, self.champion, self.anchor]
+        model += [self.judge, self.merge]
         files = [self.convert, self.calibrate, *self.quantize, self.publish]
         base = [self.conform, self.rehearse]
         return [step for step in (*base, *data, *model, *files) if step]
@@ -76,7 +78,8 @@ class Plan(BaseModel):
     def inputs(self, recipe: Recipe, pins: Pins, noise: Mapping[str, float]) -> str:
         """Return what identifies what a run of `recipe` starts from, whichever version serves: dataset,
         base, settings, code, and the `noise` that its margins are multiples of."""
-        of_champion = [step.fingerprint for step in (self.champion, self.judge) if step]
+        compared = (self.champion, self.anchor, self.judge)
+        of_champion = [step.fingerprint for step in compared if step]
         steps = [one.fingerprint for one in self.steps() if one.fingerprint not in of_champion]
         return digest([_settings(recipe), *steps, pins.judge, pins.judge_labels, dict(noise)])
 
@@ -97,6 +100,11 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     champion = (
         _step("champion", evaluating.champion(recipe, pins, pins.champion, formatted))
         if pins.champion and pins.champion.adapter != train.fingerprint  # else it is the candidate
+        else None
+    )
+    anchor = (
+        _step("anchor", anchoring.key(recipe, pins.champion, train, select, formatted))
+        if pins.champion and champion
         else None
     )
     judge = (
@@ -130,6 +138,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
         select=select,
         evaluate=evaluate,
         champion=champion,
+        anchor=anchor,
         judge=judge,
         merge=merge,
         convert=convert,

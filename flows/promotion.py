@@ -16,7 +16,7 @@ from flows import in_service
 from flows.approval import can_suspend, form
 from retune import registry
 from retune.recipe import Recipe
-from retune.records import Contender, JudgedAnswers, Pins
+from retune.records import Anchored, Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
 from retune.registry.approvals import ApprovalAnswer, Request, answer, answer_of, ask
 from retune.tracking import DECISION, Run, client
@@ -53,11 +53,13 @@ def decided(
     pins: Pins,
     noise: Mapping[str, float],
     judged: JudgedAnswers | None = None,
+    anchored: Anchored | None = None,
 ) -> Decision:
     """Return what becomes of the candidate, compared with the champion that the run is pinned to.
 
     `noise` are standard deviations of measures between replicas of the recipe, if they are known; the
-    grades of the LLM judge count where it is to be trusted.
+    grades of the LLM judge count where it is to be trusted. `anchored` is how both do on the rows that
+    the champion was judged by.
     """
     outcomes = judged.outcomes if judged and counted(judged, recipe) else None
     adapter = made.adapter.step.fingerprint
@@ -71,6 +73,7 @@ def decided(
         recipe,
         noise,
         exhibit=Exhibit(made.files, facts),
+        anchored=anchored,
     )
 
 

@@ -27,7 +27,7 @@ UNSTEADY = frozenset({"seconds", "tokens_per_second", "median_tokens_per_second"
     *("cost", "write_memory_gib"),
 }
 # Stages whose measures are of the machine, of another model, or the word of one; no replay has them.
-NOT_MADE = ("system", "champion", "judge")
+NOT_MADE = ("system", "champion", "anchor", "judge")
 # What a run was compared with or decided by on its day, which makes nothing of what it trains.
 OF_THE_DAY = ("accepted", "champion")
 SETTINGS = {  # of the recipe, by the pin that fixes what it names

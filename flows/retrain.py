@@ -26,6 +26,7 @@ from expectations import training as training_course
 from expectations.data import judgement as data
 from expectations.promotion.contest import require_noise
 from expectations.verdicts import Verdict
+from flows.anchoring import keep
 from flows.dead_runs import sign
 from flows.described import described
 from flows.endings import with_ending
@@ -67,6 +68,7 @@ from retune.registry import Candidate, published_as, register_candidate
 from retune.temporary import sweep
 from retune.tracking import Run, start_run
 from retune.workspace import Output, home, keep_private, require_room_to_begin
+from tasks.anchor.task import measure_anchor
 from tasks.conform.task import conform
 from tasks.conform.task import parity as compare_rows
 from tasks.evaluate.task import evaluate, measure_champion
@@ -210,6 +212,12 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         contender = None
         if plan.champion and pins.champion:
             contender = run.log(measure_champion(pins.champion, chats, recipe, pins, plan.champion))
+        anchored = None
+        if plan.anchor and pins.champion:
+            champion, step = pins.champion, plan.anchor
+            anchored = run.log(
+                measure_anchor(adapter, selection, champion, chats, recipe, pins, step)
+            )
         judged = None
         if plan.judge and not replayed:  # of a replay nothing is decided, and a judge costs
             judged = run.log(ask_judge(scores, contender, recipe, pins, plan.judge))
@@ -237,7 +245,8 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
             ending = Ending("Replayed", f"as {replayed.run_name}")
         else:
             version = register_candidate(run, recipe, pins, made)
-            decision = decided(version, made, contender, recipe, pins, noise, judged)
+            decision = decided(version, made, contender, recipe, pins, noise, judged, anchored)
+            keep(run, version, decision, anchored, chats, scores, recipe, pins)
             with noting(run, version):
                 judge(None, decision.judgement)
                 ending = settle(run, version, decision, recipe, pins)
@@ -252,7 +261,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
             published_as(version, published.model, published.params)
 
         read = (conformance, rehearsed, rows, screened, sound, chats, parity)
-        trained = (*read, adapter, selection, scores, contender, judged)
+        trained = (*read, adapter, selection, scores, contender, anchored, judged)
         files = (merged, source, imatrix, *quants)
         outputs: list[Output] = [output for output in (*trained, *files) if output]
         return summarise(recipe, run, outputs, reasons, published, ending.name, ending.reason)

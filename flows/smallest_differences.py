@@ -3,6 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from expectations.promotion import anchor
 from expectations.promotion.contest import require_noise
 from expectations.promotion.demands import words
 from expectations.promotion.power import NO_RUN, LastRun, detectable, last_run
@@ -22,8 +23,28 @@ def smallest_differences(recipe: Recipe, pins: Pins, plan: Plan) -> list[list[st
     """
     noise = stored_noise(recipe, pins)
     require_noise(recipe.promotion, noise)
-    found = detectable(recipe.promotion, _examples(recipe, plan), _last_run(recipe, plan), noise)
+    last = _last_run(recipe, plan)
+    found = detectable(recipe.promotion, _examples(recipe, plan), last, noise)
+    if plan.anchor and pins.champion and pins.champion.anchor:
+        held = {anchor.METRIC: pins.champion.anchor.rows}
+        rule, known = anchor.rule_of(recipe.promotion), anchor.as_anchor(noise)
+        found += detectable(rule, held, _of_anchor(last), known)
     return [[f"smallest change: {words(one.metric)}", one.effect, one.means] for one in found]
+
+
+def anchor_rows(pins: Pins, plan: Plan) -> list[list[str]]:
+    """Return what is measured again of the champion's rows, if there is one."""
+    if not plan.anchor or not pins.champion or plan.anchor.done:
+        return []
+    kept, version = pins.champion.anchor, pins.champion.version
+    count = f"{kept.rows:,} rows" if kept else "unknown"
+    return [["to measure of the anchor", count, f"the rows that version {version} was judged by"]]
+
+
+def _of_anchor(last: LastRun) -> LastRun:
+    """Return what the last run tells of losses on the anchor: they vary as those of its own rows."""
+    spreads, values = anchor.as_anchor(last.spreads), anchor.as_anchor(last.values)
+    return LastRun({}, spreads, values)
 
 
 def _examples(recipe: Recipe, plan: Plan) -> dict[str, int]:

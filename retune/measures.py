@@ -124,6 +124,11 @@ MEASURES = {
     "energy_kwh": Measure("energy", "kWh", ".3g", "lower"),
     "cost": Measure("cost", spec=",.2f", better="lower"),
     "seconds": Measure("time", "s", ",.1f", "lower"),
+    # the champion's held-out rows
+    "leaked_rows": Measure("rows that the candidate was trained on", spec=_COUNT),
+    "foreign_rows": Measure("rows of another tokenizer or chat template", spec=_COUNT),
+    "questions": Measure("questions that the dataset has as well", spec=_COUNT),
+    "changed_answers": Measure("questions with another answer now", spec=_COUNT, better="lower"),
     # models
     "perplexity": Measure("perplexity", spec="#.4g", better="lower", column="ppl"),
     "perplexity_ratio": Measure("perplexity ratio", spec=".4g", better="lower"),

@@ -72,7 +72,8 @@ class Champion(BaseModel):
     """The registered version that serves: what it takes to load it again and to compare with it.
 
     `adapter` is the fingerprint of its training, `<home>/work/train/<adapter>`; `base` at `model_pin`
-    is what it was trained on, `original` the 16-bit weights that it was put on instead, if so.
+    is what it was trained on, `original` the 16-bit weights that it was put on instead, if so. `anchor`
+    are the rows that its successors are judged by, None for a version of before they were kept.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -84,6 +85,17 @@ class Champion(BaseModel):
     model_pin: str
     original: Original | None = None
     load_in_4bit: bool
+    anchor: "AnchorFile | None" = None
+
+
+class AnchorFile(BaseModel):
+    """A file of anchor rows (see `retune.anchors`): an artifact of the MLflow run `run_id`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    sha256: str
+    rows: int
 
 
 class Check(BaseModel):
@@ -235,6 +247,18 @@ class Contender(Evaluated):
     def is_final(self) -> bool:
         """Whether the champion itself was asked; else the next run tries again."""
         return self.params.get("source") == ASKED
+
+
+class Anchored(Evaluated):
+    """anchor: in `outcomes.parquet` the losses of the tuned model and the champion on the anchor, the
+    rows that the champion was judged by, and in `anchor.parquet` these rows, see `retune.anchors`.
+    `missing` says why there are none, "" if there are."""
+
+    missing: str = ""
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "anchor.parquet"
 
 
 class JudgedAnswers(Evaluated):

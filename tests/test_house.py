@@ -64,7 +64,7 @@ def test_every_stage_takes_recipe_pins_and_step():
         if isinstance(node, ast.FunctionDef)
         and any(ast.unparse(one).startswith("stage(") for one in node.decorator_list)
     ]
-    assert len(stages) == 17
+    assert len(stages) == 18
     for stage in stages:
         names = [argument.arg for argument in stage.args.args]
         assert names[-3:] == ["recipe", "pins", "step"], stage.name

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from expectations.promotion import demands
+from expectations.promotion import anchor, demands
 from expectations.promotion.contest import PairedDifference, contest
 from expectations.promotion.demands import GATE
 from expectations.promotion.evidence import Case, Exhibit, markdown, write_case
@@ -18,6 +18,7 @@ from expectations.promotion.examples import names
 from expectations.verdicts import Judgement, Verdict, severity
 from retune.outcomes import BASE, CHAMPION, TUNED, of_side, read_grades
 from retune.recipe import Promotion, Recipe
+from retune.records import Anchored
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,12 +66,13 @@ def decide(
     recipe: Recipe,
     noise: Mapping[str, float] = NO_NOISE,
     exhibit: Exhibit = NOTHING_MORE,
+    anchored: Anchored | None = None,
 ) -> Decision:
     """Return what becomes of the candidate whose weights have the fingerprint `adapter`.
 
     `outcomes` is the file that evaluate wrote (sides base and tuned). Without a `champion` the candidate
     is compared with its base. `noise` is the calibrated one by metric; `exhibit` is what else the page
-    shows. Raises NotCalibrated.
+    shows, `anchored` are the losses on the rows that the champion was judged by. Raises NotCalibrated.
     """
     if champion and champion.adapter == adapter:
         return _same(champion, recipe)
@@ -80,10 +82,17 @@ def decide(
     if opponent is not None:
         differences = contest(graded.candidate, opponent, _rule(recipe, champion), noise)
     judged = _judgement(graded, outcomes, champion, recipe, differences)
+    if champion:
+        on_anchor = anchor.differences(anchored, recipe.promotion, noise)
+        held = anchor.verdicts(on_anchor, anchored, champion.name, recipe)
+        judged = Judgement(GATE, judged.subject, [*judged.verdicts, *held])
+        differences += on_anchor
     outcome = _outcome(judged, recipe)
     reasons = _reasons(outcome, judged, recipe)
     case = Case(outcome, reasons, differences, judged.verdicts, _name(champion), recipe.promotion)
-    paths = (outcomes, champion.outcomes if champion else None)
+    is_measured = anchored is not None and not anchored.missing
+    beside = anchored.outcomes if anchored and is_measured else None
+    paths = (outcomes, champion.outcomes if champion else None, beside)
     write = partial(write_case, case, paths, exhibit)
     judged = Judgement(
         judged.stage, judged.subject, judged.verdicts, write=write, markdown=markdown(case)
@@ -186,7 +195,7 @@ def _short(judged: Judgement, recipe: Recipe) -> list[Verdict]:
     return [
         verdict
         for verdict in judged.verdicts
-        if not verdict.passed and severity(recipe, GATE, verdict.name) == "critical"
+        if not verdict.passed and anchor.gravity(recipe, verdict.name) == "critical"
     ]
 
 
@@ -194,8 +203,10 @@ def _reasons(outcome: Ruling, judged: Judgement, recipe: Recipe) -> tuple[str, .
     if outcome == "rejected":
         return tuple(map(str, judged.failed))
     if outcome == "held":
-        return (HELD[recipe.promotion.mode],)
+        waived = (verdict for verdict in judged.verdicts if verdict.name == "anchor_waiver")
+        return (HELD[recipe.promotion.mode], *map(str, waived))
     if outcome == "promote":
-        won: Iterable[Verdict] = (verdict for verdict in judged.verdicts if verdict.name == "win")
+        told = ("win", "anchor_waiver")
+        won: Iterable[Verdict] = (verdict for verdict in judged.verdicts if verdict.name in told)
         return tuple(map(str, won))
     return tuple(map(str, _short(judged, recipe)))

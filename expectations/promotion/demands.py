@@ -70,7 +70,7 @@ def no_worse(
         if one.is_slice or one.metric in rule.wins or _has_a_budget(one, rule):
             continue
         name = words(one.metric)
-        expected = f"no worse than the {opponent} by {name}, within {_amount(one, one.margin)}"
+        expected = f"no worse than the {opponent} by {name}, within {amount(one, one.margin)}"
         is_undecided = not one.holds and one.outcome != "worse"
         if is_undecided and not _is_tolerated(one, rule):
             yield unjudged(
@@ -241,7 +241,7 @@ def told(one: PairedDifference, needed: int | None = None) -> str:
     if not isfinite(one.estimate):
         return f"worse: grades of the candidate are no numbers ({one.examples} examples)"
     sense = "better" if one.estimate > 0 else "worse"
-    change = f"{_amount(one, abs(one.estimate))} {sense}" if one.estimate else "no difference"
+    change = f"{amount(one, abs(one.estimate))} {sense}" if one.estimate else "no difference"
     interval = "interval unknown"
     if isfinite(one.low) and isfinite(one.high):
         interval = f"between {signed(one, one.low, '')} and {signed(one, one.high)}"
@@ -260,7 +260,7 @@ def _by_noise(one: PairedDifference) -> str:
     if one.outcome == "undecided" and one.low <= 0 <= one.high:
         return ""
     known = " (assumed; `retune calibrate` measures it)" if one.assumed else ""
-    deviation = f"{_amount(one, one.noise)}{known}"
+    deviation = f"{amount(one, one.noise)}{known}"
     return (
         f"; by chance two trainings of one recipe differ with a standard deviation of {deviation}"
     )
@@ -283,7 +283,7 @@ def _more(one: PairedDifference, count: int | None) -> str:
     return f"about {count:,} examples would decide it at this difference"
 
 
-def _amount(one: PairedDifference, value: float) -> str:
+def amount(one: PairedDifference, value: float) -> str:
     """Return a difference as people read it; of shares it is one of percentage points."""
     entry = measure(scorer_of(one.metric))
     return f"{100 * value:.1f} points" if entry.is_share else entry.text(value)
@@ -294,8 +294,8 @@ def signed(one: PairedDifference, value: float, unit: str | None = None) -> str:
     if not isfinite(value):
         return f"{'+' if value > 0 else '−'}∞"
     sign = "+" if value > 0 else "−" if value < 0 else ""
-    amount = _amount(one, abs(value))
-    return sign + (amount if unit is None else f"{amount.partition(' ')[0]} {unit}".rstrip())
+    size = amount(one, abs(value))
+    return sign + (size if unit is None else f"{size.partition(' ')[0]} {unit}".rstrip())
 
 
 def _to_hold(one: PairedDifference, rule: Promotion) -> int | None:
@@ -320,6 +320,7 @@ def unjudged(
     recipe: Recipe,
     setting: str = "",
     limit: float | None = None,
+    fix: str = "",
 ) -> Verdict:
     """Return a verdict on what there is too little to judge by."""
     gravity: Severity = severity(recipe, GATE, name)
@@ -333,4 +334,5 @@ def unjudged(
         severity=gravity,
         passed=False,
         judged=False,
+        fix=fix,
     )

@@ -70,11 +70,15 @@ class Case(NamedTuple):
 
 
 def write_case(
-    case: Case, outcomes: tuple[Path, Path | None], exhibit: Exhibit, folder: Path
+    case: Case,
+    outcomes: tuple[Path, Path | None, Path | None],
+    exhibit: Exhibit,
+    folder: Path,
 ) -> tuple[str, ...]:
     """Write the page and the same in numbers into `folder`; return the names of the files.
 
-    `outcomes` are the files of the candidate's outcomes (with its base's) and of the champion's.
+    `outcomes` are the files of the candidate's outcomes (with its base's), of the champion's, and of both
+    on the anchor.
     """
     lost = _lost(case, *outcomes)
     (folder / PAGE).write_text(page(case, lost, exhibit), encoding="utf-8")
@@ -90,15 +94,23 @@ def write_case(
     return PAGE, NUMBERS
 
 
-def _lost(case: Case, outcomes: Path, champion: Path | None) -> "list[dict[str, Any]]":
+def _lost(
+    case: Case, outcomes: Path, champion: Path | None, anchor: Path | None
+) -> "list[dict[str, Any]]":
     import polars as pl
 
     if not case.differences:
         return []
     sides = pl.read_parquet(outcomes)
-    opponent = of_side(pl.read_parquet(champion), CHAMPION) if champion else of_side(sides, BASE)
+    candidate = [of_side(sides, TUNED)]
+    opponent = [of_side(pl.read_parquet(champion), CHAMPION) if champion else of_side(sides, BASE)]
+    if anchor:
+        both = pl.read_parquet(anchor)
+        candidate.append(of_side(both, TUNED))
+        opponent.append(of_side(both, CHAMPION))
     metrics = [one.metric for one in case.differences if not one.is_slice]
-    return worst(of_side(sides, TUNED), opponent, metrics, WORST).to_dicts()
+    mine, other = (pl.concat(tables, how="diagonal") for tables in (candidate, opponent))
+    return worst(mine, other, metrics, WORST).to_dicts()
 
 
 def page(case: Case, lost: "Sequence[Mapping[str, Any]]", exhibit: Exhibit) -> str:

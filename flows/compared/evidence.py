@@ -11,6 +11,7 @@ from flows.compared.records import ComparedRun
 from flows.compared.rows import ARTIFACT as ROWS
 from flows.provenance import FOLDER
 from retune.notes import settings
+from retune.outcomes import ANCHOR, FILE
 from retune.outcomes import ARTIFACT as OUTCOMES
 from retune.recipe import Recipe, RecipeError
 from retune.tracking import OUTCOME, client, download_json, setting_text
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 PIN, VERSION = "retune.pin.", "version of "
+ANCHORED = f"{ANCHOR}/{FILE}"
 FILES = "quantize/gguf_files.json"
 
 
@@ -63,10 +65,19 @@ def evidence(run_id: str) -> RunEvidence:
         settings=_settings(run, recipe),
         environment=_environment(run),
         rows=table(run_id, ROWS),
-        outcomes=table(run_id, OUTCOMES),
+        outcomes=_outcomes(run_id),
         files=cast("list[dict[str, Any]]", download_json(run_id, FILES) or []),  # a list of them
         texts=_texts(run),
     )
+
+
+def _outcomes(run_id: str) -> "pl.DataFrame | None":
+    """Return what models did with each example, those of the anchor included."""
+    import polars as pl
+
+    tables = [table(run_id, path) for path in (OUTCOMES, ANCHORED)]
+    there = [one for one in tables if one is not None]
+    return pl.concat(there, how="diagonal") if there else None
 
 
 def _recipe(run_id: str) -> Recipe | None:

@@ -9,7 +9,7 @@ from retune.recipe.judging import LLMJudge
 from retune.recipe.section import Line, Phrase, Section, shown
 
 # What the held-out rows and the battery are called among the suites, and the sides in measures.
-RESERVED_SUITES = ("held_out", "battery", "base", "tuned", "champion")
+RESERVED_SUITES = ("held_out", "battery", "base", "tuned", "champion", "anchor")
 INCIDENTS = "incidents"  # the suite whose every case has to be passed, whoever else passes it
 
 

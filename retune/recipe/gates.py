@@ -25,7 +25,10 @@ EXPECTATIONS: dict[str, tuple[str, ...]] = {
         *("exact_match", "stopped"),
     ),
     # A candidate, beside the champion and the base (see `expectations.promotion`).
-    "promote": ("win", "no_worse", "no_worse_slice", "floor", "budget", "incidents"),
+    "promote": (
+        *("win", "no_worse", "no_worse_slice", "floor", "budget", "incidents"),
+        *("anchor", "anchor_slice", "anchor_answers", "anchor_waiver"),
+    ),
     "publish": (),  # nothing that is not verified is published
 }
 
@@ -33,6 +36,7 @@ EXPECTATIONS: dict[str, tuple[str, ...]] = {
 STAGES = (
     *("conform", "rehearse", "fetch", "screen", "validate", "format", "parity", "train", "select"),
     *("evaluate", "champion", "judge", "merge", "convert", "calibrate", "quantize", "publish"),
+    "anchor",
 )
 Hours = Annotated[float, Field(gt=0, le=1e6)]
 

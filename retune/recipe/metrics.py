@@ -12,6 +12,7 @@ OF_ANSWERS = ("stopped", "repetitive", "refused")
 OF_HELD_OUT = ("loss", "exact_match", *OF_ANSWERS)  # scorers of the suite of the held-out rows
 OF_PROBES = ("passed", *OF_ANSWERS)  # scorers of the others
 PREFERRED = "preferred"
+ANCHOR = "anchor"  # the suite of the rows that the champion was judged by
 OF_JUDGE = ("judge", PREFERRED)  # those that an LLM judge grades by, if there is one
 NO_DIRECTION = ("refused",)  # better in neither direction: nobody can win by it
 
@@ -28,7 +29,7 @@ def mistake(promotion: Promotion, evaluation: Evaluation) -> str | None:
                 f"promotion.wins: {shown(metric)}: it is better in neither direction; use another"
             )
     for metric in promotion.margins:
-        if wrong := _unknown(metric, suites):
+        if wrong := _unknown(metric, (*suites, ANCHOR)):
             return f"promotion.margins: {shown(metric)}: {wrong}"
     incidents = (INCIDENTS,) if evaluation.incidents else ()
     for metric in promotion.floors:
@@ -45,6 +46,7 @@ def _unknown(metric: str, suites: tuple[str, ...]) -> str | None:
         {
             "": (*OF_HELD_OUT, *OF_PROBES, *OF_JUDGE),
             "held_out": (*OF_HELD_OUT, PREFERRED),
+            ANCHOR: ("loss",),
         }.get(suite, (*OF_PROBES, *OF_JUDGE))
     )
     if scorer not in known:

@@ -76,6 +76,12 @@ class Promotion(Section):
     slices: bool = Field(
         True, description="Whether a candidate that is worse on a slice of a suite is rejected."
     )
+    anchor_waiver: Line = Field(
+        "",
+        description="Why a candidate is not held to the anchor, the rows that the champion was judged "
+        "by, e.g. answers on refunds corrected; the promotion log keeps it. Empty: on these rows it must "
+        "be no worse than the champion. It holds for every run until it is emptied again.",
+    )
     resamples: int = Field(
         10_000,
         ge=2_000,

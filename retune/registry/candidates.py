@@ -9,8 +9,15 @@ from retune.bases import selected
 from retune.escaping import markdown
 from retune.measures import format_bytes, measure, side_by_side, title
 from retune.recipe import Recipe
-from retune.records import Adapter, Gguf, Merged, Pins, Rows, Scores, Selection
-from retune.registry.versions import CHALLENGER, RegisteredVersion, registered, version, versions
+from retune.records import Adapter, AnchorFile, Gguf, Merged, Pins, Rows, Scores, Selection
+from retune.registry.versions import (
+    ANCHOR,
+    CHALLENGER,
+    RegisteredVersion,
+    registered,
+    version,
+    versions,
+)
 from retune.tracking import DIGEST_LIMIT, Run, client
 from retune.version import this_version
 from retune.workspace import Output, digest, sha256
@@ -85,6 +92,13 @@ def published_as(version: RegisteredVersion, source: str, tags: Mapping[str, str
     """Note where a version was published: at the URL `source`; `tags` are further facts."""
     for key, value in {**tags, SOURCE: source}.items():
         client().set_model_version_tag(version.name, str(version.number), key, value)
+
+
+def keep_anchor(version: RegisteredVersion, file: AnchorFile) -> None:
+    """Note with a version which rows its successors are judged by."""
+    client().set_model_version_tag(
+        version.name, str(version.number), ANCHOR, file.model_dump_json()
+    )
 
 
 def _require_model(name: str) -> None:

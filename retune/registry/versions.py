@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 from retune.errors import RetuneError
 from retune.original import Original
-from retune.records import Champion
+from retune.records import AnchorFile, Champion
 from retune.tracking import client, exists
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # aliases
+ANCHOR = "retune.anchor"  # of a version: the rows that its successors are judged by
 BARRED = "retune.barred"  # of a version that no schedule promotes: why
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # a recipe's
 
@@ -49,7 +50,7 @@ class RegisteredVersion(BaseModel):
         """Return what it takes to load it again; None for a version of before this was noted."""
         if "retune.adapter" not in self.tags:
             return None
-        original = self.tags.get("retune.original")
+        original, anchor = self.tags.get("retune.original"), self.tags.get(ANCHOR)
         return Champion(
             version=self.number,
             run_id=self.run_id,
@@ -58,6 +59,7 @@ class RegisteredVersion(BaseModel):
             model_pin=self.tags["retune.pin.model"],
             original=Original.model_validate_json(original) if original else None,
             load_in_4bit=json.loads(self.tags["retune.load_in_4bit"]),
+            anchor=AnchorFile.model_validate_json(anchor) if anchor else None,
         )
 
 

@@ -24,7 +24,7 @@ def champion(recipe: Recipe, pins: Pins, champion: Champion, formatted: Step) ->
     """Return the settings and inputs of champion: its weights, and what it is asked. A version that is
     registered again with the same weights is the same."""
     return {
-        "weights": champion.model_dump(mode="json", exclude={"version", "run_id"}),
+        "weights": champion.model_dump(mode="json", exclude={"version", "run_id", "anchor"}),
         "formatted": formatted.fingerprint,
         "max_length": recipe.model.max_length,
         "train_on": recipe.training.train_on,

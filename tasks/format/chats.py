@@ -17,6 +17,7 @@ from retune.chat import (
 )
 from retune.labels import IGNORED, shown, token_rows
 from retune.overlap import ahead
+from retune.questions import first_question
 from retune.templates import Refusal, TemplateRefused, outcomes, render, rendering
 from tasks.format.effects import RefusedRow, TemplateEffects
 from tasks.format.unlearned import plain, unlearned_spans
@@ -176,12 +177,7 @@ class Sides:
         """Tell for each row of a batch (with `row`, `messages` and, from the gate, `duplicate_of`)."""
         import polars as pl
 
-        message = pl.element().struct
-        user_texts = pl.col("messages").list.eval(
-            message.field("content").filter(message.field("role") == "user")
-        )
-        question = user_texts.list.first().fill_null("").str.to_lowercase()
-        plain = batch.select(question.str.replace_all(r"\s+", " ").str.strip_chars()).to_series()
+        plain = batch.select(first_question()).to_series()
         twins = batch["duplicate_of"] if "duplicate_of" in batch.columns else [None] * len(batch)
         for row, twin, text in zip(batch["row"], twins, plain, strict=True):
             self._places[row] = self._places.get(twin) or _fraction(text)

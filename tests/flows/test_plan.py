@@ -19,7 +19,7 @@ VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl
 STAGES = (
     *("conform", "rehearse", "fetch", "screen", "validate", "format", "parity", "train"),
     *("select", "evaluate", "champion", "merge", "convert", "calibrate", "quantize", "publish"),
-    "judge",
+    *("judge", "anchor"),
 )
 
 
@@ -101,8 +101,9 @@ def of_champion(pins: Pins, *assignments: str) -> str:
 def test_the_champion_is_asked_anew_when_its_weights_or_what_it_is_asked_change():
     assert "champion" not in fingerprints()
     asked = of_champion(SERVED)
+    compared = ("champion", "anchor")
     assert {
-        stage: one for stage, one in fingerprints(pins=SERVED).items() if stage != "champion"
+        stage: one for stage, one in fingerprints(pins=SERVED).items() if stage not in compared
     } == (fingerprints())
     same = CHAMPION.model_copy(update={"version": 4, "run_id": "s"})
     assert of_champion(PINS.model_copy(update={"champion": same})) == asked

@@ -1,0 +1,205 @@
+"""The candidate on the rows that the champion was judged by, which its own dataset has no say in."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from expectations.data.masking import masked
+from expectations.promotion.contest import PairedDifference, contest, within_noise
+from expectations.promotion.demands import GATE, amount, signed, told, unjudged, words
+from expectations.promotion.statistics import FEWEST, examples_to_hold
+from expectations.verdicts import Verdict, severity
+from retune.outcomes import ANCHOR, CHAMPION, HELD_OUT, LOSS, TUNED, of_side, read_grades
+from retune.recipe import Promotion, Recipe
+from retune.recipe.flaws import Severity
+
+if TYPE_CHECKING:
+    from retune.records import Anchored
+
+T = TypeVar("T")
+METRIC, OWN = f"{ANCHOR}/{LOSS}", f"{HELD_OUT}/{LOSS}"
+SETTING = "promotion.anchor_waiver"
+SHOWN = 3  # answers that changed
+LONGEST = 60  # characters of a question or an answer in a verdict
+NAMED = 5  # slices that a verdict names
+# What happens where the recipe does not say; of all others it is critical.
+LENIENT: Mapping[str, Severity] = {"anchor_answers": "warning", "anchor_waiver": "warning"}
+FIX = (
+    "where answers were corrected on purpose, or the task is another one: `retune promote RECIPE "
+    "VERSION` by hand, or give the reason as promotion.anchor_waiver and run again"
+)
+
+
+def differences(
+    anchored: "Anchored | None", rule: Promotion, noise: Mapping[str, float]
+) -> tuple[PairedDifference, ...]:
+    """Return the candidate's differences from the champion on the anchor, a family of their own: the
+    whole, then its slices. Margin and calibrated noise are those of the held-out loss unless its own are
+    named."""
+    if anchored is None or anchored.missing:
+        return ()
+    grades = read_grades(anchored.outcomes)
+    candidate, champion = of_side(grades, TUNED), of_side(grades, CHAMPION)
+    return contest(candidate, champion, rule_of(rule), as_anchor(noise))
+
+
+def rule_of(rule: Promotion) -> Promotion:
+    """Return the rule by which the losses on the anchor are compared."""
+    return rule.model_copy(update={"margins": as_anchor(rule.margins), "wins": ()})
+
+
+def verdicts(
+    found: Sequence[PairedDifference], anchored: "Anchored | None", opponent: str, recipe: Recipe
+) -> Iterator[Verdict]:
+    """Yield whether the candidate is no worse than the `opponent` on that one's rows, in all and by
+    slice, and how many of these questions have another answer now. A waiver warns instead."""
+    if anchored is None:
+        return
+    if waiver := recipe.promotion.anchor_waiver:
+        yield _waived(waiver, found, opponent, recipe)
+    elif anchored.missing:
+        seen = f"it could not be measured: {anchored.missing}"
+        yield unjudged("anchor", _expected(opponent), seen, recipe, SETTING, fix=FIX)
+    else:
+        yield from _no_worse(found, opponent, recipe)
+    if anchored.metrics.get("questions"):
+        yield _answers(anchored, opponent, recipe)
+
+
+def passes(judged: Sequence[Verdict]) -> bool:
+    """Tell whether a candidate was held to an anchor and met it."""
+    demanded = [verdict for verdict in judged if verdict.name in ("anchor", "anchor_slice")]
+    return bool(demanded) and all(verdict.passed for verdict in demanded)
+
+
+def gravity(recipe: Recipe, name: str) -> Severity:
+    """Return what happens when an expectation of a candidate is not met."""
+    return severity(recipe, GATE, name, LENIENT.get(name, "critical"))
+
+
+def as_anchor(by_metric: Mapping[str, T]) -> dict[str, T]:
+    """Return what is said by metric, with that of the held-out loss for the anchor's as well."""
+    added = {
+        name.replace(OWN, METRIC, 1): value
+        for name, value in by_metric.items()
+        if name == OWN or name.startswith(f"{OWN}@")
+    }
+    return {**added, **by_metric}
+
+
+def _no_worse(
+    found: Sequence[PairedDifference], opponent: str, recipe: Recipe
+) -> Iterator[Verdict]:
+    whole = next((one for one in found if not one.is_slice), None)
+    if whole is None:
+        seen = "no row was measured by both"
+        yield unjudged("anchor", _expected(opponent), seen, recipe, SETTING, fix=FIX)
+        return
+    expected = f"{_expected(opponent)}, within {amount(whole, _reach(whole, recipe.promotion))}"
+    if whole.outcome != "worse" and not _holds(whole, recipe.promotion):
+        enough = examples_to_hold(
+            whole.estimate, whole.margin, whole.spread, recipe.promotion.alpha
+        )
+        seen = told(whole, max(enough, whole.examples + 1) if enough else whole.needed)
+        yield unjudged("anchor", expected, seen, recipe, SETTING, whole.margin, fix=FIX)
+    else:
+        yield Verdict(
+            gate=GATE,
+            name="anchor",
+            expected=expected,
+            seen=told(whole),
+            limit=whole.margin,
+            setting=SETTING,
+            severity=gravity(recipe, "anchor"),
+            passed=whole.outcome != "worse",
+            fix=FIX,
+        )
+    slices = [one for one in found if one.is_slice]
+    if slices:
+        yield _slices(slices, opponent, recipe)
+
+
+def _reach(one: PairedDifference, rule: Promotion) -> float:
+    """Return by how much the candidate may be worse: what counts as no difference, or what two trainings
+    of one recipe differ by."""
+    return max(one.margin, within_noise(one.noise, rule.alpha))
+
+
+def _holds(one: PairedDifference, rule: Promotion) -> bool:
+    """Tell whether a candidate is shown to be no worse. What seems no worse by a few rows is not enough
+    here, as it is for other suites: they are the rows that a poisoned dataset has no say in."""
+    return one.examples >= FEWEST and one.low >= -_reach(one, rule)
+
+
+def _slices(slices: Sequence[PairedDifference], opponent: str, recipe: Recipe) -> Verdict:
+    worse = [one for one in slices if one.outcome == "worse"]
+    listed = "; ".join(
+        f"{words(one.metric)} {signed(one, one.estimate)} (between {signed(one, one.low, '')} and "
+        f"{signed(one, one.high)}; {one.examples} examples)"
+        for one in worse[:NAMED]
+    )
+    more = f"; and {len(worse) - NAMED} more" if worse[NAMED:] else ""
+    return Verdict(
+        gate=GATE,
+        name="anchor_slice",
+        expected=f"no slice of the rows that the {opponent} was judged by on which the candidate is "
+        f"shown to be worse",
+        seen=f"{len(worse)} of {len(slices)}: {listed}{more}"
+        if worse
+        else f"{len(slices)} slices, none of them worse",
+        setting=SETTING,
+        severity=gravity(recipe, "anchor_slice"),
+        passed=not worse,
+        fix=FIX,
+    )
+
+
+def _expected(opponent: str) -> str:
+    return f"no worse than the {opponent} by {words(METRIC)}, on the rows that the champion was judged by"
+
+
+def _waived(
+    waiver: str, found: Sequence[PairedDifference], opponent: str, recipe: Recipe
+) -> Verdict:
+    whole = next((told(one) for one in found if not one.is_slice), "it was not measured")
+    return Verdict(
+        gate=GATE,
+        name="anchor_waiver",
+        expected=_expected(opponent),
+        seen=f"waived: {waiver}; {whole}",
+        setting=SETTING,
+        severity=gravity(recipe, "anchor_waiver"),
+        passed=False,
+    )
+
+
+def _answers(anchored: "Anchored", opponent: str, recipe: Recipe) -> Verdict:
+    """Return how many of the champion's held-out questions the dataset answers otherwise now."""
+    changed, questions = (int(anchored.metrics[name]) for name in ("changed_answers", "questions"))
+    share = f"{changed:,} of {questions:,} ({changed / questions:.1%})"
+    return Verdict(
+        gate=GATE,
+        name="anchor_answers",
+        expected=f"the dataset answers the questions that the {opponent} was judged by as before",
+        seen=f"{share} have another answer now: {'; '.join(_changed(anchored))}"
+        if changed
+        else f"{questions:,} questions, none with another answer",
+        severity=gravity(recipe, "anchor_answers"),
+        passed=not changed,
+    )
+
+
+def _changed(anchored: "Anchored") -> list[str]:
+    """Return some of the changed answers, masked."""
+    import polars as pl
+
+    rows = pl.read_parquet(anchored.rows).filter(pl.col("now").is_not_null()).head(SHOWN)
+    columns = [masked(rows[name]).to_list() for name in ("first", "answered", "now")]
+    return [
+        f"{_short(question)}: {_short(before)} → {_short(now)}"
+        for question, before, now in zip(*columns, strict=True)
+    ]
+
+
+def _short(text: str) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}…"

@@ -1,0 +1,254 @@
+"""The anchor: rows that the champion was judged by, met by a candidate that did not bring them."""
+
+from collections.abc import Sequence
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retune import anchors
+from retune.anchors import Measuring, carried_on, measuring, own_rows, written
+from retune.outcomes import read_grades
+from retune.questions import answered, asked, first_question
+from retune.recipe import Evaluation
+from retune.records import Anchored, Champion, Chats
+from retune.tracking import client, start_run
+from retune.workspace import Step, building
+from tasks.anchor.task import measure_anchor
+from tasks.evaluate.task import evaluate
+from tests.tasks.conftest import conversation, make_tokenizer
+
+pytestmark = pytest.mark.usefixtures("at_home")
+Said = tuple[str, list[dict[str, str]]]
+
+
+def said(question: str, answer: str, family: str = "copy") -> Said:
+    return family, [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def chats_of(key: str, train: Sequence[Said], held_out: Sequence[Said]) -> Chats:
+    """Return formatted rows, as the format stage leaves them."""
+    step = Step(stage="format", key={"anchor": key})
+    if step.done:
+        return Chats.model_validate_json((step.folder / "output.json").read_text())
+    with building(step) as build:
+        tokenizer = make_tokenizer(build.path / "tokenizer")
+        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.save_pretrained(build.path / "tokenizer")
+        for name, rows in (("train", train), ("held_out", held_out)):
+            lines = []
+            for number, (source, messages) in enumerate(rows):
+                text = tokenizer.apply_chat_template(messages, tokenize=False)
+                ids = tokenizer(text, add_special_tokens=False).input_ids
+                line = {"row": number, "source": source, "messages": messages}
+                lines.append(line | {"text": text, "input_ids": ids})
+            pq.write_table(pa.Table.from_pylist(lines), build.path / f"{name}.parquet")
+        return build.finish(Chats)
+
+
+OTHERS = [said(f"tell {number}", "red") for number in range(4)]
+ROWS = [conversation(number) for number in range(8)]  # of the champion: eight questions
+
+
+@pytest.fixture(scope="module")
+def recipe(project):
+    evaluation = Evaluation(
+        max_new_tokens=4, batch_size=16, prompts=(), generation_rows=2, battery=False
+    )
+    return project.recipe(evaluation=evaluation)
+
+
+@pytest.fixture(scope="module")
+def served(project, trained, recipe):
+    """The champion, with its anchor in MLflow, and the run that both are of."""
+    with project.at_home(), start_run(recipe, "served", {}) as run:
+        step = Step(stage="evaluate", key={"anchor": 1})
+        scores = run.log(
+            evaluate.fn(trained.adapter, None, project.chats, recipe, project.pins, step)
+        )
+        by = measuring(recipe, project.chats.tokenizer)
+        rows = own_rows(project.chats.held_out, scores.outcomes, 500, by)
+        with building(Step(stage="format", key={"file": 1})) as build:
+            file = written(rows, build.path / anchors.FILE, run.id)
+            run.log_files(build.path, (anchors.FILE,), "anchor")
+            build.finish(Chats)
+    return Champion(
+        version=3,
+        run_id=run.id,
+        adapter=trained.step.fingerprint,
+        base=project.model.base,
+        model_pin=project.pins.model,
+        load_in_4bit=False,
+        anchor=file,
+    )
+
+
+def measured(project, trained, recipe, champion, chats, key) -> Anchored:
+    step = Step(stage="anchor", key={"test": key})
+    made = measure_anchor.fn(trained.adapter, None, champion, chats, recipe, project.pins, step)
+    return getattr(made, "data", made)
+
+
+def test_the_champions_losses_are_recorded_and_the_candidate_is_measured(
+    project, trained, recipe, served
+):
+    """The candidate is the champion here: it does as well as was recorded."""
+    chats = chats_of("other", OTHERS, ROWS)
+    anchored = measured(project, trained, recipe, served, chats, "recorded")
+    assert anchored.missing == ""
+    assert anchored.params["source"] == "recorded"
+    assert not (anchored.folder / "champion.log").exists()
+    metrics = anchored.metrics
+    assert metrics["rows"] == metrics["questions"] == 8
+    assert metrics["leaked_rows"] == metrics["foreign_rows"] == metrics["changed_answers"] == 0
+    assert metrics["loss/tuned"] == pytest.approx(metrics["loss/champion"], abs=0.02)
+    grades = read_grades(anchored.outcomes)
+    assert set(grades.select("suite", "scorer").iter_rows()) == {("anchor", "loss")}
+    pairs = grades.group_by("example").agg(pl.col("side").sort())
+    assert pairs["side"].to_list() == [["champion", "tuned"]] * 8
+    assert set(grades["slice"]) == {"copy", "next/word"}
+    assert measured(project, trained, recipe, served, chats, "recorded") == anchored
+
+
+def test_losses_by_other_limits_are_taken_again(project, trained, recipe, served):
+    chats = chats_of("other", OTHERS, ROWS)
+    model = project.model.model_copy(update={"max_length": 63})
+    shorter = recipe.model_copy(update={"model": model})
+    anchored = measured(project, trained, shorter, served, chats, "limits")
+    assert anchored.params["source"] == "measured"
+    assert anchored.metrics["loss/champion"] == pytest.approx(anchored.metrics["loss/tuned"])
+    # Without its weights there is nothing to compare with.
+    gone = served.model_copy(update={"adapter": "0" * 16})
+    missing = measured(project, trained, shorter, gone, chats, "limits, no weights")
+    assert "cannot be measured: its weights are not in" in missing.missing
+    assert not missing.step.done
+    # By the limits of the day, what was recorded is enough.
+    kept = measured(project, trained, recipe, gone, chats, "no weights")
+    assert kept.params["source"] == "recorded"
+
+
+def test_rows_that_the_candidate_was_trained_on_leave(project, trained, recipe, served):
+    leaked = [*OTHERS, said(" SAY  green", "no"), *ROWS[:2]]
+    anchored = measured(
+        project, trained, recipe, served, chats_of("leaked", leaked, ROWS), "leaked"
+    )
+    assert anchored.metrics["rows"] == 6
+    assert anchored.metrics["leaked_rows"] == 2
+    rows = pl.read_parquet(anchored.rows)
+    assert len(rows) == 8
+    assert set(rows.filter("leaked")["first"]) == {"say green", "after red"}
+    every = measured(project, trained, recipe, served, project.chats, "all of them")
+    assert "of its 8 rows none is left: 8 are among the candidate's training rows" in every.missing
+    assert not every.step.done
+
+
+def test_answers_that_changed_are_counted(project, trained, recipe, served):
+    changed = [said("say green", "never"), said("after red", "never"), *ROWS[2:6]]
+    both = said("say white", "never")  # it has the old answer as well
+    chats = chats_of("changed", OTHERS, [*changed, both])
+    anchored = measured(project, trained, recipe, served, chats, "changed")
+    assert anchored.metrics["questions"] == 6
+    assert anchored.metrics["changed_answers"] == 2
+    rows = pl.read_parquet(anchored.rows)
+    assert set(rows.drop_nulls("now").select("first", "now").iter_rows()) == {
+        ("say green", "never"),
+        ("after red", "never"),
+    }
+    assert len(rows.filter("occurs")) == 6
+
+
+def test_rows_of_other_tokens_leave(project, trained, recipe, served):
+    chats = chats_of("template", OTHERS, ROWS)
+    template = chats.tokenizer / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# another #}")
+    anchored = measured(project, trained, recipe, served, chats, "template")
+    assert "8 were written by another tokenizer or chat template" in anchored.missing
+
+
+def test_a_version_of_before_is_known_by_what_its_run_left(project, trained, recipe, served):
+    old = served.model_copy(update={"anchor": None})
+    chats = chats_of("other", OTHERS, ROWS)
+    nowhere = measured(project, trained, recipe, old, chats, "nowhere")
+    assert "version 3 was registered without any; and its held-out rows are not in" in (
+        nowhere.missing
+    )
+    client().set_tag(old.run_id, "retune.step.format", project.chats.step.fingerprint)
+    rebuilt = measured(project, trained, recipe, old, chats, "rebuilt")
+    assert rebuilt.missing == ""
+    assert (rebuilt.params["source"], rebuilt.metrics["rows"]) == ("measured", 8)
+    unknown = old.model_copy(update={"run_id": "0" * 32})
+    gone = measured(project, trained, recipe, unknown, chats, "no run")
+    assert f"its run {'0' * 32} is not in MLflow" in gone.missing
+
+
+def test_an_anchor_that_was_changed_is_none(project, trained, recipe, served):
+    file = served.anchor.model_copy(update={"sha256": "0" * 64})
+    changed = served.model_copy(update={"anchor": file, "run_id": "0" * 32})
+    chats = chats_of("other", OTHERS, ROWS)
+    anchored = measured(project, trained, recipe, changed, chats, "tampered")
+    assert "is not what was kept there" in anchored.missing
+    lost = served.anchor.model_copy(update={"run_id": "0" * 32})
+    gone = served.model_copy(update={"anchor": lost, "run_id": "0" * 32})
+    assert "has no anchor/anchor.parquet" in (
+        measured(project, trained, recipe, gone, chats, "lost").missing
+    )
+
+
+# The rows.
+
+
+BY = Measuring("r", "l", "e")
+
+
+def anchor_rows(answers: dict[str, str], loss: float = 1.0) -> pl.DataFrame:
+    rows = [
+        {"source": "s", "messages": said(question, answer)[1], "input_ids": [1], "unlearned": []}
+        for question, answer in answers.items()
+    ]
+    table = pl.DataFrame(rows, schema_overrides={"unlearned": pl.List(pl.Int32)})
+    return table.with_columns(
+        first=first_question(),
+        asked=asked(),
+        answered=answered(),
+        loss=pl.lit(loss),
+        tokens=pl.lit(1, dtype=pl.Int64),
+        **{name: pl.lit(value) for name, value in BY._asdict().items()},
+    )
+
+
+def test_a_question_keeps_its_first_answer():
+    former = anchor_rows({"a": "1", "b": "2"}, loss=0.5)
+    own = anchor_rows({"b": "two", "c": "3"})
+    both = carried_on(former, own, 500)
+    assert dict(both.select("asked", "answered").iter_rows()) == {"a": "1", "b": "2", "c": "3"}
+    assert dict(both.select("asked", "loss").iter_rows()) == {"a": 0.5, "b": 0.5, "c": 1.0}
+
+
+def test_beyond_the_limit_new_rows_do_not_push_the_old_ones_out():
+    """A sample by the question's hash: after any number of generations it is one of all questions."""
+    anchor = anchor_rows({f"old {number}": "x" for number in range(100)})
+    for night in range(9):
+        own = anchor_rows({f"night {night}, {number}": "y" for number in range(100)})
+        anchor = carried_on(anchor, own, 200)
+        assert len(anchor) == 200
+    old = anchor.filter(pl.col("asked").str.starts_with("old")).height
+    assert 8 <= old <= 35  # a tenth of 200, but for chance
+    shuffled = own.sample(fraction=1, shuffle=True, seed=1)
+    assert carried_on(anchor, shuffled, 200).equals(carried_on(anchor, own, 200))
+
+
+def test_a_conversation_is_known_by_what_is_asked_in_it():
+    messages = [
+        {"role": "system", "content": "Be kind"},
+        {"role": "user", "content": " What\n IS it? "},
+        {"role": "assistant", "content": " A cat"},
+        {"role": "user", "content": "And now?"},
+        {"role": "assistant", "content": "A dog\n"},
+    ]
+    table = pl.DataFrame([{"messages": messages}])
+    told = table.select(first=first_question(), asked=asked(), answered=answered()).row(0)
+    assert told == ("what is it?", "Be kind\x1eWhat\n IS it?\x1eAnd now?", "A cat\x1eA dog")
