@@ -98,8 +98,9 @@ def measured(project, trained, recipe, champion, chats, key) -> Anchored:
 def test_the_champions_losses_are_recorded_and_the_candidate_is_measured(
     project, trained, recipe, served
 ):
-    """The candidate is the champion here: it does as well as was recorded."""
+    """The candidate is the champion here, whose own weights are gone: it does as well as was recorded."""
     chats = chats_of("other", OTHERS, ROWS)
+    served = served.model_copy(update={"adapter": "0" * 16})
     anchored = measured(project, trained, recipe, served, chats, "recorded")
     assert anchored.missing == ""
     assert anchored.params["source"] == "recorded"
@@ -128,39 +129,29 @@ def test_losses_by_other_limits_are_taken_again(project, trained, recipe, served
     missing = measured(project, trained, shorter, gone, chats, "limits, no weights")
     assert "cannot be measured: its weights are not in" in missing.missing
     assert not missing.step.done
-    # By the limits of the day, what was recorded is enough.
-    kept = measured(project, trained, recipe, gone, chats, "no weights")
-    assert kept.params["source"] == "recorded"
 
 
-def test_rows_that_the_candidate_was_trained_on_leave(project, trained, recipe, served):
-    leaked = [*OTHERS, said(" SAY  green", "no"), *ROWS[:2]]
-    anchored = measured(
-        project, trained, recipe, served, chats_of("leaked", leaked, ROWS), "leaked"
-    )
+def test_rows_that_were_learnt_leave_and_answers_that_changed_are_counted(
+    project, trained, recipe, served
+):
+    leaked = [*OTHERS, said(" SAY  green", "green"), ROWS[0]]
+    changed = [said("say white", "never"), said("after blue", "never"), *ROWS[4:6]]
+    both = said("say white", "white")  # it has the old answer as well
+    chats = chats_of("leaked", leaked, [*changed, both])
+    anchored = measured(project, trained, recipe, served, chats, "leaked")
     assert anchored.metrics["rows"] == 6
     assert anchored.metrics["leaked_rows"] == 2
     rows = pl.read_parquet(anchored.rows)
     assert len(rows) == 8
     assert set(rows.filter("leaked")["first"]) == {"say green", "after red"}
+    assert set(rows.drop_nulls("now").select("first", "now").iter_rows()) == {
+        ("after blue", "never")
+    }
+    assert anchored.metrics["changed_answers"] == 1
+    assert anchored.metrics["questions"] == len(rows.filter("occurs")) == 5
     every = measured(project, trained, recipe, served, project.chats, "all of them")
     assert "of its 8 rows none is left: 8 are among the candidate's training rows" in every.missing
     assert not every.step.done
-
-
-def test_answers_that_changed_are_counted(project, trained, recipe, served):
-    changed = [said("say green", "never"), said("after red", "never"), *ROWS[2:6]]
-    both = said("say white", "never")  # it has the old answer as well
-    chats = chats_of("changed", OTHERS, [*changed, both])
-    anchored = measured(project, trained, recipe, served, chats, "changed")
-    assert anchored.metrics["questions"] == 6
-    assert anchored.metrics["changed_answers"] == 2
-    rows = pl.read_parquet(anchored.rows)
-    assert set(rows.drop_nulls("now").select("first", "now").iter_rows()) == {
-        ("say green", "never"),
-        ("after red", "never"),
-    }
-    assert len(rows.filter("occurs")) == 6
 
 
 def test_rows_of_other_tokens_leave(project, trained, recipe, served):
