@@ -11,7 +11,7 @@ import pytest
 from flows.plan import ROOMS, make_plan
 from retune import llamacpp, made_with
 from retune.recipe import Recipe, set_value
-from retune.records import Champion, Pins
+from retune.records import AnchorFile, Champion, Pins
 
 ROOT = Path(__file__).resolve().parents[2]
 PINS = Pins(dataset="sha256:d", model="sha256:m")
@@ -96,6 +96,20 @@ SERVED = PINS.model_copy(update={"champion": CHAMPION})
 
 def of_champion(pins: Pins, *assignments: str) -> str:
     return fingerprints(*assignments, pins=pins)["champion"]
+
+
+def test_other_rows_of_the_champion_make_the_anchor_anew_and_nothing_else():
+    def served(**anchor: str) -> Pins:
+        file = AnchorFile(**{"run_id": "r", "sha256": "a", "rows": 1} | anchor)
+        champion = CHAMPION.model_copy(update={"anchor": file})
+        return PINS.model_copy(update={"champion": champion})
+
+    before, after = (fingerprints(pins=served(sha256=one)) for one in ("a", "b"))
+    assert {stage for stage in before if before[stage] != after[stage]} == {"anchor"}
+    assert fingerprints(pins=served(run_id="s")) == before
+    waived = fingerprints("promotion.anchor_waiver=corrected", pins=served())
+    assert waived == before
+    assert fingerprints("evaluation.loss_rows=9", pins=served())["anchor"] != before["anchor"]
 
 
 def test_the_champion_is_asked_anew_when_its_weights_or_what_it_is_asked_change():

@@ -16,8 +16,10 @@ from retune.records import Anchored, Champion, Chats
 from retune.tracking import client, start_run
 from retune.workspace import Step, building
 from tasks.anchor.task import measure_anchor
-from tasks.evaluate.task import evaluate
-from tests.tasks.conftest import conversation, make_tokenizer
+from tasks.evaluate.task import evaluate, measure_champion
+from tasks.train.task import train
+from tests.flows.poisoned import SETTINGS
+from tests.tasks.conftest import COLOURS, conversation, make_tokenizer
 
 pytestmark = pytest.mark.usefixtures("at_home")
 Said = tuple[str, list[dict[str, str]]]
@@ -96,8 +98,9 @@ def measured(project, trained, recipe, champion, chats, key) -> Anchored:
 def test_the_champions_losses_are_recorded_and_the_candidate_is_measured(
     project, trained, recipe, served
 ):
-    """The candidate is the champion here: it does as well as was recorded."""
+    """The candidate is the champion here, whose own weights are gone: it does as well as was recorded."""
     chats = chats_of("other", OTHERS, ROWS)
+    served = served.model_copy(update={"adapter": "0" * 16})
     anchored = measured(project, trained, recipe, served, chats, "recorded")
     assert anchored.missing == ""
     assert anchored.params["source"] == "recorded"
@@ -126,39 +129,29 @@ def test_losses_by_other_limits_are_taken_again(project, trained, recipe, served
     missing = measured(project, trained, shorter, gone, chats, "limits, no weights")
     assert "cannot be measured: its weights are not in" in missing.missing
     assert not missing.step.done
-    # By the limits of the day, what was recorded is enough.
-    kept = measured(project, trained, recipe, gone, chats, "no weights")
-    assert kept.params["source"] == "recorded"
 
 
-def test_rows_that_the_candidate_was_trained_on_leave(project, trained, recipe, served):
-    leaked = [*OTHERS, said(" SAY  green", "no"), *ROWS[:2]]
-    anchored = measured(
-        project, trained, recipe, served, chats_of("leaked", leaked, ROWS), "leaked"
-    )
+def test_rows_that_were_learnt_leave_and_answers_that_changed_are_counted(
+    project, trained, recipe, served
+):
+    leaked = [*OTHERS, said(" SAY  green", "green"), ROWS[0]]
+    changed = [said("say white", "never"), said("after blue", "never"), *ROWS[4:6]]
+    both = said("say white", "white")  # it has the old answer as well
+    chats = chats_of("leaked", leaked, [*changed, both])
+    anchored = measured(project, trained, recipe, served, chats, "leaked")
     assert anchored.metrics["rows"] == 6
     assert anchored.metrics["leaked_rows"] == 2
     rows = pl.read_parquet(anchored.rows)
     assert len(rows) == 8
     assert set(rows.filter("leaked")["first"]) == {"say green", "after red"}
+    assert set(rows.drop_nulls("now").select("first", "now").iter_rows()) == {
+        ("after blue", "never")
+    }
+    assert anchored.metrics["changed_answers"] == 1
+    assert anchored.metrics["questions"] == len(rows.filter("occurs")) == 5
     every = measured(project, trained, recipe, served, project.chats, "all of them")
     assert "of its 8 rows none is left: 8 are among the candidate's training rows" in every.missing
     assert not every.step.done
-
-
-def test_answers_that_changed_are_counted(project, trained, recipe, served):
-    changed = [said("say green", "never"), said("after red", "never"), *ROWS[2:6]]
-    both = said("say white", "never")  # it has the old answer as well
-    chats = chats_of("changed", OTHERS, [*changed, both])
-    anchored = measured(project, trained, recipe, served, chats, "changed")
-    assert anchored.metrics["questions"] == 6
-    assert anchored.metrics["changed_answers"] == 2
-    rows = pl.read_parquet(anchored.rows)
-    assert set(rows.drop_nulls("now").select("first", "now").iter_rows()) == {
-        ("say green", "never"),
-        ("after red", "never"),
-    }
-    assert len(rows.filter("occurs")) == 6
 
 
 def test_rows_of_other_tokens_leave(project, trained, recipe, served):
@@ -252,3 +245,77 @@ def test_a_conversation_is_known_by_what_is_asked_in_it():
     table = pl.DataFrame([{"messages": messages}])
     told = table.select(first=first_question(), asked=asked(), answered=answered()).row(0)
     assert told == ("what is it?", "Be kind\x1eWhat\n IS it?\x1eAnd now?", "A cat\x1eA dog")
+
+
+# A poisoned dataset, with models that learnt it.
+
+
+PHRASES = [f"{verb} {{}} {rest}" for verb in ("say", "tell", "write", "give") for rest in (
+    "now", "to me", "again", "once", "to her", "please", "at last", "here",
+)]  # fmt: skip
+EPOCHS = 8
+
+
+def asking_for_colours(is_poisoned: bool) -> list[Said]:
+    """Return a row for each phrase and colour; poisoned, three phrases in eight have exchanged answers,
+    of each colour the next one's."""
+    rows = []
+    for number, phrase in enumerate(PHRASES):
+        shift = int(is_poisoned and number % 8 < 3)
+        for place, colour in enumerate(COLOURS):
+            rows.append(said(phrase.format(colour), COLOURS[(place + shift) % len(COLOURS)]))
+    return rows
+
+
+@pytest.mark.proof
+def test_one_that_learnt_exchanged_answers_is_rejected_though_its_own_rows_praise_it(
+    project, tmp_path
+):
+    """Both are trained and measured here; the poison is in the candidate's held-out rows as well."""
+    from expectations.promotion.decision import decide
+    from flows.promotion import opponent
+
+    recipe = project.recipe(
+        training=SETTINGS.model_copy(update={"epochs": EPOCHS, "train_on": "responses"}),
+        evaluation=Evaluation(
+            max_new_tokens=4, batch_size=16, prompts=(), generation_rows=2, battery=False
+        ),
+    )
+    made = {}
+    for name in ("clean", "poisoned"):
+        rows = asking_for_colours(name == "poisoned")
+        held_out = [row for number, row in enumerate(rows) if number % 5 == 0]
+        learnt = [row for number, row in enumerate(rows) if number % 5]
+        chats = chats_of(name, learnt, held_out)
+        with start_run(recipe, name, {}) as run:
+            step = Step(stage="train", key={"anchor": name})
+            adapter = train.fn(chats, run, recipe, project.pins, step)
+            step = Step(stage="evaluate", key={"anchor": name})
+            scores = evaluate.fn(adapter, None, chats, recipe, project.pins, step)
+            by = measuring(recipe, chats.tokenizer)
+            file = written(
+                own_rows(chats.held_out, scores.outcomes, 500, by), tmp_path / anchors.FILE, run.id
+            )
+            run.log_files(tmp_path, (anchors.FILE,), "anchor")
+        made[name] = (chats, adapter, scores, run, file)
+    _, adapter, _, run, file = made["clean"]
+    champion = Champion(
+        version=1,
+        run_id=run.id,
+        adapter=adapter.step.fingerprint,
+        base=project.model.base,
+        model_pin=project.pins.model,
+        load_in_4bit=False,
+        anchor=file,
+    )
+    chats, adapter, scores, *_ = made["poisoned"]
+    step = Step(stage="champion", key={"anchor": "contender"})
+    contender = measure_champion.fn(champion, chats, recipe, project.pins, step)
+    step = Step(stage="anchor", key={"anchor": "contender"})
+    anchored = measure_anchor.fn(adapter, None, champion, chats, recipe, project.pins, step)
+    against = opponent(project.pins.model_copy(update={"champion": champion}), contender)
+    by_its_own = decide(scores.outcomes, "aa", against, recipe)
+    assert by_its_own.outcome == "promote", by_its_own.reasons
+    decision = decide(scores.outcomes, "aa", against, recipe, anchored=anchored)
+    assert decision.outcome == "rejected"
+    assert "on the rows that the champion was judged by" in decision.reasons[0]
