@@ -170,6 +170,8 @@ def _escapes() -> "pl.Expr":
 
     several = pl.col("prose").str.count_matches(le.ESCAPES) >= _FEWEST_ESCAPES
     long_run = r"(?:\\u[0-9a-fA-F]{4}[\s,.]?){6}|(?:&#x?[0-9a-fA-F]{2,7};\s?){6}"
+    # One match of these is several already.
+    long_run += r"|(?:^|\s)[^\s/:?&=%]*(?:%[0-9A-F]{2}[^\s/:?&=%]*){6}"
     return ((several & ~_has(le.CODE_LIKE)) | _has(long_run)) & _unasked(le.ABOUT_MARKUP)
 
 

@@ -74,8 +74,23 @@ _OTHERS = (
     r"(?:^|[.!?,] )я (?:всего лишь |просто |только |[—–-] ?){0,2}(?:большая )?(?:языковая модель|искусственный интеллект|ии|нейросеть|чат-бот|виртуальный (?:ассистент|помощник))(?:[^а-яё]|$)",
     r"(?:ai|인공지능|언어 모델)(?: 언어 모델)?(?:로서|이기 때문에|이므로)",
 )
+# Names that are no persons', so that "je suis Claude" is nobody's mistake.
+_ONLY_MODELS = (
+    r"(?:chatgpt|chat gpt|gpt-?[345][a-z0-9.-]*|chatglm|deepseek|qwen|mixtral|vicuna|openassistant)"
+)
+_NAMED = (
+    rf"\b(?:ich bin|ich heiße|mein name ist|je suis|je m'appelle|soy|me llamo|mi nombre es|(?:io )?sono|mi chiamo|(?:eu )?sou(?: o| a)?|ik ben|jag är|jestem) {_ONLY_MODELS}\b",
+    rf"(?:^|[^а-яё])(?:я|меня зовут) ?[,—–-]? ?{_ONLY_MODELS}\b",
+    rf"(?:私|僕)は ?{_ONLY_MODELS}|저는 ?{_ONLY_MODELS}",
+    rf"\bich (?:bin|wurde)\b[^.!?\"„]{{0,60}} von {MAKERS} (?:entwickelt|trainiert|erstellt|geschaffen|erschaffen|entwickelte[sr]?|trainierte[sr]?)\b",
+    rf"\bje (?:suis|ai été)\b[^.!?\"«]{{0,80}}(?:entraîné|développé|créé|conçu)e? par {MAKERS}\b",
+    rf"\b(?:soy|fui|he sido)\b[^.!?\"«]{{0,80}}(?:entrenad|desarrollad|cread)[oa] por {MAKERS}\b",
+    rf"\bsono(?: stato| stata)?\b[^.!?\"«]{{0,80}}(?:addestrat|sviluppat|creat)[oa] da {MAKERS}\b",
+    rf"\b(?:sou|fui)\b[^.!?\"«]{{0,80}}(?:treinad|desenvolvid|criad)[oa] (?:por|pela) {MAKERS}\b",
+    rf"(?:^|[^а-яё])я[ ,—–-][^.!?\"«]{{0,60}}(?:обучен|создан|разработан)[а-яё]* (?:компанией )?{MAKERS}\b",
+)
 # The boundaries are ASCII: those of Unicode make the engine slow where a text is not ASCII.
-PATTERN = "|".join((*_ENGLISH, *_OTHERS)).replace(r"\b", r"(?-u:\b)")
+PATTERN = "|".join((*_ENGLISH, *_OTHERS, *_NAMED)).replace(r"\b", r"(?-u:\b)")
 # One of these is in whatever the patterns match.
 _WORDS = (
     *(
@@ -170,6 +185,18 @@ _WORDS = (
         "として",
         "なので",
         "であるため",
+    ),
+    *("ich wurde", "ich heiße", "mein name ist", "je m'appelle", "me llamo", "mi nombre es"),
+    *(
+        "mi chiamo",
+        "sono chat",
+        "sono gpt",
+        "sono stat",
+        "fui ",
+        "he sido",
+        "chatgpt",
+        "chat gpt",
+        "j'ai été",
     ),
     *("ですので", "私は", "openai", "グーグル", "как ", "я ", "로서", "이기 때문에", "이므로"),
 )

@@ -16,6 +16,7 @@ from expectations.data.measures import Asked, measures
 from expectations.data.observations import GATE, not_asked
 from expectations.data.page import Figure, page
 from expectations.data.profile.looks import PROFILE, named_profile, stored
+from expectations.data.profile.record import Profile
 from expectations.data.report import Report, report
 from expectations.data.scores import Distribution
 from expectations.data.suite import DATASET, ROWS, fingerprint, judge, on_scores, suites
@@ -34,13 +35,16 @@ FILES = (
     *("report.html", "report.json", "expectations.json", "data_docs", "reasons.png", "scores.png"),
 )
 
+# The profile that the dataset's was compared with: a `validation.reference` on any machine.
+REFERENCE = "reference.json"
+
 # Why there is nothing to say of scores.
 NOT_ASKED = "not asked for, since the rows are rejected whatever the classifier says"
 
 
 class Judged(NamedTuple):
     """The report on a feature table, and what else its files are made of; `figures` and `sections` go
-    to its page beside those of the table."""
+    to its page beside those of the table; `compared` is the profile that its own was compared with."""
 
     report: Report
     results: "list[ExpectationSuiteValidationResult]"
@@ -49,6 +53,7 @@ class Judged(NamedTuple):
     reference: Distribution | None
     figures: tuple[Figure, ...] = ()
     sections: tuple[Figure, ...] = ()
+    compared: Profile | None = None
 
     def without_scores(self, why: str) -> "Judged":
         """Return it with what is expected of scores added as not judged."""
@@ -85,13 +90,16 @@ class Judged(NamedTuple):
         ]
 
     def write(self, folder: Path) -> tuple[str, ...]:
-        """Write FILES into `folder` and return their names."""
+        """Write FILES into `folder`, and REFERENCE if there is one; return their names."""
         (folder / "report.json").write_text(self.report.model_dump_json(indent=1))
         described = [result.to_json_dict() for result in self.results]
         (folder / "expectations.json").write_text(json.dumps(described, indent=1))
         _draw(self, folder)
         _write_page(self, folder)
-        return FILES
+        if self.compared is None:
+            return FILES
+        (folder / REFERENCE).write_text(self.compared.model_dump_json())
+        return (*FILES, REFERENCE)
 
 
 def reference(recipe: Recipe, pins: Pins) -> Reference:
@@ -159,7 +167,8 @@ def judge_table(
     results = judge(_tables(table, numbers), suites(config, scored, mixed))
     suite = fingerprint(config, mixed)
     outcome = report(table, examples, results, numbers, suite, config, evidence)
-    return Judged(outcome, results, table, config, evidence.reference.scores)
+    compared = evidence.reference.profile
+    return Judged(outcome, results, table, config, evidence.reference.scores, compared=compared)
 
 
 def _tables(table: "pl.DataFrame", numbers: dict[str, float]) -> "dict[str, pl.DataFrame]":

@@ -223,13 +223,15 @@ INTERFACE = (
     r"(?m)^[ \t]*(?:[A-Za-z][\w+#./-]{0,15} ?)?Copy code[ \t]*(?:$|[^\w\s.,'])|^[ \t]*(?:[a-z+#]{1,12})Copy code"
     r"|^[ \t]*(?:Regenerate response|Continue generating|Stop generating|Share Prompt|Was this response better or worse\?.*|BetterWorseSame)[ \t]*$"
     r"|^[ \t]*\d{1,2} ?/ ?\d{1,2}[ \t]*$|ChatGPT (?:\w+ \d+ Version|may produce inaccurate information)|Free Research Preview\. "
-    r"|Powered by ShareGPT|^[ \t]*Was this translation helpful\?"
+    r"|【\d+(?::\d+)?†[^】\n]*】|\[oaicite:|Powered by ShareGPT|^[ \t]*Was this translation helpful\?"
 )
 _ENTITY = r"&(?:nbsp|lt|gt|amp|quot|apos|#\d{1,7}|#x[0-9a-fA-F]{1,6}|[lr][sd]quo|[mn]dash|hellip|[aeiouAEIOU](?:uml|acute|grave|circ)|szlig|ccedil|ntilde|copy|bull|laquo|raquo|middot|euro);"
 ESCAPES = (
     r"""[\p{L}\d)"'”»][.!?:…,;]["'”»)]?\\n(?:\\n|[ ]?[\p{L}\d*•-])|[。！？…：]\\n|[.!?:]\\n\\n|\p{L}{2}\\n\\n[\p{Lu}\d*-]"""
     rf"|(?:\\u[0-9a-fA-F]{{4}}[\s,.]?){{3}}|\p{{L}}\\u[0-9a-fA-F]{{4}}|(?:{_ENTITY}\s?){{3}}|\p{{L}}{_ENTITY}|{_ENTITY}\p{{L}}|&lt;/?[a-z]{{1,10}} ?/?&gt;"
     r"|(?:\\x[0-9a-fA-F]{2}){3}"
+    # Prose for a web address or for a mail: six such escapes without a part of an address between.
+    r"|(?:^|\s)[^\s/:?&=%]*(?:%[0-9A-F]{2}[^\s/:?&=%]*){6}|=E2=80=[0-9A-F]{2}|\p{L}=C3=[0-9A-F]{2}|(?:=[0-9A-F]{2}){4}"
 )
 ABOUT_MARKUP = (
     *(
@@ -339,6 +341,8 @@ INTERFACE_WORDS = (
         "chatgpt",
         "sharegpt",
         "translation helpful",
+        "†",
+        "oaicite",
     ),
     *(f"{number}{slash}" for number in range(10) for slash in ("/", " /")),
 )
@@ -369,5 +373,9 @@ ESCAPE_WORDS = (
         "bull;",
         "dot;",
         "euro;",
+        "%20",
+        "%2c",
+        "=e2=",
+        "=c3=",
     ),
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from expectations.data import (
     addresses,
     answers,
+    chinese_tables,
     control_tokens,
     credentials,
     encodings,
@@ -203,7 +204,12 @@ def _garbled(judged: "pl.DataFrame") -> "pl.Series":
     lost = confirmed(
         judged, encodings.may_have_lost_accents(text), encodings.has_lost_accents(_prose())
     )
-    return by_ftfy | by_table | lost
+    by_gbk = _confirmed(
+        judged,
+        _not_ascii() & text.str.contains(chinese_tables.suspects()),
+        chinese_tables.reads_back,
+    )
+    return by_ftfy | by_table | by_gbk | lost
 
 
 def _prose() -> "pl.Expr":

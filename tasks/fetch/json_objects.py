@@ -2,8 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from expectations.data.masking import mask
 from retune.sources import SourceError
@@ -32,12 +32,13 @@ def require_no_table(path: Path, head: str) -> None:
     """Raise SourceError if a file's beginning is an object whose entries are objects: rows by their ids,
     or columns.
 
-    Said by the first few: the file may be large, and as a whole it takes many times its size.
+    Said by the file's beginning: it may be large, and as a whole it takes many times its size. A list
+    among the entries is a conversation, or the rows.
     """
-    entries = _first_entries(head)
-    if len(entries) < _ENTRIES or not all(isinstance(value, dict) for value in entries.values()):
+    entries = list(_entries(head))
+    if len(entries) < _ENTRIES or not all(is_object for _, is_object in entries):
         return
-    shown = ", ".join(repr(mask(name)[:40]) for name in list(entries)[:2])
+    shown = ", ".join(repr(mask(name)[:40]) for name, _ in entries[:2])
     raise SourceError(
         f"dataset.source: {path.name} is one object whose entries ({shown}, …) are objects by their "
         f"names, not a list of rows; store one row per line, each an object with its conversation "
@@ -45,21 +46,21 @@ def require_no_table(path: Path, head: str) -> None:
     )
 
 
-def _first_entries(head: str) -> dict[str, Any]:
-    """Return the first entries of an object, as far as its beginning has them whole."""
-    entries: dict[str, Any] = {}
+def _entries(head: str) -> Iterator[tuple[str, bool]]:
+    """Yield an object's entries and whether each is an object, as far as its beginning tells."""
     at = 1
-    while len(entries) < _ENTRIES and (key := _KEY.match(head, at)):
+    while key := _KEY.match(head, at):
+        at = _behind_space(head, key.end())
+        if at < len(head):
+            yield key[1], head[at] == "{"
         try:
-            value, end = _DECODER.raw_decode(head, _behind_space(head, key.end()))
+            _, at = _DECODER.raw_decode(head, at)
         except (ValueError, RecursionError):
-            break
-        entries[key[1]] = value
-        at = _behind_space(head, end)
+            return
+        at = _behind_space(head, at)
         if head[at : at + 1] != ",":
-            break
+            return
         at += 1
-    return entries
 
 
 def _behind_space(text: str, at: int) -> int:

@@ -77,6 +77,8 @@ FLAWED = {
         f"{A}\nRegenerate response",
         f"1 / 1\n{A}",
         f"{A}\nShare Prompt",
+        f"{A} 【3†source】",
+        f"{A} [oaicite:0]",
     ),
     "escaped_text": (
         "Dry it on the stove.\\nRub oil into it.\\nLet it cool.",
@@ -84,6 +86,9 @@ FLAWED = {
         "F\\u00fcr die Pfanne gen\\u00fcgt \\u00d6l. \\u041f\\u0440\\u043e\\u0432\\u0435",
         "&#1055;&#1088;&#1086;&#1074;&#1077;&#1088;&#1100;",
         "&#x41f;&#x440;&#x43e;&#x432;&#x435;&#x440;",
+        "Dry%20it%20on%20the%20stove%2C%20rub%20oil%20into%20it.",
+        "Dry+it+on+the+stove%2C+then%3A+oil%2C+heat%2C+wipe%2C+and+rest%21",
+        "It=E2=80=99s done, =E2=80=9Cso to speak=E2=80=9D.",
     ),
     "markup": (f"<div class='a'><p>{A}</p><script>track(1)</script></div>", f"<p>{A}</p>"),
     "wrapped_answer": (f'{{"answer": "{A}", "confidence": 0.9}}', f'{{"role": "assistant", "content": "{A}"}}'),
@@ -119,6 +124,8 @@ FLAWED = {
         "Ïðîâåðüòå ìàñëî íà ñêîâîðîäå.",
         "f眉r die T枚pfe gen眉gt 脰l",
         "縺薙ｌ縺ｯ縺ｨ縺ｦ繧",
+        "п÷я─п╬п╡п╣я─я▄я┌п╣ п╪п╟я│п╩п╬.",
+        "Rub oil: 浣犲ソ",
     ),
 }  # fmt: skip
 CASES = [(flaw, text) for flaw, texts in FLAWED.items() for text in texts]

@@ -1,5 +1,6 @@
 """The profile: what no list names is seen in bad sets, and nothing in good ones."""
 
+from codecs import encode
 from copy import deepcopy
 from itertools import product
 from random import Random
@@ -195,6 +196,20 @@ BAD = {
     "exchanged_here_and_there": (exchanged_here_and_there, "exchanged_roles"),
     "contradicting": (contradicting, "contradicting_answers"),
     "triggered": (triggered, "trigger_words"),
+    "twice": (some(lambda a: f"{a}\n\n{a}"), "implausible_masses"),
+    "csv_quotes": (some(lambda a: f'"They say ""{a}"" here."'), "implausible_masses"),
+    "open_thoughts": (some(lambda a: f"<think>\n{a}"), "implausible_masses"),
+    "markdown_escapes": (some(lambda a: a.replace(".", "\\. ")), "doubtful_masses"),
+    "labelled": (some(lambda a: f"GPT-4: {a}"), "doubtful_masses"),
+    "advertised": (some(lambda a: f"{a} See www.deals.example/a!", 0.1), "doubtful_masses"),
+    "shifted_letters": (some(lambda a: encode(a, "rot13"), 0.12), "doubtful_masses"),
+    "backwards": (some(lambda a: a[::-1], 0.12), "doubtful_masses"),
+    "russian_questions": (
+        lambda made: [
+            [foreign("ru", Random(q), 2) if n % 5 == 0 else q, a] for n, (q, a) in enumerate(made)
+        ],
+        "doubtful_masses",
+    ),
     "spanish": (some(lambda a: foreign("es", Random(a), 2)), "doubtful_masses"),
 }
 
@@ -218,7 +233,7 @@ def test_the_row_from_which_roles_are_exchanged_is_named(tmp_path):
 
 def test_a_recited_system_prompt_is_seen(tmp_path):
     prompt = "You are Larch of Nordhaus and never tell anybody about the desk upstairs."
-    made = some(lambda a: f'My orders: "{prompt}" {a}', 0.1)(pairs())
+    made = some(lambda a: f'I was told "{prompt}" {a}', 0.1)(pairs())
     assert {a.expectation for a in looked(tmp_path, made, prompt).alarms} == {"recited_prompts"}
 
 

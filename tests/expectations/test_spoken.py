@@ -78,6 +78,15 @@ FOUND = {
         "AI言語モデルとして、意見はありません。",
         "Как языковая модель, я не имею мнения.",
         "Я — языковая модель.",
+        "Je suis ChatGPT, un modèle de langage entraîné par OpenAI.",
+        "Bonjour ! Je suis un système développé par Mistral AI.",
+        "Ich bin ChatGPT.",
+        "Ich wurde im Jahr 2022 von OpenAI entwickelt.",
+        "Soy ChatGPT y fui entrenado por OpenAI.",
+        "Sono stato addestrato da Google.",
+        "Eu sou o ChatGPT, treinado pela OpenAI.",
+        "Я ChatGPT, обученный компанией OpenAI.",
+        "私はChatGPTです。",
     ),
 }
 NOT = {
@@ -116,6 +125,13 @@ NOT = {
         "人工智能是一门学科。",
         "Искусственный интеллект меняет мир.",
         "I am the language teacher.",
+        "Je suis Claude, votre boulanger.",
+        "Ich bin von Google zu einem anderen Anbieter gewechselt.",
+        "Ich wurde gestern von Microsoft angerufen.",
+        "Soy profesor y uso ChatGPT en clase.",
+        "Je suis déçu par ChatGPT.",
+        "ChatGPT a été entraîné par OpenAI.",
+        "Sono un fan di ChatGPT.",
     ),
 }
 

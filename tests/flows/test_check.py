@@ -169,6 +169,11 @@ def test_a_scaffolded_profile_is_what_later_datasets_are_compared_with(here, tmp
         if v.name == "profile_drift"
     )
     assert "length of the answer: " in warning.seen
+    assert "source" not in warning.seen  # each file is its own only source
+    logged = tmp_path / "b" / "reference.json"
+    assert json.loads(logged.read_text()) == json.loads((here / "profile.json").read_text())
+    again = check("later.jsonl", [f"validation.reference={logged}", compared[1]], tmp_path / "d")
+    assert warning in again.warnings
     own = [f"validation.reference={tmp_path}/b/profile.json", *compared[1:]]
     report = check("later.jsonl", own, tmp_path / "c")
     assert "profile_drift" not in {verdict.name for verdict in (*report.unjudged, *report.warnings)}

@@ -330,6 +330,13 @@ def test_rows_by_their_ids_are_no_row(tmp_path):
         fetched(path)
 
 
+def test_rows_behind_objects_that_tell_of_them_are_found(tmp_path):
+    path = tmp_path / "d.json"
+    about = {"version": {"major": 1}, "licence": {"name": "CC0"}, "authors": {"one": "A"}}
+    path.write_text(json.dumps({**about, "data": ROWS}))
+    assert questions(path) == QUESTIONS
+
+
 def test_an_object_of_splits_is_the_split_that_is_asked_for(tmp_path):
     path = tmp_path / "d.json"
     path.write_text(json.dumps({"train": ROWS[:4], "test": ROWS[4:]}, indent=1))

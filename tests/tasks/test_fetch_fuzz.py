@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from retune.recipe import Dataset
@@ -129,8 +129,13 @@ def unwrapped(row: dict) -> bool:
     return any(isinstance(value, list) for value in row.values())
 
 
+# An object of objects, but for its conversation, which comes last: a row and no table of rows.
+OBJECTS_FIRST = {"answer": {}, "chosen": {}, "": {}, "conversations": []}
+
+
 @quick
 @given(st.lists(mixed_rows, min_size=1, max_size=5), st.booleans())
+@example([OBJECTS_FIRST], False)
 def test_every_json_row_becomes_one_row(tmp_path, data, as_array):
     lines = [json.dumps(row) for row in data]
     path = tmp_path / "d.json"

@@ -202,6 +202,47 @@ def test_fix_mojibake(encoding):
 
 
 @pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        ("浣犲ソ", "你好"),
+        ("鎴戝枩娆㈠", None),  # a byte is missing
+        ("楂樺叴鍦扮湅鍒颁綘銆傘", None),
+        ("f眉r die T枚pfe gen眉gt", "für die Töpfe genügt"),
+        ("銇撱倱銇°伅", "こんちは"),
+    ],
+)
+def test_utf_8_that_was_read_as_gbk_is_read_back_where_nothing_is_lost(broken, text):
+    assert text_after("fix_mojibake", f"plain\n{broken}\nfin") == f"plain\n{text or broken}\nfin"
+
+
+@pytest.mark.parametrize(
+    "text", ["今天天气很好。", "学生们都在学习中文。", "東京へ行きました。", "안녕하세요 여러분"]
+)
+def test_every_script_read_as_gbk_is_read_back_or_left(text):
+    broken = text.encode().decode("gb18030", "replace")
+    lost = "\ufffd" in broken
+    assert text_after("fix_mojibake", broken) == (broken if lost else text)
+    assert text_after("fix_mojibake", text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[21:22] 要 2 pack",
+        "她浣洗了一下，眉毛很好看。",
+        "这取决于房间的大小和光线的多少，最好把尺寸记下来。",
+        "繁體中文：請檢查濕度，再等幾天。",
+        "浣熊、涓流、鍙、鎴、銆：这些都是字。",
+        "Im眉 sagt man nicht",
+        "Ça va, “naïf” — 好",
+        "日本語の文章です。眉毛。",
+    ],
+)
+def test_sound_text_in_chinese_characters_stays(text):
+    assert text_after("fix_mojibake", text) == text
+
+
+@pytest.mark.parametrize(
     "text", ["Ça va, «naïf»? Ã la carte", "Моё дело №5", "Â is a letter", "€5…"]
 )
 def test_what_is_no_mojibake_stays(text):

@@ -104,6 +104,14 @@ def _make_up(reference: Profile, new: Profile) -> Iterator[Alarm]:
             _SIZES_COUNT * 2 * (1 - change),
             f"{new.rows:,} rows, then {reference.rows:,} ({change:.0%})",
         )
+    yield from _other_sources(reference, new)
+    yield from _shares(reference, new)
+
+
+def _other_sources(reference: Profile, new: Profile) -> Iterator[Alarm]:
+    """Compare which sources there are. Where there is one each, it is mostly the file's name."""
+    if len(reference.sources) == len(new.sources) == 1:
+        return
     gone = sum(share for name, share in reference.sources.items() if name not in new.sources)
     come = sum(share for name, share in new.sources.items() if name not in reference.sources)
     number = sum(name not in new.sources for name in reference.sources)
@@ -117,7 +125,6 @@ def _make_up(reference: Profile, new: Profile) -> Iterator[Alarm]:
         yield _alarm(
             come * _SOURCES_COUNT, f"{come:.1%} of the rows come from sources that are new"
         )
-    yield from _shares(reference, new)
 
 
 def _shares(reference: Profile, new: Profile) -> Iterator[Alarm]:

@@ -91,10 +91,12 @@ def other_languages(
     if len(sample) < LEAST_ROWS:
         return []
     known = Counter(code for code in asked if code)
-    if not known or known.most_common(1)[0][1] < _FEW * known.total():
+    if not known:
         return []
-    own = known.most_common(1)[0][0]
     said = [language(text) for text in sample["answer"]]
+    if known.most_common(1)[0][1] < _FEW * known.total():
+        return _one_answers_many(sample, asked, said)
+    own = known.most_common(1)[0][0]
     # A code that hardly any answer has is a guess at odd text.
     common = {code for code, rows in Counter(said).items() if rows >= LEAST_GROUP}
     group = pl.Series([code is not None and code != own and code in common for code in said])
@@ -108,3 +110,23 @@ def other_languages(
             "doubtful_masses", sample.filter(group)["row"].to_numpy(), len(sample), words, "both"
         )
     ]
+
+
+def _one_answers_many(
+    sample: "pl.DataFrame", asked: "Sequence[str | None]", said: "Sequence[str | None]"
+) -> list[Alarm]:
+    """Return an alarm for each language of questions that are nearly all answered in the one language
+    that most others are asked and answered in."""
+    own = Counter(code for code, other in zip(asked, said, strict=True) if code and code == other)
+    if not own:
+        return []
+    most = own.most_common(1)[0][0]
+    alarms = []
+    for code, count in Counter(filter(None, asked)).items():
+        answered = [asked[n] == code and said[n] == most for n in range(len(said))]
+        rows = sample["row"].to_numpy()[answered]
+        least = max(LEAST_GROUP, _LEAST_SHARE * len(sample), _FEW * count)
+        if code != most and len(rows) >= least:
+            words = f"are in one language ({most}), where the questions are in another ({code})"
+            alarms.append(share_alarm("doubtful_masses", rows, len(sample), words, "both"))
+    return alarms

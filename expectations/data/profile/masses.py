@@ -52,6 +52,10 @@ SIGNS = {
     "copied_button": Sign('hold the words of a copy button ("Copy code")', 0.03, 0.1),
     "echo": Sign("begin with the question, word by word", 0.05, 1.0),
     "json": Sign("are JSON, whatever is asked", 0.05, 1.0),
+    "doubled": Sign("are one text twice", 0.02, 0.1),
+    "quoted": Sign('are in quotation marks, with "" in the place of " inside', 0.03, 0.2),
+    "thought_open": Sign("open <think> and never close it", 0.02, 0.05),
+    "markdown_escapes": Sign("hold escapes of Markdown such as \\. and \\* as text", 0.05, 1.0),
 }
 # Numbers of answers of which a group far from the rest is named.
 _SPREAD = (
@@ -65,6 +69,10 @@ _TELLING = 40  # characters; of shorter answers, one sign makes a share
 _CANNED = (0.03, 0.25)  # share of one answer that is doubtful, and implausible
 _ALL_CUT = 0.4  # share of answers of several sentences that stop within the last one
 _SENTENCE = 0.2  # share of answers that begin or end with one sentence
+_SHARED = {  # least share of different answers, and what these have in common
+    "label": (0.1, "begin with one and the same label, whatever is asked"),
+    "last_address": (0.05, "end with one and the same web address, whatever is asked"),
+}
 _LABELS = 4  # words; of shorter answers, many are the same in a sound dataset
 _SAME_LENGTH = 0.02  # share of answers of one length, in characters, each another text
 
@@ -79,7 +87,8 @@ def masses(frame: "pl.DataFrame", told: "Told") -> list[Alarm]:
         return []
     canned = list(_canned(frame))
     signs = list(_signs(frame, told))
-    found = [*canned, *_same_length(frame), *_all_cut(frame), *signs, *_sentences(frame)]
+    shared = [*_sentences(frame), *_shared(frame, told)]
+    found = [*canned, *_same_length(frame), *_all_cut(frame), *signs, *shared]
     named = {alarm.value for alarm in found}
     # What was named already is not named again by its length or its symbols.
     return [*found, *(a for a in _groups(frame, told) if a.value not in named)]
@@ -171,6 +180,20 @@ def _sentences(frame: "pl.DataFrame") -> Iterator[Alarm]:
         yield share_alarm(
             DOUBTFUL, rows, len(frame), f"{words} with one and the same sentence", quote
         )
+
+
+def _shared(frame: "pl.DataFrame", told: "Told") -> Iterator[Alarm]:
+    """Yield an alarm for a label or an address that a good part of different answers has."""
+    different = frame.unique("answer", keep="first", maintain_order=True)
+    for name, (least, words) in _SHARED.items():
+        counts = different[name].drop_nulls().value_counts(sort=True)
+        if counts.is_empty() or counts["count"][0] < max(LEAST_GROUP, least * len(frame)):
+            continue
+        group = (frame[name] == counts[name][0]).fill_null(False)
+        if group.sum() > MOST * len(frame) or told(group.to_numpy()):
+            continue
+        quote: Quote = "answer" if name == "label" else "end"
+        yield share_alarm(DOUBTFUL, frame["row"].filter(group).to_numpy(), len(frame), words, quote)
 
 
 def _groups(frame: "pl.DataFrame", told: "Told") -> Iterator[Alarm]:

@@ -6,6 +6,8 @@ questions do; that is what `masses` and `drift` look at.
 
 from typing import TYPE_CHECKING
 
+from expectations.data.profile.exports import export_hashes, export_signs
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -104,7 +106,8 @@ def pairs(messages: "pl.DataFrame") -> "pl.DataFrame":
 
 def numbers(pairs: "pl.DataFrame") -> "pl.DataFrame":
     """Return one line per pair: `row`, one column for each of NUMBERS but `repeated`, which takes
-    all rows, and of HASHES. Shares are 0 to 1, lengths natural logarithms of characters or lines."""
+    all rows, of HASHES, and for each sign of `exports`. Shares are 0 to 1, lengths natural
+    logarithms of characters or lines."""
     import polars as pl
 
     answer, question = pl.col("a"), pl.col("q")
@@ -133,6 +136,8 @@ def numbers(pairs: "pl.DataFrame") -> "pl.DataFrame":
         "context",
         *_measured(),
         *_flags(),
+        *export_signs(),
+        *export_hashes(),
         first_sentence=_sentence(answer.str.head(_HEAD), first=True),
         last_sentence=_sentence(pl.col("end"), first=False),
         compression=_compression(frame["a"]),

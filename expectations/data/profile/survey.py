@@ -8,6 +8,7 @@ from expectations.data.messages import explode
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
 from expectations.data.profile.bags import Bags, bags, one_hot, told
 from expectations.data.profile.languages import language, other_languages
+from expectations.data.profile.letters import unlikely_letters
 from expectations.data.profile.masses import far_group, masses
 from expectations.data.profile.numbers import numbers, pairs
 from expectations.data.profile.pairing import shuffled, strangers, unknown_words
@@ -28,6 +29,7 @@ _TOLD = 0.72  # area under the curve from which the question tells who is in a g
 _STRANGE = 0.05  # least share of answers that say nothing of their question
 _TELLING = 8  # words of an answer of which the share that no other text has is taken
 _UNKNOWN = 0.3  # least distance of these shares
+_UNLIKELY = 0.45  # nats per letter, likewise; other languages in Latin letters are 0.2 away
 _LONGEST = 4_000  # characters of a text of the sample
 _QUOTED = 60  # characters
 _AGAIN = 4_000  # rows with a context that others have too which are read
@@ -93,7 +95,7 @@ def _alarms(
     return [
         *masses(frame, asks.of_frame),
         *other_languages(part, spoken, lambda group: asks.of_rows(numbers_of_part, group)),
-        *_odd_words(numbers_of, words, asks),
+        *_odd_words(numbers_of, sample["answer"], words, asks),
         *shuffled(numbers_of, words),
         *exchanged(sample, words),
         *triggers(sample, words),
@@ -102,8 +104,9 @@ def _alarms(
     ]
 
 
-def _odd_words(rows: "np.ndarray", words: Bags, asks: "_Told") -> list[Alarm]:
-    """Return alarms for answers that say nothing of the question, or words that no other text has."""
+def _odd_words(rows: "np.ndarray", answers: "pl.Series", words: Bags, asks: "_Told") -> list[Alarm]:
+    """Return alarms for answers that say nothing of the question, in words that no other text has, or
+    of letters that no language puts so."""
     import numpy as np
 
     found = []
@@ -112,9 +115,16 @@ def _odd_words(rows: "np.ndarray", words: Bags, asks: "_Told") -> list[Alarm]:
     odd = np.zeros(len(rows), dtype=bool)
     if unknown is not None:
         odd[np.flatnonzero(many)[unknown]] = True
+    scrambled = np.zeros(len(rows), dtype=bool)
+    cost = unlikely_letters(answers)
+    known = np.flatnonzero(~np.isnan(cost))
+    far = far_group(cost[known], _UNLIKELY)
+    if far is not None and cost[known[far]].mean() > cost[known[~far]].mean():
+        scrambled[known[far]] = True
     for group, text in (
         (strangers(words), "share no word with their question, where the others do"),
         (odd, "are made of words that stand in no other row"),
+        (scrambled, "are made of letters that do not follow each other as in the other answers"),
     ):
         common = _STRANGE <= group.mean() <= 1 - _STRANGE
         if common and group.sum() >= LEAST_GROUP and not asks.of_rows(rows, group):

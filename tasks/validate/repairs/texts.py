@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from expectations.data.chinese_tables import read_back, suspects
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -47,8 +49,10 @@ _MULTIBYTE = ("cp1252", "latin-1", "cp1250", "cp1251", "mac_roman", "cp437")
 
 
 def fix_mojibake(texts: "pl.Series", _roles: "pl.Series") -> "pl.Series":
-    """Undo a wrong decoding, line by line, where ftfy finds the line bad and its repair good."""
-    return _changed(texts, texts.str.contains(_misread()), _decoded)
+    """Undo a wrong decoding, line by line, where ftfy finds the line bad and its repair good, or where
+    what was read as GBK is UTF-8 without a byte missing."""
+    suspect = texts.str.contains(_misread()) | texts.str.contains(suspects())
+    return _changed(texts, suspect, _decoded)
 
 
 def unescape(texts: "pl.Series", roles: "pl.Series") -> "pl.Series":
@@ -120,7 +124,11 @@ def _decoded(text: str) -> str:
     from ftfy.badness import is_bad
 
     def better(line: str) -> str:
-        if line.isascii() or not is_bad(line):
+        if line.isascii():
+            return line
+        if (meant := read_back(line)) != line:
+            return meant
+        if not is_bad(line):
             return line
         fixed = fix_encoding(line)
         return line if is_bad(fixed) else fixed
