@@ -117,7 +117,7 @@ def test_what_is_shown_of_samples_is_masked(at_home, monkeypatch):
     assert mail not in str(shown)
 
 
-def test_what_quotes_rows_stays_in_the_folder(scores):
+def test_what_quotes_rows_stays_in_the_folder(at_home, scores):
     """MLflow gets samples that are masked, and the outcomes, of which incidents are made."""
     assert scores.files == ("evaluate.log", "outcomes.parquet")
     assert scores.answers.exists()
