@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from expectations.chance import Drop
-from expectations.data.masking import mask
+from expectations.data.masking import mask, masked_fields
 from expectations.verdicts import Judgement, Verdict, at_least, severity, within
 from retune.held_out import Question, equal
 from retune.recipe import Recipe
@@ -150,8 +150,8 @@ def pair_up(gguf: Gguf, others: Path) -> list[AnswerPair]:
 
 
 def differing(pairs: list[AnswerPair]) -> list[dict[str, str]]:
-    """Return prompt, expected text and both answers, where these differ."""
-    return [
+    """Return prompt, expected text and both answers, masked, where these differ."""
+    rows = [
         {
             "prompt": pair.prompt,
             "expected": pair.expected,
@@ -161,6 +161,7 @@ def differing(pairs: list[AnswerPair]) -> list[dict[str, str]]:
         for pair in pairs
         if not pair.same
     ]
+    return masked_fields(rows, ("prompt", "expected", "evaluated", "gguf"))
 
 
 def _eos(gguf: Gguf, recipe: Recipe) -> Verdict:

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from retune.errors import RetuneError
-from retune.loaders import load_tokenizer
+from retune.loaders import backends_uncopied, load_tokenizer
 from retune.tool_text import AS_TEXT
 
 if TYPE_CHECKING:
@@ -157,12 +157,13 @@ def _renamed_tokens(
     special = {
         kind: names.get(token, token) for kind, token in tokenizer.special_tokens_map.items()
     }
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(description)),
-        model_max_length=tokenizer.model_max_length,
-        padding_side=tokenizer.padding_side,
-        **special,
-    )
+    with backends_uncopied():
+        return PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(json.dumps(description)),
+            model_max_length=tokenizer.model_max_length,
+            padding_side=tokenizer.padding_side,
+            **special,
+        )
 
 
 def _with_plain_tags(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":

@@ -5,6 +5,7 @@ code of its own (`auto_map`); it runs only where `admit` lets it, and no library
 by something that a file says. Weights are read from safetensors alone: a pickle is a program.
 """
 
+import copyreg
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -87,9 +88,29 @@ def _of_class(
             return _name_another()
         return "it has no tokenizer.json: name a copy of the model in transformers' format, which has one"
 
-    with _reading(name, "tokenizer", advice):
+    with _reading(name, "tokenizer", advice), backends_uncopied():
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
         return tokenizer, _departure(tokenizer, name, revision)
+
+
+@contextmanager
+def backends_uncopied() -> Iterator[None]:
+    """Let a copy of a tokenizer's backend be the backend itself, for the length of a block.
+
+    transformers copies what it has just read or is given, which with 128,000 tokens takes a core a
+    second or more; here nobody else has it.
+    """
+    from tokenizers import Tokenizer
+
+    before = copyreg.dispatch_table.pop(Tokenizer, None)
+    # By `copyreg` a class says how it is copied; a text says: not at all.
+    copyreg.pickle(Tokenizer, lambda _: "the same")
+    try:
+        yield
+    finally:
+        del copyreg.dispatch_table[Tokenizer]
+        if before:  # a block around this one
+            copyreg.dispatch_table[Tokenizer] = before
 
 
 def _departure(

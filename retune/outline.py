@@ -107,12 +107,19 @@ def _taken_names(model: Any) -> dict[str, str]:
     Of mixtures that transformers 4 had as one layer per expert, it takes the names of those layers
     for the experts', wherever they stand: a dense layer's and a shared expert's, too.
     """
-    from peft.utils import transformers_weight_conversion as peft
-
     kind = getattr(model.config, "model_type", "")
-    pattern = peft._MODEL_TO_CONVERSION_PATTERN.get(kind, "")
-    experts = peft._MOE_TARGET_MODULE_MAPPING.get(pattern, {})
-    taken = dict.fromkeys(experts, "PEFT takes its name for that of the experts")
+    taken = _names_of_experts(model, kind)
     if kind in MAMBA_TYPES:
         taken |= dict.fromkeys(MAMBA_LAYERS, "PEFT puts no adapter there")
     return taken
+
+
+def _names_of_experts(model: Any, kind: str) -> dict[str, str]:
+    settings = vars(model.config.get_text_config())
+    if not any("expert" in name and not name.startswith("_") for name in settings):
+        return {}  # PEFT takes a core 5 s to import
+    from peft.utils import transformers_weight_conversion as peft
+
+    pattern = peft._MODEL_TO_CONVERSION_PATTERN.get(kind, "")
+    experts = peft._MOE_TARGET_MODULE_MAPPING.get(pattern, {})
+    return dict.fromkeys(experts, "PEFT takes its name for that of the experts")

@@ -50,6 +50,28 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "v_head_dim": 32,
     },
 }
+# As ibm-granite published its hybrids: one with a mixture of experts, one without.
+GRANITE_4 = {
+    "num_hidden_layers": 40,
+    "layer_types": [*["mamba"] * 5, "attention", *["mamba"] * 4] * 4,
+    "position_embedding_type": "nope",
+    "embedding_multiplier": 12.0,
+    "logits_scaling": 6.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.0078125,
+    "mamba_d_head": 64,
+    "mamba_d_state": 128,
+}
+GRANITE_4_TINY = GRANITE_4 | {
+    **{"hidden_size": 1536, "num_attention_heads": 12, "num_key_value_heads": 4},
+    **{"mamba_n_heads": 48, "num_local_experts": 64, "num_experts_per_tok": 6},
+    **{"intermediate_size": 512, "shared_intermediate_size": 1024},
+}
+GRANITE_4_MICRO = GRANITE_4 | {
+    **{"hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 8},
+    **{"mamba_n_heads": 64, "num_local_experts": 0, "num_experts_per_tok": 0},
+    **{"intermediate_size": 8192, "shared_intermediate_size": 8192},
+}
 
 
 def model_of(config: str, **changes: Any) -> Any:

@@ -26,6 +26,28 @@ LLAMA_3_ROPE = {
 NORMALIZED = {"norm_topk_prob": True}
 
 
+# As Granite's models are published, so that what is added up keeps its size.
+GRANITE = {
+    "embedding_multiplier": 12.0,
+    "logits_scaling": 6.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.03,
+}
+HYBRID = GRANITE | {
+    "num_hidden_layers": 3,
+    "layer_types": ["mamba", "mamba", "attention"],
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "intermediate_size": 64,
+    "shared_intermediate_size": 64,
+    "position_embedding_type": "nope",
+    "mamba_n_heads": 4,
+    "mamba_d_head": 32,
+    "mamba_d_state": 32,
+    "mamba_chunk_size": 32,
+}
+
+
 @dataclass(frozen=True)
 class Family:
     """A family by the name of its configuration in transformers, with the tokenizer it has here.
@@ -87,14 +109,11 @@ FAMILIES = (
         "Granite-MoE",
         "GraniteMoeConfig",
         "llama3_1",
-        {
-            "embedding_multiplier": 12.0,
-            "logits_scaling": 6.0,
-            "residual_multiplier": 0.22,
-            "attention_multiplier": 0.03,
-        },
+        GRANITE,
         nearest="Llama 3.1",
     ),
+    # Mamba's layers, one of attention, and a mixture after each; without rotary embeddings.
+    Family("Granite 4 hybrid", "GraniteMoeHybridConfig", "llama3_1", HYBRID, nearest="Llama 3.1"),
     Family(
         "LFM2",
         "Lfm2Config",
@@ -113,6 +132,8 @@ FAMILIES = (
 )
 # What is cheap enough for `make test`.
 LIGHT = (
+    # A mixture of experts down the whole line.
+    Family("small Qwen3-MoE", "Qwen3MoeConfig", SMALL, NORMALIZED),
     # llama.cpp's converter wants SentencePiece for these, which the small tokenizer is not.
     Family(
         "small Phi-3",

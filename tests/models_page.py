@@ -46,7 +46,8 @@ BELOW = """\
   and weights in their makers' own format (`params.json`) are refused: name a copy in transformers'
   format, which has `tokenizer.json`.
 - **Recurrent layers** (Mamba, linear attention: Falcon-H1, Jamba, Nemotron-H, Qwen3-Next) are refused by
-  name, unless no GGUF files are made. Granite 4's hybrids go through conform and `rehearse`.
+  name, unless no GGUF files are made. Granite 4's hybrids are fine, with experts and without; without the
+  kernels of mamba-ssm, which is not installed with retune, transformers is slow to train and to ask them.
 - **Mixtures of experts.** Where transformers holds all experts of a layer as one tensor, they get no
   adapter: attention and dense layers are trained, and conform says which layers are not.
 - **What a configuration leaves unsaid.** llama.cpp's converter reads from `config.json` what transformers

@@ -6,9 +6,9 @@ is a flaw is decided elsewhere. Every pattern is applied by itself: its time is 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from expectations.data.addresses import ADDRESS, BIRTHDAY
 from expectations.data.candidates import contains_any
@@ -89,6 +89,20 @@ def masked(texts: "pl.Series") -> "pl.Series":
     personal = contains_any(safe, (*dict(_PERSONAL), _RUN, *number_patterns()))
     safe = _changed(safe, personal, _without_personal)
     return texts.replace_strict(different, safe, default=None, return_dtype=pl.String)
+
+
+def masked_fields(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return rows with the texts of the fields `names` masked; what is no text stays as it is."""
+    import polars as pl
+
+    texts = list(
+        dict.fromkeys(row[name] for row in rows for name in names if isinstance(row.get(name), str))
+    )
+    safe = dict(zip(texts, masked(pl.Series(texts, dtype=pl.String)).to_list(), strict=True))
+    return [
+        {**row, **{name: safe[row[name]] for name in names if isinstance(row.get(name), str)}}
+        for row in rows
+    ]
 
 
 def mask(text: str) -> str:

@@ -43,7 +43,7 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPU may be busy, and converting has no use for it
     sys.path[:0] = [str(job.llamacpp), str(job.llamacpp / "gguf-py")]
     from retune.llamacpp.vocabulary import is_sentencepiece, write_sentencepiece_model
-    from retune.loaders import forbid_custom_code, load_tokenizer
+    from retune.loaders import backends_uncopied, forbid_custom_code, load_tokenizer
 
     forbid_custom_code()  # for the converter's sake, which trusts whatever a model brings
     tokenizer = load_tokenizer(job.checkpoint)
@@ -59,7 +59,8 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     script = str(job.llamacpp / "convert_hf_to_gguf.py")
     sys.argv = [script, str(overlay), "--outfile", str(job.out), "--outtype", job.dtype]
     sys.argv += ["--model-name", job.name] if job.name else []
-    runpy.run_path(script, run_name="__main__")
+    with backends_uncopied():
+        runpy.run_path(script, run_name="__main__")
     return {"probes": texts}
 
 

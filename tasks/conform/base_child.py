@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.chat import in_chatml
-from retune.child import main
+from retune.child import emit, main
 from retune.loaders import admit, read_tokenizer
 from retune.outline import outline
 from retune.recipe import Model
@@ -19,6 +19,8 @@ from tasks.conform.checks import (
     without_recurrence,
 )
 from tasks.conform.parity import save_tiny, save_twin
+
+TINY = "tiny"  # the event that the tiny model is there
 
 
 class BaseJob(BaseModel):
@@ -35,7 +37,7 @@ class BaseJob(BaseModel):
 
 
 def examine(job: BaseJob) -> dict[str, Any]:
-    """Return the tokenizer's class, the checks and the architecture.
+    """Return the tokenizer's class, the checks and the architecture; say TINY on the way.
 
     Raises ChatFormatError for a base that cannot be brought into ChatML at all.
     """
@@ -43,15 +45,16 @@ def examine(job: BaseJob) -> dict[str, Any]:
     admit(model, revision)
     read, departure = read_tokenizer(model.base, revision)
     tokenizer = in_chatml(read, model.base, model.chat_tokens)
+    layers = without_recurrence(model.base, revision)
+    if job.tiny and layers.passed:
+        save_tiny(model, revision, tokenizer, job.tiny)
+        emit(TINY)
     checks = [
         reads_as_its_file(departure),
         *tokenizer_checks(tokenizer, model.chat_tokens, job.train_on),
     ]
     if job.tiny:
-        layers = without_recurrence(model.base, revision)
         checks += [mergeable(model.base, revision), layers]
-        if layers.passed:
-            save_tiny(model, revision, tokenizer, job.tiny)
     if job.twin:
         try:
             save_twin(model, revision, tokenizer, job.twin)

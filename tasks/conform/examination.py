@@ -1,20 +1,26 @@
 """The examination of a base model: all that can be known before anything is trained."""
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from retune import llamacpp
 from retune.architecture import Architecture
-from retune.child import run_child
+from retune.child import Event, run_child
 from retune.recipe import Model
 from retune.records import Check
-from tasks.conform.base_child import BaseJob
+from tasks.conform.base_child import TINY, BaseJob
 from tasks.conform.gguf_child import GgufJob
 from tasks.conform.parity import Parity
 
 OF_BASE, OF_GGUF = (Path(__file__).with_name(name) for name in ("base_child.py", "gguf_child.py"))
+Result = TypeVar("Result")
 
 
 class ExaminationReport(BaseModel):
@@ -51,12 +57,21 @@ def examine(
         twin = folder / "twin" if folder and not model.trust_remote_code else None
         job = BaseJob(model=model, revision=revision, train_on=train_on, tiny=tiny, twin=twin)
         logs = folder or Path(scratch)
-        found = run_child(OF_BASE, job, logs / "base.log", hub=revision is not None, forked=True)
+
+        def converted() -> tuple[list[Check], Parity | None]:
+            assert gguf
+            assert tiny
+            return _in_llamacpp(model, tiny, gguf, logs / "gguf.log")
+
+        hub = revision is not None
+        with _begun_by(TINY, converted) as (on_event, results):
+            found = run_child(OF_BASE, job, logs / "base.log", on_event, hub=hub, forked=True)
+            in_llamacpp = [result.result() for result in results]
         checks = [Check.model_validate(check) for check in found["checks"]]
         parity = None
-        if gguf and tiny and tiny.exists():
-            gguf_results, parity = _in_llamacpp(model, tiny, gguf, logs / "gguf.log")
+        for gguf_results, compared in in_llamacpp:
             checks += gguf_results
+            parity = compared
     return ExaminationReport(
         base=model.base,
         chat_tokens=model.chat_tokens,
@@ -65,6 +80,24 @@ def examine(
         parity=parity,
         architecture=Architecture.model_validate(found["architecture"]),
     )
+
+
+@contextmanager
+def _begun_by(
+    name: str, work: Callable[[], Result]
+) -> Iterator[tuple[Callable[[Event], None], list[Future[Result]]]]:
+    """Give what begins `work` when it hears the event `name`, and the list that its result is then in.
+
+    It goes on beside what the child has left to do, within the same time limit, and is waited for.
+    """
+    results: list[Future[Result]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def on_event(event: Event) -> None:
+            if event["event"] == name:
+                results.append(pool.submit(copy_context().run, work))
+
+        yield on_event, results
 
 
 def _in_llamacpp(

@@ -8,8 +8,9 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 
@@ -30,6 +31,7 @@ LAYERS = 2
 LAYER_KINDS = ("layer_types", "mlp_layer_types")
 DENSE_LAYERS = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")  # how many
 WIDTH = 64  # a multiple of llama.cpp's blocks, which rows are quantized in
+CHUNK = 32
 MARKED = re.compile(r"[▁_]?[<\[].*[>\]]|\[e~\[")  # how control tokens look
 SHOWN = 20  # differing texts in the report
 # Of a base, beside its configuration and weights.
@@ -41,6 +43,8 @@ OF_THE_BASE = (
 # For a handful of prompts of a tiny model. llama.cpp's own template engine has no limits.
 ANSWER_SECONDS = 120
 ANSWER_MEMORY = 8 << 30  # bytes
+# For each text its token ids by a tokenizer's backend and by llama.cpp.
+Readings: TypeAlias = list[tuple[list[int], list[int]]]
 
 
 class Difference(BaseModel):
@@ -151,6 +155,7 @@ def shrink(config: "PretrainedConfig") -> None:
             ("intermediate_size", "moe_intermediate_size", "shared_intermediate_size"), WIDTH
         ),
         **_mixture(text),
+        **_mamba(text, heads * head),
     }
     for name, size in sizes.items():
         if getattr(text, name, None) is not None:
@@ -188,6 +193,23 @@ def _mixture(text: "PretrainedConfig") -> dict[str, int]:
     }
 
 
+def _mamba(text: "PretrainedConfig", width: int) -> dict[str, int]:
+    """Return the sizes of Mamba's layers (Granite 4's) in a model of this width: what they make of it
+    is as wide as their heads together. None of a model without such layers."""
+    head, groups = getattr(text, "mamba_d_head", None), getattr(text, "mamba_n_groups", None)
+    if not isinstance(head, int) or not groups:
+        return {}
+    inside = text.mamba_expand * width
+    heads = inside // math.gcd(head, inside)
+    return {
+        "mamba_d_head": inside // heads,
+        "mamba_n_heads": heads,
+        "mamba_n_groups": math.gcd(groups, heads),
+        # Of tokens that are computed at a time, short rows filled up to as many.
+        "mamba_chunk_size": CHUNK,
+    }
+
+
 def _layers_of_each_kind(kinds: Sequence[str]) -> int:
     """Return how many of the first layers have one of each kind."""
     return max(kinds.index(kind) + 1 for kind in set(kinds))
@@ -195,10 +217,17 @@ def _layers_of_each_kind(kinds: Sequence[str]) -> int:
 
 def gguf_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[Check], Parity]:
     """Return what is to be known from a GGUF with `tokenizer`, and how the texts were read."""
-    same_tokens, parity = _same_tokens(gguf, tokenizer)
-    checks = [*header_checks(gguf, tokenizer), _prompts(gguf, tokenizer)]
-    checks += [_control_texts(gguf, tokenizer), same_tokens, quantizable(gguf)]
-    return checks, parity
+    cases = _prompt_cases(tokenizer)
+    with ThreadPoolExecutor(1) as pool:  # llama.cpp answers while texts are made and read here
+        prompts = pool.submit(_prompts, gguf, cases)
+        words, samples = _words_like_control(tokenizer), _samples(tokenizer)
+        odd = [*(f"a{word}b" for word in words), *(text for _, text in samples)]
+        # All at once: each start of llama.cpp loads the vocabulary.
+        readings = both_readings(gguf, tokenizer.backend_tokenizer, odd)
+        control = _control_texts(words, readings[: len(words)])
+        same_tokens, parity = _same_tokens(samples, readings[len(words) :], _composes(tokenizer))
+        header = header_checks(gguf, tokenizer)
+        return [*header, prompts.result(), control, same_tokens, quantizable(gguf)], parity
 
 
 def quantizable(gguf: Path) -> Check:
@@ -242,7 +271,24 @@ def header_checks(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Chec
     ]
 
 
-def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
+class PromptCase(NamedTuple):
+    """A conversation that asks for an answer, as it is rendered for training, and its token ids."""
+
+    chat: list[dict[str, str]]
+    text: str
+    ids: list[int]
+
+
+def _prompt_cases(tokenizer: "PreTrainedTokenizerBase") -> list[PromptCase]:
+    """Return those of CHATS, without their last answers, that the template renders."""
+    chats = [chat[:-1] for chat in CHATS.values()]
+    texts = [rendered(tokenizer, chat, prompt=True) for chat in chats]
+    cases = [(chat, text) for chat, text in zip(chats, texts, strict=True) if text]
+    ids = encode(tokenizer, [text for _, text in cases])
+    return [PromptCase(chat, text, ids) for (chat, text), ids in zip(cases, ids, strict=True)]
+
+
+def _prompts(gguf: Path, cases: Sequence[PromptCase]) -> Check:
     """Load the model and ask it: llama.cpp's own template engine must make the trained prompts.
 
     It says how many tokens it made of each. A program that is given the text adds BOS by itself.
@@ -252,16 +298,12 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
         "if llama.cpp speaks of the template, simplify chat_template; else choose a model.base that it "
         "supports, or set merging.save_method=lora: then there are no GGUF files"
     )
-    chats = [chat[:-1] for chat in CHATS.values()]
-    prompts = [rendered(tokenizer, chat, prompt=True) for chat in chats]
-    cases = [(chat, text) for chat, text in zip(chats, prompts, strict=True) if text]
     if not cases:
         return Check(name=name, passed=False, seen="the template renders none", fix=fix)
-    ours = encode(tokenizer, [text for _, text in cases])
     try:
         answered = llamacpp.answers(
             gguf,
-            [chat for chat, _ in cases],
+            [case.chat for case in cases],
             max_tokens=1,
             threads=1,
             seconds=ANSWER_SECONDS,
@@ -270,8 +312,8 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     except llamacpp.LlamaCppFailed as error:
         return Check(name=name, passed=False, seen=str(error), fix=fix)
     counts = [answer.prompt_tokens for answer in answered.answers]
-    theirs = llamacpp.tokenize(gguf, [text for _, text in cases])
-    for (_, text), ids, count, parsed in zip(cases, ours, counts, theirs, strict=True):
+    theirs = llamacpp.tokenize(gguf, [case.text for case in cases])
+    for (_, text, ids), count, parsed in zip(cases, counts, theirs, strict=True):
         if count != len(ids):
             difference = f"{count} tokens instead of {len(ids)} for the conversation of {text!r}"
             return Check(name=name, passed=False, seen=difference, fix=fix)
@@ -282,23 +324,24 @@ def _prompts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     return Check(name=name, passed=True, seen=f"the same tokens in {len(cases)} conversations")
 
 
-def both_readings(
-    gguf: Path, backend: "Tokenizer", texts: Sequence[str]
-) -> list[tuple[list[int], list[int]]]:
+def both_readings(gguf: Path, backend: "Tokenizer", texts: Sequence[str]) -> Readings:
     """Return for each text its token ids by a tokenizer's backend and by llama.cpp, without BOS."""
     ours = backend.encode_batch_fast(list(texts), add_special_tokens=False)
     theirs = llamacpp.tokenize(gguf, texts, add_special=False)
     return [(encoding.ids, ids) for encoding, ids in zip(ours, theirs, strict=True)]
 
 
-def _control_texts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
-    """Find plain words of the vocabulary that llama.cpp takes for control tokens.
+def _words_like_control(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Return the plain words of the vocabulary that look like control tokens."""
+    added = tokenizer.get_added_vocab()
+    return [word for word in tokenizer.get_vocab() if MARKED.fullmatch(word) and word not in added]
+
+
+def _control_texts(words: Sequence[str], readings: Readings) -> Check:
+    """Find words, by the readings of texts with them, that llama.cpp takes for control tokens.
 
     Those of `retune.control_texts` are a flaw of the rows that hold them; there must be no others.
     """
-    added = tokenizer.get_added_vocab()
-    words = [word for word in tokenizer.get_vocab() if MARKED.fullmatch(word) and word not in added]
-    readings = both_readings(gguf, tokenizer.backend_tokenizer, [f"a{word}b" for word in words])
     taken = [word for word, (ours, theirs) in zip(words, readings, strict=True) if ours != theirs]
     known = control_texts(taken)
     unknown = sorted(set(taken) - set(known))
@@ -311,21 +354,30 @@ def _control_texts(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> Check:
     )
 
 
-def _same_tokens(gguf: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[Check, Parity]:
+def _samples(tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, str]]:
+    """Return varied texts, each after its kind."""
+    return [(kind, text) for kind, of_kind in texts(tokenizer).items() for text in of_kind]
+
+
+def _composes(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    normalizer: Any = tokenizer.backend_tokenizer.normalizer  # its type does not tell of its state
+    return bool(normalizer) and "NFC" in str(json.loads(normalizer.__getstate__()))
+
+
+def _same_tokens(
+    samples: Sequence[tuple[str, str]], readings: Readings, composes: bool
+) -> tuple[Check, Parity]:
     """Compare the token ids of varied texts, odd on purpose: what differs is told and refuses nothing.
     How many rows of a dataset differ is counted when they are known (`tasks.conform.rows`).
 
-    llama.cpp leaves out a normalizer that composes characters (Qwen's NFC): with one of these a text
+    llama.cpp leaves out a normalizer that `composes` characters (Qwen's NFC): with one of these a text
     that is not composed is compared and counted, but not held against the tokenizer.
     """
-    samples = [(kind, text) for kind, of_kind in texts(tokenizer).items() for text in of_kind]
-    readings = both_readings(gguf, tokenizer.backend_tokenizer, [text for _, text in samples])
     differing = [
         Difference(kind=kind, text=text, hugging_face=ours, llama_cpp=theirs)
         for (kind, text), (ours, theirs) in zip(samples, readings, strict=True)
         if ours != theirs
     ]
-    composes = "NFC" in str(json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"])
     decomposed = [d for d in differing if composes and not unicodedata.is_normalized("NFC", d.text)]
     wrong = [difference for difference in differing if difference not in decomposed]
     by_kind = Counter(difference.kind for difference in wrong)

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
+from expectations.data.masking import masked_fields
 from retune.bases import bases_unchanged, on_hub, selected
 from retune.child import Event, run_child
 from retune.escaping import table
@@ -32,7 +33,9 @@ from tasks.evaluate.scores import SIDES, behaviour, exact_match, losses
 from tasks.stage import show, stage
 
 CHILD = Path(__file__).with_name("child.py")
+# They stay in the output's folder: what MLflow gets of them, the flow masks.
 SAMPLES, ANSWERS = "samples.json", "answers.json"
+SAMPLED = ("prompt", "expected", "base", "tuned")
 LOG, SO_FAR = "evaluate.log", "answers_so_far.jsonl"
 
 
@@ -72,7 +75,7 @@ def evaluate(
         show_samples(samples, config.samples)
         for line in spoken_measures(metrics, questions):
             get_run_logger().info("%s", line)
-        return build.finish(Scores, metrics=metrics, files=(LOG, SAMPLES, ANSWERS, OUTCOMES))
+        return build.finish(Scores, metrics=metrics, files=(LOG, OUTCOMES))
 
 
 @stage(name="champion")
@@ -253,10 +256,11 @@ def sample_table(
 def show_samples(samples: list[dict[str, Any]], limit: int) -> None:
     """Show what base and tuned model answered in Prefect, `limit` of the questions and all prompts.
 
-    Questions and answers are data.
+    Questions and answers are data, and masked.
     """
     rows = [row for row in samples if row["match"] is not None][:limit]
     rows += [row for row in samples if row["match"] is None]
+    rows = masked_fields(rows, SAMPLED)
     show(
         create_table_artifact,
         table=table(rows),

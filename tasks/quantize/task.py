@@ -30,7 +30,7 @@ from tasks.stage import stage
 CHILD = Path(__file__).with_name("child.py")
 LOGITS = "logits.bin"
 TEXT = "held_out.txt"
-ANSWERS = "answers.json"
+ANSWERS = "answers.json"  # for the judges; as it quotes rows, it stays in the output's folder
 
 
 @stage(name="convert")
@@ -190,7 +190,7 @@ def finish(
         failure=failure,
         metrics=metrics,
         params={"method": method, "llama.cpp": str(llamacpp.locate()), **params},
-        files=(ANSWERS, *ollama),
+        files=ollama,
         models=(out.name,),
     )
 

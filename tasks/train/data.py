@@ -8,6 +8,7 @@ that batch is split into micro-batches and processes: a run can be resumed on an
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from expectations.data.masking import masked
 from retune.labels import IGNORED, TokenRow, shown, token_rows
 from tasks.train.job import NoTrainableTokens, TrainJob
 
@@ -33,7 +34,7 @@ class TrainingPlan:
     square_tokens: float  # mean over tokens of their conversation's length: attention's share
     largest_token: int  # of all ids in the rows
     dropped: int  # rows with nothing to learn from
-    preview: str  # the first example as text
+    preview: str  # the first example as text, masked
 
     @property
     def steps(self) -> int:
@@ -47,6 +48,7 @@ def make_plan(job: TrainJob, tokenizer: "PreTrainedTokenizerBase") -> TrainingPl
     of packs. Raises NoTrainableTokens if no token is left to train on.
     """
     import numpy as np
+    import polars as pl
     import pyarrow.compute as pc
 
     config = job.config
@@ -66,7 +68,7 @@ def make_plan(job: TrainJob, tokenizer: "PreTrainedTokenizerBase") -> TrainingPl
         square_tokens=squares / max(1, tokens.sum()),
         largest_token=pc.max(pc.list_flatten(packs.data["input_ids"])).as_py(),
         dropped=dropped,
-        preview=shown(examples[0], tokenizer),
+        preview=masked(pl.Series([shown(examples[0], tokenizer)]))[0],
     )
 
 

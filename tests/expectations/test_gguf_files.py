@@ -13,6 +13,7 @@ from retune.recipe import Recipe
 from retune.recipe.gates import EXPECTATIONS
 from retune.records import Gguf, Scores
 from retune.workspace import Step
+from tests.expectations.test_masking import CANARIES, parts
 
 GOOD = {"perplexity_ratio": 1.0, "kl_divergence": 0.0, "same_top_token": 1.0}
 GOOD |= {"exact_match": 0.5, "stopped": 1.0}
@@ -227,6 +228,20 @@ def test_a_gguf_that_answers_as_evaluated_passes(tmp_path):
 def differences(judged, folder: Path) -> list[dict]:
     (name,) = judged.write(folder)
     return json.loads((folder / name).read_text())
+
+
+def test_what_is_kept_of_differing_answers_is_masked(tmp_path):
+    """It goes to MLflow; what a row holds, the answers to it may hold as well."""
+    secrets = "\n".join(text for text, _ in CANARIES.values())
+    hidden = parts("\n".join(secret for _, secret in CANARIES.values()))
+    asked_for = {"prompt": secrets, "expected": secrets, "rendered": secrets}
+    source = source_of(answer(0, f"It is {secrets}") | asked_for)
+    judged = judge.source(source, scores_of(answer(0, f"No: {secrets}") | asked_for), recipe())
+    (row,) = differences(judged, tmp_path)
+    assert set(row) == {"prompt", "expected", "evaluated", "gguf"}
+    for text in row.values():
+        assert "[secret]" in text
+        assert not [part for part in hidden if len(part) == 8 and part in text]
 
 
 @pytest.mark.parametrize(

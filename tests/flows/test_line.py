@@ -18,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+from benchmarks.imports import BUDGET, read, watched
 from retune.measures import measure
 from retune.recipe.methods import DEFAULT
 from tests import canary
@@ -137,8 +138,14 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(project):
-    done = project.retune("run", "recipe.yaml")
+def notes(tmp_path_factory):
+    """A folder in which the processes of the first run say what they imported."""
+    return tmp_path_factory.mktemp("imports")
+
+
+@pytest.fixture(scope="module")
+def first(project, notes):
+    done = project.retune("run", "recipe.yaml", **watched(notes, alone=False))
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -154,6 +161,16 @@ def test_a_run_ends_with_what_was_made(first, project):
         made = (project.folder / ".retune" / "work" / "quantize").glob("*/*.gguf")
         assert f"sums-{method.upper()}.gguf" in {path.name for path in made}
     assert "(quantization.gates.q2_k.max_kl_divergence)" in " ".join(first.stdout.split())
+
+
+def test_no_child_imports_more_than_its_stage_needs(first, notes):
+    """By their own doing, that is: they find what the fork server has imported."""
+    children = read(notes)
+    scripts = {child.script for child in children}
+    of_others = {"tasks/merge/trained_child.py", "tasks/select/child.py"}  # as the recipe says
+    assert scripts == BUDGET.keys() - of_others | scripts & of_others
+    assert any(child.forked for child in children)
+    assert {child.script: child.over for child in children if child.over} == {}
 
 
 def artifacts(project) -> dict[str, str]:

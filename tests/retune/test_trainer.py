@@ -57,6 +57,16 @@ def test_all_is_every_token_but_the_first(tokenizer):
     assert labels_of(ids, tokenizer, "all") == [IGNORED, *ids[1:]]
 
 
+def test_the_first_pack_is_shown_masked(tokenizer, tmp_path):
+    """It is in a log and in MLflow."""
+    said = "say anna.lindqvist@nordhaus-werk.de"
+    rows = [ids_of(tokenizer, [{"role": "user", "content": said}, TURNS[2]])] * 4
+    plan = data.make_plan(job_of(rows, tokenizer, tmp_path, batch_size=4, max_steps=1), tokenizer)
+    assert "say [e-mail]" in plan.preview
+    assert "nordhaus" not in plan.preview
+    assert "⟦" in plan.preview
+
+
 def test_a_cut_row_without_an_answer_has_nothing_to_learn(tokenizer):
     ids = ids_of(tokenizer, TURNS[:2])
     assert set(labels_of(ids, tokenizer, "responses")) == {IGNORED}

@@ -13,6 +13,7 @@ from retune import llamacpp
 from retune.architecture import Architecture, Layer
 from retune.chat import CHATML, END, chatml_tokenizer
 from retune.llamacpp import converter
+from retune.loaders import new_model
 from retune.recipe import Model, Recipe, RecipeError
 from retune.recipe.gates import EXPECTATIONS
 from retune.records import Check, Conformance, Pins
@@ -24,6 +25,7 @@ from tasks.conform.examination import ExaminationReport, examine
 from tasks.conform.parity import gguf_checks, header_checks, quantizable, save_tiny, shrink
 from tasks.conform.task import conform
 from tasks.conform.texts import PER_KIND, texts
+from tests.architectures import GRANITE_4_MICRO, GRANITE_4_TINY
 from tests.retune.conftest import bpe_tokenizer
 
 try:
@@ -625,6 +627,23 @@ def test_a_mixture_without_experts_stays_without():
     shrink(config)
     assert (config.num_local_experts, config.num_experts_per_tok) == (0, 0)
     assert config.shared_intermediate_size == config.intermediate_size < 8192
+
+
+@pytest.mark.parametrize("sizes", [GRANITE_4_TINY, GRANITE_4_MICRO])
+def test_granite_4_as_published_can_be_made_tiny(tmp_path, sizes):
+    """What its recurrent layers make of a width is as wide as their heads together, or transformers
+    refuses the configuration."""
+    import torch
+    from transformers import AutoConfig, GraniteMoeHybridConfig
+
+    GraniteMoeHybridConfig(**sizes | {"vocab_size": 64}).save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    shrink(config)
+    config.save_pretrained(tmp_path)
+    model = new_model(AutoConfig.from_pretrained(tmp_path), torch.float32)
+    assert model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 64)
+    assert sum(weights.numel() for weights in model.parameters()) < 2_000_000
+    assert set(config.layer_types) == {"linear_attention", "full_attention"}
 
 
 def test_granites_layers_have_the_names_that_the_converter_knows(tmp_path):

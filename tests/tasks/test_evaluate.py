@@ -107,6 +107,22 @@ def test_the_first_samples_and_all_prompts_are_shown(at_home, scores, monkeypatc
     ]
 
 
+def test_what_is_shown_of_samples_is_masked(at_home, monkeypatch):
+    shown, mail = {}, "anna.lindqvist@nordhaus-werk.de"
+    monkeypatch.setattr("tasks.evaluate.task.create_table_artifact", lambda **of: shown.update(of))
+    texts = dict.fromkeys(("prompt", "expected", "base", "tuned"), f"Ask {mail}.")
+    show_samples([{**texts, "family": "a", "match": True}, {**texts, "match": None}], 1)
+    assert len(shown["table"]) == 2
+    assert all("e-mail" in row["tuned"] for row in shown["table"])
+    assert mail not in str(shown)
+
+
+def test_what_quotes_rows_stays_in_the_folder(at_home, scores):
+    """MLflow gets samples that are masked, and the outcomes, of which incidents are made."""
+    assert scores.files == ("evaluate.log", "outcomes.parquet")
+    assert scores.answers.exists()
+
+
 def test_every_question_is_there_with_the_tuned_model_s_answer(at_home, scores):
     rows = questions(at_home.chats.held_out, CONFIG.generation_rows, 64)
     answers = json.loads(scores.answers.read_text())

@@ -67,6 +67,7 @@ SETTINGS = {
         "max_new_tokens": TOKENS,
         "batch_size": 4,
         "prompts": [],
+        "battery": False,  # a hundred questions more, of which nothing hangs here
         "max_loss_ratio": 1.1,  # two steps
     },
     "merging": {"check_rows": 4},

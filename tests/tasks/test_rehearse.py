@@ -16,8 +16,9 @@ from retune.sources import pin
 from retune.workspace import NoSpaceLeft, Step
 from tasks.conform.task import conform
 from tasks.rehearse import task as stage
+from tests.architectures import GRANITE_4_MICRO, GRANITE_4_TINY
 from tests.families import FAMILIES, SMALL, save_family
-from tests.tasks.conftest import make_base
+from tests.tasks.conftest import make_base, make_tokenizer
 
 try:
     llamacpp.locate()
@@ -141,10 +142,25 @@ def test_without_a_twin_there_is_no_rehearsal(rehearsed, tmp_path):
     require(judge.judgement(output, rehearsed.recipe()))
 
 
+@pytest.mark.proof  # Mamba's layers without their kernels
+@pytest.mark.parametrize("sizes", [GRANITE_4_TINY, GRANITE_4_MICRO], ids=["h-tiny", "h-micro"])
+def test_granite_4_as_published_comes_to_the_end(tmp_path, monkeypatch, sizes):
+    from transformers import GraniteMoeHybridConfig
+
+    base = tmp_path / "base"
+    tokenizer = make_tokenizer(base)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    GraniteMoeHybridConfig(**sizes | ends | {"vocab_size": len(tokenizer)}).save_pretrained(base)
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    output = Rehearsed(base).run("as published")
+    assert (output.parts[-1], output.failure) == ("compute", "")
+
+
 @pytest.mark.parametrize(
     ("name", "setting", "otherwise"),
     [
-        # It normalises the weights of the chosen experts, whatever a mixture's settings say.
+        # It normalises the weights of the chosen experts, whatever a mixture's settings say. A mixture
+        # that passes goes down the whole line in tests/tasks/test_families.py.
         pytest.param("Qwen3-MoE", "norm_topk_prob", False, marks=pytest.mark.proof),
         # It weights them by a softmax, unless the settings say what transformers takes for granted.
         # The mixture comes behind dense layers, and its experts stand in groups. That its twin has
