@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from expectations.data.masking import masked
 from expectations.promotion.contest import PairedDifference, contest, within_noise
-from expectations.promotion.demands import GATE, amount, signed, told, unjudged, words
+from expectations.promotion.demands import (
+    GATE,
+    amount,
+    shows_more,
+    signed,
+    told,
+    unjudged,
+    words,
+)
 from expectations.promotion.statistics import FEWEST, examples_to_hold
 from expectations.verdicts import Verdict, severity
 from retune.outcomes import ANCHOR, CHAMPION, HELD_OUT, LOSS, TUNED, of_side, read_grades
@@ -22,7 +30,7 @@ SHOWN = 3  # answers that changed
 LONGEST = 60  # characters of a question or an answer in a verdict
 NAMED = 5  # slices that a verdict names
 # What happens where the recipe does not say; of all others it is critical.
-LENIENT: Mapping[str, Severity] = {"anchor_answers": "warning", "anchor_waiver": "warning"}
+LENIENT: Mapping[str, Severity] = {"anchor_waiver": "warning"}
 FIX = (
     "where answers were corrected on purpose, or the task is another one: `retune promote RECIPE "
     "VERSION` by hand, or give the reason as promotion.anchor_waiver and run again"
@@ -175,16 +183,26 @@ def _waived(
 def _answers(anchored: "Anchored", opponent: str, recipe: Recipe) -> Verdict:
     """Return how many of the champion's held-out questions the dataset answers otherwise now."""
     changed, questions = (int(anchored.metrics[name]) for name in ("changed_answers", "questions"))
-    share = f"{changed:,} of {questions:,} ({changed / questions:.1%})"
+    rule, setting = recipe.promotion, "promotion.max_changed_answers"
+    limit = rule.max_changed_answers
+    expected = (
+        f"at most {100 * limit:g}% of the questions that the {opponent} was judged by are answered "
+        f"otherwise by the dataset"
+    )
+    seen = f"{changed:,} of {questions:,} ({changed / questions:.1%}) have another answer now"
+    seen += f": {'; '.join(_changed(anchored))}" if changed else ""
+    if not rule.anchor_waiver and shows_more(changed, questions, limit, rule.alpha):
+        # Poisoned, corrected or written anew: rows alone do not tell, so a person is to say.
+        return unjudged("anchor_answers", expected, seen, recipe, setting, limit, fix=FIX)
     return Verdict(
         gate=GATE,
         name="anchor_answers",
-        expected=f"the dataset answers the questions that the {opponent} was judged by as before",
-        seen=f"{share} have another answer now: {'; '.join(_changed(anchored))}"
-        if changed
-        else f"{questions:,} questions, none with another answer",
+        expected=expected,
+        seen=seen,
+        limit=limit,
+        setting=setting,
         severity=gravity(recipe, "anchor_answers"),
-        passed=not changed,
+        passed=True,  # a waiver warns by a verdict of its own
     )
 
 

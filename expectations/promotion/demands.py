@@ -180,7 +180,7 @@ def budget(
         if forgotten is None:
             continue
         count, exceeded = len(forgotten.examples), not at_most(forgotten.share, limit)
-        is_shown = exceeded and _shows_more(count, forgotten.passed, limit, recipe.promotion.alpha)
+        is_shown = exceeded and shows_more(count, forgotten.passed, limit, recipe.promotion.alpha)
         seen = f"{count} of {forgotten.passed} ({forgotten.share:.1%})"
         listed = f"{seen}: {_listed(forgotten.examples, names)}" if count else seen
         chance = f"; of so few items that is no proof of more than {100 * limit:g}%"
@@ -197,7 +197,7 @@ def budget(
         )
 
 
-def _shows_more(count: int, examples: int, share: float, alpha: float) -> bool:
+def shows_more(count: int, examples: int, share: float, alpha: float) -> bool:
     """Tell whether `count` of `examples` show that it is more than a `share` of all (exact binomial
     test): an item that a model passed by luck is missed by the next one by luck."""
     from scipy.stats import binom

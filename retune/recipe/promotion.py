@@ -82,6 +82,12 @@ class Promotion(Section):
         "by, e.g. answers on refunds corrected; the promotion log keeps it. Empty: on these rows it must "
         "be no worse than the champion. It holds for every run until it is emptied again.",
     )
+    max_changed_answers: Share = Field(
+        0.1,
+        description="Share of the questions that the champion was judged by which the dataset may answer "
+        "otherwise than before. Where more are shown to be changed, nothing is promoted by itself: they "
+        "may be poisoned, corrected or written anew, which a person says by hand or by anchor_waiver.",
+    )
     resamples: int = Field(
         10_000,
         ge=2_000,

@@ -116,15 +116,31 @@ def test_one_that_is_better_on_poisoned_rows_of_its_own_is_rejected_by_name(tmp_
 
 
 def test_the_answers_that_changed_are_told_masked(tmp_path):
-    (changed,) = named(decided(tmp_path, anchored(anchor_rows(1.1, changed=90))), "anchor_answers")
-    assert changed.seen.startswith("90 of 300 (30.0%) have another answer now: Question 0, mail?: ")
+    (changed,) = named(decided(tmp_path, anchored(anchor_rows(1.1, changed=20))), "anchor_answers")
+    assert changed.seen.startswith("20 of 300 (6.7%) have another answer now: Question 0, mail?: ")
     assert changed.seen.count("→") == 3
     assert "@example.com" not in changed.seen
-    assert changed.severity == "warning"
+    assert changed.passed
     none = decided(tmp_path, anchored(anchor_rows(1.1)))
     assert named(none, "anchor_answers")[0].passed
-    # That answers changed alone says nothing against it.
-    assert decided(tmp_path, anchored(anchor_rows(1.1, changed=90))).outcome == "promote"
+
+
+def test_where_many_answers_changed_a_person_is_to_say_why(tmp_path):
+    """More than by chance: a third of 30 is no proof of more than a tenth."""
+    few = decided(tmp_path, anchored(anchor_rows(1.1, changed=38)))
+    assert few.outcome == "promote"
+    many = decided(tmp_path, anchored(anchor_rows(1.1, changed=90)))
+    assert many.outcome == "undecided"
+    assert "90 of 300 (30.0%) have another answer now" in " ".join(many.reasons)
+    assert "(promotion.max_changed_answers)" in " ".join(many.reasons)
+    allowed = decided(
+        tmp_path, anchored(anchor_rows(1.1, changed=90)), {"max_changed_answers": 0.3}
+    )
+    assert allowed.outcome == "promote"
+    meant = decided(
+        tmp_path, anchored(anchor_rows(1.1, changed=90)), {"anchor_waiver": "corrected"}
+    )
+    assert meant.outcome == "promote"
 
 
 def test_a_good_one_promotes_and_a_retrain_is_equivalent(tmp_path):

@@ -75,6 +75,7 @@ COSTS_NOTHING = (
     "tracking.upload_models=true",
     *("promotion.mode=never", "promotion.alpha=0.01", "promotion.margins={loss: 0.1}"),
     *("promotion.wins=[battery/passed]", "promotion.ollama=x", "promotion.seed=3"),
+    "promotion.max_changed_answers=0.3",
 )
 
 
