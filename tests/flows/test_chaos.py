@@ -30,6 +30,7 @@ def recipe(project: Project) -> dict:
     settings["training"] |= {"backend": "trl", "max_steps": STEPS, "checkpoint_steps": 2}
     settings["merging"] = {"save_method": "merged_16bit"}
     settings["quantization"] |= {"methods": ["q8_0", "q4_k_m"], "gates": {}}
+    settings["validation"] = {}  # not the deployment's, which wants more rows
     # What a random model answers, and forgets, is not the same with every version of torch.
     gates = ("quantize.same_top_token", "promote.budget", "promote.no_worse")
     settings["gates"] = {"severities": dict.fromkeys(gates, "warning")}
@@ -79,6 +80,8 @@ def disturbed(home: Path, chaos: Chaos, settings: dict, strikes: int) -> None:
                 wait_for(partial(has_ended, home, run), PATIENCE)
                 assert state(home, run)[0] in GOOD, (state(home, run), chaos.done)
                 wait_for(lambda: left_open(home) == NOTHING, 120)
+            else:
+                servers.process.wait(30)  # killed with everything else
 
 
 def struck(home: Path, chaos: Chaos, run: str, strikes: int) -> int | None:
