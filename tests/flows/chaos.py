@@ -163,11 +163,30 @@ def left_open(home: Path) -> dict[str, Any]:
 
 
 def outputs(home: Path) -> dict[str, str]:
-    """Return the SHA-256 of what was made: adapter, merged model, GGUF files."""
-    patterns = ("train/*/adapter/*.safetensors", "merge/*/model/*.safetensors", "*/*/*.gguf")
+    """Return a hash of what was made: adapter, merged model, GGUF files but for the name in them."""
+    weights = ("train/*/adapter/*.safetensors", "merge/*/model/*.safetensors")
+    hashes = {file.name: _sha256(file.read_bytes()) for file in _whole(home, *weights)}
+    return hashes | {file.name: _contents(file) for file in _whole(home, "*/*/*-*.gguf")}
+
+
+def _whole(home: Path, *patterns: str) -> list[Path]:
     files = [file for pattern in patterns for file in (home / "work").glob(pattern)]
-    whole = [file for file in files if ".partial" not in str(file) and file.name != "imatrix.gguf"]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(whole)}
+    return [file for file in sorted(files) if ".partial" not in str(file)]
+
+
+def _contents(file: Path) -> str:
+    """Return a hash of a GGUF file without the model's name, which is the recipe's."""
+    from gguf import GGUFReader
+
+    read = GGUFReader(file)
+    fields = {name: str(field.contents()) for name, field in read.fields.items()}
+    fields.pop("general.name")
+    tensors = {tensor.name: _sha256(tensor.data.tobytes()) for tensor in read.tensors}
+    return _sha256(str((sorted(fields.items()), tensors)).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def curves(home: Path, recipe: str) -> dict[str, list[int]]:
