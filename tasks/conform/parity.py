@@ -125,6 +125,7 @@ def _save(config: "PretrainedConfig", folder: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    torch.manual_seed(0)  # so that a run that is made again conforms alike
     new_model(config, torch.bfloat16).save_pretrained(folder)
 
 
