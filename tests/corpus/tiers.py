@@ -13,9 +13,8 @@ LIGHT_FLAWS = list(FLAWS)[::9]
 
 
 def kind(case: Case) -> tuple:
-    """Return what a case is there for: the expectation that it trips; of a good one, how it is read
-    and judged."""
-    return (case.trips,) if case.trips else (case.form, *case.settings, *case.dataset, *case.beside)
+    """Return what a case is there for: the expectation that it trips; of a good one, how it is read."""
+    return (case.trips,) if case.trips else (case.form, *case.dataset, *case.beside)
 
 
 def light_and_proof(cases: Iterable[Case]) -> list:

@@ -272,7 +272,10 @@ def test_before_scores_are_judged_none_costs_a_row(tmp_path):
     assert sound_scores(table).to_list() == [1.0, 99.0]
 
 
-@pytest.mark.parametrize("bounds", [{"size": 7}, {"size_bytes": 1}, {"size_bytes": 4000}])
+@pytest.mark.parametrize(
+    "bounds",
+    [{"size": 7}, {"size_bytes": 4000}, pytest.param({"size_bytes": 1}, marks=pytest.mark.proof)],
+)
 def test_results_do_not_depend_on_the_batch_size(tmp_path, monkeypatch, bounds):
     rows = [[Q, ("assistant", prose(n % 17, 30))] for n in range(60)] + [[A, Q], [Q, Q, A]]
     whole = judged(tmp_path, *rows)
