@@ -47,11 +47,15 @@ def end_idle(worker: int) -> list[psutil.Process]:
         process.suspend()
     except psutil.NoSuchProcess:
         return []
-    time.sleep(BEGINS)
-    runs = runs_of(worker)
-    with suppress(psutil.NoSuchProcess):
-        if runs:
-            process.resume()
-        else:
-            process.kill()
-    return runs
+    is_idle = False
+    try:
+        time.sleep(BEGINS)
+        runs = runs_of(worker)
+        is_idle = not runs
+        return runs
+    finally:  # an interrupt does not leave it standing: it has to hear that it is to end its runs
+        with suppress(psutil.NoSuchProcess):
+            if is_idle:
+                process.kill()
+            else:
+                process.resume()

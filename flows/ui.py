@@ -323,7 +323,7 @@ def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> boo
     Told to end with them, it would kill them on the spot. Before the server: they tell it.
     An interrupt does not wait; returns whether there was one. `at_once` says so to the user.
     """
-    runs = runs_of(worker, orphans=True) or end_idle(worker)
+    runs = runs_of(worker, orphans=True) or (end_idle(worker) if _is_worker(worker) else [])
     if not runs:
         return False
     seconds = patience()
@@ -340,6 +340,15 @@ def _end_runs(worker: int, at_once: str = "Ctrl-C again ends it at once") -> boo
     except SystemExit:
         return True
     return not alive and _end_runs(worker, at_once)
+
+
+def _is_worker(pid: int) -> bool:
+    """Tell a worker from a server, which is to be told to end: killed, it would leave its own processes
+    behind, which hold its port."""
+    try:
+        return "worker" in psutil.Process(pid).cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _run(program: str, *arguments: str, folder: Path = Path()) -> None:

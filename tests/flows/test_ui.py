@@ -28,7 +28,7 @@ from websockets.sync.client import connect
 import flows.ui
 from flows.runs_at_work import runs_of
 from retune.errors import RetuneError
-from retune.processes import this_process
+from retune.processes import name_of, this_process
 from tests.flows.servers import (
     PATIENCE,
     RETUNE,
@@ -247,6 +247,25 @@ def test_a_damaged_note_of_an_earlier_start_is_no_obstacle(monkeypatch, tmp_path
     note = tmp_path / "ui.json"
     note.write_text(text.replace("HOST", socket.gethostname()), errors="surrogateescape")
     flows.ui._end_leftovers()
+
+
+def test_a_server_that_was_left_is_told_to_end(monkeypatch, tmp_path):
+    """Killed, it would leave the processes that it has started, which hold its port."""
+    for name in ("RETUNE_HOME", "PREFECT_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    told = "import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit("
+    told += "pathlib.Path(sys.argv[1]).touch())); print(1, flush=True); time.sleep(600)"
+    server = subprocess.Popen(
+        [sys.executable, "-c", told, str(tmp_path / "told")],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    server.stdout.readline()
+    ended = {"process": f"{socket.gethostname()} 1 0", "started": [name_of(server.pid)]}
+    (tmp_path / "ui.json").write_text(json.dumps(ended))
+    flows.ui._end_leftovers()
+    assert server.wait(60) == 0
+    assert (tmp_path / "told").exists()
 
 
 def test_ctrl_c_while_the_leftovers_end_is_obeyed(tmp_path):

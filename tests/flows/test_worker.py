@@ -86,3 +86,20 @@ def test_without_a_server_there_is_nothing_to_work_for(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "api_address", lambda: None)
     with pytest.raises(local.NoServer, match="PREFECT_API_URL"):
         work("retune", 1, False)
+
+
+def test_an_interrupt_leaves_no_worker_standing_still(monkeypatch):
+    from flows import runs_at_work
+
+    def interrupt(_worker):
+        raise SystemExit(0)
+
+    monkeypatch.setattr(runs_at_work, "runs_of", interrupt)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        try:
+            with pytest.raises(SystemExit):
+                runs_at_work.end_idle(process.pid)
+            process.communicate(b"go on\n", timeout=10)
+            assert process.returncode == 0
+        finally:
+            process.kill()
