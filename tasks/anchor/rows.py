@@ -56,15 +56,23 @@ def with_losses(rows: "pl.DataFrame", by: Measuring) -> "pl.DataFrame":
 
 
 def measured_anew(rows: "pl.DataFrame", losses: Sequence[RowLoss], by: Measuring) -> "pl.DataFrame":
-    """Return the rows with these losses of the champion instead of those recorded."""
+    """Return the rows with these losses of the champion instead of those recorded.
+
+    Raises AnchorGone if no row has a token to be learnt.
+    """
     import polars as pl
 
-    return rows.with_columns(
+    measured = rows.with_columns(
         loss=_means(losses),
         tokens=pl.Series([loss.tokens for loss in losses], dtype=pl.Int64),
         limits=pl.lit(by.limits),
         engine=pl.lit(by.engine),
     ).filter(pl.col("loss").is_not_null())
+    if measured.is_empty():
+        raise AnchorGone(
+            f"none of its {len(rows):,} rows has a token to be learnt within model.max_length"
+        )
+    return measured
 
 
 def of_both(rows: "pl.DataFrame", losses: Sequence[RowLoss]) -> "pl.DataFrame":

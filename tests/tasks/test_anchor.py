@@ -13,8 +13,10 @@ from retune.outcomes import read_grades
 from retune.questions import answered, asked, first_question
 from retune.recipe import Evaluation
 from retune.records import Anchored, Champion, Chats
+from retune.row_losses import RowLoss
 from retune.tracking import client, start_run
 from retune.workspace import Step, building
+from tasks.anchor.rows import measured_anew
 from tasks.anchor.task import measure_anchor
 from tasks.evaluate.task import evaluate, measure_champion
 from tasks.train.task import train
@@ -319,3 +321,10 @@ def test_one_that_learnt_exchanged_answers_is_rejected_though_its_own_rows_prais
     decision = decide(scores.outcomes, "aa", against, recipe, anchored=anchored)
     assert decision.outcome == "rejected"
     assert "on the rows that the champion was judged by" in decision.reasons[0]
+
+
+def test_rows_without_a_token_to_be_learnt_are_no_anchor():
+    """As after a smaller model.max_length: each is cut before its first answer."""
+    rows = pl.DataFrame({"asked": ["a", "b"]})
+    with pytest.raises(anchors.AnchorGone, match=r"none of its 2 rows .*model\.max_length"):
+        measured_anew(rows, [RowLoss(0.0, 0)] * 2, Measuring("r", "l", "e"))
