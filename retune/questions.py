@@ -12,14 +12,19 @@ _BETWEEN = "\x1e"  # of messages in one text: it stands in none
 def first_question() -> "pl.Expr":
     """Return the first text of the user in `messages`, in lower case and with single spaces: by it a
     conversation is put on one side of the split between training and held-out rows."""
+    question = first_text().str.to_lowercase()
+    return question.str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def first_text() -> "pl.Expr":
+    """Return the first text of the user in `messages` as it is, "" if there is none."""
     import polars as pl
 
     message = pl.element().struct
     user_texts = pl.col("messages").list.eval(
         message.field("content").filter(message.field("role") == "user")
     )
-    question = user_texts.list.first().fill_null("").str.to_lowercase()
-    return question.str.replace_all(r"\s+", " ").str.strip_chars()
+    return user_texts.list.first().fill_null("")
 
 
 def asked() -> "pl.Expr":

@@ -17,6 +17,7 @@ from expectations.promotion.demands import (
 from expectations.promotion.statistics import FEWEST, examples_to_hold
 from expectations.verdicts import Verdict, severity
 from retune.outcomes import ANCHOR, CHAMPION, HELD_OUT, LOSS, TUNED, of_side, read_grades
+from retune.questions import first_text
 from retune.recipe import Promotion, Recipe
 from retune.recipe.flaws import Severity
 
@@ -74,9 +75,16 @@ def verdicts(
 
 
 def passes(judged: Sequence[Verdict]) -> bool:
-    """Tell whether a candidate was held to an anchor and met it."""
+    """Tell whether a candidate was held to an anchor and met it.
+
+    Too many changed answers are no reason where the recipe only warns of them: then nobody is asked.
+    """
     demanded = [verdict for verdict in judged if verdict.name in ("anchor", "anchor_slice")]
-    return bool(demanded) and all(verdict.passed for verdict in demanded)
+    left_to_a_person = any(
+        verdict.name == "anchor_answers" and not verdict.passed and verdict.severity == "critical"
+        for verdict in judged
+    )
+    return bool(demanded) and all(one.passed for one in demanded) and not left_to_a_person
 
 
 def gravity(recipe: Recipe, name: str) -> Severity:
@@ -211,7 +219,9 @@ def _changed(anchored: "Anchored") -> list[str]:
     import polars as pl
 
     rows = pl.read_parquet(anchored.rows).filter(pl.col("now").is_not_null()).head(SHOWN)
-    columns = [masked(rows[name]).to_list() for name in ("first", "answered", "now")]
+    # As it was written: in lower case, as a key, many a secret looks like none.
+    rows = rows.with_columns(question=first_text())
+    columns = [masked(rows[name]).to_list() for name in ("question", "answered", "now")]
     return [
         f"{_short(question)}: {_short(before)} → {_short(now)}"
         for question, before, now in zip(*columns, strict=True)

@@ -12,6 +12,7 @@ from expectations.verdicts import Rejected, require
 from flows.anchoring import held
 from retune.anchors import Measuring
 from retune.outcomes import write_outcomes
+from retune.questions import first_question
 from retune.recipe import Recipe
 from retune.records import Anchored
 from retune.workspace import Step, building
@@ -125,6 +126,16 @@ def test_the_answers_that_changed_are_told_masked(tmp_path):
     assert named(none, "anchor_answers")[0].passed
 
 
+def test_a_secret_in_a_question_is_masked_although_keys_are_in_lower_case(tmp_path):
+    rows = anchor_rows(1.1, changed=1)
+    said = rows["messages"].to_list()
+    said[0][0]["content"] = "Is AKIAIOSFODNN7EXAMPLQ a key?"
+    rows = rows.with_columns(messages=pl.Series(said)).with_columns(first=first_question())
+    (changed,) = named(decided(tmp_path, anchored(rows)), "anchor_answers")
+    assert "Is [secret] a key?: " in changed.seen
+    assert "akia" not in changed.seen.lower()
+
+
 def test_where_many_answers_changed_a_person_is_to_say_why(tmp_path):
     """More than by chance: a third of 30 is no proof of more than a tenth."""
     few = decided(tmp_path, anchored(anchor_rows(1.1, changed=38)))
@@ -133,6 +144,16 @@ def test_where_many_answers_changed_a_person_is_to_say_why(tmp_path):
     assert many.outcome == "undecided"
     assert "90 of 300 (30.0%) have another answer now" in " ".join(many.reasons)
     assert "(promotion.max_changed_answers)" in " ".join(many.reasons)
+    # Who promotes it by hand accepts the new answers: else every night would ask again.
+    assert anchor.passes(few.judgement.verdicts)
+    assert not anchor.passes(many.judgement.verdicts)
+    warned = decided(
+        tmp_path,
+        anchored(anchor_rows(1.1, changed=90)),
+        severities={"promote.anchor_answers": "warning"},
+    )
+    assert warned.outcome == "promote"
+    assert anchor.passes(warned.judgement.verdicts)  # nobody accepted anything
     allowed = decided(
         tmp_path, anchored(anchor_rows(1.1, changed=90)), {"max_changed_answers": 0.3}
     )
