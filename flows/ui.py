@@ -28,10 +28,11 @@ from flows.servers import ServerError, end, logs, require_ours
 from flows.supervisor import Supervisor
 from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, ui_file
 from retune.escaping import terminal
+from retune.moved_home import settle
 from retune.processes import name_of, running, this_process
 from retune.saved_view import NAME, experiments, link
 from retune.tracking import tracking_uri
-from retune.workspace import digest, home, write_whole
+from retune.workspace import digest, home, is_home, write_whole
 
 if TYPE_CHECKING:
     from flows.watchdog import Watchdog
@@ -69,6 +70,8 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, for nothing used here
     }
     local.reread()
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        settle()
     supervisor = Supervisor(_tell)
     with ExitStack() as stack:
         stack.callback(supervisor.end)
@@ -188,6 +191,8 @@ def _end_leftovers() -> None:
     """
     try:
         record = json.loads(ui_file().read_text())
+        if not is_home(Path(record.get("home", home()))):
+            return  # of the home that this one is a copy of
         first, children = running(record["process"]), list(map(running, record["started"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return  # there is none, or it is damaged
@@ -209,6 +214,7 @@ def _note(ports: tuple[int, int], supervisor: Supervisor) -> None:
     """Leave for others which servers are ours, and what to end if nobody else does."""
     record = {
         "process": this_process(),
+        "home": str(home()),
         "prefect_port": ports[0],
         "mlflow_port": ports[1],
         "started": list(_names(supervisor)),
@@ -293,7 +299,10 @@ def _mlflow_sign_in() -> dict[str, str]:
     users = home() / f"mlflow-users-{digest(password)}.db"
     write_whole(
         config,
-        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{users}\n",
+        # In a file of this kind, % stands for other values of it.
+        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{users}\n".replace(
+            "%", "%%"
+        ),
     )
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(config),
