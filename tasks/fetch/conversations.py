@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -46,6 +47,7 @@ PREFERENCE_PAIR = (
     "conversation"
 )
 _NOTHING: tuple[Any, ...] = (None, "", [])
+_DIGEST = re.compile("[0-9a-f]{16}")
 
 
 class Reading(NamedTuple):
@@ -95,10 +97,10 @@ def read_row(row: Any) -> Reading:
 
 def _group(value: Any) -> str | None:
     """Return a digest of a group's name: names of groups are often those of people, and nothing but
-    whether two are the same is ever asked."""
+    whether two are the same is ever asked. What is such a digest stays, and the group on its side."""
     name = as_label(value)
-    if not name:
-        return None
+    if not name or _DIGEST.fullmatch(name):
+        return name or None
     return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
