@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from flows.harvesting.records import Record
-from flows.logged_chats import answered, asked, native
+from flows.logged_chats import answered, asked, native, parsed
 
 Row = dict[str, Any]
 _CODED = ("role", "type", "id", "tool_call_id")  # keys whose values are no words of a person
@@ -117,15 +117,30 @@ def redacted(rows: Sequence[Row]) -> list[Redacted]:
         masks, doubts = safe[at : at + len(own)].to_list(), secret[at : at + len(own)]
         at += len(own)
         kept = _with_texts(row, iter(masks))
-        results.append(Redacted(None if any(doubts) or not _is_read(kept) else kept, masks != own))
+        is_whole = not any(doubts) and _is_read(kept) and _are_calls_whole(row, kept)
+        results.append(Redacted(kept if is_whole else None, masks != own))
     return results
 
 
 def _is_read(row: Row) -> bool:
-    """Tell whether fetch reads a row, as it will: masked arguments of a call may be no JSON any more."""
+    """Tell whether fetch reads a row, as it will."""
     from tasks.fetch.conversations import read_row
 
     return read_row(row).problem is None
+
+
+def _are_calls_whole(before: Row, after: Row) -> bool:
+    """Tell whether the arguments of calls are JSON still: a mask may end in the middle of them."""
+    pairs = zip(_arguments(before), _arguments(after), strict=True)
+    return all(
+        not isinstance(parsed(old), dict) or isinstance(parsed(new), dict) for old, new in pairs
+    )
+
+
+def _arguments(row: Row) -> list[Any]:
+    calls = [call for message in row["messages"] for call in message.get("tool_calls", ())]
+    functions = [call.get("function") for call in calls]
+    return [one.get("arguments") if isinstance(one, dict) else None for one in functions]
 
 
 def _whole(text: str) -> str:
