@@ -16,6 +16,7 @@ import typer
 from flows.calibrate_command import calibrate
 from flows.compare import compare
 from flows.gc_command import gc as gc_outputs
+from flows.harvest_command import harvest
 from flows.incident_commands import app as incident
 from flows.notify_command import notify
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
@@ -308,6 +309,7 @@ def worker(
 for command in (
     approve,
     calibrate,
+    harvest,
     history,
     notify,
     promote,
