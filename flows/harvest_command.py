@@ -9,7 +9,7 @@ import typer
 from retune.escaping import visible
 
 if TYPE_CHECKING:
-    from flows.harvesting.harvest import Outcome
+    from flows.harvesting.harvest import Harvested
 
 _MOST_IDS = 20_000_000  # bytes of a file of ids
 
@@ -87,7 +87,7 @@ def _ids(path: Path) -> tuple[str, ...]:
     return ids
 
 
-def _lines(outcome: "Outcome", into: Path, dry_run: bool) -> list[str]:
+def _lines(outcome: "Harvested", into: Path, dry_run: bool) -> list[str]:
     """Return what was done, for a terminal."""
     from flows.harvesting.harvest import LEAVING, REASONS
 
@@ -124,7 +124,7 @@ def _lines(outcome: "Outcome", into: Path, dry_run: bool) -> list[str]:
     return [*told, f"{visible(into)} has {outcome.rows:,} harvested rows{share}."]
 
 
-def _of_taken(outcome: "Outcome") -> str:
+def _of_taken(outcome: "Harvested") -> str:
     parts = ((outcome.edited, "edited by people"), (outcome.masked, "masked"))
     told = [f"{count:,} {words}" for count, words in parts if count]
     return f" ({', '.join(told)})" if told else ""

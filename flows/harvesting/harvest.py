@@ -56,7 +56,7 @@ _TAKES_BACK = ("withdrawn", "no_consent", "thumbs_down")
 
 
 @dataclass
-class Outcome:
+class Harvested:
     """What a harvest did: records by REASONS, rows that left by LEAVING, how many of the rows taken were
     masked or edited, and of how many records the feedback is of no known value.
 
@@ -101,7 +101,7 @@ def harvest(
     withdrawn: Iterable[str] = (),
     dry_run: bool = False,
     now: datetime | None = None,
-) -> Outcome:
+) -> Harvested:
     """Take rows of a source (`mlflow:EXPERIMENT`, or files of JSON lines) into a folder.
 
     `withdrawn` are ids of users and traces whose rows must leave and never come back. With `dry_run`
@@ -131,11 +131,11 @@ class _Harvest:
         self._vouched: dict[
             str, Known
         ] = {}  # rows that are there, for whose answer somebody vouches now
-        self._outcome = Outcome()
+        self._outcome = Harvested()
 
     def made(
         self, source: str, into: Path, withdrawn: Iterable[str], writer: Ledger | None
-    ) -> Outcome:
+    ) -> Harvested:
         self._state.withdrawn |= {self._state.digest("id", one) for one in withdrawn}
         for record in self._records(source, into):
             self._judge(record)

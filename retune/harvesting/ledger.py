@@ -42,7 +42,7 @@ class Known(NamedTuple):
     kind: Kind
 
 
-class Shard(BaseModel):
+class RowShard(BaseModel):
     """One file of rows: its SHA-256, and what is known of each of its lines, in order."""
 
     model_config = ConfigDict(extra="forbid")
@@ -66,7 +66,7 @@ class State(BaseModel):
     watermarks: dict[str, int] = {}
     withdrawn: set[str] = set()
     refused: set[str] = set()
-    shards: dict[str, Shard] = {}
+    shards: dict[str, RowShard] = {}
 
     @field_serializer("withdrawn", "refused")
     def _in_order(self, digests: set[str]) -> list[str]:
@@ -110,10 +110,10 @@ class Ledger:
             text = "".join(line for line, keep in zip(lines, stay, strict=True) if keep)
             rows = [row for row, keep in zip(shard.rows, stay, strict=True) if keep]
             texts[name] = text
-            self.state.shards[name] = Shard(sha256=_sha256(text), rows=rows)
+            self.state.shards[name] = RowShard(sha256=_sha256(text), rows=rows)
         return texts
 
-    def _lines(self, name: str, shard: Shard) -> list[str]:
+    def _lines(self, name: str, shard: RowShard) -> list[str]:
         path = self._folder / name
         if not path.is_file() or sha256(path) != shard.sha256:
             raise HarvestError(
@@ -125,7 +125,7 @@ class Ledger:
     def add(self, name: str, lines: Sequence[str], rows: Sequence[Known]) -> str:
         """Note a new shard; returns its text."""
         text = "".join(f"{line}\n" for line in lines)
-        self.state.shards[name] = Shard(sha256=_sha256(text), rows=list(rows))
+        self.state.shards[name] = RowShard(sha256=_sha256(text), rows=list(rows))
         return text
 
     def commit(self, texts: Mapping[str, str]) -> None:

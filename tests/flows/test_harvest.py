@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from flows.check import check
 from flows.cli import app
-from flows.harvesting.harvest import Outcome, harvest
+from flows.harvesting.harvest import Harvested, harvest
 from retune.chat import chatml_tokenizer
 from retune.harvesting.ledger import HarvestError
 from retune.harvesting.settings import Harvest
@@ -65,7 +65,7 @@ def write(*rows: object, name: str = "log.jsonl") -> str:
     return name
 
 
-def take(source: str = "log.jsonl", settings: Harvest = ALL, **more) -> Outcome:
+def take(source: str = "log.jsonl", settings: Harvest = ALL, **more) -> Harvested:
     more = {"now": NOW} | more
     return harvest(source, Path("data"), settings, **more)
 
