@@ -207,6 +207,7 @@ DELETES = {
         "replace",
     ): "a shard over itself, whose hash is noted",
     ("retune/serving.py", "serve", "replace"): "the link to what serves, which only it makes",
+    ("retune/serving.py", "serve", "rename"): "a copy of the same, into a folder that goes at once",
     ("flows/ui.py", "serve", "unlink"): "the server's own address file",
     ("flows/ui.py", "_end_leftovers", "unlink"): "the same file of a server that was killed",
     ("retune/access.py", "_read", "unlink"): "a sign-in that others could read",
