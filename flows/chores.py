@@ -1,7 +1,7 @@
 """Commands that `retune ui` and `retune operate` run by a cron schedule, beside the runs of recipes.
 
-Each is a process of its own: what it finds wrong ends nothing else, and it takes no slot of the worker, so
-that changes are looked for also while a training works. A time that is missed is not made up for.
+Each is a process of its own: what it finds wrong ends nothing else. It takes no slot of the worker, so
+that changes are looked for while a training works, too. A time that is missed is not made up for.
 """
 
 import re
