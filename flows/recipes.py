@@ -9,6 +9,7 @@ from retune.escaping import visible
 from retune.recipe import Recipe, RecipeError, set_value
 
 DEPLOYMENTS = Path("prefect.yaml")
+RETRAIN = "flows/retrain.py:retrain"  # entry point of what has a recipe as its parameters
 
 
 def load(name: str, assignments: list[str]) -> Recipe:
@@ -35,9 +36,12 @@ def entries() -> list[Any]:
 
 
 def deployments() -> dict[str, dict[str, Any]]:
-    """Return the parameters of every deployment in `prefect.yaml`, by name. Raises RecipeError."""
+    """Return the parameters of every deployment of a recipe in `prefect.yaml`, by name; those of other
+    flows are left out. Raises RecipeError."""
     parameters: dict[str, dict[str, Any]] = {}
     for entry in entries():
+        if isinstance(entry, dict) and entry.get("entrypoint", RETRAIN) != RETRAIN:
+            continue
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise RecipeError(f"{DEPLOYMENTS}: a deployment needs a name, got {entry!r:.80}")
         if entry["name"] in parameters:

@@ -10,7 +10,8 @@ from retune.escaping import visible
 def watch() -> None:
     """Look once whether what the deployments watch has changed, and start the runs that are due.
 
-    For cron, or the deployment `watch`. What each recipe watches is `schedule.triggers`.
+    For cron, or `--watch-cron` of `retune ui` and `retune operate`. What each recipe watches
+    is `schedule.triggers`.
     """
     _use_server()
     from flows.recipes import deployments

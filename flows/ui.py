@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from importlib.util import find_spec
@@ -22,16 +22,18 @@ from typing import TYPE_CHECKING
 import psutil
 
 from flows import local
+from flows.chores import Chore, Chores
 from flows.recipes import deployments_file
 from flows.runs_at_work import end_idle, patience, runs_of
 from flows.servers import ServerError, end, logs, require_ours
 from flows.supervisor import Supervisor
 from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, ui_file
 from retune.escaping import terminal
+from retune.moved_home import settle
 from retune.processes import name_of, running, this_process
 from retune.saved_view import NAME, experiments, link
 from retune.tracking import tracking_uri
-from retune.workspace import digest, home, write_whole
+from retune.workspace import digest, home, is_home, write_whole
 
 if TYPE_CHECKING:
     from flows.watchdog import Watchdog
@@ -45,11 +47,14 @@ PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "9"}
 VIEWS = 3  # whose addresses are printed: of the experiments that were last changed
 
 
-def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
+def serve(
+    prefect_port: int, mlflow_port: int, mlflow_sign_in: bool, wanted: Sequence[Chore] = ()
+) -> None:
     """Serve until interrupted (SIGINT, SIGTERM or SIGHUP) and take the servers down with it.
 
     A run that is at work then writes its checkpoint first; a second interrupt does not wait.
-    MLflow asks for a sign-in if `mlflow_sign_in`, or if the machine has other users.
+    MLflow asks for a sign-in if `mlflow_sign_in`, or if the machine has other users. `wanted` are the
+    commands that run by a schedule meanwhile.
     A service that dies is started again, and so is a run (see `flows.watchdog`). Raises RuntimeError
     when a server does not come up or ends again and again, a port is not free, or MLflow cannot ask for
     a sign-in where it must.
@@ -69,6 +74,8 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes, for nothing used here
     }
     local.reread()
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        settle()
     supervisor = Supervisor(_tell)
     with ExitStack() as stack:
         stack.callback(supervisor.end)
@@ -100,10 +107,10 @@ def serve(prefect_port: int, mlflow_port: int, mlflow_sign_in: bool) -> None:
         _note(ports, supervisor)
         supervisor.wait_until_ready(MLFLOW)
         _print_addresses(prefect_ui, mlflow_ui, needs_sign_in)
-        _look_after(supervisor, watchdog, lambda: _note(ports, supervisor))
+        _look_after(supervisor, watchdog, _chores(stack, wanted), lambda: _note(ports, supervisor))
 
 
-def work() -> None:
+def work(wanted: Sequence[Chore] = ()) -> None:
     """Start the worker of this machine for a Prefect server of the user's, and look after it and its
     runs until interrupted, as `serve`. Raises RuntimeError if it ends again and again."""
     _obey_signals()
@@ -114,7 +121,7 @@ def work() -> None:
         _start_worker(supervisor)
         stack.callback(lambda: _end_runs(supervisor.processes[WORKER].pid))
         print(f"A worker takes the runs of {local.api_address()}. Ctrl-C ends it.", flush=True)
-        _look_after(supervisor, watchdog, lambda: None)
+        _look_after(supervisor, watchdog, _chores(stack, wanted), lambda: None)
 
 
 def _obey_signals() -> None:
@@ -140,15 +147,24 @@ def _watchdog() -> "Watchdog":
     return watchdog
 
 
-def _look_after(supervisor: Supervisor, watchdog: "Watchdog", changed: Callable[[], None]) -> None:
-    """Start services again that die, and look after the runs, until interrupted. Raises ServerError."""
+def _chores(stack: ExitStack, wanted: Sequence[Chore]) -> Chores:
+    chores = Chores(wanted, datetime.now().astimezone())
+    stack.callback(chores.end)
+    return chores
+
+
+def _look_after(
+    supervisor: Supervisor, watchdog: "Watchdog", chores: Chores, changed: Callable[[], None]
+) -> None:
+    """Start services again that die, look after the runs, and do what is due, until interrupted.
+    Raises ServerError."""
     last = time.monotonic()
     while True:
         time.sleep(1)
         if supervisor.look():
             changed()
         if time.monotonic() - last >= WATCH:
-            for sentence in watchdog.look():
+            for sentence in [*watchdog.look(), *chores.look(datetime.now().astimezone())]:
                 _tell(sentence)
             last = time.monotonic()
 
@@ -188,6 +204,8 @@ def _end_leftovers() -> None:
     """
     try:
         record = json.loads(ui_file().read_text())
+        if not is_home(Path(record.get("home", home()))):
+            return  # of the home that this one is a copy of
         first, children = running(record["process"]), list(map(running, record["started"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return  # there is none, or it is damaged
@@ -209,6 +227,7 @@ def _note(ports: tuple[int, int], supervisor: Supervisor) -> None:
     """Leave for others which servers are ours, and what to end if nobody else does."""
     record = {
         "process": this_process(),
+        "home": str(home()),
         "prefect_port": ports[0],
         "mlflow_port": ports[1],
         "started": list(_names(supervisor)),
@@ -293,7 +312,10 @@ def _mlflow_sign_in() -> dict[str, str]:
     users = home() / f"mlflow-users-{digest(password)}.db"
     write_whole(
         config,
-        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{users}\n",
+        # In a file of this kind, % stands for other values of it.
+        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{users}\n".replace(
+            "%", "%%"
+        ),
     )
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(config),

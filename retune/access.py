@@ -22,7 +22,7 @@ from typing import NoReturn
 import psutil
 
 from retune.processes import listens, running
-from retune.workspace import home, make_home
+from retune.workspace import home, is_home, make_home
 
 NAME = "retune"
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -118,7 +118,9 @@ def ui_record(port: str) -> "tuple[psutil.Process | None, int]":
     `port` of that name."""
     try:
         record = json.loads(ui_file().read_text())
-        return running(record["process"]), int(record[port])
+        # A home that was copied has the note of the one that it came from.
+        is_ours = is_home(Path(record.get("home", home())))
+        return running(record["process"]) if is_ours else None, int(record[port])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, 0  # none runs, or one of an older version
 

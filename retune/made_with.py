@@ -43,6 +43,7 @@ EXEMPT = {
     "retune.confined": Exemption("starts children with limits"),
     "retune.environment": Exemption("chooses the variables that children see"),
     "retune.processes": Exemption("tells processes apart"),
+    "retune.moved_home": Exemption("names folders"),
     "retune.machine": Exemption("counts cores and memory"),
     "retune.overlap": Exemption("does work ahead of its use"),
     "retune.parent": Exemption("ends a child with its parent"),

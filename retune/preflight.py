@@ -23,7 +23,7 @@ from retune.access import other_users, sign_in, sign_in_file, status, ui_server
 from retune.llamacpp import LlamaCppNotFound, locate
 from retune.llamacpp.installation import COMPILERS, INSTALL_COMPILER
 from retune.tracking import tracking_uri
-from retune.workspace import NotOurs, cache_dir, home, own_home
+from retune.workspace import BadName, NotOurs, cache_dir, home, own_home
 
 SHOWN = ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "prefect", "mlflow")
 DISK_FOR_8B = 22  # GB; the 16-bit checkpoint alone is 16
@@ -162,7 +162,7 @@ def check_privacy() -> MachineCheck:
     name = "home folder"
     try:
         folder = own_home()
-    except NotOurs as error:
+    except (NotOurs, BadName) as error:
         problem, _, fix = str(error).partition("; ")
         return MachineCheck(name, False, problem, f"{fix[:1].upper()}{fix[1:]}.")
     if not folder.exists():

@@ -158,7 +158,8 @@ class Rows(Screened):
     """fetch, validate: `rows.parquet` with columns `row` (number of the row in its source),
     `messages`, `source` (text), `score` (float64, the classifier's), `format` (sharegpt, openai,
     alpaca, prompt_completion; null: none of them) and `problem` (why the row cannot be read, with
-    retune.recipe.flaws.OVERSIZED in front where it is over the dataset's budget; null: it can). validate
+    retune.recipe.flaws.OVERSIZED in front where it is over the dataset's budget; null: it can), and
+    `split_group` (a digest of the group that goes to one side of the split, null: of none). validate
     adds `duplicate_of` (the earlier row that a kept duplicate is like, else null), and leaves what
     screen does, of all rows; fetch does not."""
 

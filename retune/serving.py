@@ -41,7 +41,7 @@ def folder_of(name: str) -> Path:
 
 def serves_here(name: str) -> bool:
     """Tell whether this home has a serving folder of the recipe."""
-    return folder_of(name).is_symlink()
+    return folder_of(name).is_symlink() or _is_copied(folder_of(name))
 
 
 def require_files(version: RegisteredVersion) -> None:
@@ -69,12 +69,19 @@ def serve(version: RegisteredVersion, also: set[int]) -> Path:
     with tempfile.TemporaryDirectory(dir=link.parent, prefix=".next-") as beside:
         fresh = Path(beside) / version.name
         fresh.symlink_to(store.relative_to(link.parent))
+        if _is_copied(link):
+            link.rename(Path(beside) / "copied")
         fresh.replace(link)
     for folder in store.parent.iterdir():
         number = folder.name.partition(".")[0]
         if folder != store and (number == str(version.number) or int(number or 0) not in also):
             remove(folder)
     return link
+
+
+def _is_copied(link: Path) -> bool:
+    """Tell whether a serving folder is the files themselves: whoever copied the home followed links."""
+    return not link.is_symlink() and (link / ABOUT).is_file()
 
 
 def _missing(version: RegisteredVersion) -> list[Path]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from retune.errors import RetuneError
 from retune.escaping import terminal
+from retune.moved_home import settle
 from retune.processes import is_gone, this_process
 from retune.recipe import Recipe, flat
 from retune.recipe.address import is_address
@@ -322,6 +323,8 @@ def client() -> "MlflowClient":
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     make_home()
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        settle()
     return cast("MlflowClient", PatientClient(MlflowClient(tracking_uri())))
 
 

@@ -38,6 +38,10 @@ class NoSpaceLeft(RetuneError, OSError):
     """The disk is too full to continue."""
 
 
+class BadName(RetuneError):
+    """The path of a folder has a character with which it cannot be used."""
+
+
 class NotOurs(RetuneError):
     """Something that retune did not make stands where it would write or remove."""
 
@@ -45,6 +49,14 @@ class NotOurs(RetuneError):
 def home() -> Path:
     """Folder of everything retune writes: $RETUNE_HOME, else `.retune` below the current folder."""
     return Path(os.environ.get("RETUNE_HOME") or ".retune").absolute()
+
+
+def is_home(path: Path) -> bool:
+    """Tell whether a path is a name of the home folder, such as a link to it."""
+    try:
+        return path == home() or path.samefile(home())
+    except OSError:  # one of them is not there
+        return False
 
 
 def work() -> Path:
@@ -56,8 +68,19 @@ def work() -> Path:
     return Path(folder).absolute() if folder else home() / "work"
 
 
+# Of a path: what libraries that read files take for a pattern, and SQLite's addresses for a question;
+# what no log or page can show.
+_UNUSABLE = re.compile(r"[*?\[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
 def own_home() -> Path:
-    """Return the home folder. Raises NotOurs for one that holds all that the user has."""
+    """Return the home folder. Raises NotOurs for one that holds all that the user has, and BadName."""
+    for variable, path in (("RETUNE_HOME", home()), ("RETUNE_WORK", work())):
+        if character := _UNUSABLE.search(str(path)):
+            raise BadName(
+                f"{variable}: {character[0]!r} stands in {str(path)!r}, which some of the programs that "
+                f"read files there take for something else; name a folder without it"
+            )
     folder, user = home().resolve(), _users_home()
     if folder in (user, *user.parents):
         raise NotOurs(
@@ -71,7 +94,7 @@ def make_home() -> Path:
     """Return the home folder; if it is not there, it is made for its owner's eyes alone (0700).
 
     One that is there keeps its permissions, which may be wider on purpose: `retune doctor` tells.
-    Raises NotOurs, see `own_home`.
+    Raises NotOurs and BadName, see `own_home`.
     """
     folder = own_home()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -201,7 +201,13 @@ DELETES = {
     ("tasks/train/training_log.py", "cut_log", "rename"): "the training log that it has read",
     ("tasks/train/trl_child.py", "_run_workers", "unlink"): "the workers' own result file",
     ("tasks/validate/scoring_child.py", "write", "replace"): "a shard's own file of scores",
+    (
+        "retune/harvesting/ledger.py",
+        "settle",
+        "replace",
+    ): "a shard over itself, whose hash is noted",
     ("retune/serving.py", "serve", "replace"): "the link to what serves, which only it makes",
+    ("retune/serving.py", "serve", "rename"): "a copy of the same, into a folder that goes at once",
     ("flows/ui.py", "serve", "unlink"): "the server's own address file",
     ("flows/ui.py", "_end_leftovers", "unlink"): "the same file of a server that was killed",
     ("retune/access.py", "_read", "unlink"): "a sign-in that others could read",

@@ -8,6 +8,8 @@ from typing import Any
 
 from expectations.data.batches import batches
 
+_KEPT = ("source", "score", "split_group")
+
 
 def write_without(rows: Path, dropped: Collection[int], out: Path) -> int:
     """Write the rows of a Parquet file (`retune.records.Rows`), but for the `dropped` numbers, as JSON
@@ -29,7 +31,7 @@ def write_without(rows: Path, dropped: Collection[int], out: Path) -> int:
 
 
 def _line(row: dict[str, Any]) -> dict[str, Any]:
-    told = {name: row[name] for name in ("source", "score") if row.get(name) is not None}
+    told = {name: row[name] for name in _KEPT if row.get(name) is not None}
     return {"messages": [_message(turn) for turn in row["messages"]], **told}
 
 

@@ -11,6 +11,7 @@ Role = Literal["user", "assistant", "system", "tool"]
 # What `dataset.columns` gives a column, or a key of a message (role, content, reasoning), as a name.
 COLUMN_NAMES = (
     *("messages", "question", "answer", "context", "system", "history", "tools", "source", "score"),
+    "split_group",
     *("role", "content", "reasoning"),
 )
 
@@ -24,7 +25,8 @@ class ColumnMapping(Origin):
         description="Which of the source's columns is what, for names that are not known, e.g. "
         '{"question": "q", "answer": "a"}; the keys are '
         f"{', '.join(COLUMN_NAMES[:-1])} or {COLUMN_NAMES[-1]}. Of several "
-        "conversations in a row it chooses the one that is named.",
+        "conversations in a row it chooses the one that is named. Rows with one value of `split_group`, "
+        "such as a user's id, go to one side of the split between training and held-out rows.",
     )
     roles: dict[Line, Role] = Field(
         default_factory=dict,

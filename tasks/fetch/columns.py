@@ -18,6 +18,7 @@ from tasks.fetch.shape import (
     PREFERENCE_COLUMNS,
     SEGMENTS,
     SHAPE,
+    SPLIT_GROUP,
     SYSTEM_COLUMNS,
     TOOL_COLUMNS,
     TURN_COLUMNS,
@@ -35,6 +36,7 @@ _FEATURES = {
     *TOOL_COLUMNS,
     "history",
     "reasoning",
+    SPLIT_GROUP,
 }  # columns for the reference alone
 
 
@@ -51,6 +53,7 @@ def row_schema() -> "pa.Schema":
             ("score", pa.float64()),
             ("format", pa.string()),
             ("problem", pa.string()),
+            (SPLIT_GROUP, pa.string()),
         ]
     )
 
@@ -87,7 +90,8 @@ def from_rows(
 
     sources = [default_source if source is None else source for source in column("source")]
     score = pa.array(column("score"), pa.float64())
-    return _table(messages, _texts(sources), score, _texts(column("format")), column("problem"))
+    kind, group = _texts(column("format")), _texts(column(SPLIT_GROUP))
+    return _table(messages, _texts(sources), score, kind, column("problem"), group)
 
 
 def _note(rows: list[Any], readings: list[Reading], notes: Notes, unread: Collection[str]) -> None:
@@ -142,7 +146,7 @@ def from_columns(
     # Rounds integers beyond 2**53, as Python does.
     score = columns.get("score", nothing).cast(pa.float64(), safe=False)
     kind = pa.repeat(pa.scalar(format_of(layout), pa.string()), len(table))
-    return _table(messages, pc.fill_null(source, default_source), score, kind, nothing)
+    return _table(messages, pc.fill_null(source, default_source), score, kind, nothing, nothing)
 
 
 def _is_plain(columns: "dict[str, pa.Array]", layout: str | PairLayout | None) -> bool:
@@ -331,9 +335,15 @@ def _lists(
 
 
 def _table(
-    messages: "pa.Array", source: "pa.Array", score: "pa.Array", kind: "pa.Array", problem: Any
+    messages: "pa.Array",
+    source: "pa.Array",
+    score: "pa.Array",
+    kind: "pa.Array",
+    problem: Any,
+    group: "pa.Array",
 ) -> "pa.Table":
     import pyarrow as pa
 
     problem = problem.cast(pa.string()) if isinstance(problem, pa.Array) else _texts(problem)
-    return pa.table([messages, source, score, kind, problem], schema=row_schema().remove(0))
+    columns = [messages, source, score, kind, problem, group.cast(pa.string())]
+    return pa.table(columns, schema=row_schema().remove(0))

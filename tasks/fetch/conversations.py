@@ -3,6 +3,8 @@
 `tasks.fetch.columns` does the same to whole columns of plain rows; a test holds that both agree.
 """
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -16,6 +18,7 @@ from tasks.fetch.shape import (
     PREFERENCE_COLUMNS,
     SEGMENTS,
     SHAPE,
+    SPLIT_GROUP,
     SYSTEM_COLUMNS,
     TOOL_COLUMNS,
     TURN_COLUMNS,
@@ -44,12 +47,14 @@ PREFERENCE_PAIR = (
     "conversation"
 )
 _NOTHING: tuple[Any, ...] = (None, "", [])
+_DIGEST = re.compile("[0-9a-f]{16}")
 
 
 class Reading(NamedTuple):
     """What was read from a row: its messages, or the `problem` that kept them from being read.
 
-    `verdicts` are what columns of KTO's names hold. `columns` are the names of those of its columns, and
+    `verdicts` are what columns of KTO's names hold, `split_group` a digest of the group that goes to one
+    side of the split together. `columns` are the names of those of its columns, and
     `keys` of its messages' keys with their counts, that nothing was made of.
     """
 
@@ -61,6 +66,7 @@ class Reading(NamedTuple):
     verdicts: Mapping[str, Any] = MappingProxyType({})
     columns: tuple[str, ...] = ()
     keys: Mapping[str, int] = MappingProxyType({})
+    split_group: str | None = None
 
 
 def read_row(row: Any) -> Reading:
@@ -85,7 +91,17 @@ def read_row(row: Any) -> Reading:
         return Reading(None, source, score, format_of(layout), reason, verdicts)
     unused = (*rest, *(name for name in present if name not in conversation.used))
     keys = conversation.unused_keys
-    return Reading(messages, source, score, format_of(layout), None, verdicts, unused, keys)
+    group = _group(present.get(SPLIT_GROUP))
+    return Reading(messages, source, score, format_of(layout), None, verdicts, unused, keys, group)
+
+
+def _group(value: Any) -> str | None:
+    """Return a digest of a group's name: names of groups are often those of people, and nothing but
+    whether two are the same is ever asked. What is such a digest stays, and the group on its side."""
+    name = as_label(value)
+    if not name or _DIGEST.fullmatch(name):
+        return name or None
+    return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def layout_of(columns: dict[str, Any]) -> str | PairLayout | None:
@@ -133,7 +149,7 @@ class _Conversation:
     ) -> None:
         self._row, self._layout, self._names = row, layout, names
         # What holds none of these would have been refused.
-        self.used = {"source", "score", *MEDIA_COLUMNS, *VERDICT_COLUMNS}
+        self.used = {"source", "score", SPLIT_GROUP, *MEDIA_COLUMNS, *VERDICT_COLUMNS}
         self.unused_keys: Counter[str] = Counter()
 
     def read(self) -> list[Message]:

@@ -65,6 +65,7 @@ TOOL_COLUMNS = ("tools", "functions")
 PREFERENCE_COLUMNS = ("chosen", "rejected")
 VERDICT_COLUMNS = ("label", "kto_tag")  # KTO: whether the answer is one to give
 MEDIA_COLUMNS = ("images", "image", "audios", "audio", "videos", "video")
+SPLIT_GROUP = "split_group"  # rows with one value go to one side of the split
 SEGMENTS = "segments"  # Axolotl's `input_output`
 KNOWN_COLUMNS = {
     *TURN_COLUMNS,
@@ -74,7 +75,7 @@ KNOWN_COLUMNS = {
     *PREFERENCE_COLUMNS,
     *VERDICT_COLUMNS,
     *MEDIA_COLUMNS,
-    *("history", "source", "score", SEGMENTS),
+    *("history", "source", "score", SPLIT_GROUP, SEGMENTS),
 }
 
 LEARN_KEYS = ("weight", "train", "training", "loss", "loss_weight")  # whether a message is learnt

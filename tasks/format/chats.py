@@ -166,7 +166,8 @@ class Sides:
 
     A conversation's side is chosen by a hash of its first question alone, so it never changes when
     the dataset grows, is reordered or is cut, and no question is on both sides. A near duplicate that
-    the gate let pass goes where the earlier row is that it is like.
+    the gate let pass goes where the earlier row is that it is like. A row with a `split_group` goes
+    where its group goes, whatever it asks: two groups that ask the same may be on both sides.
     """
 
     def __init__(self, held_out_share: float) -> None:
@@ -174,13 +175,17 @@ class Sides:
         self._places: dict[int, float] = {}  # by row, those that others may refer to
 
     def held_out(self, batch: "pl.DataFrame") -> "pl.Series":
-        """Tell for each row of a batch (with `row`, `messages` and, from the gate, `duplicate_of`)."""
+        """Tell for each row of a batch (with `row`, `messages`, perhaps `split_group` and, from the
+        gate, `duplicate_of`)."""
         import polars as pl
 
         plain = batch.select(first_question()).to_series()
-        twins = batch["duplicate_of"] if "duplicate_of" in batch.columns else [None] * len(batch)
-        for row, twin, text in zip(batch["row"], twins, plain, strict=True):
-            self._places[row] = self._places.get(twin) or _fraction(text)
+        nothing = [None] * len(batch)
+        twins = batch["duplicate_of"] if "duplicate_of" in batch.columns else nothing
+        groups = batch["split_group"] if "split_group" in batch.columns else nothing
+        for row, twin, group, text in zip(batch["row"], twins, groups, plain, strict=True):
+            own = _fraction(group) if group else None
+            self._places[row] = own or self._places.get(twin) or _fraction(text)
         places = [self._places[row] < self._share for row in batch["row"]]
         return pl.Series(places, dtype=pl.Boolean)
 

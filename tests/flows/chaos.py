@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from tests.flows.servers import Servers
+from tests.flows.servers import Servers, wait_for
 
 SERVICES = {"server": ("prefect", "server"), "mlflow": ("mlflow", "server"), "worker": ("worker",)}
 OUTAGE = 20  # seconds
@@ -204,6 +204,14 @@ def curves(home: Path, recipe: str) -> dict[str, list[int]]:
 
 
 def begin(servers: Servers, recipe: dict[str, Any]) -> str:
-    """Start a run of the deployment `demo` with another recipe, and return its id."""
+    """Start a run of the deployment `demo` with another recipe, and return its id; a server that says
+    that it is busy is asked again."""
     demo = servers.deployment("demo")
-    return servers.api(f"deployments/{demo}/create_flow_run", {"parameters": recipe})["id"]
+    wanted = {"parameters": recipe, "idempotency_key": recipe["name"]}
+
+    def created() -> str:
+        with suppress(AssertionError):
+            return servers.api(f"deployments/{demo}/create_flow_run", wanted)["id"]
+        return ""
+
+    return wait_for(created, 120)

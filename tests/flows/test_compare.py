@@ -129,6 +129,7 @@ def test_without_the_work_folder_the_rest_is_compared(pair, home, monkeypatch, t
     shutil.copy(home / "mlflow.db", tmp_path)
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
     client.cache_clear()
+    shutil.copytree(home / "mlartifacts", tmp_path / "mlartifacts")
     found = compare(*pair)
     monkeypatch.setenv("RETUNE_HOME", str(home))
     client.cache_clear()

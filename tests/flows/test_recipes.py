@@ -132,3 +132,13 @@ def test_deployments_come_from_here_or_else_with_retune(tmp_path, monkeypatch):
     assert recipes.deployments().keys() == DECLARED.keys()
     (tmp_path / "prefect.yaml").write_text("deployments: [{name: mine}]")
     assert recipes.deployments() == {"mine": {}}
+
+
+def test_a_deployment_of_another_flow_is_no_recipe(tmp_path, monkeypatch):
+    (tmp_path / "prefect.yaml").write_text(
+        "deployments: [{name: mine}, {name: report, entrypoint: reports.py:report}]"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert recipes.deployments() == {"mine": {}}
+    with pytest.raises(RecipeError, match=r"no deployment 'report' .*there: mine\)"):
+        recipes.load("report", [])

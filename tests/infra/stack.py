@@ -128,16 +128,23 @@ def _installed(name: str, what: list[str], key: bytes) -> Path:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Stack]:
-    """Run the servers of compose.yaml, and end them with this block."""
+def databases(folder: Path) -> Iterator[Stack]:
+    """Run PostgreSQL with the databases and secrets of compose.yaml, and none of the other servers."""
     stack = Stack(folder, {name: free_port() for name in PORTS})
     subprocess.run([INFRA / "compose" / "secrets.sh", folder / "secrets"], check=True)
     for name in ("mlflow", "prefect", "objects", "home"):
         (folder / name).mkdir()
     ini = (INFRA / "compose" / "sign-in.ini").read_text()
     (folder / "mlflow" / "sign-in.ini").write_text(stack.here(ini))
+    with _postgres(stack):
+        yield stack
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Stack]:
+    """Run the servers of compose.yaml, and end them with this block."""
     with ExitStack() as running:
-        running.enter_context(_postgres(stack))
+        stack = running.enter_context(databases(folder))
         for service in ("objects", "prefect", "mlflow"):
             command = _store(stack) if service == "objects" else stack.command(service)
             running.callback(end, stack.start(service, *command))

@@ -82,6 +82,7 @@ def test_every_file_format_gives_the_same_rows(tmp_path, kind):
         "row": 0,
         "messages": EXPECTED,
         "source": "sums",
+        "split_group": None,
         "score": 3.0,
         "format": "sharegpt",
         "problem": None,

@@ -472,6 +472,26 @@ def test_messages_of_any_names(tmp_path, kind):
     assert ignored == Ignored()
 
 
+@pytest.mark.parametrize("kind", ["d.jsonl", "d.parquet", "d.csv"])
+@pytest.mark.parametrize("name", ["split_group", "user"])
+def test_a_group_of_the_split_is_read_as_a_digest(tmp_path, kind, name):
+    rows = [{"q": "q", "a": "a", name: user} for user in ("bo@example.com", "li", "li", None)]
+    columns = {"question": "q", "answer": "a", **({"split_group": name} if name == "user" else {})}
+    table, ignored = fetched(tmp_path, rows, kind, columns=columns)
+    bo, li, same, nobody = table["split_group"].to_pylist()
+    assert nobody is None
+    assert li == same != bo
+    assert {len(bo), len(li)} == {16}
+    assert ignored == Ignored()
+
+
+def test_a_column_named_group_is_none_of_the_split(tmp_path):
+    rows = [{"question": "q", "answer": "a", "group": name} for name in ("maths", "art")]
+    table, ignored = fetched(tmp_path, rows)
+    assert table["split_group"].null_count == 2
+    assert ignored.columns == {"group": 2}
+
+
 def test_a_column_chooses_between_two_conversations(tmp_path):
     rows = [{"messages": [Q, A], "conversations": [Q, A | {"content": "b"}]}]
     for name, answer in (("messages", "a"), ("conversations", "b")):

@@ -86,6 +86,24 @@ def test_a_kept_near_duplicate_stays_with_its_twin(tmp_path, tokenizer):
     assert together != alone
 
 
+def test_a_group_goes_to_one_side_whatever_it_asks(tmp_path, tokenizer):
+    questions = [f"q{n}" for n in range(300)]
+    groups = [f"user {n % 60}" if n % 3 else None for n in range(300)]
+    rows = pl.read_parquet(write(tmp_path, [chat(question) for question in questions]))
+    rows.with_columns(split_group=pl.Series(groups)).write_parquet(tmp_path / "rows.parquet")
+    write_chats(tmp_path / "rows.parquet", tokenizer, 0.2, tmp_path)
+    sides = {
+        side: {groups[row] for row in pl.read_parquet(tmp_path / f"{side}.parquet")["row"]}
+        for side in ("train", "held_out")
+    }
+    assert sides["train"] & sides["held_out"] == {None}
+    assert len(sides["held_out"]) > 3
+    ungrouped = split(tmp_path / "same", questions, tokenizer)
+    kept = pl.read_parquet(tmp_path / "held_out.parquet")["row"]
+    alone = {questions[row] for row in range(300) if not groups[row]}
+    assert {questions[row] for row in kept if not groups[row]} == ungrouped & alone
+
+
 def test_an_empty_side_is_refused(tmp_path, tokenizer):
     with pytest.raises(ChatFormatError, match="leaves 3 for training and 0 held out"):
         split(tmp_path, ["q1", "q2", "q3"], tokenizer, share=0.0001)

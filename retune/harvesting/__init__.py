@@ -1,0 +1,1 @@
+"""Rows from production: by which settings they are taken, and the folder that keeps them."""
