@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from flows.servers import LARGEST_LOG, ServerError, logs
+from flows.servers import ServerError, logs, open_log
 from retune.errors import RetuneError
 from retune.escaping import terminal
 
@@ -33,10 +33,8 @@ class Chore(NamedTuple):
 
     def next(self, after: datetime) -> datetime:
         """Return when it is due next. Raises BadCron."""
-        from cronsim import (
-            CronSim,
-            CronSimError,
-        )  # comes with Prefect, which reads its schedules by it
+        # It comes with Prefect, which reads its schedules by it.
+        from cronsim import CronSim, CronSimError
 
         try:
             return next(CronSim(self.cron, after))
@@ -97,10 +95,7 @@ class Chores:
 
 
 def _start(chore: Chore) -> "subprocess.Popen[bytes]":
-    logs().mkdir(exist_ok=True)
-    with (logs() / f"{chore.name}.log").open("ab") as log:
-        if log.tell() > LARGEST_LOG:
-            log.truncate(0)
+    with open_log(chore.name) as log:
         try:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", *chore.command],

@@ -252,25 +252,30 @@ def doctor() -> None:
         sys.exit(SAID_NO)
 
 
+PrefectPort = Annotated[int, typer.Option(help="Port of Prefect's UI.")]
+MlflowPort = Annotated[int, typer.Option(help="Port of MLflow's UI.")]
+WatchCron = Annotated[
+    str | None, typer.Option(help="When to run `retune watch`, e.g. '*/10 * * * *'.")
+]
+GcCron = Annotated[str | None, typer.Option(help="When to run `retune gc`, e.g. '0 4 * * *'.")]
+GcDelete = Annotated[
+    bool, typer.Option("--gc-delete", help="It removes what it finds; else it only tells.")
+]
+
+
 @app.command()
 def ui(
-    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's UI.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's UI.")] = 5000,
+    prefect_port: PrefectPort = 4200,
+    mlflow_port: MlflowPort = 5000,
     mlflow_sign_in: Annotated[
         bool,
         typer.Option(
             "--mlflow-sign-in", help="MLflow asks for a password, as it does beside other users."
         ),
     ] = False,
-    watch_cron: Annotated[
-        str | None, typer.Option(help="When to run `retune watch`, e.g. '*/10 * * * *'.")
-    ] = None,
-    gc_cron: Annotated[
-        str | None, typer.Option(help="When to run `retune gc`, e.g. '0 4 * * *'.")
-    ] = None,
-    gc_delete: Annotated[
-        bool, typer.Option("--gc-delete", help="It removes what it finds; else it only tells.")
-    ] = False,
+    watch_cron: WatchCron = None,
+    gc_cron: GcCron = None,
+    gc_delete: GcDelete = False,
 ) -> None:
     """Serve Prefect's and MLflow's UIs on loopback, with the deployments ready to be run.
 
@@ -285,17 +290,11 @@ def ui(
 
 @app.command()
 def operate(
-    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's UI.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's UI.")] = 5000,
-    watch_cron: Annotated[
-        str | None, typer.Option(help="When to run `retune watch`, e.g. '*/10 * * * *'.")
-    ] = None,
-    gc_cron: Annotated[
-        str | None, typer.Option(help="When to run `retune gc`, e.g. '0 4 * * *'.")
-    ] = None,
-    gc_delete: Annotated[
-        bool, typer.Option("--gc-delete", help="It removes what it finds; else it only tells.")
-    ] = False,
+    prefect_port: PrefectPort = 4200,
+    mlflow_port: MlflowPort = 5000,
+    watch_cron: WatchCron = None,
+    gc_cron: GcCron = None,
+    gc_delete: GcDelete = False,
 ) -> None:
     """Work unattended: as `ui`; beside a Prefect server of your own only its worker and the watchdog.
 

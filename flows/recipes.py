@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from retune.documents import BYTES, read_yaml
+from retune.documents import read_yaml_file
 from retune.environment import ROOT
 from retune.escaping import visible
 from retune.recipe import Recipe, RecipeError, set_value
@@ -65,5 +65,4 @@ def _read(name: str) -> tuple[Any, str]:
 
 
 def _yaml(path: Path) -> Any:
-    with path.open("rb") as file:
-        return read_yaml(file.read(BYTES + 1), visible(path))
+    return read_yaml_file(path, visible(path))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 import psutil
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
@@ -36,6 +37,16 @@ def logs() -> Path:
     return home() / "logs"
 
 
+def open_log(name: str) -> BinaryIO:
+    """Return the log of a program, to be appended to; one that is too large begins anew."""
+    logs().mkdir(exist_ok=True)
+    # Appending: two runs may have servers of one name, and neither is to write over the other.
+    log = (logs() / f"{name}.log").open("ab")
+    if log.tell() > LARGEST_LOG:
+        log.truncate(0)
+    return log
+
+
 @contextmanager
 def server(
     name: str,
@@ -45,11 +56,7 @@ def server(
     pass_fds: tuple[int, ...] = (),
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a server, whose log is `name`'s, and end it with this block; `env` is added to ours."""
-    logs().mkdir(exist_ok=True)
-    # Appending: two runs may have servers of one name, and neither is to write over the other.
-    with (logs() / f"{name}.log").open("ab") as log:
-        if log.tell() > LARGEST_LOG:
-            log.truncate(0)
+    with open_log(name) as log:
         process = subprocess.Popen(
             command,
             stdin=stdin,

@@ -27,13 +27,13 @@ from flows.recipes import deployments_file
 from flows.runs_at_work import end_idle, patience, runs_of
 from flows.servers import ServerError, end, logs, require_ours
 from flows.supervisor import Supervisor
-from retune.access import LOOPBACK, other_users, sign_in, sign_in_file, ui_file
+from retune.access import LOOPBACK, is_of_this_home, other_users, sign_in, sign_in_file, ui_file
 from retune.escaping import terminal
 from retune.moved_home import settle
 from retune.processes import name_of, running, this_process
 from retune.saved_view import NAME, experiments, link
 from retune.tracking import tracking_uri
-from retune.workspace import digest, home, is_home, write_whole
+from retune.workspace import digest, home, write_whole
 
 if TYPE_CHECKING:
     from flows.watchdog import Watchdog
@@ -204,8 +204,8 @@ def _end_leftovers() -> None:
     """
     try:
         record = json.loads(ui_file().read_text())
-        if not is_home(Path(record.get("home", home()))):
-            return  # of the home that this one is a copy of
+        if not is_of_this_home(record):
+            return
         first, children = running(record["process"]), list(map(running, record["started"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return  # there is none, or it is damaged

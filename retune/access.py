@@ -17,7 +17,7 @@ import urllib.parse
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 
@@ -118,11 +118,15 @@ def ui_record(port: str) -> "tuple[psutil.Process | None, int]":
     `port` of that name."""
     try:
         record = json.loads(ui_file().read_text())
-        # A home that was copied has the note of the one that it came from.
-        is_ours = is_home(Path(record.get("home", home())))
-        return running(record["process"]) if is_ours else None, int(record[port])
+        return running(record["process"]) if is_of_this_home(record) else None, int(record[port])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, 0  # none runs, or one of an older version
+
+
+def is_of_this_home(record: dict[str, Any]) -> bool:
+    """Tell whether what a `retune ui` noted is of this home: one that was copied has the note of the home
+    that it came from."""
+    return is_home(Path(record.get("home", home())))
 
 
 def status(address: str, sign_in: str | None = None, patience: float = 10) -> int:

@@ -18,7 +18,6 @@ A candidate that the anchor does not let pass begins it anew, by its own rows: o
 
 import hashlib
 import json
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +29,7 @@ from retune.recipe import Recipe
 from retune.records import AnchorFile, Champion, Chats
 from retune.temporary import temporary_folder
 from retune.tracking import client, download
+from retune.version import installed
 from retune.workspace import digest, sha256, work
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Measuring(NamedTuple):
 def measuring(recipe: Recipe, tokenizer: Path) -> Measuring:
     """Return by what a run takes losses; `tokenizer` is the folder of its tokenizer."""
     limits = [recipe.model.max_length, recipe.training.train_on]
-    engine = {name: _installed(name) for name in ENGINE}
+    engine = {name: installed(name) for name in ENGINE}
     return Measuring(rendering(tokenizer), digest(limits), digest(engine))
 
 
@@ -228,10 +228,3 @@ def _json(file: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return told
-
-
-def _installed(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"

@@ -6,6 +6,7 @@ and a gate may be gone), tags, and whatever is larger, deeper or unfolds to more
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import yaml
@@ -24,6 +25,12 @@ _PLAIN = (*_NUMBERS, f"{_CORE}bool", f"{_CORE}null", f"{_CORE}str")
 _COLLECTIONS = (None, "!", f"{_CORE}map", f"{_CORE}seq")
 _MERGE = f"{_CORE}merge"
 _NO_KEY = object()
+
+
+def read_yaml_file(path: Path, origin: str) -> Any:
+    """Return what a YAML file holds, see `read_yaml`; of a large file no more than its limit is read."""
+    with path.open("rb") as file:
+        return read_yaml(file.read(BYTES + 1), origin)
 
 
 def read_yaml(content: str | bytes, origin: str, values: int = VALUES) -> Any:

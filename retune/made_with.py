@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from retune.version import installed
 from retune.workspace import digest, sha256
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -223,14 +223,6 @@ def _digest(tree: ast.AST) -> str:
 
 
 @cache
-def installed(package: str) -> str:
-    """Return the version of a package by the name it is imported by, `absent` without it."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
-
-
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield every node but those that only type checkers read."""
     waiting = [tree]

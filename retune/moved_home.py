@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from retune.errors import RetuneError
-from retune.workspace import home, is_home, make_home, write_whole
+from retune.workspace import home, is_home, lock_file, write_whole
 
 NOTE = "home.json"  # in the home folder: by which paths it is known
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
@@ -48,9 +48,7 @@ def settle() -> list[Path]:
         return []
     from filelock import FileLock
 
-    folder = make_home() / "locks"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with FileLock(folder / "home.lock", timeout=PATIENCE):
+    with FileLock(lock_file("home"), timeout=PATIENCE):
         if _is_settled(_noted(here), here):
             return []
         with closing(sqlite3.connect(here / DATABASE, timeout=PATIENCE)) as database:

@@ -18,7 +18,6 @@ HELD_OUT, BATTERY = (
     "held_out",
     "battery",
 )  # the suites of the held-out rows and of what may be forgotten
-ANCHOR = "anchor"  # the suite of the rows that the champion was judged by
 LOSS = "loss"  # the scorer of a row's loss (nats per token), which counts by its tokens
 PASSED = "passed"  # the scorer of every probe, 0 or 1
 FILE = "outcomes.parquet"

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from retune.errors import RetuneError
 from retune.escaping import terminal
-from retune.moved_home import settle
+from retune.moved_home import ARTIFACTS, DATABASE, settle
 from retune.processes import is_gone, this_process
 from retune.recipe import Recipe, flat
 from retune.recipe.address import is_address
@@ -48,7 +48,7 @@ SPENT = frozenset({"seconds", "gpu_hours", "energy_kwh", "cost"})
 
 def tracking_uri() -> str:
     """Return $MLFLOW_TRACKING_URI, or the SQLite file in the home folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / DATABASE}"
 
 
 class ExperimentDeleted(RetuneError):
@@ -541,7 +541,7 @@ def _experiment(name: str) -> str:
     if experiment:
         return experiment.experiment_id
     # A server stores artifacts where it was told to; the embedded default needs a folder.
-    local = None if os.environ.get("MLFLOW_TRACKING_URI") else (home() / "mlartifacts").as_uri()
+    local = None if os.environ.get("MLFLOW_TRACKING_URI") else (home() / ARTIFACTS).as_uri()
     return client().create_experiment(name, artifact_location=local)
 
 

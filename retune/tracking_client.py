@@ -7,6 +7,7 @@ from typing import Any
 
 from retune.errors import RetuneError
 from retune.escaping import terminal
+from retune.moved_home import DATABASE
 from retune.workspace import home, is_disk_full, no_space_left
 
 # What MLflow says once its own retries, about four minutes of them, are used up. Its exception has no
@@ -37,7 +38,7 @@ class PatientClient:
             answer = method(*args, **kwargs)
         except Exception as error:
             if is_disk_full(error):  # of an SQLite file
-                raise no_space_left(home() / "mlflow.db", error) from None
+                raise no_space_left(home() / DATABASE, error) from None
             if not UNANSWERED.match(str(error)):
                 raise
             self._be(away=True)

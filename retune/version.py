@@ -33,6 +33,14 @@ def this_version() -> Version:
     return Version(number, commit or None, bool(commit and _git("status", "--porcelain")))
 
 
+def installed(package: str) -> str:
+    """Return the version of a package by the name it is imported by, `absent` without it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
 def _git(*arguments: str) -> str:
     """Return what git says of the folder that this code lies in; nothing where there is no checkout."""
     if not (ROOT / ".git").exists():  # a wheel may lie below somebody else's repository

@@ -101,6 +101,13 @@ def make_home() -> Path:
     return folder
 
 
+def lock_file(name: str) -> Path:
+    """Return the file of a lock that processes of this home folder have in common."""
+    folder = make_home() / "locks"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / f"{name}.lock"
+
+
 def keep_private() -> None:
     """Let what this process and its children write be read by their owner alone (umask 077)."""
     os.umask(0o077)

@@ -6,7 +6,7 @@ is a flaw is decided elsewhere. Every pattern is applied by itself: its time is 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,9 @@ def masked(texts: "pl.Series") -> "pl.Series":
     return texts.replace_strict(different, safe, default=None, return_dtype=pl.String)
 
 
-def masked_fields(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
+def masked_fields(
+    rows: Sequence[Mapping[str, Any]], names: Collection[str]
+) -> list[dict[str, Any]]:
     """Return rows with the texts of the fields `names` masked; what is no text stays as it is."""
     import polars as pl
 

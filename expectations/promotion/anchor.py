@@ -13,12 +13,14 @@ from expectations.promotion.demands import (
     told,
     unjudged,
     words,
+    worse_slices,
 )
 from expectations.promotion.statistics import FEWEST, examples_to_hold
 from expectations.verdicts import Verdict, severity
-from retune.outcomes import ANCHOR, CHAMPION, HELD_OUT, LOSS, TUNED, of_side, read_grades
+from retune.outcomes import CHAMPION, HELD_OUT, LOSS, TUNED, of_side, read_grades
 from retune.questions import first_text
 from retune.recipe import Promotion, Recipe
+from retune.recipe.evaluation import ANCHOR
 from retune.recipe.flaws import Severity
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ METRIC, OWN = f"{ANCHOR}/{LOSS}", f"{HELD_OUT}/{LOSS}"
 SETTING = "promotion.anchor_waiver"
 SHOWN = 3  # answers that changed
 LONGEST = 60  # characters of a question or an answer in a verdict
-NAMED = 5  # slices that a verdict names
 # What happens where the recipe does not say; of all others it is critical.
 LENIENT: Mapping[str, Severity] = {"anchor_waiver": "warning"}
 FIX = (
@@ -147,21 +148,19 @@ def _holds(one: PairedDifference, rule: Promotion) -> bool:
 
 
 def _slices(slices: Sequence[PairedDifference], opponent: str, recipe: Recipe) -> Verdict:
-    worse = [one for one in slices if one.outcome == "worse"]
-    listed = "; ".join(
-        f"{words(one.metric)} {signed(one, one.estimate)} (between {signed(one, one.low, '')} and "
-        f"{signed(one, one.high)}; {one.examples} examples)"
-        for one in worse[:NAMED]
+    worse = worse_slices(
+        slices,
+        lambda one: (
+            f"between {signed(one, one.low, '')} and {signed(one, one.high)}; "
+            f"{one.examples} examples"
+        ),
     )
-    more = f"; and {len(worse) - NAMED} more" if worse[NAMED:] else ""
     return Verdict(
         gate=GATE,
         name="anchor_slice",
         expected=f"no slice of the rows that the {opponent} was judged by on which the candidate is "
         f"shown to be worse",
-        seen=f"{len(worse)} of {len(slices)}: {listed}{more}"
-        if worse
-        else f"{len(slices)} slices, none of them worse",
+        seen=worse or f"{len(slices)} slices, none of them worse",
         setting=SETTING,
         severity=gravity(recipe, "anchor_slice"),
         passed=not worse,

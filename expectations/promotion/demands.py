@@ -110,23 +110,30 @@ def _slices(
 ) -> Iterable[Verdict]:
     if not differences:
         return
-    worse = [one for one in differences if one.outcome == "worse"]
-    listed = "; ".join(
-        f"{words(one.metric)} {signed(one, one.estimate)} ({one.examples} examples)"
-        for one in worse[:NAMED]
-    )
-    more = f"; and {len(worse) - NAMED} more" if worse[NAMED:] else ""
+    worse = worse_slices(differences, lambda one: f"{one.examples} examples")
     yield Verdict(
         gate=GATE,
         name="no_worse_slice",
         expected=f"no slice of a suite on which it is shown to be worse than the {opponent}",
-        seen=f"{len(worse)} of {len(differences)}: {listed}{more}"
-        if worse
-        else f"{len(differences)} slices, none of them worse",
+        seen=worse or f"{len(differences)} slices, none of them worse",
         setting="promotion.slices",
         severity=severity(recipe, GATE, "no_worse_slice"),
         passed=not worse,
     )
+
+
+def worse_slices(
+    slices: Sequence[PairedDifference], detail: Callable[[PairedDifference], str]
+) -> str:
+    """Return how many slices are worse and the first of them, each with a detail; "" if none is."""
+    worse = [one for one in slices if one.outcome == "worse"]
+    if not worse:
+        return ""
+    listed = "; ".join(
+        f"{words(one.metric)} {signed(one, one.estimate)} ({detail(one)})" for one in worse[:NAMED]
+    )
+    more = f"; and {len(worse) - NAMED} more" if worse[NAMED:] else ""
+    return f"{len(worse)} of {len(slices)}: {listed}{more}"
 
 
 def floors(candidate: "pl.DataFrame", recipe: Recipe) -> Iterable[Verdict]:

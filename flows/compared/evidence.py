@@ -11,9 +11,10 @@ from flows.compared.records import ComparedRun
 from flows.compared.rows import ARTIFACT as ROWS
 from flows.provenance import FOLDER
 from retune.notes import settings
-from retune.outcomes import ANCHOR, FILE
 from retune.outcomes import ARTIFACT as OUTCOMES
+from retune.outcomes import FILE
 from retune.recipe import Recipe, RecipeError
+from retune.recipe.evaluation import ANCHOR
 from retune.tracking import OUTCOME, client, download_json, setting_text
 from retune.workspace import work
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -255,7 +254,8 @@ class _Harvest:
 
     def _ready(self) -> Iterator[_Ready]:
         """Yield the drafts masked."""
-        for drafts in _batched(self._drafts.values(), _BATCH):
+        every = [*self._drafts.values()]
+        for drafts in (every[at : at + _BATCH] for at in range(0, len(every), _BATCH)):
             for draft, (row, changed) in zip(
                 drafts, redacted([draft.row for draft in drafts]), strict=True
             ):
@@ -342,10 +342,3 @@ class _Harvest:
 def _answer(row: Row) -> str:
     answer = row["messages"][-1]
     return str(answer.get("content") or answer.get("tool_calls") or "").strip()
-
-
-def _batched(drafts: Iterable[_Draft], count: int) -> Iterator[tuple[_Draft, ...]]:
-    """Yield so many drafts at a time."""
-    rest = iter(drafts)
-    while some := tuple(islice(rest, count)):
-        yield some

@@ -109,15 +109,14 @@ class Harvest(Section):
 
         Raises RecipeError, with one line for each mistake.
         """
-        from retune.documents import BYTES, read_yaml
+        from retune.documents import read_yaml_file
 
         values: Any = {}
         file = path or FILE
         if path or FILE.is_file():
             if not file.is_file():
                 raise RecipeError(f"no file {str(file)!r:.200} in {Path.cwd()}; correct the path")
-            with file.open("rb") as opened:
-                values = read_yaml(opened.read(BYTES + 1), file.name) or {}
+            values = read_yaml_file(file, file.name) or {}
         if not isinstance(values, dict):
             raise RecipeError(
                 f"{file.name}: expected settings such as retention_days: 90, got {shown(values)}"

@@ -9,7 +9,8 @@ from retune.recipe.judging import LLMJudge
 from retune.recipe.section import Line, Phrase, Section, shown
 
 # What the held-out rows and the battery are called among the suites, and the sides in measures.
-RESERVED_SUITES = ("held_out", "battery", "base", "tuned", "champion", "anchor")
+ANCHOR = "anchor"  # the suite of the rows that the champion was judged by
+RESERVED_SUITES = ("held_out", "battery", "base", "tuned", "champion", ANCHOR)
 INCIDENTS = "incidents"  # the suite whose every case has to be passed, whoever else passes it
 
 

@@ -4,7 +4,7 @@ A metric that nobody grades is known before anything is trained: a required win 
 nothing, and a margin of it would say nothing, silently.
 """
 
-from retune.recipe.evaluation import INCIDENTS, Evaluation
+from retune.recipe.evaluation import ANCHOR, INCIDENTS, Evaluation
 from retune.recipe.promotion import Promotion
 from retune.recipe.section import shown
 
@@ -12,7 +12,6 @@ OF_ANSWERS = ("stopped", "repetitive", "refused")
 OF_HELD_OUT = ("loss", "exact_match", *OF_ANSWERS)  # scorers of the suite of the held-out rows
 OF_PROBES = ("passed", *OF_ANSWERS)  # scorers of the others
 PREFERRED = "preferred"
-ANCHOR = "anchor"  # the suite of the rows that the champion was judged by
 OF_JUDGE = ("judge", PREFERRED)  # those that an LLM judge grades by, if there is one
 NO_DIRECTION = ("refused",)  # better in neither direction: nobody can win by it
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 from retune.processes import is_gone, this_process
 from retune.registry.versions import RegistryError
 from retune.tracking import client
-from retune.workspace import make_home
+from retune.workspace import lock_file
 
 LEASE = 120.0  # seconds after which a lock of another host that has not changed is broken
 HOLD = 40.0  # seconds for which its holder may write
@@ -50,9 +50,7 @@ def locked(name: str) -> Iterator[Held]:
     """Hold the lock of the registered model `name`. Raises RegistryError if others hold it too long."""
     from filelock import FileLock, Timeout
 
-    folder = make_home() / "locks"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"
+    file = lock_file(hashlib.sha256(name.encode()).hexdigest()[:16])
     try:
         with FileLock(file, timeout=PATIENCE), _locked(f"{name} (lock)", PATIENCE) as held:
             yield held

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from retune.anchors import AnchorGone, Measuring
-from retune.outcomes import ANCHOR, CHAMPION, LOSS, TUNED, Outcome, example_name
+from retune.outcomes import CHAMPION, LOSS, TUNED, Outcome, example_name
+from retune.recipe.evaluation import ANCHOR
 from retune.row_losses import RowLoss
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from flows.anchoring import keep
 from flows.compared.evidence import evidence
 from retune import registry, tracking
 from retune.anchors import AnchorGone, beside, recalled
-from retune.outcomes import ANCHOR, HELD_OUT, LOSS, Outcome, example_name, write_outcomes
+from retune.outcomes import HELD_OUT, LOSS, Outcome, example_name, write_outcomes
 from retune.recipe import Recipe
+from retune.recipe.evaluation import ANCHOR
 from retune.records import Anchored, Champion, Chats, Scores
 from retune.retention import Retention, collect, inventory
 from retune.workspace import Step, building, digest, home
