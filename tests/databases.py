@@ -9,11 +9,12 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 from filelock import FileLock
 
 MLFLOW = "mlflow.db"
@@ -37,6 +38,18 @@ def furnish_mlflow(home: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     shutil.copy(_kept("mlflow", _make_mlflow), home / MLFLOW)
     return home
+
+
+@contextmanager
+def working_in(patch: pytest.MonkeyPatch, home: Path) -> Iterator[Path]:
+    """Let this process work in a home folder, with the embedded store of MLflow that is there."""
+    from retune.tracking import client
+
+    patch.setenv("RETUNE_HOME", str(home))
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client.cache_clear()
+    yield home
+    client.cache_clear()
 
 
 def _kept(package: str, make: Callable[[Path], None]) -> Path:

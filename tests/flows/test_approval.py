@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from retune import registry, tracking
-from tests.databases import furnish
+from tests.databases import furnish, working_in
 from tests.flows.servers import RETUNE, ROOT, environment, retune_ui, wait_for
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -44,11 +44,8 @@ def deployment(servers):
 @pytest.fixture
 def home(servers, monkeypatch):
     """This process looks into the store of the runs."""
-    monkeypatch.setenv("RETUNE_HOME", str(servers.home))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracking.client.cache_clear()
-    yield servers.home
-    tracking.client.cache_clear()
+    with working_in(monkeypatch, servers.home):
+        yield servers.home
 
 
 def state_of(servers, run_id: str) -> str:

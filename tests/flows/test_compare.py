@@ -18,7 +18,7 @@ from flows.compared.page import page
 from flows.compared.records import Comparison
 from retune.registry import RegistryError
 from retune.tracking import client, start_run
-from tests.databases import furnish_mlflow
+from tests.databases import furnish_mlflow, working_in
 from tests.flows.made_runs import SCHEMA, SECRET, Made, asked, recipe, row, run_of
 from tests.rendered import Page
 
@@ -38,12 +38,8 @@ NEW_ROWS = [
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RETUNE_HOME", str(furnish_mlflow(folder)))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        client.cache_clear()
+    with pytest.MonkeyPatch.context() as patch, working_in(patch, furnish_mlflow(folder)):
         yield folder
-        client.cache_clear()
 
 
 @pytest.fixture(scope="module")

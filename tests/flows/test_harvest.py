@@ -29,7 +29,7 @@ from tasks.fetch.reading import read
 from tasks.fetch.writing import write_rows
 from tasks.format.chats import write_chats
 from tests.corpus.text import sound
-from tests.databases import furnish_mlflow
+from tests.databases import furnish_mlflow, working_in
 from tests.tasks.conftest import make_tokenizer
 from tests.test_house import ROOT
 
@@ -40,12 +40,9 @@ ALL = Harvest(max_self_generated_share=1)
 
 @pytest.fixture(autouse=True)
 def at_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    client.cache_clear()
-    yield tmp_path
-    client.cache_clear()
+    with working_in(monkeypatch, tmp_path / "home"):
+        yield tmp_path
 
 
 def logged(number: int, days: float = 1, user: str | None = "bo", **more: object) -> dict:

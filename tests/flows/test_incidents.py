@@ -17,6 +17,7 @@ from flows.incidents import conversation
 from retune.suites.incidents import NoIncident, read_incidents
 from retune.tracking import client, tracking_uri
 from tests.corpus.text import sound
+from tests.databases import working_in
 
 ASKED = "May I return a mattress after sixty days, and who pays for the way back?"
 USER = {"role": "user", "content": ASKED}
@@ -28,12 +29,9 @@ KEY = "AKIA" + "IOSFODNN7EXAMPLE"
 
 @pytest.fixture(autouse=True)
 def at_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    client.cache_clear()
-    yield tmp_path
-    client.cache_clear()
+    with working_in(monkeypatch, tmp_path / "home"):
+        yield tmp_path
 
 
 def incident(*words: str):

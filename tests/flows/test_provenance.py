@@ -14,7 +14,7 @@ from retune.recipe import Recipe, flat, set_value
 from retune.records import Pins
 from retune.tracking import client, start_run
 from retune.version import this_version
-from tests.databases import furnish_mlflow
+from tests.databases import furnish_mlflow, working_in
 
 COMMITS = {name: digit * 40 for name, digit in (("dataset", "a"), ("model", "b"), ("base", "c"))}
 GIVEN = {
@@ -41,11 +41,8 @@ def recipe():
 
 @pytest.fixture
 def at_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path)))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    client.cache_clear()
-    yield
-    client.cache_clear()
+    with working_in(monkeypatch, furnish_mlflow(tmp_path)):
+        yield
 
 
 def test_what_was_given_is_kept_without_the_defaults(recipe):

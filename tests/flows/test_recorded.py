@@ -13,7 +13,7 @@ from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import client, start_run
 from retune.version import this_version
-from tests.databases import furnish_mlflow
+from tests.databases import furnish_mlflow, working_in
 
 RECIPE = Recipe.parse({"name": "sums", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}})
 PINS = Pins(dataset="d" * 40, model="m" * 40, mix=("x" * 40, "y" * 40))
@@ -22,11 +22,8 @@ TRAINED = {"retune.step.train": "0123456789abcdef"}
 
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
-    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path / "home")))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    client.cache_clear()
-    yield
-    client.cache_clear()
+    with working_in(monkeypatch, furnish_mlflow(tmp_path / "home")):
+        yield
 
 
 def run_of(tags=(), software=None, machine=None, provenance=True, metrics=None) -> str:

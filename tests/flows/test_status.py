@@ -14,7 +14,7 @@ from flows.status import status
 from retune.recipe import Recipe, flat
 from retune.run_log import ends, note_end
 from retune.tracking import client, start_run
-from tests.databases import furnish
+from tests.databases import furnish, working_in
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 SMALLEST = {"name": "mail", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
@@ -30,11 +30,8 @@ deployments:
 def home(tmp_path, monkeypatch):
     (tmp_path / "prefect.yaml").write_text(YAML)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RETUNE_HOME", str(furnish(tmp_path / "home")))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    client.cache_clear()
-    yield tmp_path
-    client.cache_clear()
+    with working_in(monkeypatch, furnish(tmp_path / "home")):
+        yield tmp_path
 
 
 def test_when_a_run_is_due(home):

@@ -7,8 +7,8 @@ from flows.plan import make_plan
 from retune import llamacpp
 from retune.recipe import Recipe, set_value
 from retune.records import Champion, Pins
-from retune.tracking import DECISION, client, start_run
-from tests.databases import furnish_mlflow
+from retune.tracking import DECISION, start_run
+from tests.databases import furnish_mlflow, working_in
 
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 PINS = Pins(dataset="sha256:d", model="sha256:m")
@@ -16,14 +16,11 @@ PINS = Pins(dataset="sha256:d", model="sha256:m")
 
 @pytest.fixture(autouse=True)
 def at_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path)))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     found = llamacpp.LlamaCpp(tmp_path / "llama.cpp-1-abc", "1")
     for module in ("tasks.conform.key", "tasks.quantize.key"):
         monkeypatch.setattr(f"{module}.locate", lambda: found)
-    client.cache_clear()
-    yield
-    client.cache_clear()
+    with working_in(monkeypatch, furnish_mlflow(tmp_path)):
+        yield
 
 
 def recipe(*assignments: str) -> Recipe:

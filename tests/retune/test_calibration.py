@@ -9,7 +9,7 @@ from retune.calibration import means, noise_of, store_noise, stored_noise
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import start_run
-from tests.databases import furnish_mlflow
+from tests.databases import furnish_mlflow, working_in
 from tests.expectations.made_up import side, written
 
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
@@ -20,13 +20,8 @@ PINS = Pins(dataset="sha256:d", model="sha256:m")
 
 @pytest.fixture(autouse=True)
 def at_home(monkeypatch, tmp_path):
-    from retune.tracking import client
-
-    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path / "home")))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    client.cache_clear()
-    yield
-    client.cache_clear()
+    with working_in(monkeypatch, furnish_mlflow(tmp_path / "home")):
+        yield
 
 
 def test_looking_makes_no_store(tmp_path, monkeypatch):

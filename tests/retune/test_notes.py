@@ -15,7 +15,7 @@ from retune.recipe import Recipe
 from retune.records import Gguf
 from retune.tracking import start_run
 from retune.workspace import Step, building
-from tests.databases import furnish_mlflow
+from tests.databases import furnish_mlflow, working_in
 
 VALUES = {"name": "mail", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
 
@@ -26,12 +26,9 @@ def recipe(**training) -> Recipe:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path_factory.mktemp("home"))))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.client.cache_clear()
+    home = furnish_mlflow(tmp_path_factory.mktemp("home"))
+    with pytest.MonkeyPatch.context() as patch, working_in(patch, home):
         yield tracking.client()
-        tracking.client.cache_clear()
 
 
 def test_a_name_tells_the_two_settings_that_make_another_model_first():

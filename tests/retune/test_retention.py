@@ -13,7 +13,7 @@ from retune.recipe import Recipe
 from retune.retention import Retention, collect, inventory
 from retune.workspace import Step, building, size, work
 from tests.candidates import EVIDENCE, PINS, candidate
-from tests.databases import furnish_mlflow
+from tests.databases import furnish_mlflow, working_in
 
 NOW = Retention(keep_runs=2, keep_days=0, checkpoint_days=7)
 RECIPE = Recipe.parse({"name": "sums", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}})
@@ -21,11 +21,8 @@ RECIPE = Recipe.parse({"name": "sums", "model": {"base": "a/b"}, "dataset": {"so
 
 @pytest.fixture(autouse=True)
 def at_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path)))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracking.client.cache_clear()
-    yield
-    tracking.client.cache_clear()
+    with working_in(monkeypatch, furnish_mlflow(tmp_path)):
+        yield
 
 
 def retrain(key: str, promote: bool = True) -> registry.RegisteredVersion:

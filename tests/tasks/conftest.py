@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from demo.probe import save_llama, train_tokenizer
-from retune import tracking
 from retune.child import ChildFailed
 from retune.recipe import Model, Recipe, Training
 from retune.records import Adapter, Chats, Pins
@@ -20,7 +19,7 @@ from retune.sources import pin
 from retune.tracking import Run, start_run
 from retune.workspace import Step
 from tasks.train.task import train
-from tests.databases import furnish_mlflow
+from tests.databases import furnish_mlflow, working_in
 
 COLOURS = ("red", "green", "blue", "white", "black", "amber", "cyan", "pink")
 
@@ -111,14 +110,11 @@ class Project:
         from prefect.logging import disable_run_logger
 
         with pytest.MonkeyPatch.context() as patch, disable_run_logger():
-            patch.setenv("RETUNE_HOME", str(self.folder))
-            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
             patch.setattr("tasks.train.task.create_progress_artifact", lambda *_, **__: None)
             patch.setattr("tasks.train.task.update_progress_artifact", lambda *_, **__: None)
             patch.setattr("tasks.evaluate.task.create_table_artifact", lambda *_, **__: None)
-            tracking.client.cache_clear()
-            yield
-            tracking.client.cache_clear()
+            with working_in(patch, self.folder):
+                yield
 
 
 @pytest.fixture(scope="session")

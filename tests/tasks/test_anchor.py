@@ -80,10 +80,15 @@ def served(project, trained, recipe):
             file = written(rows, build.path / anchors.FILE, run.id)
             run.log_files(build.path, (anchors.FILE,), "anchor")
             build.finish(Chats)
+    return champion_of(project, 3, trained, file)
+
+
+def champion_of(project, version, adapter, file) -> Champion:
+    """Return a version that serves, of an adapter on the project's base and the anchor in `file`."""
     return Champion(
-        version=3,
-        run_id=run.id,
-        adapter=trained.step.fingerprint,
+        version=version,
+        run_id=file.run_id,
+        adapter=adapter.step.fingerprint,
         base=project.model.base,
         model_pin=project.pins.model,
         load_in_4bit=False,
@@ -299,18 +304,10 @@ def test_one_that_learnt_exchanged_answers_is_rejected_though_its_own_rows_prais
                 own_rows(chats.held_out, scores.outcomes, 500, by), tmp_path / anchors.FILE, run.id
             )
             run.log_files(tmp_path, (anchors.FILE,), "anchor")
-        made[name] = (chats, adapter, scores, run, file)
-    _, adapter, _, run, file = made["clean"]
-    champion = Champion(
-        version=1,
-        run_id=run.id,
-        adapter=adapter.step.fingerprint,
-        base=project.model.base,
-        model_pin=project.pins.model,
-        load_in_4bit=False,
-        anchor=file,
-    )
-    chats, adapter, scores, *_ = made["poisoned"]
+        made[name] = (chats, adapter, scores, file)
+    _, adapter, _, file = made["clean"]
+    champion = champion_of(project, 1, adapter, file)
+    chats, adapter, scores, _ = made["poisoned"]
     step = Step(stage="champion", key={"anchor": "contender"})
     contender = measure_champion.fn(champion, chats, recipe, project.pins, step)
     step = Step(stage="anchor", key={"anchor": "contender"})
