@@ -1,5 +1,6 @@
 """`retune ui` as a person starts and stops it, and what a schedule does meanwhile."""
 
+import configparser
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from websockets.sync.client import connect
 
 import flows.ui
 from flows.runs_at_work import runs_of
+from retune import access
 from retune.errors import RetuneError
 from retune.processes import name_of, this_process
 from tests.flows.servers import (
@@ -266,6 +268,28 @@ def test_a_server_that_was_left_is_told_to_end(monkeypatch, tmp_path):
     flows.ui._end_leftovers()
     assert server.wait(60) == 0
     assert (tmp_path / "told").exists()
+
+
+def test_the_servers_of_the_home_that_this_one_is_a_copy_of_are_not_ours(monkeypatch, tmp_path):
+    other = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    record = {"process": this_process(), "started": [name_of(other.pid)], "prefect_port": 1}
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    for first in (this_process(), "gone 1 1"):
+        record |= {"process": first, "home": str(tmp_path / "other")}
+        (tmp_path / "ui.json").write_text(json.dumps(record))
+        assert access.ui_record("prefect_port")[0] is None
+        flows.ui._end_leftovers()
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_a_home_with_a_percent_sign_has_a_sign_in_for_mlflow(monkeypatch, tmp_path):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "50% %41"))
+    (tmp_path / "50% %41").mkdir()
+    config = configparser.ConfigParser()
+    config.read(flows.ui._mlflow_sign_in()["MLFLOW_AUTH_CONFIG_PATH"])  # as MLflow does
+    assert config["mlflow"]["database_uri"].startswith(f"sqlite:///{tmp_path}/50% %41/mlflow-users")
 
 
 def test_ctrl_c_while_the_leftovers_end_is_obeyed(tmp_path):
