@@ -153,7 +153,12 @@ def closure(stage: str, task: str) -> tuple[dict[str, Path], set[str]]:
 
 def file_of(module: str) -> Path | None:
     """Return the file of one of our modules; None if the name is of something inside a module."""
-    path = ROOT.joinpath(*module.split("."))
+    return _file_below(ROOT, module)
+
+
+@cache
+def _file_below(root: Path, module: str) -> Path | None:
+    path = root.joinpath(*module.split("."))
     return next(
         (file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None
     )
@@ -193,6 +198,7 @@ def source(path: Path) -> ModuleSource:
     return ModuleSource(tuple(imports), siblings, _digest(tree))
 
 
+@cache
 def imported(path: Path) -> tuple[str, ...]:
     """Return the names that a file imports, and the scripts next to it that it starts as children."""
     folder = path.parent.relative_to(ROOT)
@@ -222,7 +228,6 @@ def _digest(tree: ast.AST) -> str:
     return digest(ast.dump(tree))
 
 
-@cache
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield every node but those that only type checkers read."""
     waiting = [tree]

@@ -1,7 +1,7 @@
 """Which retune this is: its version, and the commit of a checkout."""
 
 import subprocess
-from functools import lru_cache
+from functools import cache
 from importlib import metadata
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Version(NamedTuple):
         return f"{self.number} (commit {self.commit[:12]}{', changed' if self.dirty else ''})"
 
 
-@lru_cache(maxsize=1)
+@cache
 def this_version() -> Version:
     """Return the version of the code that runs; the commit is None where there is none to know."""
     try:
@@ -33,8 +33,12 @@ def this_version() -> Version:
     return Version(number, commit or None, bool(commit and _git("status", "--porcelain")))
 
 
+@cache
 def installed(package: str) -> str:
-    """Return the version of a package by the name it is imported by, `absent` without it."""
+    """Return the version of a package by the name it is imported by, `absent` without it.
+
+    It is what this process found when it first asked.
+    """
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
