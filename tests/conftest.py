@@ -68,9 +68,14 @@ def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Files that go to one worker, because they have a fixture that takes long to make in common.
 TOGETHER = {
-    "tasks/test_evaluate.py": "tasks/test_train.py",  # a model that was trained
-    "retune/test_tool_text.py": "retune/test_llamacpp.py",  # a GGUF
-    "retune/test_answering.py": "retune/test_llamacpp.py",
+    **dict.fromkeys(  # a model that was trained
+        (f"tasks/test_{stage}.py" for stage in ("evaluate", "anchor", "merge", "select", "suites")),
+        "tasks/test_train.py",
+    ),
+    **dict.fromkeys(  # a GGUF
+        ("retune/test_tool_text.py", "retune/test_answering.py"), "retune/test_llamacpp.py"
+    ),
+    "retune/test_registry.py": "retune/test_tracking.py",  # MLflow's server
 }
 
 # What takes longest, in this order: begun last it would keep one worker busy alone.

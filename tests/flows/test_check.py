@@ -108,7 +108,6 @@ def here(project, monkeypatch, no_pages):
 
 
 def test_a_recipe_counts_tokens_as_well(here, tmp_path):
-    assert check("recipe.yaml", [], tmp_path / "a").failed == []
     report = check("recipe.yaml", ["model.max_length=16"], tmp_path / "b")
     assert {verdict.name for verdict in report.failed} >= {"truncated_share"}
     assert "max_length=16 tokens" in report.message()
@@ -116,6 +115,7 @@ def test_a_recipe_counts_tokens_as_well(here, tmp_path):
     assert "truncated_share" in {verdict["name"] for verdict in stored if not verdict["passed"]}
 
 
+@pytest.mark.proof  # a gate more
 def test_settings_reach_the_gate(here, tmp_path):
     report = check("good.jsonl", ["validation.min_rows=401"], tmp_path / "out")
     assert [verdict.name for verdict in report.failed] == ["min_rows"]
@@ -158,8 +158,6 @@ def test_a_scaffolded_profile_is_what_later_datasets_are_compared_with(here, tmp
     section = yaml.safe_load(scaffold("known.jsonl", [], Path("profile.json")))["validation"]
     assert section["reference"] == "profile.json"
     compared = ["validation.reference=profile.json", "validation.near_duplicate_similarity=null"]
-    report = check("known.jsonl", compared, tmp_path / "a")
-    assert "profile_drift" not in {verdict.name for verdict in (*report.unjudged, *report.warnings)}
     for row in rows:
         row["conversations"][1]["value"] += " This is what I would call a rather long answer."
     (here / "later.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -170,10 +168,25 @@ def test_a_scaffolded_profile_is_what_later_datasets_are_compared_with(here, tmp
     )
     assert "length of the answer: " in warning.seen
     assert "source" not in warning.seen  # each file is its own only source
+    assert (tmp_path / "b" / "reference.json").is_file()
+
+
+@pytest.mark.proof  # four gates
+def test_what_is_logged_of_a_profile_is_a_reference_as_well(here, tmp_path):
+    rows = sums(300)
+    (here / "known.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    scaffold("known.jsonl", [], Path("profile.json"))
+    compared = ["validation.reference=profile.json", "validation.near_duplicate_similarity=null"]
+    report = check("known.jsonl", compared, tmp_path / "a")
+    assert "profile_drift" not in {verdict.name for verdict in (*report.unjudged, *report.warnings)}
+    for row in rows:
+        row["conversations"][1]["value"] += " This is what I would call a rather long answer."
+    (here / "later.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    first = check("later.jsonl", compared, tmp_path / "b").warnings
     logged = tmp_path / "b" / "reference.json"
     assert json.loads(logged.read_text()) == json.loads((here / "profile.json").read_text())
     again = check("later.jsonl", [f"validation.reference={logged}", compared[1]], tmp_path / "d")
-    assert warning in again.warnings
+    assert again.warnings == first
     own = [f"validation.reference={tmp_path}/b/profile.json", *compared[1:]]
     report = check("later.jsonl", own, tmp_path / "c")
     assert "profile_drift" not in {verdict.name for verdict in (*report.unjudged, *report.warnings)}
@@ -221,7 +234,7 @@ def bare(folder) -> Path:
     return folder / "bare.jsonl"
 
 
-@pytest.fixture(params=["no route", "HF_HUB_OFFLINE"])
+@pytest.fixture(params=["no route", pytest.param("HF_HUB_OFFLINE", marks=pytest.mark.proof)])
 def unreachable(request, monkeypatch):
     """There is no way to the Hub, or it is switched off."""
     import httpx
@@ -332,17 +345,22 @@ class TestNothingIsLost:
         assert folder / "home" / "validate" / "dataset" / "report.json" in mine
         assert {path.stat().st_mode & 0o077 for path in mine} == {0}  # for the owner alone
 
-    @pytest.mark.parametrize("out", [".", "..", "home", "good.jsonl", "./home/.."])
+    @pytest.mark.parametrize(
+        "out",
+        [
+            "home",
+            *(
+                pytest.param(o, marks=pytest.mark.proof)
+                for o in (".", "..", "good.jsonl", "./home/..")
+            ),
+        ],
+    )
     def test_wherever_the_report_shall_go(self, folder, out):
         code, said = self.validate(folder, "good.jsonl", "--out", out)
         assert code == 2
         assert "with --out" in said
 
     def test_if_there_is_no_such_dataset(self, folder):
-        (folder / "report").mkdir()
-        (folder / "report" / "notes").touch()
-        code, said = self.validate(folder, "typo.jsonl", "--out", "report")
-        assert (code, (folder / "report" / "notes").exists()) == (2, True)
         code, said = self.validate(folder, "typo.jsonl", "--out", "new")
         assert (code, (folder / "new").exists()) == (2, False)
         assert "nothing is at 'typo.jsonl'" in said

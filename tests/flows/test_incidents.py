@@ -147,6 +147,7 @@ def test_a_trace_is_a_conversation():
         mlflow.set_tracking_uri(None)
 
 
+@pytest.mark.proof  # a gate more
 def test_a_row_near_an_incident_leaves_the_data(at_home, no_pages):
     add([USER, WRONG], "--must-not", "for ever", "--reason", "30 days")
     (case,) = read_incidents(at_home / "made" / "i.jsonl")

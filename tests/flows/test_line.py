@@ -1,6 +1,6 @@
 """The whole line as a person runs it: `retune run`, in a folder with a small model and dataset.
 
-In `make test` it runs once, is run again, and is rejected by a gate.
+In `make test` it runs once, is skipped as unchanged, and is rejected by a gate.
 """
 
 import json
@@ -281,6 +281,7 @@ def test_the_run_tells_where_it_comes_from(first, project):
     assert client.get_logged_model(model.model_id).tags["retune.pin"] == pins["model"]
 
 
+@pytest.mark.proof  # a run more; each stage's tests have its reuse
 def test_a_second_run_reuses_every_stage(first, project):
     shutil.rmtree(project.folder / ".retune" / "prefect")  # what exists is reused without it too
     furnish_prefect(project.folder / ".retune")

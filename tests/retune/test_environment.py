@@ -75,6 +75,7 @@ def seen_by_a_child(tmp_path: Path, **options) -> dict:
     return run_child(script, Job(), tmp_path / "log.txt", **options)
 
 
+@pytest.mark.proof  # imports the libraries of models
 def test_one_fork_server_serves_children_with_and_without_the_hub(surroundings, tmp_path):
     """The libraries were imported offline; who may ask the Hub asks it, and leaves nothing behind."""
     online = seen_by_a_child(tmp_path, forked=True, hub=True)

@@ -155,6 +155,7 @@ def test_a_kept_flaw_is_counted_and_stays(tmp_path):
     assert report.metrics()["flaws/refusal"] == 1
 
 
+@pytest.mark.proof  # a gate more
 def test_the_filter_counts_what_it_drops(tmp_path):
     scores = list(np.linspace(2, 4, 100))
     report = run_gate(tmp_path, *sound(100), scores=scores, keep_score_min=3.0)
@@ -196,6 +197,7 @@ def test_scores_that_moved_are_drift(tmp_path):
     assert "last accepted run" in moved.message()
 
 
+@pytest.mark.proof  # a gate more
 def test_too_few_scores_are_not_judged_for_drift(tmp_path):
     old = distribution(np.full(2000, 1.0))
     report = run_gate(tmp_path, *sound(40), reference=old)
@@ -337,7 +339,10 @@ def test_scores_of_other_rows_are_seen_though_their_distribution_is_the_same(tmp
 @pytest.mark.parametrize(
     ("scores", "failed", "said"),
     [
-        ([3.0] * 100, "max_score_share", "validation.classifier.score=all"),
+        pytest.param(  # the corpus has it too
+            *([3.0] * 100, "max_score_share", "validation.classifier.score=all"),
+            marks=pytest.mark.proof,
+        ),
         ([n / 100 for n in range(100)], "max_unit_score_share", "validation.score_max=1"),
     ],
 )
@@ -566,6 +571,7 @@ def test_a_limit_that_changed_is_judged_by_without_looking_at_a_row(line, tmp_pa
     assert judgement.markdown == fresh.markdown()
 
 
+@pytest.mark.proof  # a gate with a classifier
 def test_the_limit_on_agreement_is_judged_by_again_too(line, classifier):
     classifier["classifier"] |= {"sample": 20}
     recipe = line.recipe(**classifier)
