@@ -1,32 +1,25 @@
 """`retune plan`: what a run would do, what it would reuse, and what it needs. Touches nothing."""
 
-import json
-import math
-import shutil
-import struct
-from pathlib import Path
+from datetime import UTC, datetime
 
+from flows.disk import NF4_SHARE, count_parameters, disk_needed, free_disk, step_name
+from flows.estimate import estimate
 from flows.judge_estimate import TOKENS_PER_ROW, judge_estimate
 from flows.plan import Plan, make_plan
 from flows.smallest_differences import anchor_rows, smallest_differences
 from flows.summary import Grid
 from retune import llamacpp
-from retune.folders import ModelRefused
 from retune.inspection import inspect_inputs
 from retune.machine import cores, gpus
-from retune.measures import format_bytes, format_memory
+from retune.measures import format_bytes, format_duration, format_memory
 from retune.pinning import UNPINNED, pin_all
 from retune.recipe import Recipe
-from retune.recipe.methods import METHODS
 from retune.records import Pins
 from retune.room import misfit
-from retune.sources import local_path
-from retune.workspace import Step, home
+from retune.workspace import work
 
-NF4_SHARE = 0.35  # of the 16-bit weights' bytes: embeddings and output layer stay in 16 bits
 # Of llama.cpp by a core with AVX2, as measured with 135 M weights: 30 for a text, 18 for answers.
 FLOPS_PER_CORE = 20e9
-LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
 def forecast(recipe: Recipe) -> Grid:
@@ -44,29 +37,25 @@ def forecast(recipe: Recipe) -> Grid:
     unknown = _unknown(plan, recipe, pins) if pins.dataset == UNPINNED else set()
     for step in plan.steps():
         if step.fingerprint in unknown:
-            todo.append(_name(step))
+            todo.append(step_name(step))
             rows.append([todo[-1], "run", "known when the dataset is copied and pinned"])
             continue
         is_done = step.done
         started = (step.folder.with_name(step.folder.name + ".partial") / "checkpoints").is_dir()
-        name = _name(step)
+        name = step_name(step)
         if not is_done:
             todo.append(name)
         rows.append(
             [name, "reuse" if is_done else "resume" if started else "run", str(step.folder)]
         )
     parameters = count_parameters(recipe, pins)
-    rows += [["", "", ""], *_requirements(recipe, parameters, todo)]
+    rows += [["", "", ""], *_requirements(recipe, parameters, todo), *_time(recipe, plan)]
     rows += judge_estimate(recipe, pins, plan)
     rows += anchor_rows(pins, plan)
     rows += [["", "", ""], *smallest_differences(recipe, pins, plan)]
     if recipe.model.trust_remote_code:
         rows.append(["the base's own code", "runs", recipe.model.trust_remote_code])
     return Grid(title=f"Plan: {recipe.name}", columns=["stage", "would", "output"], rows=rows)
-
-
-def _name(step: Step) -> str:
-    return f"quantize {step.key['method']}" if step.stage == "quantize" else step.stage
 
 
 def _unknown(plan: Plan, recipe: Recipe, pins: Pins) -> set[str]:
@@ -76,57 +65,17 @@ def _unknown(plan: Plan, recipe: Recipe, pins: Pins) -> set[str]:
     return {step.fingerprint for step in plan.steps()} - same
 
 
-def count_parameters(recipe: Recipe, pins: Pins) -> int:
-    """Return the number of weights of the base model, from its safetensors headers alone."""
-    folder = local_path(recipe.model.base, "model.base")
-    if folder:
-        return sum(_weights_in(file) for file in folder.glob("*.safetensors"))
-    from huggingface_hub import HfApi
-
-    metadata = HfApi().get_safetensors_metadata(recipe.model.base, revision=pins.model)
-    # NF4 packs two weights into one byte, and keeps their scales in bytes as well.
-    return sum(n * (2 if kind == "U8" else 1) for kind, n in metadata.parameter_count.items())
-
-
-def _weights_in(file: Path) -> int:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
-        if length > LONGEST_HEADER:
-            raise _no_weights(file, f"its header would have {length:,} bytes")
-        header = stream.read(length) or b"{}"
-    try:
-        tensors = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
-        return sum(math.prod(tensor["shape"]) for tensor in tensors)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise _no_weights(file, "its header does not tell the tensors' shapes") from None
-
-
-def _no_weights(file: Path, reason: str) -> ModelRefused:
-    return ModelRefused(
-        f"{file} is no safetensors file ({reason}); take the model from its publisher again"
-    )
-
-
 def _requirements(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:
     """Estimate disk and memory; the merged model, its GGUF and the quants are what counts."""
     full = 2 * parameters
-    disk: float = full * sum(stage in todo for stage in ("merge", "convert"))
-    if "merge" in todo and recipe.merging.save_method == "merged_4bit":
-        disk += NF4_SHARE * full
-    for method in recipe.quantization.methods:
-        if f"quantize {method}" in todo:
-            disk += parameters * METHODS[method].bits_per_weight / 8
-    folder = home()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    disk, free = disk_needed(recipe, parameters, todo), free_disk()
     training, training_means = _to_train(recipe, parameters)
     # A shard and what is imported; then, without a GPU, a whole model in 32 bits to compare it.
     shard = 1.3 * min(full, recipe.merging.max_shard_gb * 1e9) + 2 * 2**30
     merging = max(shard, 0 if recipe.model.load_in_4bit else 4 * parameters)
     return [
         ["base model", f"{parameters / 1e6:,.1f} M", "weights"],
-        ["disk needed", format_bytes(disk), f"{format_bytes(free)} free in {folder}"],
+        ["disk needed", format_bytes(disk), f"{format_bytes(free)} free in {work()}"],
         ["memory to train", format_memory(training), f"for {training_means}, plus activations"],
         *(
             [["memory to merge", format_memory(merging), "of main memory"]]
@@ -136,6 +85,14 @@ def _requirements(recipe: Recipe, parameters: int, todo: list[str]) -> list[list
         *_to_evaluate(recipe, parameters, todo),
         *_to_measure(recipe, parameters, todo),
     ]
+
+
+def _time(recipe: Recipe, plan: Plan) -> list[list[str]]:
+    """Say how long the run takes until it is decided on, as far as earlier ones tell."""
+    if expected := estimate(recipe, plan):
+        words = expected.text(recipe.training.price_per_hour, datetime.now(UTC))
+        return [["time", format_duration(expected.seconds), words]]
+    return []
 
 
 def _to_evaluate(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:

@@ -29,7 +29,9 @@ from expectations.verdicts import Verdict
 from flows.anchoring import keep
 from flows.dead_runs import sign
 from flows.described import described
+from flows.disk import require_disk
 from flows.endings import with_ending
+from flows.estimate import announce
 from flows.form import boxes, recipe_of
 from flows.gguf_report import report
 from flows.judging import judging
@@ -166,6 +168,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
                 return skipped_for(earlier, recipe)
             get_run_logger().info("%s; what it made is reused", earlier.reason)
     name, digest = runtime.flow_run.name, plan.digest(recipe)
+    require_disk(recipe, pins, plan)
     works = not all(step.done for step in plan.steps())
     training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
     with (
@@ -176,6 +179,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         training_ahead,
     ):
         provenance(recipe, pins, plan).log(run)
+        stop_clock = announce(run, recipe, plan)
         conformance = run.log(conform(recipe, pins, plan.conform))
         judge(conformance, conforming.judgement(conformance, recipe))
         rehearsed = None
@@ -226,6 +230,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         quants: list[Gguf] = []
         reasons: dict[str, list[Verdict]] = {}  # why a file does not ship
         if plan.merge and plan.convert:
+            require_disk(recipe, pins, plan)  # hours may have passed
             merged = run.log(merge(adapter, selection, chats, recipe, pins, plan.merge))
             judge(merged, merging.judgement(merged, recipe))
             source = run.log(convert(merged, chats, recipe, pins, plan.convert))
@@ -241,6 +246,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
                 raise failure
         files_made = tuple(quant for quant in quants if not reasons[quant.file])
         made = Candidate(sound, adapter, selection, scores, merged, files_made)
+        stop_clock()
         if replayed:
             ending = Ending("Replayed", f"as {replayed.run_name}")
         else:

@@ -11,9 +11,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.estimate import EXPECTED, TAKEN
 from flows.in_service import key_of
 from retune.escaping import code, markdown, terminal
-from retune.measures import measure
+from retune.measures import format_duration, measure
 from retune.notes import CHANGED, before, files_table, numbers_table, settings_list, title_of
 from retune.pages import mlflow_pages
 from retune.saved_view import NAME, link, run_link
@@ -118,15 +119,24 @@ def _cost(run: "MlflowRun") -> list[str]:
     """Return what the run itself spent; what it reused cost nothing anew."""
     metrics = run.data.metrics
     spent = [
-        measure(name.partition("/")[2]).text(metrics[name]) for name in SPENT if name in metrics
+        f"{title_of(name)} {measure(name.partition('/')[2]).text(metrics[name])}"
+        for name in SPENT
+        if name in metrics
     ]
-    names = [title_of(name) for name in SPENT if name in metrics]
-    words = "; ".join(f"{name} {text}" for name, text in zip(names, spent, strict=True))
     stages = [
         v for key, v in run.data.tags.items() if key.count(".") == 1 and v in ("ran", "reused")
     ]
+    words = "; ".join(spent or ["nothing trained"])
     made = f"{stages.count('ran')} stages ran, {stages.count('reused')} were reused"
-    return [f"Cost: {words}; {made}." if words else f"Cost: nothing trained; {made}."]
+    return [f"Cost: {words}; {made}{_time(metrics)}."]
+
+
+def _time(metrics: Mapping[str, float]) -> str:
+    """Return what a run took until its decision, beside what was expected; "" before it."""
+    if TAKEN not in metrics:
+        return ""
+    beside = f", {format_duration(metrics[EXPECTED])} were expected" if EXPECTED in metrics else ""
+    return f"; decided on after {format_duration(metrics[TAKEN])}{beside}"
 
 
 def _picture(run: "MlflowRun") -> list[str]:

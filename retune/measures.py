@@ -124,6 +124,8 @@ MEASURES = {
     "energy_kwh": Measure("energy", "kWh", ".3g", "lower"),
     "cost": Measure("cost", spec=",.2f", better="lower"),
     "seconds": Measure("time", "s", ",.1f", "lower"),
+    "expected_seconds": Measure("expected time", "s", ",.1f"),
+    "expected_gpu_hours": Measure("expected GPU-hours", spec=".3f"),
     # the champion's held-out rows
     "leaked_rows": Measure("rows that the candidate was trained on", spec=_COUNT),
     "foreign_rows": Measure("rows of another tokenizer or chat template", spec=_COUNT),
@@ -217,6 +219,18 @@ def gigabytes(count: float) -> str:
     """Return the number alone, for a column with its unit on top."""
     size = count / 1e9
     return f"{size:,.2f}" if size >= 0.1 else f"{size:.3g}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in its two largest units: `2 d 3 h`, `1 h 12 min`, `4 min 10 s`, `31 s`."""
+    whole = round(seconds)
+    if whole >= 3600:
+        whole = 60 * round(whole / 60)
+    days, hours, minutes = whole // 86_400, whole // 3600 % 24, whole // 60 % 60
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (whole % 60, "s")]
+    first = next((n for n, (count, _) in enumerate(parts) if count), len(parts) - 1)
+    shown = [f"{count} {unit}" for count, unit in parts[first : first + 2] if count]
+    return " ".join(shown) or "0 s"
 
 
 def format_memory(count: float) -> str:
