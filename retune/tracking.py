@@ -26,7 +26,7 @@ from retune.recipe import Recipe, flat
 from retune.recipe.address import is_address
 from retune.temporary import temporary_folder
 from retune.tracking_client import PatientClient, TrackingUnreachable
-from retune.workspace import Output, SomeOutput, digest, home, make_home, sha256, size
+from retune.workspace import Output, SomeOutput, digest, home, make_home, note_maker, sha256, size
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,6 +85,8 @@ class Run(BaseModel):
             # What a stage took is counted once, by the run that made its output.
             tags |= {f"retune.{stage}": "reused", f"retune.reused.{stage}": _made(output)}
             measured = {name: value for name, value in measured.items() if name not in SPENT}
+        else:
+            note_maker(output.step, self.id)
         metrics = {f"{stage}/{name}": value for name, value in measured.items()}
         self._send(
             _metrics([(0, metrics)], output.ended),
@@ -319,8 +321,8 @@ def client() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
-    # The first use of a SQLite file narrates 40 schema migrations.
-    for name in ("alembic", "mlflow.store.db.utils"):
+    # The first use of a SQLite file narrates 40 schema migrations, each training its monitor's threads.
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics"):
         logging.getLogger(name).setLevel(logging.WARNING)
     make_home()
     if not os.environ.get("MLFLOW_TRACKING_URI"):

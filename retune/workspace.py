@@ -222,6 +222,7 @@ class Output(BaseModel):
 SomeOutput = TypeVar("SomeOutput", bound=Output)
 
 
+MAKER = "made-by.json"  # in a finished output: the MLflow run that made it
 REJECTED = "rejected.json"  # in a finished output that failed its gate: why
 
 
@@ -237,6 +238,19 @@ def mark_rejected(step: Step, reasons: list[str]) -> None:
         write_whole(note, json.dumps(reasons, indent=1, ensure_ascii=False))
     else:
         remove(note)
+
+
+def note_maker(step: Step, run_id: str) -> None:
+    """Note in a finished output which MLflow run made it."""
+    write_whole(step.folder / MAKER, json.dumps({"run": run_id}))
+
+
+def maker(step: Step) -> str:
+    """Return the id of the MLflow run that made an output, "" if none noted that it did."""
+    try:
+        return str(json.loads((step.folder / MAKER).read_text())["run"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def is_rejected(step: Step) -> bool:

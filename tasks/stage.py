@@ -15,9 +15,10 @@ from prefect.exceptions import MissingContextError
 from prefect.states import Completed
 
 from retune.errors import ProgramFailed
+from retune.measures import format_duration
 from retune.recipe import Recipe
 from retune.time_limit import limited
-from retune.workspace import Output, Step, read_output
+from retune.workspace import Output, Step, maker, read_output
 
 P = ParamSpec("P")
 SomeOutput = TypeVar("SomeOutput", bound=Output)
@@ -50,10 +51,12 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
             step: Step = signature.bind(*args, **kwargs).arguments["step"]
             if step.done:
                 made = read_output(step, typing.get_type_hints(body)["return"])
-                message = f"made before: {step.folder}"
+                message = _reused(made)
+                get_run_logger().info("%s", message)
                 # Prefect takes a state for what its data is.
                 return cast("SomeOutput", Completed(name="Cached", message=message, data=made))
             recipe: Recipe = signature.bind(*args, **kwargs).arguments["recipe"]
+            get_run_logger().info("begins")
             with limited(name, recipe.gates.stage_hours.get(name)):
                 return body(*args, **kwargs)
 
@@ -61,6 +64,14 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
         return Stage(once, name=name, cache_policy=NO_CACHE, persist_result=False, **again)
 
     return decorate
+
+
+def _reused(made: Output) -> str:
+    """Return by which run an output was made, when, and what that took."""
+    run = maker(made.step)
+    made_by = f" from run {run[:8]}" if run else ""
+    took = format_duration(made.seconds)
+    return f"reused{made_by}: made {made.started:%Y-%m-%d %H:%M} UTC in {took}: {made.folder}"
 
 
 def was_killed(_task: Any, _run: Any, state: Any) -> bool:

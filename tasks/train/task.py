@@ -19,6 +19,7 @@ from retune.child import ChildRefused, Event, dismiss_child, prepare_child, run_
 from retune.delivery import Delivery
 from retune.environment import of_launcher
 from retune.machine import cores, free_memory, gpus
+from retune.measures import format_duration
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
@@ -209,7 +210,8 @@ class Monitor:
             self._page.put(
                 (100 * step / self._total, f"Step {step} of {self._total}: {self._news(row)}")
             )
-        if step == self._total or step >= self._printed_step + math.ceil(self._total / LOG_LINES):
+        due = step >= self._printed_step + math.ceil(self._total / LOG_LINES)
+        if due or step == self._total or not self._printed_step:  # the first at once
             self._printed_step = step
             get_run_logger().info("step %d of %d: %s", step, self._total, self._news(row))
 
@@ -245,4 +247,4 @@ class Monitor:
         if step == first:
             return "unknown time"
         seconds = (time.monotonic() - start) / (step - first) * (self._total - step)
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+        return format_duration(seconds)
