@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retune.errors import RetuneError
@@ -27,6 +28,7 @@ RUNNERS = ("get_class_in_module", "get_class_from_dynamic_module", "get_cached_m
 RESOLVER = "resolve_trust_remote_code"
 # What makes other people's libraries run code, or is the trainer's own: not part of a model.
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
+OF_OFFSETS = "trim_offsets"  # of a byte-level pre-tokenizer
 CODE_FILES = ("*.py", "training_args.bin")
 
 _admitting = 0  # how deep in `_admitted` this process is
@@ -88,9 +90,9 @@ def _of_class(
             return _name_another()
         return "it has no tokenizer.json: name a copy of the model in transformers' format, which has one"
 
-    with _reading(name, "tokenizer", advice), backends_uncopied():
+    with _reading(name, "tokenizer", advice), backends_uncopied(), _descriptions() as described:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-        return tokenizer, _departure(tokenizer, name, revision)
+        return tokenizer, _departure(tokenizer, name, revision, described)
 
 
 @contextmanager
@@ -113,8 +115,33 @@ def backends_uncopied() -> Iterator[None]:
             copyreg.dispatch_table[Tokenizer] = before
 
 
+@contextmanager
+def _descriptions() -> Iterator[dict[str, Any]]:
+    """Keep what transformers reads of `tokenizer.json`, by path, for the length of a block.
+
+    As JSON 150,000 tokens and their merges take a core half a second or more.
+    """
+    from transformers import tokenization_utils_tokenizers as theirs
+
+    described: dict[str, Any] = {}
+
+    def load(file: Any, **options: Any) -> Any:
+        content = json.load(file, **options)
+        described[str(getattr(file, "name", ""))] = content
+        return content
+
+    theirs.json = SimpleNamespace(**vars(json) | {"load": load})  # type: ignore[assignment]
+    try:
+        yield described
+    finally:
+        theirs.json = json
+
+
 def _departure(
-    tokenizer: "PreTrainedTokenizerBase", name: str | Path, revision: str | None
+    tokenizer: "PreTrainedTokenizerBase",
+    name: str | Path,
+    revision: str | None,
+    described: dict[str, Any],
 ) -> Departure | None:
     """transformers 5 builds the backend of its classes from the vocabulary alone, and some
     (GPT2Tokenizer, which SmolLM2 names) leave out how the file splits text beforehand."""
@@ -126,7 +153,7 @@ def _departure(
     if named.__module__.startswith("transformers_modules."):
         return None  # the recipe admits its code
     file = optional_file(name, "tokenizer.json", revision)
-    if file is None or _built_alike(tokenizer, file):
+    if file is None or _built_alike(tokenizer, file, described):
         return None
     as_file_says = PreTrainedTokenizerFast.from_pretrained(
         name, revision=revision or "main", trust_remote_code=False
@@ -151,17 +178,27 @@ def optional_file(name: str | Path, file: str, revision: str | None = None) -> P
     return Path(path) if path else None
 
 
-def _built_alike(tokenizer: "PreTrainedTokenizerBase", file: Path) -> bool:
+def _built_alike(
+    tokenizer: "PreTrainedTokenizerBase", file: Path, described: dict[str, Any]
+) -> bool:
     """Tell whether a tokenizer has the parts that its file describes; cheaper than to build it."""
-    described = json.loads(file.read_text(encoding="utf-8"))
+    says = described.get(str(file)) or json.loads(file.read_text(encoding="utf-8"))
     backend = tokenizer.backend_tokenizer
     for name in ("normalizer", "pre_tokenizer"):
         part = getattr(backend, name)
-        if (json.loads(part.__getstate__()) if part else None) != described[name]:
+        built = json.loads(part.__getstate__()) if part else None
+        if _without_offsets(built) != _without_offsets(says[name]):
             return False
-    model = described["model"]
+    model = says["model"]
     flags = ("byte_fallback", "ignore_merges", "fuse_unk")
     return all(bool(getattr(backend.model, flag, None)) == bool(model.get(flag)) for flag in flags)
+
+
+def _without_offsets(part: Any) -> Any:
+    """Return a part of a tokenizer without what changes the offsets of its tokens alone."""
+    if isinstance(part, dict):
+        return {key: _without_offsets(value) for key, value in part.items() if key != OF_OFFSETS}
+    return [_without_offsets(one) for one in part] if isinstance(part, list) else part
 
 
 def largest(config: Any, name: str) -> int:

@@ -17,6 +17,9 @@ AT_A_TIME_ON_GPU = 8  # where a step takes as long for all as for one
 # Room for what a chat template writes around each message, and for a system prompt of its own.
 TEMPLATE_TOKENS_PER_MESSAGE = 16
 TEMPLATE_TOKENS = 128
+# Of all conversations. No token is less than a byte, and to count them takes a core a second: for as
+# many the room may be as large as if each were one.
+FEW_BYTES = 1_000
 TIMED_TOKENS = 32  # of one answer on its own, for the speed
 OPTIONS = (
     "--jinja",
@@ -138,7 +141,10 @@ def reply(server: Server, messages: list[dict], max_tokens: int, **options: Any)
 def longest_prompt(gguf: Path, conversations: Sequence[list[dict]]) -> int:
     """Return an upper bound, in tokens, of the longest conversation as the template renders it."""
     contents = [message["content"] for messages in conversations for message in messages]
-    lengths = iter([len(ids) for ids in tokenize(gguf, contents, add_special=False)])
+    sizes = [len(content.encode()) for content in contents]
+    if sum(sizes) > FEW_BYTES:
+        sizes = [len(ids) for ids in tokenize(gguf, contents, add_special=False)]
+    lengths = iter(sizes)
     return TEMPLATE_TOKENS + max(
         sum(next(lengths) + TEMPLATE_TOKENS_PER_MESSAGE for _ in messages)
         for messages in conversations

@@ -18,7 +18,7 @@ from tasks.conform.checks import (
     tokenizer_checks,
     without_recurrence,
 )
-from tasks.conform.parity import save_tiny, save_twin
+from tasks.conform.tiny import save_tiny, save_twin
 
 TINY = "tiny"  # the event that the tiny model is there
 
@@ -46,8 +46,9 @@ def examine(job: BaseJob) -> dict[str, Any]:
     read, departure = read_tokenizer(model.base, revision)
     tokenizer = in_chatml(read, model.base, model.chat_tokens)
     layers = without_recurrence(model.base, revision)
+    tiny = None
     if job.tiny and layers.passed:
-        save_tiny(model, revision, tokenizer, job.tiny)
+        tiny = save_tiny(model, revision, tokenizer, job.tiny)
         emit(TINY)
     checks = [
         reads_as_its_file(departure),
@@ -57,7 +58,7 @@ def examine(job: BaseJob) -> dict[str, Any]:
         checks += [mergeable(model.base, revision), layers]
     if job.twin:
         try:
-            save_twin(model, revision, tokenizer, job.twin)
+            save_twin(model, revision, tokenizer, job.twin, tiny)
         except Exception:  # whatever an architecture has against being tiny: it is not rehearsed
             traceback.print_exc()
             remove(job.twin)
