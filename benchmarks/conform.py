@@ -21,7 +21,7 @@ from retune import child, forkserver
 from retune.recipe import Model
 from tasks.conform.examination import examine
 
-INTERVAL = 0.02  # seconds between two looks at the processes
+INTERVAL = 0.1  # seconds between two looks at the processes
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -59,6 +59,7 @@ class Watch(threading.Thread):
             if pid in ours or parent in ours or parent in self.parts:
                 ours.add(pid)
                 spent = cpu - self._before.get(pid, 0.0)
+                spent -= time.thread_time() if pid == os.getpid() else 0.0  # of this looking
                 part = self.parts.setdefault(pid, Part("", now, now, 0.0))
                 part.ended, part.cpu = now, max(part.cpu, spent)
                 part.name = self.scripts.get(pid) or _name(pid) or part.name

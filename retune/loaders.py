@@ -74,14 +74,35 @@ def read_tokenizer(
 ) -> tuple["PreTrainedTokenizerBase", Departure | None]:
     """Return what `load_tokenizer` does, and where transformers' class departs from the file, None if
     nowhere."""
-    tokenizer, found = _of_class(name, revision)
+    tokenizer, found, _ = _of_class(name, revision)
     return found.as_file_says if found else tokenizer, found
+
+
+def described_tokenizer(
+    name: str | Path, revision: str | None = None
+) -> tuple["PreTrainedTokenizerBase", dict[str, Any]]:
+    """Return what `load_tokenizer` does, and the tokenizer as a `tokenizer.json` of it would be."""
+    tokenizer, found, described = _of_class(name, revision)
+    if described and not found and _adds(described) == _added(tokenizer):
+        return tokenizer, described
+    tokenizer = found.as_file_says if found else tokenizer
+    return tokenizer, json.loads(tokenizer.backend_tokenizer.to_str())
+
+
+def _adds(described: dict[str, Any]) -> set[tuple[int, str, bool]]:
+    return {(one["id"], one["content"], one["special"]) for one in described["added_tokens"]}
+
+
+def _added(tokenizer: "PreTrainedTokenizerBase") -> set[tuple[int, str, bool]]:
+    tokens = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return {(id_, token.content, token.special) for id_, token in tokens.items()}
 
 
 def _of_class(
     name: str | Path, revision: str | None
-) -> tuple["PreTrainedTokenizerBase", Departure | None]:
-    """Return a tokenizer as transformers' class builds it, and where that departs from its file."""
+) -> tuple["PreTrainedTokenizerBase", Departure | None, dict[str, Any] | None]:
+    """Return a tokenizer as transformers' class builds it, where that departs from its file, and what
+    the file says if that has been read and the tokenizer is built so."""
     from transformers import AutoTokenizer
 
     def advice() -> str:
@@ -92,7 +113,7 @@ def _of_class(
 
     with _reading(name, "tokenizer", advice), backends_uncopied(), _descriptions() as described:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-        return tokenizer, _departure(tokenizer, name, revision, described)
+        return tokenizer, *_departure(tokenizer, name, revision, described)
 
 
 @contextmanager
@@ -142,19 +163,22 @@ def _departure(
     name: str | Path,
     revision: str | None,
     described: dict[str, Any],
-) -> Departure | None:
+) -> tuple[Departure | None, dict[str, Any] | None]:
     """transformers 5 builds the backend of its classes from the vocabulary alone, and some
     (GPT2Tokenizer, which SmolLM2 names) leave out how the file splits text beforehand."""
     from transformers import PreTrainedTokenizerFast
 
     named = type(tokenizer)
     if not tokenizer.is_fast or named is PreTrainedTokenizerFast:
-        return None
+        return None, None
     if named.__module__.startswith("transformers_modules."):
-        return None  # the recipe admits its code
+        return None, None  # the recipe admits its code
     file = optional_file(name, "tokenizer.json", revision)
-    if file is None or _built_alike(tokenizer, file, described):
-        return None
+    if file is None:
+        return None, None
+    says = described.get(str(file)) or json.loads(file.read_text(encoding="utf-8"))
+    if _built_alike(tokenizer, says):
+        return None, says
     as_file_says = PreTrainedTokenizerFast.from_pretrained(
         name, revision=revision or "main", trust_remote_code=False
     )
@@ -164,8 +188,8 @@ def _departure(
     )
     for text, mine, theirs in zip(PROBES, of_class, of_file, strict=True):
         if mine.ids != theirs.ids:
-            return Departure(named.__name__, text, mine.ids, theirs.ids, as_file_says)
-    return None
+            return Departure(named.__name__, text, mine.ids, theirs.ids, as_file_says), None
+    return None, None
 
 
 def optional_file(name: str | Path, file: str, revision: str | None = None) -> Path | None:
@@ -178,11 +202,8 @@ def optional_file(name: str | Path, file: str, revision: str | None = None) -> P
     return Path(path) if path else None
 
 
-def _built_alike(
-    tokenizer: "PreTrainedTokenizerBase", file: Path, described: dict[str, Any]
-) -> bool:
+def _built_alike(tokenizer: "PreTrainedTokenizerBase", says: dict[str, Any]) -> bool:
     """Tell whether a tokenizer has the parts that its file describes; cheaper than to build it."""
-    says = described.get(str(file)) or json.loads(file.read_text(encoding="utf-8"))
     backend = tokenizer.backend_tokenizer
     for name in ("normalizer", "pre_tokenizer"):
         part = getattr(backend, name)

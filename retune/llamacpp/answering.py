@@ -53,12 +53,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answered:
-    """All answers, the speed at which one conversation alone is answered (0 if none was), and whether
-    that was `on_gpu`."""
+    """All answers, the speed at which one conversation alone is answered (0 if none was), whether that
+    was `on_gpu`, and the token ids of the prompts that were given as texts."""
 
     answers: list[Answer]
     tokens_per_second: float
     on_gpu: bool = False
+    prompt_ids: tuple[list[int], ...] = ()
 
 
 def answers(
@@ -68,8 +69,10 @@ def answers(
     threads: int,
     seconds: float | None = None,
     memory: int | None = None,
+    prompts: Sequence[str] = (),
 ) -> Answered:
-    """Return the answer to each conversation (OpenAI-style messages, the last from the user).
+    """Return the answer to each conversation (OpenAI-style messages, the last from the user), and the
+    token ids of each of `prompts`, with BOS where the GGUF asks for it.
 
     The model is loaded once and answers several conversations at a time; the rounding of a batched
     matrix product can so differ between two calls, and with it a token that is nearly tied.
@@ -97,7 +100,8 @@ def answers(
                 pool.map(lambda messages: answer(server, messages, max_tokens), conversations)
             )
             alone = speed(server, conversations[0], max_tokens)
-            return Answered(replies, alone, computes_on_gpu(program))
+            ids = tuple(token_ids(server, prompt) for prompt in prompts)
+            return Answered(replies, alone, computes_on_gpu(program), ids)
 
     if seconds or memory:  # of a stranger's tiny model, which the CPU holds to its limits
         return ask([])
@@ -136,6 +140,13 @@ def reply(server: Server, messages: list[dict], max_tokens: int, **options: Any)
     # A prompt cache would make an answer depend on which ones came before.
     settings = {"max_tokens": max_tokens, "temperature": 0, "cache_prompt": False}
     return server.post("/v1/chat/completions", {"messages": messages, **settings, **options})
+
+
+def token_ids(server: Server, text: str) -> list[int]:
+    """Return what the server reads `text` as, which an application may send instead of messages."""
+    request = {"content": text, "add_special": True, "parse_special": True}
+    ids: list[int] = server.post("/tokenize", request)["tokens"]
+    return ids
 
 
 def longest_prompt(gguf: Path, conversations: Sequence[list[dict]]) -> int:

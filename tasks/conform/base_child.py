@@ -11,6 +11,7 @@ from retune.child import emit, main
 from retune.loaders import admit, read_tokenizer
 from retune.outline import outline
 from retune.recipe import Model
+from retune.templates import rendering
 from retune.workspace import remove
 from tasks.conform.checks import (
     mergeable,
@@ -37,6 +38,12 @@ class BaseJob(BaseModel):
 
 
 def examine(job: BaseJob) -> dict[str, Any]:
+    """Do what `_examine` does, with one process for all that is asked of the template."""
+    with rendering():
+        return _examine(job)
+
+
+def _examine(job: BaseJob) -> dict[str, Any]:
     """Return the tokenizer's class, the checks and the architecture; say TINY on the way.
 
     Raises ChatFormatError for a base that cannot be brought into ChatML at all.

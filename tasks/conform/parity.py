@@ -59,8 +59,9 @@ def gguf_checks(
 
     Raises ConversionFailed if it reads a control token of `probes` otherwise, LlamaCppFailed.
     """
-    with ThreadPoolExecutor(1) as pool:  # llama.cpp answers while it reads here
+    with ThreadPoolExecutor(2) as pool:  # llama.cpp answers while it reads here
         prompts = pool.submit(copy_context().run, _prompts, gguf, trained.cases)
+        quantized = pool.submit(copy_context().run, quantizable, gguf)
         # All at once: each start of llama.cpp loads the vocabulary.
         texts = [*(probe["text"] for probe in probes), *trained.texts]
         theirs = llamacpp.tokenize(gguf, texts, add_special=False)
@@ -71,8 +72,8 @@ def gguf_checks(
         same_tokens, parity = _same_tokens(
             trained.samples, readings[len(words) :], trained.composes
         )
-        header, quantized = header_checks(gguf, trained), quantizable(gguf)
-        return [*header, prompts.result(), control, same_tokens, quantized], parity
+        asked = [prompts.result(), control, same_tokens, quantized.result()]
+        return [*header_checks(gguf, trained), *asked], parity
 
 
 def quantizable(gguf: Path) -> Check:
@@ -136,12 +137,12 @@ def _prompts(gguf: Path, cases: Sequence[PromptCase]) -> Check:
             threads=1,
             seconds=ANSWER_SECONDS,
             memory=ANSWER_MEMORY,
+            prompts=[case.text for case in cases],
         )
     except llamacpp.LlamaCppFailed as error:
         return Check(name=name, passed=False, seen=str(error), fix=fix)
     counts = [answer.prompt_tokens for answer in answered.answers]
-    theirs = llamacpp.tokenize(gguf, [case.text for case in cases])
-    for case, count, parsed in zip(cases, counts, theirs, strict=True):
+    for case, count, parsed in zip(cases, counts, answered.prompt_ids, strict=True):
         text, ids = case.text, case.ids
         if count != len(ids):
             difference = f"{count} tokens instead of {len(ids)} for the conversation of {text!r}"

@@ -5,7 +5,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retune.chat import encode
 from retune.loaders import head_size, load_config, new_model, optional_file, strip_code
@@ -29,10 +29,17 @@ OF_THE_BASE = (
 )
 
 
+class Tiny(NamedTuple):
+    """A tiny model that was saved, and the files of its tokenizer."""
+
+    model: "PreTrainedModel"
+    tokenizer_files: list[Path]
+
+
 def save_tiny(
     model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase", folder: Path
-) -> "PreTrainedModel":
-    """Save a random model of the base's architecture with `tokenizer`, as merge would save it; return it.
+) -> Tiny:
+    """Save a random model of the base's architecture with `tokenizer`, as merge would save it.
 
     Of the base only `config.json` is read.
     """
@@ -42,9 +49,9 @@ def save_tiny(
         setattr(config, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
     tiny = _random_model(config)
     tiny.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    files = tokenizer.save_pretrained(folder)
     strip_code(folder)
-    return tiny
+    return Tiny(tiny, [path for path in map(Path, files) if path.exists()])
 
 
 def save_twin(
@@ -52,26 +59,31 @@ def save_twin(
     revision: str | None,
     tokenizer: "PreTrainedTokenizerBase",
     folder: Path,
-    tiny: "PreTrainedModel | None" = None,
+    tiny: Tiny | None = None,
 ) -> None:
     """Save what a rehearsal takes: `base/`, random weights of the base's architecture and all else as
     the base has it, `tokenizer/`, as trained with, and `rows.parquet` with `input_ids`.
 
-    The weights may be those of `tiny`, which was saved before and is not used again.
+    Weights and tokenizer may be those of `tiny`, which was saved before and is not used again.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     base = folder / "base"
     config = _tiny_config(model, revision)
-    twin = (tiny and _with_weights_of(tiny, config)) or _random_model(config)
+    twin = (tiny and _with_weights_of(tiny.model, config)) or _random_model(config)
     twin.save_pretrained(base)
     for name in OF_THE_BASE:
         if found := optional_file(model.base, name, revision):
             shutil.copyfile(found, base / name)
     strip_code(base)
-    tokenizer.save_pretrained(folder / "tokenizer")
-    strip_code(folder / "tokenizer")
+    if tiny:
+        (folder / "tokenizer").mkdir(exist_ok=True)
+        for path in tiny.tokenizer_files:
+            shutil.copyfile(path, folder / "tokenizer" / path.name)
+    else:
+        tokenizer.save_pretrained(folder / "tokenizer")
+        strip_code(folder / "tokenizer")
     texts = [text for text in (rendered(tokenizer, chat) for chat in CHATS.values()) if text]
     pq.write_table(pa.table({"input_ids": encode(tokenizer, texts)}), folder / "rows.parquet")
 
