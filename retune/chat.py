@@ -56,7 +56,7 @@ def in_chatml(
     tokenizer: "PreTrainedTokenizerBase", base: str, chat_tokens: str
 ) -> "PreTrainedTokenizerBase":
     """Return a base's tokenizer, ready for ChatML (see `chatml_tokenizer`); the one given may change."""
-    missing = [token for token in (START, END) if token not in tokenizer.get_vocab()]
+    missing = [token for token in (START, END) if not _has(tokenizer, token)]
     template = None if END in missing else _own_template(tokenizer, base)
     former = tokenizer.eos_token
     names = {} if chat_tokens == "add" else _names(tokenizer, missing, chat_tokens, base)
@@ -207,8 +207,14 @@ def _pad_token(tokenizer: "PreTrainedTokenizerBase", former_eos: str | None) -> 
     """Return a token to pad with that does not end a turn, if there is one."""
     pad_tokens = [token for token in special_tokens(tokenizer) if "pad" in token.lower()]
     candidates = [tokenizer.pad_token, *pad_tokens, former_eos, tokenizer.unk_token]
-    vocabulary = tokenizer.get_vocab()
-    return next((token for token in candidates if token in vocabulary and token != END), END)
+    return next((t for t in candidates if t and t != END and _has(tokenizer, t)), END)
+
+
+def _has(tokenizer: "PreTrainedTokenizerBase", token: str) -> bool:
+    """Tell whether a tokenizer has a token; of a fast one without all of its vocabulary as a table."""
+    if tokenizer.is_fast:
+        return tokenizer.backend_tokenizer.token_to_id(token) is not None
+    return token in tokenizer.get_vocab()
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, ...]:

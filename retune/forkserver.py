@@ -31,6 +31,7 @@ LIBRARIES = (
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
     "datasets",
+    *("pydantic.main", "pydantic.types", "pydantic.functional_validators"),  # jobs are its models
 )
 # bitsandbytes, which PEFT imports, asks for each GPU's properties: a process that has begun to use
 # CUDA cannot be forked.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retune.errors import RetuneError
@@ -27,6 +28,7 @@ RUNNERS = ("get_class_in_module", "get_class_from_dynamic_module", "get_cached_m
 RESOLVER = "resolve_trust_remote_code"
 # What makes other people's libraries run code, or is the trainer's own: not part of a model.
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
+OF_OFFSETS = "trim_offsets"  # of a byte-level pre-tokenizer
 CODE_FILES = ("*.py", "training_args.bin")
 
 _admitting = 0  # how deep in `_admitted` this process is
@@ -72,14 +74,35 @@ def read_tokenizer(
 ) -> tuple["PreTrainedTokenizerBase", Departure | None]:
     """Return what `load_tokenizer` does, and where transformers' class departs from the file, None if
     nowhere."""
-    tokenizer, found = _of_class(name, revision)
+    tokenizer, found, _ = _of_class(name, revision)
     return found.as_file_says if found else tokenizer, found
+
+
+def described_tokenizer(
+    name: str | Path, revision: str | None = None
+) -> tuple["PreTrainedTokenizerBase", dict[str, Any]]:
+    """Return what `load_tokenizer` does, and the tokenizer as a `tokenizer.json` of it would be."""
+    tokenizer, found, described = _of_class(name, revision)
+    if described and not found and _adds(described) == _added(tokenizer):
+        return tokenizer, described
+    tokenizer = found.as_file_says if found else tokenizer
+    return tokenizer, json.loads(tokenizer.backend_tokenizer.to_str())
+
+
+def _adds(described: dict[str, Any]) -> set[tuple[int, str, bool]]:
+    return {(one["id"], one["content"], one["special"]) for one in described["added_tokens"]}
+
+
+def _added(tokenizer: "PreTrainedTokenizerBase") -> set[tuple[int, str, bool]]:
+    tokens = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return {(id_, token.content, token.special) for id_, token in tokens.items()}
 
 
 def _of_class(
     name: str | Path, revision: str | None
-) -> tuple["PreTrainedTokenizerBase", Departure | None]:
-    """Return a tokenizer as transformers' class builds it, and where that departs from its file."""
+) -> tuple["PreTrainedTokenizerBase", Departure | None, dict[str, Any] | None]:
+    """Return a tokenizer as transformers' class builds it, where that departs from its file, and what
+    the file says if that has been read and the tokenizer is built so."""
     from transformers import AutoTokenizer
 
     def advice() -> str:
@@ -88,9 +111,9 @@ def _of_class(
             return _name_another()
         return "it has no tokenizer.json: name a copy of the model in transformers' format, which has one"
 
-    with _reading(name, "tokenizer", advice), backends_uncopied():
+    with _reading(name, "tokenizer", advice), backends_uncopied(), _descriptions() as described:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-        return tokenizer, _departure(tokenizer, name, revision)
+        return tokenizer, *_departure(tokenizer, name, revision, described)
 
 
 @contextmanager
@@ -113,21 +136,49 @@ def backends_uncopied() -> Iterator[None]:
             copyreg.dispatch_table[Tokenizer] = before
 
 
+@contextmanager
+def _descriptions() -> Iterator[dict[str, Any]]:
+    """Keep what transformers reads of `tokenizer.json`, by path, for the length of a block.
+
+    As JSON 150,000 tokens and their merges take a core half a second or more.
+    """
+    from transformers import tokenization_utils_tokenizers as theirs
+
+    described: dict[str, Any] = {}
+
+    def load(file: Any, **options: Any) -> Any:
+        content = json.load(file, **options)
+        described[str(getattr(file, "name", ""))] = content
+        return content
+
+    theirs.json = SimpleNamespace(**vars(json) | {"load": load})  # type: ignore[assignment]
+    try:
+        yield described
+    finally:
+        theirs.json = json
+
+
 def _departure(
-    tokenizer: "PreTrainedTokenizerBase", name: str | Path, revision: str | None
-) -> Departure | None:
+    tokenizer: "PreTrainedTokenizerBase",
+    name: str | Path,
+    revision: str | None,
+    described: dict[str, Any],
+) -> tuple[Departure | None, dict[str, Any] | None]:
     """transformers 5 builds the backend of its classes from the vocabulary alone, and some
     (GPT2Tokenizer, which SmolLM2 names) leave out how the file splits text beforehand."""
     from transformers import PreTrainedTokenizerFast
 
     named = type(tokenizer)
     if not tokenizer.is_fast or named is PreTrainedTokenizerFast:
-        return None
+        return None, None
     if named.__module__.startswith("transformers_modules."):
-        return None  # the recipe admits its code
+        return None, None  # the recipe admits its code
     file = optional_file(name, "tokenizer.json", revision)
-    if file is None or _built_alike(tokenizer, file):
-        return None
+    if file is None:
+        return None, None
+    says = described.get(str(file)) or json.loads(file.read_text(encoding="utf-8"))
+    if _built_alike(tokenizer, says):
+        return None, says
     as_file_says = PreTrainedTokenizerFast.from_pretrained(
         name, revision=revision or "main", trust_remote_code=False
     )
@@ -137,8 +188,8 @@ def _departure(
     )
     for text, mine, theirs in zip(PROBES, of_class, of_file, strict=True):
         if mine.ids != theirs.ids:
-            return Departure(named.__name__, text, mine.ids, theirs.ids, as_file_says)
-    return None
+            return Departure(named.__name__, text, mine.ids, theirs.ids, as_file_says), None
+    return None, None
 
 
 def optional_file(name: str | Path, file: str, revision: str | None = None) -> Path | None:
@@ -151,17 +202,24 @@ def optional_file(name: str | Path, file: str, revision: str | None = None) -> P
     return Path(path) if path else None
 
 
-def _built_alike(tokenizer: "PreTrainedTokenizerBase", file: Path) -> bool:
+def _built_alike(tokenizer: "PreTrainedTokenizerBase", says: dict[str, Any]) -> bool:
     """Tell whether a tokenizer has the parts that its file describes; cheaper than to build it."""
-    described = json.loads(file.read_text(encoding="utf-8"))
     backend = tokenizer.backend_tokenizer
     for name in ("normalizer", "pre_tokenizer"):
         part = getattr(backend, name)
-        if (json.loads(part.__getstate__()) if part else None) != described[name]:
+        built = json.loads(part.__getstate__()) if part else None
+        if _without_offsets(built) != _without_offsets(says[name]):
             return False
-    model = described["model"]
+    model = says["model"]
     flags = ("byte_fallback", "ignore_merges", "fuse_unk")
     return all(bool(getattr(backend.model, flag, None)) == bool(model.get(flag)) for flag in flags)
+
+
+def _without_offsets(part: Any) -> Any:
+    """Return a part of a tokenizer without what changes the offsets of its tokens alone."""
+    if isinstance(part, dict):
+        return {key: _without_offsets(value) for key, value in part.items() if key != OF_OFFSETS}
+    return [_without_offsets(one) for one in part] if isinstance(part, list) else part
 
 
 def largest(config: Any, name: str) -> int:

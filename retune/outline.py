@@ -68,7 +68,7 @@ def _barred_in_other_form(model: "PreTrainedModel", layers: list[Layer]) -> Iter
     empty = {f"{layer.path}.weight": torch.empty(4, 4, device="meta") for layer in linear}
     known = names_in_files(model, empty)
     for layer in layers:
-        lost = layer in linear and f"{layer.path}.weight" not in known
+        lost = not layer.barred and f"{layer.path}.weight" not in known
         yield layer.model_copy(update={"barred": OTHER_FORM}) if lost else layer
 
 

@@ -170,6 +170,12 @@ class TestTransformers:
         what = "cached_file(…, _raise_exceptions_for_missing_entries)"
         door("retune/loaders.py", "transformers", is_open, what)
 
+    def test_a_tokenizers_file_is_read_by_a_modules_json(self):
+        """What it has read is not read again; without this door it would be, slower and no worse."""
+        file = "tokenization_utils_tokenizers.py"
+        is_open = says("transformers", "json.load(tokenizer_handle)", [file])
+        door("retune/loaders.py", "transformers", is_open, "tokenization_utils_tokenizers.json")
+
     def test_tensors_get_the_names_of_files(self):
         import torch
         from transformers.core_model_loading import revert_weight_conversion
@@ -846,6 +852,34 @@ class TestLlamaCpp:
     def test_its_programs_words(self, root, ours, program, words):
         there = words.encode() in (root / "bin" / program).read_bytes()
         assert there, f"retune/llamacpp/{ours}.py relies on `{words}` of {program}"
+
+    def test_the_converter_writes_and_reads_by_names_that_are_replaced(self, root):
+        writer, quants, vocabulary = (
+            ast.parse((root / "gguf-py" / "gguf" / f"{name}.py").read_text(encoding="utf-8"))
+            for name in ("gguf_writer", "quants", "vocab")
+        )
+        functions = {
+            node.name: ast.unparse(node.args)
+            for tree in (writer, quants, vocabulary)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef)
+        }
+        expected = {
+            "_pack_val": "self, val: Any, vtype: GGUFValueType, add_vtype: bool",
+            "_apply_over_grouped_rows": "func: Callable[[np.ndarray], np.ndarray], arr: np.ndarray",
+            "_try_load_from_tokenizer_json": "self, path: Path",
+        }
+        for name, arguments in expected.items():
+            assert functions.get(name, "").startswith(arguments), (
+                f"retune/llamacpp/fast_conversion.py replaces {name}({arguments}, …)"
+            )
+        text = (root / "gguf-py" / "gguf" / "quants.py").read_text(encoding="utf-8")
+        assert "class BF16(__Quant" in text, "retune/llamacpp/fast_conversion.py replaces BF16's"
+
+    def test_a_server_tells_tokens(self, root):
+        program = (root / "bin" / "llama-server").read_bytes()
+        for word in (b"/tokenize", b"add_special", b"parse_special"):
+            assert word in program, f"retune/llamacpp/answering.py relies on {word!r}"
 
     def test_ggufs_are_read_by_its_python_package(self):
         from gguf import GGUFReader

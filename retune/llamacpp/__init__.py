@@ -7,7 +7,13 @@ is one failed call.
 from retune.llamacpp.answering import Answer, Answered, AnsweringFailed, answers
 from retune.llamacpp.calibration import calibrate
 from retune.llamacpp.choices import Choice, first_choices
-from retune.llamacpp.conversion import DTYPES, ConversionFailed, convert
+from retune.llamacpp.conversion import (
+    DTYPES,
+    ConversionFailed,
+    Probe,
+    convert,
+    require_same_tokens,
+)
 from retune.llamacpp.header import GgufFacts, facts, header
 from retune.llamacpp.installation import LlamaCpp, LlamaCppNotFound, accelerated, locate
 from retune.llamacpp.measurement import (
@@ -35,6 +41,7 @@ __all__ = [
     "LlamaCppFailed",
     "LlamaCppNotFound",
     "LlamaCppStopped",
+    "Probe",
     "TextTooShort",
     "accelerated",
     "answers",
@@ -48,6 +55,7 @@ __all__ = [
     "perplexity",
     "quantize",
     "quantized_size",
+    "require_same_tokens",
     "token_arrays",
     "tokenize",
 ]

@@ -17,6 +17,9 @@ AT_A_TIME_ON_GPU = 8  # where a step takes as long for all as for one
 # Room for what a chat template writes around each message, and for a system prompt of its own.
 TEMPLATE_TOKENS_PER_MESSAGE = 16
 TEMPLATE_TOKENS = 128
+# Of all conversations. No token is less than a byte, and to count them takes a core a second: for as
+# many the room may be as large as if each were one.
+FEW_BYTES = 1_000
 TIMED_TOKENS = 32  # of one answer on its own, for the speed
 OPTIONS = (
     "--jinja",
@@ -50,12 +53,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answered:
-    """All answers, the speed at which one conversation alone is answered (0 if none was), and whether
-    that was `on_gpu`."""
+    """All answers, the speed at which one conversation alone is answered (0 if none was), whether that
+    was `on_gpu`, and the token ids of the prompts that were given as texts."""
 
     answers: list[Answer]
     tokens_per_second: float
     on_gpu: bool = False
+    prompt_ids: tuple[list[int], ...] = ()
 
 
 def answers(
@@ -65,8 +69,10 @@ def answers(
     threads: int,
     seconds: float | None = None,
     memory: int | None = None,
+    prompts: Sequence[str] = (),
 ) -> Answered:
-    """Return the answer to each conversation (OpenAI-style messages, the last from the user).
+    """Return the answer to each conversation (OpenAI-style messages, the last from the user), and the
+    token ids of each of `prompts`, with BOS where the GGUF asks for it.
 
     The model is loaded once and answers several conversations at a time; the rounding of a batched
     matrix product can so differ between two calls, and with it a token that is nearly tied.
@@ -94,7 +100,8 @@ def answers(
                 pool.map(lambda messages: answer(server, messages, max_tokens), conversations)
             )
             alone = speed(server, conversations[0], max_tokens)
-            return Answered(replies, alone, computes_on_gpu(program))
+            ids = tuple(token_ids(server, prompt) for prompt in prompts)
+            return Answered(replies, alone, computes_on_gpu(program), ids)
 
     if seconds or memory:  # of a stranger's tiny model, which the CPU holds to its limits
         return ask([])
@@ -135,10 +142,20 @@ def reply(server: Server, messages: list[dict], max_tokens: int, **options: Any)
     return server.post("/v1/chat/completions", {"messages": messages, **settings, **options})
 
 
+def token_ids(server: Server, text: str) -> list[int]:
+    """Return what the server reads `text` as, which an application may send instead of messages."""
+    request = {"content": text, "add_special": True, "parse_special": True}
+    ids: list[int] = server.post("/tokenize", request)["tokens"]
+    return ids
+
+
 def longest_prompt(gguf: Path, conversations: Sequence[list[dict]]) -> int:
     """Return an upper bound, in tokens, of the longest conversation as the template renders it."""
     contents = [message["content"] for messages in conversations for message in messages]
-    lengths = iter([len(ids) for ids in tokenize(gguf, contents, add_special=False)])
+    sizes = [len(content.encode()) for content in contents]
+    if sum(sizes) > FEW_BYTES:
+        sizes = [len(ids) for ids in tokenize(gguf, contents, add_special=False)]
+    lengths = iter(sizes)
     return TEMPLATE_TOKENS + max(
         sum(next(lengths) + TEMPLATE_TOKENS_PER_MESSAGE for _ in messages)
         for messages in conversations

@@ -1,8 +1,9 @@
 """Convert a Hugging Face checkpoint to a GGUF, and prove that llama.cpp reads text as it did."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TypedDict
 
 from pydantic import BaseModel
 
@@ -27,6 +28,14 @@ class ConversionFailed(LlamaCppFailed):
     """The checkpoint can't be a GGUF that behaves like it; the message says why."""
 
 
+class Probe(TypedDict):
+    """A text and its token ids, by the tokenizer; whether it has one of the added tokens."""
+
+    text: str
+    ids: list[int]
+    control: bool
+
+
 class ConversionJob(BaseModel):
     """What the converter is told; `llamacpp` is the folder of its scripts."""
 
@@ -45,13 +54,15 @@ def convert(
     dtype: str = "bf16",
     add_bos: bool | None = None,
     name: str | None = None,
+    prove: Callable[[Path, list[Probe]], None] | None = None,
 ) -> None:
     """Convert the checkpoint in `model_dir` (as transformers saves it) to the GGUF `out`.
 
     `dtype` is one of DTYPES. `add_bos` says whether programs that use the GGUF put BOS before a
     prompt; None means: if the checkpoint's tokenizer does. `name` is what programs show as the
     model's name (else the folder's). The folder is not changed. Before `out` appears, llama.cpp
-    and the tokenizer are compared on varied texts and on every added token (`check_same_tokens`).
+    and the tokenizer are compared on varied texts and on every added token: by `check_same_tokens`, or
+    by `prove`, which gets the file and the same texts.
 
     Raises ValueError, FileNotFoundError, NoSpaceLeft, or ConversionFailed.
     """
@@ -69,10 +80,10 @@ def convert(
             name=name,
         )
         probes = _converted(job, out.parent)
-        check_same_tokens(partial, probes)
+        (prove or check_same_tokens)(partial, probes)
 
 
-def _converted(job: ConversionJob, folder: Path) -> list[dict[str, Any]]:
+def _converted(job: ConversionJob, folder: Path) -> list[Probe]:
     """Have the GGUF written, below `folder`; return texts with the ids that it must give them."""
     log = job.scratch / "converter.log"
     try:
@@ -84,18 +95,24 @@ def _converted(job: ConversionJob, folder: Path) -> list[dict[str, Any]]:
         require_space_left(printed, folder)
         status = -failure.signal if failure.signal else 1
         raise failed(CONVERTER.name, status, printed, ConversionFailed) from None
-    probes: list[dict[str, Any]] = result["probes"]
+    probes: list[Probe] = result["probes"]
     return probes
 
 
-def check_same_tokens(gguf: Path, probes: list[dict[str, Any]]) -> None:
-    """Raise ConversionFailed unless `gguf` gives each probe's `text` the probe's token `ids`.
+def check_same_tokens(gguf: Path, probes: Sequence[Probe]) -> None:
+    """Raise ConversionFailed unless llama.cpp, with the vocabulary in `gguf`, reads `probes` as they
+    say (see `require_same_tokens`)."""
+    # The converter ends with status 0 on tokenizers that it misunderstands: ids are the only proof.
+    texts = [probe["text"] for probe in probes]
+    require_same_tokens(probes, tokenize(gguf, texts, add_special=False))
+
+
+def require_same_tokens(probes: Sequence[Probe], theirs: Sequence[list[int]]) -> None:
+    """Raise ConversionFailed unless the ids that llama.cpp gives each probe's `text` are its `ids`.
 
     Control tokens must be read exactly. Of the other texts, which are odd on purpose, most must be:
     how many rows of a dataset are read otherwise is measured on the rows (`retune.llamacpp.parity`).
     """
-    # The converter ends with status 0 on tokenizers that it misunderstands: ids are the only proof.
-    theirs = tokenize(gguf, [probe["text"] for probe in probes], add_special=False)
     differing = [
         (probe, ids) for probe, ids in zip(probes, theirs, strict=True) if ids != probe["ids"]
     ]

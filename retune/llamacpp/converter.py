@@ -42,12 +42,17 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     """Convert one checkpoint; return the texts, with their ids, by which the result is proven."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPU may be busy, and converting has no use for it
     sys.path[:0] = [str(job.llamacpp), str(job.llamacpp / "gguf-py")]
+    from retune.llamacpp.fast_conversion import (
+        cutting_floats,
+        grouping_rows,
+        packing_arrays,
+        reading_once,
+    )
     from retune.llamacpp.vocabulary import is_sentencepiece, write_sentencepiece_model
-    from retune.loaders import backends_uncopied, forbid_custom_code, load_tokenizer
+    from retune.loaders import backends_uncopied, described_tokenizer, forbid_custom_code
 
     forbid_custom_code()  # for the converter's sake, which trusts whatever a model brings
-    tokenizer = load_tokenizer(job.checkpoint)
-    structure = json.loads(tokenizer.backend_tokenizer.to_str())
+    tokenizer, structure = described_tokenizer(job.checkpoint)
     bos = adds_bos(tokenizer) if job.add_bos is None else job.add_bos
     # Without --model-name the converter names the model after its folder.
     overlay = job.scratch / "overlay" / job.checkpoint.name
@@ -59,7 +64,10 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     script = str(job.llamacpp / "convert_hf_to_gguf.py")
     sys.argv = [script, str(overlay), "--outfile", str(job.out), "--outtype", job.dtype]
     sys.argv += ["--model-name", job.name] if job.name else []
-    with backends_uncopied():
+    cutting_floats()
+    grouping_rows()
+    packing_arrays()
+    with backends_uncopied(), reading_once(overlay, tokenizer, structure):
         runpy.run_path(script, run_name="__main__")
     return {"probes": texts}
 

@@ -11,6 +11,7 @@ from retune.child import emit, main
 from retune.loaders import admit, read_tokenizer
 from retune.outline import outline
 from retune.recipe import Model
+from retune.templates import rendering
 from retune.workspace import remove
 from tasks.conform.checks import (
     mergeable,
@@ -18,7 +19,7 @@ from tasks.conform.checks import (
     tokenizer_checks,
     without_recurrence,
 )
-from tasks.conform.parity import save_tiny, save_twin
+from tasks.conform.tiny import save_tiny, save_twin
 
 TINY = "tiny"  # the event that the tiny model is there
 
@@ -37,6 +38,12 @@ class BaseJob(BaseModel):
 
 
 def examine(job: BaseJob) -> dict[str, Any]:
+    """Do what `_examine` does, with one process for all that is asked of the template."""
+    with rendering():
+        return _examine(job)
+
+
+def _examine(job: BaseJob) -> dict[str, Any]:
     """Return the tokenizer's class, the checks and the architecture; say TINY on the way.
 
     Raises ChatFormatError for a base that cannot be brought into ChatML at all.
@@ -46,8 +53,9 @@ def examine(job: BaseJob) -> dict[str, Any]:
     read, departure = read_tokenizer(model.base, revision)
     tokenizer = in_chatml(read, model.base, model.chat_tokens)
     layers = without_recurrence(model.base, revision)
+    tiny = None
     if job.tiny and layers.passed:
-        save_tiny(model, revision, tokenizer, job.tiny)
+        tiny = save_tiny(model, revision, tokenizer, job.tiny)
         emit(TINY)
     checks = [
         reads_as_its_file(departure),
@@ -57,7 +65,7 @@ def examine(job: BaseJob) -> dict[str, Any]:
         checks += [mergeable(model.base, revision), layers]
     if job.twin:
         try:
-            save_twin(model, revision, tokenizer, job.twin)
+            save_twin(model, revision, tokenizer, job.twin, tiny)
         except Exception:  # whatever an architecture has against being tiny: it is not rehearsed
             traceback.print_exc()
             remove(job.twin)

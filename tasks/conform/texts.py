@@ -1,20 +1,19 @@
 """Texts on which two tokenizers disagree if they can: 10,000 of eleven kinds, the same in every run."""
 
 import random
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
-from retune.templates import rendering
-from tasks.conform.checks import rendered
+from retune.templates import Refusal, outcomes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PER_KIND = 910  # of eleven kinds
 SEED = 0
+PRIVATE_PLANES = 0xF0000  # the first of the characters of private use that are the last ones
 LANGUAGES = (
     "The quick brown fox jumps over the lazy dog, doesn't it? They've said we'LL see.",
     "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich; Straße, Übermut.",
@@ -93,8 +92,7 @@ def texts(tokenizer: "PreTrainedTokenizerBase") -> dict[str, list[str]]:
     by_kind["control tokens in text"] = [_with_tokens(rng, tokens) for _ in range(PER_KIND)]
     everything = [text for of_kind in by_kind.values() for text in of_kind]
     by_kind["pieces of all kinds"] = [_spliced(rng, everything) for _ in range(PER_KIND)]
-    with rendering():
-        by_kind["conversations"] = list(_conversations(rng, tokenizer, everything))
+    by_kind["conversations"] = list(_conversations(rng, tokenizer, everything))
     return by_kind
 
 
@@ -125,8 +123,9 @@ def _letters(rng: random.Random) -> str:
 @cache
 def _characters() -> str:
     """Every character that Unicode assigns, but for surrogates and those of private use."""
-    characters = map(chr, range(sys.maxunicode + 1))
-    return "".join(c for c in characters if unicodedata.category(c) not in ("Cn", "Cs", "Co"))
+    category, others = unicodedata.category, {"Cn", "Cs", "Co"}
+    characters = map(chr, range(PRIVATE_PLANES))
+    return "".join([c for c in characters if category(c) not in others])
 
 
 def _unicode(rng: random.Random) -> str:
@@ -157,13 +156,17 @@ def _conversations(
     rng: random.Random, tokenizer: "PreTrainedTokenizerBase", everything: list[str]
 ) -> Iterator[str]:
     """Yield renderings of the chat template, if it renders anything."""
+    chats = []
     for _ in range(PER_KIND):
         messages = []
         for _ in range(rng.randint(1, 2)):
             messages.append({"role": "user", "content": rng.choice(everything)})
             messages.append({"role": "assistant", "content": rng.choice(everything)})
-        if text := rendered(tokenizer, messages):
-            yield text
+        chats.append(messages)
+    # Together: a message to the child and back is half of the time of one.
+    for outcome in outcomes(tokenizer, chats):
+        if outcome and not isinstance(outcome, Refusal):
+            yield outcome
 
 
 _MAKERS: dict[str, Callable[[random.Random], str]] = {

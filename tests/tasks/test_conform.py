@@ -22,9 +22,11 @@ from retune.tool_text import AS_TEXT
 from retune.workspace import Step, read_output
 from tasks.conform.checks import CHATS, mergeable, tokenizer_checks, without_recurrence
 from tasks.conform.examination import ExaminationReport, examine
-from tasks.conform.parity import gguf_checks, header_checks, quantizable, save_tiny, shrink
+from tasks.conform.parity import gguf_checks, header_checks, quantizable
+from tasks.conform.readings import reading
 from tasks.conform.task import conform
 from tasks.conform.texts import PER_KIND, texts
+from tasks.conform.tiny import save_tiny, save_twin, shrink
 from tests.architectures import GRANITE_4_MICRO, GRANITE_4_TINY
 from tests.retune.conftest import bpe_tokenizer
 
@@ -432,7 +434,7 @@ def test_a_gguf_without_template_and_with_another_eos_is_caught(base, tmp_path):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    found = failures(header_checks(tmp_path / "out.gguf", tokenizer_of(base)))
+    found = failures(header_checks(tmp_path / "out.gguf", reading(tokenizer_of(base))))
     assert "seen: None. Save chat_template.jinja" in found["the GGUF carries the chat template"]
     assert "seen: 0; the tokenizer's is 2" in found["the GGUF's EOS is the tokenizer's"]
 
@@ -448,7 +450,7 @@ def test_what_llamacpp_reads_otherwise_is_shown_with_both_ids(base, tmp_path, mo
     plain["model"]["merges"] = plain["model"]["merges"][:20]
     plain["model"]["ignore_merges"] = False
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(plain))
-    checks, parity = gguf_checks(tmp_path / "out.gguf", tokenizer)
+    checks, parity = gguf_checks(tmp_path / "out.gguf", reading(tokenizer))
     report = ExaminationReport(
         base="b",
         chat_tokens="add",
@@ -544,6 +546,30 @@ def test_the_texts_are_many_valid_and_the_same_each_time(base):
     assert any("\u200d" in text for text in made["emoji"])
     assert sum(END in text for text in made["control tokens in text"]) > 100
     assert all(chat[-1]["role"] == "assistant" for chat in CHATS.values())
+
+
+def test_the_twin_has_the_weights_of_the_tiny_model_and_its_own_padding(base, tmp_path):
+    """Rows of random numbers, but for what the model trained of it takes for padding."""
+    from safetensors.torch import load_file
+
+    tokenizer, model = tokenizer_of(base), Model(base=str(base))
+    tiny = save_tiny(model, None, tokenizer, tmp_path / "tiny")
+    save_twin(model, None, tokenizer, tmp_path / "twin", tiny)
+    save_twin(model, None, tokenizer, tmp_path / "anew")
+    small = load_file(tmp_path / "tiny" / "model.safetensors")
+    twin = load_file(tmp_path / "twin" / "base" / "model.safetensors")
+    rows = "model.embed_tokens.weight"
+    assert not small[rows][tokenizer.pad_token_id].any()
+    assert twin[rows][tokenizer.pad_token_id].any()
+    differing = {name for name in small | twin if not small[name].equal(twin[name])}
+    assert differing == {rows}
+    for folder in ("base", "tokenizer"):
+        texts = [
+            {path.name: path.read_text() for path in (tmp_path / name / folder).glob("*.json*")}
+            for name in ("twin", "anew")
+        ]
+        assert texts[0] == texts[1]
+        assert texts[0]
 
 
 TOOLS_NAME = "the template writes `tools` as rows have them"
