@@ -14,7 +14,7 @@ from typing import Any
 
 ELEMENTS = (
     1 << 20
-)  # of rows that are quantized together; of 4 bytes each, some copies of which stand
+)  # of rows that are quantized together, 4 bytes each, of which there are some copies
 FEW = 64  # items of an array that are not worth it
 SPACE = chr(ord(" ") + 256)  # as merges that join texts by a space spell one
 
@@ -49,7 +49,7 @@ def cutting_floats() -> None:
         return np.ascontiguousarray(halves[..., 1]).view(np.uint8)
 
     if sys.byteorder == "little":
-        BF16.quantize_blocks = cut
+        BF16.quantize_blocks = cut  # type: ignore[method-assign]
 
 
 def packing_arrays() -> None:
@@ -73,7 +73,7 @@ def packing_arrays() -> None:
         head = self._pack("I", vtype) if add_vtype else b""
         return b"".join((head, self._pack("I", sub_type), self._pack("Q", len(val)), body))
 
-    GGUFWriter._pack_val = packed
+    GGUFWriter._pack_val = packed  # type: ignore[method-assign]
 
 
 def _texts(texts: Sequence[str | bytes], size: struct.Struct) -> bytes:
@@ -109,14 +109,14 @@ def reading_once(folder: Path, tokenizer: Any, structure: dict[str, Any]) -> Ite
 
     vocabulary = tokenizer.get_vocab()
     tokenizer.get_vocab = lambda: vocabulary
-    AutoTokenizer.from_pretrained = given
-    SpecialVocab._try_load_from_tokenizer_json = special_tokens
+    AutoTokenizer.from_pretrained = given  # type: ignore[method-assign, assignment]
+    SpecialVocab._try_load_from_tokenizer_json = special_tokens  # type: ignore[method-assign]
     try:
         yield
     finally:
         del tokenizer.get_vocab
-        AutoTokenizer.from_pretrained = from_files
-        SpecialVocab._try_load_from_tokenizer_json = of_file
+        AutoTokenizer.from_pretrained = from_files  # type: ignore[method-assign]
+        SpecialVocab._try_load_from_tokenizer_json = of_file  # type: ignore[method-assign]
 
 
 def _write_slim(slim: Path, folder: Path, structure: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ def _write_slim(slim: Path, folder: Path, structure: dict[str, Any]) -> None:
 def _joined(merges: Sequence[str | Sequence[str]]) -> list[str]:
     """Return merges as texts of two parts, as the converter joins them."""
     if isinstance(merges[0], str):
-        return list(merges)
+        return [str(merge) for merge in merges]
     pairs = [" ".join(pair) for pair in merges]
     spaced = (n for n, text in enumerate(pairs) if text.count(" ") > 1)
     for n in spaced:
