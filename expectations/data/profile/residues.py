@@ -7,7 +7,7 @@ All of it is looked for in a sample of the pairs.
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Quote, share_alarm
+from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, Quote, share_alarm
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Told = Callable[[np.ndarray], bool]
 
-DOUBTFUL = "doubtful_masses"
+DOUBTFUL: Expectation = "doubtful_masses"
 MOST = 0.7  # of what more answers do it is a dataset's way
 _CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`"
 _SHARED_WORDS = 8  # in a row, which many answers say
