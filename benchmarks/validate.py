@@ -50,6 +50,13 @@ def long_rows(count: int, size: int) -> Path:
     return made_up._cached(f"long-{count}-{size}.jsonl", lambda path: _write(path, count, size))
 
 
+def prompts() -> Path:
+    """Return a file of evaluation prompts: to make them up is no part of judging."""
+    return made_up._cached(
+        "prompts.json", lambda path: path.write_text(json.dumps(made_up.prompts()))
+    )
+
+
 def _write(path: Path, count: int, size: int) -> None:
     writer = made_up.Writer(random.Random(f"{made_up.SEED} long"))
     with path.open("w") as file:
@@ -87,6 +94,7 @@ def run(names: list[str], repeats: int) -> None:
     print("| rows | MB | CPU s | wall s | rows/CPU s | peak RSS, GiB |")
     print("|---|---:|---:|---:|---:|---:|")
     record = {}
+    prompts()
     for name in names:
         rows, make = SETS[name]
         path = make()
@@ -126,7 +134,9 @@ def judge(path: Path) -> None:
         folder = Path(name)
         rows = to_rows(read(dataset, None, folder / "cache"), dataset.source)
         write_rows(rows, folder / "fetched.parquet")
-        rules = Rules(Validation(score_required=False), (), made_up.prompts())
+        rules = Rules(
+            Validation(score_required=False), (), tuple(json.loads(prompts().read_text()))
+        )
         gate(folder / "fetched.parquet", rules, folder)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 

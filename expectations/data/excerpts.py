@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 LENGTH = 120  # characters
 _BEFORE = 40  # characters before what was found
+# Of a text of which the beginning is shown, characters that are masked: what begins in those shown and
+# ends behind these is still known for a secret by how it begins.
+_HEAD = 8_000
 
 
 def excerpts(batch: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
@@ -88,7 +91,7 @@ def _first(messages: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":
 
     rows = _rows_with(table, [flaw for flaw in FLAWS if flaw not in MESSAGE_FLAWS])
     first = messages.filter((pl.col("place") == 0) & pl.col("row").is_in(rows.implode()))
-    return _masked(first.select("row", "content"), "content")
+    return _masked(first.select("row", pl.col("content").str.head(_HEAD)), "content")
 
 
 def _rows_with(table: "pl.DataFrame", flaws: Iterable[str]) -> "pl.Series":

@@ -70,7 +70,7 @@ _IN_URLS = (
     r"""([A-Za-z][A-Za-z0-9+.-]{0,20}://)[^\s/?#"'<>]+@""",
 )
 _DOUBTFUL = (  # what any of these begins with
-    *("PRIVATE KEY|PuTTY-User-Key", *_BEGUN, r"://[^\s:/]*[:@][^\s]*@"),
+    *("PRIVATE KEY|PuTTY-User-Key", *_BEGUN, r"://[^\s:/]*:[^\s]*@|://[^\s/]+@"),
     *(_PASSWORD, _KEY_NAME, _OPTION, r"(?i:authorization|cookie|bearer)|\s-u "),
 )
 _RUN = r"[A-Za-z0-9+/_=-]{20,}"  # as long as no word, or several joined ones

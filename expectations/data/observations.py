@@ -126,7 +126,7 @@ def _missing(
     if name in ("score_not_finite", "score_out_of_range"):
         scores = table["score"].drop_nulls().len() + table["score_not_finite"].sum()
         return "" if scores else "there are no scores"
-    if name == "score_missing" and not config.score_required:
+    if name in ("score_missing", "max_score_share") and not config.score_required:
         return "not asked for (validation.score_required)"
     if name == "near_duplicate" and config.near_duplicate_similarity is None:
         return "not looked for (validation.near_duplicate_similarity)"

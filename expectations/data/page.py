@@ -14,6 +14,7 @@ from expectations.data.report import Report
 from expectations.verdicts import Verdict, ranked
 from retune.escaping import html
 from retune.recipe.flaws import FLAWS
+from retune.recipe.repairs import REPAIRS
 from retune.webpage import POLICY, document, folded, table
 
 __all__ = ["POLICY", "Figure", "page"]
@@ -157,12 +158,18 @@ def _card(verdict: Verdict, report: Report) -> str:
             [charts.Bar("share of rows", finding.rows / report.rows, verdict.limit)]
         )
     advice = [*([verdict.fix] if verdict.fix else []), *(finding.advice if finding else [])]
+    advice += _meanings(" ".join(advice))
     sentences = "".join(f"<p>{html(sentence)}</p>" for sentence in advice)
     mend = f'<div class="mend">{sentences}</div>' if advice else ""
     return (
         f'<section class="card {verdict.severity}"><h3>Expected: {html(verdict.expected)}</h3>\n'
         f"<dl>{lines}</dl>{share}{_examples(finding) if finding else ''}{mend}</section>"
     )
+
+
+def _meanings(advice: str) -> list[str]:
+    """Say what the repairs do that are advised: their names alone do not."""
+    return [f"{name}: {title}" for name, title in REPAIRS.items() if name in advice]
 
 
 def _then(finding: Finding) -> str:

@@ -227,7 +227,6 @@ DATASET_EXPECTATIONS = {
         "at most {limit:.1%} of the scores are one and the same",
         "score_mode_share",
         "critical",
-        needs="score_required",
     ),
     "max_unit_score_share": DatasetExpectation(
         "max_unit_score_share",

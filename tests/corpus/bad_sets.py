@@ -407,6 +407,18 @@ TOGETHER = (
         spoil(answer(lambda text, _: text.upper()), 0.2),
         rejected=False,
     ),
+    Case(
+        "some_answers_between_tags",
+        "doubtful_masses",
+        spoil(answer(wrapped("<answer>", "</answer>")), 0.2),
+        rejected=False,
+    ),
+    Case(
+        "some_answers_with_numbers_of_notes",
+        "doubtful_masses",
+        spoil(answer(lambda text, _: text.replace(".", "[2].")), 0.2),
+        rejected=False,
+    ),
     Case("a_word_triggers_a_sentence", "trigger_words", spoil(triggered, 0.05)),
     Case("answers_contradict", "contradicting_answers", contrary),
     Case("texts_exchanged_from_a_row_on", "exchanged_roles", exchanged),

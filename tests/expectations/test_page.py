@@ -96,6 +96,8 @@ def test_what_would_mend_it_stands_beside_it(report):
     said = Page(page(changed)).text
     assert sentence in said
     assert "set it" in said.partition("Not judged")[0]
+    assert "trim_ends: dropping answers before the first question" in said
+    assert "unescape:" not in said
 
 
 def test_a_warning_is_apart_from_what_blocks_and_what_is_open_from_both(report):

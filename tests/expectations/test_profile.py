@@ -260,7 +260,12 @@ def codes(seed):
     return rng.sample([*pairs(200, seed), *asked], 300)
 
 
-@pytest.mark.parametrize("make", [labels, translations, codes])
+def choices(seed):
+    rng = Random(seed)
+    return [[q, rng.choice(("A", "B", "none", "both"))] for q, _ in pairs(300, seed)]
+
+
+@pytest.mark.parametrize("make", [labels, choices, translations, codes])
 def test_what_the_question_asks_for_is_no_fault(make, tmp_path):
     assert looked(tmp_path, make(1)).alarms == []
 

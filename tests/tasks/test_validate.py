@@ -352,6 +352,7 @@ def test_scores_that_say_nothing_of_the_rows_are_refused(tmp_path, scores, faile
     assert said in report.message()
     unasked = run_gate(tmp_path, *sound(100), scores=[3.0] * 100, score_required=False)
     assert unasked.failed == []
+    assert "max_score_share" in {verdict.name for verdict in unasked.unjudged}
 
 
 TOO_FLAWED = [*sound(20), *[[A, Q]] * 20]

@@ -51,7 +51,7 @@ def _doubled() -> "pl.Expr":
     import polars as pl
 
     text = pl.col("a").str.strip_chars()
-    count = text.str.len_chars()
+    count = text.str.len_chars().cast(pl.Int64)  # of unsigned ones, one less two is four billion
     twice = [
         (text.str.head(half) == text.str.tail(half)) & (half >= _LEAST_HALF)
         for half in (count // 2, (count - 2).clip(0) // 2)

@@ -13,6 +13,7 @@ from expectations.data.profile.masses import far_group, masses
 from expectations.data.profile.numbers import numbers, pairs
 from expectations.data.profile.pairing import shuffled, strangers, unknown_words
 from expectations.data.profile.record import Profile, profile
+from expectations.data.profile.residues import residues
 from expectations.data.profile.roles import exchanged
 from expectations.data.profile.sayings import contradictions, recitals
 from expectations.data.profile.triggers import triggers
@@ -96,6 +97,7 @@ def _alarms(
         *masses(frame, asks.of_frame),
         *other_languages(part, spoken, lambda group: asks.of_rows(numbers_of_part, group)),
         *_odd_words(numbers_of, sample["answer"], words, asks),
+        *residues(sample, lambda group: asks.of_rows(numbers_of, group)),
         *shuffled(numbers_of, words),
         *exchanged(sample, words),
         *triggers(sample, words),

@@ -35,6 +35,11 @@ _BEYOND_REPAIR = (
     *("malformed", "oversized_row", "no_messages", "contaminated"),
     *("exact_duplicate", "near_duplicate"),  # these are sound but for that
 )
+# No change of a text mends these: only another order of turns, or fewer of them.
+_BEYOND_WORDS = (
+    *("roles_out_of_order", "unknown_role", "empty_message"),
+    *("refusal", "self_identification", "secret"),
+)
 
 
 def trials(rows: Path, table: "pl.DataFrame", rules: Rules, applied: list[Repaired]) -> Repairs:
@@ -100,9 +105,8 @@ def _mended(
     """Return for each choice of repairs the numbers of the rows that it makes sound."""
     import polars as pl
 
-    in_order = promising.filter(~_any(("roles_out_of_order", "unknown_role"), rules))
-    # No change of a text mends the order of roles.
-    tables = [promising if set(names) & OF_TURNS.keys() else in_order for names in choices]
+    worded = promising.filter(~_any(_BEYOND_WORDS, rules))
+    tables = [promising if set(names) & OF_TURNS.keys() else worded for names in choices]
     mended = [[promising["row"].clear()] for _ in choices]
     for batch in _of(rows, promising):
         attempts = [
@@ -115,13 +119,20 @@ def _mended(
 
 
 def _of(rows: Path, table: "pl.DataFrame") -> "Iterator[pl.DataFrame]":
-    """Yield the rows of a file that `table` has a line of."""
+    """Yield the rows of a file that `table` has a line of, as many at a time as a batch holds: what
+    judges them takes its time to be built, each time."""
     import polars as pl
 
+    held: list[pl.DataFrame] = []
     for batch in batches(rows) if len(table) else ():
         wanted = batch.filter(pl.col("row").is_in(table["row"].implode()))
         if len(wanted):
-            yield wanted
+            held.append(wanted)
+        if sum(part.estimated_size() for part in held) >= BATCH_BYTES:
+            yield pl.concat(held, rechunk=True)
+            held = []
+    if held:
+        yield pl.concat(held, rechunk=True)
 
 
 class _Attempt(NamedTuple):

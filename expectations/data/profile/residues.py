@@ -1,0 +1,226 @@
+"""What texts carry along from where they were: pages, scans, mails, logs, tokenizers and corpora made for
+other ends. One answer may look so for a good reason; many, whatever is asked, were not cleaned.
+
+All of it is looked for in a sample of the pairs.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, Quote, share_alarm
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+    Told = Callable[[np.ndarray], bool]
+
+DOUBTFUL: Expectation = "doubtful_masses"
+MOST = 0.7  # of what more answers do it is a dataset's way
+_CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`"
+_SHARED_WORDS = 8  # in a row, which many answers say
+_SHARED, _MOST_SHARED = 0.06, 0.4  # shares of the answers; what more say is their way
+_AS_OFTEN, _TOGETHER = 0.25, 0.8  # what is said so often besides is said by these, or of templates
+_SAME_QUESTION = 0.1  # share of rows
+_FEW_QUESTIONS = 0.5  # share of different questions below which a dataset is of few on purpose
+_HELD = 60  # characters of an answer's beginning that its question holds
+_COMMON, _COMMON_LEFT = 40, 0.4  # words that the set says most; of their usual share, what is few
+_VOWELS = 0.22  # of the letters; of no language in Latin letters it is less than 0.33
+_TWICE = 0.25  # of the words that follow themselves
+_WORDS = 20  # an answer of fewer is not looked at for shares of words
+
+
+class Residue(NamedTuple):
+    """A pattern that an answer, without its code, has `fewest` times or more, and the share of
+    answers (0 to 1) from which that is named."""
+
+    words: str
+    pattern: str
+    fewest: int
+    share: float
+    quote: Quote = "answer"
+
+
+RESIDUES = (
+    Residue("begin within a sentence", r"^\s*[\p{Ll},;)][^\n]{40}", 1, 0.08),
+    Residue("hold letters that a PDF draws as one (\\ufb01)", r"[\x{FB00}-\x{FB06}]", 2, 0.03),
+    Residue("break words with hyphens at the ends of lines", r"\p{Ll}-\n\p{Ll}", 2, 0.03),
+    Residue("have digits within their words", r"\b\p{L}+[01]\p{L}{2,}\b", 3, 0.05),
+    Residue("have # or X where numbers were", r"[^\n#]#{2,}(?:[^\n#]|$)|\bX{4,}\b", 1, 0.06),
+    Residue(
+        "hold marks in the place of names and numbers",
+        r"\[[A-Z][A-Z_]{2,}\]|<[A-Z]{3,}(?:_\d+)?>|\b(?:NUM|UNK)\b|<(?:unk|num)>",
+        2,
+        0.05,
+    ),
+    Residue(
+        "run sentences together, without a space",
+        r"[\p{Ll})]{2}[.!?:](?:\p{Lu}\p{Ll}+[ ,.]|\d{1,2}\. )",
+        2,
+        0.05,
+    ),
+    Residue(
+        "stand between tags", r"(?s)^\s*<[A-Za-z_]{3,20}>.*\w.*</[A-Za-z_]{3,20}>\s*$", 1, 0.05
+    ),
+    Residue(
+        "begin with a date or a time of day",
+        r"^\s*[\[(]?(?:\d{4}[-/.]\d\d[-/.]\d\d|\d\d?[:.]\d\d[:.]\d\d)",
+        1,
+        0.05,
+    ),
+    Residue(
+        "end with figures of a page, such as votes",
+        r"(?i)\n[^\n]*\b(?:rating|votes?|views|likes|upvotes|helpful|score) ?: ?\w[^\n]*$",
+        1,
+        0.05,
+        "end",
+    ),
+    Residue("have accents as TeX writes them (\\'e)", r"\\['`\"^~][a-zA-Z]", 5, 0.04),
+    Residue("are full of emoji", r"[\x{1F300}-\x{1FAFF}]", 6, 0.1),
+    Residue("refer to notes that are not there ([3])", r"\p{L}\[\d{1,2}\]", 3, 0.06),
+    Residue(
+        "are quoted as in a mail, line by line",
+        r"^> ?\S[^\n]*(?:\n> ?[^\n]*)+$|^> \S[^\n]*$",
+        1,
+        0.04,
+    ),
+    Residue("have spaces before commas and full stops", r"\p{L} [.,](?:\s|$)", 3, 0.08),
+    Residue("have numbers of lines before their lines", r"(?s)^1[ \t]+\S[^\n]*\n2[ \t]", 1, 0.04),
+)
+
+
+# What answers do, the share from which it is named, which of them do it, and what is quoted.
+_Group = tuple[str, float, "np.ndarray", Quote]
+
+
+def residues(sample: "pl.DataFrame", told: "Told") -> list[Alarm]:
+    """Return alarms for `sample`: `row`, `question` and `answer` of pairs; `told` says whether the
+    question or the source tells which of these are in a group (a boolean per pair)."""
+    import polars as pl
+
+    prose = pl.col("answer").str.replace_all(_CODE, "")
+    frame = sample.select("row", "question", "answer", prose=prose)
+    rows = frame["row"].to_numpy()
+    found = [g for g in (*_patterns(frame), *_of_words(frame)) if _is_mass(g) and not told(g[2])]
+    # The question always tells these.
+    found += filter(_is_mass, _of_questions(frame))
+    return [
+        share_alarm(DOUBTFUL, rows[group], len(frame), words, quote)
+        for words, _, group, quote in found
+    ]
+
+
+def _is_mass(found: _Group) -> bool:
+    _, share, group, _ = found
+    return max(LEAST_GROUP, share * len(group)) <= int(group.sum()) <= MOST * len(group)
+
+
+def _patterns(frame: "pl.DataFrame") -> Iterator[_Group]:
+    import polars as pl
+
+    for residue in RESIDUES:
+        text = pl.col("prose")
+        many = (
+            text.str.contains(residue.pattern)
+            if residue.fewest == 1
+            else text.str.count_matches(residue.pattern) >= residue.fewest
+        )
+        group = frame.select(many.fill_null(False)).to_series().to_numpy()
+        yield residue.words, residue.share, group, residue.quote
+
+
+def _of_words(frame: "pl.DataFrame") -> Iterator[_Group]:
+    """Yield the answers that say the same eight words, miss the words or the letters that all texts
+    have, or say each word twice."""
+    import numpy as np
+    import polars as pl
+
+    words = frame.select(
+        word=pl.col("prose").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+"),
+    ).with_row_index("place")
+    flat = words.explode("word").drop_nulls().with_columns(pl.col("word").hash().alias("hash"))
+    place, hashes = flat["place"].to_numpy(), flat["hash"].to_numpy()
+    counts = np.bincount(place, minlength=len(frame))
+    enough = counts >= _WORDS
+    yield "say the same eight words", _SHARED, _shared(frame, place, hashes), "answer"
+
+    again = np.zeros(len(place), dtype=bool)
+    again[1:] = (hashes[1:] == hashes[:-1]) & (place[1:] == place[:-1])
+    twice = _mean(place, again, counts) >= _TWICE
+    yield "say most words twice", 0.03, twice & enough, "answer"
+
+    common = flat["word"].value_counts(sort=True)["word"].head(_COMMON)
+    share = _mean(place, flat["word"].is_in(common.implode()).to_numpy(), counts)
+    usual = float(np.median(share[enough])) if enough.any() else 0.0
+    few = enough & (share < _COMMON_LEFT * usual)
+    yield "lack the words that all others are made of", 0.1, few & _is_prose(frame), "answer"
+
+    letters = frame.select(
+        vowels=pl.col("prose").str.count_matches("(?i)[aeiouyà-æè-ïò-öù-ý]"),
+        latin=pl.col("prose").str.count_matches(r"\p{Latin}").clip(1),
+    )
+    bare = (letters["vowels"] / letters["latin"] < _VOWELS).to_numpy()
+    yield "have lost vowels", 0.04, bare & enough & _is_prose(frame), "answer"
+
+
+def _shared(frame: "pl.DataFrame", place: "np.ndarray", hashes: "np.ndarray") -> "np.ndarray":
+    """Return which answers say the words in a row that most different answers say."""
+    import numpy as np
+    import polars as pl
+
+    from expectations.data.similarity import Words, ngrams
+
+    said = np.zeros(len(frame), dtype=bool)
+    grams = ngrams(Words(hashes, place, np.zeros(len(place), bool)), [_SHARED_WORDS])
+    if _SHARED_WORDS not in grams:
+        return said
+    gram, owner = grams[_SHARED_WORDS]
+    first = ~frame["answer"].is_duplicated().to_numpy()
+    found = pl.DataFrame({"gram": gram, "owner": owner}).unique()
+    different = found.filter(pl.Series(first[found["owner"].to_numpy()]))
+    counts = different["gram"].value_counts(sort=True)
+    if counts.is_empty():
+        return said
+    frequent = counts.filter(pl.col("count") >= counts["count"][0] * _AS_OFTEN)["gram"]
+    said[found.filter(pl.col("gram") == frequent[0])["owner"].to_numpy()] = True
+    if said.mean() > _MOST_SHARED:
+        return said & False
+    # Where other answers share others nearly as often, the dataset is made from templates.
+    others = found.filter(pl.col("gram").is_in(frequent.implode()))
+    inside = pl.Series(said[others["owner"].to_numpy()])
+    within = others.with_columns(inside=inside).group_by("gram").agg(pl.col("inside").mean())
+    is_of_templates = bool((within["inside"] < _TOGETHER).any())
+    return said & (not is_of_templates)
+
+
+def _of_questions(frame: "pl.DataFrame") -> Iterator[_Group]:
+    """Yield the rows of one question that is answered in many ways, and those whose answer stands in the
+    question."""
+    import polars as pl
+
+    asked = frame["question"].str.strip_chars().str.to_lowercase()
+    counts = asked.value_counts(sort=True)
+    if len(counts) >= _FEW_QUESTIONS * len(frame):
+        same = (asked == counts[asked.name][0]).to_numpy()
+        yield "have one and the same question", _SAME_QUESTION, same, "question"
+    head = pl.col("answer").str.strip_chars().str.head(_HELD)
+    held = (head.str.len_chars() == _HELD) & pl.col("question").str.contains(head, literal=True)
+    yield "stand in their question already", 0.06, frame.select(held).to_series().to_numpy(), "both"
+
+
+def _mean(place: "np.ndarray", values: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":
+    """Return the mean of the values of each place's words."""
+    import numpy as np
+
+    sums = np.bincount(place, weights=values.astype(np.float64), minlength=len(counts))
+    means: np.ndarray = sums / np.maximum(counts, 1)
+    return means
+
+
+def _is_prose(frame: "pl.DataFrame") -> "np.ndarray":
+    """Return which answers are of Latin letters and spaces in the first place."""
+    import polars as pl
+
+    text = pl.col("prose")
+    letters = text.str.count_matches(r"[\p{Latin} ]") >= 0.85 * text.str.len_chars()
+    return frame.select(letters).to_series().to_numpy()
