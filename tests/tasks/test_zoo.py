@@ -18,6 +18,10 @@ ROWS = (
     "Grüß Gott 👋🏽, 你好，世界！ Привет. नमस्ते दुनिया।",
 )
 
+# A word of ROWS, as the dataset's row and as a prompt: its regular expression for this family has no
+# marks that join to a letter, so that such rows count against `quantization.max_differing_rows`.
+LLAMACPP_READS_OTHERWISE = {"gptoss": "नमस्ते"}
+
 
 @pytest.fixture(
     scope="module",
@@ -68,7 +72,9 @@ def test_llamacpp_reads_its_rows_as_they_are_trained(base, examined, monkeypatch
     table.tail(2).write_parquet(chats.train)
     parity = compare(examined[1], chats, ROWS)
     assert parity.rows == 6
-    assert parity.examples() == []
+    differing = {row["text"] for row in parity.examples()}
+    assert all(LLAMACPP_READS_OTHERWISE.get(base.name, "nothing") in text for text in differing)
+    assert len(parity.examples()) == (2 if base.name in LLAMACPP_READS_OTHERWISE else 0)
     other = table.with_columns(input_ids=pl.col("input_ids").list.head(5))
     other.tail(2).write_parquet(chats.train)
     parity = compare(examined[1], chats)
