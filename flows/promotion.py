@@ -19,7 +19,8 @@ from retune.recipe import Recipe
 from retune.records import Anchored, Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
 from retune.registry.approvals import ApprovalAnswer, Request, answer, answer_of, ask
-from retune.tracking import DECISION, Run, client
+from retune.retention import WAITING
+from retune.tracking import Run
 from retune.workspace import digest
 
 
@@ -103,7 +104,7 @@ def settle(
     ):
         champion = other.number  # of an earlier retune, which cannot be compared with
     ending = _ending(run, version, decision, recipe, champion)
-    note(run, version, ending.name, ending.reason)
+    registry.decided_as(version, run.id, ending.name, ending.reason)
     return ending
 
 
@@ -113,15 +114,9 @@ def noting(run: Run, version: RegisteredVersion) -> Iterator[None]:
     try:
         yield
     except Rejected as rejected:
-        note(run, version, "Rejected", "; ".join(map(str, rejected.judgement.failed)))
+        reason = "; ".join(map(str, rejected.judgement.failed))
+        registry.decided_as(version, run.id, "Rejected", reason)
         raise
-
-
-def note(run: Run, version: RegisteredVersion, name: str, reason: str) -> None:
-    """Keep how the run ended with the run and with its version."""
-    text = f"{name}: {reason}"[:1000]
-    run.set_tags({DECISION: text})
-    client().set_model_version_tag(version.name, str(version.number), DECISION, text)
 
 
 def after(ending: Ending, version: RegisteredVersion, decision: Decision, recipe: Recipe) -> None:
@@ -158,7 +153,7 @@ def _ending(
         said = _answer(run, version, decision, recipe, champion)
         if said is None:
             how = f"`retune approve {run.id}` or `retune reject {run.id}`"
-            return Ending("AwaitingApproval", f"{version} waits for an approval: {how}")
+            return Ending(WAITING, f"{version} waits for an approval: {how}")
         by, reason = said.by, said.reason or "approved"
     entry = registry.promote(version.name, version.number, by, reason, evidence, champion)
     return Ending(
@@ -186,10 +181,11 @@ def _answer(
             ),
         )
         if request.expired:
-            require(approval.expired(recipe, request.expires))
+            require(approval.expired(request.expires))
         if not can_suspend():
             return None
-        note(run, version, "AwaitingApproval", "a form on Prefect's page, or `retune approve`")
+        how = "a form on Prefect's page, or `retune approve`"
+        registry.decided_as(version, run.id, WAITING, how)
         filled = form(str(version), request, decision.judgement.markdown)
         said = answer_of(registry.version(version.name, version.number), champion)
         if said is None:

@@ -16,23 +16,22 @@ def deadline(recipe: Recipe) -> datetime:
 
 def rejected_by_a_person(by: str, reason: str) -> Judgement:
     """Return the judgement that somebody does not want the candidate."""
-    return _judgement(f"rejected by {by}{': ' if reason else ''}{reason}", None, "")
+    return _judgement(f"rejected by {by}{': ' if reason else ''}{reason}", "")
 
 
-def expired(recipe: Recipe, until: datetime) -> Judgement:
+def expired(until: datetime) -> Judgement:
     """Return the judgement that nobody has answered in time."""
     return _judgement(
-        f"nobody did until {until:%Y-%m-%d %H:%M} UTC", recipe.promotion.approval_hours, SETTING
+        f"the approval expired: nobody answered until {until:%Y-%m-%d %H:%M} UTC", SETTING
     )
 
 
-def _judgement(seen: str, limit: float | None, setting: str) -> Judgement:
+def _judgement(seen: str, setting: str) -> Judgement:
     verdict = Verdict(
         gate=GATE,
         name="approval",
         expected="approved by a person",
         seen=seen,
-        limit=limit,
         setting=setting,
         passed=False,
         fix="`retune promote RECIPE VERSION` lets a version serve all the same",

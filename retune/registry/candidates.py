@@ -18,7 +18,7 @@ from retune.registry.versions import (
     version,
     versions,
 )
-from retune.tracking import DIGEST_LIMIT, Run, client
+from retune.tracking import DECISION, DIGEST_LIMIT, Run, client
 from retune.version import this_version
 from retune.workspace import Output, digest, sha256
 
@@ -92,6 +92,14 @@ def published_as(version: RegisteredVersion, source: str, tags: Mapping[str, str
     """Note where a version was published: at the URL `source`; `tags` are further facts."""
     for key, value in {**tags, SOURCE: source}.items():
         client().set_model_version_tag(version.name, str(version.number), key, value)
+
+
+def decided_as(version: RegisteredVersion, run_id: str, name: str, reason: str) -> None:
+    """Note with a version, and with the run that asked about it, what became of it: `name` is that of
+    Prefect's state."""
+    text = f"{name}: {reason}"[:1000]
+    client().set_tag(run_id, DECISION, text)
+    client().set_model_version_tag(version.name, str(version.number), DECISION, text)
 
 
 def keep_anchor(version: RegisteredVersion, file: AnchorFile) -> None:
