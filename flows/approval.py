@@ -50,8 +50,8 @@ def form(candidate: str, request: Request, evidence: str) -> Approval:
     key = f"approval-{candidate.replace('/', '-')}-{request.champion or 'base'}"
     seconds = round((request.expires + GRACE - datetime.now(UTC)).total_seconds())
     with get_client(sync_client=True) as client:
-        labels = {WAITS_UNTIL: request.expires.isoformat()}
-        client.update_flow_run_labels(UUID(str(runtime.flow_run.id)), labels)
+        until = request.expires.isoformat()
+        client.update_flow_run_labels(UUID(str(runtime.flow_run.id)), {WAITS_UNTIL: until})
     get_run_logger().info(
         "%s waits for an approval until %s UTC: this page's menu (⋮), Resume, or `retune approve %s`",
         *(candidate, f"{request.expires:%Y-%m-%d %H:%M}", request.run_id),

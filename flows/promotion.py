@@ -18,7 +18,14 @@ from retune import registry
 from retune.recipe import Recipe
 from retune.records import Anchored, Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
-from retune.registry.approvals import ApprovalAnswer, Request, answer, answer_of, ask
+from retune.registry.approvals import (
+    ApprovalAnswer,
+    Request,
+    answer,
+    answer_of,
+    ask,
+    request_of,
+)
 from retune.retention import WAITING
 from retune.tracking import Run
 from retune.workspace import digest
@@ -168,7 +175,7 @@ def _answer(
 
     Raises Rejected, or Waiting.
     """
-    said = answer_of(version, champion)
+    said, former = answer_of(version, champion), request_of(version)
     if said is None:
         request = ask(
             version,
@@ -186,7 +193,12 @@ def _answer(
             return None
         how = "a form on Prefect's page, or `retune approve`"
         registry.decided_as(version, run.id, WAITING, how)
-        filled = form(str(version), request, decision.judgement.markdown)
+        evidence = decision.judgement.markdown
+        if former and former.champion != champion:
+            sentence = approval.stale(str(version), former.champion, champion)
+            get_run_logger().warning("%s", sentence)
+            evidence = f"**{sentence}**\n\n{evidence}"
+        filled = form(str(version), request, evidence)
         said = answer_of(registry.version(version.name, version.number), champion)
         if said is None:
             by = filled.by.strip() or "somebody on Prefect's page"

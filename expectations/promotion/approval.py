@@ -26,6 +26,16 @@ def expired(until: datetime) -> Judgement:
     )
 
 
+def stale(candidate: str, then: int | None, now: int | None) -> str:
+    """Return the sentence that whoever answered before is asked again: another version serves by now
+    than the candidate was compared `then` with (None: its base)."""
+    opponents = (f"version {number}" if number else "its base" for number in (then, now))
+    return (
+        "What was answered before does not count: {} was compared with {} then, and by now {} serves. "
+        "This is the comparison with that one."
+    ).format(candidate, *opponents)
+
+
 def _judgement(seen: str, setting: str) -> Judgement:
     verdict = Verdict(
         gate=GATE,
