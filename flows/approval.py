@@ -52,14 +52,13 @@ def form(candidate: str, request: Request, evidence: str) -> Approval:
     with get_client(sync_client=True) as client:
         until = request.expires.isoformat()
         client.update_flow_run_labels(UUID(str(runtime.flow_run.id)), {WAITS_UNTIL: until})
-    get_run_logger().info(
-        "%s waits for an approval until %s UTC: this page's menu (⋮), Resume, or `retune approve %s`",
-        *(candidate, f"{request.expires:%Y-%m-%d %H:%M}", request.run_id),
+    waiting = (
+        f"{candidate} waits for an approval until {request.expires:%Y-%m-%d %H:%M} UTC: Resume in the "
+        f"menu (⋮) of this run's page in Prefect, or `retune approve {request.run_id}`"
     )
+    get_run_logger().info("%s", waiting)
     asked = Approval.with_initial_data(description=evidence)
     try:
         return suspend_flow_run(wait_for_input=asked, timeout=seconds, key=key)
     except Pause as pause:
-        raise Waiting(
-            f"{candidate} waits for an approval until {request.expires:%c} UTC"
-        ) from pause
+        raise Waiting(waiting) from pause

@@ -131,8 +131,10 @@ def test_people_decide_and_each_is_heard_once(line):
     approved by evidence against a version that serves no more."""
     run = line.suspended(steps=100)
     assert registry.serving("colours") is None
-    assert line.artifact("summary", run).startswith("# … Suspended")
-    assert "better than the base" in line.artifact("promote-report", run)
+    summary = line.artifact("summary", run)
+    assert summary.startswith("# … Suspended")
+    assert "Resume in the menu" in summary
+    assert "Better than the base" in line.artifact("promote-report", run)
     # Meanwhile the dataset moves: what was asked about is what is answered.
     dataset = line.project.folder / "good.jsonl"
     before = dataset.read_text()
