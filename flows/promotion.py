@@ -193,7 +193,8 @@ def _answer(
             return None
         how = "a form on Prefect's page, or `retune approve`"
         registry.decided_as(version, run.id, WAITING, how)
-        evidence = decision.judgement.markdown
+        question = approval.question(str(version), champion, request.expires, run.id)
+        evidence = f"{question}\n\n{decision.judgement.markdown}"
         if former and former.champion != champion:
             sentence = approval.stale(str(version), former.champion, champion)
             get_run_logger().warning("%s", sentence)

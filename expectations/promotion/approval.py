@@ -26,6 +26,15 @@ def expired(until: datetime) -> Judgement:
     )
 
 
+def question(candidate: str, champion: int | None, until: datetime, run_id: str) -> str:
+    """Return in Markdown what a person is asked, above the evidence; `run_id` is MLflow's."""
+    place = f"serve instead of version {champion}" if champion else "serve, as the first"
+    return (
+        f"Shall **{candidate}** {place}? Without an answer until {until:%Y-%m-%d %H:%M} UTC it counts as "
+        f"rejected. All of the evidence is `promote/evidence.html` of MLflow's run {run_id}."
+    )
+
+
 def stale(candidate: str, then: int | None, now: int | None) -> str:
     """Return the sentence that whoever answered before is asked again: another version serves by now
     than the candidate was compared `then` with (None: its base)."""

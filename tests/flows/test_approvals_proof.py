@@ -65,12 +65,14 @@ class Line(NamedTuple):
     def opened(self, run: str, name: str) -> Any:
         """Open the form of a run that waits, by its page, and return it."""
         self.page.goto(f"{self.servers.prefect}/v2/runs/flow-run/{run}")
-        self.page.get_by_text("or `retune approve").last.wait_for()
+        menu = self.page.get_by_role("button", name="Open menu")
+        menu.wait_for()
         self.shot(f"{name}-run")
-        self.page.get_by_role("button", name="Open menu").click()
+        menu.click()
         self.page.get_by_role("menuitem", name="Resume").click()
         form = self.page.get_by_role("dialog")
         form.get_by_text("and not promoted yet").wait_for()
+        form.get_by_text("Without an answer until").wait_for()
         self.shot(f"{name}-form")
         return form
 
