@@ -169,7 +169,7 @@ def _file(file: Gguf) -> str:
 
 def _logged_model(run: Run, recipe: Recipe, candidate: Candidate, weights: str) -> "LoggedModel":
     """Return MLflow's model of the candidate, an output of the run, with its metrics and dataset."""
-    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.entities import Metric
 
     label = re.sub(r"[^\w-]", "-", recipe.name)  # MLflow refuses . / : and others
     known = client().search_logged_models(
@@ -203,10 +203,7 @@ def _logged_model(run: Run, recipe: Recipe, candidate: Candidate, weights: str) 
         for name, value in scores.metrics.items()
     ]
     run.log_of_model(metrics)
-    outputs = client().get_run(run.id).outputs
-    # A run that waited, or lost its process, has it already, which MLflow refuses twice.
-    if model.model_id not in {one.model_id for one in (outputs.model_outputs if outputs else [])}:
-        client().log_outputs(run.id, models=[LoggedModelOutput(model.model_id, 0)])
+    run.log_output_model(model.model_id)
     return model
 
 
