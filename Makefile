@@ -30,9 +30,9 @@ test: env llamacpp
 proofs: env llamacpp
 	@$(BIN)/python -m pytest -m "proof or hypothesis" --hypothesis-profile proofs
 
-# Also who approves on Prefect's page, in a browser.
+# Also who approves on Prefect's page, in a browser, and a run that is replayed in an empty home.
 promotions: env llamacpp
-	@$(BIN)/python -m pytest -m proof tests/flows/test_promotions_proof.py tests/flows/test_approval.py
+	@$(BIN)/python -m pytest -m proof $(addprefix tests/flows/test_,promotions_proof.py approval.py approvals_proof.py replay_proof.py)
 
 # RETUNE_CHAOS_SEED chooses other moments and victims, RETUNE_CHAOS_KILLS how many.
 chaos: env llamacpp

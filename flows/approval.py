@@ -3,12 +3,17 @@
 Of a deployment the flow run is suspended: its process ends, Prefect's page shows a form, and with
 the answer the flow runs again, reuses what is made, and goes on at the decision. A run of a command
 line ends instead, and `retune approve` does the rest.
+
+Prefect would end a run as Failed ("never resumed") at the moment it was told to wait for. So it is told
+one that is `GRACE` later than the request's: by then somebody has let the run go on (`flows.expiry`),
+and it ends as Rejected.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
+from uuid import UUID
 
-from prefect import get_run_logger, runtime
+from prefect import get_client, get_run_logger, runtime
 from prefect.exceptions import Pause
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
@@ -16,6 +21,9 @@ from pydantic import Field
 
 from retune.registry.approvals import Request
 from retune.tracking import Waiting
+
+WAITS_UNTIL = "retune.waits_until"  # label of a flow run: when its request expires, in ISO 8601
+GRACE = timedelta(days=30)  # for which Prefect holds a run longer than that
 
 
 class Approval(RunInput):
@@ -40,15 +48,17 @@ def form(candidate: str, request: Request, evidence: str) -> Approval:
     """
     # Against another champion it is another question.
     key = f"approval-{candidate.replace('/', '-')}-{request.champion or 'base'}"
-    seconds = max(1, round((request.expires - datetime.now(UTC)).total_seconds()))
-    get_run_logger().info(
-        "%s waits for an approval until %s UTC: this page's menu (⋮), Resume, or `retune approve %s`",
-        *(candidate, f"{request.expires:%Y-%m-%d %H:%M}", request.run_id),
+    seconds = round((request.expires + GRACE - datetime.now(UTC)).total_seconds())
+    with get_client(sync_client=True) as client:
+        until = request.expires.isoformat()
+        client.update_flow_run_labels(UUID(str(runtime.flow_run.id)), {WAITS_UNTIL: until})
+    waiting = (
+        f"{candidate} waits for an approval until {request.expires:%Y-%m-%d %H:%M} UTC: Resume in the "
+        f"menu (⋮) of this run's page in Prefect, or `retune approve {request.run_id}`"
     )
+    get_run_logger().info("%s", waiting)
     asked = Approval.with_initial_data(description=evidence)
     try:
         return suspend_flow_run(wait_for_input=asked, timeout=seconds, key=key)
     except Pause as pause:
-        raise Waiting(
-            f"{candidate} waits for an approval until {request.expires:%c} UTC"
-        ) from pause
+        raise Waiting(waiting) from pause

@@ -19,7 +19,7 @@ from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Chats, Rows, Scores
 from retune.saved_view import NAME, describe_experiment, link, run_link
-from retune.tracking import DECISION, OUTCOME, Run, client, download_json
+from retune.tracking import DECISION, OUTCOME, Run, Waiting, client, download_json
 from tasks.stage import show
 
 SAMPLES = "samples.json"
@@ -76,7 +76,8 @@ class Description:
         self._run.log_table(masked_samples(scores), SAMPLES)
 
     def end(self, outcome: str, sentence: str) -> None:
-        """Write the note: `outcome` is passed, rejected, failed or stopped, with its `sentence`."""
+        """Write the note: `outcome` is passed, rejected, waiting, failed or stopped, with its
+        `sentence`."""
         self._run.set_tags({OUTCOME: outcome})
         self._write(sentence)
 
@@ -133,6 +134,8 @@ def _ended_by(error: BaseException) -> tuple[str, str]:
         failed = error.judgement.failed
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         return "rejected", f"Rejected by the gate of {error.judgement.stage}: {failed[0]}{more}"
+    if isinstance(error, Waiting):
+        return "waiting", f"{error}."
     if not isinstance(error, Exception):
         return "stopped", "Stopped before its end: run it again, finished stages are reused."
     words = visible(str(error).partition("\n")[0], LONGEST_REASON)

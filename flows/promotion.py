@@ -18,8 +18,16 @@ from retune import registry
 from retune.recipe import Recipe
 from retune.records import Anchored, Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
-from retune.registry.approvals import ApprovalAnswer, Request, answer, answer_of, ask
-from retune.tracking import DECISION, Run, client
+from retune.registry.approvals import (
+    ApprovalAnswer,
+    Request,
+    answer,
+    answer_of,
+    ask,
+    request_of,
+)
+from retune.retention import WAITING
+from retune.tracking import Run
 from retune.workspace import digest
 
 
@@ -103,7 +111,7 @@ def settle(
     ):
         champion = other.number  # of an earlier retune, which cannot be compared with
     ending = _ending(run, version, decision, recipe, champion)
-    note(run, version, ending.name, ending.reason)
+    registry.decided_as(version, run.id, ending.name, ending.reason)
     return ending
 
 
@@ -113,15 +121,9 @@ def noting(run: Run, version: RegisteredVersion) -> Iterator[None]:
     try:
         yield
     except Rejected as rejected:
-        note(run, version, "Rejected", "; ".join(map(str, rejected.judgement.failed)))
+        reason = "; ".join(map(str, rejected.judgement.failed))
+        registry.decided_as(version, run.id, "Rejected", reason)
         raise
-
-
-def note(run: Run, version: RegisteredVersion, name: str, reason: str) -> None:
-    """Keep how the run ended with the run and with its version."""
-    text = f"{name}: {reason}"[:1000]
-    run.set_tags({DECISION: text})
-    client().set_model_version_tag(version.name, str(version.number), DECISION, text)
 
 
 def after(ending: Ending, version: RegisteredVersion, decision: Decision, recipe: Recipe) -> None:
@@ -158,7 +160,7 @@ def _ending(
         said = _answer(run, version, decision, recipe, champion)
         if said is None:
             how = f"`retune approve {run.id}` or `retune reject {run.id}`"
-            return Ending("AwaitingApproval", f"{version} waits for an approval: {how}")
+            return Ending(WAITING, f"{version} waits for an approval: {how}")
         by, reason = said.by, said.reason or "approved"
     entry = registry.promote(version.name, version.number, by, reason, evidence, champion)
     return Ending(
@@ -173,7 +175,7 @@ def _answer(
 
     Raises Rejected, or Waiting.
     """
-    said = answer_of(version, champion)
+    said, former = answer_of(version, champion), request_of(version)
     if said is None:
         request = ask(
             version,
@@ -186,11 +188,18 @@ def _answer(
             ),
         )
         if request.expired:
-            require(approval.expired(recipe, request.expires))
+            require(approval.expired(request.expires))
         if not can_suspend():
             return None
-        note(run, version, "AwaitingApproval", "a form on Prefect's page, or `retune approve`")
-        filled = form(str(version), request, decision.judgement.markdown)
+        how = "a form on Prefect's page, or `retune approve`"
+        registry.decided_as(version, run.id, WAITING, how)
+        question = approval.question(str(version), champion, request.expires, run.id)
+        evidence = f"{question}\n\n{decision.judgement.markdown}"
+        if former and former.champion != champion:
+            sentence = approval.stale(str(version), former.champion, champion)
+            get_run_logger().warning("%s", sentence)
+            evidence = f"**{sentence}**\n\n{evidence}"
+        filled = form(str(version), request, evidence)
         said = answer_of(registry.version(version.name, version.number), champion)
         if said is None:
             by = filled.by.strip() or "somebody on Prefect's page"

@@ -2,7 +2,7 @@
 
 Prefect's own limit keeps two runs of a deployment from working at once and lets others wait. After a
 machine was down, or behind a long training, several wait that would all do the same: what is read is
-what is there when a run begins.
+what is there when a run begins. One that waited for an approval counts as a person's: it reads nothing.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled
 
+from flows.approval import WAITS_UNTIL
 from flows.provenance import cause_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def superseded_by() -> str | None:
         return None
     with get_client(sync_client=True) as client:
         this = client.read_flow_run(UUID(str(run_id)))
-        if not cause_of(this) or this.expected_start_time is None:
+        if not cause_of(this) or this.expected_start_time is None or WAITS_UNTIL in this.labels:
             return None
         kept = keep_newest(client, UUID(str(deployment)))
         return kept.name if kept and kept.due > this.expected_start_time else None
@@ -88,5 +89,8 @@ def _due(runs: "Sequence[FlowRun]") -> list[Waiter]:
     return [
         Waiter(run.id, run.name, run.expected_start_time)
         for run in runs
-        if run.expected_start_time and run.expected_start_time <= now and cause_of(run)
+        if run.expected_start_time
+        and run.expected_start_time <= now
+        and cause_of(run)
+        and WAITS_UNTIL not in run.labels
     ]

@@ -228,7 +228,10 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
     print(f"{version}: {word} by {said.by}.")
     if request.flow_run_id and _resume(request, verb, reason):
         print("Its flow run goes on.")
-    elif verb == "approve":
+    elif verb == "reject":
+        why = f"rejected by {said.by}: {said.reason}"
+        registry.decided_as(version, request.run_id, "Rejected", why)
+    else:
         entry = registry.promote(
             name,
             version.number,
@@ -237,6 +240,8 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
             {"digest": request.evidence},
             request.champion,
         )
+        why = f"{version} serves{entry.instead}: {said.reason}"
+        registry.decided_as(version, request.run_id, "Promoted", why)
         _tell(entry, version)
         if client().get_run(request.run_id).data.params.get("publishing.enabled") == "true":
             print("To publish it, run the recipe again: what is made is reused.")

@@ -32,6 +32,7 @@ from flows.described import described
 from flows.disk import require_disk
 from flows.endings import with_ending
 from flows.estimate import announce
+from flows.expiry import note_expired
 from flows.form import boxes, recipe_of
 from flows.gguf_report import report
 from flows.judging import judging
@@ -41,6 +42,7 @@ from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
 from flows.queue import superseded_by
 from flows.recorded import Recorded
+from flows.resumed import resumed_pins
 from flows.run_names import FLOW, flow_run_name
 from flows.stage_pages import show_chats, show_scores, show_training
 from flows.summary import Summary, summarise
@@ -138,6 +140,7 @@ def _run(values: Mapping[str, Any]) -> Summary:
     recipe = recipe_of(values)
     require_room_to_begin()
     sweep()
+    note_expired(recipe.name)
     if newer := superseded_by():
         return skipped(recipe, "", f"{newer} is newer, and runs instead")
     return run_line(recipe)
@@ -152,7 +155,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
     if recipe.publishing.enabled:
         check_access(recipe)
         check_terms(recipe)
-    pins = pin_inputs(recipe)
+    pins = resumed_pins(recipe) or pin_inputs(recipe)
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
     if replayed:
         pins = replayed.held_to(pins)

@@ -166,7 +166,7 @@ def _ending(run: "MlflowRun") -> str:
     # What was decided is older than a failure after it.
     decision = tags.get(DECISION, "").partition(":")[0]
     outcome = tags.get(OUTCOME, "")
-    return decision if decision and outcome in ("passed", "") else outcome or "stopped"
+    return decision if decision and outcome in ("passed", "waiting", "") else outcome or "stopped"
 
 
 def _recipe(

@@ -31,9 +31,11 @@ def status(
     from flows import local
 
     local.configure()
+    from flows.expiry import note_all_expired
     from flows.status import status as look
 
     try:
+        note_all_expired()
         result = look()
     except Exception as error:
         if not check:

@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Crashed, Scheduled
 
 from flows.dead_runs import LABEL, OPEN, TAKEN, age, close_dead_runs, runs_in
 from flows.endings import KEPT
+from flows.expiry import let_go_on
 from retune.processes import running
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Watchdog:
                 news += self._end_cancelled(client)
                 news += _put_right(client)
                 news += _resume(client)
+                news += let_go_on(client)
                 news += self._free_slots(client)
         except (HTTPError, PrefectException) as error:
             return [

@@ -2,26 +2,33 @@
 
 The held-out rows of a dataset that was poisoned are poisoned, too: on them a model that learnt the poison
 looks better than one that did not. So a candidate also meets rows that it did not bring. They go from
-champion to champion, and slow drift is kept out of them by four rules:
+champion to champion, and slow drift is kept out of them by five rules:
 
 - A question keeps the answer that it came with, whatever later datasets say: what changes a few answers a
   night finds the first ones here.
 - The loss to be held is that of the best champion so far, not that of the last: else each could be worse
   than the one before by what nobody can tell apart.
+- What the champion lacks to that best one goes along (`behind`): after an upgrade of torch, transformers
+  or peft the champion is measured anew, and the best one's loss is taken to be as far from it as before.
+  Else every upgrade would forgive what it lacks.
 - Beyond `evaluation.loss_rows` a sample by a hash of the question stays: if the newest came first, new
-  rows would push the old ones out.
+  rows would push the old ones out. The hash has a salt that no dataset knows: else somebody could write
+  questions that stay.
 - A row leaves when its question is no longer in the dataset of a new champion, which may be a window of
   time: nobody is to be held forever to what is not asked any more.
 
-A candidate that the anchor does not let pass begins it anew, by its own rows: only a person promotes it.
+A candidate that only a person may promote begins it anew, by its own rows. One that is promoted without
+a person never does, also where the recipe only warns of the anchor: it hands on the rows that it met.
 """
 
 import hashlib
 import json
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, NamedTuple
 
 from retune.errors import RetuneError
+from retune.escaping import visible
 from retune.held_out import held_out_rows
 from retune.outcomes import HELD_OUT, LOSS, TUNED, averaged, example_name, of_side, read_grades
 from retune.questions import answered, asked, first_question
@@ -39,6 +46,8 @@ FILE = "anchor.parquet"
 ARTIFACT = f"anchor/{FILE}"  # of a run: the rows that the successors of its candidate are judged by
 KEY = "asked"  # the column that tells rows apart
 ENGINE = ("torch", "transformers", "peft")  # packages whose versions a loss depends on
+SALT_BYTES = 16
+LONGEST_REASON = 200  # characters of an error that a sentence quotes
 
 
 class AnchorGone(RetuneError):
@@ -85,7 +94,8 @@ def own_rows(
     losses in `outcomes`, null where there are none.
 
     Columns: `source`, `messages`, `input_ids`, `unlearned`, the keys `first`, `asked` and `answered` (see
-    `retune.questions`), `loss` (nats per token), `tokens`, and the three of Measuring.
+    `retune.questions`), `loss` (nats per token), by how much the candidate is worse than that, `behind`,
+    which is 0, `tokens`, the three of Measuring, and a new `salt`.
     """
     import polars as pl
 
@@ -105,6 +115,7 @@ def own_rows(
         rows = rows.filter(pl.col("loss").is_not_null())
     rows = rows.drop("example")
     marks = {name: pl.lit(value) for name, value in measured._asdict().items()}
+    marks |= {"behind": pl.lit(0.0), "salt": pl.lit(token_hex(SALT_BYTES))}
     return rows.with_columns(**marks).unique(KEY, keep="first", maintain_order=True)
 
 
@@ -114,9 +125,20 @@ def carried_on(rows: "pl.DataFrame", own: "pl.DataFrame", limit: int) -> "pl.Dat
     import polars as pl
 
     fresh = own.join(rows, on=KEY, how="anti", maintain_order="left")
-    both = pl.concat([rows.select(own.columns), fresh])
-    places = [hashlib.blake2b(text.encode()).hexdigest() for text in both[KEY]]
-    return both.with_columns(place=pl.Series(places)).sort("place").head(limit).drop("place")
+    salt = rows["salt"].first() or own["salt"].first()
+    both = pl.concat([rows.select(own.columns), fresh]).with_columns(salt=pl.lit(salt))
+    return _sampled(both, limit)
+
+
+def _sampled(rows: "pl.DataFrame", limit: int) -> "pl.DataFrame":
+    """Return at most `limit` of the rows, which depend on their questions and the salt alone."""
+    import polars as pl
+
+    places = [
+        hashlib.blake2b(text.encode(), key=bytes.fromhex(salt)).hexdigest()
+        for text, salt in rows.select(KEY, "salt").iter_rows()
+    ]
+    return rows.with_columns(place=pl.Series(places)).sort("place").head(limit).drop("place")
 
 
 def beside(rows: "pl.DataFrame", chats: Chats) -> "pl.DataFrame":
@@ -150,14 +172,18 @@ def beside(rows: "pl.DataFrame", chats: Chats) -> "pl.DataFrame":
 
 def recalled(champion: Champion, limit: int) -> "pl.DataFrame":
     """Return the champion's anchor, from MLflow; of a version of before they were kept, from what its
-    run left here. Raises AnchorGone."""
-    reasons = []
-    for recall in (_kept, _rebuilt):
+    run left here.
+
+    Raises AnchorGone, also for one that is damaged or cannot be had: the champion's own rows are no
+    anchor that went from champion to champion, and nobody would see that they took its place.
+    """
+    if champion.anchor is None:
         try:
-            return recall(champion, limit)
+            return _rebuilt(champion, limit)
         except AnchorGone as gone:
-            reasons.append(str(gone))
-    raise AnchorGone("; and ".join(filter(None, reasons)))
+            without = f"version {champion.version} was registered without any"
+            raise AnchorGone(f"{without}; and {gone}") from gone
+    return _kept(champion.anchor, limit)
 
 
 def written(rows: "pl.DataFrame", path: Path, run_id: str) -> AnchorFile:
@@ -166,23 +192,30 @@ def written(rows: "pl.DataFrame", path: Path, run_id: str) -> AnchorFile:
     return AnchorFile(run_id=run_id, sha256=sha256(path), rows=len(rows))
 
 
-def _kept(champion: Champion, limit: int) -> "pl.DataFrame":
+def _kept(anchor: AnchorFile, limit: int) -> "pl.DataFrame":
     import polars as pl
     from mlflow.exceptions import MlflowException
 
-    if champion.anchor is None:
-        raise AnchorGone(f"version {champion.version} was registered without any")
-    run = champion.anchor.run_id
+    place = f"{ARTIFACT} of the MLflow run {anchor.run_id}"
     with temporary_folder() as folder:
         try:
-            file = download(run, ARTIFACT, folder)
-        except (MlflowException, OSError):  # the run itself is gone
-            file = None
+            file = download(anchor.run_id, ARTIFACT, folder)
+        except (MlflowException, OSError) as error:
+            reason = f"{type(error).__name__}: {visible(str(error), LONGEST_REASON)}"
+            raise AnchorGone(f"{place} cannot be read ({reason})") from error
         if file is None:
-            raise AnchorGone(f"its run {run} has no {ARTIFACT}")
-        if sha256(file) != champion.anchor.sha256:
-            raise AnchorGone(f"{ARTIFACT} of its run {run} is not what was kept there")
-        return pl.read_parquet(file).head(limit)
+            raise AnchorGone(f"{place} is not there any more")
+        if sha256(file) != anchor.sha256:
+            raise AnchorGone(f"{place} is not what was kept there: its sha256 is another")
+        return _completed(pl.read_parquet(file)).head(limit)
+
+
+def _completed(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Return rows that an earlier retune kept with the columns that it did not know."""
+    import polars as pl
+
+    later = {"behind": pl.lit(0.0), "salt": pl.lit(token_hex(SALT_BYTES))}
+    return rows.with_columns(**{k: v for k, v in later.items() if k not in rows.columns})
 
 
 def _rebuilt(champion: Champion, limit: int) -> "pl.DataFrame":

@@ -13,11 +13,9 @@ def log_file(run: Run, gguf: Gguf, ships: bool) -> str:
 
     The same file is one model, which several runs may give. Its bytes stay where they are.
     """
-    from mlflow.entities import LoggedModelOutput
-
     model_id = _known(run, gguf.sha256) or _new(run, gguf)
     client().set_logged_model_tags(model_id, {"retune.ships": str(ships).lower()})
-    client().log_outputs(run.id, models=[LoggedModelOutput(model_id, step=0)])
+    run.log_output_model(model_id)
     return model_id
 
 

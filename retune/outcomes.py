@@ -20,6 +20,7 @@ HELD_OUT, BATTERY = (
 )  # the suites of the held-out rows and of what may be forgotten
 LOSS = "loss"  # the scorer of a row's loss (nats per token), which counts by its tokens
 PASSED = "passed"  # the scorer of every probe, 0 or 1
+LATER = ("label", "conditions")  # columns that older files lack
 FILE = "outcomes.parquet"
 ARTIFACT = f"evaluate/{FILE}"  # of a run: its own and its base's
 
@@ -32,7 +33,8 @@ class Outcome(NamedTuple):
     messages; `expected` and `answer` are text, `answer` None where only a loss was taken; `stopped`
     tells whether the answer ended by itself, `tokens` how many it has (of a loss: how many it is of),
     `seconds` how long it took, with its batch. `grades` are numbers by scorer, whose names are those of
-    the table of measures. `label` is what people call it, "" where it has no name.
+    the table of measures. `label` is what people call it, "" where it has no name, and `conditions`
+    under which it was measured (see `retune.conditions`), "" where that was not noted.
     """
 
     side: str
@@ -47,6 +49,7 @@ class Outcome(NamedTuple):
     seconds: float | None
     grades: Mapping[str, float]
     label: str = ""
+    conditions: str = ""
 
 
 def example_name(messages: Sequence[Mapping[str, object]], grading: object = None) -> str:
@@ -67,12 +70,12 @@ def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
 
 
 def write_table(path: Path, outcomes: "pl.DataFrame") -> None:
-    """Write outcomes that were read from such a file; what it has beside them is left out, and an
-    older one without labels has empty ones."""
+    """Write outcomes that were read from such a file; what it has beside them is left out, and what an
+    older one lacks is empty."""
     import polars as pl
 
-    if "label" not in outcomes.columns:
-        outcomes = outcomes.with_columns(label=pl.lit(""))
+    lacking = {name: pl.lit("") for name in LATER if name not in outcomes.columns}
+    outcomes = outcomes.with_columns(**lacking)
     outcomes.select(list(_schema())).write_parquet(path)
 
 
@@ -137,5 +140,5 @@ def _schema() -> "dict[str, pl.DataType | type[pl.DataType]]":
         "tokens": pl.Int64,
         "seconds": pl.Float64,
         "grades": pl.List(grade),
-        "label": pl.String,
+        **dict.fromkeys(LATER, pl.String),
     }

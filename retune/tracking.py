@@ -189,6 +189,17 @@ class Run(BaseModel):
             model_id = client().finalize_logged_model(model.model_id, "READY").model_id
         client().log_inputs(self.id, models=[LoggedModelInput(model_id)])
 
+    def log_output_model(self, model_id: str) -> None:
+        """Log a model of MLflow's as an output of the run.
+
+        A run that waited, or lost its process, has it already, which MLflow refuses twice.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        outputs = client().get_run(self.id).outputs
+        if model_id not in {one.model_id for one in (outputs.model_outputs if outputs else [])}:
+            client().log_outputs(self.id, models=[LoggedModelOutput(model_id, step=0)])
+
     def log_dataset(
         self,
         name: str,

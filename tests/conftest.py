@@ -3,18 +3,18 @@
 import gc
 import os
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from retune import forkserver
+from tests.checkout import python_path
 from tests.hub import Hub
 
 # Scripts that tests start by themselves import the project's packages, which an installation keeps to
-# its own processes.
-os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+# its own processes; and the program `retune` is this checkout's, wherever its environment was made.
+os.environ["PYTHONPATH"] = python_path()
 
 # The libraries of models are millions of objects that stay: looking through all of them now and then
 # took a sixth of the tests' time.

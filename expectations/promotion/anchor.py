@@ -37,6 +37,10 @@ FIX = (
     "where answers were corrected on purpose, or the task is another one: `retune promote RECIPE "
     "VERSION` by hand, or give the reason as promotion.anchor_waiver and run again"
 )
+FIX_MISSING = (
+    "put back what is missing and run again; or begin a new anchor: `retune promote RECIPE VERSION` by "
+    "hand, or the reason as promotion.anchor_waiver"
+)
 
 
 def differences(
@@ -68,7 +72,7 @@ def verdicts(
         yield _waived(waiver, found, opponent, recipe)
     elif anchored.missing:
         seen = f"it could not be measured: {anchored.missing}"
-        yield unjudged("anchor", _expected(opponent), seen, recipe, SETTING, fix=FIX)
+        yield unjudged("anchor", _expected(opponent), seen, recipe, SETTING, fix=FIX_MISSING)
     else:
         yield from _no_worse(found, opponent, recipe)
     if anchored.metrics.get("questions"):

@@ -16,23 +16,41 @@ def deadline(recipe: Recipe) -> datetime:
 
 def rejected_by_a_person(by: str, reason: str) -> Judgement:
     """Return the judgement that somebody does not want the candidate."""
-    return _judgement(f"rejected by {by}{': ' if reason else ''}{reason}", None, "")
+    return _judgement(f"rejected by {by}{': ' if reason else ''}{reason}", "")
 
 
-def expired(recipe: Recipe, until: datetime) -> Judgement:
+def expired(until: datetime) -> Judgement:
     """Return the judgement that nobody has answered in time."""
     return _judgement(
-        f"nobody did until {until:%Y-%m-%d %H:%M} UTC", recipe.promotion.approval_hours, SETTING
+        f"the approval expired: nobody answered until {until:%Y-%m-%d %H:%M} UTC", SETTING
     )
 
 
-def _judgement(seen: str, limit: float | None, setting: str) -> Judgement:
+def question(candidate: str, champion: int | None, until: datetime, run_id: str) -> str:
+    """Return in Markdown what a person is asked, above the evidence; `run_id` is MLflow's."""
+    place = f"serve instead of version {champion}" if champion else "serve, as the first"
+    return (
+        f"Shall **{candidate}** {place}? Without an answer until {until:%Y-%m-%d %H:%M} UTC it counts as "
+        f"rejected. All of the evidence is `promote/evidence.html` of MLflow's run {run_id}."
+    )
+
+
+def stale(candidate: str, then: int | None, now: int | None) -> str:
+    """Return the sentence that whoever answered before is asked again: another version serves by now
+    than the candidate was compared `then` with (None: its base)."""
+    opponents = (f"version {number}" if number else "its base" for number in (then, now))
+    return (
+        "What was answered before does not count: {} was compared with {} then, and by now {} serves. "
+        "This is the comparison with that one."
+    ).format(candidate, *opponents)
+
+
+def _judgement(seen: str, setting: str) -> Judgement:
     verdict = Verdict(
         gate=GATE,
         name="approval",
         expected="approved by a person",
         seen=seen,
-        limit=limit,
         setting=setting,
         passed=False,
         fix="`retune promote RECIPE VERSION` lets a version serve all the same",

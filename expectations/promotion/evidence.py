@@ -270,11 +270,16 @@ def _numbers(differences: Sequence[PairedDifference]) -> list[str]:
 
 
 def markdown(case: Case) -> str:
-    """Return the decision for Prefect: why, and the differences of whole suites."""
+    """Return the decision for Prefect: why, and the differences of whole suites with their intervals, in
+    which a minus is a loss."""
     lines = [f"### {plain(case.headline)}", "", *(f"- {plain(reason)}" for reason in case.reasons)]
     rows = [one for one in case.differences if not one.is_slice]
     if rows:
-        lines += ["", "| metric | difference | from | to | |", "| --- | ---: | ---: | ---: | --- |"]
+        lines += [
+            "",
+            "| metric | better by | at least | at most | |",
+            "| --- | ---: | ---: | ---: | --- |",
+        ]
         lines += [
             f"| {plain(words(one.metric))} | "
             + " | ".join(plain(signed(one, value)) for value in (one.estimate, one.low, one.high))

@@ -4,7 +4,13 @@ A recipe's name is the registered model's. Of its versions the alias `challenger
 candidate, `champion` the one that serves, and `previous` the one that a rollback goes back to.
 """
 
-from retune.registry.candidates import Candidate, keep_anchor, published_as, register_candidate
+from retune.registry.candidates import (
+    Candidate,
+    decided_as,
+    keep_anchor,
+    published_as,
+    register_candidate,
+)
 from retune.registry.log import PromotionEntry, history, who_served
 from retune.registry.promotions import Barred, StaleEvidence, promote, rollback, target
 from retune.registry.references import find
@@ -26,6 +32,7 @@ __all__ = [
     "RegistryError",
     "StaleEvidence",
     "champion",
+    "decided_as",
     "find",
     "history",
     "keep_anchor",

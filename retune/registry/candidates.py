@@ -18,7 +18,7 @@ from retune.registry.versions import (
     version,
     versions,
 )
-from retune.tracking import DIGEST_LIMIT, Run, client
+from retune.tracking import DECISION, DIGEST_LIMIT, Run, client
 from retune.version import this_version
 from retune.workspace import Output, digest, sha256
 
@@ -94,6 +94,14 @@ def published_as(version: RegisteredVersion, source: str, tags: Mapping[str, str
         client().set_model_version_tag(version.name, str(version.number), key, value)
 
 
+def decided_as(version: RegisteredVersion, run_id: str, name: str, reason: str) -> None:
+    """Note with a version, and with the run that asked about it, what became of it: `name` is that of
+    Prefect's state."""
+    text = f"{name}: {reason}"[:1000]
+    client().set_tag(run_id, DECISION, text)
+    client().set_model_version_tag(version.name, str(version.number), DECISION, text)
+
+
 def keep_anchor(version: RegisteredVersion, file: AnchorFile) -> None:
     """Note with a version which rows its successors are judged by."""
     client().set_model_version_tag(
@@ -161,7 +169,7 @@ def _file(file: Gguf) -> str:
 
 def _logged_model(run: Run, recipe: Recipe, candidate: Candidate, weights: str) -> "LoggedModel":
     """Return MLflow's model of the candidate, an output of the run, with its metrics and dataset."""
-    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.entities import Metric
 
     label = re.sub(r"[^\w-]", "-", recipe.name)  # MLflow refuses . / : and others
     known = client().search_logged_models(
@@ -195,10 +203,7 @@ def _logged_model(run: Run, recipe: Recipe, candidate: Candidate, weights: str) 
         for name, value in scores.metrics.items()
     ]
     run.log_of_model(metrics)
-    outputs = client().get_run(run.id).outputs
-    # A run that waited, or lost its process, has it already, which MLflow refuses twice.
-    if model.model_id not in {one.model_id for one in (outputs.model_outputs if outputs else [])}:
-        client().log_outputs(run.id, models=[LoggedModelOutput(model.model_id, 0)])
+    run.log_output_model(model.model_id)
     return model
 
 

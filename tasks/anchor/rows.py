@@ -57,14 +57,15 @@ def with_losses(rows: "pl.DataFrame", by: Measuring) -> "pl.DataFrame":
 
 
 def measured_anew(rows: "pl.DataFrame", losses: Sequence[RowLoss], by: Measuring) -> "pl.DataFrame":
-    """Return the rows with these losses of the champion instead of those recorded.
+    """Return the rows with these losses of the champion, less what it was worse than the best one so far,
+    instead of those recorded.
 
     Raises AnchorGone if no row has a token to be learnt.
     """
     import polars as pl
 
     measured = rows.with_columns(
-        loss=_means(losses),
+        loss=_means(losses) - pl.col("behind"),
         tokens=pl.Series([loss.tokens for loss in losses], dtype=pl.Int64),
         limits=pl.lit(by.limits),
         engine=pl.lit(by.engine),

@@ -72,7 +72,7 @@ def measure_anchor(
             )
             met = of_both(met, _losses(job, build, "tuned.log"))
             write_outcomes(build.path / OUTCOMES, outcomes(met))
-            kept = ["loss", "tokens", "limits", "engine"]
+            kept = ["loss", "tokens", "limits", "engine"]  # the salt and `behind` are the anchor's
             rows.drop(kept).join(
                 met.select("asked", *kept, "candidate"),
                 on="asked",

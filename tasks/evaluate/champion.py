@@ -1,10 +1,12 @@
 """The champion on the examples of this run: asked again, or as its own run recorded it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from retune.conditions import Conditions, changed
 from retune.errors import RetuneError
 from retune.outcomes import ARTIFACT, CHAMPION, TUNED, of_side, write_table
 from retune.recipe import Recipe
@@ -15,6 +17,9 @@ from retune.temporary import temporary_folder
 from retune.workspace import NoSpaceLeft, OutputBusy, work
 from tasks.evaluate.answering import AskedPrompt
 from tasks.evaluate.child import EvaluateJob
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class ChampionGone(RetuneError):
@@ -81,10 +86,14 @@ def asking(champion: Champion) -> Iterator[None]:
         raise ChampionGone(str(error)) from error
 
 
-def take_recorded(champion: Champion, examples: set[str], path: Path) -> int:
+def take_recorded(
+    champion: Champion, examples: set[str], today: Callable[[str], Conditions], path: Path
+) -> int:
     """Write what the champion's own run recorded of these examples, and return of how many.
 
-    Raises ChampionGone where there is nothing of them.
+    Only what was measured under the conditions of `today`, by suite: answers of another engine, device
+    or template are not those that the candidate's are compared with. Raises ChampionGone where there is
+    nothing left.
     """
     import polars as pl
     from mlflow.exceptions import MlflowException
@@ -102,5 +111,26 @@ def take_recorded(champion: Champion, examples: set[str], path: Path) -> int:
     mine = of_side(table, TUNED).filter(pl.col("example").is_in(list(examples)))
     if mine.is_empty():
         raise ChampionGone(f"its run {champion.run_id} was evaluated by other examples")
+    mine, others = _as_today(mine, today)
+    if mine.is_empty():
+        raise ChampionGone(
+            f"what its run {champion.run_id} recorded was measured in another way: {others}"
+        )
     write_table(path, mine.with_columns(side=pl.lit(CHAMPION)))
     return mine["example"].n_unique()
+
+
+def _as_today(
+    recorded: "pl.DataFrame", today: Callable[[str], Conditions]
+) -> "tuple[pl.DataFrame, str]":
+    """Return the outcomes that were measured as today, and in words why one of the others was not."""
+    import polars as pl
+
+    if "conditions" not in recorded.columns:  # of before they were noted
+        recorded = recorded.with_columns(conditions=pl.lit(""))
+    kinds = recorded.select("suite", "conditions").unique(maintain_order=True)
+    reasons = [changed(then, today(suite)) for suite, then in kinds.iter_rows()]
+    same = kinds.with_columns(reason=pl.Series(reasons, dtype=pl.String)).filter(reason="")
+    return recorded.join(same, on=["suite", "conditions"], how="semi"), next(
+        filter(None, reasons), ""
+    )

@@ -11,6 +11,7 @@ from prefect.artifacts import create_table_artifact
 from expectations.data.masking import masked_fields
 from retune.bases import bases_unchanged, on_hub, selected
 from retune.child import Event, run_child
+from retune.conditions import conditions
 from retune.escaping import table
 from retune.held_out import Question, held_out_rows, sources
 from retune.outcomes import FILE as OUTCOMES
@@ -84,8 +85,9 @@ def measure_champion(
 ) -> Contender:
     """Ask the champion what base and tuned model are asked, in the same way.
 
-    If it cannot be asked any more, what its own run recorded of the same examples is taken. Only an
-    answer of its own makes the output a finished one: else the next run tries again.
+    If it cannot be asked any more, what its own run recorded of the same examples is taken, if it was
+    measured under the same conditions. Only an answer of its own makes the output a finished one: else
+    the next run tries again.
     """
     with building(step, keep_partial=True) as build:
         questions = asked(chats, recipe, pins)
@@ -134,7 +136,8 @@ def _recorded_champion(
     params = {"version": str(champion.version)}
     rows = held_out_rows(chats.held_out, recipe.evaluation.loss_rows)
     try:
-        count = take_recorded(champion, names(questions, rows), build.path / OUTCOMES)
+        examples, today = names(questions, rows), conditions(recipe, chats.tokenizer)
+        count = take_recorded(champion, examples, today, build.path / OUTCOMES)
     except ChampionGone as neither:
         missing = f"version {champion.version} cannot be asked: {gone}; and {neither}"
         return build.finish(Contender, missing=missing, params=params | {"source": "none"})
@@ -175,7 +178,11 @@ def _by_example(
     by_row: Mapping[str, Sequence[RowLoss]],
 ) -> list[Outcome]:
     rows = held_out_rows(chats.held_out, recipe.evaluation.loss_rows)
-    return list(outcomes(questions, rows, by_row, answers))
+    today = conditions(recipe, chats.tokenizer)
+    return [
+        one._replace(conditions=today(one.suite).text)
+        for one in outcomes(questions, rows, by_row, answers)
+    ]
 
 
 def spoken_measures(metrics: Mapping[str, float], questions: Questionnaire) -> list[str]:

@@ -9,20 +9,23 @@ import pytest
 
 from expectations.promotion.decision import Decision
 from expectations.verdicts import Judgement, Verdict
-from flows.anchoring import keep
+from flows.anchoring import held, keep
 from flows.compared.evidence import evidence
 from retune import registry, tracking
-from retune.anchors import AnchorGone, beside, recalled
+from retune.anchors import AnchorGone, Measuring, beside, carried_on, own_rows, recalled
 from retune.outcomes import HELD_OUT, LOSS, Outcome, example_name, write_outcomes
 from retune.recipe import Recipe
 from retune.recipe.evaluation import ANCHOR
 from retune.records import Anchored, Champion, Chats, Scores
 from retune.retention import Retention, collect, inventory
-from retune.workspace import Step, building, digest, home
+from retune.row_losses import RowLoss
+from retune.workspace import Step, building, digest, home, sha256
+from tasks.anchor.rows import measured_anew
 from tests.candidates import EVIDENCE, PINS, candidate
+from tests.databases import furnish_mlflow
 
 VALUES = {"model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
-PASSED, FAILED = "passed", "failed"
+PASSED, FAILED, WARNED = "passed", "failed", "warned"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +34,8 @@ def store(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("PREFECT", "MLFLOW"))]:
             patch.delenv(name)
-        patch.setenv("RETUNE_HOME", str(tmp_path_factory.mktemp("home") / "home"))
+        home = furnish_mlflow(tmp_path_factory.mktemp("home") / "home")
+        patch.setenv("RETUNE_HOME", str(home))
         tracking.client.cache_clear()
         yield
         tracking.client.cache_clear()
@@ -82,9 +86,17 @@ def outcome(side: str, suite: str, messages: list[dict[str, str]], loss: float) 
 
 
 def decision(anchor: str) -> Decision:
-    verdict = Verdict(gate="promote", name="anchor", expected="", seen="", passed=anchor == PASSED)
+    verdict = Verdict(
+        gate="promote",
+        name="anchor",
+        expected="",
+        seen="",
+        passed=anchor == PASSED,
+        severity="warning" if anchor == WARNED else "critical",
+    )
     verdicts = [verdict] if anchor else []
-    return Decision("promote", ("so",), (), Judgement("promote", "candidate", verdicts))
+    outcome = "rejected" if anchor == FAILED else "promote"
+    return Decision(outcome, ("so",), (), Judgement("promote", "candidate", verdicts))
 
 
 class Line:
@@ -110,20 +122,32 @@ class Line:
             write_outcomes(build.path / "outcomes.parquet", lines)
             return build.finish(Anchored, files=("outcomes.parquet",))
 
+    def lost(self, key: str) -> Anchored:
+        """Return how a candidate does on an anchor that cannot be had."""
+        with building(Step(stage="anchor", key={"of": key})) as build:
+            return build.finish(Anchored, missing="it is gone")
+
     def promoted(
-        self, of: str, answers: dict[str, str], loss: float = 1.0, anchor: str = ""
+        self,
+        of: str,
+        answers: dict[str, str],
+        loss: float = 1.0,
+        anchor: str = "",
+        is_lost: bool = False,
     ) -> str:
         """Let a candidate be registered with its anchor and promoted; return its run."""
         champion, key = self.champion, self.key(of)
         pins = PINS.model_copy(update={"champion": champion})
         chats, scores = made(key, answers, loss)
-        held = self.anchored(key, chats, loss) if champion else None
+        met = None
+        if champion:
+            met = self.lost(key) if is_lost else self.anchored(key, chats, loss)
         with tracking.start_run(self.recipe, key, {}) as run:
             run.log(scores)
             version = registry.register_candidate(run, self.recipe, PINS, candidate(key))
-            if held:
-                run.log(held)
-            keep(run, version, decision(anchor), held, chats, scores, self.recipe, pins)
+            if met and not is_lost:
+                run.log(met)
+            keep(run, version, decision(anchor), met, chats, scores, self.recipe, pins)
         number = champion and champion.version
         registry.promote(self.name, version.number, "test", key, EVIDENCE, number)
         return run.id
@@ -159,6 +183,78 @@ def test_one_that_a_person_promotes_in_spite_of_it_begins_anew(line):
     assert line.kept() == {"a": ("corrected", 2.0), "c": ("3", 2.0)}
 
 
+def test_one_that_a_schedule_promotes_in_spite_of_it_does_not(line):
+    """With gates.severities `promote.anchor: warning`: else each night could forget the one before."""
+    line.promoted("one", {"a": "1", "b": "2"})
+    line.promoted("two", {"a": "poison", "b": "2", "c": "3"}, loss=2.0, anchor=WARNED)
+    assert line.kept() == {"a": ("1", 1.0), "b": ("2", 1.0), "c": ("3", 2.0)}
+
+
+def test_a_schedule_does_not_begin_anew_where_the_anchor_is_gone(line):
+    first = line.promoted("one", {"a": "1"})
+    line.promoted("two", {"a": "poison"}, anchor=WARNED, is_lost=True)
+    assert line.champion.anchor.run_id == first
+    assert line.kept() == {"a": ("1", 1.0)}
+    last = line.promoted("three", {"a": "corrected"}, anchor=FAILED, is_lost=True)  # by a person
+    assert line.champion.anchor.run_id == last
+    assert line.kept() == {"a": ("corrected", 1.0)}
+
+
+def test_a_waiver_begins_anew(line):
+    line.promoted("one", {"a": "1"})
+    line.recipe = Recipe.parse(
+        VALUES | {"name": line.name, "promotion": {"anchor_waiver": "answers were corrected"}}
+    )
+    line.promoted("two", {"a": "corrected"}, loss=2.0)
+    assert line.kept() == {"a": ("corrected", 2.0)}
+
+
+def test_an_upgrade_forgives_nothing():
+    """Each champion is somewhat worse than the one before, by less than can be told apart, and each is
+    measured anew after an upgrade of torch, by which all losses grow: by 0.03, then by 0.1."""
+    rows = pl.DataFrame(
+        {"asked": ["a", "b"], "occurs": True, "loss": 1.0, "behind": 0.0, "tokens": 2}
+    )
+
+    def handed_on(rows: pl.DataFrame, candidate: float) -> pl.DataFrame:
+        return held(rows.with_columns(candidate=candidate), Measuring("r", "l", "torch"))
+
+    def anew(rows: pl.DataFrame, champion: float) -> pl.DataFrame:
+        return measured_anew(rows, [RowLoss(2 * champion, 2)] * 2, Measuring("r", "l", "newer"))
+
+    rows = handed_on(rows, 1.1)
+    assert rows["loss"].to_list() == [1.0, 1.0]
+    rows = handed_on(anew(rows, 1.13), 1.18)
+    assert rows["loss"].to_list() == pytest.approx([1.03] * 2)
+    rows = handed_on(anew(rows, 1.28), 1.3)
+    assert rows["loss"].to_list() == pytest.approx([1.13] * 2)
+    rows = handed_on(rows, 0.9)
+    assert rows["loss"].to_list() == [0.9, 0.9]
+    assert anew(rows, 0.95)["loss"].to_list() == [0.95, 0.95]
+
+
+def test_the_salt_is_handed_on_and_a_new_anchor_has_another(line):
+    anchors = []
+    for key in ("one", "two"):
+        chats, scores = made(line.key(key), {key: "1"}, 1.0)
+        anchors.append(own_rows(chats.held_out, scores.outcomes, 500, Measuring("r", "l", "e")))
+    former, own = (rows["salt"].unique().to_list() for rows in anchors)
+    assert former != own
+    assert len(bytes.fromhex(former[0])) == 16
+    assert carried_on(*anchors, 500)["salt"].unique().to_list() == former
+
+
+def test_an_anchor_of_an_earlier_retune_goes_on(line, tmp_path):
+    """Its rows have neither salt nor `behind`."""
+    run = line.promoted("one", {"a": "1", "b": "2"})
+    recalled(line.champion, 500).drop("salt", "behind").write_parquet(tmp_path / "anchor.parquet")
+    tracking.client().log_artifact(run, str(tmp_path / "anchor.parquet"), "anchor")
+    file = line.champion.anchor.model_copy(update={"sha256": sha256(tmp_path / "anchor.parquet")})
+    registry.keep_anchor(registry.serving(line.name), file)
+    line.promoted("two", {"a": "one", "b": "2"}, loss=0.9, anchor=PASSED)
+    assert line.kept() == {"a": ("1", 0.9), "b": ("2", 0.9)}
+
+
 def test_one_that_serves_keeps_its_anchor(line):
     """The same weights, on other data: the rows that it was judged by are those of before."""
     line.promoted("one", {"a": "1"})
@@ -187,6 +283,20 @@ def test_a_comparison_of_runs_has_the_suite(line):
     }
 
 
+def test_a_damaged_anchor_is_not_replaced_by_the_champions_own_rows(line):
+    """These are all here, so that nobody would see it."""
+    run = line.promoted("one", {"a": "1", "b": "2"})
+    (file,) = (home() / "mlartifacts").rglob(f"{run}/artifacts/anchor/anchor.parquet")
+    held_out = next((home() / "work" / "format").glob("*/held_out.parquet")).parent.name
+    tracking.client().set_tag(run, "retune.step.format", held_out)
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(AnchorGone, match="is not what was kept there: its sha256 is another"):
+        line.kept()
+    file.unlink()
+    with pytest.raises(AnchorGone, match="is not there any more"):
+        line.kept()
+
+
 def test_the_anchor_outlives_what_is_collected_and_the_work_folder(line):
     line.promoted("one", {"a": "1"})
     retention = Retention(keep_runs=0, keep_days=0, checkpoint_days=0)
@@ -195,5 +305,7 @@ def test_the_anchor_outlives_what_is_collected_and_the_work_folder(line):
     shutil.rmtree(home() / "work")  # as on another machine
     assert line.kept() == {"a": ("1", 1.0)}
     shutil.rmtree(home() / "mlartifacts")
-    with pytest.raises(AnchorGone, match=r"has no anchor/anchor\.parquet; and its held-out rows"):
+    with pytest.raises(
+        AnchorGone, match=r"anchor/anchor\.parquet of the MLflow run .* (there|read)"
+    ):
         line.kept()

@@ -1,5 +1,6 @@
 """A run that waits for a person, on a real Prefect server: it holds no process, and goes on later."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,9 +14,11 @@ import pytest
 
 from retune import registry, tracking
 from tests.databases import furnish, working_in
-from tests.flows.servers import RETUNE, ROOT, environment, retune_ui, wait_for
+from tests.flows.servers import RETUNE, ROOT, ask, environment, retune_ui, wait_for
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+ENDS = ("Promoted", "Failed", "Crashed", "Rejected")
+SOON = 15 / 3600  # hours
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]  # three servers start
 
 
@@ -53,6 +56,11 @@ def state_of(servers, run_id: str) -> str:
     return run["state"]["name"]
 
 
+def end_of(servers, run_id: str) -> str:
+    """Return the name of the state in which a run ends."""
+    return wait_for(lambda: (name := state_of(servers, run_id)) in ENDS and name)
+
+
 def processes_of(run_id: str) -> list[int]:
     """Return the processes that were started for a flow run."""
     found = []
@@ -63,11 +71,29 @@ def processes_of(run_id: str) -> list[int]:
     return found
 
 
+def test_what_nobody_answers_in_time_is_rejected(servers, deployment, home):
+    """Prefect itself would call it Failed: "The flow was paused and never resumed."."""
+    late = {"key": "late", "hours": SOON}
+    wanted = {"state": {"type": "SCHEDULED"}, "parameters": late}
+    run = servers.api(f"deployments/{deployment}/create_flow_run", wanted)
+    assert end_of(servers, run["id"]) == "Rejected"
+    url = f"{servers.prefect}/api/flow_run_states/?flow_run_id={run['id']}"
+    states = json.loads(ask(url, sign_in=servers.sign_in).body)
+    passed = [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
+    assert passed.index("Suspended") < passed.index("Resuming") < passed.index("Rejected")
+    assert "Failed" not in passed
+    (message,) = (state["message"] for state in states if state["name"] == "Rejected")
+    assert "the approval expired: nobody answered until" in message
+    version = registry.versions("sums")[-1]
+    assert version.tags["retune.decision"].startswith("Rejected: ")
+    assert version.aliases == ("challenger",)
+
+
 def test_a_run_waits_without_a_process_and_goes_on_when_it_is_approved(servers, deployment, home):
     run = servers.api(f"deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})
     wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
     wait_for(lambda: not processes_of(run["id"]))
-    version = registry.version("sums", 1)
+    version = registry.versions("sums")[-1]
     stored = tracking.client().get_run(version.run_id)
     assert stored.info.status == "FINISHED"
     assert stored.data.tags["retune.decision"].startswith("AwaitingApproval")
@@ -84,16 +110,15 @@ def test_a_run_waits_without_a_process_and_goes_on_when_it_is_approved(servers, 
     assert done.returncode == 0, done.stderr
     assert "Its flow run goes on." in done.stdout
     assert time.monotonic() - started < 60
-    ends = ("Promoted", "Failed", "Crashed", "Rejected")
-    assert wait_for(lambda: (s := state_of(servers, run["id"])) in ends and s) == "Promoted"
+    assert end_of(servers, run["id"]) == "Promoted"
     approved, promoted = registry.history("sums")
     assert (approved.kind, promoted.kind) == ("approve", "promote")
     assert (promoted.reason, promoted.by) == ("reads well", approved.by)
-    # It went on in its MLflow run.
+    # It went on in its MLflow run, with the dataset of then: by now there is another.
     assert tracking.client().get_run(version.run_id).data.tags["retune.decision"].startswith("Prom")
-    assert [one.run_id for one in registry.versions("sums")] == [version.run_id]
+    assert registry.versions("sums")[-1].number == version.number
     keys = servers.api("artifacts/filter", {"artifacts": {"key": {"any_": ["in-service-sums"]}}})
-    assert "**sums/1** serves" in keys[0]["data"]
+    assert f"**{version}** serves" in keys[0]["data"]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
@@ -124,8 +149,7 @@ def test_a_person_rejects_on_prefects_page(servers, deployment, home, tmp_path):
         name.fill("Ann")
         reason.fill("too long")
         form.get_by_role("button", name="Resume").click()
-        ends = ("Promoted", "Failed", "Crashed", "Rejected")
-        assert wait_for(lambda: (s := state_of(servers, run["id"])) in ends and s) == "Rejected"
+        assert end_of(servers, run["id"]) == "Rejected"
         browser.close()
     entry = registry.history("sums")[-1]
     assert (entry.kind, entry.by, entry.reason) == ("reject", "Ann", "too long")

@@ -129,7 +129,9 @@ def test_a_candidate_that_a_person_rejects_is_rejected():
 
 def test_a_candidate_that_nobody_approves_in_time_is_rejected():
     recipe = make_recipe(mode="approve", approval_hours=1e-9)
-    with pytest.raises(Rejected, match=r"nobody did until .* \(promotion.approval_hours\)"):
+    with pytest.raises(
+        Rejected, match=r"approval expired: nobody answered .*promotion.approval_hours"
+    ):
         settled(recipe, "one", "held")
     assert registry.serving("sums") is None
 

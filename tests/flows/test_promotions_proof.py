@@ -38,8 +38,8 @@ def on_sqlite(folder: Path) -> Iterator[dict[str, str]]:
                 "--backend-store-uri", f"sqlite:///{folder / 'server.db'}",
                 "--artifacts-destination", str(folder / "artifacts"),
             ],
-            env=Colours.environment(), stdout=log, stderr=subprocess.STDOUT, cwd=folder,
-            start_new_session=True,
+            env=Colours.environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:

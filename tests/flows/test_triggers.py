@@ -20,11 +20,11 @@ from pathlib import Path
 from flows import local, temporary_server
 local.configure()
 server = temporary_server.start()
-from flows import queue, triggers
+from flows import approval, expiry, queue, triggers
 from retune.recipe import Recipe
 from retune.tracking import DECISION, start_run
 from prefect import flow, get_client
-from prefect.states import Scheduled
+from prefect.states import Scheduled, Suspended
 server.use()
 
 def recipe(**schedule):
@@ -47,9 +47,27 @@ with get_client(sync_client=True) as client:
     ids = {name: run(name, hours) for name, hours in
            (("oldest", -30), ("older", -20), ("newest", -1), ("later", 20))}
     ids["by hand"] = run("by hand", -40, ())
+    ids["answered"] = run("answered", -25)
+    client.update_flow_run_labels(ids["answered"], {approval.WAITS_UNTIL: now.isoformat()})
     kept = queue.keep_newest(client, deployment)
     seen["kept"] = kept.name
     seen["states"] = {name: client.read_flow_run(id).state_name for name, id in ids.items()}
+    client.delete_flow_run(ids["answered"])
+
+    def suspended(name, hours, **state):
+        waiting = run(name, 20)
+        until = now + timedelta(hours=hours)
+        client.update_flow_run_labels(waiting, {approval.WAITS_UNTIL: until.isoformat()})
+        client.set_flow_run_state(waiting, Suspended(**state), force=True)
+        return waiting
+
+    asked = {"expired": suspended("expired", -1, timeout_seconds=99_999),
+             "open": suspended("open", 1, timeout_seconds=99_999)}
+    seen["let go on"] = expiry.let_go_on(client)
+    seen["asked"] = {name: client.read_flow_run(id).state_name for name, id in asked.items()}
+    seen["let go on again"] = expiry.let_go_on(client)
+    for waiting in asked.values():
+        client.delete_flow_run(waiting)
     Path("d.jsonl").write_text("{}")
     look = lambda **schedule: tuple(triggers.watch({"sums": recipe(**schedule)})[0][1:])
     seen["first"] = look()
@@ -95,7 +113,14 @@ def test_of_the_runs_that_wait_the_newest_runs(seen):
     assert seen["states"] == {
         **{"oldest": "Superseded", "older": "Superseded"},
         **{"newest": "Scheduled", "later": "Scheduled", "by hand": "Scheduled"},
+        "answered": "Scheduled",  # a person has waited for this one
     }
+
+
+def test_a_run_that_nobody_approved_in_time_goes_on_and_one_that_waits_does_not(seen):
+    assert seen["let go on"] == ["Nobody approved in time, and the run ends: expired"]
+    assert seen["asked"] == {"expired": "Resuming", "open": "Suspended"}
+    assert seen["let go on again"] == []
 
 
 def test_a_change_starts_one_run_after_the_cooldown(seen):

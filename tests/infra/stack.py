@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import psutil
@@ -196,19 +197,24 @@ def _postgres(stack: Stack) -> Iterator[None]:
         shutil.which("postgres") or pytest.skip("PostgreSQL is not installed")
     ).resolve()
     service = compose()["services"]["postgres"]
-    data = stack.folder / "postgres"
+    # Not in pytest's folder, which each pytest that starts meanwhile makes its user's alone again.
+    with TemporaryDirectory(prefix="retune-postgres-", ignore_cleanup_errors=True) as folder:
+        yield from _postgres_in(Path(folder), programs, service, stack)
+
+
+def _postgres_in(
+    folder: Path, programs: Path, service: dict[str, Any], stack: Stack
+) -> Iterator[None]:
+    data = folder / "postgres"
     data.mkdir()
-    passwords = data.with_name("password")
+    passwords = folder / "password"
     passwords.write_text(stack.secret("postgres_password"))
     # It refuses to run as root.
     user = "postgres" if getpass.getuser() == "root" else getpass.getuser()
     if user != getpass.getuser():
         account = pwd.getpwnam(user)
-        for path in (data, passwords):
+        for path in (folder, data, passwords):
             os.chown(path, account.pw_uid, account.pw_gid)
-        for path in (stack.folder, *stack.folder.parents):
-            if path.owner() == getpass.getuser() and path.stat().st_mode & 0o001 == 0:
-                path.chmod(path.stat().st_mode | 0o011)  # pytest's folders are ours alone
     as_user = ["runuser", "-u", user, "--"] if user != getpass.getuser() else []
     subprocess.run(
         [*as_user, programs.with_name("initdb"), "--pgdata", data / "pgdata", "--pwfile", passwords,
@@ -238,9 +244,10 @@ def _postgres(stack: Stack) -> Iterator[None]:
         subprocess.run([INFRA / "compose" / "databases.sh"], env=variables, check=True)
         yield
     finally:
-        for child in psutil.Process(server.pid).children():
-            if child.name() == "postgres":
-                child.terminate()
+        if server.poll() is None:
+            for child in psutil.Process(server.pid).children():
+                if child.name() == "postgres":
+                    child.terminate()
         server.terminate()
         server.wait(60)
 

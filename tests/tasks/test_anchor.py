@@ -187,13 +187,13 @@ def test_a_version_of_before_is_known_by_what_its_run_left(project, trained, rec
 
 def test_an_anchor_that_was_changed_is_none(project, trained, recipe, served):
     file = served.anchor.model_copy(update={"sha256": "0" * 64})
-    changed = served.model_copy(update={"anchor": file, "run_id": "0" * 32})
+    changed = served.model_copy(update={"anchor": file})
     chats = chats_of("other", OTHERS, ROWS)
     anchored = measured(project, trained, recipe, changed, chats, "tampered")
     assert "is not what was kept there" in anchored.missing
     lost = served.anchor.model_copy(update={"run_id": "0" * 32})
-    gone = served.model_copy(update={"anchor": lost, "run_id": "0" * 32})
-    assert "has no anchor/anchor.parquet" in (
+    gone = served.model_copy(update={"anchor": lost})
+    assert f"of the MLflow run {'0' * 32} cannot be read" in (
         measured(project, trained, recipe, gone, chats, "lost").missing
     )
 
@@ -204,7 +204,7 @@ def test_an_anchor_that_was_changed_is_none(project, trained, recipe, served):
 BY = Measuring("r", "l", "e")
 
 
-def anchor_rows(answers: dict[str, str], loss: float = 1.0) -> pl.DataFrame:
+def anchor_rows(answers: dict[str, str], loss: float = 1.0, salt: str = "00" * 16) -> pl.DataFrame:
     rows = [
         {"source": "s", "messages": said(question, answer)[1], "input_ids": [1], "unlearned": []}
         for question, answer in answers.items()
@@ -215,6 +215,8 @@ def anchor_rows(answers: dict[str, str], loss: float = 1.0) -> pl.DataFrame:
         asked=asked(),
         answered=answered(),
         loss=pl.lit(loss),
+        behind=pl.lit(0.0),
+        salt=pl.lit(salt),
         tokens=pl.lit(1, dtype=pl.Int64),
         **{name: pl.lit(value) for name, value in BY._asdict().items()},
     )
@@ -239,6 +241,16 @@ def test_beyond_the_limit_new_rows_do_not_push_the_old_ones_out():
     assert 8 <= old <= 35  # a tenth of 200, but for chance
     shuffled = own.sample(fraction=1, shuffle=True, seed=1)
     assert carried_on(anchor, shuffled, 200).equals(carried_on(anchor, own, 200))
+
+
+def test_which_rows_stay_depends_on_a_salt():
+    """Else whoever writes the dataset could write questions that stay."""
+    questions = {f"question {number}": "x" for number in range(100)}
+    stay = [
+        set(carried_on(anchor_rows({"a": "1"}, salt=salt), anchor_rows(questions), 20)["asked"])
+        for salt in ("11" * 16, "22" * 16)
+    ]
+    assert len(stay[0] & stay[1]) < 15  # four of twenty, but for chance
 
 
 def test_a_conversation_is_known_by_what_is_asked_in_it():
@@ -322,6 +334,6 @@ def test_one_that_learnt_exchanged_answers_is_rejected_though_its_own_rows_prais
 
 def test_rows_without_a_token_to_be_learnt_are_no_anchor():
     """As after a smaller model.max_length: each is cut before its first answer."""
-    rows = pl.DataFrame({"asked": ["a", "b"]})
+    rows = pl.DataFrame({"asked": ["a", "b"], "behind": [0.0, 0.0]})
     with pytest.raises(anchors.AnchorGone, match=r"none of its 2 rows .*model\.max_length"):
         measured_anew(rows, [RowLoss(0.0, 0)] * 2, Measuring("r", "l", "e"))

@@ -225,6 +225,56 @@ def test_a_champion_whose_weights_are_gone_is_known_by_what_its_run_recorded(
     assert 0 < rest.metrics["examples"] < contender.metrics["examples"]
 
 
+CHANGES = {
+    "the engine": ("retune.conditions.installed", lambda name: "9.9", "engine was "),
+    "the device": ("retune.conditions.compute_capabilities", lambda: ("9.0",), "is cuda"),
+    "the template": ("retune.conditions.rendering", lambda folder: "0" * 16, "template was "),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_recorded_under_other_conditions_is_not_taken(
+    project, recipe, pins, scores, champion, monkeypatch, change
+):
+    with project.at_home(), start_run(recipe, change, {}) as run:
+        run.log(scores)
+    gone = champion.model_copy(update={"adapter": "0" * 16, "run_id": run.id})
+    place, today, words = CHANGES[change]
+    monkeypatch.setattr(place, today)
+    contender = measured(project, recipe, pins, gone, f"other: {change}")
+    assert f"what its run {run.id} recorded was measured in another way: " in contender.missing
+    assert words in contender.missing
+    assert not contender.step.done
+
+
+def test_of_what_was_recorded_the_suites_with_another_limit_are_left_out(
+    project, recipe, pins, scores, champion
+):
+    with project.at_home(), start_run(recipe, "limits", {}) as run:
+        run.log(scores)
+    gone = champion.model_copy(update={"adapter": "0" * 16, "run_id": run.id})
+    (suite,) = recipe.evaluation.suites
+    longer = suite.model_copy(update={"max_new_tokens": 77})
+    evaluation = recipe.evaluation.model_copy(update={"suites": (longer,)})
+    other = recipe.model_copy(update={"evaluation": evaluation})
+    contender = measured(project, other, pins, gone, "longer answers")
+    assert contender.missing == ""
+    before = set(lines(scores).filter(pl.col("side") == "tuned")["suite"])
+    assert before - set(lines(contender)["suite"]) == {suite.name}
+
+
+def test_what_an_older_run_recorded_without_its_conditions_is_not_taken(
+    project, recipe, pins, scores, champion, tmp_path
+):
+    old = tmp_path / "outcomes.parquet"
+    lines(scores).drop("conditions").write_parquet(old)
+    with project.at_home(), start_run(recipe, "old", {}) as run:
+        run.log_files(tmp_path, (old.name,), "evaluate")
+    gone = champion.model_copy(update={"adapter": "0" * 16, "run_id": run.id})
+    contender = measured(project, recipe, pins, gone, "of an older run")
+    assert "they were not noted then" in contender.missing
+
+
 def test_a_champion_that_nothing_is_left_of_is_missing(project, recipe, pins, champion):
     gone = champion.model_copy(update={"adapter": "0" * 16})
     contender = measured(project, recipe, pins, gone, "missing")

@@ -1,0 +1,68 @@
+"""Approvals that nobody gave in time: the candidate is rejected, and whoever looks first says so.
+
+The watchdog of `retune operate` lets the flow run go on, which then meets its expired request and ends
+as Rejected (`flows.promotion.settle`). Where none is at work, the next `retune run` or `retune status`
+notes it in MLflow, which is also all that there is to do for a run that has ended.
+"""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from prefect.client.schemas.objects import StateType
+from prefect.states import Scheduled
+
+from expectations.promotion import approval
+from flows.approval import WAITS_UNTIL
+from flows.dead_runs import runs_in
+from retune import registry
+from retune.registry.approvals import answer_of, request_of
+from retune.retention import WAITING
+from retune.tracking import DECISION, OUTCOME, client
+
+if TYPE_CHECKING:
+    from prefect import State
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+    from retune.registry import RegisteredVersion
+
+
+def let_go_on(client: "SyncPrefectClient") -> list[str]:
+    """Let the flow runs go on that waited for an approval until now; return a sentence on each."""
+    runs = [run for run in runs_in(client, [StateType.PAUSED]) if _has_waited(run)]
+    for run in runs:
+        # As Prefect's own Resume does, which would ask for a form that is filled in.
+        state: State = Scheduled(name="Resuming", message="The approval expired.")
+        client.set_flow_run_state(run.id, state)
+    return [f"Nobody approved in time, and the run ends: {run.name}" for run in runs]
+
+
+def note_expired(name: str) -> "list[RegisteredVersion]":
+    """Note of the candidates of the recipe `name` that nobody answered about in time that they are
+    rejected, and return these; the next time they are not among them."""
+    found = [version for version in registry.versions(name) if _has_expired(version)]
+    for version in found:
+        request = request_of(version)
+        assert request
+        reason = "; ".join(map(str, approval.expired(request.expires).failed))
+        registry.decided_as(version, request.run_id, "Rejected", reason)
+        client().set_tag(request.run_id, OUTCOME, "rejected")
+    return found
+
+
+def note_all_expired() -> None:
+    """Do so of every recipe's."""
+    for name in registry.names():
+        note_expired(name)
+
+
+def _has_waited(run: "FlowRun") -> bool:
+    until = run.labels.get(WAITS_UNTIL)
+    return until is not None and datetime.fromisoformat(str(until)) <= datetime.now(UTC)
+
+
+def _has_expired(version: "RegisteredVersion") -> bool:
+    request = request_of(version)
+    if request is None or not request.expired or answer_of(version, request.champion):
+        return False
+    return version.tags.get(DECISION, "").startswith(WAITING)

@@ -1,0 +1,45 @@
+"""What a flow run goes on with that waited for an approval: the inputs that the person was asked about.
+
+Meanwhile the dataset may have moved. Pinned anew, the run would train another model than the one that
+was approved, and ask again.
+"""
+
+from uuid import UUID
+
+from prefect import get_client, runtime
+from prefect.client.schemas.objects import StateType
+
+from flows.provenance import FOLDER
+from retune import registry
+from retune.recipe import Recipe
+from retune.records import Pins
+from retune.retention import WAITING
+from retune.tracking import DECISION, download_json, newest_runs
+
+UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
+
+
+def resumed_pins(recipe: Recipe) -> Pins | None:
+    """Return the inputs of the flow run that is under way, as they were when it began to wait, but for
+    the version that serves by now; None if it did not wait."""
+    flow_run = runtime.flow_run.id
+    if not flow_run or not runtime.deployment.id:
+        return None
+    for run in newest_runs(recipe, f"tags.`prefect.flow_run_id` = '{flow_run}'", 1):
+        # One that lost its process after it went on has not decided yet.
+        waits = run.data.tags.get(DECISION, "").startswith(WAITING)
+        kept = download_json(run.info.run_id, f"{FOLDER}/pins.json")
+        if kept and (waits or _was_suspended(str(flow_run))):
+            update = {"champion": registry.champion(recipe.name)}
+            return Pins.model_validate(kept).model_copy(update=update)
+    return None
+
+
+def _was_suspended(flow_run: str) -> bool:
+    """Tell whether the flow run was suspended before it began again."""
+    with get_client(sync_client=True) as client:
+        states = sorted(
+            client.read_flow_run_states(UUID(flow_run)), key=lambda state: state.timestamp
+        )
+    before = [state.type for state in states if state.type not in UNDER_WAY]
+    return before[-1:] == [StateType.PAUSED]
