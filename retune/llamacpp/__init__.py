@@ -10,7 +10,7 @@ from retune.llamacpp.choices import Choice, first_choices
 from retune.llamacpp.conversion import (
     DTYPES,
     ConversionFailed,
-    Probe,
+    TokenProbe,
     convert,
     require_same_tokens,
 )
@@ -41,8 +41,8 @@ __all__ = [
     "LlamaCppFailed",
     "LlamaCppNotFound",
     "LlamaCppStopped",
-    "Probe",
     "TextTooShort",
+    "TokenProbe",
     "accelerated",
     "answers",
     "calibrate",

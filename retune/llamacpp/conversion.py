@@ -28,7 +28,7 @@ class ConversionFailed(LlamaCppFailed):
     """The checkpoint can't be a GGUF that behaves like it; the message says why."""
 
 
-class Probe(TypedDict):
+class TokenProbe(TypedDict):
     """A text and its token ids, by the tokenizer; whether it has one of the added tokens."""
 
     text: str
@@ -54,7 +54,7 @@ def convert(
     dtype: str = "bf16",
     add_bos: bool | None = None,
     name: str | None = None,
-    prove: Callable[[Path, list[Probe]], None] | None = None,
+    prove: Callable[[Path, list[TokenProbe]], None] | None = None,
 ) -> None:
     """Convert the checkpoint in `model_dir` (as transformers saves it) to the GGUF `out`.
 
@@ -83,7 +83,7 @@ def convert(
         (prove or check_same_tokens)(partial, probes)
 
 
-def _converted(job: ConversionJob, folder: Path) -> list[Probe]:
+def _converted(job: ConversionJob, folder: Path) -> list[TokenProbe]:
     """Have the GGUF written, below `folder`; return texts with the ids that it must give them."""
     log = job.scratch / "converter.log"
     try:
@@ -95,11 +95,11 @@ def _converted(job: ConversionJob, folder: Path) -> list[Probe]:
         require_space_left(printed, folder)
         status = -failure.signal if failure.signal else 1
         raise failed(CONVERTER.name, status, printed, ConversionFailed) from None
-    probes: list[Probe] = result["probes"]
+    probes: list[TokenProbe] = result["probes"]
     return probes
 
 
-def check_same_tokens(gguf: Path, probes: Sequence[Probe]) -> None:
+def check_same_tokens(gguf: Path, probes: Sequence[TokenProbe]) -> None:
     """Raise ConversionFailed unless llama.cpp, with the vocabulary in `gguf`, reads `probes` as they
     say (see `require_same_tokens`)."""
     # The converter ends with status 0 on tokenizers that it misunderstands: ids are the only proof.
@@ -107,7 +107,7 @@ def check_same_tokens(gguf: Path, probes: Sequence[Probe]) -> None:
     require_same_tokens(probes, tokenize(gguf, texts, add_special=False))
 
 
-def require_same_tokens(probes: Sequence[Probe], theirs: Sequence[list[int]]) -> None:
+def require_same_tokens(probes: Sequence[TokenProbe], theirs: Sequence[list[int]]) -> None:
     """Raise ConversionFailed unless the ids that llama.cpp gives each probe's `text` are its `ids`.
 
     Control tokens must be read exactly. Of the other texts, which are odd on purpose, most must be:

@@ -17,7 +17,7 @@ from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.base_child import TINY, BaseJob
 from tasks.conform.parity import Parity, gguf_checks
-from tasks.conform.readings import Reading
+from tasks.conform.readings import TokenReading
 from tasks.conform.readings_child import ReadingsJob
 
 OF_BASE, OF_READINGS = (
@@ -108,15 +108,15 @@ def _in_llamacpp(
 ) -> tuple[list[Check], Parity | None]:
     """Return what comes of the tiny model in llama.cpp; `log` is of how its tokenizer reads."""
 
-    def read() -> Reading:
+    def read() -> TokenReading:
         found = run_child(OF_READINGS, ReadingsJob(checkpoint=tiny), log, forked=True)
-        return Reading.model_validate(found["reading"])
+        return TokenReading.model_validate(found["reading"])
 
     results: list[tuple[list[Check], Parity]] = []
     with ThreadPoolExecutor(1) as pool:  # beside the conversion
         reading = pool.submit(copy_context().run, read)
 
-        def prove(partial: Path, probes: Sequence[llamacpp.Probe]) -> None:
+        def prove(partial: Path, probes: Sequence[llamacpp.TokenProbe]) -> None:
             results.append(gguf_checks(partial, reading.result(), probes))
 
         try:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from retune import llamacpp
 from retune.control_texts import control_texts
 from retune.records import Check
-from tasks.conform.readings import PromptCase, Reading
+from tasks.conform.readings import PromptCase, TokenReading
 from tasks.conform.texts import PER_KIND
 
 SHOWN = 20  # differing texts in the report
@@ -52,7 +52,7 @@ class Parity(BaseModel):
 
 
 def gguf_checks(
-    gguf: Path, trained: Reading, probes: Sequence[llamacpp.Probe] = ()
+    gguf: Path, trained: TokenReading, probes: Sequence[llamacpp.TokenProbe] = ()
 ) -> tuple[list[Check], Parity]:
     """Return what is to be known from a GGUF with the tokenizer that reads texts as `trained` says, and
     how llama.cpp reads them.
@@ -93,7 +93,7 @@ def quantizable(gguf: Path) -> Check:
     )
 
 
-def header_checks(gguf: Path, trained: Reading) -> list[Check]:
+def header_checks(gguf: Path, trained: TokenReading) -> list[Check]:
     """Compare what programs read in the file before they ask it anything."""
     fields = llamacpp.header(gguf).fields
 

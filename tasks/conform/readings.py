@@ -25,7 +25,7 @@ class PromptCase(BaseModel):
     ids: list[int]
 
 
-class Reading(BaseModel):
+class TokenReading(BaseModel):
     """What a GGUF is compared with: prompts, and the `ids`, without BOS, of texts with the words of the
     vocabulary that look like control tokens and of varied `samples`, each after its kind.
 
@@ -48,13 +48,13 @@ class Reading(BaseModel):
         return [*words, *(text for _, text in self.samples)]
 
 
-def reading(tokenizer: "PreTrainedTokenizerBase") -> Reading:
+def reading(tokenizer: "PreTrainedTokenizerBase") -> TokenReading:
     """Return how `tokenizer` reads what it is compared by."""
     with rendering():
         cases = _prompt_cases(tokenizer)
         samples = [(kind, text) for kind, of_kind in texts(tokenizer).items() for text in of_kind]
     template: Any = tokenizer.chat_template  # of several one was chosen
-    read = Reading(
+    read = TokenReading(
         cases=cases,
         words_like_control=_words_like_control(tokenizer),
         samples=samples,
