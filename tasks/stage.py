@@ -52,11 +52,11 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
             if step.done:
                 made = read_output(step, typing.get_type_hints(body)["return"])
                 message = _reused(made)
-                get_run_logger().info("%s", message)
+                _tell(message)
                 # Prefect takes a state for what its data is.
                 return cast("SomeOutput", Completed(name="Cached", message=message, data=made))
             recipe: Recipe = signature.bind(*args, **kwargs).arguments["recipe"]
-            get_run_logger().info("begins")
+            _tell("begins")
             with limited(name, recipe.gates.stage_hours.get(name)):
                 return body(*args, **kwargs)
 
@@ -64,6 +64,12 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
         return Stage(once, name=name, cache_policy=NO_CACHE, persist_result=False, **again)
 
     return decorate
+
+
+def _tell(message: str) -> None:
+    """Log a line of the stage; called as the function that it is made of, it has no run to log to."""
+    with suppress(MissingContextError):
+        get_run_logger().info("%s", message)
 
 
 def _reused(made: Output) -> str:

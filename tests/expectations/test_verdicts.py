@@ -46,7 +46,8 @@ def test_the_data_gate_says_not_judged_wherever_it_shows_its_verdicts(tmp_path, 
         near_duplicate_similarity=None,
     )
     drift = {"max_psi", "max_ks", "min_agreement", "min_correlation"}
-    scores = {"score_not_finite", "score_out_of_range", "score_missing", "max_unit_score_share"}
+    scores = {"score_not_finite", "score_out_of_range", "score_missing"}
+    scores |= {"max_score_share", "max_unit_score_share"}
     profile = {name for name, of in DATASET_EXPECTATIONS.items() if of.needs == "profile.enabled"}
     names = drift | scores | profile | {"near_duplicate"}
     assert {v.name for v in report.unjudged} == names
