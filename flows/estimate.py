@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 LOOKED_AT = 10  # runs
 TAKEN, EXPECTED = "run/seconds", "run/expected_seconds"  # metrics: from its start to its decision
 EXPECTED_GPU_HOURS = "run/expected_gpu_hours"
+# What a training leaves by which the next one's time is known; one that ended at once may lack some.
+OF_TRAINING = (
+    *("train/seconds", "train/total_tokens", "train/median_tokens_per_second"),
+    *("train/epoch", "train/steps"),
+)
 # Stages whose time is no metric of their own: side by side, or after the decision.
 WITHOUT_SECONDS = frozenset({"quantize", "publish"})
 
@@ -88,7 +93,7 @@ def estimate(recipe: Recipe, plan: Plan) -> RunEstimate | None:
             shares = [
                 one["train/gpu_hours"] / one["train/seconds"]
                 for one in metrics
-                if "train/gpu_hours" in one
+                if "train/gpu_hours" in one and one.get("train/seconds", 0) > 0
             ]
             gpu_hours = training * median(shares) if shares else 0.0
     errors = [abs(one[EXPECTED] - one[TAKEN]) / one[TAKEN] for one in metrics if one.get(EXPECTED)]
@@ -127,7 +132,7 @@ def _alike(recipe: Recipe) -> "Iterator[StoredRun]":
 
 def _training(recipe: Recipe, metrics: Sequence[dict[str, float]]) -> float | None:
     """Return the seconds of a training of the recipe's length; None if no run trained."""
-    trained = [one for one in metrics if "train/seconds" in one and one.get("train/total_tokens")]
+    trained = [one for one in metrics if all(one.get(name, 0) > 0 for name in OF_TRAINING)]
     if not trained:
         return None
     speed = median(one["train/median_tokens_per_second"] for one in trained)
@@ -145,7 +150,7 @@ def _training(recipe: Recipe, metrics: Sequence[dict[str, float]]) -> float | No
 def _between(metrics: Sequence[dict[str, float]], todo: set[str]) -> float:
     """Return the seconds that no stage's own count: files side by side, and what is between stages."""
     alike = [one for one in metrics if ("merge/seconds" in one) == ("merge" in todo)]
-    return median([one[TAKEN] - _of_stages(one) for one in alike]) if alike else 0.0
+    return max(0.0, median([one[TAKEN] - _of_stages(one) for one in alike])) if alike else 0.0
 
 
 def _of_stages(metrics: dict[str, float]) -> float:

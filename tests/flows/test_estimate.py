@@ -97,6 +97,15 @@ def test_a_training_takes_its_start_and_its_tokens(training, seconds):
     assert found.gpu_hours == pytest.approx(0.022 * seconds / 110)
 
 
+@pytest.mark.parametrize("name", sorted(TRAINED.keys() - {"train/gpu_hours"}))
+@pytest.mark.parametrize("value", [0.0, None])
+def test_a_training_that_left_too_little_tells_nothing(name, value):
+    """It ends no run either: what it says is all that depends on it."""
+    left = {key: number for key, number in TRAINED.items() if key != name}
+    metrics = left | ({} if value is None else {name: value})
+    assert estimate._training(recipe(), [metrics]) is None
+
+
 def test_what_was_expected_is_kept_beside_what_was_taken_and_judged():
     for expected in (80.0, 95.0, 300.0):
         ran({"fetch/seconds": 100.0, TAKEN: 100.0, EXPECTED: expected})
