@@ -22,6 +22,7 @@ from pydantic import Field
 from retune.registry.approvals import Request
 from retune.tracking import Waiting
 
+KEY = "approval-"  # what the key of such a pause begins with
 WAITS_UNTIL = "retune.waits_until"  # label of a flow run: when its request expires, in ISO 8601
 GRACE = timedelta(days=30)  # for which Prefect holds a run longer than that
 
@@ -47,7 +48,7 @@ def form(candidate: str, request: Request, evidence: str) -> Approval:
     Raises Waiting, with Prefect's signal as its cause, until then.
     """
     # Against another champion it is another question.
-    key = f"approval-{candidate.replace('/', '-')}-{request.champion or 'base'}"
+    key = f"{KEY}{candidate.replace('/', '-')}-{request.champion or 'base'}"
     seconds = round((request.expires + GRACE - datetime.now(UTC)).total_seconds())
     with get_client(sync_client=True) as client:
         until = request.expires.isoformat()

@@ -10,7 +10,6 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from flows.plan import Plan
-from retune.errors import HubUnreachable
 from retune.folders import ModelRefused
 from retune.measures import format_bytes
 from retune.recipe import Recipe
@@ -31,7 +30,9 @@ def require_disk(recipe: Recipe, pins: Pins, plan: Plan) -> None:
         return
     try:
         parameters = count_parameters(recipe, pins)
-    except HubUnreachable as error:  # it may answer by the time that the weights are asked for
+    except (
+        ConnectionError
+    ) as error:  # of a Hub that is away, or switched off: the weights may be here
         get_run_logger().warning("How much disk the run needs is not known: %s", error)
         return
     needed, free = disk_needed(recipe, parameters, making), free_disk()

@@ -17,7 +17,7 @@ from flows.plan import Plan
 from retune.machine import this_machine
 from retune.measures import format_duration
 from retune.recipe import Recipe
-from retune.tracking import Run, newest_runs
+from retune.tracking import Run, client, newest_runs, setting_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun
@@ -30,6 +30,7 @@ OF_TRAINING = (
     *("train/seconds", "train/total_tokens", "train/median_tokens_per_second"),
     *("train/epoch", "train/steps"),
 )
+AFTER = (TAKEN, "publish/seconds")  # no part of what lies between the start and the decision
 # Stages whose time is no metric of their own: side by side, or after the decision.
 WITHOUT_SECONDS = frozenset({"quantize", "publish"})
 
@@ -85,7 +86,7 @@ def estimate(recipe: Recipe, plan: Plan) -> RunEstimate | None:
             unknown.append(stage)
     gpu_hours = 0.0
     if "train" in todo:
-        training = _training(recipe, metrics)
+        training = _training(recipe, runs)
         if training is None:
             unknown.append("train")
         else:
@@ -104,6 +105,8 @@ def estimate(recipe: Recipe, plan: Plan) -> RunEstimate | None:
 def announce(run: Run, recipe: Recipe, plan: Plan) -> Callable[[], None]:
     """Say what the run will take, and keep it; return what is called when the run is decided on."""
     began = time.monotonic()
+    if client().get_run(run.id).data.metrics:  # of an earlier attempt, whose time counts as well
+        return lambda: None
     expected = estimate(recipe, plan)
     if expected:
         words = expected.text(recipe.training.price_per_hour, datetime.now(UTC))
@@ -130,20 +133,26 @@ def _alike(recipe: Recipe) -> "Iterator[StoredRun]":
             yield run
 
 
-def _training(recipe: Recipe, metrics: Sequence[dict[str, float]]) -> float | None:
-    """Return the seconds of a training of the recipe's length; None if no run trained."""
-    trained = [one for one in metrics if all(one.get(name, 0) > 0 for name in OF_TRAINING)]
-    if not trained:
+def _training(recipe: Recipe, runs: "Sequence[StoredRun]") -> float | None:
+    """Return the seconds of a training of the recipe's length; None if no run tells."""
+    config = recipe.training
+    left = [run for run in runs if all(run.data.metrics.get(name, 0) > 0 for name in OF_TRAINING)]
+    trained = [run.data.metrics for run in left]
+    # The steps of a training that was cut short are no measure of an epoch.
+    unset = setting_text(None)
+    whole = [run for run in left if run.data.params.get("training.max_steps", unset) == unset]
+    if not (trained if config.max_steps else whole):
         return None
     speed = median(one["train/median_tokens_per_second"] for one in trained)
     starts = [
         one["train/seconds"] - one["train/total_tokens"] / one["train/median_tokens_per_second"]
         for one in trained
     ]
-    last, config = trained[0], recipe.training
-    tokens = config.epochs * last["train/total_tokens"] / last["train/epoch"]
     if config.max_steps:
-        tokens = min(tokens, config.max_steps * last["train/total_tokens"] / last["train/steps"])
+        tokens = config.max_steps * trained[0]["train/total_tokens"] / trained[0]["train/steps"]
+    else:
+        last = whole[0].data.metrics
+        tokens = config.epochs * last["train/total_tokens"] / last["train/epoch"]
     return max(0.0, median(starts)) + tokens / speed
 
 
@@ -157,5 +166,5 @@ def _of_stages(metrics: dict[str, float]) -> float:
     return sum(
         value
         for name, value in metrics.items()
-        if name.endswith("/seconds") and name.count("/") == 1 and name != TAKEN
+        if name.endswith("/seconds") and name.count("/") == 1 and name not in AFTER
     )

@@ -6,8 +6,9 @@ was approved, and ask again.
 
 from uuid import UUID
 
-from prefect import get_client, runtime
+from prefect import get_client, get_run_logger, runtime
 from prefect.client.schemas.objects import StateType
+from pydantic import ValidationError
 
 from flows.provenance import FOLDER
 from retune import registry
@@ -30,8 +31,12 @@ def resumed_pins(recipe: Recipe) -> Pins | None:
         waits = run.data.tags.get(DECISION, "").startswith(WAITING)
         kept = download_json(run.info.run_id, f"{FOLDER}/pins.json")
         if kept and (waits or _was_suspended(str(flow_run))):
-            update = {"champion": registry.champion(recipe.name)}
-            return Pins.model_validate(kept).model_copy(update=update)
+            try:
+                pins = Pins.model_validate(kept | {"champion": None})
+            except ValidationError as error:
+                get_run_logger().warning("Pinned anew: another version kept the inputs: %s", error)
+                return None
+            return pins.model_copy(update={"champion": registry.champion(recipe.name)})
     return None
 
 

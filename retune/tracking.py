@@ -86,7 +86,8 @@ class Run(BaseModel):
             tags |= {f"retune.{stage}": "reused", f"retune.reused.{stage}": _made(output)}
             measured = {name: value for name, value in measured.items() if name not in SPENT}
         else:
-            note_maker(output.step, self.id)
+            with suppress(OSError):  # of a folder that others may only read; it is a note
+                note_maker(output.step, self.id)
         metrics = {f"{stage}/{name}": value for name, value in measured.items()}
         self._send(
             _metrics([(0, metrics)], output.ended),

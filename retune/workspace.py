@@ -241,7 +241,9 @@ def mark_rejected(step: Step, reasons: list[str]) -> None:
 
 
 def note_maker(step: Step, run_id: str) -> None:
-    """Note in a finished output which MLflow run made it."""
+    """Note in a finished output which MLflow run made it, if none is noted. Raises OSError."""
+    if (step.folder / MAKER).exists():  # two runs waited for it
+        return
     write_whole(step.folder / MAKER, json.dumps({"run": run_id}))
 
 

@@ -98,8 +98,9 @@ def decided_as(version: RegisteredVersion, run_id: str, name: str, reason: str) 
     """Note with a version, and with the run that asked about it, what became of it: `name` is that of
     Prefect's state."""
     text = f"{name}: {reason}"[:1000]
-    client().set_tag(run_id, DECISION, text)
+    # The version first: its run may have been deleted.
     client().set_model_version_tag(version.name, str(version.number), DECISION, text)
+    client().set_tag(run_id, DECISION, text)
 
 
 def keep_anchor(version: RegisteredVersion, file: AnchorFile) -> None:

@@ -87,7 +87,7 @@ def test_a_stage_that_no_run_had_is_named_and_not_guessed():
         ({"epochs": 1}, 110.0),
         ({"epochs": 3}, 310.0),  # the start is taken once
         ({"epochs": 3, "max_steps": 25}, 60.0),
-        ({"epochs": 0.5, "max_steps": 1000}, 60.0),
+        ({"epochs": 0.5, "max_steps": 100}, 210.0),  # max_steps alone says how long
     ],
 )
 def test_a_training_takes_its_start_and_its_tokens(training, seconds):
@@ -103,7 +103,46 @@ def test_a_training_that_left_too_little_tells_nothing(name, value):
     """It ends no run either: what it says is all that depends on it."""
     left = {key: number for key, number in TRAINED.items() if key != name}
     metrics = left | ({} if value is None else {name: value})
-    assert estimate._training(recipe(), [metrics]) is None
+    assert estimate._training(recipe(), [stored(metrics)]) is None
+
+
+def test_a_trial_of_a_few_steps_is_no_measure_of_an_epoch():
+    trial = stored(TRAINED, max_steps=50)
+    assert estimate._training(recipe(), [trial]) is None
+    assert estimate._training(recipe(max_steps=100), [trial]) == pytest.approx(210.0)
+    assert estimate._training(recipe(), [trial, stored(TRAINED)]) == pytest.approx(110.0)
+
+
+def stored(metrics: dict[str, float], **training: int) -> SimpleNamespace:
+    """A run as MLflow gives it."""
+    params = {f"training.{name}": str(value) for name, value in training.items()}
+    return SimpleNamespace(data=SimpleNamespace(metrics=metrics, params=params))
+
+
+def test_a_run_that_goes_on_keeps_what_its_first_attempt_expected():
+    ran({"fetch/seconds": 100.0, TAKEN: 100.0})
+    with start_run(recipe(), "waits", {}) as run:
+        run.log_metrics({EXPECTED: 300.0, TAKEN: 310.0})
+        announce(run, recipe(), plan("fetch"))()
+    metrics = client().get_run(run.id).data.metrics
+    assert (metrics[EXPECTED], metrics[TAKEN]) == (300.0, 310.0)
+
+
+def test_what_is_published_after_the_decision_is_no_part_of_the_time():
+    made = {"fetch/seconds": 10.0, "merge/seconds": 5.0, "publish/seconds": 900.0, TAKEN: 45.0}
+    ran(made)
+    found = estimate.estimate(recipe(), plan("fetch", "merge", "publish"))
+    assert found.seconds == pytest.approx(45.0)
+
+
+def test_a_hub_that_is_switched_off_ends_no_run(monkeypatch):
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    def ask(*_, **__):
+        raise OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.get_safetensors_metadata", ask)
+    require_disk(recipe(), PINS, plan("merge"))
 
 
 def test_what_was_expected_is_kept_beside_what_was_taken_and_judged():

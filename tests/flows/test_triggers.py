@@ -54,15 +54,15 @@ with get_client(sync_client=True) as client:
     seen["states"] = {name: client.read_flow_run(id).state_name for name, id in ids.items()}
     client.delete_flow_run(ids["answered"])
 
-    def suspended(name, hours, **state):
+    def suspended(name, hours, key=approval.KEY + "sums-1-base"):
         waiting = run(name, 20)
         until = now + timedelta(hours=hours)
         client.update_flow_run_labels(waiting, {approval.WAITS_UNTIL: until.isoformat()})
-        client.set_flow_run_state(waiting, Suspended(**state), force=True)
+        client.set_flow_run_state(waiting, Suspended(timeout_seconds=99_999, pause_key=key), force=True)
         return waiting
 
-    asked = {"expired": suspended("expired", -1, timeout_seconds=99_999),
-             "open": suspended("open", 1, timeout_seconds=99_999)}
+    asked = {"expired": suspended("expired", -1), "open": suspended("open", 1),
+             "by a person": suspended("by a person", -1, key="0")}
     seen["let go on"] = expiry.let_go_on(client)
     seen["asked"] = {name: client.read_flow_run(id).state_name for name, id in asked.items()}
     seen["let go on again"] = expiry.let_go_on(client)
@@ -119,7 +119,10 @@ def test_of_the_runs_that_wait_the_newest_runs(seen):
 
 def test_a_run_that_nobody_approved_in_time_goes_on_and_one_that_waits_does_not(seen):
     assert seen["let go on"] == ["Nobody approved in time, and the run ends: expired"]
-    assert seen["asked"] == {"expired": "Resuming", "open": "Suspended"}
+    assert seen["asked"] == {
+        "expired": "Resuming",
+        **{"open": "Suspended", "by a person": "Suspended"},
+    }
     assert seen["let go on again"] == []
 
 

@@ -178,7 +178,7 @@ def _shared(frame: "pl.DataFrame", place: "np.ndarray", hashes: "np.ndarray") ->
     first = ~frame["answer"].is_duplicated().to_numpy()
     found = pl.DataFrame({"gram": gram, "owner": owner}).unique()
     different = found.filter(pl.Series(first[found["owner"].to_numpy()]))
-    counts = different["gram"].value_counts(sort=True)
+    counts = different["gram"].value_counts().sort("count", "gram", descending=[True, False])
     if counts.is_empty():
         return said
     frequent = counts.filter(pl.col("count") >= counts["count"][0] * _AS_OFTEN)["gram"]
@@ -199,7 +199,7 @@ def _of_questions(frame: "pl.DataFrame") -> Iterator[_Group]:
     import polars as pl
 
     asked = frame["question"].str.strip_chars().str.to_lowercase()
-    counts = asked.value_counts(sort=True)
+    counts = asked.value_counts().sort("count", asked.name, descending=[True, False])
     if len(counts) >= _FEW_QUESTIONS * len(frame):
         same = (asked == counts[asked.name][0]).to_numpy()
         yield "have one and the same question", _SAME_QUESTION, same, "question"
