@@ -78,3 +78,20 @@ def test_what_is_decided_by_a_command_waits_no_more(verb, ending):
     done = CliRunner().invoke(app, [verb, "sums@challenger"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert all(text.startswith(f"{ending}: ") for text in decisions(version))
+
+
+def test_a_run_that_somebody_deleted_ends_no_other_one(caplog):
+    version = waiting("late", -1)
+    client().delete_run(version.run_id)
+    assert [found.number for found in note_expired("sums")] == [version.number]
+    assert "was not found" in caplog.text
+    decision = registry.version("sums", version.number).tags[DECISION]
+    assert decision.startswith("Rejected: ")
+    assert note_expired("sums") == []
+
+
+def test_what_a_person_promoted_by_hand_has_not_expired():
+    version = waiting("late", -1)
+    registry.promote("sums", version.number, "ann", "it is good", {}, None)
+    assert note_expired("sums") == []
+    assert not registry.version("sums", version.number).tags[DECISION].startswith("Rejected")
