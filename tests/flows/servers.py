@@ -20,6 +20,7 @@ import psutil
 ROOT = Path(__file__).parent.parent.parent
 RETUNE = Path(sys.executable).with_name("retune")
 PATIENCE = 300  # seconds for three servers on a loaded machine
+ATTEMPTS = 5
 
 
 class Answer(NamedTuple):
@@ -62,13 +63,18 @@ class Servers(NamedTuple):
     def api(self, path: str, body: Any) -> Any:
         """Post to Prefect's API, as its pages do, and return its answer."""
         client = ask(f"{self.prefect}/api/csrf-token?client=test", sign_in=self.sign_in)
-        answer = ask(
-            f"{self.prefect}/api/{path}",
-            body,
-            sign_in=self.sign_in,
-            Prefect_Csrf_Token=json.loads(client.body)["token"],
-            Prefect_Csrf_Client="test",
-        )
+        token = json.loads(client.body)["token"]
+        for attempt in range(1, ATTEMPTS + 1):
+            answer = ask(
+                f"{self.prefect}/api/{path}",
+                body,
+                sign_in=self.sign_in,
+                Prefect_Csrf_Token=token,
+                Prefect_Csrf_Client="test",
+            )
+            if answer.status != 503:  # its database is locked: Prefect's own clients try again, too
+                break
+            time.sleep(attempt)
         assert answer.status < 300, answer
         return json.loads(answer.body)
 
