@@ -141,7 +141,7 @@ def test_a_person_rejects_on_prefects_page(servers, deployment, home, tmp_path):
         page.get_by_role("button", name="Open menu").click()
         page.get_by_role("menuitem", name="Resume").click()
         form = page.get_by_role("dialog")
-        form.get_by_text("the evidence").wait_for()
+        form.get_by_text("the evidence", exact=True).wait_for()
         page.screenshot(path=os.environ.get("RETUNE_SCREENSHOT") or tmp_path / "form.png")
         form.get_by_text("Select", exact=True).click()
         page.get_by_role("option", name="reject").click()
