@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
+
 from retune import child, forkserver
 from retune.recipe import Model
 from tasks.conform.examination import examine
@@ -41,11 +43,10 @@ class Watch(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.parts: dict[int, Part] = {}
-        self.scripts: dict[
-            int, str
-        ] = {}  # of forked children, which all are named after the server
+        # Of forked children, which all are named after the server.
+        self.scripts: dict[int, str] = {}
         self.done = threading.Event()
-        self._origin, self._before = time.monotonic(), {}
+        self._origin = time.monotonic()
         self._before = {pid: cpu for pid, (_, cpu) in _processes().items()}
 
     def run(self) -> None:
@@ -67,25 +68,22 @@ class Watch(threading.Thread):
 
 def _processes() -> dict[int, tuple[int, float]]:
     """Return parent and CPU seconds of every process."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it ended
-            continue
-        found[int(path.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / TICKS
-    return found
+    return {
+        process.pid: (process.info["ppid"], sum(process.info["cpu_times"][:2]))
+        for process in psutil.process_iter(["ppid", "cpu_times"])
+        if process.info["cpu_times"]  # it has not ended
+    }
 
 
 def _name(pid: int) -> str:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
+        words = psutil.Process(pid).cmdline()
+    except psutil.Error:
         return ""
     script = next((Path(word) for word in words if word.endswith(".py")), None)
     if "retune.forkserver" in words:
         return "fork server"
-    return f"{script.parent.name}/{script.name}" if script else Path(words[0]).name
+    return f"{script.parent.name}/{script.name}" if script else Path(words[0] if words else "").name
 
 
 @contextmanager

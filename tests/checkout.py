@@ -9,6 +9,8 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from retune.workspace import cache_dir
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "retune_app"  # which the program `retune` imports, and which lets it find the others
 
@@ -16,8 +18,7 @@ PACKAGE = "retune_app"  # which the program `retune` imports, and which lets it 
 def python_path() -> str:
     """Return PYTHONPATH for this checkout: its root, and a folder in the user's cache in which the
     package of the program is a link to it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retune"
-    folder = cache / "checkouts" / sha256(os.fsencode(ROOT)).hexdigest()[:16]
+    folder = cache_dir() / "checkouts" / sha256(os.fsencode(ROOT)).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         (folder / PACKAGE).symlink_to(ROOT / "flows" / "installed", target_is_directory=True)

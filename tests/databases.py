@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from retune.workspace import cache_dir
+
 MLFLOW = "mlflow.db"
 PREFECT = Path("prefect", "prefect.db")
 
@@ -54,8 +56,7 @@ def working_in(patch: pytest.MonkeyPatch, home: Path) -> Iterator[Path]:
 
 def _kept(package: str, make: Callable[[Path], None]) -> Path:
     """Return the kept database of a package's version; it is made if it is not there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retune"
-    folder = cache / f"test-databases-{package}-{version(package)}"
+    folder = cache_dir() / f"test-databases-{package}-{version(package)}"
     database = folder / "empty.db"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):

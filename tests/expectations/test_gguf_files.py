@@ -50,7 +50,7 @@ def record(
 
 
 @pytest.fixture(autouse=True)
-def working_in(monkeypatch, tmp_path):
+def at_home(monkeypatch, tmp_path):
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
 
 

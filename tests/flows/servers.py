@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import psutil
 
 ROOT = Path(__file__).parent.parent.parent
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 RETUNE = Path(sys.executable).with_name("retune")
 PATIENCE = 300  # seconds for three servers on a loaded machine
 ATTEMPTS = 5
@@ -136,3 +138,21 @@ def wait_for(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     return found
+
+
+@contextmanager
+def signed_in(servers: Servers, width: int, height: int, seconds: int) -> Iterator[Any]:
+    """Return a page of a browser that is signed in to Prefect, and waits so many seconds for what it is
+    asked for. Needs BROWSER."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(1000 * seconds)
+        page.goto(servers.prefect)
+        page.fill("input[type=password]", servers.sign_in)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/dashboard*")
+        yield page
+        browser.close()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +13,17 @@ import pytest
 
 from retune import registry, tracking
 from tests.databases import furnish, working_in
-from tests.flows.servers import RETUNE, ROOT, ask, environment, retune_ui, wait_for
+from tests.flows.servers import (
+    BROWSER,
+    RETUNE,
+    ROOT,
+    ask,
+    environment,
+    retune_ui,
+    signed_in,
+    wait_for,
+)
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 ENDS = ("Promoted", "Failed", "Crashed", "Rejected")
 SOON = 15 / 3600  # hours
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]  # three servers start
@@ -123,19 +130,10 @@ def test_a_run_waits_without_a_process_and_goes_on_when_it_is_approved(servers, 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
 def test_a_person_rejects_on_prefects_page(servers, deployment, home, tmp_path):
-    from playwright.sync_api import sync_playwright
-
     wanted = {"state": {"type": "SCHEDULED"}, "parameters": {"key": "two"}}
     run = servers.api(f"deployments/{deployment}/create_flow_run", wanted)
     wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1200, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.goto(servers.prefect)
-        page.fill("input[type=password]", servers.sign_in)
-        page.keyboard.press("Enter")
-        page.wait_for_url("**/dashboard*")
+    with signed_in(servers, 1200, 1000, seconds=60) as page:
         page.goto(f"{servers.prefect}/v2/runs/flow-run/{run['id']}")
         page.get_by_text("or `retune approve").wait_for()  # in the log: how to go on
         page.get_by_role("button", name="Open menu").click()
@@ -150,6 +148,5 @@ def test_a_person_rejects_on_prefects_page(servers, deployment, home, tmp_path):
         reason.fill("too long")
         form.get_by_role("button", name="Resume").click()
         assert end_of(servers, run["id"]) == "Rejected"
-        browser.close()
     entry = registry.history("sums")[-1]
     assert (entry.kind, entry.by, entry.reason) == ("reject", "Ann", "too long")

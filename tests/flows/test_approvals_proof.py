@@ -4,9 +4,6 @@
 """
 
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +12,9 @@ import pytest
 from retune import registry, tracking
 from tests.databases import working_in
 from tests.flows.colours import Colours, rows
-from tests.flows.servers import Servers, retune_ui, wait_for
+from tests.flows.servers import BROWSER, Servers, retune_ui, signed_in, wait_for
 from tests.flows.test_approval import processes_of
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.proof,
     pytest.mark.timeout(2400),
@@ -98,26 +94,13 @@ class Line(NamedTuple):
         return self.servers.api("artifacts/filter", asked)[0]["data"]
 
 
-@contextmanager
-def signed_in(servers: Servers) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1100})
-        page.set_default_timeout(120_000)
-        page.goto(servers.prefect)
-        page.fill("input[type=password]", servers.sign_in)
-        page.keyboard.press("Enter")
-        page.wait_for_url("**/dashboard*")
-        yield page
-        browser.close()
-
-
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
     project = Colours(tmp_path_factory.mktemp("project"))
-    with retune_ui(project.folder / ".retune") as servers, signed_in(servers) as page:
+    with (
+        retune_ui(project.folder / ".retune") as servers,
+        signed_in(servers, 1280, 1100, seconds=120) as page,
+    ):
         yield Line(project, servers, page)
 
 

@@ -152,44 +152,44 @@ def test_scaffolded_thresholds_accept_their_dataset_and_refuse_a_worse_one(here,
     assert {"min_rows", "score_mean_min"} <= failed
 
 
-def test_a_scaffolded_profile_is_what_later_datasets_are_compared_with(here, tmp_path):
+COMPARED = ["validation.reference=profile.json", "validation.near_duplicate_similarity=null"]
+
+
+@pytest.fixture
+def later(here):
+    """A dataset whose profile is written, and a later one with longer answers."""
     rows = sums(300)
     (here / "known.jsonl").write_text("\n".join(map(json.dumps, rows)))
     section = yaml.safe_load(scaffold("known.jsonl", [], Path("profile.json")))["validation"]
     assert section["reference"] == "profile.json"
-    compared = ["validation.reference=profile.json", "validation.near_duplicate_similarity=null"]
     for row in rows:
         row["conversations"][1]["value"] += " This is what I would call a rather long answer."
     (here / "later.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (warning,) = (
-        v
-        for v in check("later.jsonl", compared, tmp_path / "b").warnings
-        if v.name == "profile_drift"
-    )
+    return here / "later.jsonl"
+
+
+def drift(report) -> list:
+    return [v for v in (*report.unjudged, *report.warnings) if v.name == "profile_drift"]
+
+
+def test_a_scaffolded_profile_is_what_later_datasets_are_compared_with(later, tmp_path):
+    (warning,) = drift(check(later.name, COMPARED, tmp_path / "b"))
+    assert warning.judged
     assert "length of the answer: " in warning.seen
     assert "source" not in warning.seen  # each file is its own only source
     assert (tmp_path / "b" / "reference.json").is_file()
 
 
 @pytest.mark.proof  # four gates
-def test_what_is_logged_of_a_profile_is_a_reference_as_well(here, tmp_path):
-    rows = sums(300)
-    (here / "known.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    scaffold("known.jsonl", [], Path("profile.json"))
-    compared = ["validation.reference=profile.json", "validation.near_duplicate_similarity=null"]
-    report = check("known.jsonl", compared, tmp_path / "a")
-    assert "profile_drift" not in {verdict.name for verdict in (*report.unjudged, *report.warnings)}
-    for row in rows:
-        row["conversations"][1]["value"] += " This is what I would call a rather long answer."
-    (here / "later.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    first = check("later.jsonl", compared, tmp_path / "b").warnings
+def test_what_is_logged_of_a_profile_is_a_reference_as_well(here, later, tmp_path):
+    assert drift(check("known.jsonl", COMPARED, tmp_path / "a")) == []
+    (warning,) = drift(check(later.name, COMPARED, tmp_path / "b"))
     logged = tmp_path / "b" / "reference.json"
     assert json.loads(logged.read_text()) == json.loads((here / "profile.json").read_text())
-    again = check("later.jsonl", [f"validation.reference={logged}", compared[1]], tmp_path / "d")
-    assert again.warnings == first
-    own = [f"validation.reference={tmp_path}/b/profile.json", *compared[1:]]
-    report = check("later.jsonl", own, tmp_path / "c")
-    assert "profile_drift" not in {verdict.name for verdict in (*report.unjudged, *report.warnings)}
+    again = check(later.name, [f"validation.reference={logged}", *COMPARED[1:]], tmp_path / "d")
+    assert warning in again.warnings
+    own = [f"validation.reference={tmp_path}/b/profile.json", *COMPARED[1:]]
+    assert drift(check(later.name, own, tmp_path / "c")) == []
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,8 @@ def test_the_page_of_a_recipe_shows_what_is_learned(project, monkeypatch, tmp_pa
     monkeypatch.chdir(project.folder)
     monkeypatch.setenv("RETUNE_HOME", str(project.folder / ".retune"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    check("recipe.yaml", ["training.train_on=responses"], tmp_path / "out")
+    report = check("recipe.yaml", ["training.train_on=responses"], tmp_path / "out")
+    assert report.failed == []
     text = (tmp_path / "out" / "report.html").read_text()
     assert 'class="learned"' in text
     assert "Tokens of each training row" in text
@@ -361,6 +362,10 @@ class TestNothingIsLost:
         assert "with --out" in said
 
     def test_if_there_is_no_such_dataset(self, folder):
+        (folder / "report").mkdir()
+        (folder / "report" / "notes").touch()
+        code, said = self.validate(folder, "typo.jsonl", "--out", "report")
+        assert (code, (folder / "report" / "notes").exists()) == (2, True)
         code, said = self.validate(folder, "typo.jsonl", "--out", "new")
         assert (code, (folder / "new").exists()) == (2, False)
         assert "nothing is at 'typo.jsonl'" in said

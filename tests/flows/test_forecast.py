@@ -25,7 +25,7 @@ REFUSED = ("a pickle", "an adapter", "its own code", "a shard above", "a kernel"
 
 
 @pytest.fixture(autouse=True)
-def working_in(monkeypatch, tmp_path):
+def at_home(monkeypatch, tmp_path):
     from prefect.logging import disable_run_logger
 
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))

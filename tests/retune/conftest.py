@@ -14,7 +14,7 @@ import pytest
 from retune import llamacpp, tracking
 from retune.llamacpp import converter
 from retune.probes import PROBES
-from tests.databases import MLFLOW, furnish_mlflow
+from tests.databases import MLFLOW, furnish_mlflow, working_in
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
@@ -134,19 +134,11 @@ def server(tmp_path_factory):
             process.wait(timeout=30)
 
 
-@pytest.fixture
-def embedded(tmp_path, monkeypatch):
-    """A home folder with an empty store."""
-    monkeypatch.setenv("RETUNE_HOME", str(furnish_mlflow(tmp_path)))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 # A server is a proof, but for the test of a whole run.
 @pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.proof)])
-def client(request, embedded, monkeypatch):
+def client(request, tmp_path, monkeypatch):
     """MLflow's client of the embedded store, and of a server."""
-    if request.param == "server":
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
-    tracking.client.cache_clear()
-    yield tracking.client()
-    tracking.client.cache_clear()
+    with working_in(monkeypatch, furnish_mlflow(tmp_path)):
+        if request.param == "server":
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
+        yield tracking.client()
