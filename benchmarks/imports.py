@@ -51,7 +51,7 @@ TRAINED = TUNED | {"datasets", "polars", "trl"}
 BUDGET: Mapping[str, frozenset[str]] = {
     "retune/llamacpp/converter.py": MODEL,
     "tasks/conform/base_child.py": MODEL,
-    "tasks/conform/readings_child.py": MODEL,
+    "tasks/conform/gguf_child.py": MODEL,
     "tasks/evaluate/child.py": TUNED,
     "tasks/fetch/child.py": frozenset({"pandas", "pyarrow"}),
     "tasks/format/child.py": MODEL | {"matplotlib", "polars"},

@@ -8,6 +8,7 @@ As a program (`python -m retune.forkserver FD`) this module is the server; it sp
 over the socket FD. Nothing of this project is imported in it, so that children run today's code.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -232,12 +233,21 @@ def _import_libraries() -> None:
         for library in libraries:
             with suppress(Exception):  # the child that needs it says why it cannot be imported
                 importlib.import_module(library)
+    _compile_patterns()
     if cuda.is_initialized():
         raise SystemExit("an import began to use CUDA: children cannot be forked")
     # What is never collected is never written to, and stays one copy for all children.
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def _compile_patterns() -> None:
+    """Have those by which transformers renames weights, which whoever loads or saves a model needs."""
+    with suppress(Exception):
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping("llama")
 
 
 @contextmanager
@@ -320,6 +330,9 @@ def _exactly(channel: socket.socket, length: int) -> bytes:
     return received
 
 
+_done = threading.Event()  # a forked child's work
+
+
 def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     """In a forked child: be a process as Popen would have started it, as far as a script sees."""
     stdin, output, events, status = descriptors
@@ -339,6 +352,16 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     _read_again_how_to_reach_the_hub()
     sys.argv = request["arguments"]
     runpy.run_path(sys.argv[0], run_name="__main__")
+    _done.set()
+
+
+def _leave() -> None:
+    """End a child that did its work, once all else that is done at the end is: to take its millions of
+    objects apart, one by one, takes a core a second."""
+    if _done.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _read_again_how_to_reach_the_hub() -> None:
@@ -356,6 +379,7 @@ def _read_again_how_to_reach_the_hub() -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(_leave)  # the first one here is the last one called
     CHANNEL = socket.socket(fileno=int(sys.argv[1]))
     _import_libraries()
     CHANNEL.sendall(READY)

@@ -176,6 +176,15 @@ class TestTransformers:
         is_open = says("transformers", "json.load(tokenizer_handle)", [file])
         door("retune/loaders.py", "transformers", is_open, "tokenization_utils_tokenizers.json")
 
+    def test_patterns_of_weights_are_compiled_once(self):
+        """Of the fork server's children each would do it otherwise, slower and no worse."""
+        from transformers import conversion_mapping
+
+        conversion_mapping.get_checkpoint_conversion_mapping("llama")
+        is_open = bool(conversion_mapping._checkpoint_conversion_mapping_cache)
+        what = "get_checkpoint_conversion_mapping"
+        door("retune/forkserver.py", "transformers", is_open, what)
+
     def test_tensors_get_the_names_of_files(self):
         import torch
         from transformers.core_model_loading import revert_weight_conversion

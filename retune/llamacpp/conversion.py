@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from pydantic import BaseModel
 
-from retune.child import ChildFailed, ChildRefused, run_child
+from retune.child import ChildFailed, ChildRefused, Event, run_child
 from retune.llamacpp.installation import locate
 from retune.llamacpp.process import (
     Finished,
@@ -54,7 +54,8 @@ def convert(
     dtype: str = "bf16",
     add_bos: bool | None = None,
     name: str | None = None,
-    prove: Callable[[Path, list[TokenProbe]], None] | None = None,
+    prove: Callable[[Path, Event], None] | None = None,
+    converter: Path = CONVERTER,
 ) -> None:
     """Convert the checkpoint in `model_dir` (as transformers saves it) to the GGUF `out`.
 
@@ -62,7 +63,8 @@ def convert(
     prompt; None means: if the checkpoint's tokenizer does. `name` is what programs show as the
     model's name (else the folder's). The folder is not changed. Before `out` appears, llama.cpp
     and the tokenizer are compared on varied texts and on every added token: by `check_same_tokens`, or
-    by `prove`, which gets the file and the same texts.
+    by `prove`, which gets the file and the result of the child process, its `probes` among it. That child
+    is the script `converter`, which may have more to say of the checkpoint than `converter.py` has.
 
     Raises ValueError, FileNotFoundError, NoSpaceLeft, or ConversionFailed.
     """
@@ -79,15 +81,18 @@ def convert(
             add_bos=add_bos,
             name=name,
         )
-        probes = _converted(job, out.parent)
-        (prove or check_same_tokens)(partial, probes)
+        result = _converted(job, converter, out.parent)
+        if prove:
+            prove(partial, result)
+        else:
+            check_same_tokens(partial, result["probes"])
 
 
-def _converted(job: ConversionJob, folder: Path) -> list[TokenProbe]:
-    """Have the GGUF written, below `folder`; return texts with the ids that it must give them."""
+def _converted(job: ConversionJob, converter: Path, folder: Path) -> Event:
+    """Have the GGUF written, below `folder`; return what the converter says of it."""
     log = job.scratch / "converter.log"
     try:
-        result = run_child(CONVERTER, job, log, environment=environment(), forked=True)
+        return run_child(converter, job, log, environment=environment(), forked=True)
     except ChildRefused as refused:
         raise ConversionFailed(str(refused)) from None
     except ChildFailed as failure:
@@ -95,8 +100,6 @@ def _converted(job: ConversionJob, folder: Path) -> list[TokenProbe]:
         require_space_left(printed, folder)
         status = -failure.signal if failure.signal else 1
         raise failed(CONVERTER.name, status, printed, ConversionFailed) from None
-    probes: list[TokenProbe] = result["probes"]
-    return probes
 
 
 def check_same_tokens(gguf: Path, probes: Sequence[TokenProbe]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,13 @@ class Unsupported(RetuneError):
     """This checkpoint can't be converted soundly; the message says why and what to do."""
 
 
-def convert(job: ConversionJob) -> dict[str, Any]:
-    """Convert one checkpoint; return the texts, with their ids, by which the result is proven."""
+def convert(
+    job: ConversionJob, begin: Callable[[Any], object] = lambda tokenizer: None
+) -> dict[str, Any]:
+    """Convert one checkpoint; return the texts, with their ids, by which the result is proven.
+
+    `begin` gets the checkpoint's tokenizer beforehand, to begin what goes on beside the conversion.
+    """
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPU may be busy, and converting has no use for it
     sys.path[:0] = [str(job.llamacpp), str(job.llamacpp / "gguf-py")]
     from retune.llamacpp.fast_conversion import (
@@ -61,6 +67,7 @@ def convert(job: ConversionJob) -> dict[str, Any]:
         write_sentencepiece_model(structure, overlay / "tokenizer.model")
     name_pre_tokenizer_by_structure(structure)
     texts = probes(tokenizer)
+    begin(tokenizer)
     script = str(job.llamacpp / "convert_hf_to_gguf.py")
     sys.argv = [script, str(overlay), "--outfile", str(job.out), "--outtype", job.dtype]
     sys.argv += ["--model-name", job.name] if job.name else []

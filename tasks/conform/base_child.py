@@ -1,8 +1,9 @@
 """A child process of conform: what a base's tokenizer, template and architecture let us know."""
 
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -19,7 +20,10 @@ from tasks.conform.checks import (
     tokenizer_checks,
     without_recurrence,
 )
-from tasks.conform.tiny import save_tiny, save_twin
+from tasks.conform.tiny import random_model, save_tiny, save_twin
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TINY = "tiny"  # the event that the tiny model is there
 
@@ -50,12 +54,16 @@ def _examine(job: BaseJob) -> dict[str, Any]:
     """
     model, revision = job.model, job.revision
     admit(model, revision)
-    read, departure = read_tokenizer(model.base, revision)
+    with ThreadPoolExecutor(1) as pool:  # while the tokenizer is read
+        drawing = pool.submit(_drawn, job)
+        read, departure = read_tokenizer(model.base, revision)
     tokenizer = in_chatml(read, model.base, model.chat_tokens)
     layers = without_recurrence(model.base, revision)
     tiny = None
     if job.tiny and layers.passed:
-        tiny = save_tiny(model, revision, tokenizer, job.tiny)
+        # One that could not be drawn is tried anew, to say why.
+        drawn = None if drawing.exception() else drawing.result()
+        tiny = save_tiny(model, revision, tokenizer, job.tiny, drawn)
         emit(TINY)
     checks = [
         reads_as_its_file(departure),
@@ -74,6 +82,13 @@ def _examine(job: BaseJob) -> dict[str, Any]:
         "checks": [check.model_dump() for check in checks],
         "architecture": outline(model.base, revision).model_dump(),
     }
+
+
+def _drawn(job: BaseJob) -> "PreTrainedModel | None":
+    """Return a tiny model if there will be one."""
+    if not job.tiny or not without_recurrence(job.model.base, job.revision).passed:
+        return None
+    return random_model(job.model, job.revision)
 
 
 if __name__ == "__main__":

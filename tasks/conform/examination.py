@@ -1,6 +1,6 @@
 """The examination of a base model: all that can be known before anything is trained."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -12,17 +12,14 @@ from pydantic import BaseModel
 
 from retune import llamacpp
 from retune.architecture import Architecture
-from retune.child import Event, run_child
+from retune.child import ChildFailed, Event, run_child
 from retune.recipe import Model
 from retune.records import Check
 from tasks.conform.base_child import TINY, BaseJob
 from tasks.conform.parity import Parity, gguf_checks
 from tasks.conform.readings import TokenReading
-from tasks.conform.readings_child import ReadingsJob
 
-OF_BASE, OF_READINGS = (
-    Path(__file__).with_name(name) for name in ("base_child.py", "readings_child.py")
-)
+OF_BASE, OF_GGUF = (Path(__file__).with_name(name) for name in ("base_child.py", "gguf_child.py"))
 Result = TypeVar("Result")
 
 
@@ -64,7 +61,7 @@ def examine(
         def converted() -> tuple[list[Check], Parity | None]:
             assert gguf
             assert tiny
-            return _in_llamacpp(model, tiny, gguf, logs / "readings.log")
+            return _in_llamacpp(model, tiny, gguf)
 
         hub = revision is not None
         with _begun_by(TINY, converted) as (on_event, results):
@@ -103,27 +100,21 @@ def _begun_by(
         yield on_event, results
 
 
-def _in_llamacpp(
-    model: Model, tiny: Path, gguf: Path, log: Path
-) -> tuple[list[Check], Parity | None]:
-    """Return what comes of the tiny model in llama.cpp; `log` is of how its tokenizer reads."""
-
-    def read() -> TokenReading:
-        found = run_child(OF_READINGS, ReadingsJob(checkpoint=tiny), log, forked=True)
-        return TokenReading.model_validate(found["reading"])
-
+def _in_llamacpp(model: Model, tiny: Path, gguf: Path) -> tuple[list[Check], Parity | None]:
+    """Return what comes of the tiny model in llama.cpp."""
     results: list[tuple[list[Check], Parity]] = []
-    with ThreadPoolExecutor(1) as pool:  # beside the conversion
-        reading = pool.submit(copy_context().run, read)
 
-        def prove(partial: Path, probes: Sequence[llamacpp.TokenProbe]) -> None:
-            results.append(gguf_checks(partial, reading.result(), probes))
+    def prove(partial: Path, found: Event) -> None:
+        if "reading" not in found:
+            raise ChildFailed(f"conform failed: {found['failure']}")
+        trained = TokenReading.model_validate(found["reading"])
+        results.append(gguf_checks(partial, trained, found["probes"]))
 
-        try:
-            llamacpp.convert(tiny, gguf, prove=prove)
-        except llamacpp.ConversionFailed as error:
-            reason = str(error).splitlines()[-1]  # before it the converter says more than helps
-            return [_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}")], None
+    try:
+        llamacpp.convert(tiny, gguf, prove=prove, converter=OF_GGUF)
+    except llamacpp.ConversionFailed as error:
+        reason = str(error).splitlines()[-1]  # before it the converter says more than helps
+        return [_converted(passed=False, seen=f"the tokenizer of {model.base}: {reason}")], None
     ((checks, parity),) = results
     return [_converted(passed=True, seen="converts"), *checks], parity
 

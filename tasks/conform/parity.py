@@ -66,7 +66,7 @@ def gguf_checks(
         texts = [*(probe["text"] for probe in probes), *trained.texts]
         theirs = llamacpp.tokenize(gguf, texts, add_special=False)
         llamacpp.require_same_tokens(probes, theirs[: len(probes)])
-        readings = list(zip(trained.ids, theirs[len(probes) :], strict=True))
+        readings = list(zip(trained.ids.rows(), theirs[len(probes) :], strict=True))
         words = trained.words_like_control
         control = _control_texts(words, readings[: len(words)])
         same_tokens, parity = _same_tokens(

@@ -4,6 +4,7 @@ import random
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from retune.templates import Refusal, outcomes
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 PER_KIND = 910  # of eleven kinds
 SEED = 0
-PRIVATE_PLANES = 0xF0000  # the first of the characters of private use that are the last ones
+# Characters that Unicode may have assigned; there are none between, and after them those of private use.
+PLANES = (range(0x40000), range(0xE0000, 0xF0000))
 LANGUAGES = (
     "The quick brown fox jumps over the lazy dog, doesn't it? They've said we'LL see.",
     "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich; Straße, Übermut.",
@@ -124,7 +126,7 @@ def _letters(rng: random.Random) -> str:
 def _characters() -> str:
     """Every character that Unicode assigns, but for surrogates and those of private use."""
     category, others = unicodedata.category, {"Cn", "Cs", "Co"}
-    characters = map(chr, range(PRIVATE_PLANES))
+    characters = map(chr, chain(*PLANES))
     return "".join([c for c in characters if category(c) not in others])
 
 

@@ -36,18 +36,32 @@ class Tiny(NamedTuple):
     tokenizer_files: list[Path]
 
 
+def random_model(model: Model, revision: str | None) -> "PreTrainedModel":
+    """Return a tiny model of the base's architecture, without a token that pads; of the base only
+    `config.json` is read."""
+    config = _tiny_config(model, revision)
+    config.get_text_config().pad_token_id = None  # whose row would be zero
+    return _random_model(config)
+
+
 def save_tiny(
-    model: Model, revision: str | None, tokenizer: "PreTrainedTokenizerBase", folder: Path
+    model: Model,
+    revision: str | None,
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    drawn: "PreTrainedModel | None" = None,
 ) -> Tiny:
     """Save a random model of the base's architecture with `tokenizer`, as merge would save it.
 
-    Of the base only `config.json` is read.
+    Of the base only `config.json` is read. The weights are those of `drawn`, a `random_model` of it,
+    where they fit the tokenizer: to draw as many for the embeddings of 150,000 tokens takes a core a
+    second.
     """
     config = _tiny_config(model, revision)
     config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, len(tokenizer))
     for kind in ("bos", "eos", "pad"):
         setattr(config, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
-    tiny = _random_model(config)
+    tiny = (drawn and _with_weights_of(drawn, config)) or _random_model(config)
     tiny.save_pretrained(folder)
     files = tokenizer.save_pretrained(folder)
     strip_code(folder)
@@ -108,27 +122,40 @@ def _random_model(config: "PretrainedConfig") -> "PreTrainedModel":
 
 
 def _with_weights_of(
-    tiny: "PreTrainedModel", config: "PretrainedConfig"
+    other: "PreTrainedModel", config: "PretrainedConfig"
 ) -> "PreTrainedModel | None":
-    """Return a model of `config` with the weights of `tiny`, None where they have other shapes.
+    """Return a model of `config` with the weights of `other`, None where they have other shapes.
 
-    To draw random numbers for the embeddings of 150,000 tokens takes a core half a second.
+    To draw random numbers for the embeddings of 150,000 tokens takes a core a second. `other` is not
+    to be used any more.
     """
     import torch
 
     with torch.device("meta"):
-        twin = new_model(config, torch.bfloat16)
-    weights = tiny.state_dict()
-    if _shapes(twin.state_dict()) != _shapes(weights):
+        model = new_model(config, torch.bfloat16)
+    weights = other.state_dict()
+    if _shapes(model.state_dict()) != _shapes(weights):
         return None
-    twin.load_state_dict(weights, assign=True)
-    text = config.get_text_config()
-    padding = tiny.config.get_text_config().pad_token_id
-    if padding is not None and getattr(text, "pad_token_id", None) != padding:
-        # Its row is zero in `tiny`; here the token is one like any other.
-        embedding: Any = twin.get_input_embeddings()
-        embedding.weight.data[padding].normal_(std=getattr(text, "initializer_range", 0.02))
-    return twin
+    model.load_state_dict(weights, assign=True)
+    paddings = _paddings(other)
+    for path, padding in _paddings(model).items():
+        rows: Any = model.get_submodule(path).weight.data
+        before = paddings[path]
+        if before is not None and before != padding:
+            # Its row is zero; here the token is one like any other.
+            std = getattr(config.get_text_config(), "initializer_range", 0.02)
+            rows[before].normal_(std=std)
+        if padding is not None:
+            rows[padding].zero_()
+    return model
+
+
+def _paddings(model: "PreTrainedModel") -> dict[str, int | None]:
+    """Return which token of each embedding pads, whose row is zero."""
+    from torch.nn import Embedding
+
+    modules = model.named_modules()
+    return {path: module.padding_idx for path, module in modules if isinstance(module, Embedding)}
 
 
 def _shapes(weights: "dict[str, torch.Tensor]") -> "dict[str, tuple[torch.Size, torch.dtype]]":

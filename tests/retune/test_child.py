@@ -26,6 +26,10 @@ from retune.errors import HubUnreachable, RetuneError
 class Job(BaseModel):
     what: str
 
+class Kept:
+    def __del__(self):
+        os.write(1, b"taken apart")
+
 def work(job):
     print("chatter")
     emit("begin", pid=os.getpid())
@@ -43,6 +47,10 @@ def work(job):
         os._exit(3)
     if job.what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.what == "end":
+        import atexit
+        atexit.register(print, "the end")
+        globals()["kept"] = Kept()
     if job.what == "hang":
         grandchild = subprocess.Popen(["sleep", "600"])
         emit("grandchild", pid=grandchild.pid)
@@ -90,6 +98,12 @@ def test_events_arrive_and_output_goes_to_the_log(run, script, tmp_path, capfd):
     assert [event["event"] for event in events] == ["begin"]
     assert (tmp_path / "log.txt").read_text() == "chatter\n"
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_forked_child_ends_in_order_but_leaves_its_objects_to_the_system(script, tmp_path):
+    log = tmp_path / "log.txt"
+    assert run_child(script, Job(what="end"), log, forked=True)["answer"] == "end"
+    assert log.read_text() == "chatter\nthe end\n"
 
 
 def test_a_refusal_is_one_clear_message(run, script, tmp_path):

@@ -20,6 +20,7 @@ from retune.records import Check, Conformance, Pins
 from retune.sources import pin
 from retune.tool_text import AS_TEXT
 from retune.workspace import Step, read_output
+from tasks.conform import gguf_child
 from tasks.conform.checks import CHATS, mergeable, tokenizer_checks, without_recurrence
 from tasks.conform.examination import ExaminationReport, examine
 from tasks.conform.parity import gguf_checks, header_checks, quantizable
@@ -680,3 +681,13 @@ def test_granites_layers_have_the_names_that_the_converter_knows(tmp_path):
     assert converter.layer_names(tmp_path) == {"layer_types": kinds}
     LlamaConfig().save_pretrained(tmp_path)
     assert converter.layer_names(tmp_path) == {}
+
+
+def test_a_reading_that_fails_is_not_held_against_the_base(monkeypatch):
+    """The converter beside it came to its end; conform says what went wrong, as of its own faults."""
+    ended = {"probes": []}
+    monkeypatch.setattr(converter, "convert", lambda job, begin: begin("no tokenizer") or ended)
+    found = gguf_child.convert(None)
+    assert found["probes"] == []
+    assert "AttributeError: 'str' object has no attribute" in found["failure"]
+    assert "reading" not in found
