@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from great_expectations import ExpectationSuite
     from great_expectations.core import ExpectationSuiteValidationResult
     from great_expectations.core.batch_definition import BatchDefinition
+    from great_expectations.datasource.fluent.interfaces import Batch
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 ROWS, DATASET = "rows", "dataset"  # the two tables, and the suites over them
@@ -92,18 +93,49 @@ def _validated(
     from great_expectations.core import RunIdentifier
 
     batch = _definitions()[name].get_batch({"dataframe": table.to_pandas()})
-    result = batch.validate(
-        suite,
-        result_format={
-            "result_format": "SUMMARY",
-            "partial_unexpected_count": ROWS_NAMED,
-        },
-    )
+    result = batch.validate(suite, result_format="BOOLEAN_ONLY")
+    _add_numbers(result, batch, suite, table)
     _name_rows(result, table)
     # As a validation definition has it, which would store the suite and its results as well.
     run = RunIdentifier(run_time=datetime.now(UTC))
     result.meta |= {"run_id": run, "validation_time": run.run_time}
     return result
+
+
+def _add_numbers(
+    result: "ExpectationSuiteValidationResult",
+    batch: "Batch",
+    suite: "ExpectationSuite",
+    table: "pl.DataFrame",
+) -> None:
+    """Add to `result` how many lines do not meet an expectation, and which; of those that every line
+    meets there is no more to say, and GX takes twice as long to say it."""
+    import great_expectations as gx
+
+    told = {
+        entry.expectation_config.meta["title"]
+        for entry in result.results
+        if not entry.success or _has_unmet(entry.expectation_config.kwargs["column"], table)
+    }
+    if not told:
+        return
+    unmet = [expectation for expectation in suite.expectations if expectation.meta["title"] in told]
+    numbers = batch.validate(
+        gx.ExpectationSuite(name=suite.name, expectations=unmet),
+        result_format={
+            "result_format": "SUMMARY",
+            "partial_unexpected_count": ROWS_NAMED,
+        },
+    )
+    whole = {entry.expectation_config.meta["title"]: entry for entry in numbers.results}
+    result.results = [
+        whole.get(entry.expectation_config.meta["title"], entry) for entry in result.results
+    ]
+
+
+def _has_unmet(column: str, table: "pl.DataFrame") -> bool:
+    """Tell whether a line may not meet an expectation that the table as a whole meets."""
+    return column == "sound_score" or (column in FLAWS and bool(table[column].any()))
 
 
 def _name_rows(result: "ExpectationSuiteValidationResult", table: "pl.DataFrame") -> None:
