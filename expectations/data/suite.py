@@ -33,12 +33,19 @@ _CONFIGURED = Lock()  # one thread at a time changes how GX looks at its expecta
 QUANTILES = "score_quantiles_min"  # the one that is judged over the rows, once for each quantile
 
 
+def import_library() -> None:
+    """Import Great Expectations, which takes seconds and calls nobody."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when it is imported
+    import great_expectations  # noqa: F401
+
+
 def suites(
     config: Validation, scored: bool = True, mixed: bool = False
 ) -> "dict[str, ExpectationSuite]":
     """Return the suites over both tables; an expectation's `meta` has its `name`, its `title` in
     words, its `limit` and the `setting` that holds that. Without `scored` none of them is on
     scores, only with `mixed` one is on the parts of a mix."""
+    import_library()
     import great_expectations as gx
 
     every = {ROWS: _of_rows(config), DATASET: _of_dataset(config)}
@@ -220,7 +227,7 @@ def _definitions() -> "dict[str, BatchDefinition]":
     It builds no Data Docs: GX's pages load scripts and styles from nine hosts, which makes them
     blank without a network and a call home with one. `expectations.data.page` writes ours.
     """
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when it is imported
+    import_library()
     import great_expectations as gx
     from great_expectations.data_context.types import base
 

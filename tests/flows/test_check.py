@@ -27,8 +27,11 @@ def project(tmp_path_factory):
 
 
 def test_a_good_file_is_accepted_without_any_server(project):
-    done = project.retune("validate", "good.jsonl", "--out", "report")
+    done = project.retune("validate", "good.jsonl", "--out", "report", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stderr
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "great_expectations" in imported
+    assert not imported & {"prefect", "torch", "transformers"}  # seconds each, for nothing
     assert "no base model is named" in done.stderr
     assert not (project.folder / ".retune" / "prefect" / "prefect.db").exists()
     assert not (project.folder / ".retune" / "mlflow.db").exists()
