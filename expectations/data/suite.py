@@ -120,13 +120,13 @@ def _add_numbers(
     import great_expectations as gx
 
     told = {
-        entry.expectation_config.meta["title"]
+        _title(entry.expectation_config)
         for entry in result.results
-        if not entry.success or _has_unmet(entry.expectation_config.kwargs["column"], table)
+        if not entry.success or _has_unmet(entry.expectation_config, table)
     }
     if not told:
         return
-    unmet = [expectation for expectation in suite.expectations if expectation.meta["title"] in told]
+    unmet = [expectation for expectation in suite.expectations if _title(expectation) in told]
     numbers = batch.validate(
         gx.ExpectationSuite(name=suite.name, expectations=unmet),
         result_format={
@@ -134,14 +134,20 @@ def _add_numbers(
             "partial_unexpected_count": ROWS_NAMED,
         },
     )
-    whole = {entry.expectation_config.meta["title"]: entry for entry in numbers.results}
+    whole = {_title(entry.expectation_config): entry for entry in numbers.results}
     result.results = [
-        whole.get(entry.expectation_config.meta["title"], entry) for entry in result.results
+        whole.get(_title(entry.expectation_config), entry) for entry in result.results
     ]
 
 
-def _has_unmet(column: str, table: "pl.DataFrame") -> bool:
+def _title(expectation: Any) -> str:
+    """Return the words of an expectation, or of its configuration; no two have the same."""
+    return str(expectation.meta["title"])
+
+
+def _has_unmet(configuration: Any, table: "pl.DataFrame") -> bool:
     """Tell whether a line may not meet an expectation that the table as a whole meets."""
+    column = configuration.kwargs["column"]
     return column == "sound_score" or (column in FLAWS and bool(table[column].any()))
 
 
