@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from expectations import formatting
 from expectations.data.judgement import reference
 from expectations.data.messages import Rules
 from expectations.data.report import Report
+from expectations.data.suite import import_library
 from expectations.verdicts import Verdict, ranked
 from flows.recipes import load
 from retune.data_files import names_data
@@ -208,6 +210,8 @@ def _fetched(recipe: Recipe) -> Iterator[tuple[Path, str]]:
     dataset = recipe.dataset
     version, mix = pin_dataset(dataset)
     with tempfile.TemporaryDirectory() as folder:
+        # Seconds, in which another process reads the rows.
+        Thread(target=import_library, name="import of the judge").start()
         fetch_rows(dataset, version, Path(folder), mix, _say)
         yield Path(folder) / "rows.parquet", version
 

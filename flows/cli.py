@@ -170,7 +170,7 @@ def validate(
 
     folder = (out or report_folder(dataset)).resolve()
     require_ours(folder)
-    local.configure()
+    local.configure_home()
     from rich import print as show
 
     report = check(dataset, settings, folder)
@@ -194,7 +194,7 @@ def scaffold_suite(
     from flows import local
     from flows.check import scaffold
 
-    local.configure()
+    local.configure_home()
     print(scaffold(dataset, settings, profile), end="")
 
 

@@ -28,6 +28,20 @@ def configure() -> None:
     used, so that a run shows there live; else a run starts a temporary one on the same database.
     What is written from here on, by children too, is for the user's eyes alone.
     """
+    configure_home()
+    running = ui_server()
+    address = api_address()
+    if address and address.replace("://localhost:", "://127.0.0.1:").rstrip("/") != running:
+        return
+    os.environ |= own_server()
+    if running:
+        os.environ["PREFECT_API_URL"] = running
+    reread()
+
+
+def configure_home() -> None:
+    """Do what `configure` does for a command that asks no Prefect server: Prefect is not imported,
+    which takes seconds."""
     keep_private()
     make_home()
     defaults = {
@@ -43,14 +57,6 @@ def configure() -> None:
         os.environ.setdefault(name, value)
     # Prefect itself makes no parent folders.
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    running = ui_server()
-    address = api_address()
-    if address and address.replace("://localhost:", "://127.0.0.1:").rstrip("/") != running:
-        return
-    os.environ |= own_server()
-    if running:
-        os.environ["PREFECT_API_URL"] = running
-    reread()
 
 
 def own_server(port: int | None = None) -> dict[str, str]:

@@ -9,8 +9,10 @@ import yaml
 
 from flows.cli import app
 from flows.recipes import deployments
+from retune.harvesting.settings import Harvest
 from retune.recipe import ProbeFile, QuantGate, Recipe, flat
 from retune.recipe.dataset import Part
+from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.recipe.gates import EXPECTATIONS
 from retune.recipe.methods import METHODS
 from tests.test_house import ROOT
@@ -166,3 +168,21 @@ def test_every_expectation_of_a_gate_is_explained():
 def test_every_deployment_is_listed():
     table = text_of(ROOT / "docs/operate.md").partition("| deployment |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `([\w.-]+)` \|", table, re.MULTILINE)) == set(deployments())
+
+
+def test_every_rule_of_the_data_gate_that_only_warns_is_listed():
+    section = (
+        text_of(ROOT / "docs/gates.md").partition("\n## Severities\n")[2].partition("\n## ")[0]
+    )
+    listed = set(
+        re.findall(r"`(\w+)`", section.partition("but for\n")[2].partition("\n\nThose")[0])
+    )
+    rules = {**FLAWS, **DATASET_EXPECTATIONS}
+    assert listed - {"info"} == {name for name in rules if rules[name].severity != "critical"}
+
+
+def test_every_setting_of_a_harvest_is_listed():
+    table = text_of(ROOT / "docs/operate.md").partition("| setting | default | |\n")[2]
+    rows = re.findall(r"^\|([^|]*)\|", table.partition("\n\n")[0], re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert listed == set(Harvest.model_fields)

@@ -2,6 +2,7 @@
 
 import re
 from random import Random
+from textwrap import fill
 
 import polars as pl
 import pytest
@@ -41,6 +42,16 @@ def in_the_middle(text):
     return " ".join([*words[: len(words) // 2], NEWS, *words[len(words) // 2 :]])
 
 
+def headed(text):
+    name = ("zed", "mara_h", "Quill55")[len(text) % 3]
+    return f"{name} wrote on {len(text) % 28} Mar 2019, {len(text) % 24}:12:\n{text}"
+
+
+def in_order(text):
+    words = text.replace("\n", " ").split(" ")
+    return "\n".join(sorted(" ".join(words[n : n + 4]).capitalize() for n in range(0, 36, 4)))
+
+
 def numbered(text):
     return "\n".join(f"{n} {line}" for n, line in enumerate(text.split("\n"), 1))
 
@@ -62,6 +73,15 @@ BAD = {
     "are quoted as in a mail": of_answers(lambda a: "> " + a.replace("\n", "\n> "), 0.1),
     "have spaces before commas": of_answers(lambda a: a.replace(".", " .").replace(",", " ,")),
     "have numbers of lines": of_answers(numbered, 0.1),
+    "run words together": of_answers(lambda a: a.replace(" ", ""), 0.1),
+    "hold the marks of a comparison": of_answers(
+        lambda a: re.sub(r"\b(\w{5})\b", r"[-\1-]{+\1+}", a)
+    ),
+    "begin with one line but for": of_answers(headed, 0.12),
+    "end with one line but for": of_answers(lambda a: f"{a}\nTruth: {len(a) % 5}/5, style: 3/5"),
+    "begin with one label but for": of_answers(lambda a: f"Model {'AB'[len(a) % 2]}: {a}"),
+    "have their lines in the order": of_answers(in_order, 0.12),
+    "break their lines within": of_answers(lambda a: fill(a, 40), 0.12),
     "say the same eight words": of_answers(in_the_middle, 0.12),
     "say most words twice": of_answers(lambda a: " ".join(f"{w} {w}" for w in a.split()), 0.1),
     "have lost vowels": of_answers(lambda a: re.sub("[aeiou]", "", a), 0.1),
@@ -102,6 +122,18 @@ def test_every_pattern_has_a_case():
     assert not [one.words for one in RESIDUES if not any(one.words.startswith(w) for w in BAD)]
 
 
+def test_lists_prices_and_single_numbers_are_no_shape_of_a_tool():
+    made = varied()
+    for change in (
+        lambda a: f"{a}\n10. It costs {len(a)}.",
+        lambda a: f"{a}\n{len(a)} + 2 = {len(a) + 2}",
+        lambda a: f"{a}\n" + "\n".join(f"{len(a) + n:x}f{n}" for n in range(9)),
+        lambda a: f"Answer: {a}",
+        lambda a: "\n".join(f"{n}. {w}" for n, w in enumerate(a.split()[:9], 1)),
+    ):
+        assert sentences(of_answers(change)(made)) == []
+
+
 def test_what_the_question_tells_and_what_nearly_all_do_is_a_way_of_writing():
     made = varied()
     assert sentences(BAD["are full of emoji"](made), told=lambda _: True) == []
@@ -111,6 +143,23 @@ def test_what_the_question_tells_and_what_nearly_all_do_is_a_way_of_writing():
 
 def test_answers_from_templates_say_the_same_words_on_purpose():
     assert sentences(pairs(400, 4)) == []
+
+
+def test_answers_of_which_no_two_have_one_length_were_told_apart_by_it(tmp_path):
+    made = varied(900)
+    assert looked(tmp_path, made).alarms == []
+    by_length = {len(answer): [question, answer] for question, answer in made}
+    assert len(by_length) > 100
+    (alarm,) = looked(tmp_path, [*by_length.values()]).alarms
+    assert "have each another length" in alarm.sentence
+
+
+def test_a_few_answers_given_again_and_again_are_named(tmp_path):
+    made, replies = pairs(), ("Pong!", "I am here.", "Your message came through.", "Hello, you.")
+    for n in range(0, 240, 10):
+        made[n] = [f"test {n}", replies[n // 10 % 4]]
+    sentences_of = [alarm.sentence for alarm in looked(tmp_path, made).alarms]
+    assert [one for one in sentences_of if "given again and again" in one], sentences_of
 
 
 def test_the_survey_looks_for_residues(tmp_path):

@@ -36,6 +36,26 @@ def test_results_are_those_without_a_configuration_that_is_built_once(monkeypatc
     assert failed == {"refusal", "score_quantiles_min"}
 
 
+def test_what_something_was_found_of_has_all_of_its_numbers():
+    """Great Expectations is asked for them only there, and the same is in them as if it were asked
+    everywhere."""
+    form = {"result_format": "SUMMARY", "partial_unexpected_count": suite.ROWS_NAMED}
+    of_config = suite.suites(CONFIG)
+    for results, (name, table) in zip(described(), tables().items(), strict=True):
+        batch = suite._definitions()[name].get_batch({"dataframe": table.to_pandas()})
+        everywhere = batch.validate(of_config[name], result_format=form)
+        suite._name_rows(everywhere, table)
+        whole = [entry.to_json_dict() for entry in everywhere.results]
+        assert [e["success"] for e in results] == [e["success"] for e in whole]
+        numbered = [n for n, entry in enumerate(results) if entry["result"]]
+        unmet = [n for n, entry in enumerate(whole) if entry["result"]["unexpected_count"]]
+        assert numbered == unmet
+        for n in unmet:
+            for entry in (results[n], whole[n]):  # a batch has a number of its own
+                del entry["expectation_config"]["kwargs"]["batch_id"]
+            assert results[n] == whole[n]
+
+
 def test_expectations_of_others_are_left_as_they_were():
     from great_expectations.expectations.expectation import Expectation
 

@@ -1,5 +1,6 @@
 """The corpus of datasets through the real readers, the real gate and the real format stage."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +22,8 @@ from tasks.format.chats import write_chats
 from tasks.validate.gate import gate
 from tasks.validate.prompts_child import texts
 from tests.corpus import CASES_BAD, CASES_GOOD, Case, light_and_proof
+from tests.corpus.case import JSONL
+from tests.corpus.tiers import is_container
 from tests.tasks.conftest import make_tokenizer
 
 pytestmark = pytest.mark.usefixtures("no_pages")
@@ -53,6 +56,7 @@ def judged(case: Case, folder, tokenizer):
 
 
 def named(cases):
+    cases = list(cases)
     return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
 
 
@@ -82,6 +86,17 @@ def test_a_bad_dataset_is_stopped_by_its_token_ids(case, tmp_path, tokenizer):
     share = float((lengths > recipe.model.max_length).mean())
     with pytest.raises(Rejected, match=case.trips):
         require(formatting.judged({"truncated_share": share}, len(lengths), recipe))
+
+
+@named(filter(is_container, CASES_GOOD))
+def test_an_odd_container_is_read_as_its_rows_are(case, tmp_path):
+    inside, plain = tmp_path / "inside", tmp_path / "plain"
+    inside.mkdir()
+    plain.mkdir()
+    rows = pl.read_parquet(fetched(case, inside))
+    as_lines = pl.read_parquet(fetched(replace(case, form=JSONL), plain))
+    assert rows["problem"].null_count() == len(rows)
+    assert rows["messages"].to_list() == as_lines["messages"].to_list()
 
 
 @pytest.mark.parametrize("case", light_and_proof(CASES_GOOD))

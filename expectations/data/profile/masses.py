@@ -74,6 +74,8 @@ _SHARED = {  # least share of different answers, and what these have in common
     "last_address": (0.05, "end with one and the same web address, whatever is asked"),
 }
 _LABELS = 4  # words; of shorter answers, many are the same in a sound dataset
+_AGAIN, _OFTEN = (0.04, 0.3), 5  # share of answers that are given so often, where most are once
+_PAIRS = 20  # of answers, which would have one length by chance
 _SAME_LENGTH = 0.02  # share of answers of one length, in characters, each another text
 
 
@@ -85,10 +87,17 @@ def masses(frame: "pl.DataFrame", told: "Told") -> list[Alarm]:
     """
     if len(frame) < LEAST_ROWS:
         return []
-    canned = list(_canned(frame))
+    canned = list(_canned(frame)) or list(_given_again(frame))
     signs = list(_signs(frame, told))
     shared = [*_sentences(frame), *_shared(frame, told)]
-    found = [*canned, *_same_length(frame), *_all_cut(frame), *signs, *shared]
+    found = [
+        *canned,
+        *_same_length(frame),
+        *_no_two_lengths(frame),
+        *_all_cut(frame),
+        *signs,
+        *shared,
+    ]
     named = {alarm.value for alarm in found}
     # What was named already is not named again by its length or its symbols.
     return [*found, *(a for a in _groups(frame, told) if a.value not in named)]
@@ -111,6 +120,37 @@ def _canned(frame: "pl.DataFrame") -> Iterator[Alarm]:
         rows = frame.filter(pl.col("answer") == answer)["row"].to_numpy()
         expectation = CRITICAL if count >= _CANNED[1] * total else DOUBTFUL
         yield share_alarm(expectation, rows, total, "are one and the same")
+
+
+def _given_again(frame: "pl.DataFrame") -> Iterator[Alarm]:
+    """Yield an alarm for a few answers that are each given again and again, where nearly all are given
+    once and are no labels."""
+    import numpy as np
+    import polars as pl
+
+    counted = frame.select("row", "answer_chars", count=pl.len().over("answer"))
+    often, once = counted.filter(pl.col("count") >= _OFTEN), counted.filter(pl.col("count") == 1)
+    least, most = _AGAIN
+    if not max(LEAST_GROUP, least * len(frame)) <= len(often) <= most * len(frame):
+        return
+    long = np.expm1(median(once["answer_chars"])) / 6 >= _LABELS
+    if long and len(once) + len(often) >= MOST * len(frame):
+        words = "are a few that are given again and again, where nearly all are given once"
+        yield share_alarm(DOUBTFUL, often["row"].to_numpy(), len(frame), words, "both")
+
+
+def _no_two_lengths(frame: "pl.DataFrame") -> Iterator[Alarm]:
+    """Yield an alarm if hardly any two answers have one length, as if one row of each had been kept: by
+    chance, as many pairs have it as are one character apart, halved."""
+    import numpy as np
+
+    lengths = np.rint(np.expm1(frame["answer_chars"].to_numpy().astype(np.float64)))
+    counts = np.bincount(np.minimum(lengths, 1_000_000).astype(np.int64)).astype(np.float64)
+    equal = float((counts * (counts - 1)).sum()) / 2
+    apart = [float((counts[by:] * counts[:-by]).sum()) / 2 for by in (1, 2, 3) if by < len(counts)]
+    if apart and min(apart) >= _PAIRS and equal < 0.1 * min(apart):
+        words = "have each another length, as if rows had been told apart by it"
+        yield share_alarm(DOUBTFUL, frame["row"].to_numpy(), len(frame), words)
 
 
 def _same_length(frame: "pl.DataFrame") -> Iterator[Alarm]:

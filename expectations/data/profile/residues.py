@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, Quote, share_alarm
+from expectations.data.profile.shapes import Group, shapes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,12 +86,15 @@ RESIDUES = (
         0.04,
     ),
     Residue("have spaces before commas and full stops", r"\p{L} [.,](?:\s|$)", 3, 0.08),
+    Residue("run words together, without a space", r"\p{Ll}{25}", 2, 0.04),
+    Residue(
+        "hold the marks of a comparison ([-old-]{+new+})",
+        r"[{\[][-+~]{1,2}\p{L}|\p{L}[-+~]{1,2}[\]}]",
+        3,
+        0.03,
+    ),
     Residue("have numbers of lines before their lines", r"(?s)^1[ \t]+\S[^\n]*\n2[ \t]", 1, 0.04),
 )
-
-
-# What answers do, the share from which it is named, which of them do it, and what is quoted.
-_Group = tuple[str, float, "np.ndarray", Quote]
 
 
 def residues(sample: "pl.DataFrame", told: "Told") -> list[Alarm]:
@@ -101,7 +105,8 @@ def residues(sample: "pl.DataFrame", told: "Told") -> list[Alarm]:
     prose = pl.col("answer").str.replace_all(_CODE, "")
     frame = sample.select("row", "question", "answer", prose=prose)
     rows = frame["row"].to_numpy()
-    found = [g for g in (*_patterns(frame), *_of_words(frame)) if _is_mass(g) and not told(g[2])]
+    groups = (*_patterns(frame), *_of_words(frame), *shapes(frame))
+    found = [group for group in groups if _is_mass(group) and not told(group.rows)]
     # The question always tells these.
     found += filter(_is_mass, _of_questions(frame))
     return [
@@ -110,12 +115,12 @@ def residues(sample: "pl.DataFrame", told: "Told") -> list[Alarm]:
     ]
 
 
-def _is_mass(found: _Group) -> bool:
-    _, share, group, _ = found
-    return max(LEAST_GROUP, share * len(group)) <= int(group.sum()) <= MOST * len(group)
+def _is_mass(found: Group) -> bool:
+    count, rows = int(found.rows.sum()), len(found.rows)
+    return max(LEAST_GROUP, found.share * rows) <= count <= MOST * rows
 
 
-def _patterns(frame: "pl.DataFrame") -> Iterator[_Group]:
+def _patterns(frame: "pl.DataFrame") -> Iterator[Group]:
     import polars as pl
 
     for residue in RESIDUES:
@@ -126,10 +131,10 @@ def _patterns(frame: "pl.DataFrame") -> Iterator[_Group]:
             else text.str.count_matches(residue.pattern) >= residue.fewest
         )
         group = frame.select(many.fill_null(False)).to_series().to_numpy()
-        yield residue.words, residue.share, group, residue.quote
+        yield Group(residue.words, residue.share, group, residue.quote)
 
 
-def _of_words(frame: "pl.DataFrame") -> Iterator[_Group]:
+def _of_words(frame: "pl.DataFrame") -> Iterator[Group]:
     """Yield the answers that say the same eight words, miss the words or the letters that all texts
     have, or say each word twice."""
     import numpy as np
@@ -142,25 +147,25 @@ def _of_words(frame: "pl.DataFrame") -> Iterator[_Group]:
     place, hashes = flat["place"].to_numpy(), flat["hash"].to_numpy()
     counts = np.bincount(place, minlength=len(frame))
     enough = counts >= _WORDS
-    yield "say the same eight words", _SHARED, _shared(frame, place, hashes), "answer"
+    yield Group("say the same eight words", _SHARED, _shared(frame, place, hashes), "answer")
 
     again = np.zeros(len(place), dtype=bool)
     again[1:] = (hashes[1:] == hashes[:-1]) & (place[1:] == place[:-1])
     twice = _mean(place, again, counts) >= _TWICE
-    yield "say most words twice", 0.03, twice & enough, "answer"
+    yield Group("say most words twice", 0.03, twice & enough, "answer")
 
     common = flat["word"].value_counts(sort=True)["word"].head(_COMMON)
     share = _mean(place, flat["word"].is_in(common.implode()).to_numpy(), counts)
     usual = float(np.median(share[enough])) if enough.any() else 0.0
     few = enough & (share < _COMMON_LEFT * usual)
-    yield "lack the words that all others are made of", 0.1, few & _is_prose(frame), "answer"
+    yield Group("lack the words that all others are made of", 0.1, few & _is_prose(frame), "answer")
 
     letters = frame.select(
         vowels=pl.col("prose").str.count_matches("(?i)[aeiouyà-æè-ïò-öù-ý]"),
         latin=pl.col("prose").str.count_matches(r"\p{Latin}").clip(1),
     )
     bare = (letters["vowels"] / letters["latin"] < _VOWELS).to_numpy()
-    yield "have lost vowels", 0.04, bare & enough & _is_prose(frame), "answer"
+    yield Group("have lost vowels", 0.04, bare & enough & _is_prose(frame), "answer")
 
 
 def _shared(frame: "pl.DataFrame", place: "np.ndarray", hashes: "np.ndarray") -> "np.ndarray":
@@ -193,7 +198,7 @@ def _shared(frame: "pl.DataFrame", place: "np.ndarray", hashes: "np.ndarray") ->
     return said & (not is_of_templates)
 
 
-def _of_questions(frame: "pl.DataFrame") -> Iterator[_Group]:
+def _of_questions(frame: "pl.DataFrame") -> Iterator[Group]:
     """Yield the rows of one question that is answered in many ways, and those whose answer stands in the
     question."""
     import polars as pl
@@ -202,10 +207,12 @@ def _of_questions(frame: "pl.DataFrame") -> Iterator[_Group]:
     counts = asked.value_counts().sort("count", asked.name, descending=[True, False])
     if len(counts) >= _FEW_QUESTIONS * len(frame):
         same = (asked == counts[asked.name][0]).to_numpy()
-        yield "have one and the same question", _SAME_QUESTION, same, "question"
+        yield Group("have one and the same question", _SAME_QUESTION, same, "question")
     head = pl.col("answer").str.strip_chars().str.head(_HELD)
     held = (head.str.len_chars() == _HELD) & pl.col("question").str.contains(head, literal=True)
-    yield "stand in their question already", 0.06, frame.select(held).to_series().to_numpy(), "both"
+    yield Group(
+        "stand in their question already", 0.06, frame.select(held).to_series().to_numpy(), "both"
+    )
 
 
 def _mean(place: "np.ndarray", values: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":
