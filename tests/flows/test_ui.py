@@ -23,11 +23,13 @@ from prefect.settings import (
     PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
     temporary_settings,
 )
+from prefect.states import AwaitingRetry, Cancelled
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import flows.ui
 from flows.runs_at_work import runs_of
+from flows.watchdog import BY_WORKER
 from retune import access
 from retune.errors import RetuneError
 from retune.processes import name_of, this_process
@@ -381,6 +383,23 @@ class TestWatchdog:
         )
         assert self.state(servers, often)[0] == "Crashed"
         assert "killed" in self.state(servers, often)[1]
+
+    def test_a_worker_has_not_the_last_word_on_a_cancelled_run(self, servers):
+        """Its words come seconds after the run's, when a person may have retried it."""
+        words = "Cancelled: the checkpoint of step 8 is kept; Retry continues from there."
+        kept, retried = self.crashed(servers, 3), self.crashed(servers, 3)
+        with get_client_of(servers) as client:
+            for run in (kept, retried):
+                client.update_flow_run_labels(run, {"retune.kept": words})
+                client.set_flow_run_state(run, Cancelled(message=words), force=True)
+            later = datetime(2999, 1, 1, tzinfo=UTC)
+            client.set_flow_run_state(retried, AwaitingRetry(scheduled_time=later), force=True)
+            for run in (kept, retried):
+                client.set_flow_run_state(run, Cancelled(message=BY_WORKER), force=True)
+        wait_for(lambda: self.state(servers, kept) == ("Cancelled", words))
+        wait_for(lambda: self.state(servers, retried)[0] == "AwaitingRetry")
+        cancel = {"state": {"type": "CANCELLED"}, "force": True}
+        servers.api(f"flow_runs/{retried}/set_state", cancel)
 
     def test_a_slot_that_no_run_holds_is_freed(self, servers):
         deployment = servers.deployment("llama31-8b-finetome-10k")
