@@ -177,9 +177,9 @@ def _is_followed(client: "SyncPrefectClient", run: "FlowRun") -> bool:
     """Tell whether a later run of its deployment has begun: then that one counts."""
     if run.start_time is None:
         return False
-    later = FlowRunFilter(
-        start_time=FlowRunFilterStartTime(after_=run.start_time + timedelta(seconds=1))
-    )
+    # Of one that waits for its time, Prefect compares that time: each schedule has some ahead.
+    begun = FlowRunFilterStartTime(after_=run.start_time + timedelta(seconds=1), is_null_=False)
+    later = FlowRunFilter(start_time=begun)
     deployment = DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id]))
     newer = client.read_flow_runs(flow_run_filter=later, deployment_filter=deployment, limit=2)
     return any(other.id != run.id for other in newer)
