@@ -27,10 +27,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import flows.ui
+from flows import notifications
 from flows.runs_at_work import runs_of
 from retune import access
 from retune.errors import RetuneError
 from retune.processes import name_of, this_process
+from tests.flows.notified import COURSES, KEPT, NUMBERS, endings, receiving, take_their_course
 from tests.flows.servers import (
     PATIENCE,
     RETUNE,
@@ -417,6 +419,28 @@ def get_client_of(servers):
     }
     with temporary_settings(values), get_client(sync_client=True) as client:
         yield client
+
+
+@pytest.mark.parametrize("kinds", ["ends", pytest.param("all", marks=pytest.mark.proof)])
+def test_how_runs_end_is_sent_once_by_prefects_automations(servers, kinds):
+    """What no course ends in is told last, so that all others were told by then."""
+    deployment, everything = servers.deployment("llama31-8b-finetome-10k"), kinds == "all"
+    names = [name for name in COURSES if name != "promoted"]
+    with receiving() as (address, messages), get_client_of(servers) as client:
+        sent = notifications.set_up(address, everything)
+        assert messages[0].body == "Runs of retune are told here from now on."
+        try:
+            take_their_course(client, deployment, *names, "promoted")
+            wait_for(lambda: endings(messages, "promoted"))
+        finally:
+            assert notifications.remove() == len(sent.automations)
+        told = {name: tuple(endings(messages, name)) for name in COURSES}
+    wanted = {name: told_of for name, (_, told_of) in COURSES.items()}
+    if everything:
+        wanted |= {"alike": ("Equivalent",), "unclear": ("Undecided",), "kept": ("Registered",)}
+    assert told == wanted
+    (cancelled,) = [one for one in messages if "cancelled" in one.title]
+    assert cancelled.body.startswith(f"{KEPT}\n{NUMBERS}\n{servers.prefect}/runs/flow-run/")
 
 
 @pytest.mark.proof  # the scheduler looks once a minute; test_line.py has such a run alone
