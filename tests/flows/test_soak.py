@@ -1,6 +1,6 @@
 """Scheduled runs of two recipes that nobody looks after: what they leave, and what grows.
 
-`RETUNE_SOAK_RUNS` (50, at least 4) says how many runs are to end; `make soak` prints the table of what grew.
+`RETUNE_SOAK_RUNS` (50, at least 4) says how many are to end; `make soak` prints a table of what grew.
 """
 
 import json
