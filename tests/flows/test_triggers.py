@@ -24,7 +24,7 @@ from flows import approval, expiry, queue, triggers, watchdog
 from retune.recipe import Recipe
 from retune.tracking import DECISION, start_run
 from prefect import flow, get_client
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Scheduled, Suspended
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Running, Scheduled, Suspended
 server.use()
 
 def recipe(**schedule):
@@ -53,6 +53,20 @@ with get_client(sync_client=True) as client:
     seen["kept"] = kept.name
     seen["states"] = {name: client.read_flow_run(id).state_name for name, id in ids.items()}
     client.delete_flow_run(ids["answered"])
+
+    def begins(id):
+        os.environ["PREFECT__RUNTIME__FLOW_RUN__ID"] = str(id)
+        os.environ["PREFECT__RUNTIME__DEPLOYMENT__ID"] = str(deployment)
+        return queue.superseded_by()
+
+    seen["gives way"] = begins(ids["oldest"])
+    client.set_flow_run_state(kept.id, Running(), force=True)
+    newer = run("newer", -0.5)  # due when the one that was chosen begins
+    seen["chosen"] = [begins(kept.id), begins(kept.id), begins(ids["by hand"])]
+    client.delete_flow_run(newer)
+    client.set_flow_run_state(kept.id, Scheduled(scheduled_time=kept.due), force=True)
+    for name in [one for one in os.environ if one.startswith("PREFECT__RUNTIME__")]:
+        del os.environ[name]
 
     def ended(name, label, *states):
         made = run(name, 20)
@@ -136,6 +150,11 @@ def test_of_the_runs_that_wait_the_newest_runs(seen):
         **{"newest": "Scheduled", "later": "Scheduled", "by hand": "Scheduled"},
         "answered": "Scheduled",  # a person has waited for this one
     }
+
+
+def test_a_run_that_another_gave_way_to_works_though_a_newer_one_is_due(seen):
+    assert seen["gives way"] == "newest"
+    assert seen["chosen"] == [None, None, None]
 
 
 def test_a_run_that_lost_its_process_goes_on_though_its_schedule_has_others_ahead(seen):
