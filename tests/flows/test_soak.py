@@ -36,9 +36,12 @@ DATABASE = 2 * MEBIBYTE  # by which a database may grow with each run
 
 
 def states(home: Path) -> Counter[str]:
-    """Return how the scheduled runs ended that have ended, by the names of their states."""
+    """Return how the scheduled runs ended that have ended, by the names of their states; one that gave
+    way to a newer one is Superseded as well."""
     query = (
-        "select state_name, count(*) from flow_run where end_time is not null group by state_name"
+        "select case when s.message like '% is newer, and runs instead' then 'Superseded' "
+        "else r.state_name end, count(*) from flow_run r join flow_run_state s on r.state_id = s.id "
+        "where r.end_time is not null group by 1"
     )
     return Counter(dict(rows(home / "prefect" / "prefect.db", query)))
 
