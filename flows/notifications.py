@@ -5,6 +5,7 @@ the flow itself sends nothing, and what no flow could tell, a crash, is told as 
 """
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
     from prefect.automations import Automation
     from prefect.blocks.notifications import NotificationBlock
 
-# Names of Prefect's states, which name its events. Cancelled is also a run that a schedule dropped.
+# Names of Prefect's states, which name its events.
 TOLD = (
-    *("Promoted", "Rejected", "Barred", "Failed", "Crashed", "TimedOut", "Cancelled", "Skipped"),
+    *("Promoted", "Rejected", "Barred", "Failed", "Crashed", "TimedOut", "Skipped"),
     *("Suspended", "AwaitingApproval"),
 )
+CANCELLED = "Cancelled"  # also a run that a schedule dropped
+# A run says so with what is kept, its worker once more, and the watchdog puts that right.
+ONCE = timedelta(minutes=5)
 UNCHANGED = ("Equivalent", "Undecided", "Registered")  # nothing else serves now: only if asked for
 SUBJECT = "retune: {{ flow_run.name }}: {{ flow_run.state.name }}"
 BODY = "{{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
@@ -129,6 +133,12 @@ def _automations(document: UUID, everything: bool) -> "list[Automation]":
             actions=[SendNotification(block_document_id=document, subject=SUBJECT, body=BODY)],
         ),
         Automation(
+            name=f"{OURS}: cancelled",
+            description="Sends once that a run was cancelled. Made by `retune notify`.",
+            trigger=_trigger(expect=(CANCELLED,), within=ONCE),
+            actions=[SendNotification(block_document_id=document, subject=SUBJECT, body=BODY)],
+        ),
+        Automation(
             name=f"{OURS}: resumed",
             description="Sends that a run goes on after a crash. Made by `retune notify`.",
             trigger=_trigger(expect=("Running",), after=("Crashed",)),
@@ -137,7 +147,10 @@ def _automations(document: UUID, everything: bool) -> "list[Automation]":
     ]
 
 
-def _trigger(expect: Iterable[str], after: Iterable[str] = ()) -> Any:
+def _trigger(
+    expect: Iterable[str], after: Iterable[str] = (), within: timedelta = timedelta(0)
+) -> Any:
+    """Return what sends at the first of these events of a run, and at no other for the time `within`."""
     from prefect.events.schemas.automations import EventTrigger, Posture
 
     return EventTrigger(
@@ -151,4 +164,5 @@ def _trigger(expect: Iterable[str], after: Iterable[str] = ()) -> Any:
         expect={f"prefect.flow-run.{name}" for name in expect},
         posture=Posture.Reactive,
         threshold=1,
+        within=within,
     )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 WAITING = [StateType.SCHEDULED, StateType.PENDING]
 MOST = 200  # runs that the server gives at a time; a schedule has at most a hundred ahead
 SUPERSEDED = "Superseded"  # the state of a run that waited
+CHOSEN = "retune.chosen"  # label of a run that another has given way to: by its name
 
 
 class Waiter(NamedTuple):
@@ -46,7 +47,8 @@ def superseded_by() -> str | None:
     """Return the name of the run that this one leaves the work to, None if it is the newest that is due.
 
     Those that wait between the two are cancelled. A run that a person started gives way to none, and
-    ends none: it has parameters of its own.
+    ends none: it has parameters of its own. One that another gave way to works, though a newer one may
+    be due by now: where runs are due more often than they can begin, none would ever work.
     """
     run_id, deployment = runtime.flow_run.id, runtime.deployment.id
     if not run_id or not deployment:
@@ -56,7 +58,10 @@ def superseded_by() -> str | None:
         if not cause_of(this) or this.expected_start_time is None or WAITS_UNTIL in this.labels:
             return None
         kept = keep_newest(client, UUID(str(deployment)))
-        return kept.name if kept and kept.due > this.expected_start_time else None
+        if CHOSEN in this.labels or kept is None or kept.due <= this.expected_start_time:
+            return None
+        client.update_flow_run_labels(kept.id, {CHOSEN: this.name})
+        return kept.name
 
 
 def keep_newest(client: "SyncPrefectClient", deployment: UUID) -> Waiter | None:

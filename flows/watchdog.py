@@ -35,6 +35,7 @@ ATTEMPTS = "RETUNE_ATTEMPTS"  # of a run that is interrupted, in all
 DEFAULT_ATTEMPTS = 3
 RESUMED = "retune.resumed"  # label of a run: how often it was begun again
 GIVEN_UP = "Not begun again"
+BY_WORKER = "Flow run was cancelled successfully."  # what Prefect's runner says, when it has ended
 NEWS_DAYS = 7  # an interrupted run of an older day is history
 # Prefect's worker ends if it gets a run again while it still cleans up after its last attempt.
 SETTLED = 20  # seconds that a run is Crashed before it is begun again
@@ -118,13 +119,27 @@ def since(days: float) -> datetime:
 
 
 def _put_right(client: "SyncPrefectClient") -> list[str]:
-    """Let the message of a cancelled run say what is kept; a worker writes other words."""
+    """Let the message of a cancelled run say what is kept; a worker writes other words, seconds later.
+    A run that a person has retried in these seconds goes on."""
+    news = []
     for run in runs_in(client, [StateType.CANCELLED], since(days=1)):
         kept = str(run.labels.get(KEPT, ""))
         # A label of an earlier attempt says nothing of this one.
-        if kept.startswith("Cancelled") and run.state and run.state.message != kept:
+        if not kept.startswith("Cancelled") or run.state is None or run.state.message == kept:
+            continue
+        if run.state.message == BY_WORKER and (again := _retried(client, run)):
+            client.set_flow_run_state(run.id, again, force=True)
+            news.append(f"{run.name} was retried while its worker still ended it, and goes on")
+        else:
             client.set_flow_run_state(run.id, Cancelled(message=kept), force=True)
-    return []
+    return news
+
+
+def _retried(client: "SyncPrefectClient", run: "FlowRun") -> "State | None":
+    """Return the state that a person gave a cancelled run before its worker wrote the last one."""
+    states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
+    before = states[-2] if len(states) > 1 else None
+    return before if before and before.type == StateType.SCHEDULED else None
 
 
 def _resume(client: "SyncPrefectClient") -> list[str]:
@@ -162,9 +177,9 @@ def _is_followed(client: "SyncPrefectClient", run: "FlowRun") -> bool:
     """Tell whether a later run of its deployment has begun: then that one counts."""
     if run.start_time is None:
         return False
-    later = FlowRunFilter(
-        start_time=FlowRunFilterStartTime(after_=run.start_time + timedelta(seconds=1))
-    )
+    # Of one that waits for its time, Prefect compares that time: each schedule has some ahead.
+    begun = FlowRunFilterStartTime(after_=run.start_time + timedelta(seconds=1), is_null_=False)
+    later = FlowRunFilter(start_time=begun)
     deployment = DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id]))
     newer = client.read_flow_runs(flow_run_filter=later, deployment_filter=deployment, limit=2)
     return any(other.id != run.id for other in newer)

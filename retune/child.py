@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from retune.environment import python_path, without_secrets
 from retune.errors import HubUnreachable, ProgramFailed, RetuneError
 from retune.escaping import terminal
 from retune.time_limit import require_time
-from retune.workspace import is_disk_full, no_space_left
+from retune.workspace import home, is_disk_full, no_space_left
 
 EVENTS = "RETUNE_EVENTS_FD"
 ALONE = "RETUNE_GRACE"  # seconds that a child has once its parent is gone; none: it ends at once
@@ -346,9 +347,13 @@ def main(
         job = job_type.model_validate_json(Path(sys.argv[1]).read_text())
         emit("result", **function(job))
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # the log's disk is full
+            traceback.print_exc()
         if is_disk_full(error) and not isinstance(error, RetuneError):
-            error = no_space_left(Path(sys.argv[1]).parent, error)
+            # The job may lie in a temporary folder, on another disk than what it makes.
+            folders = Path(sys.argv[1]).parent, home() / "work"
+            fullest = min(folders, key=lambda folder: shutil.disk_usage(folder.parent).free)
+            error = no_space_left(fullest, error)
         refused = isinstance(error, RetuneError)
         message = str(error) if refused else traceback.format_exception_only(error)[-1].strip()
         unreachable = isinstance(

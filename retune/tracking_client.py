@@ -1,6 +1,7 @@
 """MLflow's client, for which a server that does not answer is one sentence, after one wait."""
 
 import functools
+import logging
 import os
 import re
 from typing import Any
@@ -16,6 +17,9 @@ UNANSWERED = re.compile(r"API request to \S+ failed with (timeout )?exception")
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
+MLFLOWS_LOG = "mlflow.store.db.utils"  # which tells each error of its database, with a traceback
+
+
 class TrackingUnreachable(RetuneError):
     """MLflow did not answer, also after some minutes; what was made is kept."""
 
@@ -28,6 +32,7 @@ class PatientClient:
         self._client = client
         self._usual: str | None = None
         self._is_away = False
+        logging.getLogger(MLFLOWS_LOG).addFilter(_is_news)  # the same one, each time
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
@@ -56,6 +61,11 @@ class PatientClient:
             os.environ.pop(RETRIES)
             os.environ |= {RETRIES: self._usual} if self._usual is not None else {}
         self._is_away = away
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell what a person must read from what is said in a sentence already: a disk is full."""
+    return not (record.exc_info and is_disk_full(record.exc_info[1]))
 
 
 def unreachable(address: str, error: Exception) -> TrackingUnreachable:

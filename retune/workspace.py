@@ -37,6 +37,9 @@ class OutputBusy(RetuneError):
 class NoSpaceLeft(RetuneError, OSError):
     """The disk is too full to continue."""
 
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()  # without the number, which is for programs
+
 
 class BadName(RetuneError):
     """The path of a folder has a character with which it cannot be used."""

@@ -771,6 +771,11 @@ class TestPrefect:
         is_open = says("prefect", words, ["flow_engine.py"])
         door("flows/endings.py", "prefect", is_open, "the state of FlowRunContext")
 
+    def test_the_words_of_a_worker_on_a_cancelled_run_are_known(self):
+        words = '"Flow run was cancelled successfully."'
+        is_open = says("prefect", words, ["runner/_cancellation_manager.py"])
+        door("flows/watchdog.py", "prefect", is_open, "watchdog.BY_WORKER")
+
     def test_the_limit_of_a_deployment_is_known_by_its_name(self):
         is_open = says("prefect", 'f"deployment:{', ["server/models/deployments.py"])
         door("flows/watchdog.py", "prefect", is_open, "a limit's name, `deployment:`")

@@ -20,11 +20,11 @@ from pathlib import Path
 from flows import local, temporary_server
 local.configure()
 server = temporary_server.start()
-from flows import approval, expiry, queue, triggers
+from flows import approval, expiry, queue, triggers, watchdog
 from retune.recipe import Recipe
 from retune.tracking import DECISION, start_run
 from prefect import flow, get_client
-from prefect.states import Scheduled, Suspended
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Running, Scheduled, Suspended
 server.use()
 
 def recipe(**schedule):
@@ -53,6 +53,41 @@ with get_client(sync_client=True) as client:
     seen["kept"] = kept.name
     seen["states"] = {name: client.read_flow_run(id).state_name for name, id in ids.items()}
     client.delete_flow_run(ids["answered"])
+
+    def begins(id):
+        os.environ["PREFECT__RUNTIME__FLOW_RUN__ID"] = str(id)
+        os.environ["PREFECT__RUNTIME__DEPLOYMENT__ID"] = str(deployment)
+        return queue.superseded_by()
+
+    seen["gives way"] = begins(ids["oldest"])
+    client.set_flow_run_state(kept.id, Running(), force=True)
+    newer = run("newer", -0.5)  # due when the one that was chosen begins
+    seen["chosen"] = [begins(kept.id), begins(kept.id), begins(ids["by hand"])]
+    client.delete_flow_run(newer)
+    client.set_flow_run_state(kept.id, Scheduled(scheduled_time=kept.due), force=True)
+    for name in [one for one in os.environ if one.startswith("PREFECT__RUNTIME__")]:
+        del os.environ[name]
+
+    def ended(name, label, *states):
+        made = run(name, 20)
+        client.update_flow_run_labels(made, {"retune.kept": label})
+        for state in states:
+            client.set_flow_run_state(made, state, force=True)
+        return made
+
+    words, by_worker = "Cancelled: step 8 is kept", Cancelled(message=watchdog.BY_WORKER)
+    watchdog.SETTLED = 0
+    watched = {
+        "killed": ended("killed", "", Crashed(message="killed")),  # "later" is due after it
+        "cancelled": ended("cancelled", words, Cancelled(message=words), by_worker),
+        "retried": ended("retried", words, Cancelled(message=words), AwaitingRetry(), by_worker),
+    }
+    watchdog.Watchdog().look()
+    seen["watched"] = {
+        name: [state.name, state.message or ""]
+        for name, state in ((name, client.read_flow_run(id).state) for name, id in watched.items())}
+    for made in watched.values():
+        client.delete_flow_run(made)
 
     def suspended(name, hours, key=approval.KEY + "sums-1-base"):
         waiting = run(name, 20)
@@ -115,6 +150,23 @@ def test_of_the_runs_that_wait_the_newest_runs(seen):
         **{"newest": "Scheduled", "later": "Scheduled", "by hand": "Scheduled"},
         "answered": "Scheduled",  # a person has waited for this one
     }
+
+
+def test_a_run_that_another_gave_way_to_works_though_a_newer_one_is_due(seen):
+    assert seen["gives way"] == "newest"
+    assert seen["chosen"] == [None, None, None]
+
+
+def test_a_run_that_lost_its_process_goes_on_though_its_schedule_has_others_ahead(seen):
+    name, message = seen["watched"]["killed"]
+    assert name == "AwaitingRetry"
+    assert message.startswith("Attempt 2 of 3")
+
+
+def test_a_worker_has_not_the_last_word_on_a_cancelled_run(seen):
+    """Its words come seconds after the run's own, when a person may have retried it."""
+    assert seen["watched"]["cancelled"] == ["Cancelled", "Cancelled: step 8 is kept"]
+    assert seen["watched"]["retried"][0] == "AwaitingRetry"
 
 
 def test_a_run_that_nobody_approved_in_time_goes_on_and_one_that_waits_does_not(seen):

@@ -27,10 +27,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import flows.ui
+from flows import notifications
 from flows.runs_at_work import runs_of
 from retune import access
 from retune.errors import RetuneError
 from retune.processes import name_of, this_process
+from tests.flows.notified import COURSES, KEPT, NUMBERS, endings, receiving, take_their_course
 from tests.flows.servers import (
     PATIENCE,
     RETUNE,
@@ -351,9 +353,10 @@ def test_the_runs_of_a_killed_worker_are_found(monkeypatch, tmp_path):
 class TestWatchdog:
     """A second start is a minute later at the earliest: the worker has none of these runs by then."""
 
-    def crashed(self, servers, resumed: int) -> str:
-        """Make a run that crashed, and was begun again `resumed` times; return its id."""
-        deployment = servers.deployment("llama31-8b-finetome-10k")
+    def crashed(self, servers, resumed: int, name: str = "llama31-8b-finetome-10k") -> str:
+        """Make a run that crashed, and was begun again `resumed` times; return its id. A later one of
+        its deployment takes its place."""
+        deployment = servers.deployment(name)
         later = {
             "state": {
                 "type": "SCHEDULED",
@@ -372,7 +375,8 @@ class TestWatchdog:
         return found["state"]["name"], found["state"]["message"]
 
     def test_an_interrupted_run_is_begun_again_and_not_for_ever(self, servers):
-        again, often = self.crashed(servers, 1), self.crashed(servers, 2)
+        again = self.crashed(servers, 1, "llama31-8b-finetome")  # which has runs ahead, by schedule
+        often = self.crashed(servers, 2)
         wait_for(lambda: self.state(servers, again)[0] == "AwaitingRetry")
         cancel = {"state": {"type": "CANCELLED"}, "force": True}
         servers.api(f"flow_runs/{again}/set_state", cancel)
@@ -415,6 +419,28 @@ def get_client_of(servers):
     }
     with temporary_settings(values), get_client(sync_client=True) as client:
         yield client
+
+
+@pytest.mark.parametrize("kinds", ["ends", pytest.param("all", marks=pytest.mark.proof)])
+def test_how_runs_end_is_sent_once_by_prefects_automations(servers, kinds):
+    """What no course ends in is told last, so that all others were told by then."""
+    deployment, everything = servers.deployment("llama31-8b-finetome-10k"), kinds == "all"
+    names = [name for name in COURSES if name != "promoted"]
+    with receiving() as (address, messages), get_client_of(servers) as client:
+        sent = notifications.set_up(address, everything)
+        assert messages[0].body == "Runs of retune are told here from now on."
+        try:
+            take_their_course(client, deployment, *names, "promoted")
+            wait_for(lambda: endings(messages, "promoted"))
+        finally:
+            assert notifications.remove() == len(sent.automations)
+        told = {name: tuple(endings(messages, name)) for name in COURSES}
+    wanted = {name: told_of for name, (_, told_of) in COURSES.items()}
+    if everything:
+        wanted |= {"alike": ("Equivalent",), "unclear": ("Undecided",), "kept": ("Registered",)}
+    assert told == wanted
+    (cancelled,) = [one for one in messages if "cancelled" in one.title]
+    assert cancelled.body.startswith(f"{KEPT}\n{NUMBERS}\n{servers.prefect}/runs/flow-run/")
 
 
 @pytest.mark.proof  # the scheduler looks once a minute; test_line.py has such a run alone

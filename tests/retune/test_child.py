@@ -79,6 +79,16 @@ def run(request):
     return partial(run_child, forked=request.param)
 
 
+def test_a_child_whose_log_is_on_a_full_disk_says_so(script, tmp_path, run, monkeypatch):
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    log = tmp_path / "stage" / "child.log"
+    log.parent.mkdir()
+    log.symlink_to("/dev/full")
+    with pytest.raises(ChildRefused, match=f"^no space left in {tmp_path}"):
+        run(script, Job(what="work"), log)
+
+
 def is_running(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,5 +1,6 @@
 """MLflow that does not answer: one sentence, after one wait."""
 
+import logging
 import os
 import socket
 
@@ -51,11 +52,18 @@ def test_what_mlflow_refuses_stays_what_it_is(tmp_path):
 class Full:
     tracking_uri = "sqlite:///x"
 
-    def log_batch(self) -> None:
-        raise MlflowException("(sqlite3.OperationalError) database or disk is full [SQL: …]")
+    def log_batch(self, what: str = "database or disk is full") -> None:
+        error = MlflowException(f"(sqlite3.OperationalError) {what} [SQL: …]")
+        logging.getLogger("mlflow.store.db.utils").error("caught", exc_info=error)  # as MLflow does
+        raise error
 
 
-def test_a_full_disk_is_called_that(monkeypatch, tmp_path):
+def test_a_full_disk_is_called_that_and_nothing_else(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
-    with pytest.raises(NoSpaceLeft, match="no space left in"):
+    monkeypatch.setattr(logging.getLogger("mlflow"), "propagate", True)
+    with pytest.raises(NoSpaceLeft, match=r"^no space left in"):
         PatientClient(Full()).log_batch()
+    assert caplog.records == []
+    with pytest.raises(MlflowException, match="malformed"):
+        PatientClient(Full()).log_batch("malformed")
+    assert {record.message for record in caplog.records} == {"caught"}

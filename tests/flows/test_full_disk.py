@@ -1,0 +1,120 @@
+"""A disk that is really full, databases and all: one sentence each time, and all goes on with room.
+
+The home folder is a small file system in memory; where mounting is not allowed there is no such test.
+"""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.databases import furnish
+from tests.flows.test_line import Project
+
+SIZE = 160  # MiB
+BLOCK = 1 << 16  # bytes
+STAGES = "evaluate", "merge", "convert", "quantize"  # in whose midst the disk is full
+SENTENCES = "no space left in ", "a run takes at least ", "the disk is too full: "
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home folder on a disk of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}m,mode=700", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no program to mount by")
+    if mounted.returncode:
+        pytest.skip(f"no file system may be mounted here: {mounted.stderr.strip()}")
+    yield furnish(folder / "home")
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class Ballast:
+    """A file that takes all that is left of a disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder.parent / "ballast"
+
+    def fill(self) -> None:
+        with self.file.open("ab", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(BLOCK))
+
+    def drop(self) -> None:
+        self.file.unlink()
+
+    @contextmanager
+    def filling(self, when: Callable[[], bool]) -> Iterator[None]:
+        """Fill the disk as soon as `when`, and whatever is freed after it, for the length of a block."""
+        ended = Event()
+
+        def watch() -> None:
+            while not ended.is_set() and not when():
+                time.sleep(0.002)
+            while not ended.is_set():
+                self.fill()
+                time.sleep(0.01)
+
+        thread = Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def recipe(project: Project) -> None:
+    """Let the project make one file."""
+    settings = yaml.safe_load((project.folder / "recipe.yaml").read_text())
+    settings["training"]["backend"] = "trl"
+    settings["merging"] = {"save_method": "merged_16bit"}
+    gates = {"q8_0": settings["quantization"]["gates"]["q8_0"]}
+    settings["quantization"] |= {"methods": ["q8_0"], "gates": gates}
+    (project.folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
+
+
+def told(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return what a run that failed said last. Fails if it said more than a sentence."""
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert "Traceback" not in said, said
+    sentences = [line for line in said.splitlines() if any(s in line for s in SENTENCES)]
+    assert sentences, said
+    return sentences[-1]
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+def test_a_full_disk_is_told_in_a_sentence_and_loses_nothing(tmp_path, home):
+    project, ballast = Project(tmp_path), Ballast(home)
+    recipe(project)
+
+    def run() -> Any:
+        return project.retune("run", "recipe.yaml", RETUNE_HOME=str(home))
+
+    for stage in STAGES:
+        with ballast.filling(lambda: any((home / "work" / stage).glob("*.partial"))):  # noqa: B023
+            print(stage, "-", told(run()))
+        if stage == STAGES[0]:
+            assert shutil.disk_usage(home).free < BLOCK
+            print("start -", told(run()))
+        ballast.drop()
+        assert not any((home / "work" / stage).glob("*/output.json"))
+    trained = {file: file.read_text() for file in home.glob("work/train/*/output.json")}
+    done = run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert trained == {file: file.read_text() for file in home.glob("work/train/*/output.json")}
+    assert len(trained) == 1  # which says when it was made
+    assert len(list(home.glob("work/quantize/*/*.gguf"))) == 1
