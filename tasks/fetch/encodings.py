@@ -184,7 +184,7 @@ def _guess(path: Path, encoding: str) -> str | None:
 
 def _oddity(match: "CharsetMatch") -> tuple[bool, float, float]:
     """Return what tells an encoding that does not fit from one that does, the smaller the better."""
-    return _shouts(str(match)), round(match.chaos, 2), -round(match.coherence, 1)
+    return _shouts(str(match)), round(match.chaos, 1), -round(match.coherence, 1)
 
 
 def _shouts(text: str) -> bool:
