@@ -31,6 +31,7 @@ from flows.runs_at_work import runs_of
 from retune import access
 from retune.errors import RetuneError
 from retune.processes import name_of, this_process
+from tests.databases import furnish
 from tests.flows.servers import (
     PATIENCE,
     RETUNE,
@@ -50,7 +51,7 @@ STRANGER = "http://stranger.example"
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    with retune_ui(tmp_path_factory.mktemp("home"), "--mlflow-sign-in") as running:
+    with retune_ui(furnish(tmp_path_factory.mktemp("home")), "--mlflow-sign-in") as running:
         yield running
 
 
