@@ -10,18 +10,24 @@ and it ends as Rejected.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from prefect import get_client, get_run_logger, runtime
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import Pause
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.input.run_input import keyset_from_paused_state
 from pydantic import Field
 
 from retune.registry.approvals import Request
 from retune.tracking import Waiting
 
+if TYPE_CHECKING:
+    from prefect import State
+
+RESPONSE = "response"  # the name of what was filled in, in Prefect's set of a form's keys
 KEY = "approval-"  # what the key of such a pause begins with
 WAITS_UNTIL = "retune.waits_until"  # label of a flow run: when its request expires, in ISO 8601
 GRACE = timedelta(days=30)  # for which Prefect holds a run longer than that
@@ -42,13 +48,28 @@ def can_suspend() -> bool:
     return bool(runtime.deployment.id)
 
 
+def answered_at(candidate: str, request: Request) -> datetime | None:
+    """Return when somebody filled in the form on Prefect's page, as this flow run is about to read it;
+    None if nobody has."""
+    if not can_suspend():
+        return None
+    flow_run = UUID(str(runtime.flow_run.id))
+    with get_client(sync_client=True) as client:
+        states = sorted(client.read_flow_run_states(flow_run), key=lambda state: state.timestamp)
+        asked = [state for state in states if _asks(state, _key(candidate, request))]
+        if not asked:
+            return None
+        key = keyset_from_paused_state(asked[-1])[RESPONSE]
+        filled = client.filter_flow_run_input(flow_run, key, limit=1, exclude_keys=set())
+    return filled[0].created if filled else None
+
+
 def form(candidate: str, request: Request, evidence: str) -> Approval:
     """Return what somebody filled in on Prefect's page; `evidence` is Markdown.
 
     Raises Waiting, with Prefect's signal as its cause, until then.
     """
-    # Against another champion it is another question.
-    key = f"{KEY}{candidate.replace('/', '-')}-{request.champion or 'base'}"
+    key = _key(candidate, request)
     seconds = round((request.expires + GRACE - datetime.now(UTC)).total_seconds())
     with get_client(sync_client=True) as client:
         until = request.expires.isoformat()
@@ -63,3 +84,12 @@ def form(candidate: str, request: Request, evidence: str) -> Approval:
         return suspend_flow_run(wait_for_input=asked, timeout=seconds, key=key)
     except Pause as pause:
         raise Waiting(waiting) from pause
+
+
+def _key(candidate: str, request: Request) -> str:
+    # Against another champion it is another question.
+    return f"{KEY}{candidate.replace('/', '-')}-{request.champion or 'base'}"
+
+
+def _asks(state: "State", key: str) -> bool:
+    return state.type == StateType.PAUSED and state.state_details.pause_key == key

@@ -78,6 +78,6 @@ def _has_expired(version: "RegisteredVersion") -> bool:
     request = request_of(version)
     if {CHAMPION, PREVIOUS} & set(version.aliases):
         return False  # a person promoted it without the form
-    if request is None or not request.expired or answer_of(version, request.champion):
+    if request is None or not request.has_expired() or answer_of(version, request.champion):
         return False
     return version.tags.get(DECISION, "").startswith(WAITING)

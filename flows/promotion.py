@@ -13,7 +13,8 @@ from expectations.promotion.decision import Decision, Opponent, decide
 from expectations.promotion.evidence import Exhibit
 from expectations.verdicts import Rejected, require
 from flows import in_service
-from flows.approval import can_suspend, form
+from flows.approval import answered_at, can_suspend, form
+from flows.resumed import leave_others
 from retune import registry
 from retune.recipe import Recipe
 from retune.records import Anchored, Contender, JudgedAnswers, Pins
@@ -103,6 +104,7 @@ def settle(
     Raises Rejected if a person says no, or nobody says anything in time, and Waiting while the run
     waits for somebody.
     """
+    leave_others(recipe, run.id)
     champion = pins.champion.version if pins.champion else None
     if (
         champion is None
@@ -187,7 +189,8 @@ def _answer(
                 flow_run_id=runtime.flow_run.id if can_suspend() else None,
             ),
         )
-        if request.expired:
+        answered = answered_at(str(version), request)
+        if request.has_expired(answered):
             require(approval.expired(request.expires))
         if not can_suspend():
             return None
@@ -203,7 +206,7 @@ def _answer(
         said = answer_of(registry.version(version.name, version.number), champion)
         if said is None:
             by = filled.by.strip() or "somebody on Prefect's page"
-            said, _, _ = answer(version, filled.verb, by, filled.reason)
+            said, _, _ = answer(version, filled.verb, by, filled.reason, answered)
     if said.verb == "reject":
         require(approval.rejected_by_a_person(said.by, said.reason))
     return said

@@ -15,8 +15,9 @@ from retune import registry
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.retention import WAITING
-from retune.tracking import DECISION, download_json, newest_runs
+from retune.tracking import DECISION, client, download_json, newest_runs
 
+RUNS = 20  # of MLflow, for one of Prefect that waited again and again
 UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
 
 
@@ -38,6 +39,18 @@ def resumed_pins(recipe: Recipe) -> Pins | None:
                 return None
             return pins.model_copy(update={"champion": registry.champion(recipe.name)})
     return None
+
+
+def leave_others(recipe: Recipe, run_id: str) -> None:
+    """Note of other MLflow runs in which this flow run waited that it goes on in the run `run_id`: it
+    does where another version serves by now, of which the candidate is another comparison."""
+    flow_run = runtime.flow_run.id
+    if not flow_run:
+        return
+    for run in newest_runs(recipe, f"tags.`prefect.flow_run_id` = '{flow_run}'", RUNS):
+        if run.info.run_id != run_id and run.data.tags.get(DECISION, "").startswith(WAITING):
+            goes_on = f"Superseded: another version serves by now; it goes on in run {run_id}"
+            client().set_tag(run.info.run_id, DECISION, goes_on)
 
 
 def _was_suspended(flow_run: str) -> bool:

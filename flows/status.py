@@ -254,7 +254,7 @@ def _champion(name: str) -> tuple[str, datetime | None]:
 def _waiting(name: str) -> Iterator[str]:
     for version in registry.versions(name):
         request = request_of(version)
-        if request and not request.expired and not answer_of(version, request.champion):
+        if request and not request.has_expired() and not answer_of(version, request.champion):
             yield (
                 f"{version} until {request.expires:%Y-%m-%d %H:%M} UTC: `retune approve {request.run_id}`"
             )

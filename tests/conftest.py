@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from retune import forkserver
+from retune.child import _variables
 from tests.checkout import python_path
 from tests.hub import Hub
 
@@ -43,6 +44,41 @@ os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 
 # pytest sets it anew for each test, and no library reads it: the fork server serves them all.
 forkserver.LATE.add("PYTEST_CURRENT_TEST")
+
+
+class FirstStays(forkserver.ForkServer):
+    """A fork server; the first of a worker outlives a test in another environment, which has its own.
+
+    The imports of the next one would take 12 s of a core.
+    """
+
+    first: "tuple[dict[str, str], FirstStays] | None" = None
+
+    def __new__(cls, environment: dict[str, str]) -> "FirstStays":
+        if cls.first and cls.first[0] == environment and not cls.first[1].ended:
+            return cls.first[1]
+        return super().__new__(cls)
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        if type(self).first and type(self).first[1] is self:
+            return
+        super().__init__(environment)
+        if not type(self).first or type(self).first[1].ended:
+            type(self).first = environment, self
+
+    def close(self) -> None:
+        if type(self).first and type(self).first[1] is not self:
+            super().close()
+
+
+forkserver.ForkServer = FirstStays  # type: ignore[misc]
+
+
+@pytest.fixture
+def one_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All children are forked by the server of this environment, whichever the test then sets."""
+    server = forkserver.server(_variables(hub=False, variables=None))
+    monkeypatch.setattr(forkserver, "server", lambda _: server)
 
 
 # Some examples for `make test`, many for `make proofs`, which runs what has examples once more.

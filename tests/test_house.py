@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,16 @@ ALLOWED = {
 }
 
 
+@cache
+def syntax(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """Return the full names of the modules that a file imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(syntax(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -60,7 +67,7 @@ def test_every_stage_takes_recipe_pins_and_step():
     stages = [
         node
         for path in sorted((ROOT / "tasks").glob("*/task.py"))
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in syntax(path).body
         if isinstance(node, ast.FunctionDef)
         and any(ast.unparse(one).startswith("stage(") for one in node.decorator_list)
     ]
@@ -75,16 +82,14 @@ def test_a_limit_is_read_by_its_judge_alone():
     for path in sorted((ROOT / "tasks").glob("*/key.py")):
         names = {
             constant.value
-            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            for node in syntax(path).body
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LIMITS"
             for constant in ast.walk(node.value)
             if isinstance(constant, ast.Constant)
         }
         for other in sorted(path.parent.glob("*.py")):
             read = {
-                node.attr
-                for node in ast.walk(ast.parse(other.read_text(encoding="utf-8")))
-                if isinstance(node, ast.Attribute)
+                node.attr for node in ast.walk(syntax(other)) if isinstance(node, ast.Attribute)
             }
             assert not read & names, f"{other} reads a limit"
 
@@ -94,7 +99,7 @@ def test_no_two_classes_have_one_name():
     names = [
         node.name
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(syntax(path))
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     ]
     assert {name for name in names if names.count(name) > 1} == set()
@@ -135,7 +140,7 @@ def calls(*names: str) -> list[tuple[str, str, dict[str | None, str]]]:
             {one.arg: ast.unparse(one.value) for one in node.keywords},
         )
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(syntax(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names
     ]
 
@@ -233,7 +238,7 @@ DELETES = {
 def deletions(path: Path) -> set[tuple[str, str, str]]:
     """Return what in a file removes, or moves over something: (file, function, method)."""
     found = set()
-    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for function in ast.walk(syntax(path)):
         if not isinstance(function, ast.FunctionDef):
             continue
         for node in ast.walk(function):

@@ -32,9 +32,9 @@ class Request(BaseModel):
     expires: AwareDatetime
     flow_run_id: str | None = None
 
-    @property
-    def expired(self) -> bool:
-        return datetime.now(UTC) >= self.expires
+    def has_expired(self, answered: datetime | None = None) -> bool:
+        """Tell whether it is too late for an answer that was given at a moment; None: for one now."""
+        return (answered or datetime.now(UTC)) >= self.expires
 
 
 class ApprovalAnswer(BaseModel):
@@ -72,10 +72,11 @@ def ask(candidate: RegisteredVersion, request: Request) -> Request:
 
 
 def answer(
-    candidate: RegisteredVersion, verb: Verb, by: str, reason: str
+    candidate: RegisteredVersion, verb: Verb, by: str, reason: str, at: datetime | None = None
 ) -> tuple[ApprovalAnswer, Request, PromotionEntry]:
     """Note what somebody said, also in the promotion log; a promotion is another matter.
 
+    `at` is when they said it, if that is a while ago.
     Raises StaleEvidence if another version serves than the candidate was compared with, Barred, or
     RegistryError if it does not wait, no longer, or was answered before.
     """
@@ -94,7 +95,7 @@ def answer(
             raise RegistryError(
                 f"{current} was {said} by {earlier.by} ({earlier.at:%Y-%m-%d %H:%M} UTC)"
             )
-        if request.expired:
+        if request.has_expired(at):
             raise RegistryError(
                 f"{current} waited for an approval until {request.expires:%Y-%m-%d %H:%M} UTC and "
                 f"counts as rejected; `retune promote {name} {current.number}` lets it serve all the same"

@@ -425,7 +425,6 @@ ENGLISH = {"languages": ("en",)}
 TEXT = (
     *family("special_token", FEW, SPECIAL_TOKEN),
     *family("invalid_unicode", FEW, INVALID_UNICODE, form=ESCAPED),
-    Case("file_in_latin_1", "invalid_unicode", every(spoken("fr")), form=LATIN_1),
     *family("control_character", FEW, CONTROL_CHARACTER),
     *family("mojibake", FEW, MOJIBAKE),
     *family("repetition", FEW, REPETITION),
@@ -561,7 +560,7 @@ PERSONAL_NUMBERS = {
     },
     "ip_address": {"router": public_address, "with_port": lambda rng: public_address(rng) + ":22"},
 }
-UNJUDGED = {"token_nested_deeply": nested_token, "too_many_likely_tokens": likely_tokens}
+UNJUDGED = {"too_many_likely_tokens": likely_tokens}
 PHONES = {
     "us": "(415) 555-01##",
     "us_international": "+1 212-555-01##",
@@ -589,6 +588,7 @@ PHONE_NUMBER = {
 LINKED = answer(followed("See {} for details.", web_address))
 PRIVATE = (
     *family("secret", FEW, {name: question(followed(*how)) for name, how in SECRETS.items()}),
+    *family("secret", FEW, {"token_nested_deeply": question(followed("{}", nested_token))}),
     Case("aws_key_in_answer", "secret", spoil(answer(followed(*SECRETS["aws_key"])), FEW)),
     *family(
         "unjudged",

@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from retune import registry, tracking
+from retune.registry.approvals import request_of
+from tests.candidates import served
 from tests.databases import furnish, working_in
 from tests.flows.servers import (
     BROWSER,
@@ -23,6 +25,7 @@ from tests.flows.servers import (
     signed_in,
     wait_for,
 )
+from tests.flows.waiting_flow import RECIPE
 
 ENDS = ("Promoted", "Failed", "Crashed", "Rejected")
 SOON = 15 / 3600  # hours
@@ -150,3 +153,47 @@ def test_a_person_rejects_on_prefects_page(servers, deployment, home, tmp_path):
         assert end_of(servers, run["id"]) == "Rejected"
     entry = registry.history("sums")[-1]
     assert (entry.kind, entry.by, entry.reason) == ("reject", "Ann", "too long")
+
+
+def test_an_answer_in_time_counts_though_its_run_starts_later(servers, deployment, home):
+    """The machine may be off, or at work, when the deadline comes."""
+    late = {"key": "late start", "hours": 4 * SOON}
+    wanted = {"state": {"type": "SCHEDULED"}, "parameters": late}
+    run = servers.api(f"deployments/{deployment}/create_flow_run", wanted)
+    wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
+    version = registry.versions("sums")[-1]
+    request = request_of(version)
+    (starter,) = (
+        child
+        for child in psutil.Process().children()
+        if "tests.flows.waiting_flow" in child.cmdline()
+    )
+    starter.suspend()
+    try:
+        filled = {"run_input": {"verb": "approve", "by": "Ann", "reason": "in time"}}
+        servers.api(f"flow_runs/{run['id']}/resume", filled)
+        assert not request.has_expired()
+        wait_for(request.has_expired)
+    finally:
+        starter.resume()
+    assert end_of(servers, run["id"]) == "Promoted"
+    approved, promoted = registry.history("sums")[-2:]
+    assert (approved.kind, approved.by, approved.reason) == ("approve", "Ann", "in time")
+    assert (promoted.kind, promoted.serving) == ("promote", version.number)
+
+
+def test_a_run_that_is_asked_again_leaves_none_that_waits(servers, deployment, home):
+    """Against another champion it is another MLflow run; the one before would wait for ever."""
+    wanted = {"state": {"type": "SCHEDULED"}, "parameters": {"key": "overtaken"}}
+    run = servers.api(f"deployments/{deployment}/create_flow_run", wanted)
+    wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
+    version = registry.versions("sums")[-1]
+    served(RECIPE, "meanwhile")
+    filled = {"run_input": {"verb": "approve", "by": "Ann", "reason": "of before"}}
+    servers.api(f"flow_runs/{run['id']}/resume", filled)
+    wait_for(lambda: "another version serves by now" in decision_of(version.run_id))
+    assert decision_of(version.run_id).startswith("Superseded")
+
+
+def decision_of(run_id: str) -> str:
+    return tracking.client().get_run(run_id).data.tags["retune.decision"]

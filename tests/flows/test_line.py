@@ -82,7 +82,7 @@ class Project:
                 "optimizer": "adamw_torch", "packing": False, "gradient_checkpointing": "off",
             },
             "evaluation": {
-                "max_loss_ratio": 1.1, "generation_rows": 4, "max_new_tokens": 8, "batch_size": 8,
+                "max_loss_ratio": 1.1, "generation_rows": 4, "max_new_tokens": 8, "batch_size": 64,
             },
             "quantization": {"context": 64, "answer_rows": 2, "gates": GATES},
         }  # fmt: skip

@@ -256,8 +256,8 @@ def test_no_exemption_is_for_nothing():
     assert set(made_with.EXEMPT) - used == set()
 
 
-# Every module is a proof; one in thirty shows that changes are seen.
-@pytest.mark.parametrize("stride", [30, pytest.param(1, marks=pytest.mark.proof)])
+# Every module is a proof; one in sixty shows that changes are seen.
+@pytest.mark.parametrize("stride", [60, pytest.param(1, marks=pytest.mark.proof)])
 def test_a_changed_module_changes_the_stages_that_it_is_part_of(monkeypatch, tmp_path, stride):
     for folder in made_with.OURS:
         shutil.copytree(

@@ -43,7 +43,9 @@ sys.exit(worker.work("retune", 1, False))
 
 
 # Seconds between the two runs: within a look at what runs, or just when nothing was found any more.
-@pytest.fixture(params=[0, 0.3, pytest.param(0.5, marks=pytest.mark.proof)])
+@pytest.fixture(
+    params=[0, *(pytest.param(seconds, marks=pytest.mark.proof) for seconds in (0.3, 0.5))]
+)
 def worker(tmp_path, request):
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(tmp_path), PREFECT, str(request.param)],

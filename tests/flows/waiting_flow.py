@@ -40,8 +40,9 @@ def line(key: str, recipe: Recipe) -> Summary:
         update={"champion": registry.champion(recipe.name), "dataset": moving()}
     )
     tags = {"prefect.flow_run_id": runtime.flow_run.id}
-    # As in the line, what is made depends on the dataset.
-    with tracking.start_run(recipe, "a run", tags, pins.dataset) as run:
+    # As in the line, what is made depends on the dataset, and what it is compared with is a part of it.
+    made = f"{pins.dataset} {pins.champion and pins.champion.version}"
+    with tracking.start_run(recipe, "a run", tags, made) as run:
         run.log_texts({"pins.json": pins.model_dump_json()}, FOLDER)
         version = registry.register_candidate(run, recipe, PINS, candidate(f"{key} {pins.dataset}"))
         held = decision("held")

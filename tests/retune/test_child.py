@@ -286,7 +286,12 @@ class TestForkServer:
         return path
 
     @pytest.fixture
-    def elsewhere(self, monkeypatch, tmp_path: Path) -> None:
+    def none_stays(self, monkeypatch) -> None:
+        """No server outlives its environment, as the first of this worker does."""
+        monkeypatch.setattr(forkserver, "ForkServer", forkserver.ForkServer.__base__)
+
+    @pytest.fixture
+    def elsewhere(self, monkeypatch, none_stays, tmp_path: Path) -> None:
         """Another environment, in which the libraries are imported at once, since nothing is in them."""
         stubs = tmp_path / "stubs"
         for name in ("torch/cuda", "transformers/modeling_utils", "datasets", "peft", "trl"):
@@ -312,7 +317,9 @@ class TestForkServer:
         assert (look["name"], look["group"]) == ("retune-room", True)
         assert look["greeting"] == "hello"
 
-    def test_where_no_server_works_children_import_for_themselves(self, libraries, monkeypatch):
+    def test_where_no_server_works_children_import_for_themselves(
+        self, libraries, none_stays, monkeypatch
+    ):
         monkeypatch.setattr(forkserver, "_server", None)
         # As if an import ended the server: a Python that does not even start.
         monkeypatch.setattr(forkserver, "ENVIRONMENT", {"PYTHONHOME": "/nowhere"})
@@ -323,10 +330,13 @@ class TestForkServer:
         assert "No fork server works here" in libraries.with_name("log.txt").read_text()
         assert forkserver._server[1].failed
 
-    def test_one_server_serves_all_until_the_environment_changes(self, libraries, request):
+    def test_one_server_serves_all_until_the_environment_changes(
+        self, libraries, elsewhere, monkeypatch
+    ):
+        monkeypatch.setenv("HF_ENDPOINT", "http://first.example")
         first = self.child(libraries)
         assert self.child(libraries, env={"GREETING": "again"})["parent"] == first["parent"]
-        request.getfixturevalue("elsewhere")
+        monkeypatch.setenv("HF_ENDPOINT", OTHER)
         other = self.child(libraries)
         assert other["parent"] != first["parent"]
         assert other["endpoint"] == OTHER

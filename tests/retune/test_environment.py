@@ -92,7 +92,7 @@ def test_one_fork_server_serves_children_with_and_without_the_hub(surroundings, 
 
 
 @pytest.mark.parametrize("forked", [False, True])
-def test_a_child_sees_no_secret_and_no_token(surroundings, tmp_path, forked):
+def test_a_child_sees_no_secret_and_no_token(one_fork_server, surroundings, tmp_path, forked):
     seen = seen_by_a_child(tmp_path, forked=forked)
     assert "canary" not in json.dumps(seen)
     assert seen["token"] is None
@@ -127,7 +127,7 @@ def test_a_child_that_downloads_sees_the_hubs_token_alone(surroundings, tmp_path
 
 
 @pytest.mark.parametrize("forked", [False, True])
-def test_a_child_gets_no_answer_from_the_terminal(surroundings, tmp_path, forked):
+def test_a_child_gets_no_answer_from_the_terminal(one_fork_server, surroundings, tmp_path, forked):
     assert seen_by_a_child(tmp_path, forked=forked)["answer"] is None
 
 

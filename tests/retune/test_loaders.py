@@ -69,7 +69,7 @@ def plain(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def trace(tmp_path, monkeypatch) -> Path:
+def trace(tmp_path, one_fork_server, monkeypatch) -> Path:
     """The file that a model's code leaves where it runs, here or in a child."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("HF_TOKEN", "hf_canary")

@@ -22,6 +22,7 @@ from tasks.format.chats import write_chats
 from tasks.validate.gate import gate
 from tasks.validate.prompts_child import texts
 from tests.corpus import CASES_BAD, CASES_GOOD, Case, light_and_proof
+from tests.corpus.bad_rows import LATIN_1, every, spoken
 from tests.corpus.case import JSONL
 from tests.corpus.tiers import is_container
 from tests.tasks.conftest import make_tokenizer
@@ -97,6 +98,13 @@ def test_an_odd_container_is_read_as_its_rows_are(case, tmp_path):
     as_lines = pl.read_parquet(fetched(replace(case, form=JSONL), plain))
     assert rows["problem"].null_count() == len(rows)
     assert rows["messages"].to_list() == as_lines["messages"].to_list()
+
+
+def test_french_in_an_encoding_of_windows_is_named(tmp_path):
+    """Its letters are words of a Baltic language, too, in that one's encoding."""
+    case = Case("french", "", every(spoken("fr")), form=LATIN_1)
+    with pytest.raises(SourceError, match="set dataset.encoding=cp1252"):
+        fetched(case, tmp_path)
 
 
 @pytest.mark.parametrize("case", light_and_proof(CASES_GOOD))

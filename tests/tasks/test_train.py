@@ -509,7 +509,7 @@ def test_both_backends_learn_alike(at_home, tmp_path, never_killed):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"train_on": "responses", "use_dora": True},
+        pytest.param({"train_on": "responses", "use_dora": True}, marks=pytest.mark.proof),
         pytest.param({"loraplus_ratio": 16.0, "packing": False}, marks=pytest.mark.proof),
         {"method": "full", "learning_rate": 1e-3},
     ],
