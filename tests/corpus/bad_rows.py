@@ -560,7 +560,7 @@ PERSONAL_NUMBERS = {
     },
     "ip_address": {"router": public_address, "with_port": lambda rng: public_address(rng) + ":22"},
 }
-UNJUDGED = {"too_many_likely_tokens": likely_tokens}
+UNJUDGED = {"token_nested_deeply": nested_token, "too_many_likely_tokens": likely_tokens}
 PHONES = {
     "us": "(415) 555-01##",
     "us_international": "+1 212-555-01##",
@@ -588,7 +588,6 @@ PHONE_NUMBER = {
 LINKED = answer(followed("See {} for details.", web_address))
 PRIVATE = (
     *family("secret", FEW, {name: question(followed(*how)) for name, how in SECRETS.items()}),
-    *family("secret", FEW, {"token_nested_deeply": question(followed("{}", nested_token))}),
     Case("aws_key_in_answer", "secret", spoil(answer(followed(*SECRETS["aws_key"])), FEW)),
     *family(
         "unjudged",

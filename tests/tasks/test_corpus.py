@@ -103,7 +103,7 @@ def test_an_odd_container_is_read_as_its_rows_are(case, tmp_path):
 def test_french_in_an_encoding_of_windows_is_named(tmp_path):
     """Its letters are words of a Baltic language, too, in that one's encoding."""
     case = Case("french", "", every(spoken("fr")), form=LATIN_1)
-    with pytest.raises(SourceError, match="set dataset.encoding=cp1252"):
+    with pytest.raises(SourceError, match=r"set dataset\.encoding=cp1252"):
         fetched(case, tmp_path)
 
 
