@@ -56,8 +56,9 @@ def show(ending: str, reason: str, grids: str = "") -> None:
     try:
         text = page(ending, reason, CURRENT.get(), grids)
         create_markdown_artifact(key=KEY, markdown=text, description=f"This run: {ending}")
-    except Exception:
-        logging.getLogger(__name__).warning("the run's page was not made", exc_info=True)
+    except Exception as error:  # of Prefect's server mostly, as where the disk is full
+        name = type(error).__name__
+        logging.getLogger(__name__).warning("the run's page was not made: %s (%s)", name, error)
 
 
 def told(run: Run | None) -> str:

@@ -44,6 +44,7 @@ WATCH = 10  # seconds between two looks at the runs
 # A run waits for a server that is away (2, 4, 8, … seconds between two requests, 17 minutes in all)
 # rather than to end, since what it then has to say would be lost.
 PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "9"}
+KNOWN = 300  # seconds for which MLflow's server knows a password that was right
 VIEWS = 3  # whose addresses are printed: of the experiments that were last changed
 
 
@@ -312,10 +313,10 @@ def _mlflow_sign_in() -> dict[str, str]:
     users = home() / f"mlflow-users-{digest(password)}.db"
     write_whole(
         config,
-        # In a file of this kind, % stands for other values of it.
-        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{users}\n".replace(
-            "%", "%%"
-        ),
+        # In a file of this kind, % stands for other values of it. To check a password takes a third of a
+        # second, at each request: it is not checked again for a while.
+        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\nauth_cache_ttl_seconds = {KNOWN}\n"
+        f"database_uri = sqlite:///{users}\n".replace("%", "%%"),
     )
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(config),

@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 LIBRARIES = (
     "torch",
@@ -330,9 +330,6 @@ def _exactly(channel: socket.socket, length: int) -> bytes:
     return received
 
 
-_done = threading.Event()  # a forked child's work
-
-
 def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     """In a forked child: be a process as Popen would have started it, as far as a script sees."""
     stdin, output, events, status = descriptors
@@ -352,16 +349,17 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     _read_again_how_to_reach_the_hub()
     sys.argv = request["arguments"]
     runpy.run_path(sys.argv[0], run_name="__main__")
-    _done.set()
+    _leave()
 
 
-def _leave() -> None:
-    """End a child that did its work, once all else that is done at the end is: to take its millions of
-    objects apart, one by one, takes a core a second."""
-    if _done.is_set():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+def _leave() -> NoReturn:
+    """End a child that did its work as Python does, but for taking its millions of objects apart, one
+    by one, for which a core takes a second."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _read_again_how_to_reach_the_hub() -> None:
@@ -379,7 +377,6 @@ def _read_again_how_to_reach_the_hub() -> None:
 
 
 if __name__ == "__main__":
-    atexit.register(_leave)  # the first one here is the last one called
     CHANNEL = socket.socket(fileno=int(sys.argv[1]))
     _import_libraries()
     CHANNEL.sendall(READY)

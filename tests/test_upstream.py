@@ -914,6 +914,16 @@ def test_yamls_scalars_are_read_one_by_one():
     door("retune/documents.py", "pyyaml", is_open, "SafeLoader's resolve and construct_object")
 
 
+def test_a_forked_child_ends_as_python_does():
+    import atexit
+    import threading
+
+    for module, name in ((threading, "_shutdown"), (atexit, "_run_exitfuncs")):
+        assert callable(getattr(module, name)), (
+            f"retune/forkserver.py calls {name}: Python has it no more"
+        )
+
+
 def test_every_private_name_that_we_use_is_looked_at_here():
     """A name with an underscore of somebody else's object, in our code, stands in this file."""
     here = Path(__file__).read_text(encoding="utf-8")
