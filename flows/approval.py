@@ -27,7 +27,6 @@ from retune.tracking import Waiting
 if TYPE_CHECKING:
     from prefect import State
 
-RESPONSE = "response"  # the name of what was filled in, in Prefect's set of a form's keys
 KEY = "approval-"  # what the key of such a pause begins with
 WAITS_UNTIL = "retune.waits_until"  # label of a flow run: when its request expires, in ISO 8601
 GRACE = timedelta(days=30)  # for which Prefect holds a run longer than that
@@ -59,7 +58,7 @@ def answered_at(candidate: str, request: Request) -> datetime | None:
         asked = [state for state in states if _asks(state, _key(candidate, request))]
         if not asked:
             return None
-        key = keyset_from_paused_state(asked[-1])[RESPONSE]
+        key = keyset_from_paused_state(asked[-1])["response"]
         filled = client.filter_flow_run_input(flow_run, key, limit=1, exclude_keys=set())
     return filled[0].created if filled else None
 
