@@ -21,6 +21,7 @@ from prefect.input import RunInput
 from prefect.input.run_input import keyset_from_paused_state
 from pydantic import Field
 
+from flows.dead_runs import states_of
 from retune.registry.approvals import Request
 from retune.tracking import Waiting
 
@@ -54,12 +55,12 @@ def answered_at(candidate: str, request: Request) -> datetime | None:
         return None
     flow_run = UUID(str(runtime.flow_run.id))
     with get_client(sync_client=True) as client:
-        states = sorted(client.read_flow_run_states(flow_run), key=lambda state: state.timestamp)
-        asked = [state for state in states if _asks(state, _key(candidate, request))]
+        key = _key(candidate, request)
+        asked = [state for state in states_of(client, flow_run) if _asks(state, key)]
         if not asked:
             return None
-        key = keyset_from_paused_state(asked[-1])["response"]
-        filled = client.filter_flow_run_input(flow_run, key, limit=1, exclude_keys=set())
+        response = keyset_from_paused_state(asked[-1])["response"]
+        filled = client.filter_flow_run_input(flow_run, response, limit=1, exclude_keys=set())
     return filled[0].created if filled else None
 
 

@@ -28,6 +28,8 @@ from prefect.states import Cancelled, Crashed
 from retune.processes import is_gone, this_process
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect import Flow, State
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
@@ -64,6 +66,11 @@ def close_dead_runs(patience: float = 0) -> list[str]:
             client.set_flow_run_state(run.id, state)
             _close_tasks(client, run)
         return [run.name for run in dead]
+
+
+def states_of(client: "SyncPrefectClient", flow_run: "UUID") -> "list[State]":
+    """Return all states that a flow run has had, the oldest first."""
+    return sorted(client.read_flow_run_states(flow_run), key=lambda state: state.timestamp)
 
 
 def runs_in(

@@ -30,9 +30,8 @@ def require_disk(recipe: Recipe, pins: Pins, plan: Plan) -> None:
         return
     try:
         parameters = count_parameters(recipe, pins)
-    except (
-        ConnectionError
-    ) as error:  # of a Hub that is away, or switched off: the weights may be here
+    except ConnectionError as error:
+        # Of a Hub that is away, or switched off: the weights may be here.
         get_run_logger().warning("How much disk the run needs is not known: %s", error)
         return
     needed, free = disk_needed(recipe, parameters, making), free_disk()

@@ -19,8 +19,8 @@ from flows.dead_runs import runs_in
 from retune import registry
 from retune.registry.approvals import answer_of, request_of
 from retune.registry.versions import CHAMPION, PREVIOUS
-from retune.retention import WAITING
-from retune.tracking import DECISION, OUTCOME, client
+from retune.retention import waits
+from retune.tracking import OUTCOME, client
 
 if TYPE_CHECKING:
     from prefect import State
@@ -80,4 +80,4 @@ def _has_expired(version: "RegisteredVersion") -> bool:
         return False  # a person promoted it without the form
     if request is None or not request.has_expired() or answer_of(version, request.champion):
         return False
-    return version.tags.get(DECISION, "").startswith(WAITING)
+    return waits(version.tags)

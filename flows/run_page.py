@@ -21,6 +21,7 @@ from retune.saved_view import NAME, link, run_link
 from retune.temporary import temporary_folder
 from retune.tracking import Run, client
 from retune.workspace import home
+from tasks.stage import show as show_in_prefect
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -55,10 +56,10 @@ def show(ending: str, reason: str, grids: str = "") -> None:
 
     try:
         text = page(ending, reason, CURRENT.get(), grids)
-        create_markdown_artifact(key=KEY, markdown=text, description=f"This run: {ending}")
-    except Exception as error:  # of Prefect's server mostly, as where the disk is full
-        name = type(error).__name__
-        logging.getLogger(__name__).warning("the run's page was not made: %s (%s)", name, error)
+        described = f"This run: {ending}"
+        show_in_prefect(create_markdown_artifact, key=KEY, markdown=text, description=described)
+    except Exception:
+        logging.getLogger(__name__).warning("the run's page was not made", exc_info=True)
 
 
 def told(run: Run | None) -> str:

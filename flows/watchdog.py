@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed, Scheduled
 
-from flows.dead_runs import LABEL, OPEN, TAKEN, age, close_dead_runs, runs_in
+from flows.dead_runs import LABEL, OPEN, TAKEN, age, close_dead_runs, runs_in, states_of
 from flows.endings import KEPT
 from flows.expiry import let_go_on
 from retune.processes import running
@@ -137,7 +137,7 @@ def _put_right(client: "SyncPrefectClient") -> list[str]:
 
 def _retried(client: "SyncPrefectClient", run: "FlowRun") -> "State | None":
     """Return the state that a person gave a cancelled run before its worker wrote the last one."""
-    states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
+    states = states_of(client, run.id)
     before = states[-2] if len(states) > 1 else None
     return before if before and before.type == StateType.SCHEDULED else None
 

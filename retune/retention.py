@@ -8,7 +8,7 @@ builders hold: nothing is known by its name alone.
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +27,11 @@ DAY = 24 * 3600
 PLANNED = "retune.planned"  # tag of a run: the outputs that it makes or reuses, also those to come
 STEP = "retune.step."  # tags of runs: the fingerprint of each stage's output
 WAITING = "AwaitingApproval"
+
+
+def waits(tags: Mapping[str, str]) -> bool:
+    """Tell by the tags of a run, or of a version, whether it waits for an approval."""
+    return tags.get(DECISION, "").startswith(WAITING)
 
 
 class Retention(BaseModel):
@@ -128,7 +133,7 @@ def _needed(retention: Retention) -> Iterator[tuple[str, str]]:
         name = run.data.params.get("name", "")
         if _may_go_on(run, name not in newest, retention):
             reasons[run.info.run_id] = f"{run.info.run_name}, which is open or may be run again"
-        elif run.data.tags.get(DECISION, "").startswith(WAITING):
+        elif waits(run.data.tags):
             reasons[run.info.run_id] = f"{run.info.run_name}, which waits for an approval"
         elif run.info.status == "FINISHED":
             newest[name] = newest.get(name, 0) + 1

@@ -46,32 +46,34 @@ os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 forkserver.LATE.add("PYTEST_CURRENT_TEST")
 
 
-class FirstStays(forkserver.ForkServer):
-    """A fork server; the first of a worker outlives a test in another environment, which has its own.
-
-    The imports of the next one would take 12 s of a core.
-    """
-
-    first: "tuple[dict[str, str], FirstStays] | None" = None
-
-    def __new__(cls, environment: dict[str, str]) -> "FirstStays":
-        if cls.first and cls.first[0] == environment and not cls.first[1].ended:
-            return cls.first[1]
-        return super().__new__(cls)
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        if type(self).first and type(self).first[1] is self:
-            return
-        super().__init__(environment)
-        if not type(self).first or type(self).first[1].ended:
-            type(self).first = environment, self
+class LastingForkServer(forkserver.ForkServer):
+    """A fork server that outlives a test in another environment, which has its own: the imports of the
+    next one would take 12 s of a core."""
 
     def close(self) -> None:
-        if type(self).first and type(self).first[1] is not self:
-            super().close()
+        """Stay; it ends with its starter."""
 
 
-forkserver.ForkServer = FirstStays  # type: ignore[misc]
+_lasting: dict[str, Any] = {}
+
+
+def _fork_server(environment: dict[str, str]) -> forkserver.ForkServer:
+    """Return the first server of this worker for the environment that it was begun with, else a usual
+    one."""
+    if not _lasting or _lasting["server"].ended:
+        _lasting.update(environment=environment, server=LastingForkServer(environment))
+    if _lasting["environment"] == environment:
+        return _lasting["server"]
+    return LastingForkServer.__base__(environment)
+
+
+forkserver.ForkServer = _fork_server  # type: ignore[misc,assignment]
+
+
+@pytest.fixture
+def usual_fork_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server outlives its environment."""
+    monkeypatch.setattr(forkserver, "ForkServer", LastingForkServer.__base__)
 
 
 @pytest.fixture

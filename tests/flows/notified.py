@@ -21,9 +21,10 @@ from prefect.states import (
     Suspended,
 )
 
+from flows.watchdog import BY_WORKER
+
 NUMBERS = "loss 0.41 · win rate 0.63 · q4_k_m 1.2 GiB"  # as `run_page.told` has three
 KEPT = "Cancelled: the checkpoint of step 8 is kept; Retry continues from there."
-BY_WORKER = "Flow run was cancelled successfully."
 NO_SPACE = "no space left in /data (1.0 MiB free): free some; finished stages are kept"
 SPENT = "the run would take 9.0 GPU hours, and 5.0 are left (gates.budget)"
 # What a run goes through, and the endings that somebody is told of, each once.

@@ -2,8 +2,6 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import pytest
 
@@ -15,6 +13,7 @@ from retune.recipe import Recipe, flat
 from retune.run_log import ends, note_end
 from retune.tracking import client, start_run
 from tests.databases import furnish, working_in
+from tests.flows.notified import receiving
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 SMALLEST = {"name": "mail", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
@@ -81,27 +80,12 @@ def test_a_run_that_lost_its_process_is_told(home):
 
 
 def test_a_full_disk_is_told_and_sent(home, monkeypatch, capsys):
-    received = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self):
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
     monkeypatch.setattr("flows.status.FREE_BYTES", 1e18)
-    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        address = f"json://127.0.0.1:{server.server_port}/x"
-        with pytest.raises(SystemExit) as ended:
-            app(["status", "--check", "--notify", address], standalone_mode=False)
-        server.shutdown()
+    with receiving() as (address, received), pytest.raises(SystemExit) as ended:
+        app(["status", "--check", "--notify", address], standalone_mode=False)
     assert ended.value.code == 1
     (message,) = received
-    assert "fills" in message["message"]
+    assert "fills" in message.body
     assert "fills" in capsys.readouterr().out
 
 

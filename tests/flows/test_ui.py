@@ -295,9 +295,8 @@ def test_a_home_with_a_percent_sign_has_a_sign_in_for_mlflow(monkeypatch, tmp_pa
     (tmp_path / "50% %41").mkdir()
     config = configparser.ConfigParser()
     config.read(flows.ui._mlflow_sign_in()["MLFLOW_AUTH_CONFIG_PATH"])  # as MLflow does
-    assert (
-        config["mlflow"].getint("auth_cache_ttl_seconds") > 0
-    )  # else a third of a second a request
+    # Else a password is checked at each request, which takes a third of a second.
+    assert config["mlflow"].getint("auth_cache_ttl_seconds") > 0
     assert config["mlflow"]["database_uri"].startswith(f"sqlite:///{tmp_path}/50% %41/mlflow-users")
 
 

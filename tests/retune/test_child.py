@@ -286,12 +286,7 @@ class TestForkServer:
         return path
 
     @pytest.fixture
-    def none_stays(self, monkeypatch) -> None:
-        """No server outlives its environment, as the first of this worker does."""
-        monkeypatch.setattr(forkserver, "ForkServer", forkserver.ForkServer.__base__)
-
-    @pytest.fixture
-    def elsewhere(self, monkeypatch, none_stays, tmp_path: Path) -> None:
+    def elsewhere(self, monkeypatch, usual_fork_servers, tmp_path: Path) -> None:
         """Another environment, in which the libraries are imported at once, since nothing is in them."""
         stubs = tmp_path / "stubs"
         for name in ("torch/cuda", "transformers/modeling_utils", "datasets", "peft", "trl"):
@@ -318,7 +313,7 @@ class TestForkServer:
         assert look["greeting"] == "hello"
 
     def test_where_no_server_works_children_import_for_themselves(
-        self, libraries, none_stays, monkeypatch
+        self, libraries, usual_fork_servers, monkeypatch
     ):
         monkeypatch.setattr(forkserver, "_server", None)
         # As if an import ended the server: a Python that does not even start.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, Quote, share_alarm
-from expectations.data.profile.shapes import Group, shapes
+from expectations.data.profile.shapes import Group, frequencies, shapes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,7 +183,7 @@ def _shared(frame: "pl.DataFrame", place: "np.ndarray", hashes: "np.ndarray") ->
     first = ~frame["answer"].is_duplicated().to_numpy()
     found = pl.DataFrame({"gram": gram, "owner": owner}).unique()
     different = found.filter(pl.Series(first[found["owner"].to_numpy()]))
-    counts = different["gram"].value_counts().sort("count", "gram", descending=[True, False])
+    counts = frequencies(different["gram"])
     if counts.is_empty():
         return said
     frequent = counts.filter(pl.col("count") >= counts["count"][0] * _AS_OFTEN)["gram"]
@@ -204,7 +204,7 @@ def _of_questions(frame: "pl.DataFrame") -> Iterator[Group]:
     import polars as pl
 
     asked = frame["question"].str.strip_chars().str.to_lowercase()
-    counts = asked.value_counts().sort("count", asked.name, descending=[True, False])
+    counts = frequencies(asked)
     if len(counts) >= _FEW_QUESTIONS * len(frame):
         same = (asked == counts[asked.name][0]).to_numpy()
         yield Group("have one and the same question", _SAME_QUESTION, same, "question")

@@ -67,6 +67,12 @@ def shapes(frame: "pl.DataFrame") -> Iterator[Group]:
     yield Group(words, _LEAST_SHARE, wrapped.to_numpy(), "answer")
 
 
+def frequencies(values: "pl.Series") -> "pl.DataFrame":
+    """Return each value with its `count`, the most frequent first; where two are as frequent, always
+    the same one is."""
+    return values.value_counts().sort("count", values.name, descending=[True, False])
+
+
 def _shape(name: str) -> "pl.Expr":
     """Return what a line is but for its words and numbers, null of one that has few numbers."""
     import polars as pl
@@ -85,7 +91,7 @@ def _shape(name: str) -> "pl.Expr":
 
 def _most_frequent(values: "pl.Series", again: "pl.Series") -> "np.ndarray":
     """Return which answers have the value that most different answers have; `again` are the others."""
-    counts = values.filter(~again).drop_nulls().value_counts(sort=True)
+    counts = frequencies(values.filter(~again).drop_nulls())
     if counts.is_empty():
         return (values.is_null() & False).to_numpy()
     return (values == counts[values.name][0]).fill_null(False).to_numpy()
