@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Runs and tests start processes by the hundred; where this is set, each compiles all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo smollm2 test proofs promotions chaos soak zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
 
@@ -47,9 +49,10 @@ chaos: env llamacpp
 soak: env llamacpp
 	@$(BIN)/python -m pytest -s -m proof tests/flows/test_soak.py
 
-# The page is written anew if all went well.
+# Two cores a family; the page is written anew if all went well.
 zoo: env llamacpp
-	@$(BIN)/python -m pytest -m "proof or not proof" tests/tasks/test_zoo.py tests/tasks/test_families.py
+	@$(BIN)/python -m pytest --numprocesses $$((($$(nproc) + 1) / 2)) \
+	-m "proof or not proof" tests/tasks/test_zoo.py tests/tasks/test_families.py
 	@$(BIN)/python -m tests.models_page
 
 realsets: env

@@ -114,6 +114,7 @@ TOGETHER = {
         ("retune/test_tool_text.py", "retune/test_answering.py"), "retune/test_llamacpp.py"
     ),
     "retune/test_registry.py": "retune/test_tracking.py",  # MLflow's server
+    "retune/test_measures.py": "test_house.py",  # the syntax of all modules
 }
 
 # What takes longest, in this order: begun last it would keep one worker busy alone.
@@ -135,9 +136,16 @@ FIRST = (
 )
 
 
+# Files with cases that take long and have nothing in common but within a family of models.
+BY_CASE = ("tasks/test_families.py", "tasks/test_zoo.py")
+
+
 def _group(nodeid: str) -> str:
-    """Return the group that a test runs in: its file below `tests`, or the file that it goes with."""
+    """Return the group that a test runs in: its file below `tests`, or the file that it goes with; in
+    some files the case, by the name in its brackets."""
     file = nodeid.partition("::")[0].removeprefix("tests/")
+    if file in BY_CASE:
+        return file + nodeid.partition("[")[2]
     return TOGETHER.get(file, file)
 
 

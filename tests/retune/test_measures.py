@@ -12,7 +12,7 @@ from retune.measures import (
     measure,
     title,
 )
-from tests.test_house import ROOT, SOURCES
+from tests.test_house import ROOT, SOURCES, syntax
 
 TABLE = ROOT / "retune" / "measures.py"
 
@@ -20,7 +20,7 @@ TABLE = ROOT / "retune" / "measures.py"
 def test_every_name_and_every_title_is_there_once():
     names = [
         ast.literal_eval(key)
-        for node in ast.walk(ast.parse(TABLE.read_text(encoding="utf-8")))
+        for node in ast.walk(syntax(TABLE))
         if isinstance(node, ast.Dict)
         for key in node.keys
         if key
@@ -39,7 +39,7 @@ def test_every_name_and_every_title_is_there_once():
 )
 def test_no_other_module_gives_measures_titles(path):
     """A second table would have names of measures as keys, and texts as values."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(syntax(path)):
         if not isinstance(node, ast.Dict):
             continue
         pairs = zip(node.keys, node.values, strict=True)
@@ -96,7 +96,7 @@ def test_no_other_unit_of_size_is_told():
     spoken = {
         (str(path.relative_to(ROOT)), constant.value)
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(syntax(path))
         if isinstance(node, ast.JoinedStr)
         for constant in node.values
         if isinstance(constant, ast.Constant)
