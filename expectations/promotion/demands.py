@@ -16,6 +16,7 @@ from retune.outcomes import BATTERY, PASSED, averaged, scorer_of
 from retune.recipe import Promotion, Recipe
 from retune.recipe.evaluation import INCIDENTS
 from retune.recipe.flaws import Severity
+from retune.recipe.metrics import OF_JUDGE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -317,6 +318,11 @@ def _listed(examples: Sequence[str], names: Names) -> str:
 
 
 def _absent(metric: str) -> str:
+    if scorer_of(metric) in OF_JUDGE:
+        return (
+            f"no grade of the LLM judge counts by {metric}: the verdicts judge.agreement and "
+            f"judge.no_votes say why"
+        )
     return f"no example was graded by {metric}; name a suite and a scorer that there are"
 
 

@@ -18,7 +18,14 @@ LOSSES = {"base": 2.0, "champion": 1.2, "tuned": 1.0}
 
 
 def decided(
-    tmp_path, promotion=None, noise=None, champion=None, first=False, severities=None, **made
+    tmp_path,
+    promotion=None,
+    noise=None,
+    champion=None,
+    first=False,
+    severities=None,
+    judge=None,
+    **made,
 ):
     """Decide on a candidate that is as good as the champion but for what is `made` of it."""
     outcomes = written(
@@ -30,7 +37,7 @@ def decided(
     recipe = Recipe.parse(
         VALUES
         | {"promotion": {"resamples": 2000, "assumed_noise": 0.01} | (promotion or {})}
-        | {"gates": {"severities": severities or {}}}
+        | {"gates": {"severities": severities or {}}, "evaluation": {"judge": judge or {}}}
     )
     opponent = None if first else Opponent("champion, version 3", "bb", other)
     return decide(outcomes, "aa", opponent, recipe, noise or {})
@@ -217,6 +224,13 @@ def test_a_demand_on_what_nobody_measured_promotes_nothing(tmp_path):
     assert (
         decided(tmp_path, {"floors": {"battery/repetitive": 0.1}}, loss=1.15).outcome == "undecided"
     )
+
+
+def test_grades_of_a_judge_that_do_not_count_are_told_from_those_that_nobody_asked_for(tmp_path):
+    judge = {"url": "http://127.0.0.1:1/v1", "model": "m", "compare": ["held_out"]}
+    absent = decided(tmp_path, {"wins": ["held_out/preferred"]}, judge=judge, loss=1.15)
+    assert absent.outcome == "undecided"
+    assert "the verdicts judge.agreement and judge.no_votes say why" in absent.reasons[0]
 
 
 def test_a_margin_of_the_noise_needs_a_calibration(tmp_path):

@@ -123,7 +123,8 @@ class Project:
         from mlflow import MlflowClient
 
         client = MlflowClient(f"sqlite:///{self.folder / '.retune' / 'mlflow.db'}")
-        experiment = client.get_experiment_by_name("sums")
+        name = yaml.safe_load((self.folder / "recipe.yaml").read_text())["name"]
+        experiment = client.get_experiment_by_name(name)
         runs = client.search_runs([experiment.experiment_id], order_by=["start_time desc"])
         parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
         children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
