@@ -55,7 +55,7 @@ class Plan(BaseModel):
     evaluate: Step
     champion: Step | None  # if there is one that serves, and the candidate is another
     anchor: Step | None  # as the champion
-    judge: Step | None  # if the recipe has one
+    judge: Step | None  # if the recipe has one, and the candidate is not what serves
     merge: Step | None  # and what follows from it: none if the recipe wants the adapter only
     convert: Step | None
     calibrate: Step | None
@@ -97,9 +97,10 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     train = _step("train", training.key(recipe, pins, formatted))
     select = _step("select", selecting.key(recipe, pins, train)) if recipe.selects else None
     evaluate = _step("evaluate", evaluating.key(recipe, pins, train, select))
+    serves = pins.champion is not None and pins.champion.adapter == train.fingerprint
     champion = (
         _step("champion", evaluating.champion(recipe, pins, pins.champion, formatted))
-        if pins.champion and pins.champion.adapter != train.fingerprint  # else it is the candidate
+        if pins.champion and not serves  # else it is the candidate
         else None
     )
     anchor = (
@@ -109,7 +110,7 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
     )
     judge = (
         _step("judge", judging.key(recipe, pins, evaluate, champion))
-        if recipe.evaluation.judge.enabled
+        if recipe.evaluation.judge.enabled and not serves  # nothing is decided, and a judge costs
         else None
     )
     parity = merge = convert = calibrate = None

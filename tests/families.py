@@ -1,4 +1,4 @@
-"""The families of models that go down the whole line, each as a tiny model with random weights."""
+"""The families of models that go down the whole line, most as a tiny model with random weights."""
 
 import json
 import shutil
@@ -53,7 +53,8 @@ class Family:
     """A family by the name of its configuration in transformers, with the tokenizer it has here.
 
     `tokenizer` is one of `tests.zoo.TOKENIZERS` or `PUBLISHED`, or SMALL, `nearest` whose it is where it
-    is not the family's own. `refused` names the verdict of conform by which the family is refused, if it
+    is not the family's own. One that `is_real` has weights that were trained, by `tests.real_gemma`.
+    `refused` names the verdict of conform by which the family is refused, if it
     is, or is INSPECTION.
     """
 
@@ -63,6 +64,7 @@ class Family:
     settings: dict[str, Any] = field(default_factory=dict)
     nearest: str = ""
     refused: str = ""
+    is_real: bool = False
 
     @property
     def file(self) -> str:
@@ -94,6 +96,7 @@ FAMILIES = (
             "num_hidden_layers": 6,  # the last of which has full attention
         },
     ),
+    Family("Gemma 3 270M with its weights", "Gemma3TextConfig", "gemma3", is_real=True),
     Family("Phi-3", "Phi3Config", "llama2", nearest="Llama 2"),
     # Every fourth layer has no rotary embedding.
     Family(
@@ -145,11 +148,12 @@ LIGHT = (
 
 
 def save_family(family: Family, folder: Path) -> Path:
-    """Save a family's tiny model, in bf16, with its tokenizer in `folder`."""
+    """Save a family's model, in bf16, with its tokenizer in `folder`."""
     import torch
     import transformers
 
     from retune.loaders import load_tokenizer
+    from tests import real_gemma
     from tests.tasks.conftest import make_tokenizer
     from tests.zoo import FOREIGN, tokenizer_files, tokens_of
 
@@ -158,6 +162,8 @@ def save_family(family: Family, folder: Path) -> Path:
     else:
         shutil.copytree(tokenizer_files(family.tokenizer), folder)
         tokens = tokens_of(family.tokenizer)
+    if family.is_real:
+        return Path(shutil.copytree(real_gemma.weights(), folder, dirs_exist_ok=True))
     named = {}
     if family.tokenizer not in FOREIGN:
         tokenizer = load_tokenizer(folder)

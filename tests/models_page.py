@@ -20,16 +20,16 @@ HEAD = """\
 
 Which models may be `model.base`, and how that is known. `make zoo` takes a model of each family below
 down the whole line: conform, format, parity, two steps of training (with TRL), evaluate, merge,
-conversion to GGUF, quantization to 8 bits. The models have their families' own architectures, so small
+conversion to GGUF, quantization to 8 bits. All but one have their families' own architectures, so small
 and with random weights that no GPU is needed, and tokenizers that people use. A family **passes** if
 every gate lets it pass and the GGUF then answers as the merged model does: the tokens that llama.cpp
 chooses greedily are the merged model's own first choices (nine in ten, since in a mixture the rounding
 may decide which expert is asked). What does not fit is **refused** by conform, the first stage, before
 anything is trained, with a sentence that says what would help.
 
-Random weights say nothing about how well a model learns, nor about memory and speed at its real size.
-The seconds are those of tiny models on a CPU that had other work, too: most of them go into starting
-libraries and reading vocabularies.
+One is a real model, with the weights that its makers trained. Random weights say nothing about how well
+a model learns, nor about memory and speed at its real size. The seconds are those of small models on a
+CPU that had other work, too: most of them go into starting libraries and reading vocabularies.
 """
 BELOW = """\
 ## What this means for a base model

@@ -99,6 +99,13 @@ def of_champion(pins: Pins, *assignments: str) -> str:
     return fingerprints(*assignments, pins=pins)["champion"]
 
 
+def test_no_judge_is_asked_about_what_serves_already():
+    champion = CHAMPION.model_copy(update={"adapter": fingerprints(JUDGE)["train"]})
+    served = PINS.model_copy(update={"champion": champion})
+    assert "judge" in fingerprints(JUDGE, pins=SERVED)
+    assert "judge" not in fingerprints(JUDGE, pins=served)
+
+
 def test_other_rows_of_the_champion_make_the_anchor_anew_and_nothing_else():
     def served(**anchor: str) -> Pins:
         file = AnchorFile(**{"run_id": "r", "sha256": "a", "rows": 1} | anchor)
