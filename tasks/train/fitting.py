@@ -10,7 +10,7 @@ from retune.child import emit
 from retune.models import compute_dtype, device
 from retune.recipe import Training
 from tasks.train.backend import Backend
-from tasks.train.distributed import connect, gathered, is_first, world_size
+from tasks.train.distributed import gathered, is_first, world_size
 from tasks.train.job import Fit, TrainingRefused, TrainJob
 from tasks.train.objective import Objective
 
@@ -46,7 +46,6 @@ def choose_fit(job: TrainJob, backend: Backend, objective: Objective, model: Any
     if fit is None and (job.config.memory == "as_written" or job.config.shard):
         fit = as_written(job.config, world_size())
     if fit is None:
-        connect()
         model.train()
         attempt = make_attempt(backend, objective, model)
         reserve = _training_bytes(model, job.config)
@@ -68,9 +67,25 @@ def describe(fit: Fit) -> str:
     )
 
 
+def share_of(config: Training, processes: int) -> int:
+    """Return how many examples of a step each of `processes` takes.
+
+    Raises TrainingRefused where they are no equal shares: the step would be another one.
+    """
+    effective = config.batch_size * config.gradient_accumulation
+    if effective % processes:
+        sizes = ", ".join(map(str, reversed(divisors(effective))))
+        raise TrainingRefused(
+            f"{processes} processes cannot share the effective batch of {effective} "
+            f"(training.batch_size={config.batch_size} × training.gradient_accumulation="
+            f"{config.gradient_accumulation}) equally; these numbers of processes can: {sizes}"
+        )
+    return effective // processes
+
+
 def as_written(config: Training, processes: int, reason: str = "as the recipe says") -> Fit:
     """Return the recipe's own batch size, or the next smaller one that divides a process's share."""
-    share = config.batch_size * config.gradient_accumulation // processes
+    share = share_of(config, processes)
     batch_size = next(size for size in divisors(share) if size <= config.batch_size)
     return Fit(
         batch_size=batch_size,
@@ -134,7 +149,7 @@ def measured_fit(
         )
     import torch
 
-    effective = config.batch_size * config.gradient_accumulation // processes
+    effective = share_of(config, processes)
     # What other programs hold on the card is not available.
     total = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     limit = int(total * HEADROOM) - reserve
