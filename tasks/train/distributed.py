@@ -1,6 +1,8 @@
 """Processes that train together: which GPUs they use, and what they tell each other."""
 
 import os
+import socket
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -45,7 +47,23 @@ def connect() -> None:
     if world_size() > 1:
         from accelerate import PartialState
 
+        if device() == "cpu" and (interface := _interface_to(os.environ["MASTER_ADDR"])):
+            # gloo would take the address of the host's name, which on many is a loopback's.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         PartialState(cpu=device() == "cpu", timeout=TIMEOUT)
+
+
+def _interface_to(address: str) -> str | None:
+    """Return the name of the network interface by which `address` is reached."""
+    import psutil
+
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((address, 1))  # sends nothing
+        own = probe.getsockname()[0]
+        for name, addresses in psutil.net_if_addrs().items():
+            if any(one.address == own for one in addresses):
+                return name
+    return None
 
 
 def barrier() -> None:

@@ -1,8 +1,6 @@
 """Training on several hosts: each with a folder of its own, here on one machine's loopback."""
 
-import os
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +9,7 @@ from retune.child import ChildRefused, run_child
 from retune.environment import ROOT
 from retune.recipe import Training
 from tasks.train import fitting, hosts
-from tasks.train.checkpoints import newest_whole, step_of
+from tasks.train.checkpoints import newest_whole
 from tasks.train.hosts import Hosts, hosts_of, is_launched, of_run
 from tasks.train.job import TrainingRefused
 from tasks.train.task import run_training
@@ -38,8 +36,14 @@ class TestEnvironment:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"MASTER_PORT": ""}, r"NNODES=2 says that 2 hosts train together, but MASTER_PORT is not"),
-            ({"MASTER_ADDR": "", "NODE_RANK": ""}, "NODE_RANK, MASTER_ADDR are not set; all of NNODES"),
+            (
+                {"MASTER_PORT": ""},
+                r"NNODES=2 says that 2 hosts train together, but MASTER_PORT is not",
+            ),
+            (
+                {"MASTER_ADDR": "", "NODE_RANK": ""},
+                "NODE_RANK, MASTER_ADDR are not set; all of NNODES",
+            ),
             ({"NODE_RANK": "2"}, "NODE_RANK=2 of NNODES=2 hosts: they are numbered from 0 to 1"),
             ({"NNODES": "1:4"}, "NNODES=1:4: a whole number from 1 on is needed"),
             ({"NODE_RANK": "-1"}, "NODE_RANK=-1: a whole number from 0 on"),
@@ -50,7 +54,9 @@ class TestEnvironment:
             hosts_of(1, TWO | changes)
 
     def test_half_of_what_processes_need_is_refused(self):
-        with pytest.raises(TrainingRefused, match=r"WORLD_SIZE=2 .* RANK, LOCAL_RANK, MASTER_ADDR, M"):
+        with pytest.raises(
+            TrainingRefused, match=r"WORLD_SIZE=2 .* RANK, LOCAL_RANK, MASTER_ADDR, M"
+        ):
             is_launched({"WORLD_SIZE": "2"})
         with pytest.raises(TrainingRefused, match="MASTER_PORT is not set"):
             names = dict.fromkeys(hosts.OF_PROCESSES[:-1], "1")
@@ -59,7 +65,9 @@ class TestEnvironment:
     def test_what_would_train_twice_is_refused(self):
         trl = Training(backend="trl", optimizer="adamw_torch")
         assert of_run(trl, TWO) == TWO
-        with pytest.raises(TrainingRefused, match=r"NODE_RANK=1: start `python -m tasks\.train\.join`"):
+        with pytest.raises(
+            TrainingRefused, match=r"NODE_RANK=1: start `python -m tasks\.train\.join`"
+        ):
             of_run(trl, TWO | {"NODE_RANK": "1"})
         with pytest.raises(TrainingRefused, match="started as one of WORLD_SIZE=2 processes"):
             of_run(trl, {"WORLD_SIZE": "2", "RANK": "1"})
@@ -132,5 +140,7 @@ def test_two_hosts_of_one_process_train_one_model(at_home, tmp_path, never_kille
     assert not jobs[1].log.exists()
     # Each process's part is where the checkpoint is, and nothing is left elsewhere.
     checkpoint = newest_whole(jobs[0].checkpoints)
-    assert {path.name for path in checkpoint.glob("rng_state*")} == {f"rng_state_{n}.pth" for n in "01"}
+    assert {path.name for path in checkpoint.glob("rng_state*")} == {
+        f"rng_state_{n}.pth" for n in "01"
+    }
     assert not [*jobs[1].checkpoints.glob("checkpoint-*")]
