@@ -104,7 +104,7 @@ def of_run(config: Training, environment: Mapping[str, str] = os.environ) -> dic
     if hosts.number:
         raise TrainingRefused(
             f"a run goes through all stages, so it is on the host with NODE_RANK=0 alone; this one has "
-            f"NODE_RANK={hosts.number}: start `python -m tasks.train.join` here"
+            f"NODE_RANK={hosts.number}: start `retune join` here"
         )
     return hosts.told()
 

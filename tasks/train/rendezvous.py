@@ -9,13 +9,15 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from retune.child import Event
 from retune.errors import RetuneError
+from tasks.train.handover import offer
 from tasks.train.hosts import Hosts
-from tasks.train.job import TrainingRefused
+from tasks.train.job import TrainingRefused, TrainJob
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -35,15 +37,24 @@ class HostLost(RetuneError):
     """Another host of the training is gone; run again on all of them, it goes on."""
 
 
+def current_store(hosts: Hosts) -> "TCPStore | None":
+    """Return the first host's store; None if it is that of an attempt that has ended, which stays for
+    some seconds. Raises torch's DistError or RuntimeError if there is none."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore(hosts.address, hosts.port, timeout=timedelta(seconds=LOST))
+    return None if store.check([OUTCOME]) else store
+
+
 class Rendezvous:
     """One host's line to the others, over a store at the first one.
 
-    In a thread of its own: a request to a host that is gone may never return. Raises TrainingRefused if
-    the first host cannot serve at its address.
+    In a thread of its own: a request to a host that is gone may never return. `begin` is called once
+    the first host is there. Raises TrainingRefused if that cannot serve at its address.
     """
 
-    def __init__(self, hosts: Hosts) -> None:
-        self._hosts = hosts
+    def __init__(self, hosts: Hosts, job: TrainJob, begin: Callable[[], None]) -> None:
+        self._hosts, self._job, self._may_begin = hosts, job, begin
         self._outcome: Event | None = None
         self._to_publish: Event | None = None
         self._wake, self._closing = threading.Event(), threading.Event()
@@ -131,6 +142,7 @@ class Rendezvous:
                 }
 
     def _arrive(self, store: "TCPStore") -> None:
+        self._may_begin()
         number = self._hosts.number
         if store.add(f"arrived/{number}", 1) > 1:
             self._to_publish = {
@@ -147,6 +159,7 @@ class Rendezvous:
     def _listen(self, store: "TCPStore") -> None:
         if self._hosts.number == 0:
             self._watch(store)
+            offer(store, self._job)
         else:
             self._beats[0] = b"", time.monotonic()
         if self._to_publish:
@@ -175,16 +188,16 @@ class Rendezvous:
 
     def _connected(self) -> "TCPStore":
         """Return the first host's store, once it is there."""
-        from torch.distributed import DistError, TCPStore
+        from torch.distributed import DistError
 
-        timeout = timedelta(seconds=LOST)
         while True:
             try:
-                return TCPStore(self._hosts.address, self._hosts.port, timeout=timeout)
+                if store := current_store(self._hosts):
+                    return store
             except (DistError, RuntimeError):
                 if self._closing.is_set() or time.monotonic() - self._begin > START:
                     raise
-                time.sleep(BEAT)
+            time.sleep(BEAT)
 
     def _words(self, number: int, was_there: bool, seconds: float, sign: str = "") -> str:
         where = f", MASTER_ADDR={self._hosts.address}," if number == 0 else ""

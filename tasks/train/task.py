@@ -34,6 +34,7 @@ FINISHING = 120  # seconds that a child which is told to end has for its last st
 NOTHING: Mapping[str, str] = MappingProxyType({})
 # With less, what prepares the data would wait for Unsloth's import, or be short of memory.
 FEWEST_CORES, LEAST_MEMORY = 4, 16 * 2**30
+LOG = "train.log"  # what the child prints
 LOG_LINES = 8  # in a run, besides the first and the last
 HURRIED, PATIENCE = 5, 600  # seconds for MLflow to get the end of the curve; it has retries itself
 PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
@@ -79,14 +80,17 @@ def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Ada
         return build.finish(
             Adapter,
             metrics=result["metrics"],
-            files=("train.log", job.log.name, "first_pack.txt", "fit.json"),
+            files=(LOG, job.log.name, "first_pack.txt", "fit.json"),
             history=job.log.name,
             models=("adapter",),
         )
 
 
 def run_training(
-    job: TrainJob, monitor: Callable[[Event], None], environment: Mapping[str, str] = NOTHING
+    job: TrainJob,
+    monitor: Callable[[Event], None],
+    environment: Mapping[str, str] = NOTHING,
+    log_name: str = LOG,
 ) -> Event:
     """Run the backend's child on `job`, with `monitor` following; return its result event.
 
@@ -96,7 +100,7 @@ def run_training(
     """
     variables = {**variables_of_unsloth(), **environment}
     child = child_of(job.config.backend)
-    log = job.folder / "train.log"
+    log = job.folder / log_name
     while True:
         hub = job.revision is not None
         # Unsloth patches the libraries as they are imported, so it imports them itself.
@@ -194,7 +198,7 @@ class Monitor:
         getattr(self, f"_on_{event.pop('event')}")(**event)
 
     def _on_state(self, text: str) -> None:
-        get_run_logger().info("%s; its output goes to %s", text, self._log.with_name("train.log"))
+        get_run_logger().info("%s; its output goes to %s", text, self._log.with_name(LOG))
 
     def _on_diverged(self, reason: str) -> None:
         self.divergence = reason

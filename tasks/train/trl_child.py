@@ -5,6 +5,7 @@ of this machine itself, which may be one of several hosts (see `hosts`).
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ from tasks.train.job import (
 from tasks.train.rendezvous import LOST, HostLost, Rendezvous
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event as Signal
+
     import torch
     from torch.multiprocessing.spawn import ProcessContext
     from transformers import Trainer
@@ -170,17 +173,19 @@ def _run_workers(job: TrainJob, ours: Hosts, result: Path) -> Event:
     from torch.multiprocessing import start_processes
 
     result.unlink(missing_ok=True)
+    begin = multiprocessing.get_context("fork").Event()
     # The workers get the signal too; this process must outlive them while they write a checkpoint.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     # Forked, so that they inherit the pipe for events; nothing has touched a GPU yet, and no thread
     # has been started.
     workers = start_processes(
-        _worker, (job, ours, result), nprocs=ours.processes, join=False, start_method="fork"
+        _worker, (job, ours, result, begin), nprocs=ours.processes, join=False, start_method="fork"
     )
     if ours.count == 1:
+        begin.set()
         return _ended(workers, result, None)
     try:
-        line = Rendezvous(ours)
+        line = Rendezvous(ours, job, begin.set)
     except TrainingRefused:
         _end(workers, seconds=0)
         raise
@@ -230,8 +235,9 @@ def _end(workers: "ProcessContext", seconds: float) -> bool:
     return False
 
 
-def _worker(local_rank: int, job: TrainJob, ours: Hosts, result: Path) -> None:
+def _worker(local_rank: int, job: TrainJob, ours: Hosts, result: Path, begin: "Signal") -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    begin.wait()
     os.environ |= ours.variables(local_rank)
     if ours.count > 1:  # the store is in `Rendezvous`, which outlives the first worker
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"

@@ -1,7 +1,9 @@
 """Training on several hosts: each with a folder of its own, here on one machine's loopback."""
 
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
@@ -12,6 +14,7 @@ from tasks.train import fitting, hosts
 from tasks.train.checkpoints import newest_whole
 from tasks.train.hosts import Hosts, hosts_of, is_launched, of_run
 from tasks.train.job import TrainingRefused
+from tasks.train.joining import join
 from tasks.train.task import run_training
 from tests.tasks.test_train import CRASHED, job_in, losses, never_killed, wrapped  # noqa: F401
 
@@ -65,9 +68,7 @@ class TestEnvironment:
     def test_what_would_train_twice_is_refused(self):
         trl = Training(backend="trl", optimizer="adamw_torch")
         assert of_run(trl, TWO) == TWO
-        with pytest.raises(
-            TrainingRefused, match=r"NODE_RANK=1: start `python -m tasks\.train\.join`"
-        ):
+        with pytest.raises(TrainingRefused, match=r"NODE_RANK=1: start `retune join`"):
             of_run(trl, TWO | {"NODE_RANK": "1"})
         with pytest.raises(TrainingRefused, match="started as one of WORLD_SIZE=2 processes"):
             of_run(trl, {"WORLD_SIZE": "2", "RANK": "1"})
@@ -144,3 +145,23 @@ def test_two_hosts_of_one_process_train_one_model(at_home, tmp_path, never_kille
         f"rng_state_{n}.pth" for n in "01"
     }
     assert not [*jobs[1].checkpoints.glob("checkpoint-*")]
+
+
+@pytest.mark.proof
+def test_a_host_joins_the_training_of_another(at_home, tmp_path, monkeypatch, never_killed):  # noqa: F811
+    job = job_in(tmp_path / "first", at_home, **CRASHED)
+    job.folder.mkdir()
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+    port = free_port()
+    both = [Hosts(1, 2, number, "127.0.0.1", port) for number in (0, 1)]
+    # As on another disk: what it has of the files is another one.
+    monkeypatch.setattr(
+        "tasks.train.handover._identity", lambda path: [id(object()), time.time_ns()]
+    )
+    with ThreadPoolExecutor(1) as threads:
+        joined = threads.submit(join, both[1], timedelta(minutes=5))
+        result = run_training(job, lambda event: None, both[0].told())
+        joined.result()
+    assert result["metrics"]["steps"] == 6
+    assert losses(job) == pytest.approx(never_killed, rel=1e-4)
+    assert not [*(tmp_path / "home" / "joined").glob("*/*")]

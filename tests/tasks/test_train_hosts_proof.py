@@ -25,6 +25,7 @@ from tests.tasks.test_train_hosts import CHILD
 pytestmark = pytest.mark.proof
 
 PORT = "29500"
+SPACES = Path("/etc/netns")  # what lies there for a namespace its processes find in /etc
 PATIENCE = 200  # seconds for one training
 # As the child, but it notices sooner that a host is lost.
 HASTY = """
@@ -70,6 +71,15 @@ class Network:
             ip("-n", name, "addr", "add", f"10.77.0.{number + 1}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
             ip("-n", name, "link", "set", "lo", "up")
+            self._name_hosts(name)
+
+    def _name_hosts(self, name: str) -> None:
+        """Let a host know all by name: gloo and the store ask, and would wait for a name server."""
+        folder = SPACES / name
+        folder.mkdir(parents=True)
+        lines = [f"10.77.0.{number + 1} host-{number}" for number in range(len(self.names))]
+        (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+        (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
 
     def cut(self, number: int) -> None:
         """Take a host off the wire: nobody hears that its processes end."""
@@ -81,6 +91,7 @@ class Network:
     def close(self) -> None:
         for name in (*self.names, self.hub):
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
+            shutil.rmtree(SPACES / name, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
