@@ -11,6 +11,7 @@ from retune.models import compute_dtype, device
 from retune.recipe import Training
 from tasks.train.backend import Backend
 from tasks.train.distributed import gathered, is_first, world_size
+from tasks.train.hosts import divisors, share_of
 from tasks.train.job import Fit, TrainingRefused, TrainJob
 from tasks.train.objective import Objective
 
@@ -67,22 +68,6 @@ def describe(fit: Fit) -> str:
     )
 
 
-def share_of(config: Training, processes: int) -> int:
-    """Return how many examples of a step each of `processes` takes.
-
-    Raises TrainingRefused where they are no equal shares: the step would be another one.
-    """
-    effective = config.batch_size * config.gradient_accumulation
-    if effective % processes:
-        sizes = ", ".join(map(str, reversed(divisors(effective))))
-        raise TrainingRefused(
-            f"{processes} processes cannot share the effective batch of {effective} "
-            f"(training.batch_size={config.batch_size} × training.gradient_accumulation="
-            f"{config.gradient_accumulation}) equally; these numbers of processes can: {sizes}"
-        )
-    return effective // processes
-
-
 def as_written(config: Training, processes: int, reason: str = "as the recipe says") -> Fit:
     """Return the recipe's own batch size, or the next smaller one that divides a process's share."""
     share = share_of(config, processes)
@@ -125,11 +110,6 @@ def memory_ran_out(error: RuntimeError) -> bool:
 def most_frugal(fits: list[Fit]) -> Fit:
     """Return the fit that takes the least memory: all processes must use the same one."""
     return min(fits, key=lambda fit: (fit.gradient_checkpointing == "off", fit.batch_size))
-
-
-def divisors(number: int) -> list[int]:
-    """Return the divisors of `number`, the largest first."""
-    return [part for part in range(number, 0, -1) if number % part == 0]
 
 
 def measured_fit(

@@ -101,12 +101,34 @@ def of_run(config: Training, environment: Mapping[str, str] = os.environ) -> dic
     if hosts.count == 1:
         return {}
     require_backend(config, hosts.count)
+    share_of(config, hosts.world_size)
     if hosts.number:
         raise TrainingRefused(
             f"a run goes through all stages, so it is on the host with NODE_RANK=0 alone; this one has "
             f"NODE_RANK={hosts.number}: start `retune join` here"
         )
     return hosts.told()
+
+
+def share_of(config: Training, processes: int) -> int:
+    """Return how many examples of a step each of `processes` takes.
+
+    Raises TrainingRefused where they are no equal shares: the step would be another one.
+    """
+    effective = config.batch_size * config.gradient_accumulation
+    if effective % processes:
+        sizes = ", ".join(map(str, reversed(divisors(effective))))
+        raise TrainingRefused(
+            f"{processes} processes cannot share the effective batch of {effective} "
+            f"(training.batch_size={config.batch_size} × training.gradient_accumulation="
+            f"{config.gradient_accumulation}) equally; these numbers of processes can: {sizes}"
+        )
+    return effective // processes
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of `number`, the largest first."""
+    return [part for part in range(number, 0, -1) if number % part == 0]
 
 
 def require_backend(config: Training, count: int) -> None:

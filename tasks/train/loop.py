@@ -14,6 +14,7 @@ from tasks.train.backend import Backend
 from tasks.train.data import TrainingPlan
 from tasks.train.distributed import connect, is_first, world_size
 from tasks.train.health import interrupted
+from tasks.train.hosts import share_of
 from tasks.train.job import Fit, TrainingDiverged, TrainingRefused, TrainJob
 from tasks.train.objective import Objective, make_objective
 from tasks.train.parts import Disks
@@ -36,7 +37,7 @@ def run(job: TrainJob, backend: Backend) -> Event:
     people.
     """
     hold(job.folder)
-    fitting.share_of(job.config, world_size())
+    share_of(job.config, world_size())
     require_gpu(job)
     admit(job.model, job.revision)
     objective = make_objective(job, backend, load_tokenizer(job.tokenizer))
@@ -68,6 +69,7 @@ def train(
     except TrainingDiverged as error:
         if is_first():
             emit("diverged", reason=str(error))
+        if disks.is_keeper:
             remove(job.checkpoints)  # resumed from them, the training would diverge again
         raise
     except RuntimeError as error:

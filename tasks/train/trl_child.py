@@ -21,7 +21,7 @@ from retune.errors import RetuneError
 from retune.loaders import load_model
 from retune.models import compute_dtype, device, nf4
 from retune.workspace import write_whole
-from tasks.train import checkpoints, distributed, fitting, hosts, loop
+from tasks.train import checkpoints, distributed, hosts, loop
 from tasks.train.backend import target_modules
 from tasks.train.hosts import Hosts
 from tasks.train.job import (
@@ -146,7 +146,7 @@ def train(job: TrainJob) -> Event:
     distributed.claim_gpus(ours.processes)
     if ours.world_size == 1:
         return loop.run(job, Trl())
-    fitting.share_of(job.config, ours.world_size)  # now, not in each process
+    hosts.share_of(job.config, ours.world_size)  # now, not in each process
     # On a disk that hosts share each has a file of its own.
     outcome = _run_workers(job, ours, job.folder / f"result-{ours.number}.json")
     if "refused" in outcome:

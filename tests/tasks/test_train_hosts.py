@@ -15,7 +15,8 @@ from tasks.train.checkpoints import newest_whole
 from tasks.train.hosts import Hosts, hosts_of, is_launched, of_run
 from tasks.train.job import TrainingRefused
 from tasks.train.joining import join
-from tasks.train.task import run_training
+from tasks.train.rendezvous import HostLost
+from tasks.train.task import may_go_on, run_training
 from tests.tasks.test_train import CRASHED, job_in, losses, never_killed, wrapped  # noqa: F401
 
 CHILD = ROOT / "tasks" / "train" / "trl_child.py"
@@ -165,3 +166,27 @@ def test_a_host_joins_the_training_of_another(at_home, tmp_path, monkeypatch, ne
     assert result["metrics"]["steps"] == 6
     assert losses(job) == pytest.approx(never_killed, rel=1e-4)
     assert not [*(tmp_path / "home" / "joined").glob("*/*")]
+
+
+# As Ray Train calls it: Python lets no other thread than the first handle signals.
+IN_A_THREAD = """
+import runpy
+from concurrent.futures import ThreadPoolExecutor
+
+with ThreadPoolExecutor(1) as threads:
+    threads.submit(runpy.run_path, {child!r}, run_name="__main__").result()
+"""
+
+
+def test_a_training_runs_in_any_thread(at_home, tmp_path):
+    job = job_in(tmp_path, at_home, max_steps=1)
+    script = wrapped(tmp_path, IN_A_THREAD)
+    result = run_child(script, job, tmp_path / "child.log", forked=True)
+    assert result["metrics"]["steps"] == 1
+
+
+def test_a_run_tries_again_after_it_lost_a_host():
+    from prefect.states import Failed
+
+    assert may_go_on(None, None, Failed(data=HostLost("x")))
+    assert not may_go_on(None, None, Failed(data=TrainingRefused("x")))

@@ -12,17 +12,26 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from retune.environment import ROOT
+from retune.child import EVENTS, _variables
 from tasks.train.checkpoints import newest_whole, step_of
 from tasks.train.job import TrainJob
 from tests.tasks.test_train import CRASHED, SHARDED, SPLIT, job_in, losses, never_killed, wrapped  # noqa: F401
 from tests.tasks.test_train_hosts import CHILD
 
 pytestmark = pytest.mark.proof
+
+# Other tests share theirs, see conftest.py; this one is in another namespace.
+OWN = find_spec("retune.forkserver")
+forkserver = module_from_spec(OWN)
+OWN.loader.exec_module(forkserver)
 
 PORT = "29500"
 SPACES = Path("/etc/netns")  # what lies there for a namespace its processes find in /etc
@@ -55,11 +64,11 @@ def spaces_are_allowed() -> bool:
 
 
 class Network:
-    """Three hosts on one wire: network namespaces with a bridge between them."""
+    """Two hosts on one wire: network namespaces with a bridge between them."""
 
     def __init__(self, tag: str) -> None:
         self.hub = f"rt{tag}"
-        self.names = [f"{self.hub}-{number}" for number in range(3)]
+        self.names = [f"{self.hub}-{number}" for number in range(2)]
         ip("netns", "add", self.hub)
         ip("-n", self.hub, "link", "add", "wire", "type", "bridge")
         ip("-n", self.hub, "link", "set", "wire", "up")
@@ -81,6 +90,17 @@ class Network:
         (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
         (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
 
+    @cache  # noqa: B019
+    def server(self, number: int) -> Any:
+        """Return what forks a host's processes, in its namespace: each would import for a minute."""
+        inside = Path(SPACES, self.names[number], "python")
+        inside.write_text(
+            f'#!/bin/sh\nexec ip netns exec {inside.parent.name} {sys.executable} "$@"\n'
+        )
+        inside.chmod(0o755)
+        with patch.object(forkserver.sys, "executable", str(inside)):
+            return forkserver.ForkServer(_variables(hub=False, variables=None))
+
     def cut(self, number: int) -> None:
         """Take a host off the wire: nobody hears that its processes end."""
         ip("-n", self.hub, "link", "set", f"port{number}", "down")
@@ -89,6 +109,8 @@ class Network:
         ip("-n", self.hub, "link", "set", f"port{number}", "up")
 
     def close(self) -> None:
+        for number in range(len(self.names)):
+            self.server(number).close()
         for name in (*self.names, self.hub):
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
             shutil.rmtree(SPACES / name, ignore_errors=True)
@@ -110,25 +132,33 @@ class Host:
         self.network, self.number, self.job = network, number, job
         self.output = job.folder / "host.log"
 
-    def start(self, count: int, *command: str, **variables: str) -> "Host":
-        """Start the child as one of `count` hosts, or another command that ends in its arguments."""
-        job_file = self.job.folder / "job.json"
-        job_file.write_text(self.job.model_dump_json())
+    def start(self, count: int) -> None:
+        """Start the child as one of `count` hosts."""
         told = {"NNODES": str(count), "NODE_RANK": str(self.number)}
         told |= {"MASTER_ADDR": "10.77.0.1", "MASTER_PORT": PORT}
-        if command:
-            told = {}
-        quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-        command = command or (sys.executable, "-P", str(self.script()), str(job_file))
+        server = self.network.server(self.number)
+        with self.output.open("wb") as output:
+            self.process = server.fork(
+                [str(self.script()), self.job_file()],
+                _variables(hub=False, variables=None) | told,
+                output.fileno(),
+                (EVENTS, output.fileno()),
+            )
+
+    def start_program(self, *command: str) -> None:
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", self.network.names[self.number], *command],
             stdin=subprocess.DEVNULL,
             stdout=self.output.open("w"),
             stderr=subprocess.STDOUT,
-            env=os.environ | quiet | told | variables,
+            env=_variables(hub=False, variables=None),
             start_new_session=True,
         )
-        return self
+
+    def job_file(self) -> str:
+        file = self.job.folder / "job.json"
+        file.write_text(self.job.model_dump_json())
+        return str(file)
 
     def script(self) -> Path:
         return wrapped(self.job.folder, HASTY)
@@ -143,7 +173,7 @@ class Host:
             self.kill_quietly()
 
     def kill_quietly(self) -> None:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, AttributeError):  # it may not have been started
             self.kill()
 
     def until_step(self, step: int) -> None:
@@ -288,7 +318,7 @@ def test_torchrun_starts_the_processes(hosts, never_killed):  # noqa: F811
         where += ["--rdzv-conf", f"is_host={1 - host.number}"]
         where += ["--local-addr", f"10.77.0.{host.number + 1}"]  # a name is not resolved here
         program = [sys.executable, "-m", "torch.distributed.run", *where, str(CHILD)]
-        host.start(2, *program, str(host.job.folder / "job.json"), PYTHONPATH=str(ROOT))
+        host.start_program(*program, host.job_file())
     assert [host.wait() for host in both] == [0, 0], both[1].text()
     assert losses(both[0].job) == pytest.approx(never_killed, rel=1e-4)
 
