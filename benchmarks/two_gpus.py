@@ -207,7 +207,7 @@ class Bench:
         if trace.exists():
             events = json.loads(trace.read_text())["traceEvents"]
             result["account"] = account(events, TRACED)._asdict()
-            trace.unlink()  # hundreds of MB
+            remove(trace)  # hundreds of MB
         self.longest = max(self.longest, time.monotonic() - begin)
         return result
 

@@ -300,6 +300,13 @@ class TestTraining:
         is_open = takes(function, "priority", "tagger", "deserializer")
         door("tasks/train/trl_child.py", "torch", is_open, "torch.serialization.register_package")
 
+    def test_processes_may_meet_in_a_store_that_is_there(self):
+        from torch.distributed import rendezvous
+
+        name = "TORCHELASTIC_USE_AGENT_STORE"
+        is_open = name in inspect.getsource(rendezvous)
+        door("tasks/train/trl_child.py", "torch", is_open, f"{name} in the environment")
+
     def test_accelerates_plugin_for_split_models(self):
         from accelerate.utils import FullyShardedDataParallelPlugin as Plugin
 

@@ -9,7 +9,7 @@ have hosts train the same model side by side, each for itself, is refused.
 import os
 import socket
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from retune.recipe import Training
 from tasks.train.job import TrainingRefused
@@ -19,7 +19,8 @@ OF_HOSTS = ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 LOOPBACK = "127.0.0.1"
 
 
-class Hosts(NamedTuple):
+@dataclass(frozen=True)
+class Hosts:
     """The hosts of a training and the place of this one among them; `processes` of each train.
 
     At `address` and `port` they find the first one.

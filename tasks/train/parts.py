@@ -88,16 +88,10 @@ def _keepers(folder: Path) -> list[int]:
     if world_size() == 1:
         return [0]
     # Asked for by a name that is new, no network disk has an old answer.
-    names = gathered(_new_name(folder))
-    own = next(number for number, name in enumerate(names) if (folder / name).exists())
-    keepers = gathered(own)
-    (folder / names[rank()]).unlink()
-    return keepers
-
-
-def _new_name(folder: Path) -> str:
-    with tempfile.NamedTemporaryFile(prefix=".disk-", dir=folder, delete=False) as file:
-        return Path(file.name).name
+    with tempfile.NamedTemporaryFile(prefix=".disk-", dir=folder) as file:
+        names = gathered(Path(file.name).name)
+        lowest = next(number for number, name in enumerate(names) if (folder / name).exists())
+        return gathered(lowest)
 
 
 def _files_in(folder: Path) -> list[str]:
@@ -112,19 +106,16 @@ def _copy(path: Path, source: int, is_wanted: bool) -> None:
     size = broadcast(size, source)
     if size is None:
         return
-    temporary = path.with_name(f".{path.name}.part")
     with ExitStack() as files:
         reading = files.enter_context(path.open("rb")) if is_source else None
         writing = None
         if is_wanted and not is_source:
             path.parent.mkdir(parents=True, exist_ok=True)
-            writing = files.enter_context(temporary.open("wb"))
+            writing = files.enter_context(path.open("wb"))
         for begin in range(0, size, CHUNK):
             chunk = _sent(reading, min(CHUNK, size - begin), source)
             if writing:
                 writing.write(chunk)
-    if writing:
-        temporary.replace(path)
 
 
 def _sent(reading: BinaryIO | None, size: int, source: int) -> bytes:

@@ -203,7 +203,7 @@ def _ended(workers: "ProcessContext", result: Path, line: Rendezvous | None) -> 
     from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
     try:
-        while not workers.join(timeout=line and 1, grace_period=GRACE):
+        while not workers.join(timeout=1 if line else None, grace_period=GRACE):
             outcome = line.outcome() if line else None
             if outcome is None:
                 continue

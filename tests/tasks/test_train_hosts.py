@@ -17,7 +17,7 @@ from tasks.train.job import TrainingRefused
 from tasks.train.joining import join
 from tasks.train.rendezvous import HostLost
 from tasks.train.task import may_go_on, run_training
-from tests.tasks.test_train import CRASHED, job_in, losses, never_killed, wrapped  # noqa: F401
+from tests.tasks.test_train import CRASHED, job_in, losses, wrapped
 
 CHILD = ROOT / "tasks" / "train" / "trl_child.py"
 TWO = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
@@ -26,7 +26,8 @@ TWO = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT"
 class TestEnvironment:
     def test_without_a_launcher_a_machine_is_alone(self):
         assert not is_launched({})
-        assert hosts_of(3, {"MASTER_ADDR": "10.0.0.1"})[:4] == (3, 1, 0, "127.0.0.1")
+        alone = hosts_of(3, {"MASTER_ADDR": "10.0.0.1"})
+        assert alone == Hosts(3, 1, 0, "127.0.0.1", alone.port)
         assert of_run(Training(), {"RANK": "0", "WORLD_SIZE": "1", "NNODES": "1"}) == {}
 
     def test_each_process_of_each_host_has_a_number_of_its_own(self):
@@ -133,7 +134,7 @@ def jobs_in(folder, project, count=2, **settings):
     return [job_in(one, project, **CRASHED | settings) for one in folders]
 
 
-def test_two_hosts_of_one_process_train_one_model(at_home, tmp_path, never_killed):  # noqa: F811
+def test_two_hosts_of_one_process_train_one_model(at_home, tmp_path, never_killed):
     jobs = jobs_in(tmp_path, at_home)
     first, second = on_hosts(jobs)
     assert first["metrics"]["steps"] == 6, first
@@ -149,7 +150,7 @@ def test_two_hosts_of_one_process_train_one_model(at_home, tmp_path, never_kille
 
 
 @pytest.mark.proof
-def test_a_host_joins_the_training_of_another(at_home, tmp_path, monkeypatch, never_killed):  # noqa: F811
+def test_a_host_joins_the_training_of_another(at_home, tmp_path, monkeypatch, never_killed):
     job = job_in(tmp_path / "first", at_home, **CRASHED)
     job.folder.mkdir()
     monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
@@ -179,10 +180,10 @@ with ThreadPoolExecutor(1) as threads:
 
 
 def test_a_training_runs_in_any_thread(at_home, tmp_path):
-    job = job_in(tmp_path, at_home, max_steps=1)
+    job = job_in(tmp_path, at_home)
     script = wrapped(tmp_path, IN_A_THREAD)
     result = run_child(script, job, tmp_path / "child.log", forked=True)
-    assert result["metrics"]["steps"] == 1
+    assert result["metrics"]["steps"] == 2
 
 
 def test_a_run_tries_again_after_it_lost_a_host():

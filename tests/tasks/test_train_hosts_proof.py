@@ -23,7 +23,7 @@ import pytest
 from retune.child import EVENTS, _variables
 from tasks.train.checkpoints import newest_whole, step_of
 from tasks.train.job import TrainJob
-from tests.tasks.test_train import CRASHED, SHARDED, SPLIT, job_in, losses, never_killed, wrapped  # noqa: F401
+from tests.tasks.test_train import CRASHED, SHARDED, SPLIT, job_in, losses, wrapped
 from tests.tasks.test_train_hosts import CHILD
 
 pytestmark = pytest.mark.proof
@@ -222,7 +222,7 @@ def train(hosts: list[Host]) -> None:
 
 @pytest.mark.parametrize("how", ["killed", "cut off"])
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_lost_host_ends_the_other_and_all_go_on(hosts, network, never_killed, lost, how):  # noqa: F811
+def test_a_lost_host_ends_the_other_and_all_go_on(hosts, network, never_killed, lost, how):
     both = hosts(2)
     for host in both:
         host.start(2)
@@ -257,7 +257,7 @@ def test_a_process_that_is_killed_is_told_on_the_other_host(hosts):
     assert "NODE_RANK=1 of 2 failed: process 0 terminated with signal SIGKILL" in both[0].text()
 
 
-def test_sigterm_to_one_host_ends_all_with_a_checkpoint(hosts, never_killed):  # noqa: F811
+def test_sigterm_to_one_host_ends_all_with_a_checkpoint(hosts, never_killed):
     both = hosts(2, checkpoint_steps=None)
     for host in both:
         host.start(2)
@@ -271,7 +271,7 @@ def test_sigterm_to_one_host_ends_all_with_a_checkpoint(hosts, never_killed):  #
     assert losses(both[0].job) == pytest.approx(never_killed, rel=1e-4)
 
 
-def test_one_host_goes_on_for_two_and_two_for_one(hosts, never_killed):  # noqa: F811
+def test_one_host_goes_on_for_two_and_two_for_one(hosts, never_killed):
     both = hosts(2)
     for host in both:
         host.start(2)
@@ -293,7 +293,7 @@ def test_one_host_goes_on_for_two_and_two_for_one(hosts, never_killed):  # noqa:
     assert losses(both[0].job) == pytest.approx(never_killed, rel=1e-4)
 
 
-def test_a_model_split_over_hosts_trains_as_one(hosts, never_killed, monkeypatch):  # noqa: F811
+def test_a_model_split_over_hosts_trains_as_one(hosts, never_killed, monkeypatch):
     monkeypatch.setattr(Host, "script", lambda self: wrapped(self.job.folder, SHARDED, half=False))
     both = hosts(2, **SPLIT | {"processes": 1})
     for host in both:
@@ -310,7 +310,7 @@ def test_a_model_split_over_hosts_trains_as_one(hosts, never_killed, monkeypatch
     assert adapter.stat().st_size > 10_000
 
 
-def test_torchrun_starts_the_processes(hosts, never_killed):  # noqa: F811
+def test_torchrun_starts_the_processes(hosts, never_killed):
     both = hosts(2)
     for host in both:
         where = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
