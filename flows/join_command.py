@@ -1,7 +1,9 @@
 """`retune join`: lends this host to the training of a run on another one."""
 
+import signal
+import sys
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,4 +24,11 @@ def join(
     from tasks.train.joining import join as joined
 
     keep_private()
+    # The first process of a container would not hear it otherwise, and takes all others with it.
+    signal.signal(signal.SIGTERM, _end)
     joined(hosts_of(1), timedelta(hours=hours))
+
+
+def _end(number: int, frame: Any) -> None:
+    """Leave; what trains is told to end then, and may write its part of a checkpoint."""
+    sys.exit(128 + number)

@@ -46,9 +46,9 @@ def awaited_job(hosts: Hosts, folder: Path, patience: timedelta) -> TrainJob:
     print(f"waiting for a training at {where}", flush=True)
     while True:
         try:
-            if store := current_store(hosts):
+            if store := current_store(hosts, PAUSE):
                 return handover.take(store, folder, TRANSFER)
-        except (DistError, RuntimeError):  # it is not there yet, or gone meanwhile
+        except (DistError, RuntimeError, OSError):  # it is not there yet, or gone meanwhile
             pass
         if time.monotonic() > end:
             hours = patience.total_seconds() / 3600

@@ -7,6 +7,7 @@ few seconds that it is there, and all end when one is not heard of any more.
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -37,12 +38,17 @@ class HostLost(RetuneError):
     """Another host of the training is gone; run again on all of them, it goes on."""
 
 
-def current_store(hosts: Hosts) -> "TCPStore | None":
+def current_store(hosts: Hosts, seconds: float) -> "TCPStore | None":
     """Return the first host's store; None if it is that of an attempt that has ended, which stays for
-    some seconds. Raises torch's DistError or RuntimeError if there is none."""
+    some seconds. Raises OSError, or torch's DistError or RuntimeError, if there is none; `seconds` is how
+    long it may take to answer, in which no signal is handled."""
     from torch.distributed import TCPStore
 
-    store = TCPStore(hosts.address, hosts.port, timeout=timedelta(seconds=LOST))
+    # The store itself prints pages of C++ for each time that nobody is there yet.
+    with socket.create_connection((hosts.address, hosts.port), seconds):
+        pass
+    store = TCPStore(hosts.address, hosts.port, timeout=timedelta(seconds=seconds))
+    store.set_timeout(timedelta(seconds=LOST))
     return None if store.check([OUTCOME]) else store
 
 
@@ -134,7 +140,7 @@ class Rendezvous:
                 self._wake.wait(BEAT)
                 self._wake.clear()
             self._leave(store)
-        except (DistError, RuntimeError):
+        except (DistError, RuntimeError, OSError):
             if self._outcome is None:
                 seconds = time.monotonic() - self._begin
                 self._outcome = {
@@ -192,9 +198,9 @@ class Rendezvous:
 
         while True:
             try:
-                if store := current_store(self._hosts):
+                if store := current_store(self._hosts, LOST):
                     return store
-            except (DistError, RuntimeError):
+            except (DistError, RuntimeError, OSError):
                 if self._closing.is_set() or time.monotonic() - self._begin > START:
                     raise
             time.sleep(BEAT)
