@@ -16,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from retune.recipe import Model, Training
@@ -117,25 +118,12 @@ def make_rows(folder: Path, model: Path, count: int) -> None:
 
 
 def run_ours(name: str, folder: Path, model: Path, steps: int) -> dict[str, object]:
-    settings = dict(OURS[name])
     job_folder = folder / folder_of(name)
     remove(job_folder)
     job_folder.mkdir()
-    four_bits = bool(settings.pop("load_in_4bit", HAS_GPU))
-    if not HAS_GPU:
-        settings["optimizer"] = "adamw_torch"
-    config = Training.model_validate({"max_steps": steps, "warmup_steps": 2} | settings)
-    job = TrainJob(
-        rows=folder / "rows.parquet",
-        held_out=folder / "rows.parquet",
-        tokenizer=model,
-        model=Model(base=str(model), max_length=2048, load_in_4bit=four_bits),
-        revision=None,
-        config=config,
-        folder=job_folder,
-    )
+    job = job_of(folder, job_folder, model, {"max_steps": steps, "warmup_steps": 2} | OURS[name])
     (job_folder / "job.json").write_text(job.model_dump_json())
-    child = ROOT / "tasks" / "train" / f"{config.backend}_child.py"
+    child = ROOT / "tasks" / "train" / f"{job.config.backend}_child.py"
     run([sys.executable, "-P", str(child), str(job_folder / "job.json")], job_folder / "log")
     rows = [json.loads(line) for line in job.log.read_text().splitlines()][3:]
     return {
@@ -145,6 +133,23 @@ def run_ours(name: str, folder: Path, model: Path, steps: int) -> dict[str, obje
         "losses": [row["train/loss"] for row in rows],
         "fit": json.loads((job_folder / "fit.json").read_text()),
     }
+
+
+def job_of(folder: Path, job_folder: Path, model: Path, changes: Mapping[str, object]) -> TrainJob:
+    """Return a training of the rows in `folder`; `changes` are of the recipe."""
+    settings = dict(changes)
+    four_bits = bool(settings.pop("load_in_4bit", HAS_GPU))
+    if not HAS_GPU:
+        settings["optimizer"] = "adamw_torch"
+    return TrainJob(
+        rows=folder / "rows.parquet",
+        held_out=folder / "rows.parquet",
+        tokenizer=model,
+        model=Model(base=str(model), max_length=2048, load_in_4bit=four_bits),
+        revision=None,
+        config=Training.model_validate(settings),
+        folder=job_folder,
+    )
 
 
 def run_article(folder: Path, model: Path, steps: int) -> dict[str, object]:

@@ -18,6 +18,7 @@ from flows.compare import compare
 from flows.gc_command import gc as gc_outputs
 from flows.harvest_command import harvest
 from flows.incident_commands import app as incident
+from flows.join_command import join
 from flows.notify_command import notify
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
 from flows.starting import RecipeName, Settings, start_prefect
@@ -331,6 +332,7 @@ for command in (
     calibrate,
     harvest,
     history,
+    join,
     notify,
     promote,
     reject,

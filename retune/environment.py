@@ -53,7 +53,7 @@ PLAIN = re.compile(
 
 def without_secrets(hub: bool) -> dict[str, str]:
     """Return our environment for a child that trains or measures, without passwords and tokens, and
-    without what a launcher says of other processes (see `of_launcher`).
+    without what a launcher says of other processes.
 
     With `hub` it downloads, and keeps what the Hub and the proxy ask for; without, its libraries are
     offline.
@@ -64,16 +64,6 @@ def without_secrets(hub: bool) -> dict[str, str]:
         if not _secret(name, value) and not LAUNCHER.fullmatch(name)
     }
     return variables | (_way_to_the_hub() if hub else NO_HUB)
-
-
-def of_launcher() -> dict[str, str]:
-    """Return what a launcher says of the processes that train together, for the child that is to be
-    one of them or to start them."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if LAUNCHER.fullmatch(name) and not _secret(name, value)
-    }
 
 
 def plain(hub: bool = False) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import gate, packing
+from benchmarks import gate, packing, two_gpus
 
 pytestmark = pytest.mark.proof
 
@@ -32,3 +32,15 @@ def test_packing_gives_the_same_tokens_as_trl(capsys):
     packing.run(400, repeats=1)
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert record["tokens"] > 100_000
+
+
+def test_a_step_is_taken_apart_by_its_kernels():
+    spans = [
+        ("kernel", "nvjet_tst_gemm", 0, 2000),
+        ("kernel", "ncclDevKernel_AllReduce", 1000, 3000),
+        ("cpu_op", "aten::mm", 0, 9000),
+        ("kernel", "void multi_tensor_apply_kernel", 6000, 2000),
+    ]
+    events = [dict(zip(("cat", "name", "ts", "dur"), span, strict=True)) for span in spans]
+    kinds = {"matmul": 1.0, "nccl": 1.5, "optimizer": 1.0}
+    assert two_gpus.account(events, steps=2) == two_gpus.Account(4.0, kinds, 1.0, 1.0)

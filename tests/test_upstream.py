@@ -300,6 +300,11 @@ class TestTraining:
         is_open = takes(function, "priority", "tagger", "deserializer")
         door("tasks/train/trl_child.py", "torch", is_open, "torch.serialization.register_package")
 
+    def test_processes_may_meet_in_a_store_that_is_there(self):
+        name = "TORCHELASTIC_USE_AGENT_STORE"
+        is_open = says("torch", name, ["distributed/rendezvous.py"])
+        door("tasks/train/trl_child.py", "torch", is_open, f"{name} in the environment")
+
     def test_accelerates_plugin_for_split_models(self):
         from accelerate.utils import FullyShardedDataParallelPlugin as Plugin
 

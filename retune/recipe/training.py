@@ -13,13 +13,13 @@ class Training(Section):
     """QLoRA, LoRA or full training; the defaults are the article's."""
 
     backend: Literal["unsloth", "trl"] = Field(
-        "unsloth", description="Library that trains; trl (with PEFT) serves several GPUs."
+        "unsloth", description="Library that trains; trl (with PEFT) serves several GPUs and hosts."
     )
     processes: int = Field(
         1,
         ge=1,
         le=1_024,
-        description="Processes on this machine, one per GPU; more than one needs trl.",
+        description="Processes on each host, one per GPU; more than one needs trl.",
     )
     shard: bool = Field(
         False,

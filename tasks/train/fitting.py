@@ -10,7 +10,8 @@ from retune.child import emit
 from retune.models import compute_dtype, device
 from retune.recipe import Training
 from tasks.train.backend import Backend
-from tasks.train.distributed import connect, gathered, is_first, world_size
+from tasks.train.distributed import gathered, is_first, world_size
+from tasks.train.hosts import divisors, share_of
 from tasks.train.job import Fit, TrainingRefused, TrainJob
 from tasks.train.objective import Objective
 
@@ -46,7 +47,6 @@ def choose_fit(job: TrainJob, backend: Backend, objective: Objective, model: Any
     if fit is None and (job.config.memory == "as_written" or job.config.shard):
         fit = as_written(job.config, world_size())
     if fit is None:
-        connect()
         model.train()
         attempt = make_attempt(backend, objective, model)
         reserve = _training_bytes(model, job.config)
@@ -70,7 +70,7 @@ def describe(fit: Fit) -> str:
 
 def as_written(config: Training, processes: int, reason: str = "as the recipe says") -> Fit:
     """Return the recipe's own batch size, or the next smaller one that divides a process's share."""
-    share = config.batch_size * config.gradient_accumulation // processes
+    share = share_of(config, processes)
     batch_size = next(size for size in divisors(share) if size <= config.batch_size)
     return Fit(
         batch_size=batch_size,
@@ -112,11 +112,6 @@ def most_frugal(fits: list[Fit]) -> Fit:
     return min(fits, key=lambda fit: (fit.gradient_checkpointing == "off", fit.batch_size))
 
 
-def divisors(number: int) -> list[int]:
-    """Return the divisors of `number`, the largest first."""
-    return [part for part in range(number, 0, -1) if number % part == 0]
-
-
 def measured_fit(
     config: Training, processes: int, max_length: int, reserve: int, attempt: Attempt
 ) -> Fit:
@@ -134,7 +129,7 @@ def measured_fit(
         )
     import torch
 
-    effective = config.batch_size * config.gradient_accumulation // processes
+    effective = share_of(config, processes)
     # What other programs hold on the card is not available.
     total = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     limit = int(total * HEADROOM) - reserve

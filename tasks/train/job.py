@@ -38,6 +38,10 @@ class TrainJob(BaseModel):
         return self.folder / "checkpoints"
 
     @property
+    def usage(self) -> Path:
+        return self.folder / "usage.json"
+
+    @property
     def log(self) -> Path:
         return self.folder / "training_log.jsonl"
 

@@ -8,15 +8,17 @@ from filelock import FileLock, Timeout
 
 from retune.child import Event, emit
 from retune.loaders import admit, load_tokenizer
-from retune.workspace import mark, remove
+from retune.workspace import remove
 from tasks.train import checkpoints, fitting, training_log
 from tasks.train.backend import Backend
 from tasks.train.data import TrainingPlan
-from tasks.train.distributed import broadcast, is_first, world_size
+from tasks.train.distributed import connect, is_first, world_size
 from tasks.train.health import interrupted
+from tasks.train.hosts import share_of
 from tasks.train.job import Fit, TrainingDiverged, TrainingRefused, TrainJob
 from tasks.train.objective import Objective, make_objective
-from tasks.train.requirements import require_embeddings, require_gpu
+from tasks.train.parts import Disks
+from tasks.train.requirements import require_embeddings, require_gpu, require_same
 from tasks.train.saving import require_trained, save
 from tasks.train.trainer import make_trainer
 
@@ -30,15 +32,19 @@ _held: list[FileLock] = []  # which are let go with the last reference
 def run(job: TrainJob, backend: Backend) -> Event:
     """Train, from the last whole checkpoint if there is one.
 
-    Returns `metrics`, or `retry` with a smaller fit after the GPU's memory ran out. Raises
-    TrainingDiverged, TrainingInterrupted or TrainingRefused, with a message for people.
+    Returns `metrics` (empty, but in the first process), or `retry` with a smaller fit after the GPU's
+    memory ran out. Raises TrainingDiverged, TrainingInterrupted or TrainingRefused, with a message for
+    people.
     """
     hold(job.folder)
+    share_of(job.config, world_size())
     require_gpu(job)
     admit(job.model, job.revision)
     objective = make_objective(job, backend, load_tokenizer(job.tokenizer))
     plan = objective.plan()
     model = backend.load(job)
+    connect()
+    require_same(job, model)
     require_embeddings(plan, model)
     fit = fitting.choose_fit(job, backend, objective, model)
     backend.recompute(model, fit.gradient_checkpointing)
@@ -52,8 +58,9 @@ def train(
     """Run the trainer to its end and write `adapter/`: an adapter, or all weights in bf16."""
     from tasks.train.watcher import Watcher
 
-    checkpoint = _begin(job, plan)
-    watcher = Watcher(job, objective, trainer, plan)
+    disks = Disks(job)
+    checkpoint = _begin(job, plan, disks)
+    watcher = Watcher(job, objective, trainer, plan, disks)
     trainer.add_callback(watcher)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -62,6 +69,7 @@ def train(
     except TrainingDiverged as error:
         if is_first():
             emit("diverged", reason=str(error))
+        if disks.is_keeper:
             remove(job.checkpoints)  # resumed from them, the training would diverge again
         raise
     except RuntimeError as error:
@@ -69,10 +77,13 @@ def train(
             raise
         return {"retry": _after_memory_ran_out(job, trainer, watcher, fit, error).model_dump()}
     finally:
-        watcher.usage.record()
+        if is_first():
+            watcher.usage.record()
     if watcher.stop_reason:
         raise interrupted(trainer.state.global_step, watcher.stop_reason)
     save(job, trainer)
+    if not is_first():
+        return {"metrics": {}}
     return {"metrics": training_log.summary(job, trainer, watcher.usage, watcher.ceiling)}
 
 
@@ -89,14 +100,9 @@ def hold(folder: Path) -> None:
         _held.append(lock)
 
 
-def _begin(job: TrainJob, plan: TrainingPlan) -> Path | None:
+def _begin(job: TrainJob, plan: TrainingPlan, disks: Disks) -> Path | None:
     """Prepare the job's folder and return the checkpoint to resume from, None at the start."""
-    checkpoint = None
-    if is_first():
-        if not any(job.checkpoints.glob("*")):
-            mark(job.checkpoints)
-        checkpoint = checkpoints.newest_whole(job.checkpoints)
-    checkpoint = broadcast(checkpoint)
+    checkpoint = disks.newest_checkpoint()
     if is_first():
         step = checkpoints.step_of(checkpoint) if checkpoint else 0
         training_log.cut_log(job.log, step)

@@ -12,6 +12,7 @@ from typing import Any
 from retune.loaders import head_size
 from retune.models import compute_dtype, device
 from retune.workspace import write_whole
+from tasks.train.distributed import spans_hosts
 
 CEILING_SIZE = {"cuda": 8192, "cpu": 1024}
 
@@ -40,7 +41,10 @@ class Usage:
         return {
             "seconds": time.monotonic() - self._start,
             "gpus": self._gpus,
-            "kwh": None if before is None or joules is None else (joules - before) / 3.6e6,
+            # Of the GPUs of other hosts nothing is read here.
+            "kwh": None
+            if before is None or joules is None or spans_hosts()
+            else (joules - before) / 3.6e6,
         }
 
     def gpu_hours(self) -> float:

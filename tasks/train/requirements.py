@@ -1,10 +1,14 @@
 """What training needs of the machine and the model; what is missing is refused with its remedy."""
 
+import hashlib
+import os
 from typing import Any
 
 from retune.models import compute_dtype, device, require_gpu_for_4bit
 from retune.recipe import Training
+from retune.workspace import sha256
 from tasks.train.data import TrainingPlan
+from tasks.train.distributed import gathered, world_size
 from tasks.train.job import TrainingRefused, TrainJob
 
 
@@ -20,7 +24,7 @@ def require_gpu(job: TrainJob) -> None:
         raise TrainingRefused("sharding a model needs GPUs, none is here; set training.shard=false")
     if device() == "cuda":
         _require_bf16(job.config)
-        _require_gpu_count(job.config.processes)
+        _require_gpu_count(int(os.environ.get("LOCAL_WORLD_SIZE", job.config.processes)))
 
 
 def _require_bf16(config: Training) -> None:
@@ -61,3 +65,37 @@ def require_embeddings(plan: TrainingPlan, model: Any) -> None:
             f"the training rows use token id {plan.largest_token}, but the base model has {embeddings} "
             f"embeddings; choose a base model that fits its own tokenizer"
         )
+
+
+def require_same(job: TrainJob, model: Any) -> None:
+    """Raise TrainingRefused unless all processes have the same job: one with other rows, settings or
+    weights would spoil the training of all, and nothing would show it."""
+    if world_size() == 1:
+        return
+    first, *others = gathered(
+        {
+            "training rows": sha256(job.rows),
+            "held-out rows": sha256(job.held_out),
+            "model settings": job.model.model_dump_json(exclude={"base"}),
+            "training settings": job.config.model_dump_json(exclude={"processes"}),
+            "model revision": str(job.revision),
+            "base weights": _sample(model),
+        }
+    )
+    for number, theirs in enumerate(others, start=1):
+        differing = [name for name in first if theirs[name] != first[name]]
+        if differing:
+            raise TrainingRefused(
+                f"process {number} of {world_size()} has other {', '.join(differing)} than process 0: "
+                f"all hosts of a training need the same job and the same base"
+            )
+
+
+def _sample(model: Any) -> str:
+    """Return a hash of the first numbers of all weights that are as they were read."""
+    read = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        # An adapter is drawn, and a GPU of another kind may round otherwise to 4 bits.
+        if weight.is_floating_point() and "lora_" not in name:
+            read.update(weight.detach().flatten()[:8].float().cpu().numpy().tobytes())
+    return read.hexdigest()

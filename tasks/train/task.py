@@ -17,7 +17,6 @@ from expectations import training
 from expectations.verdicts import Rejected
 from retune.child import ChildRefused, Event, dismiss_child, prepare_child, run_child
 from retune.delivery import Delivery
-from retune.environment import of_launcher
 from retune.machine import cores, free_memory, gpus
 from retune.measures import format_duration
 from retune.recipe import Recipe
@@ -25,24 +24,34 @@ from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
 from retune.tracking import Run, watch_machine
 from retune.workspace import Step, building, cache_dir, remove
-from tasks.stage import show, stage
+from tasks.stage import show, stage, was_killed
 from tasks.train.checkpoints import newest_sealed, step_of
+from tasks.train.hosts import of_run
 from tasks.train.job import Fit, TrainJob
+from tasks.train.rendezvous import HostLost
 
 FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
 NOTHING: Mapping[str, str] = MappingProxyType({})
 # With less, what prepares the data would wait for Unsloth's import, or be short of memory.
 FEWEST_CORES, LEAST_MEMORY = 4, 16 * 2**30
+LOG = "train.log"  # what the child prints
 LOG_LINES = 8  # in a run, besides the first and the last
 HURRIED, PATIENCE = 5, 600  # seconds for MLflow to get the end of the curve; it has retries itself
 PROGRESS_SECONDS = 2  # between two updates of the progress artifact, at least
 
 
-@stage(name="train")
+def may_go_on(task: Any, run: Any, state: Any) -> bool:
+    """Tell whether a training is worth a second attempt: it was killed, or another host was."""
+    lost = isinstance(state.result(raise_on_failure=False), HostLost)
+    return lost or was_killed(task, run, state)
+
+
+@stage(name="train", retry_condition_fn=may_go_on)
 def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Adapter:
     """Train the adapter; a run that was killed goes on from its last checkpoint.
 
-    `run` follows it live. Raises Rejected for a training that diverged.
+    `run` follows it live. Raises Rejected for a training that diverged, HostLost if another host of
+    it is gone.
     """
     model = recipe.model
     # Not at the end: the base is read in the first minute, and a change hours later is harmless.
@@ -60,35 +69,38 @@ def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Ada
         monitor = Monitor(run, job.log)
         with watch_machine(run), monitor.following(), noting_the_checkpoint(job.checkpoints):
             try:
-                result = run_training(job, monitor)
-            except ChildRefused:
+                result = run_training(job, monitor, of_run(recipe.training))
+            except ChildRefused as refusal:
                 if monitor.divergence:
                     raise Rejected(training.diverged(monitor.divergence)) from None
+                if monitor.lost:
+                    raise HostLost(str(refusal)) from None
                 raise
         remove(job.checkpoints)
         return build.finish(
             Adapter,
             metrics=result["metrics"],
-            files=("train.log", job.log.name, "first_pack.txt", "fit.json"),
+            files=(LOG, job.log.name, "first_pack.txt", "fit.json"),
             history=job.log.name,
             models=("adapter",),
         )
 
 
 def run_training(
-    job: TrainJob, monitor: Callable[[Event], None], environment: Mapping[str, str] = NOTHING
+    job: TrainJob,
+    monitor: Callable[[Event], None],
+    environment: Mapping[str, str] = NOTHING,
+    log_name: str = LOG,
 ) -> Event:
     """Run the backend's child on `job`, with `monitor` following; return its result event.
 
-    `environment` is added to what the child sees. What a launcher says of other processes it sees only
-    if several are to train together.
+    `environment` is added to what the child sees.
 
     A child whose GPU ran out of memory names a smaller fit; training goes on with that.
     """
-    together = of_launcher() if job.config.processes > 1 else {}
-    variables = {**variables_of_unsloth(), **together, **environment}
+    variables = {**variables_of_unsloth(), **environment}
     child = child_of(job.config.backend)
-    log = job.folder / "train.log"
+    log = job.folder / log_name
     while True:
         hub = job.revision is not None
         # Unsloth patches the libraries as they are imported, so it imports them itself.
@@ -161,6 +173,7 @@ class Monitor:
         self._artifact: Any = None
         self._last_update = 0.0
         self.divergence = ""  # why the training was stopped, if it diverged
+        self.lost = ""  # how another host of the training was lost, if one was
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -185,10 +198,13 @@ class Monitor:
         getattr(self, f"_on_{event.pop('event')}")(**event)
 
     def _on_state(self, text: str) -> None:
-        get_run_logger().info("%s; its output goes to %s", text, self._log.with_name("train.log"))
+        get_run_logger().info("%s; its output goes to %s", text, self._log.with_name(LOG))
 
     def _on_diverged(self, reason: str) -> None:
         self.divergence = reason
+
+    def _on_lost(self, reason: str) -> None:
+        self.lost = reason
 
     def _on_begin(self, step: int, total: int, dropped: int) -> None:
         self._total = total

@@ -1,26 +1,29 @@
 """The child process of train for several GPUs: PEFT and TRL on stock transformers.
 
-One process per GPU. Without a launcher's environment (RANK, WORLD_SIZE, ...) it starts them
-itself on this machine, or this node's share of them (NNODES, NODE_RANK, MASTER_ADDR).
+One process per GPU. A launcher of processes has started this one as one of them; else it starts those
+of this machine itself, which may be one of several hosts (see `hosts`).
 """
 
 import json
+import multiprocessing
 import os
 import signal
-import socket
 import sys
+import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retune.child import Event, main
+from retune.child import Event, emit, main
 from retune.embeddings import fit_embeddings, lora_settings
 from retune.errors import RetuneError
 from retune.loaders import load_model
 from retune.models import compute_dtype, device, nf4
 from retune.workspace import write_whole
-from tasks.train import distributed, loop
+from tasks.train import checkpoints, distributed, hosts, loop
 from tasks.train.backend import target_modules
+from tasks.train.hosts import Hosts
 from tasks.train.job import (
     NoTrainableTokens,
     TrainingDiverged,
@@ -28,9 +31,13 @@ from tasks.train.job import (
     TrainingRefused,
     TrainJob,
 )
+from tasks.train.rendezvous import LOST, HostLost, Rendezvous
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event as Signal
+
     import torch
+    from torch.multiprocessing.spawn import ProcessContext
     from transformers import Trainer
 
 GRACE = 5  # seconds that the others have to end by themselves after one failed
@@ -129,53 +136,111 @@ class Trl:
 
 
 def train(job: TrainJob) -> Event:
-    """Train in this process, or start one process per GPU and return the first one's result."""
-    distributed.claim_gpus(job.config.processes)
-    if job.config.processes == 1 or "RANK" in os.environ:
+    """Train in this process, or start this host's processes and return what came of it.
+
+    Only the first host's result has metrics. Raises HostLost if another host is gone.
+    """
+    if hosts.is_launched():
         return loop.run(job, Trl())
-    outcome = _run_workers(job, job.folder / "result.json")
+    ours = hosts.hosts_of(job.config.processes)
+    distributed.claim_gpus(ours.processes)
+    if ours.world_size == 1:
+        return loop.run(job, Trl())
+    hosts.share_of(job.config, ours.world_size)  # now, not in each process
+    # On a disk that hosts share each has a file of its own.
+    outcome = _run_workers(job, ours, job.folder / f"result-{ours.number}.json")
     if "refused" in outcome:
         raise TrainingRefused(outcome["refused"])
+    if "lost" in outcome:
+        emit("lost", reason=outcome["lost"])
+        raise HostLost(f"{outcome['lost']}; {_what_is_kept(job)}")
     return outcome
 
 
-def _run_workers(job: TrainJob, result: Path) -> Event:
-    """Run this node's processes to their end and return what they wrote to `result`.
-
-    A process that fails ends the others, which would wait for it.
-    """
-    from torch.multiprocessing import (
-        ProcessExitedException,
-        ProcessRaisedException,
-        start_processes,
+def _what_is_kept(job: TrainJob) -> str:
+    newest = checkpoints.newest_sealed(job.checkpoints)
+    kept = (
+        f"the checkpoint of step {checkpoints.step_of(newest)}" if newest else "the last checkpoint"
     )
+    return f"start the training again on all hosts, and it goes on from {kept}"
+
+
+def _run_workers(job: TrainJob, ours: Hosts, result: Path) -> Event:
+    """Run this host's processes to their end and return what they wrote to `result`.
+
+    A process that fails ends the others, which would wait for it, here and on the other hosts.
+    """
+    from torch.multiprocessing import start_processes
 
     result.unlink(missing_ok=True)
-    nodes = int(os.environ.get("NNODES", "1"))
-    os.environ |= {"WORLD_SIZE": str(nodes * job.config.processes)}
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    begin = multiprocessing.get_context("fork").Event()
     # The workers get the signal too; this process must outlive them while they write a checkpoint.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
-    # Forked, so that they inherit the pipe for events; nothing has touched a GPU yet.
+    # Forked, so that they inherit the pipe for events; nothing has touched a GPU yet, and no thread
+    # has been started.
     workers = start_processes(
-        _worker, (job, result), nprocs=job.config.processes, join=False, start_method="fork"
+        _worker, (job, ours, result, begin), nprocs=ours.processes, join=False, start_method="fork"
     )
+    if ours.count == 1:
+        begin.set()
+        return _ended(workers, result, None)
     try:
-        while not workers.join(grace_period=GRACE):
-            pass
-    except (ProcessExitedException, ProcessRaisedException):
-        outcome = json.loads(result.read_text()) if result.exists() else {"metrics": None}
-        if "metrics" in outcome:
-            raise  # a crash
+        line = Rendezvous(ours, job, begin.set)
+    except TrainingRefused:
+        _end(workers, seconds=0)
+        raise
+    try:
+        outcome = _ended(workers, result, line)
+        if ours.number == 0:
+            line.publish({"metrics": {}} if "metrics" in outcome else outcome)
         return outcome
+    finally:
+        line.close()
+
+
+def _ended(workers: "ProcessContext", result: Path, line: Rendezvous | None) -> Event:
+    """Return how the workers ended; those of other hosts, with whom there is a `line`, may end them."""
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+    try:
+        while not workers.join(timeout=1 if line else None, grace_period=GRACE):
+            outcome = line.outcome() if line else None
+            if outcome is None:
+                continue
+            if _end(workers, LOST if "metrics" in outcome else GRACE):
+                break  # by themselves, as in a training that came to its end
+            return outcome
+    except (ProcessExitedException, ProcessRaisedException) as crash:
+        outcome = json.loads(result.read_text()) if result.exists() else {"metrics": None}
+        if "metrics" not in outcome:
+            return line.publish(outcome) if line else outcome
+        if line and (elsewhere := line.blame(crash)):
+            return elsewhere
+        raise
     return json.loads(result.read_text())
 
 
-def _worker(local_rank: int, job: TrainJob, result: Path) -> None:
+def _end(workers: "ProcessContext", seconds: float) -> bool:
+    """Tell whether all workers end well by themselves within `seconds`; if not, they are killed."""
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+    end = time.monotonic() + seconds
+    with suppress(ProcessExitedException, ProcessRaisedException):
+        while time.monotonic() < end:
+            if workers.join(timeout=0.2, grace_period=GRACE):
+                return True
+    for process in workers.processes:
+        process.kill()
+        process.join()
+    return False
+
+
+def _worker(local_rank: int, job: TrainJob, ours: Hosts, result: Path, begin: "Signal") -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    first = int(os.environ.get("NODE_RANK", "0")) * job.config.processes
-    os.environ |= {"LOCAL_RANK": str(local_rank), "RANK": str(first + local_rank)}
+    begin.wait()
+    os.environ |= ours.variables(local_rank)
+    if ours.count > 1:  # the store is in `Rendezvous`, which outlives the first worker
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     if device() == "cpu":
         _let_cpu_checkpoints_load()
     ends_others = False
@@ -186,7 +251,7 @@ def _worker(local_rank: int, job: TrainJob, result: Path) -> None:
         traceback.print_exc()
         outcome = {"refused": str(error)}
         ends_others = not isinstance(error, COMMON_ERRORS)
-    if ends_others or distributed.is_first():
+    if ends_others or local_rank == 0:
         write_whole(result, json.dumps(outcome))
     sys.stdout.flush()
     if ends_others:
@@ -201,12 +266,6 @@ def _let_cpu_checkpoints_load() -> None:
     torch.serialization.register_package(
         0, lambda storage: None, lambda storage, location: storage if location == "cpu:0" else None
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 if __name__ == "__main__":

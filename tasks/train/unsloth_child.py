@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from retune.child import Event, emit, main
 from retune.embeddings import fit_embeddings, lora_settings
 from retune.models import compute_dtype, device
-from tasks.train import distributed, loop, requirements
+from tasks.train import distributed, hosts, loop, requirements
 from tasks.train.backend import target_modules
 from tasks.train.job import TrainingRefused, TrainJob
 
@@ -99,6 +99,7 @@ def import_ahead() -> None:
 
 
 def train(job: TrainJob) -> Event:
+    hosts.require_alone(job.config)
     emit("state", text="importing Unsloth")
     distributed.claim_gpus(job.config.processes)
     requirements.require_gpu(job)

@@ -6,6 +6,7 @@ after a kill at any moment no step is missing in the log or in it twice.
 """
 
 import signal
+import threading
 import time
 from typing import Any
 
@@ -16,10 +17,11 @@ from retune.child import emit
 from retune.models import compute_dtype
 from tasks.train import checkpoints, meter, training_log
 from tasks.train.data import TrainingPlan
-from tasks.train.distributed import broadcast, is_first, world_size
+from tasks.train.distributed import gathered, is_first, world_size
 from tasks.train.health import Health, exhausted_cap
 from tasks.train.job import TrainJob
 from tasks.train.objective import Objective
+from tasks.train.parts import Disks
 
 USAGE_SECONDS = 10  # between two writes of the usage file
 
@@ -28,19 +30,28 @@ class Watcher(TrainerCallback):
     """Decides at each step whether to log, to save and to stop."""
 
     def __init__(
-        self, job: TrainJob, objective: Objective, trainer: Trainer, plan: TrainingPlan
+        self,
+        job: TrainJob,
+        objective: Objective,
+        trainer: Trainer,
+        plan: TrainingPlan,
+        disks: Disks,
     ) -> None:
-        self.usage = meter.Usage(job.folder / "usage.json", gpus=max(1, world_size()))
+        self.usage = meter.Usage(job.usage, gpus=max(1, world_size()))
         self.stop_reason: str | None = None  # a signal or a cap, as a clause
         self._job, self._objective, self._trainer, self._plan = job, objective, trainer, plan
+        self._disks = disks
         self._signal_reason: str | None = None
         self._health = Health(job.config, plan.steps, compute_dtype() == torch.float16)
         self._checkpoint_loss = 0.0  # held-out, of the checkpoint that is being written
         self._unlogged_loss: float | None = None  # the same until it is in the log
         self._flops = meter.flops_per_token(trainer.model, plan.square_tokens)
         self._last_save = self._last_record = time.monotonic()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        # Python lets no other thread, such as that of Ray Train, handle signals: whoever runs the
+        # training there ends it.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._signal_reason = f"it was told to end by {signal.Signals(number).name}"
@@ -55,7 +66,9 @@ class Watcher(TrainerCallback):
         due = time.monotonic() - self._last_save >= 60 * config.checkpoint_minutes
         due |= bool(config.checkpoint_steps) and step % config.checkpoint_steps == 0
         due |= step == self._plan.steps
-        due, self.stop_reason = broadcast((due, reason))
+        # The first process's clock decides on checkpoints; any host may be told to end.
+        votes = gathered((due, reason))
+        due, self.stop_reason = votes[0][0], next(filter(None, (vote[1] for vote in votes)), None)
         control.should_training_stop |= bool(self.stop_reason)
         control.should_save = due or bool(self.stop_reason)
         control.should_log |= control.should_save
@@ -105,7 +118,7 @@ class Watcher(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # Each process writes its own random state into the checkpoint.
-        self._trainer.accelerator.wait_for_everyone()
+        self._disks.gather(self._checkpoint(state.global_step))
         if is_first():
             checkpoints.seal(self._checkpoint(state.global_step), self._checkpoint_loss)
             checkpoints.retain(self._job.checkpoints)

@@ -191,5 +191,17 @@ def trained(project: Project) -> Trained:
         return Trained(project)
 
 
+@pytest.fixture(scope="session")
+def never_killed(project: Project, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of the training that crashes and losses of hosts disturb, in one process."""
+    from tasks.train.task import run_training
+    from tests.tasks.test_train import CRASHED, job_in, losses
+
+    with project.at_home():
+        job = job_in(tmp_path_factory.mktemp("whole"), project, **CRASHED)
+        run_training(job, lambda event: None)
+        return losses(job)
+
+
 def read_json_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]

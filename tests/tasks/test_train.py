@@ -228,15 +228,6 @@ CRASHED = {"max_steps": 6, "checkpoint_steps": 2, "learning_rate": 3e-3}
 SPLIT = {"processes": 2, "shard": True, "batch_size": 4, "gradient_accumulation": 4}
 
 
-@pytest.fixture(scope="module")
-def never_killed(project, tmp_path_factory):
-    """The losses of the training that the crash tests disturb."""
-    with project.at_home():
-        job = job_in(tmp_path_factory.mktemp("whole"), project, **CRASHED)
-        run_training(job, lambda event: None)
-        return losses(job)
-
-
 def killed(job, when) -> None:
     """Run `job` and kill its child with SIGKILL as soon as `when(event)` is true."""
 
