@@ -85,6 +85,7 @@ from tasks.quantize.fan_out import fan_out
 from tasks.quantize.task import calibrate, convert, quantize
 from tasks.rehearse.task import rehearse
 from tasks.select.task import select
+from tasks.train.hosts import of_run
 from tasks.train.task import prepared, train
 from tasks.validate.task import screen, validate
 
@@ -152,6 +153,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
     With `replayed` on the very inputs of that run; NotTheSame if one of them is another by now.
     """
     require_machine(recipe)
+    of_run(recipe.training)  # refuses at once what several hosts would train each for itself
     if recipe.publishing.enabled:
         check_access(recipe)
         check_terms(recipe)
