@@ -3,8 +3,11 @@
 The home folder is a small file system in memory; where mounting is not allowed there is no such test.
 """
 
+import errno
+import logging
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,9 +15,13 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+from flows import full_disk as full
+from flows.full_disk import full_disk
+from flows.local import _is_news
 from tests.databases import furnish
 from tests.flows.test_line import Project
 
@@ -93,6 +100,39 @@ def told(done: "subprocess.CompletedProcess[str]") -> str:
     sentences = [line for line in said.splitlines() if any(s in line for s in SENTENCES)]
     assert sentences, said
     return sentences[-1]
+
+
+def answered(status: int) -> httpx.HTTPError:
+    request = httpx.Request("POST", "http://127.0.0.1:1/api/flow_runs/1/set_state")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status))
+
+
+def is_news(error: Exception) -> bool:
+    """Tell whether the terminal shows a traceback of Prefect's for this error."""
+    words = "Encountered exception during execution"
+    info = (type(error), error, None)
+    return _is_news(logging.LogRecord("prefect", logging.ERROR, "", 0, words, None, info))
+
+
+def test_a_server_that_cannot_write_is_told_as_the_full_disk(monkeypatch):
+    for error in (answered(500), httpx.ConnectError("refused")):
+        assert full_disk(error) is None  # there is room: the server has another reason
+        assert is_news(error)
+        with monkeypatch.context() as patch:
+            patch.setattr(full, "LEAST_ROOM", sys.maxsize)
+            assert "no space left in " in str(full_disk(error))
+            assert not is_news(error)
+            assert full_disk(ValueError("a fault of ours")) is None
+
+
+def test_raw_errors_of_a_full_disk_are_told_as_one():
+    raw = OSError(errno.ENOSPC, "No space left on device")
+    assert full_disk(raw).errno == errno.ENOSPC
+    assert not is_news(raw)
+    assert full_disk(OSError(errno.EACCES, "Permission denied")) is None
+    wrapped = RuntimeError("write failed")
+    wrapped.__cause__ = raw
+    assert "set RETUNE_HOME" in str(full_disk(wrapped))
 
 
 @pytest.mark.proof
