@@ -8,11 +8,8 @@ import logging
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -23,10 +20,10 @@ from flows import full_disk as full
 from flows.full_disk import full_disk
 from flows.local import _is_news
 from tests.databases import furnish
+from tests.flows.small_disk import BLOCK, Ballast, CannotMount, small_disk
 from tests.flows.test_line import Project
 
 SIZE = 160  # MiB
-BLOCK = 1 << 16  # bytes
 STAGES = "evaluate", "merge", "convert", "quantize"  # in whose midst the disk is full
 SENTENCES = "no space left in ", "a run takes at least ", "the disk is too full: "
 
@@ -34,52 +31,11 @@ SENTENCES = "no space left in ", "a run takes at least ", "the disk is too full:
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """A home folder on a disk of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}m,mode=700", "tmpfs", str(folder)]
     try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no program to mount by")
-    if mounted.returncode:
-        pytest.skip(f"no file system may be mounted here: {mounted.stderr.strip()}")
-    yield furnish(folder / "home")
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-class Ballast:
-    """A file that takes all that is left of a disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder.parent / "ballast"
-
-    def fill(self) -> None:
-        with self.file.open("ab", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(bytes(BLOCK))
-
-    def drop(self) -> None:
-        self.file.unlink()
-
-    @contextmanager
-    def filling(self, when: Callable[[], bool]) -> Iterator[None]:
-        """Fill the disk as soon as `when`, and whatever is freed after it, for the length of a block."""
-        ended = Event()
-
-        def watch() -> None:
-            while not ended.is_set() and not when():
-                time.sleep(0.002)
-            while not ended.is_set():
-                self.fill()
-                time.sleep(0.01)
-
-        thread = Thread(target=watch)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        with small_disk(tmp_path / "disk", SIZE) as disk:
+            yield furnish(disk / "home")
+    except CannotMount as reason:
+        pytest.skip(str(reason))
 
 
 def recipe(project: Project) -> None:
@@ -138,7 +94,7 @@ def test_raw_errors_of_a_full_disk_are_told_as_one():
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
 def test_a_full_disk_is_told_in_a_sentence_and_loses_nothing(tmp_path, home):
-    project, ballast = Project(tmp_path), Ballast(home)
+    project, ballast = Project(tmp_path), Ballast(home.parent)
     recipe(project)
 
     def run() -> Any:
