@@ -1,6 +1,6 @@
 """Scheduled runs of two recipes that nobody looks after: what they leave, and what grows.
 
-`RETUNE_SOAK_RUNS` (50, at least 4) says how many are to end, `RETUNE_SOAK_INTERVAL` (20 seconds) how
+`RETUNE_SOAK_RUNS` (50, at least 4) says how many are to end, `RETUNE_SOAK_INTERVAL` (15 seconds) how
 often one of each recipe is due; `make soak` prints a table of what grew. Where runs are due more often
 than the machine can do them, most only begin to give way to a newer one: that takes longer.
 """
@@ -29,7 +29,7 @@ from tests.flows.test_line import Project, sums
 
 RUNS = int(os.environ.get("RETUNE_SOAK_RUNS", "50"))
 RECIPES = {"demo": "first", "smollm2": "second"}  # by the deployment whose runs they are
-INTERVAL = int(os.environ.get("RETUNE_SOAK_INTERVAL", "20"))  # seconds between two that are due
+INTERVAL = int(os.environ.get("RETUNE_SOAK_INTERVAL", "15"))  # seconds between two that are due
 # What a run waits for besides its work: it is asked for every 10 s, and every 30 s behind another one.
 SHORT_WAITS = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",

@@ -1,0 +1,67 @@
+"""What is said of the estimates of ten runs is what these runs took, by numbers read from MLflow alone.
+
+How far they were off is printed: on a machine that does other work besides, it says little.
+"""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+
+import pytest
+import yaml
+
+from tests.databases import furnish
+from tests.flows.test_line import Project, sums
+
+RUNS = 11  # before the first there is nothing to go by
+LENGTHS = ((300, 4), (400, 8), (350, 12), (450, 6))  # rows and steps, one after the other
+
+
+def recipe(project: Project) -> None:
+    """Let the project train an adapter and make no files of it."""
+    settings = yaml.safe_load((project.folder / "recipe.yaml").read_text())
+    settings["training"]["backend"] = "trl"
+    settings["merging"] = {"save_method": "lora"}
+    del settings["quantization"]
+    (project.folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
+
+
+def kept(home: Path) -> list[tuple[float, float | None]]:
+    """Return of each run, the newest first, what it took and what was expected, in seconds."""
+    query = """
+        select t.value, e.value from runs r
+        join latest_metrics t on t.run_uuid = r.run_uuid and t.key = 'run/seconds'
+        left join latest_metrics e on e.run_uuid = r.run_uuid and e.key = 'run/expected_seconds'
+        order by r.start_time desc"""
+    with closing(sqlite3.connect(home / "mlflow.db")) as database:
+        return database.execute(query).fetchall()
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(2400)
+def test_the_error_of_ten_estimates_is_told_as_it_was(tmp_path):
+    project, home = Project(tmp_path), furnish(tmp_path / ".retune")
+    recipe(project)
+    for number in range(RUNS):
+        rows, steps = LENGTHS[number % len(LENGTHS)]
+        project.write("good.jsonl", sums(rows + number))  # none as before: nothing is reused
+        length = f"training.max_steps={steps}"
+        done = project.retune("run", "recipe.yaml", "--set", length)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("This run takes about" in done.stderr + done.stdout) == (number > 0)
+
+    (taken, expected) = zip(*kept(home), strict=True)
+    assert len(taken) == RUNS
+    assert expected[-1] is None
+    errors = [abs(e - t) / t for t, e in zip(taken[:-1], expected[:-1], strict=True)]
+    assert len(errors) == 10
+    error = median(errors)
+
+    shown = project.retune("plan", "recipe.yaml", "--set", "training.max_steps=5", COLUMNS="400")
+    assert f"the last 10 estimates were {error:.0%} off in the median" in shown.stdout
+    (one,) = json.loads(project.retune("status", "--json").stdout)["recipes"]
+    assert (one["estimates"], one["estimate_error"]) == (10, pytest.approx(error))
+    each = ", ".join(f"{e:.0f} for {t:.0f}" for t, e in zip(taken[:-1], expected[:-1], strict=True))
+    print(f"off by {error:.1%} in the median; seconds expected for those taken: {each}")
