@@ -16,7 +16,9 @@ import yaml
 from tests.databases import furnish
 from tests.flows.test_line import Project, sums
 
-RUNS = int(os.environ.get("RETUNE_ESTIMATE_RUNS", "11"))  # the first has nothing to go by
+# The first has nothing to go by, the second not the time of what a champion takes besides.
+RUNS = int(os.environ.get("RETUNE_ESTIMATE_RUNS", "12"))
+ALONE, JUDGED = 2, 10
 LENGTHS = ((300, 4), (400, 8), (350, 12), (450, 6))  # rows and steps, one after the other
 
 
@@ -26,6 +28,9 @@ def recipe(project: Project) -> None:
     settings["training"]["backend"] = "trl"
     settings["merging"] = {"save_method": "lora"}
     del settings["quantization"]
+    # A random model forgets this and that, by chance, which is no matter here.
+    gates = ("promote.budget", "promote.no_worse")
+    settings["gates"] = {"severities": dict.fromkeys(gates, "warning")}
     (project.folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
 
 
@@ -53,15 +58,23 @@ def test_the_error_of_ten_estimates_is_told_as_it_was(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         assert ("This run takes about" in done.stderr + done.stdout) == (number > 0)
 
-    (taken, expected) = zip(*kept(home), strict=True)
-    assert len(taken) == RUNS
-    assert expected[-1] is None
-    errors = [abs(e - t) / t for t, e in zip(taken[:-1], expected[:-1], strict=True)]
-    error = median(errors)
+    told(project, home)
+
+
+def told(project: Project, home: Path) -> None:
+    """See that what is told of the estimates is what was kept of them, and print it."""
+    runs = kept(home)
+    assert len(runs) == RUNS
+    assert [expected for _, expected in runs[-ALONE:]] == [None] * ALONE
+    judged = [(taken, expected) for taken, expected in runs[:-ALONE] if expected][:JUDGED]
+    assert len(judged) == min(JUDGED, RUNS - ALONE)
+    error = median(abs(expected - taken) / taken for taken, expected in judged)
 
     shown = project.retune("plan", "recipe.yaml", "--set", "training.max_steps=5", COLUMNS="400")
-    assert f"the last {RUNS - 1} estimates were {error:.0%} off in the median" in shown.stdout
-    (one,) = json.loads(project.retune("status", "--json").stdout)["recipes"]
-    assert (one["estimates"], one["estimate_error"]) == (RUNS - 1, pytest.approx(error))
-    each = ", ".join(f"{e:.0f} for {t:.0f}" for t, e in zip(taken[:-1], expected[:-1], strict=True))
+    words = f"the last {len(judged)} estimates were {error:.0%} off in the median"
+    assert words in shown.stdout, shown.stdout + shown.stderr
+    recipes = json.loads(project.retune("status", "--json").stdout)["recipes"]
+    (one,) = [one for one in recipes if one["recipe"] == "sums"]
+    assert (one["estimates"], one["estimate_error"]) == (len(judged), pytest.approx(error))
+    each = ", ".join(f"{expected:.0f} for {taken:.0f}" for taken, expected in judged)
     print(f"off by {error:.1%} in the median; seconds expected for those taken: {each}")
