@@ -45,7 +45,7 @@ chaos: env llamacpp
 	seq $$first $$((first + sides - 1)) | xargs -P $$sides -I SEED env RETUNE_CHAOS_SEED=SEED \
 	$(BIN)/python -m pytest -s -m proof tests/flows/test_chaos.py
 
-# RETUNE_SOAK_RUNS says how many.
+# RETUNE_SOAK_RUNS says how many, RETUNE_SOAK_INTERVAL after how many seconds one is due.
 soak: env llamacpp
 	@$(BIN)/python -m pytest -s -m proof tests/flows/test_soak.py
 

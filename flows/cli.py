@@ -15,6 +15,7 @@ import typer
 
 from flows.calibrate_command import calibrate
 from flows.compare import compare
+from flows.full_disk import full_disk
 from flows.gc_command import gc as gc_outputs
 from flows.harvest_command import harvest
 from flows.incident_commands import app as incident
@@ -63,7 +64,8 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 50)
     try:
         app()
-    except Exception as error:
+    except Exception as raised:
+        error = raised if isinstance(raised, TOLD_ERRORS) else full_disk(raised) or raised
         if not isinstance(error, TOLD_ERRORS) or os.environ.get("RETUNE_TRACEBACK"):
             traceback.print_exc()
         else:

@@ -25,6 +25,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed
 
+from retune.access import ui_server
 from retune.processes import is_gone, this_process
 
 if TYPE_CHECKING:
@@ -119,9 +120,10 @@ def _is_dead(run: "FlowRun", started: set[str], patience: float) -> bool:
 
 
 def _one_machine() -> bool:
-    """Tell whether only this machine's runs are in the database: it is a file."""
+    """Tell whether only this machine's runs are in the database: it is a file, or its server is that of
+    `retune ui`, which no worker elsewhere can reach."""
     url = get_current_settings().server.database.connection_url
-    return not url or url.get_secret_value().startswith("sqlite")
+    return not url or url.get_secret_value().startswith("sqlite") or ui_server() is not None
 
 
 def _started_runs() -> Iterator[str]:

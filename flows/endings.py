@@ -18,6 +18,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from expectations.verdicts import Rejected
 from flows import run_page
+from flows.full_disk import full_disk
 from flows.kept_status import keep
 from flows.summary import Summary
 from retune.errors import ProgramFailed, RetuneError
@@ -49,6 +50,8 @@ def with_ending(line: Callable[[], Summary]) -> Summary:
     except (RetuneError, ProgramFailed) as error:
         return cast("Summary", _failed("Failed", error))
     except Exception as error:
+        if full := full_disk(error):
+            return cast("Summary", _failed("Failed", full))
         _tell(
             "Failed",
             f"{type(error).__name__}: {error}\nThis is a fault of retune; its log "

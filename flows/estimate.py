@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prefect import get_run_logger
 
+from flows.estimate_error import EXPECTED, LOOKED_AT, TAKEN, error_of
 from flows.plan import Plan
 from retune.machine import this_machine
 from retune.measures import format_duration
@@ -22,8 +23,6 @@ from retune.tracking import Run, client, newest_runs, setting_text
 if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun
 
-LOOKED_AT = 10  # runs
-TAKEN, EXPECTED = "run/seconds", "run/expected_seconds"  # metrics: from its start to its decision
 EXPECTED_GPU_HOURS = "run/expected_gpu_hours"
 # What a training leaves by which the next one's time is known; one that ended at once may lack some.
 OF_TRAINING = (
@@ -97,9 +96,7 @@ def estimate(recipe: Recipe, plan: Plan) -> RunEstimate | None:
                 if "train/gpu_hours" in one and one.get("train/seconds", 0) > 0
             ]
             gpu_hours = training * median(shares) if shares else 0.0
-    errors = [abs(one[EXPECTED] - one[TAKEN]) / one[TAKEN] for one in metrics if one.get(EXPECTED)]
-    error = median(errors) if errors else None
-    return RunEstimate(seconds, gpu_hours, len(runs), tuple(unknown), error, len(errors))
+    return RunEstimate(seconds, gpu_hours, len(runs), tuple(unknown), *error_of(metrics))
 
 
 def announce(run: Run, recipe: Recipe, plan: Plan) -> Callable[[], None]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from flows.full_disk import full_disk
 from retune.access import LOOPBACK, no_proxy, sign_in, ui_server
 from retune.errors import TOLD_ERRORS, RetuneError
 from retune.escaping import terminal
@@ -118,7 +119,8 @@ def quieten() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Tell what a person must read from what there is to learn to ignore."""
-    if record.exc_info and isinstance(record.exc_info[1], TOLD_ERRORS):
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, Exception) and (isinstance(error, TOLD_ERRORS) or full_disk(error)):
         return False
     return not any(words in record.getMessage() for words in NO_NEWS)
 

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.estimate import EXPECTED, TAKEN
+from flows.estimate_error import EXPECTED, TAKEN
 from flows.in_service import key_of
 from retune.escaping import code, markdown, terminal
 from retune.measures import format_duration, measure

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from expectations.margins import Margin, margins
+from flows.estimate_error import error_of
 from flows.recorded import CALIBRATION, REPLAY_OF
 from flows.schedules import Due, dues
 from flows.summary import Grid
@@ -49,7 +50,10 @@ LEGEND = (
 
 
 class RecipeStatus(BaseModel):
-    """How one recipe stands. Times are UTC; `margins` are the narrowest three, as lines."""
+    """How one recipe stands. Times are UTC; `margins` are the narrowest three, as lines.
+
+    `estimate_error` is how far the `estimates` of what the last runs would take were off, in the median.
+    """
 
     recipe: str
     marks: str = ""
@@ -61,6 +65,8 @@ class RecipeStatus(BaseModel):
     next_run: datetime | None = None
     gpu_hours: float = 0.0
     cost: float = 0.0
+    estimate_error: float | None = None
+    estimates: int = 0
     waiting: list[str] = []
     dead: list[str] = []
     problems: list[str] = []
@@ -78,7 +84,7 @@ class Status(BaseModel):
 
     def grids(self) -> list[Grid]:
         """Return the tables that a person reads."""
-        columns = ["recipe", "runs", "champion", "since", "last", "next", "30 days"]
+        columns = ["recipe", "runs", "champion", "since", "last", "next", "30 days", "estimates"]
         rows = [_row(one, self.at) for one in self.recipes]
         narrow = [
             [one.recipe if not number else "", line]
@@ -185,6 +191,7 @@ def _recipe(
     finished += [end.at for end in logged if end.ending not in ("Failed", "Crashed")]
     since = now - timedelta(days=SPENT_DAYS)
     recent = [run.data.metrics for run in runs if _began(run) >= since]
+    error, estimates = error_of([run.data.metrics for run in runs])
     champion, champion_since = _champion(name)
     hanging = [run for run in runs if _ending(run) == "Running"]
     return RecipeStatus(
@@ -198,6 +205,8 @@ def _recipe(
         next_run=due.next if due else None,
         gpu_hours=sum(metrics.get("train/gpu_hours", 0) for metrics in recent),
         cost=sum(metrics.get("train/cost", 0) for metrics in recent),
+        estimate_error=error,
+        estimates=estimates,
         waiting=list(_waiting(name)),
         dead=[run.info.run_name for run in runs if _ending(run) == "Dead"],
         problems=[
@@ -284,6 +293,7 @@ def _row(one: RecipeStatus, now: datetime) -> list[str]:
         one.last_ending,
         f"{one.next_run:%m-%d %H:%M}" if one.next_run else "by hand",
         ", ".join(spent),
+        "" if one.estimate_error is None else f"{one.estimate_error:.0%} off in {one.estimates}",
     ]
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,12 +28,13 @@ from flows.runs_at_work import end_idle, patience, runs_of
 from flows.servers import ServerError, end, logs, require_ours
 from flows.supervisor import Supervisor
 from retune.access import LOOPBACK, is_of_this_home, other_users, sign_in, sign_in_file, ui_file
+from retune.errors import RetuneError
 from retune.escaping import terminal
 from retune.moved_home import settle
 from retune.processes import name_of, running, this_process
 from retune.saved_view import NAME, experiments, link
 from retune.tracking import tracking_uri
-from retune.workspace import digest, home, write_whole
+from retune.workspace import digest, home, is_disk_full, write_whole
 
 if TYPE_CHECKING:
     from flows.watchdog import Watchdog
@@ -159,22 +160,35 @@ def _look_after(
 ) -> None:
     """Start services again that die, look after the runs, and do what is due, until interrupted.
     Raises ServerError."""
-    last = time.monotonic()
+    last, noted = time.monotonic(), True
     while True:
         time.sleep(1)
-        if supervisor.look():
-            changed()
-        if time.monotonic() - last >= WATCH:
-            for sentence in [*watchdog.look(), *chores.look(datetime.now().astimezone())]:
-                _tell(sentence)
-            last = time.monotonic()
+        with _without_room():
+            noted = not supervisor.look() and noted
+            if not noted:
+                changed()
+                noted = True
+            if time.monotonic() - last >= WATCH:
+                for sentence in [*watchdog.look(), *chores.look(datetime.now().astimezone())]:
+                    _tell(sentence)
+                last = time.monotonic()
+
+
+@contextmanager
+def _without_room() -> Iterator[None]:
+    """Go on although the disk is full: what could not be written is written when there is room."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, RetuneError) or not is_disk_full(error):
+            raise
 
 
 def _tell(sentence: str) -> None:
     """Say what happened, on the terminal and in a log that stays."""
     line = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {terminal(sentence)}"
     print(line, flush=True)
-    with (logs() / "operate.log").open("a", encoding="utf-8") as log:
+    with _without_room(), (logs() / "operate.log").open("a", encoding="utf-8") as log:
         log.write(f"{line}\n")
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import time
 import typing
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,9 @@ from retune.errors import ProgramFailed
 from retune.measures import format_duration
 from retune.recipe import Recipe
 from retune.time_limit import limited
-from retune.workspace import Output, Step, maker, read_output
+from retune.workspace import Output, OutputBusy, Step, maker, read_output
+
+LOOK = 1  # seconds between two looks at an output that another run builds
 
 P = ParamSpec("P")
 SomeOutput = TypeVar("SomeOutput", bound=Output)
@@ -49,21 +52,43 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
         @functools.wraps(body)
         def once(*args: P.args, **kwargs: P.kwargs) -> SomeOutput:
             step: Step = signature.bind(*args, **kwargs).arguments["step"]
-            if step.done:
-                made = read_output(step, typing.get_type_hints(body)["return"])
-                message = _reused(made)
-                _tell(message)
-                # Prefect takes a state for what its data is.
-                return cast("SomeOutput", Completed(name="Cached", message=message, data=made))
             recipe: Recipe = signature.bind(*args, **kwargs).arguments["recipe"]
-            _tell("begins")
-            with limited(name, recipe.gates.stage_hours.get(name)):
-                return body(*args, **kwargs)
+
+            def build() -> SomeOutput:
+                with limited(name, recipe.gates.stage_hours.get(name)):
+                    return body(*args, **kwargs)
+
+            if (built := _built(step, build)) is not None:
+                return built
+            made = read_output(step, typing.get_type_hints(body)["return"])
+            message = _reused(made)
+            _tell(message)
+            # Prefect takes a state for what its data is.
+            return cast("SomeOutput", Completed(name="Cached", message=message, data=made))
 
         again: dict[str, Any] = {"retries": 1, "retry_condition_fn": was_killed} | options
         return Stage(once, name=name, cache_policy=NO_CACHE, persist_result=False, **again)
 
     return decorate
+
+
+def _built(step: Step, build: Callable[[], SomeOutput]) -> SomeOutput | None:
+    """Return what `build` makes, None if the output is there, or was made by another run meanwhile.
+
+    That is waited for: a run that nobody looks after would fail by what the next minute makes good.
+    """
+    waits = False
+    while not step.done:
+        if not waits:
+            _tell("begins")
+        try:
+            return build()
+        except OutputBusy:
+            if not waits:
+                _tell("waits for another run, which makes the same")
+            waits = True
+            time.sleep(LOOK)
+    return None
 
 
 def _tell(message: str) -> None:

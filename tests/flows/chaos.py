@@ -8,18 +8,26 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
+from tests.flows.postgres import Postgres, select
 from tests.flows.servers import Servers, wait_for
+from tests.flows.small_disk import Ballast
 
 SERVICES = {"server": ("prefect", "server"), "mlflow": ("mlflow", "server"), "worker": ("worker",)}
 OUTAGE = 20  # seconds
 PATIENCE = 1500  # seconds for a run to end, on a loaded machine
+# A run that is ended again and again waits for minutes before it is begun again: see `flows.watchdog`.
+FATAL = ("run", "told", "everything", "disk")
+OF_FATAL, OF_A_KIND = 2, 3  # within one run, at most
+JUMPS = (-30, 600, 3600)  # seconds
+ON_POSTGRES = "on-postgres"  # in a home folder: the address of Prefect's database
 GOOD = ("Promoted", "Equivalent", "Undecided", "Registered", "Barred")
 
 
@@ -67,19 +75,35 @@ def stage_processes(home: Path, run: str) -> list[psutil.Process]:
 class Chaos:
     """Does one kind of damage at a time; each returns whether there was anything to damage."""
 
-    def __init__(self, home: Path, seed: int) -> None:
+    def __init__(self, home: Path, seed: int, more: "Sequence[Damage]" = ()) -> None:
         self.home, self.random = home, random.Random(seed)
+        self.more = {damage.name: damage for damage in more}
         self.done: list[str] = []
+        self._in_run: Counter[str] = Counter()
+
+    def next_run(self) -> None:
+        """Begin to count anew: a service that ends more often than this is given up, rightly."""
+        self._in_run.clear()
 
     def strike(self, run: str) -> str:
-        """Do something at random to a run or what it needs, and return what was done."""
+        """Do something at random to a run or what it needs, and return what was done; "" if each of
+        what is left to be done in a run finds nothing at the moment."""
         kinds = ["run", "child", "worker", "server", "mlflow", "told", "outage", "everything"]
+        kinds += self.more
         self.random.shuffle(kinds)
         for kind in kinds:
-            if getattr(self, f"_{kind}")(run):
+            if self._is_enough(kind):
+                continue
+            damage = self.more[kind].do if kind in self.more else getattr(self, f"_{kind}")
+            if damage(run):
                 self.done.append(kind)
+                self._in_run[kind] += 1
                 return kind
-        raise AssertionError("nothing was there to be killed")
+        return ""
+
+    def _is_enough(self, kind: str) -> bool:
+        fatal = sum(self._in_run[name] for name in FATAL)
+        return self._in_run[kind] >= OF_A_KIND or (kind in FATAL and fatal >= OF_FATAL)
 
     def _run(self, run: str) -> bool:
         return _kill(of_run(self.home, run))
@@ -113,6 +137,63 @@ class Chaos:
         return _kill(list(processes(self.home)))
 
 
+class Damage(NamedTuple):
+    """What can be done to more than processes, where this machine allows it."""
+
+    name: str
+    do: Callable[[str], bool]
+
+
+def of_postgres(postgres: Postgres) -> Damage:
+    """Kill PostgreSQL, all of its processes at once, and start it again."""
+
+    def kill(_run: str) -> bool:
+        postgres.kill()
+        return True
+
+    return Damage("postgres", kill)
+
+
+def of_disk(ballast: Ballast) -> Damage:
+    """Let the disk be full for a while."""
+
+    def fill(_run: str) -> bool:
+        with ballast.filling():
+            time.sleep(OUTAGE)
+        ballast.drop()
+        return True
+
+    return Damage("disk", fill)
+
+
+def of_clock(clock: Path, seed: int) -> Damage:
+    """Let the clock jump, for all processes that libfaketime has its way with."""
+    clock.write_text("+0")
+    randomness = random.Random(seed)
+
+    def jump(_run: str) -> bool:
+        seconds = int(clock.read_text()) + randomness.choice(JUMPS)
+        clock.write_text(f"{seconds:+d}")
+        return True
+
+    return Damage("clock", jump)
+
+
+def faketime() -> Path | None:
+    """Return the library by which a process sees another time, None if it is not installed."""
+    return next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+
+
+def fake_time(library: Path, clock: Path) -> dict[str, str]:
+    """Return the variables by which a process has the time of the file `clock`."""
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
 def _kill(victims: list[psutil.Process]) -> bool:
     return _send(victims, signal.SIGKILL)
 
@@ -132,19 +213,26 @@ def rows(file: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
         return database.execute(query, values).fetchall()
 
 
+def prefect_rows(home: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Ask Prefect's database, wherever a home folder has it."""
+    address = home / ON_POSTGRES
+    if address.exists():
+        return select(address.read_text(), query, *values)
+    return rows(home / "prefect" / "prefect.db", query, *values)
+
+
 def state(home: Path, run: str) -> tuple[str, str]:
     """Return the name and message of a flow run's state."""
     query = (
         "select r.state_name, coalesce(s.message, '') from flow_run r "
         "join flow_run_state s on r.state_id = s.id where r.id = ?"
     )
-    (found,) = rows(home / "prefect" / "prefect.db", query, run)
+    (found,) = prefect_rows(home, query, run)
     return found
 
 
 def left_open(home: Path) -> dict[str, Any]:
     """Return what a home folder still has open: all of it is to be empty once its runs have ended."""
-    database = home / "prefect" / "prefect.db"
     kinds = "state_type in ('RUNNING', 'PENDING', 'CANCELLING')"
     working = []
     for process in processes(home):
@@ -155,8 +243,8 @@ def left_open(home: Path) -> dict[str, Any]:
             ):
                 working.append(f"{process.pid} {name}")
     return {
-        "flow runs": rows(database, f"select name from flow_run where {kinds}"),
-        "slots": rows(database, "select name from concurrency_limit_v2 where active_slots > 0"),
+        "flow runs": prefect_rows(home, f"select name from flow_run where {kinds}"),
+        "slots": prefect_rows(home, "select name from concurrency_limit_v2 where active_slots > 0"),
         "processes": working,
         "partial outputs": [str(path) for path in home.glob("work/*/*.partial/output.json")],
     }

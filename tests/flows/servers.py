@@ -99,13 +99,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def retune_ui(home: Path, *options: str) -> Iterator[Servers]:
-    """Start `retune ui`, and see that it takes everything down with it in the end."""
+def retune_ui(home: Path, *options: str, **variables: str) -> Iterator[Servers]:
+    """Start `retune ui`, with these environment variables as well, and see that it takes everything
+    down with it in the end."""
     prefect, mlflow = free_port(), free_port()
     ui = subprocess.Popen(
         [RETUNE, "ui", "--prefect-port", str(prefect), "--mlflow-port", str(mlflow), *options],
         cwd=ROOT,
-        env=environment(home),
+        env=environment(home) | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

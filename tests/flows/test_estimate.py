@@ -8,7 +8,9 @@ from prefect.logging import disable_run_logger
 
 from flows import disk, estimate
 from flows.disk import disk_needed, require_disk
-from flows.estimate import EXPECTED, EXPECTED_GPU_HOURS, TAKEN, announce
+from flows.estimate import EXPECTED_GPU_HOURS, announce
+from flows.estimate_error import EXPECTED, LOOKED_AT, TAKEN, error_of
+from flows.status import status
 from retune.machine import this_machine
 from retune.measures import format_duration
 from retune.recipe import Recipe
@@ -157,6 +159,23 @@ def test_what_was_expected_is_kept_beside_what_was_taken_and_judged():
     assert 0 < metrics[TAKEN] < 60
     found = estimate.estimate(recipe(), plan("fetch"))
     assert (found.error, found.judged) == (pytest.approx(0.2), 3)
+
+
+def test_the_error_is_that_of_the_last_runs_that_were_decided_on():
+    of = [{TAKEN: 100.0, EXPECTED: 100.0 + off} for off in (10, -30, 20)]
+    assert error_of(of) == (pytest.approx(0.2), 3)
+    # One that failed before its decision, and one that had no estimate, tell nothing.
+    assert error_of([{EXPECTED: 50.0}, {TAKEN: 50.0}, *of]) == (pytest.approx(0.2), 3)
+    assert error_of([*of * 4, {TAKEN: 1.0, EXPECTED: 99.0}])[1] == LOOKED_AT
+    assert error_of([]) == (None, 0)
+
+
+def test_the_status_shows_how_far_estimates_were_off():
+    for expected in (80.0, 95.0, 300.0):
+        ran({TAKEN: 100.0, EXPECTED: expected})
+    (one,) = [one for one in status().recipes if one.recipe == "sums"]
+    assert (one.estimate_error, one.estimates) == (pytest.approx(0.2), 3)
+    assert "20% off in 3" in status().markdown()
 
 
 def test_it_is_said_in_words():

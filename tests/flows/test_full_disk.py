@@ -3,23 +3,27 @@
 The home folder is a small file system in memory; where mounting is not allowed there is no such test.
 """
 
+import errno
+import logging
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+from flows import full_disk as full
+from flows.full_disk import full_disk
+from flows.local import _is_news
 from tests.databases import furnish
+from tests.flows.small_disk import BLOCK, Ballast, CannotMount, small_disk
 from tests.flows.test_line import Project
 
 SIZE = 160  # MiB
-BLOCK = 1 << 16  # bytes
 STAGES = "evaluate", "merge", "convert", "quantize"  # in whose midst the disk is full
 SENTENCES = "no space left in ", "a run takes at least ", "the disk is too full: "
 
@@ -27,52 +31,11 @@ SENTENCES = "no space left in ", "a run takes at least ", "the disk is too full:
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """A home folder on a disk of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}m,mode=700", "tmpfs", str(folder)]
     try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no program to mount by")
-    if mounted.returncode:
-        pytest.skip(f"no file system may be mounted here: {mounted.stderr.strip()}")
-    yield furnish(folder / "home")
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-class Ballast:
-    """A file that takes all that is left of a disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder.parent / "ballast"
-
-    def fill(self) -> None:
-        with self.file.open("ab", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(bytes(BLOCK))
-
-    def drop(self) -> None:
-        self.file.unlink()
-
-    @contextmanager
-    def filling(self, when: Callable[[], bool]) -> Iterator[None]:
-        """Fill the disk as soon as `when`, and whatever is freed after it, for the length of a block."""
-        ended = Event()
-
-        def watch() -> None:
-            while not ended.is_set() and not when():
-                time.sleep(0.002)
-            while not ended.is_set():
-                self.fill()
-                time.sleep(0.01)
-
-        thread = Thread(target=watch)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        with small_disk(tmp_path / "disk", SIZE) as disk:
+            yield furnish(disk / "home")
+    except CannotMount as reason:
+        pytest.skip(str(reason))
 
 
 def recipe(project: Project) -> None:
@@ -95,10 +58,43 @@ def told(done: "subprocess.CompletedProcess[str]") -> str:
     return sentences[-1]
 
 
+def answered(status: int) -> httpx.HTTPError:
+    request = httpx.Request("POST", "http://127.0.0.1:1/api/flow_runs/1/set_state")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status))
+
+
+def is_news(error: Exception) -> bool:
+    """Tell whether the terminal shows a traceback of Prefect's for this error."""
+    words = "Encountered exception during execution"
+    info = (type(error), error, None)
+    return _is_news(logging.LogRecord("prefect", logging.ERROR, "", 0, words, None, info))
+
+
+def test_a_server_that_cannot_write_is_told_as_the_full_disk(monkeypatch):
+    for error in (answered(500), httpx.ConnectError("refused")):
+        assert full_disk(error) is None  # there is room: the server has another reason
+        assert is_news(error)
+        with monkeypatch.context() as patch:
+            patch.setattr(full, "LEAST_ROOM", sys.maxsize)
+            assert "no space left in " in str(full_disk(error))
+            assert not is_news(error)
+            assert full_disk(ValueError("a fault of ours")) is None
+
+
+def test_raw_errors_of_a_full_disk_are_told_as_one():
+    raw = OSError(errno.ENOSPC, "No space left on device")
+    assert full_disk(raw).errno == errno.ENOSPC
+    assert not is_news(raw)
+    assert full_disk(OSError(errno.EACCES, "Permission denied")) is None
+    wrapped = RuntimeError("write failed")
+    wrapped.__cause__ = raw
+    assert "set RETUNE_HOME" in str(full_disk(wrapped))
+
+
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
 def test_a_full_disk_is_told_in_a_sentence_and_loses_nothing(tmp_path, home):
-    project, ballast = Project(tmp_path), Ballast(home)
+    project, ballast = Project(tmp_path), Ballast(home.parent)
     recipe(project)
 
     def run() -> Any:

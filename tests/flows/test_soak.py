@@ -1,13 +1,18 @@
 """Scheduled runs of two recipes that nobody looks after: what they leave, and what grows.
 
-`RETUNE_SOAK_RUNS` (50, at least 4) says how many are to end; `make soak` prints a table of what grew.
+`RETUNE_SOAK_RUNS` (50, at least 4) says how many are to end, `RETUNE_SOAK_INTERVAL` (15 seconds) how
+often one of each recipe is due; `make soak` prints a table of what grew. Where runs are due more often
+than the machine can do them, most only begin to give way to a newer one: that takes longer.
 """
 
 import json
 import os
+import signal
+import subprocess
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,13 +23,18 @@ import pytest
 
 from tests.databases import furnish
 from tests.flows.chaos import GOOD, left_open, rows, service
-from tests.flows.servers import Servers, retune_ui, wait_for
+from tests.flows.servers import RETUNE, ROOT, Servers, environment, retune_ui, wait_for
 from tests.flows.test_chaos import NOTHING, recipe
 from tests.flows.test_line import Project, sums
 
 RUNS = int(os.environ.get("RETUNE_SOAK_RUNS", "50"))
 RECIPES = {"demo": "first", "smollm2": "second"}  # by the deployment whose runs they are
-INTERVAL = 20  # seconds between two runs that are due
+INTERVAL = int(os.environ.get("RETUNE_SOAK_INTERVAL", "15"))  # seconds between two that are due
+# What a run waits for besides its work: it is asked for every 10 s, and every 30 s behind another one.
+SHORT_WAITS = {
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
+}
 CHANGES = max(1, RUNS // 10)  # times that rows are appended
 NEW_ROWS = 40
 PATIENCE = 900  # seconds without a run that ends
@@ -83,6 +93,24 @@ def schedule(servers: Servers, deployment: str, parameters: dict[str, Any]) -> N
     servers.api(path, [entry])
 
 
+@contextmanager
+def second_worker(home: Path) -> Iterator[None]:
+    """Let two runs work at a time, one of each recipe, as on a machine with two GPUs."""
+    with (home / "logs" / "second-worker.log").open("ab") as log:
+        worker = subprocess.Popen(
+            [RETUNE, "worker"],
+            cwd=ROOT,
+            env=environment(home) | SHORT_WAITS,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+
+
 def append(file: Path, seen: int) -> None:
     """Append rows to a dataset that are in none yet."""
     more = sums(seen + NEW_ROWS)[seen:]
@@ -117,7 +145,8 @@ def test_runs_that_nobody_looks_after_leave_nothing_and_grow_by_what_is_kept(tmp
     for file in files.values():
         file.write_text((tmp_path / "good.jsonl").read_text())
     begun, changes, first = time.monotonic(), 0, {}
-    with retune_ui(home, "--gc-cron", "* * * * *", "--gc-delete") as servers:
+    cleaning = ("--gc-cron", "* * * * *", "--gc-delete")
+    with retune_ui(home, *cleaning, **SHORT_WAITS) as servers, second_worker(home):
         for deployment, name in RECIPES.items():
             dataset = settings["dataset"] | {"source": str(files[name])}
             schedule(servers, deployment, settings | {"name": name, "dataset": dataset})
