@@ -39,6 +39,10 @@ EXEMPT = {
     "retune.records": Exemption("declares outputs"),
     # Files and processes.
     "retune.workspace": Exemption("names, moves and removes folders"),
+    "retune.disk_space": Exemption("looks for room"),
+    "retune.files": Exemption("writes and hashes files"),
+    "retune.home": Exemption("names, marks and removes folders"),
+    "retune.outputs": Exemption("declares, moves and keeps outputs"),
     "retune.child": Exemption("starts children and passes on their events"),
     "retune.confined": Exemption("starts children with limits"),
     "retune.environment": Exemption("chooses the variables that children see"),
