@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from retune.version import installed
+from retune.version import installed, public
 from retune.workspace import digest, sha256
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +42,7 @@ EXEMPT = {
     "retune.disk_space": Exemption("looks for room"),
     "retune.files": Exemption("writes and hashes files"),
     "retune.home": Exemption("names, marks and removes folders"),
+    "retune.manifest": Exemption("hashes what was made"),
     "retune.outputs": Exemption("declares, moves and keeps outputs"),
     "retune.child": Exemption("starts children and passes on their events"),
     "retune.confined": Exemption("starts children with limits"),
@@ -107,7 +108,7 @@ COMPANIONS = {
 
 
 def made_with(stage: str, task: str) -> dict[str, str]:
-    """Return what `stage` is made with: hashes of modules and versions of packages, by name.
+    """Return what `stage` is made with: hashes of modules and public versions of packages, by name.
 
     `task` is the module of its task, such as `tasks.train.task`.
     """
@@ -117,7 +118,7 @@ def made_with(stage: str, task: str) -> dict[str, str]:
     code |= {str(file.relative_to(ROOT)): sha256(file) for file in files}
     counting = packages - EXEMPT_PACKAGES.keys()
     counted = counting.union(*(COMPANIONS.get(name, ()) for name in counting))
-    return code | {name: installed(name) for name in sorted(counted)}
+    return code | {name: public(installed(name)) for name in sorted(counted)}
 
 
 def is_module(name: str) -> bool:

@@ -7,7 +7,7 @@ renamed when done.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from retune.disk_space import is_disk_full, no_space_left
 from retune.errors import RetuneError
-from retune.files import digest, write_whole
+from retune.files import digest, files_in, sha256, write_whole
 from retune.home import MARKER, make_home, mark, remove, work
+from retune.manifest import NOTHING, FileEntry, Manifest, entry_of, manifest_of
 
+RECORD = "output.json"  # in a finished output, and nowhere else: what it is
 MAKER = "made-by.json"  # in a finished output: the MLflow run that made it
 REJECTED = "rejected.json"  # in a finished output that failed its gate: why
 
@@ -52,7 +54,7 @@ class Step(BaseModel):
     @property
     def done(self) -> bool:
         """Whether its output is there."""
-        return (self.folder / "output.json").is_file()
+        return (self.folder / RECORD).is_file()
 
 
 class Output(BaseModel):
@@ -60,7 +62,8 @@ class Output(BaseModel):
 
     Paths are relative to `folder`: `files` are small and stored by MLflow, `history` is a JSONL
     file of metrics by step, `models` are large files or folders that are logged by path, size and
-    sha256. `started` is UTC, `seconds` wall time.
+    sha256. `manifest` lists all files (empty in outputs of before there were manifests). `started` is
+    UTC, `seconds` wall time.
     """
 
     # What is measured may be no number, and must be read back as measured.
@@ -72,6 +75,7 @@ class Output(BaseModel):
     files: tuple[str, ...] = ()
     history: str | None = None
     models: tuple[str, ...] = ()
+    manifest: Manifest = {}
     started: datetime
     seconds: float
 
@@ -83,13 +87,24 @@ class Output(BaseModel):
     def ended(self) -> datetime:
         return self.started + timedelta(seconds=self.seconds)
 
+    def entry(self, name: str) -> FileEntry:
+        """Return the bytes and sha256 of a file or folder of the output, as noted when it was made.
+
+        It is read if nothing was noted, or if its size is another by now.
+        """
+        path = self.folder / name
+        noted, count = entry_of(self.manifest, name), _bytes(path)
+        if noted and noted.bytes == count:
+            return noted
+        return FileEntry(bytes=count, sha256=sha256(path))
+
 
 SomeOutput = TypeVar("SomeOutput", bound=Output)
 
 
 def read_output(step: Step, kind: type[SomeOutput]) -> SomeOutput:
     """Return the record of a finished output."""
-    return kind.model_validate_json((step.folder / "output.json").read_text())
+    return kind.model_validate_json((step.folder / RECORD).read_text())
 
 
 def mark_rejected(step: Step, reasons: list[str]) -> None:
@@ -128,11 +143,20 @@ class Build:
         self.step, self.path = step, path
         self._started = datetime.now(UTC)
 
-    def finish(self, kind: type[SomeOutput], **fields: Any) -> SomeOutput:
-        """Return the record of this output and write it next to the files."""
+    def finish(
+        self, kind: type[SomeOutput], hashed: Mapping[str, str] = NOTHING, **fields: Any
+    ) -> SomeOutput:
+        """Return the record of this output and write it next to the files, which stay as they are.
+
+        `hashed` are the sha256 of files that were hashed already, by their paths in the folder.
+        """
+        manifest = manifest_of(self.path, hashed)
+        manifest.pop(RECORD, None)  # of an attempt that ended just before its output appeared
         seconds = (datetime.now(UTC) - self._started).total_seconds()
-        output = kind(step=self.step, started=self._started, seconds=seconds, **fields)
-        (self.path / "output.json").write_text(output.model_dump_json(indent=1))
+        output = kind(
+            step=self.step, manifest=manifest, started=self._started, seconds=seconds, **fields
+        )
+        (self.path / RECORD).write_text(output.model_dump_json(indent=1))
         return output
 
 
@@ -193,3 +217,10 @@ def _keep_logs(partial: Path) -> None:
             remove(path)
     if not any(partial.iterdir()):
         partial.rmdir()
+
+
+def _bytes(path: Path) -> int:
+    """Return the bytes in a file, or in those files of a folder that are not hidden."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in files_in(path).values() if file.is_file())
+    return path.stat().st_size

@@ -26,7 +26,7 @@ from retune.recipe import Recipe, flat
 from retune.recipe.address import is_address
 from retune.temporary import temporary_folder
 from retune.tracking_client import PatientClient, TrackingUnreachable
-from retune.workspace import Output, SomeOutput, digest, home, make_home, note_maker, sha256, size
+from retune.workspace import Output, SomeOutput, digest, home, make_home, note_maker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -314,7 +314,7 @@ class Run(BaseModel):
         listing = []
         for name in output.models:
             path = output.folder / name
-            listing.append({"uri": path.as_uri(), "bytes": size(path), "sha256": sha256(path)})
+            listing.append({"uri": path.as_uri(), **output.entry(name).model_dump()})
             if self.upload_models:
                 log = client().log_artifacts if path.is_dir() else client().log_artifact
                 log(self.id, str(path), f"{output.step.stage}/models")

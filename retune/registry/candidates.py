@@ -20,7 +20,7 @@ from retune.registry.versions import (
 )
 from retune.tracking import DECISION, DIGEST_LIMIT, Run, client
 from retune.version import this_version
-from retune.workspace import Output, digest, sha256
+from retune.workspace import Output, digest
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -126,7 +126,11 @@ def _tags(recipe: Recipe, pins: Pins, candidate: Candidate) -> dict[str, str]:
     """Return what made the candidate, and how good it is."""
     original = selected(candidate.selection, recipe, pins)
     code = this_version()
-    weights = [sha256(candidate.adapter.path), pins.model, original and original.model_dump()]
+    weights = [
+        candidate.adapter.entry("adapter").sha256,
+        pins.model,
+        original and original.model_dump(),
+    ]
     tags = {
         WEIGHTS: digest(weights),
         "retune.base": recipe.model.base,
