@@ -114,6 +114,16 @@ def mark(folder: Path) -> Path:
     return folder
 
 
+def mark_stage(folder: Path) -> None:
+    """Make and mark the folder of a stage's outputs; one of before there were markers is known by
+    the names in it. Raises NotOurs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ours = r"[0-9a-f]{16}(\.partial|\.pulling)?(\.lock|\.use)?"
+    if all(re.fullmatch(ours, path.name) for path in folder.iterdir()):
+        (folder / MARKER).touch()
+    mark(folder)
+
+
 def is_marked(folder: Path) -> bool:
     """Tell whether retune made `folder`. A link to a folder is not one."""
     return (folder / MARKER).is_file() and not folder.is_symlink()

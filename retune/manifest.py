@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from retune.files import files_in, sha256
 
+RECORD = "output.json"  # in a finished output, and nowhere else: what it is
+MAKER = "made-by.json"  # in a finished output: the MLflow run that made it
+REJECTED = "rejected.json"  # in a finished output that failed its gate: why
 AT_ONCE = 4  # files that are hashed side by side; more would wait for the disk
 NOTHING: Mapping[str, str] = MappingProxyType({})
 

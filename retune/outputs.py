@@ -1,33 +1,27 @@
-"""Outputs of stages: folders that appear whole or not at all.
+"""Outputs of stages: what each is, and where.
 
 A finished output is a folder `<home>/work/<stage>/<fingerprint>/` with an `output.json` that names
-the configuration and the inputs that made it. It is built next to it, in `<fingerprint>.partial`, and
-renamed when done.
+the configuration and the inputs that made it (see `retune.building`).
+
+With a store (RETUNE_STORE) a finished output is published there under the same name, one that another
+machine made counts as done, and its files come to this machine when they are first asked for.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from retune.disk_space import is_disk_full, no_space_left
-from retune.errors import RetuneError
 from retune.files import digest, files_in, sha256, write_whole
-from retune.home import MARKER, make_home, mark, remove, work
-from retune.manifest import NOTHING, FileEntry, Manifest, entry_of, manifest_of
-
-RECORD = "output.json"  # in a finished output, and nowhere else: what it is
-MAKER = "made-by.json"  # in a finished output: the MLflow run that made it
-REJECTED = "rejected.json"  # in a finished output that failed its gate: why
-
-
-class OutputBusy(RetuneError):
-    """Another process is building the same output."""
+from retune.home import mark, remove, work
+from retune.manifest import MAKER, RECORD, REJECTED, FileEntry, Manifest, below, entry_of
+from retune.store import cache, sharing, transfer
+from retune.store.place import Store, store
 
 
 class Step(BaseModel):
@@ -53,8 +47,8 @@ class Step(BaseModel):
 
     @property
     def done(self) -> bool:
-        """Whether its output is there."""
-        return (self.folder / RECORD).is_file()
+        """Whether its output is there, on this machine or in the store."""
+        return (self.folder / RECORD).is_file() or sharing.is_shared(self.name)
 
 
 class Output(BaseModel):
@@ -81,7 +75,31 @@ class Output(BaseModel):
 
     @property
     def folder(self) -> Path:
-        return self.step.folder
+        """The folder on this machine, with all that is in it (see `here`)."""
+        return here(self.step.name)
+
+    @contextmanager
+    def some(self, *names: str) -> Iterator[Path]:
+        """Give a folder in which some of the files and folders lie, for the length of a block: small
+        ones of an output that this machine has no other use for."""
+        shared, folder = held(self.step)
+        if shared is None or (folder / RECORD).is_file():
+            yield folder
+            return
+        from retune.temporary import temporary_folder
+
+        with temporary_folder() as parent:
+            part = mark(parent / "part")
+            place = transfer.contents(self.step.name, self.manifest)
+            transfer.copy_files(shared, place, part, below(self.manifest, *names))
+            yield part
+
+    def uri(self, name: str) -> str:
+        """Return where a file or folder of the output is: in the store, or on this machine."""
+        shared = store()
+        if shared and self.manifest and sharing.is_shared(self.step.name):
+            return shared.uri(f"{transfer.contents(self.step.name, self.manifest)}/{name}")
+        return (self.step.folder / name).as_uri()
 
     @property
     def ended(self) -> datetime:
@@ -92,8 +110,11 @@ class Output(BaseModel):
 
         It is read if nothing was noted, or if its size is another by now.
         """
+        noted = entry_of(self.manifest, name)
+        if noted and store() and not (self.step.folder / RECORD).is_file():
+            return noted
         path = self.folder / name
-        noted, count = entry_of(self.manifest, name), _bytes(path)
+        count = _bytes(path)
         if noted and noted.bytes == count:
             return noted
         return FileEntry(bytes=count, sha256=sha256(path))
@@ -104,119 +125,79 @@ SomeOutput = TypeVar("SomeOutput", bound=Output)
 
 def read_output(step: Step, kind: type[SomeOutput]) -> SomeOutput:
     """Return the record of a finished output."""
-    return kind.model_validate_json((step.folder / RECORD).read_text())
+    shared, folder = held(step)
+    content = None
+    if shared and not (folder / RECORD).is_file():
+        content = shared.read(f"{step.name}/{RECORD}")
+    return kind.model_validate_json(content or (folder / RECORD).read_bytes())
+
+
+def settled(output: SomeOutput) -> SomeOutput:
+    """Return the record that counts of an output that was just made: another machine may have been
+    first, whose output it is then."""
+    if store() is None or (output.step.folder / RECORD).is_file() or not output.step.done:
+        return output
+    return read_output(output.step, type(output))
+
+
+def here(name: str) -> Path:
+    """Return the folder of an output `<stage>/<fingerprint>` on this machine; if it is not there and
+    the store has it, it is copied first, and stays until this process ends. Raises StoreError."""
+    shared, folder = store(), work() / name
+    if shared is not None and re.fullmatch(r"[a-z][a-z0-9_-]*/[0-9a-f]{16}", name):
+        cache.hold(folder)
+        if not (folder / RECORD).is_file():
+            sharing.pull(shared, name, folder)
+    return folder
 
 
 def mark_rejected(step: Step, reasons: list[str]) -> None:
     """Note in a finished output why it failed its gate; no reasons: that it passed."""
-    note = step.folder / REJECTED
-    if reasons:
-        write_whole(note, json.dumps(reasons, indent=1, ensure_ascii=False))
-    else:
+    note, text = step.folder / REJECTED, json.dumps(reasons, indent=1, ensure_ascii=False)
+    if reasons and note.parent.is_dir():
+        write_whole(note, text)
+    elif not reasons:
         remove(note)
+    if shared := store():
+        name = f"{step.name}/{REJECTED}"
+        shared.write(name, text.encode()) if reasons else shared.remove([name])
+
+
+def is_rejected(step: Step) -> bool:
+    """Tell whether a finished output failed its gate when it was judged last, wherever that was."""
+    if shared := store():
+        return shared.has(f"{step.name}/{REJECTED}")
+    return (step.folder / REJECTED).is_file()
 
 
 def note_maker(step: Step, run_id: str) -> None:
     """Note in a finished output which MLflow run made it, if none is noted. Raises OSError."""
-    if (step.folder / MAKER).exists():  # two runs waited for it
-        return
-    write_whole(step.folder / MAKER, json.dumps({"run": run_id}))
+    text = json.dumps({"run": run_id})
+    if step.folder.is_dir() and not (step.folder / MAKER).exists():  # two runs waited for it
+        write_whole(step.folder / MAKER, text)
+    if shared := store():
+        shared.create(f"{step.name}/{MAKER}", text.encode())
 
 
 def maker(step: Step) -> str:
     """Return the id of the MLflow run that made an output, "" if none noted that it did."""
+    shared, note = store(), step.folder / MAKER
     try:
-        return str(json.loads((step.folder / MAKER).read_text())["run"])
+        content = None if shared is None else shared.read(f"{step.name}/{MAKER}")
+        return str(json.loads(content or note.read_bytes())["run"])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 
 
-def is_rejected(step: Step) -> bool:
-    """Tell whether a finished output failed its gate when it was judged last."""
-    return (step.folder / REJECTED).is_file()
+def offer(step: Step) -> None:
+    """Publish an output of this machine that the store has not: it was made before there was a store,
+    or the process ended before it was sent."""
+    from filelock import FileLock
 
-
-class Build:
-    """An output under construction; `path` is the folder to write into."""
-
-    def __init__(self, step: Step, path: Path) -> None:
-        self.step, self.path = step, path
-        self._started = datetime.now(UTC)
-
-    def finish(
-        self, kind: type[SomeOutput], hashed: Mapping[str, str] = NOTHING, **fields: Any
-    ) -> SomeOutput:
-        """Return the record of this output and write it next to the files, which stay as they are.
-
-        `hashed` are the sha256 of files that were hashed already, by their paths in the folder.
-        """
-        manifest = manifest_of(self.path, hashed)
-        manifest.pop(RECORD, None)  # of an attempt that ended just before its output appeared
-        seconds = (datetime.now(UTC) - self._started).total_seconds()
-        output = kind(
-            step=self.step, manifest=manifest, started=self._started, seconds=seconds, **fields
-        )
-        (self.path / RECORD).write_text(output.model_dump_json(indent=1))
-        return output
-
-
-@contextmanager
-def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
-    """Build `step`'s output folder; it appears under its own name when the block ends well.
-
-    After a failure only `*.log` files stay in the partial folder, until the next attempt. With
-    `keep_partial` all of it stays and is handed out again (training resumes from the checkpoints
-    in it). Raises OutputBusy while another process builds the same output, NoSpaceLeft when the
-    disk is full.
-    """
-    from filelock import FileLock, Timeout
-
-    final = step.folder
-    partial = final.with_name(final.name + ".partial")
-    make_home()
-    _mark_stage(final.parent)
-    try:
-        # A kernel lock goes with its process, also when that is killed; a lock file would stay.
-        with FileLock(final.with_name(final.name + ".lock"), timeout=0):
-            if not keep_partial:
-                remove(partial)
-            partial.mkdir(exist_ok=True)
-            try:
-                yield Build(step, partial)
-            except BaseException:
-                if not keep_partial:
-                    _keep_logs(partial)
-                raise
-            remove(final)
-            partial.rename(final)
-    except Timeout:
-        raise OutputBusy(
-            f"another run is building {step.name}; wait for it and run again: its output is reused"
-        ) from None
-    except Exception as error:
-        if isinstance(error, RetuneError) or not is_disk_full(error):
-            raise
-        raise no_space_left(final, error) from error
-
-
-def _mark_stage(folder: Path) -> None:
-    """Make and mark the folder of a stage's outputs; one of before there were markers is known by
-    the names in it. Raises NotOurs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if all(
-        re.fullmatch(r"[0-9a-f]{16}(\.partial|\.lock)?", path.name) for path in folder.iterdir()
-    ):
-        (folder / MARKER).touch()
-    mark(folder)
-
-
-def _keep_logs(partial: Path) -> None:
-    """Remove what a failed attempt left, which may be large, but for the logs that say why."""
-    for path in partial.iterdir():
-        if path.is_dir() or path.suffix != ".log" or not path.stat().st_size:
-            remove(path)
-    if not any(partial.iterdir()):
-        partial.rmdir()
+    shared, folder = held(step)
+    if shared is not None and (folder / RECORD).is_file():
+        with FileLock(folder.with_name(folder.name + ".lock")):
+            sharing.share(shared, step.name, folder)
 
 
 def _bytes(path: Path) -> int:
@@ -224,3 +205,11 @@ def _bytes(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in files_in(path).values() if file.is_file())
     return path.stat().st_size
+
+
+def held(step: Step) -> tuple[Store | None, Path]:
+    """Return the store, and the output's folder on this machine, which stays as it is meanwhile."""
+    shared = store()
+    if shared is not None:
+        cache.hold(step.folder)
+    return shared, step.folder

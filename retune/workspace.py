@@ -1,5 +1,6 @@
 """The home folder, its files and disk, and the outputs of stages in it, by one name."""
 
+from retune.building import Build, OutputBusy, building
 from retune.disk_space import (
     DISK_FULL,
     NoSpaceLeft,
@@ -32,24 +33,25 @@ from retune.home import (
     remove,
     work,
 )
+from retune.manifest import RECORD, REJECTED
 from retune.outputs import (
-    REJECTED,
-    Build,
     Output,
-    OutputBusy,
     SomeOutput,
     Step,
-    building,
+    here,
     is_rejected,
     maker,
     mark_rejected,
     note_maker,
+    offer,
     read_output,
+    settled,
 )
 
 __all__ = [
     "DISK_FULL",
     "MARKER",
+    "RECORD",
     "REJECTED",
     "BadName",
     "Build",
@@ -63,6 +65,7 @@ __all__ = [
     "cache_dir",
     "digest",
     "files_in",
+    "here",
     "home",
     "is_disk_full",
     "is_home",
@@ -76,11 +79,13 @@ __all__ = [
     "mark_rejected",
     "no_space_left",
     "note_maker",
+    "offer",
     "own_home",
     "read_output",
     "remove",
     "require_room_to_begin",
     "require_space",
+    "settled",
     "sha256",
     "size",
     "work",

@@ -18,7 +18,7 @@ from retune.errors import ProgramFailed
 from retune.measures import format_duration
 from retune.recipe import Recipe
 from retune.time_limit import limited
-from retune.workspace import Output, Step, maker, read_output
+from retune.workspace import Output, Step, maker, offer, read_output, settled
 
 P = ParamSpec("P")
 SomeOutput = TypeVar("SomeOutput", bound=Output)
@@ -50,6 +50,7 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
         def once(*args: P.args, **kwargs: P.kwargs) -> SomeOutput:
             step: Step = signature.bind(*args, **kwargs).arguments["step"]
             if step.done:
+                offer(step)
                 made = read_output(step, typing.get_type_hints(body)["return"])
                 message = _reused(made)
                 _tell(message)
@@ -58,7 +59,7 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
             recipe: Recipe = signature.bind(*args, **kwargs).arguments["recipe"]
             _tell("begins")
             with limited(name, recipe.gates.stage_hours.get(name)):
-                return body(*args, **kwargs)
+                return settled(body(*args, **kwargs))
 
         again: dict[str, Any] = {"retries": 1, "retry_condition_fn": was_killed} | options
         return Stage(once, name=name, cache_policy=NO_CACHE, persist_result=False, **again)
@@ -77,7 +78,7 @@ def _reused(made: Output) -> str:
     run = maker(made.step)
     made_by = f" from run {run[:8]}" if run else ""
     took = format_duration(made.seconds)
-    return f"reused{made_by}: made {made.started:%Y-%m-%d %H:%M} UTC in {took}: {made.folder}"
+    return f"reused{made_by}: made {made.started:%Y-%m-%d %H:%M} UTC in {took}: {made.step.folder}"
 
 
 def was_killed(_task: Any, _run: Any, state: Any) -> bool:

@@ -194,9 +194,11 @@ def test_weights_are_read_from_safetensors_alone():
 DELETES = {
     ("retune/home.py", "remove", "rmtree"): "the one that asks for the marker",
     ("retune/home.py", "remove", "unlink"): "the one that asks for the marker",
-    ("retune/outputs.py", "_keep_logs", "rmdir"): "an empty folder of a marked stage",
-    ("retune/outputs.py", "building", "rename"): "to a place that `remove` has just cleared",
+    ("retune/building.py", "_keep_logs", "rmdir"): "an empty folder of a marked stage",
+    ("retune/building.py", "building", "rename"): "to a place that `remove` has just cleared",
     ("retune/files.py", "write_whole", "replace"): "a file that the caller writes anew",
+    ("retune/store/transfer.py", "pull", "rename"): "to a place that `remove` has just cleared",
+    ("retune/store/transfer.py", "_settle", "rename"): "a file of a copy that is being made",
     ("retune/temporary.py", "sweep", "rmtree"): "this user's temporary folder of a dead process",
     ("retune/report_folder.py", "_move_in", "rmdir"): "an empty folder of a report",
     ("retune/report_folder.py", "_move_in", "replace"): "over a file of the report's own listing",
