@@ -197,6 +197,8 @@ DELETES = {
     ("retune/building.py", "_keep_logs", "rmdir"): "an empty folder of a marked stage",
     ("retune/building.py", "building", "rename"): "to a place that `remove` has just cleared",
     ("retune/files.py", "write_whole", "replace"): "a file that the caller writes anew",
+    ("retune/store/checkpoints.py", "_take", "rename"): "to a place that `remove` has just cleared",
+    ("retune/store/checkpoints.py", "_take", "replace"): "what lies beside older checkpoints",
     ("retune/store/transfer.py", "pull", "rename"): "to a place that `remove` has just cleared",
     ("retune/store/transfer.py", "_settle", "rename"): "a file of a copy that is being made",
     ("retune/temporary.py", "sweep", "rmtree"): "this user's temporary folder of a dead process",

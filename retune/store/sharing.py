@@ -6,7 +6,7 @@ from pathlib import Path
 from retune.files import write_whole
 from retune.home import make_home, mark_stage, remove
 from retune.manifest import MAKER, RECORD, REJECTED, manifest_of
-from retune.store import cache, transfer
+from retune.store import cache, checkpoints, transfer
 from retune.store.place import Store, StoreError, store
 
 known: set[tuple[str, str]] = set()  # addresses of stores, and outputs that are in them
@@ -56,6 +56,7 @@ def share(shared: Store, name: str, folder: Path) -> None:
         for note in (MAKER, REJECTED):
             if (folder / note).is_file():
                 shared.create(f"{name}/{note}", (folder / note).read_bytes())
+        shared.remove([one.name for one in shared.list(checkpoints.place_of(name))])
     elif transfer.manifest_in(theirs) != manifest:
         remove(folder)
     elif theirs != mine:
@@ -66,10 +67,12 @@ def _with_manifest(folder: Path) -> bytes:
     """Return an output's record; one of before there were manifests is written anew, with one."""
     content = (folder / RECORD).read_bytes()
     fields = json.loads(content)
-    if "manifest" in fields:
+    if fields.get("manifest"):
         return content
     notes = (RECORD, MAKER, REJECTED)
     files = {path: entry for path, entry in manifest_of(folder).items() if path not in notes}
+    if not files:
+        return content
     fields["manifest"] = {path: entry.model_dump() for path, entry in files.items()}
     write_whole(folder / RECORD, json.dumps(fields, indent=1))
     return (folder / RECORD).read_bytes()

@@ -60,15 +60,24 @@ def manifest_in(record: bytes) -> Manifest:
     return {path: FileEntry.model_validate(entry) for path, entry in fields.items()}
 
 
-def send_files(store: Store, place: str, folder: Path, manifest: Manifest) -> None:
-    """Send the files of a manifest into a folder of the store."""
+def send_files(
+    store: Store,
+    place: str,
+    folder: Path,
+    manifest: Manifest,
+    wanted: Callable[[], bool] = lambda: True,
+) -> None:
+    """Send the files of a manifest into a folder of the store. Raises InterruptedError once they are
+    not `wanted()` any more."""
     there = {one.name: one.bytes for one in store.list(place)}
     missing = [
         path for path, entry in manifest.items() if there.get(f"{place}/{path}") != entry.bytes
     ]
     with _side_by_side() as (each, going_on):
         each(
-            lambda path: store.send(f"{place}/{path}", folder / path, manifest[path], going_on),
+            lambda path: store.send(
+                f"{place}/{path}", folder / path, manifest[path], lambda: wanted() and going_on()
+            ),
             missing,
         )
 

@@ -23,10 +23,11 @@ from retune.measures import format_duration
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
+from retune.store.checkpoints import kept
 from retune.tracking import Run, watch_machine
 from retune.workspace import Step, building, cache_dir, remove
 from tasks.stage import show, stage
-from tasks.train.checkpoints import newest_sealed, step_of
+from tasks.train.checkpoints import SEAL, newest_sealed, step_of
 from tasks.train.job import Fit, TrainJob
 
 FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
@@ -58,7 +59,12 @@ def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Ada
             folder=build.path,
         )
         monitor = Monitor(run, job.log)
-        with watch_machine(run), monitor.following(), noting_the_checkpoint(job.checkpoints):
+        with (
+            kept(step.name, job.checkpoints, SEAL, (job.log.name, "usage.json")),
+            watch_machine(run),
+            monitor.following(),
+            noting_the_checkpoint(job.checkpoints),
+        ):
             try:
                 result = run_training(job, monitor)
             except ChildRefused:

@@ -226,13 +226,9 @@ def test_a_record_that_names_files_elsewhere_is_refused(machine, stored, tmp_pat
 
 
 def test_what_changed_before_it_was_sent_is_not_published(machine, stored, monkeypatch):
-    monkeypatch.setattr(transfer, "send_files", lambda *_: None)
-    make()
-    shutil.rmtree(stored)
-    monkeypatch.undo()
-    monkeypatch.setenv("RETUNE_STORE", stored.as_uri())
-    monkeypatch.setenv("RETUNE_HOME", str(stored.parent / "a"))
-    place._opened.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.delenv("RETUNE_STORE")
+        make()
     (STEP.folder / "notes.txt").write_text("of x")
     with pytest.raises(StoreError, match=r"notes\.txt was changed after it was made"):
         offer(STEP)
@@ -297,13 +293,16 @@ def test_small_files_come_alone_and_what_is_noted_needs_none(machine, stored):
     assert not list(home.rglob("weights"))
 
 
-def test_an_output_of_before_there_was_a_store_is_published_when_it_is_used(machine, monkeypatch):
+@pytest.mark.parametrize("noted", [{}, {"manifest": {}}])
+def test_an_output_of_before_there_was_a_store_is_published_when_it_is_used(
+    machine, monkeypatch, noted
+):
     address = os.environ["RETUNE_STORE"]
     monkeypatch.delenv("RETUNE_STORE")
     output = make()
     fields = json.loads((STEP.folder / "output.json").read_text())
     del fields["manifest"]  # nor were there manifests
-    (STEP.folder / "output.json").write_text(json.dumps(fields))
+    (STEP.folder / "output.json").write_text(json.dumps(fields | noted))
     note_maker(STEP, "then")
     monkeypatch.setenv("RETUNE_STORE", address)
     assert output.uri("adapter").startswith((work() / "train").as_uri())
