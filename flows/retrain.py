@@ -69,6 +69,7 @@ from retune.recipe import (
 )
 from retune.records import Chats, Gguf, Imatrix, Pins
 from retune.registry import Candidate, published_as, register_candidate
+from retune.store.sharing import require_store
 from retune.temporary import sweep
 from retune.tracking import Run, start_run
 from retune.workspace import Output, home, keep_private, require_room_to_begin
@@ -139,6 +140,7 @@ def _run(values: Mapping[str, Any]) -> Summary:
     """Take the parameters of a run to its end. Raises RecipeError, and what `run_line` raises."""
     recipe = recipe_of(values)
     require_room_to_begin()
+    require_store()
     sweep()
     note_expired(recipe.name)
     if newer := superseded_by():

@@ -31,6 +31,8 @@ ATTEMPTS, LONGEST_WAIT = (
 PIECE = 16 * 2**20  # bytes that are sent at once
 MOST_PIECES = 9_000  # of a file; S3 takes 10,000
 
+_NO_BUCKET = "there is no such bucket or container: make it, or correct the address"
+
 Answer = TypeVar("Answer")
 
 
@@ -192,11 +194,8 @@ class Store:
     def _sent(self, call: Callable[[], Any]) -> None:
         try:
             self._ask(call)
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"{ADDRESS}: nothing can be written to {self.address}, there is no such bucket or "
-                f"container ({_first_line(error)})"
-            ) from None
+        except FileNotFoundError:
+            raise StoreError(f"{ADDRESS}: {self.address}: {_NO_BUCKET}") from None
 
     def _ask(self, call: Callable[[], Answer]) -> Answer:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt
@@ -223,6 +222,8 @@ class Store:
             )
         if is_disk_full(error):
             return StoreError(f"{ADDRESS}: the disk of {self.address} is full: free some")
+        if _lacks_bucket(error):
+            return StoreError(f"{ADDRESS}: {self.address}: {_NO_BUCKET}")
         if _may_pass(error):
             return StoreUnreachable(
                 f"{ADDRESS}: {self.address} does not answer ({_first_line(error)}): start it, or correct "
@@ -282,7 +283,13 @@ def _retries() -> Any:
 def _may_pass(error: BaseException) -> bool:
     """Tell whether to ask again can help."""
     passing = {"GenericError", "JoinError"}
+    if _lacks_bucket(error):
+        return False
     return type(error).__name__ in passing or isinstance(error, ConnectionError | TimeoutError)
+
+
+def _lacks_bucket(error: BaseException) -> bool:
+    return re.search("NoSuchBucket|ContainerNotFound|bucket does not exist", str(error)) is not None
 
 
 def _first_line(error: Exception) -> str:

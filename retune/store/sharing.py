@@ -9,6 +9,15 @@ from retune.manifest import MAKER, RECORD, REJECTED, manifest_of
 from retune.store import cache, checkpoints, transfer
 from retune.store.place import Store, StoreError, store
 
+
+def require_store() -> None:
+    """Raise StoreError if there is to be a store and it cannot be used: before a run has worked for
+    it. Raises BadLimit."""
+    if shared := store():
+        cache.limit()
+        shared.has(RECORD)
+
+
 known: set[tuple[str, str]] = set()  # addresses of stores, and outputs that are in them
 
 
