@@ -21,7 +21,7 @@ from retune.files import digest, files_in, sha256, write_whole
 from retune.home import mark, remove, work
 from retune.manifest import MAKER, RECORD, REJECTED, FileEntry, Manifest, below, entry_of
 from retune.store import cache, sharing, transfer
-from retune.store.place import Store, store
+from retune.store.place import Store, StoreError, store
 
 
 class Step(BaseModel):
@@ -83,7 +83,7 @@ class Output(BaseModel):
         """Give a folder in which some of the files and folders lie, for the length of a block: small
         ones of an output that this machine has no other use for."""
         shared, folder = held(self.step)
-        if shared is None or (folder / RECORD).is_file():
+        if shared is None or not _is_elsewhere(self.step):
             yield folder
             return
         from retune.temporary import temporary_folder
@@ -111,7 +111,7 @@ class Output(BaseModel):
         It is read if nothing was noted, or if its size is another by now.
         """
         noted = entry_of(self.manifest, name)
-        if noted and store() and not (self.step.folder / RECORD).is_file():
+        if noted and _is_elsewhere(self.step):
             return noted
         path = self.folder / name
         count = _bytes(path)
@@ -129,15 +129,15 @@ def read_output(step: Step, kind: type[SomeOutput]) -> SomeOutput:
     content = None
     if shared and not (folder / RECORD).is_file():
         content = shared.read(f"{step.name}/{RECORD}")
+        if content is None:
+            raise StoreError(f"{shared.uri(step.name)} is not there any more: run again")
     return kind.model_validate_json(content or (folder / RECORD).read_bytes())
 
 
 def settled(output: SomeOutput) -> SomeOutput:
     """Return the record that counts of an output that was just made: another machine may have been
     first, whose output it is then."""
-    if store() is None or (output.step.folder / RECORD).is_file() or not output.step.done:
-        return output
-    return read_output(output.step, type(output))
+    return read_output(output.step, type(output)) if _is_elsewhere(output.step) else output
 
 
 def here(name: str) -> Path:
@@ -158,14 +158,14 @@ def mark_rejected(step: Step, reasons: list[str]) -> None:
         write_whole(note, text)
     elif not reasons:
         remove(note)
-    if shared := store():
+    if (shared := store()) and sharing.is_shared(step.name):
         name = f"{step.name}/{REJECTED}"
         shared.write(name, text.encode()) if reasons else shared.remove([name])
 
 
 def is_rejected(step: Step) -> bool:
     """Tell whether a finished output failed its gate when it was judged last, wherever that was."""
-    if shared := store():
+    if (shared := store()) and sharing.is_shared(step.name):
         return shared.has(f"{step.name}/{REJECTED}")
     return (step.folder / REJECTED).is_file()
 
@@ -175,7 +175,7 @@ def note_maker(step: Step, run_id: str) -> None:
     text = json.dumps({"run": run_id})
     if step.folder.is_dir() and not (step.folder / MAKER).exists():  # two runs waited for it
         write_whole(step.folder / MAKER, text)
-    if shared := store():
+    if (shared := store()) and sharing.is_shared(step.name):
         shared.create(f"{step.name}/{MAKER}", text.encode())
 
 
@@ -205,6 +205,11 @@ def _bytes(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in files_in(path).values() if file.is_file())
     return path.stat().st_size
+
+
+def _is_elsewhere(step: Step) -> bool:
+    """Tell whether the store has an output that this machine has not."""
+    return not (step.folder / RECORD).is_file() and sharing.is_shared(step.name)
 
 
 def held(step: Step) -> tuple[Store | None, Path]:

@@ -169,13 +169,13 @@ class Store:
         self._sent(put)
 
     def list(self, prefix: str) -> Iterator[Stored]:
-        """Yield all files below a folder."""
+        """Yield all files below a folder, or of the whole store for ""."""
         import obstore
 
         def listed() -> list[Stored]:
             return [
                 Stored(one["path"], one["size"], one["last_modified"].timestamp())
-                for page in obstore.list(self._files, f"{prefix}/")
+                for page in obstore.list(self._files, f"{prefix}/" if prefix else None)
                 for one in page
             ]
 

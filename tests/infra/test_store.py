@@ -160,12 +160,6 @@ def test_wrong_credentials_are_a_sentence_without_them(machine, monkeypatch):
     assert "sesame" not in str(told.value)
 
 
-def stages(told: str) -> dict[str, str]:
-    """Return the state that each stage ended in, from what a run printed."""
-    lines = [line for line in told.splitlines() if "Task run" in line and "Finished" in line]
-    return {line.split("'")[1]: line.rpartition(" ")[2] for line in lines}
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     return Project(tmp_path_factory.mktemp("project"))
@@ -173,7 +167,8 @@ def project(tmp_path_factory):
 
 def test_a_second_machine_has_nothing_to_do(bucket, project, tmp_path):
     """The whole line on one home; then on an empty one, with a database of its own."""
-    variables = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # The checkout's own program first, then what this process finds besides.
+    variables = {"PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], *sys.path])}
     made = []
     for name in ("a", "b"):
         home = furnish(tmp_path / name)
@@ -187,6 +182,11 @@ def test_a_second_machine_has_nothing_to_do(bucket, project, tmp_path):
     assert not trained  # nobody needed it
     assert not [*(tmp_path / "b" / "work").glob("merge/*/model")]
     assert "reused" in made[1]
+    assert [*(tmp_path / "a" / "work" / "train").glob("*.use")]
+    assert not [*(tmp_path / "b" / "work").rglob("*.partial")]
+    for stage in ("conform", "validate", "train", "evaluate", "merge", "quantize"):
+        locks = (tmp_path / "b" / "work" / stage).glob("*[0-9a-f].lock")
+        assert not [lock for lock in locks if ".pulling" not in lock.name], f"{stage} was made"
     store = place.store()
     assert not checkpoints.are_there("train")
     assert store is not None

@@ -322,8 +322,15 @@ def test_a_run_that_makes_everything_anew_asks_no_store(machine, monkeypatch, tm
 
 def test_an_output_that_is_not_final_stays_on_its_machine(machine, stored):
     with building(STEP) as build:
-        build.finish(Output)
+        (build.path / "notes.txt").write_text("not final")
+        output = settled(build.finish(Output))
         build.is_final = False
+    note_maker(STEP, "run")
+    mark_rejected(STEP, ["no"])
+    with output.some("notes.txt") as folder:
+        assert (folder / "notes.txt").read_text() == "not final"
+    assert output.entry("notes.txt").bytes == len("not final")
+    assert maker(STEP) == "run"
     assert not STEP.done
     assert STEP.folder.is_dir()
     assert not (stored / NAME).exists()
