@@ -181,6 +181,7 @@ def test_a_second_machine_has_nothing_to_do(bucket, project, tmp_path):
     trained = [*(tmp_path / "b" / "work" / "train").glob("*/adapter/adapter_model.safetensors")]
     assert not trained  # nobody needed it
     assert not [*(tmp_path / "b" / "work").glob("merge/*/model")]
+    assert not [*(tmp_path / "b" / "work" / "convert").rglob("*.gguf")]  # nobody reads it
     assert "reused" in made[1]
     assert [*(tmp_path / "a" / "work" / "train").glob("*.use")]
     assert not [*(tmp_path / "b" / "work").rglob("*.partial")]
