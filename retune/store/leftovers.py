@@ -31,7 +31,8 @@ def inventory_of(shared: Store, retention: Retention) -> Inventory:
             "MLFLOW_TRACKING_URI to the server that they have in common"
         )
     wanted = dict(needed(retention))
-    leftovers, kept = [], []
+    leftovers: list[OutputFolder] = []
+    kept: list[OutputFolder] = []
     for place, files in sorted(_folders(shared).items()):
         stays, reason = _judged(place, files, wanted, retention)
         folder = OutputFolder(Path(place), sum(file.bytes for file in files), reason)
