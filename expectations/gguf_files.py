@@ -11,7 +11,7 @@ from expectations.verdicts import Judgement, Verdict, at_least, severity, within
 from retune.held_out import Question, equal
 from retune.recipe import Recipe
 from retune.recipe.methods import SOURCE
-from retune.records import Gguf, Scores
+from retune.records import ANSWERS_FILE, Gguf, Scores
 
 CONVERT, QUANTIZE = "convert", "quantize"
 DIFFERING = "differing_answers.json"
@@ -45,7 +45,7 @@ def quant(gguf: Gguf, source: Gguf, recipe: Recipe) -> Judgement:
     ]
     if not gguf.failure:
         verdicts += [_limit_verdict(name, gguf, recipe) for name in LIMITS]
-        pairs = pair_up(gguf, source.answers)
+        pairs = pair_up(gguf, source)
         # Free text has no exact match, and where no question fitted nothing was answered.
         verdicts += [
             _drop_verdict(name, pairs, gguf, recipe)
@@ -117,7 +117,7 @@ def drop_of(name: str, pairs: list[AnswerPair]) -> Drop:
 
 def source(gguf: Gguf, scores: Scores, recipe: Recipe) -> Judgement:
     """Return the verdicts on the 16-bit GGUF against the model that was evaluated."""
-    pairs = pair_up(gguf, scores.answers)
+    pairs = pair_up(gguf, scores)
     verdicts = [_eos(gguf, recipe), _prompts(gguf, recipe)]
     if pairs:
         verdicts += [_stopped(pairs, recipe), _exact_match(pairs, recipe)]
@@ -131,10 +131,10 @@ def source(gguf: Gguf, scores: Scores, recipe: Recipe) -> Judgement:
     return Judgement(CONVERT, "16-bit GGUF", verdicts, metrics=metrics, write=write)
 
 
-def pair_up(gguf: Gguf, others: Path) -> list[AnswerPair]:
-    """Pair the GGUF's answers with those in another's file to the same rows; either may have asked
+def pair_up(gguf: Gguf, other: Gguf | Scores) -> list[AnswerPair]:
+    """Pair the GGUF's answers with those of another model to the same rows; either may have asked
     fewer."""
-    before = {answer["row"]: answer for answer in _read(others)}
+    before = {answer["row"]: answer for answer in _read(other)}
     return [
         AnswerPair(
             answer["row"],
@@ -144,7 +144,7 @@ def pair_up(gguf: Gguf, others: Path) -> list[AnswerPair]:
             before[answer["row"]],
             answer,
         )
-        for answer in _read(gguf.answers)
+        for answer in _read(gguf)
         if answer["row"] in before
     ]
 
@@ -239,5 +239,7 @@ def _as_evaluated(
     )
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read(answered: Gguf | Scores) -> list[dict[str, Any]]:
+    """Return a model's answers; of one that lies in the store, they come without it."""
+    with answered.some(ANSWERS_FILE) as folder:
+        return json.loads((folder / ANSWERS_FILE).read_text(encoding="utf-8"))

@@ -105,7 +105,8 @@ def masked_samples(scores: Scores) -> list[dict[str, str | None]]:
     """Return prompt, expected answer and both answers of each sample, masked."""
     import polars as pl
 
-    table = pl.read_json(scores.folder / SAMPLES, infer_schema_length=None)
+    with scores.some(SAMPLES) as folder:
+        table = pl.read_json(folder / SAMPLES, infer_schema_length=None)
     columns = [masked(table[name].cast(pl.String)).alias(name) for name in SAMPLED]
     return table.with_columns(columns).select(*SAMPLED, "family").to_dicts()
 

@@ -16,6 +16,7 @@ from retune.pinning import UNPINNED, pin_all
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.room import misfit
+from retune.store.checkpoints import are_there
 from retune.workspace import work
 
 # Of llama.cpp by a core with AVX2, as measured with 135 M weights: 30 for a text, 18 for answers.
@@ -41,7 +42,8 @@ def forecast(recipe: Recipe) -> Grid:
             rows.append([todo[-1], "run", "known when the dataset is copied and pinned"])
             continue
         is_done = step.done
-        started = (step.folder.with_name(step.folder.name + ".partial") / "checkpoints").is_dir()
+        partial = step.folder.with_name(step.folder.name + ".partial")
+        started = (partial / "checkpoints").is_dir() or (not is_done and are_there(step.name))
         name = step_name(step)
         if not is_done:
             todo.append(name)

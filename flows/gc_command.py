@@ -8,6 +8,7 @@ import typer
 from retune.escaping import visible
 from retune.measures import format_bytes
 from retune.retention import Inventory, Retention
+from retune.store.place import Store, StoreError, store
 
 _FIELDS = Retention.model_fields
 
@@ -19,6 +20,10 @@ def _option(name: str) -> typer.models.OptionInfo:
 def gc(
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove it; without this only say what would go.")
+    ] = False,
+    in_store: Annotated[
+        bool,
+        typer.Option("--store", help="Of the store that RETUNE_STORE names, not of this home."),
     ] = False,
     keep_runs: Annotated[int, _option("keep_runs")] = _FIELDS["keep_runs"].default,
     keep_days: Annotated[float, _option("keep_days")] = _FIELDS["keep_days"].default,
@@ -33,18 +38,28 @@ def gc(
     """
     from flows import local
     from retune.retention import collect, inventory
+    from retune.store.leftovers import collect_from, inventory_of
 
     local.configure()
     retention = Retention(keep_runs=keep_runs, keep_days=keep_days, checkpoint_days=checkpoint_days)
-    there = inventory(retention)
+    shared = _store() if in_store else None
+    there = inventory_of(shared, retention) if shared else inventory(retention)
     for line in lines(there):
         print(line)
     if not delete:
         print("Nothing was removed; --delete does it." if there.leftovers else "Nothing is to go.")
         return
-    gone = collect(there.leftovers, retention)
+    gone = collect_from(shared, retention) if shared else collect(there.leftovers, retention)
     freed = sum(leftover.bytes for leftover in gone)
     print(f"Removed {len(gone)} folders, {format_bytes(freed)}.")
+
+
+def _store() -> Store:
+    """Return the store. Raises StoreError where there is none."""
+    shared = store()
+    if shared is None:
+        raise StoreError("--store: RETUNE_STORE names none; set it, such as s3://bucket/prefix")
+    return shared
 
 
 def lines(there: Inventory) -> list[str]:

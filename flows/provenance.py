@@ -23,7 +23,7 @@ from retune.pinning import resolved
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import Run
-from retune.version import Version, this_version
+from retune.version import Version, installed, this_version
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -103,15 +103,9 @@ def given(recipe: Recipe) -> dict[str, Any]:
 
 
 def packages(plan: Plan) -> dict[str, str]:
-    """Return the versions of the packages that are in the keys of the stages."""
-    return dict(
-        sorted(
-            (name, value)
-            for step in plan.steps()
-            for name, value in step.key["made with"].items()
-            if not is_module(name)
-        )
-    )
+    """Return this machine's versions of the packages that are in the keys of the stages."""
+    names = {name for step in plan.steps() for name in step.key["made with"] if not is_module(name)}
+    return {name: installed(name) for name in sorted(names)}
 
 
 def _without_empty(settings: dict[str, Any]) -> dict[str, Any]:

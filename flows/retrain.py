@@ -69,6 +69,7 @@ from retune.recipe import (
 )
 from retune.records import Chats, Gguf, Imatrix, Pins
 from retune.registry import Candidate, published_as, register_candidate
+from retune.store.sharing import require_store
 from retune.temporary import sweep
 from retune.tracking import Run, start_run
 from retune.workspace import Output, home, keep_private, require_room_to_begin
@@ -81,7 +82,7 @@ from tasks.format.task import format_chats
 from tasks.judge.task import ask_judge
 from tasks.merge.task import merge
 from tasks.publish.task import check_access, check_terms, publish
-from tasks.quantize.fan_out import fan_out
+from tasks.quantize.fan_out import NOTHING_TO_MAKE, fan_out
 from tasks.quantize.task import calibrate, convert, quantize
 from tasks.rehearse.task import rehearse
 from tasks.select.task import select
@@ -140,6 +141,7 @@ def _run(values: Mapping[str, Any]) -> Summary:
     """Take the parameters of a run to its end. Raises RecipeError, and what `run_line` raises."""
     recipe = recipe_of(values)
     require_room_to_begin()
+    require_store()
     sweep()
     note_expired(recipe.name)
     if newer := superseded_by():
@@ -294,8 +296,10 @@ def quantize_all(
     """
     steps = dict(zip(recipe.quantization.methods, plan.quantize, strict=True))
     todo = [method for method, step in steps.items() if not step.done]
-    fan = fan_out(source.path, todo, recipe.quantization, home())
-    get_run_logger().info("%s", fan)
+    fan = NOTHING_TO_MAKE
+    if todo:
+        fan = fan_out(source.path, todo, recipe.quantization, home())
+        get_run_logger().info("%s", fan)
     methods = [*fan.methods, *(method for method in steps if method not in todo)]
     runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=fan.parallel)
     with runner:

@@ -29,7 +29,8 @@ LONGEST_CELL = 400  # characters of an answer
 
 def show_chats(chats: Chats) -> None:
     """Show the numbers of the training rows, and the first of them as the model sees them."""
-    show_format(chats.metrics, (chats.folder / "learned.txt").read_text(encoding="utf-8"))
+    with chats.some("learned.txt") as folder:
+        show_format(chats.metrics, (folder / "learned.txt").read_text(encoding="utf-8"))
 
 
 def show_format(metrics: dict[str, float], examples: str) -> None:

@@ -37,7 +37,7 @@ from retune.records import AnchorFile, Champion, Chats
 from retune.temporary import temporary_folder
 from retune.tracking import client, download
 from retune.version import installed
-from retune.workspace import digest, sha256, work
+from retune.workspace import digest, here, sha256
 
 if TYPE_CHECKING:
     import polars as pl
@@ -225,7 +225,7 @@ def _rebuilt(champion: Champion, limit: int) -> "pl.DataFrame":
         tags = client().get_run(champion.run_id).data.tags
     except MlflowException:
         raise AnchorGone(f"its run {champion.run_id} is not in MLflow") from None
-    folder = work() / "format" / tags.get("retune.step.format", "none")
+    folder = here(f"format/{tags.get('retune.step.format', 'none')}")
     held_out = folder / "held_out.parquet"
     if not held_out.is_file():
         raise AnchorGone(f"its held-out rows are not in {folder}")

@@ -1,6 +1,7 @@
 """GGUF files as models in MLflow: a table of them that can be sorted, over all runs."""
 
 import re
+from pathlib import Path
 
 from retune.records import Gguf
 from retune.tracking import Run, client
@@ -33,14 +34,14 @@ def _new(run: Run, gguf: Gguf) -> str:
 
     child = run.child(gguf.method)
     assert child, f"{gguf.method} was logged before"
-    name = re.sub(r"[^\w-]", "-", gguf.path.stem)[:100]  # MLflow refuses . / : and others
+    name = re.sub(r"[^\w-]", "-", Path(gguf.file).stem)[:100]  # MLflow refuses . / : and others
     model_id = (
         client()
         .create_logged_model(
             run.experiment_id,
             name,
             source_run_id=child.id,
-            tags={"retune.sha256": gguf.sha256, "retune.path": gguf.path.as_uri()},
+            tags={"retune.sha256": gguf.sha256, "retune.path": gguf.uri(gguf.file)},
             params={"method": gguf.method, "file": gguf.file},
             model_type=KIND,
         )

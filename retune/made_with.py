@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from retune.version import installed
+from retune.version import installed, public
 from retune.workspace import digest, sha256
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +39,14 @@ EXEMPT = {
     "retune.records": Exemption("declares outputs"),
     # Files and processes.
     "retune.workspace": Exemption("names, moves and removes folders"),
+    "retune.building": Exemption("moves outputs to their places"),
+    "retune.disk_space": Exemption("looks for room"),
+    "retune.files": Exemption("writes and hashes files"),
+    "retune.home": Exemption("names, marks and removes folders"),
+    "retune.manifest": Exemption("hashes what was made"),
+    "retune.outputs": Exemption("declares outputs"),
+    "retune.store": Exemption("keeps outputs"),
+    "retune.store.*": Exemption("keeps outputs; each is verified by its manifest"),
     "retune.child": Exemption("starts children and passes on their events"),
     "retune.confined": Exemption("starts children with limits"),
     "retune.environment": Exemption("chooses the variables that children see"),
@@ -103,7 +111,7 @@ COMPANIONS = {
 
 
 def made_with(stage: str, task: str) -> dict[str, str]:
-    """Return what `stage` is made with: hashes of modules and versions of packages, by name.
+    """Return what `stage` is made with: hashes of modules and public versions of packages, by name.
 
     `task` is the module of its task, such as `tasks.train.task`.
     """
@@ -113,7 +121,7 @@ def made_with(stage: str, task: str) -> dict[str, str]:
     code |= {str(file.relative_to(ROOT)): sha256(file) for file in files}
     counting = packages - EXEMPT_PACKAGES.keys()
     counted = counting.union(*(COMPANIONS.get(name, ()) for name in counting))
-    return code | {name: installed(name) for name in sorted(counted)}
+    return code | {name: public(installed(name)) for name in sorted(counted)}
 
 
 def is_module(name: str) -> bool:

@@ -225,6 +225,9 @@ class Evaluated(Output):
         return self.folder / OUTCOMES
 
 
+ANSWERS_FILE = "answers.json"  # of Scores and Gguf
+
+
 class Scores(Evaluated):
     """evaluate: metrics of base and tuned model, `samples.json`, in `outcomes.parquet` what either did
     with each example (see `retune.outcomes`), and in `answers.json` the tuned model's answer to every
@@ -232,7 +235,7 @@ class Scores(Evaluated):
 
     @property
     def answers(self) -> Path:
-        return self.folder / "answers.json"
+        return self.folder / ANSWERS_FILE
 
 
 ASKED = "asked"  # of a contender: where its outcomes come from
@@ -306,7 +309,7 @@ class Gguf(Output):
 
     @property
     def answers(self) -> Path:
-        return self.folder / "answers.json"
+        return self.folder / ANSWERS_FILE
 
 
 class Published(Output):

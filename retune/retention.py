@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from retune import registry
 from retune.processes import is_gone
 from retune.registry.candidates import FILE
+from retune.store.transfer import PULLING
 from retune.tracking import DECISION, PROCESS, every_run
 from retune.workspace import is_marked, remove, work
 
@@ -78,11 +79,11 @@ class Inventory(NamedTuple):
 
 def inventory(retention: Retention) -> Inventory:
     """Look at every output in the work folder; changes nothing."""
-    needed = dict(_needed(retention))
+    wanted = dict(needed(retention))
     leftovers: list[OutputFolder] = []
     kept: list[OutputFolder] = []
     for folder in sorted(_folders()):
-        why = _stays(folder, needed, retention)
+        why = _stays(folder, wanted, retention)
         count = _bytes(folder)
         if why:
             kept.append(OutputFolder(folder, count, why))
@@ -99,9 +100,9 @@ def collect(leftovers: Iterable[OutputFolder], retention: Retention) -> list[Out
     from filelock import FileLock, Timeout
 
     gone = []
-    needed = dict(_needed(retention))
+    wanted = dict(needed(retention))
     for leftover in leftovers:
-        if _stays(leftover.folder, needed, retention):
+        if _stays(leftover.folder, wanted, retention):
             continue
         try:
             with FileLock(_lock(leftover.folder), timeout=0):
@@ -121,7 +122,7 @@ def _folders() -> Iterator[Path]:
             yield from (path for path in stage.iterdir() if path.is_dir() and not path.is_symlink())
 
 
-def _needed(retention: Retention) -> Iterator[tuple[str, str]]:
+def needed(retention: Retention) -> Iterator[tuple[str, str]]:
     """Yield `<stage>/<fingerprint>` of what runs and versions need, with what for."""
     runs = list(every_run())
     parents = {run.info.run_id: run for run in runs}
@@ -186,11 +187,11 @@ def _of_version(tags: dict[str, str]) -> Iterator[str]:
             yield json.loads(value)["folder"]
 
 
-def _stays(folder: Path, needed: dict[str, str], retention: Retention) -> str:
+def _stays(folder: Path, wanted: dict[str, str], retention: Retention) -> str:
     """Return why a folder stays, nothing if it may go."""
     name = f"{folder.parent.name}/{folder.name.removesuffix('.partial')}"
-    if name in needed:
-        return needed[name]
+    if name in wanted:
+        return wanted[name]
     if _is_locked(folder):
         return "a run builds it"
     age, limit, words = _age(folder), retention.keep_days, "made lately"
@@ -208,6 +209,8 @@ def _leftover(folder: Path, retention: Retention) -> str:
     age = f"{_age(folder):.1f} days old"
     if is_training(folder):
         return f"checkpoints of a training that did not end, {age}"
+    if folder.name.endswith(PULLING):
+        return f"a copy from the store that was not finished, {age}"
     if folder.name.endswith(".partial"):
         return f"logs of a stage that failed, {age}"
     return f"no version and none of the {retention.keep_runs} newest runs needs it, {age}"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from retune.recipe.methods import RECOMMENDED
 from retune.registry import RegisteredVersion, RegistryError
 from retune.registry.candidates import FILE
-from retune.workspace import home, make_home, mark, remove, work, write_json
+from retune.workspace import here, home, make_home, mark, remove, write_json
 
 ABOUT = "serving.json"
 STORE = ".versions"  # below the serving folder, by recipe and version
@@ -115,15 +115,14 @@ def _parts(version: RegisteredVersion) -> Iterator[ServedFile]:
     """Yield what a version serves: its GGUF files with their Modelfiles, else its weights."""
     files = [json.loads(text) for key, text in sorted(version.tags.items()) if key.startswith(FILE)]
     for file in files:
-        folder = work() / file["folder"]
+        folder = here(file["folder"])
         yield ServedFile(folder / file["file"], file["file"])
         modelfile = Path(file["file"]).with_suffix(".Modelfile").name
         if (folder / modelfile).exists():
             yield ServedFile(folder / modelfile, modelfile)
     if not files:
-        yield ServedFile(
-            work() / "train" / version.tags.get("retune.adapter", "?") / "adapter", "adapter"
-        )
+        folder = here(f"train/{version.tags.get('retune.adapter', '?')}")
+        yield ServedFile(folder / "adapter", "adapter")
 
 
 def _recommended(folder: Path) -> str | None:

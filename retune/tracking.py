@@ -26,7 +26,7 @@ from retune.recipe import Recipe, flat
 from retune.recipe.address import is_address
 from retune.temporary import temporary_folder
 from retune.tracking_client import PatientClient, TrackingUnreachable
-from retune.workspace import Output, SomeOutput, digest, home, make_home, note_maker, sha256, size
+from retune.workspace import Output, SomeOutput, digest, home, make_home, note_maker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,9 +94,11 @@ class Run(BaseModel):
             _params({f"{stage}.{name}": value for name, value in output.params.items()}),
             _tags(tags),
         )
-        self.log_files(output.folder, output.files, stage)
-        if output.history:
-            self._log_history(output)
+        history = (output.history,) if output.history else ()
+        with output.some(*output.files, *history) as folder:
+            self.log_files(folder, output.files, stage)
+            if output.history:
+                self._log_history(folder / output.history, output.ended)
         if output.models:
             self._log_models(output)
         return output
@@ -298,9 +300,8 @@ class Run(BaseModel):
             client().log_batch(self.id, metrics[:METRICS], params[:BATCH], tags[:BATCH])
             metrics, params, tags = metrics[METRICS:], params[BATCH:], tags[BATCH:]
 
-    def _log_history(self, output: Output) -> None:
-        assert output.history, "asked for only where there is one"
-        lines = (output.folder / output.history).read_text().splitlines()
+    def _log_history(self, file: Path, ended: datetime) -> None:
+        lines = file.read_text().splitlines()
         rows = [json.loads(line) for line in lines]
         # All of it, or what a run that follows the stage live has missed.
         names = {name for row in rows[:1] for name in _without_step(row)}
@@ -308,14 +309,14 @@ class Run(BaseModel):
         missed: list[tuple[int, Mapping[str, float]]] = [
             (row["step"], _without_step(row)) for row in rows if row["step"] > last
         ]
-        self._send(_metrics(missed, output.ended))
+        self._send(_metrics(missed, ended))
 
     def _log_models(self, output: Output) -> None:
         listing = []
         for name in output.models:
-            path = output.folder / name
-            listing.append({"uri": path.as_uri(), "bytes": size(path), "sha256": sha256(path)})
+            listing.append({"uri": output.uri(name), **output.entry(name).model_dump()})
             if self.upload_models:
+                path = output.folder / name
                 log = client().log_artifacts if path.is_dir() else client().log_artifact
                 log(self.id, str(path), f"{output.step.stage}/models")
         client().log_dict(self.id, {"models": listing}, f"{output.step.stage}/models.json")

@@ -45,6 +45,14 @@ def installed(package: str) -> str:
         return "absent"
 
 
+def public(version: str) -> str:
+    """Return a version without what says how this machine's copy was built: `2.13.0` of `2.13.0+cpu`.
+
+    The same work is planned on a machine with a GPU and on one without.
+    """
+    return version.partition("+")[0]
+
+
 def _git(*arguments: str) -> str:
     """Return what git says of the folder that this code lies in; nothing where there is no checkout."""
     if not (ROOT / ".git").exists():  # a wheel may lie below somebody else's repository

@@ -19,7 +19,7 @@ from retune.errors import ProgramFailed
 from retune.measures import format_duration
 from retune.recipe import Recipe
 from retune.time_limit import limited
-from retune.workspace import Output, OutputBusy, Step, maker, read_output
+from retune.workspace import Output, OutputBusy, Step, maker, offer, read_output, settled
 
 LOOK = 1  # seconds between two looks at an output that another run builds
 
@@ -56,10 +56,11 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
 
             def build() -> SomeOutput:
                 with limited(name, recipe.gates.stage_hours.get(name)):
-                    return body(*args, **kwargs)
+                    return settled(body(*args, **kwargs))
 
             if (built := _built(step, build)) is not None:
                 return built
+            offer(step)
             made = read_output(step, typing.get_type_hints(body)["return"])
             message = _reused(made)
             _tell(message)
@@ -102,7 +103,7 @@ def _reused(made: Output) -> str:
     run = maker(made.step)
     made_by = f" from run {run[:8]}" if run else ""
     took = format_duration(made.seconds)
-    return f"reused{made_by}: made {made.started:%Y-%m-%d %H:%M} UTC in {took}: {made.folder}"
+    return f"reused{made_by}: made {made.started:%Y-%m-%d %H:%M} UTC in {took}: {made.step.folder}"
 
 
 def was_killed(_task: Any, _run: Any, state: Any) -> bool:

@@ -190,13 +190,17 @@ def test_weights_are_read_from_safetensors_alone():
     assert not [path for path in SOURCES if modules & imports(path)]
 
 
-# Where something may be removed or replaced besides retune.workspace.remove, and why that is safe.
+# Where something may be removed or replaced besides retune.home.remove, and why that is safe.
 DELETES = {
-    ("retune/workspace.py", "remove", "rmtree"): "the one that asks for the marker",
-    ("retune/workspace.py", "remove", "unlink"): "the one that asks for the marker",
-    ("retune/workspace.py", "_keep_logs", "rmdir"): "an empty folder of a marked stage",
-    ("retune/workspace.py", "building", "rename"): "to a place that `remove` has just cleared",
-    ("retune/workspace.py", "write_whole", "replace"): "a file that the caller writes anew",
+    ("retune/home.py", "remove", "rmtree"): "the one that asks for the marker",
+    ("retune/home.py", "remove", "unlink"): "the one that asks for the marker",
+    ("retune/building.py", "_keep_logs", "rmdir"): "an empty folder of a marked stage",
+    ("retune/building.py", "building", "rename"): "to a place that `remove` has just cleared",
+    ("retune/files.py", "write_whole", "replace"): "a file that the caller writes anew",
+    ("retune/store/checkpoints.py", "_take", "rename"): "to a place that `remove` has just cleared",
+    ("retune/store/checkpoints.py", "_take", "replace"): "what lies beside older checkpoints",
+    ("retune/store/transfer.py", "pull", "rename"): "to a place that `remove` has just cleared",
+    ("retune/store/transfer.py", "_settle", "rename"): "a file of a copy that is being made",
     ("retune/temporary.py", "sweep", "rmtree"): "this user's temporary folder of a dead process",
     ("retune/report_folder.py", "_move_in", "rmdir"): "an empty folder of a report",
     ("retune/report_folder.py", "_move_in", "replace"): "over a file of the report's own listing",

@@ -16,7 +16,7 @@ from retune.outcomes import FILE
 from retune.recipe import Recipe, RecipeError
 from retune.recipe.evaluation import ANCHOR
 from retune.tracking import OUTCOME, client, download_json, setting_text
-from retune.workspace import work
+from retune.workspace import here
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,5 +118,5 @@ def _environment(run: "MlflowRun") -> dict[str, str]:
 def _texts(run: "MlflowRun") -> Path | None:
     """Return the file of a run's accepted rows, if its work folder is on this machine."""
     fingerprint = run.data.tags.get("retune.step.validate", "")
-    path = work() / "validate" / fingerprint / "rows.parquet"
+    path = here(f"validate/{fingerprint}") / "rows.parquet"
     return path if fingerprint and path.is_file() else None

@@ -25,7 +25,7 @@ from retune.outcomes import BASE, CHAMPION, FILE, TUNED
 from retune.records import Pins, Selection
 from retune.registry import find
 from retune.tracking import client
-from retune.workspace import home, mark, work
+from retune.workspace import here, home, mark
 
 if TYPE_CHECKING:
     import polars as pl
@@ -242,7 +242,7 @@ def _sources(own: RunEvidence, numbers: list[int]) -> dict[int, str]:
 
 def _folder(run: "MlflowRun", stage: str) -> Path:
     """Return the folder of a stage's output of a run. Raises NoSuspects if it is not here."""
-    folder = work() / stage / run.data.tags.get(f"retune.step.{stage}", "")
+    folder = here(f"{stage}/{run.data.tags.get(f'retune.step.{stage}', '')}")
     if not (folder / "output.json").is_file():
         raise NoSuspects(_elsewhere(run, stage))
     return folder

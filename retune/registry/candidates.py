@@ -18,15 +18,17 @@ from retune.registry.versions import (
     version,
     versions,
 )
+from retune.store.place import store
 from retune.tracking import DECISION, DIGEST_LIMIT, Run, client
 from retune.version import this_version
-from retune.workspace import Output, digest, sha256
+from retune.workspace import Output, digest
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 WEIGHTS = "retune.weights"  # tag of a version: what tells its weights from others'
 FILE = "retune.file."  # tag of a version, by method: a GGUF file that may ship
+READABLE = ("s3://", "gs://")  # of the stores that retune writes to, those that MLflow reads
 SOURCE = "retune.source"  # tag of a version that was published: the Hub's commit
 MODEL_TYPE = "candidate"
 REGISTERED = "mlflow.modelVersions"  # by which MLflow's pages lead from a model to its version
@@ -74,7 +76,7 @@ def register_candidate(
         # A server takes no source of another host; what the run logged of the training is the model's.
         made = client().create_model_version(
             name,
-            f"runs:/{run.id}/{candidate.adapter.step.stage}",
+            _source(run, candidate.adapter),
             run.id,
             tags=tags,
             description=description,
@@ -126,7 +128,11 @@ def _tags(recipe: Recipe, pins: Pins, candidate: Candidate) -> dict[str, str]:
     """Return what made the candidate, and how good it is."""
     original = selected(candidate.selection, recipe, pins)
     code = this_version()
-    weights = [sha256(candidate.adapter.path), pins.model, original and original.model_dump()]
+    weights = [
+        candidate.adapter.entry("adapter").sha256,
+        pins.model,
+        original and original.model_dump(),
+    ]
     tags = {
         WEIGHTS: digest(weights),
         "retune.base": recipe.model.base,
@@ -145,10 +151,20 @@ def _tags(recipe: Recipe, pins: Pins, candidate: Candidate) -> dict[str, str]:
     }
     if original:
         tags["retune.original"] = original.model_dump_json()
+    if store():
+        tags["retune.uri"] = candidate.adapter.uri("adapter")
+        tags["retune.sha256"] = candidate.adapter.entry("adapter").sha256
     if code.commit:
         tags["retune.git.commit"] = code.commit
         tags["retune.git.dirty"] = str(code.dirty).lower()
     return tags
+
+
+def _source(run: Run, adapter: Adapter) -> str:
+    """Return where MLflow's own programs find the weights: in a store that they can read, if they are
+    there, else below what the run logged of the training."""
+    uri = adapter.uri("adapter")
+    return uri if uri.startswith(READABLE) else f"runs:/{run.id}/{adapter.step.stage}"
 
 
 def _fingerprints(candidate: Candidate) -> dict[str, str]:
@@ -165,6 +181,8 @@ def _fingerprints(candidate: Candidate) -> dict[str, str]:
 def _file(file: Gguf) -> str:
     """Return where a GGUF file lies below the work folder, and what tells it from others."""
     place = {"folder": file.step.name, "file": file.file, "bytes": file.bytes}
+    if store():
+        place["uri"] = file.uri(file.file)
     return json.dumps(place | {"sha256": file.sha256})
 
 

@@ -15,7 +15,7 @@ from retune.recipe import Recipe
 from retune.records import Adapter, Anchored, Champion, Chats, Pins, Selection
 from retune.row_losses import HeldOut, RowLoss
 from retune.sources import unchanged
-from retune.workspace import Build, NoSpaceLeft, Step, building, remove, work
+from retune.workspace import Build, NoSpaceLeft, Step, building, here
 from tasks.anchor.child import AnchorJob
 from tasks.anchor.rows import (
     comparable,
@@ -87,8 +87,7 @@ def measure_anchor(
                 *(f"{len(met):,}", champion.version),
                 *(metrics["loss/tuned"], metrics["loss/champion"]),
             )
-    if anchored.missing:
-        remove(step.folder / "output.json")
+        build.is_final = not anchored.missing
     return anchored
 
 
@@ -122,7 +121,7 @@ def _champions(
 
 
 def _job_of(champion: Champion, held_out: HeldOut, recipe: Recipe, pins: Pins) -> AnchorJob:
-    folder = work() / "train" / champion.adapter / "adapter"
+    folder = here(f"train/{champion.adapter}") / "adapter"
     if not folder.is_dir():
         raise AnchorGone(f"its weights are not in {folder} any more")
     own = {"base": champion.base, "load_in_4bit": champion.load_in_4bit}

@@ -14,7 +14,7 @@ from retune.records import Champion, Chats, Pins
 from retune.row_losses import held_out
 from retune.sources import unchanged
 from retune.temporary import temporary_folder
-from retune.workspace import NoSpaceLeft, OutputBusy, work
+from retune.workspace import NoSpaceLeft, OutputBusy, here
 from tasks.evaluate.answering import AskedPrompt
 from tasks.evaluate.child import EvaluateJob
 
@@ -28,7 +28,7 @@ class ChampionGone(RetuneError):
 
 def weights(champion: Champion) -> Path:
     """Return the folder with what its training wrote."""
-    return work() / "train" / champion.adapter / "adapter"
+    return here(f"train/{champion.adapter}") / "adapter"
 
 
 def champion_job(

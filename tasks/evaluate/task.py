@@ -97,8 +97,7 @@ def measure_champion(
         except ChampionGone as gone:
             get_run_logger().warning("the champion (version %d): %s", champion.version, gone)
             contender = _recorded_champion(champion, questions, chats, recipe, str(gone), build)
-    if not contender.is_final:
-        remove(step.folder / "output.json")
+        build.is_final = contender.is_final
     return contender
 
 

@@ -56,8 +56,7 @@ def ask_judge(
         judged = build.finish(
             JudgedAnswers, metrics=metrics, params=params, files=(OUTCOMES, VOTES)
         )
-    if not is_final:  # as the champion's, which the next run tries to ask
-        remove(step.folder / "output.json")
+        build.is_final = is_final  # as the champion's, which the next run tries to ask
     return judged
 
 

@@ -47,6 +47,9 @@ class FanOut:
         return recipe.model_copy(update={"quantization": settled})
 
 
+NOTHING_TO_MAKE = FanOut(methods=(), sizes=(), memory=0, parallel=1, threads=1)
+
+
 def fan_out(source: Path, methods: Sequence[str], config: Quantization, folder: Path) -> FanOut:
     """Return how to quantize `source` by `methods` into files below `folder`.
 

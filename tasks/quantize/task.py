@@ -181,12 +181,14 @@ def finish(
 ) -> Gguf:
     """Return the record of a GGUF and its Modelfile, if it has one."""
     ollama = (modelfile_of(out).name,) if modelfile_of(out).exists() else ()
+    digest = sha256(out)
     return build.finish(
         Gguf,
+        hashed={out.name: digest},
         method=method,
         file=out.name,
         bytes=out.stat().st_size,
-        sha256=sha256(out),
+        sha256=digest,
         failure=failure,
         metrics=metrics,
         params={"method": method, "llama.cpp": str(llamacpp.locate()), **params},

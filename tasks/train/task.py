@@ -22,10 +22,11 @@ from retune.measures import format_duration
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
+from retune.store.checkpoints import kept
 from retune.tracking import Run, watch_machine
 from retune.workspace import Step, building, cache_dir, remove
 from tasks.stage import show, stage, was_killed
-from tasks.train.checkpoints import newest_sealed, step_of
+from tasks.train.checkpoints import SEAL, newest_sealed, step_of
 from tasks.train.hosts import of_run
 from tasks.train.job import Fit, TrainJob
 from tasks.train.rendezvous import HostLost
@@ -67,7 +68,12 @@ def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Ada
             folder=build.path,
         )
         monitor = Monitor(run, job.log)
-        with watch_machine(run), monitor.following(), noting_the_checkpoint(job.checkpoints):
+        with (
+            kept(step.name, job.checkpoints, SEAL, (job.log.name, "usage.json")),
+            watch_machine(run),
+            monitor.following(),
+            noting_the_checkpoint(job.checkpoints),
+        ):
             try:
                 result = run_training(job, monitor, of_run(recipe.training))
             except ChildRefused as refusal:

@@ -257,6 +257,14 @@ def test_what_counts_is_what_is_loaded_but_for_the_exemptions(stage):
         assert made_with.installed(name) != "absent", f"{stage}: {name} is imported by a wrong name"
 
 
+def test_machines_with_and_without_a_gpu_plan_the_same(monkeypatch):
+    def planned(build: str) -> dict[str, str]:
+        monkeypatch.setattr(made_with, "installed", lambda name: f"2.13.0{build}")
+        return made_with.made_with("train", task_of("train"))
+
+    assert planned("+cpu") == planned("+cu130") != planned(".post1")
+
+
 def test_no_exemption_is_for_nothing():
     loaded = set().union(*map(reachable, STAGES))
     used = {pattern for pattern in made_with.EXEMPT if fnmatch.filter(loaded, pattern)}

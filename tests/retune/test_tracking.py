@@ -90,6 +90,17 @@ def test_models_are_logged_by_place_size_and_hash(client, recipe):
     assert len(entry["sha256"]) == 64
 
 
+def test_an_unchanged_rerun_reads_no_large_file(client, recipe):
+    output = make_output("again")
+    made = output.entry("weights")
+    (output.folder / "weights" / "w").write_bytes(b"456")  # of the size that was noted
+    with tracking.start_run(recipe, "unchanged", {}) as run:
+        run.log(output)
+        path = client.download_artifacts(run.id, "train/models.json")
+    (entry,) = json.loads(Path(path).read_text())["models"]
+    assert entry["sha256"] == made.sha256
+
+
 def test_models_are_uploaded_when_the_recipe_asks(client, recipe):
     uploading = recipe.model_copy(
         update={"tracking": recipe.tracking.model_copy(update={"upload_models": True})}

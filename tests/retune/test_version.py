@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from retune import version as module
-from retune.version import this_version
+from retune.version import public, this_version
 from tests.test_house import ROOT
 
 
@@ -59,3 +59,11 @@ def test_the_command_line_says_it():
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == f"retune {this_version()}\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("2.13.0+cpu", "2.13.0"), ("2.13.0+cu130.git1", "2.13.0"), ("2.13.0rc1", "2.13.0rc1")],
+)
+def test_a_public_version_is_the_same_for_every_build(version, expected):
+    assert public(version) == expected

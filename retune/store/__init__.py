@@ -1,0 +1,1 @@
+"""The store of outputs that several machines have in common (RETUNE_STORE)."""
