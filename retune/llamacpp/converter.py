@@ -66,7 +66,7 @@ def convert(
     if is_sentencepiece(structure) and not (overlay / "tokenizer.model").exists():
         write_sentencepiece_model(structure, overlay / "tokenizer.model")
     name_pre_tokenizer_by_structure(structure)
-    texts = probes(tokenizer)
+    texts = probes(tokenizer, embeddings(job.checkpoint) or len(tokenizer))
     begin(tokenizer)
     script = str(job.llamacpp / "convert_hf_to_gguf.py")
     sys.argv = [script, str(overlay), "--outfile", str(job.out), "--outtype", job.dtype]
@@ -79,15 +79,17 @@ def convert(
     return {"probes": texts}
 
 
-def probes(tokenizer: Any) -> list[dict[str, Any]]:
+def probes(tokenizer: Any, tokens: int) -> list[dict[str, Any]]:
     """Return texts with the ids `tokenizer` gives them: PROBES, and added tokens between words.
 
     `control` tells whether a text is one of the latter. Left out are the runs of spaces that
-    SentencePiece writes with `▁`, a character that nobody types.
+    SentencePiece writes with `▁`, a character that nobody types, and what the model, which has
+    embeddings for so many `tokens`, cannot read at all: Gemma 3's small ones have none for the picture
+    that their tokenizer knows, and no file of theirs has that token.
     """
     from retune.probes import PROBES
 
-    added = tokenizer.get_added_vocab()
+    added = [token for token, number in tokenizer.get_added_vocab().items() if number < tokens]
     texts = dict.fromkeys(PROBES, False)
     texts |= {f"one{token}two {token}\n": True for token in added if "▁▁" not in token}
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -95,6 +97,13 @@ def probes(tokenizer: Any) -> list[dict[str, Any]]:
         {"text": text, "ids": ids, "control": control}
         for (text, control), ids in zip(texts.items(), encoded, strict=True)
     ]
+
+
+def embeddings(checkpoint: Path) -> int | None:
+    """Return for how many tokens a checkpoint has embeddings, None if its configuration does not say."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    count: int | None = config.get("text_config", config).get("vocab_size")
+    return count
 
 
 def adds_bos(tokenizer: Any) -> bool:

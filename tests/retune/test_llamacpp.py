@@ -16,6 +16,7 @@ from retune.llamacpp import conversion, converter, installation, process
 from retune.probes import PROBES
 from retune.recipe.methods import METHODS
 from tests.retune.conftest import CHATML, TEXT, bpe_tokenizer
+from tests.tasks.conftest import make_tokenizer
 
 SIX = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
 # The type that most matrices of each method have; the rest get a larger one by llama.cpp's recipe.
@@ -80,6 +81,19 @@ def test_texts_read_by_several_processes_keep_their_order(gguf, monkeypatch):
     assert llamacpp.tokenize(gguf, texts[:1]) == by_one[:1]
     assert llamacpp.tokenize(gguf, []) == []
     assert len(processes) == 6
+
+
+def test_a_token_without_an_embedding_is_no_probe(tmp_path):
+    """As Gemma 3's small models have none for the token of a picture."""
+    tokenizer = make_tokenizer(tmp_path)
+    tokens = len(tokenizer)
+    tokenizer.add_tokens(["<picture>"], special_tokens=True)
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"vocab_size": tokens}}))
+    assert converter.embeddings(tmp_path) == tokens
+    controls = [one["text"] for one in converter.probes(tokenizer, tokens) if one["control"]]
+    assert any("<|im_end|>" in text for text in controls)
+    assert not any("<picture>" in text for text in controls)
+    assert any("<picture>" in one["text"] for one in converter.probes(tokenizer, tokens + 1))
 
 
 def test_the_probes_are_composed():
