@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     Told = Callable[[np.ndarray], bool]
+    Contrast = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _HEAD = 1_500  # characters of an answer that are looked at
 _LEAST_CHARS = 150  # of an answer that has a way of writing
@@ -31,7 +32,8 @@ _STEPS, _CLOSE = 200, 1e-4
 _APART = 0.78  # of the variance lies between the two groups; of one bell curve it is 0.64
 _GROUP, _LEAST = (0.04, 0.45), 20  # share of the smaller group, and answers in it
 _OFTENER = 0.3  # how much more of the group say a word of its style
-_TYPICAL = 10  # words; a sentence of a template has fewer
+_ALL = 0.85  # share of the group that say a word, from which it is no choice of words
+_TYPICAL = 7  # words
 _NAMED = 5  # words
 
 
@@ -68,8 +70,10 @@ def style(frame: "pl.DataFrame", told: "Told") -> Style | None:
             return None
         group = np.zeros(len(frame), dtype=bool)
         group[places[inside]] = True
-        oftener = table[inside].mean(axis=0) - table[~inside].mean(axis=0)
-        has_many = (oftener >= _OFTENER).sum() >= _TYPICAL
+        share = table[inside].mean(axis=0)
+        oftener = share - table[~inside].mean(axis=0)
+        # What all of them say is a sentence of a template.
+        has_many = ((oftener >= _OFTENER) & (share <= _ALL)).sum() >= _TYPICAL
         if has_many and inside.sum() >= _LEAST and not told(group):
             top = np.argsort(-oftener, kind="stable")[:_NAMED]
             return Style(places[inside], len(long), [words[place] for place in top])
@@ -114,16 +118,34 @@ def _beyond_length(table: "np.ndarray", chars: "np.ndarray") -> "np.ndarray":
 
 
 def _components(table: "np.ndarray") -> "np.ndarray":
-    """Return the independent components of the columns, texts x _COMPONENTS."""
+    """Return components of the columns, one column each: the principal ones, and those turned so that
+    they are skewed, or peaked or split, as much as can be."""
     import numpy as np
 
     left, _, _ = np.linalg.svd(table, full_matrices=False)
     white = left[:, :_COMPONENTS] * np.sqrt(len(table))
+
+    def bent(values: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+        curve = np.tanh(values)
+        return curve, (1 - curve**2).mean(axis=0)
+
+    def skewed(values: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+        return values**2, np.zeros(_COMPONENTS)
+
+    # A fifth of the answers makes two groups that are as peaked as one bell curve, but skewed; a
+    # half makes two that are not skewed.
+    return np.hstack([white, _turned(white, bent), _turned(white, skewed)])
+
+
+def _turned(white: "np.ndarray", contrast: "Contrast") -> "np.ndarray":
+    """Return independent components by a contrast (its derivative, and the mean of the second one)."""
+    import numpy as np
+
     generator = np.random.default_rng(0)
     turn = np.linalg.qr(generator.normal(size=(_COMPONENTS, _COMPONENTS)))[0]
     for _ in range(_STEPS):
-        bent = np.tanh(white @ turn.T)
-        new = bent.T @ white / len(white) - (1 - bent**2).mean(axis=0)[:, None] * turn
+        slope, curvature = contrast(white @ turn.T)
+        new = slope.T @ white / len(white) - curvature[:, None] * turn
         one, _, other = np.linalg.svd(new, full_matrices=False)
         before, turn = turn, one @ other
         if np.abs(np.abs((turn * before).sum(axis=1)) - 1).max() < _CLOSE:
