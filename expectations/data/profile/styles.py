@@ -25,6 +25,7 @@ _WORD = r"\p{L}+(?:['’]\p{L}*)?|[^\p{L}\p{N}\s]+"
 # Share of answers that say a word: of fewer it is a topic's, of more everybody's.
 _COMMON = (0.03, 0.7)
 _WORDS = 600  # at most
+_ONCE = 0.2  # share of the words that one answer says, at least: of templates it is none, of people's 0.4
 _ROWS = 1_500  # at most, spread evenly
 _ADDRESS = r"https?://\S+"
 _COMPONENTS = 12
@@ -81,7 +82,8 @@ def style(frame: "pl.DataFrame", told: "Told") -> Style | None:
 
 
 def _presence(texts: "pl.DataFrame") -> "tuple[np.ndarray, list[str]]":
-    """Return which of the common words each text says, texts x words, and the words."""
+    """Return which of the common words each text says, texts x words, and the words; none of texts that
+    come from templates."""
     import numpy as np
     import polars as pl
 
@@ -91,12 +93,11 @@ def _presence(texts: "pl.DataFrame") -> "tuple[np.ndarray, list[str]]":
         .explode("word")
         .drop_nulls()
     )
+    counts = said["word"].value_counts()
+    if (counts["count"] == 1).sum() < _ONCE * len(counts):
+        return np.zeros((len(texts), 0)), []
     least, most = (share * len(texts) for share in _COMMON)
-    counts = (
-        said["word"]
-        .value_counts()
-        .filter(pl.col("count").is_between(max(LEAST_GROUP, least), most))
-    )
+    counts = counts.filter(pl.col("count").is_between(max(LEAST_GROUP, least), most))
     # Of two that are as frequent, always the same one.
     words = counts.sort("count", "word", descending=[True, False])["word"].head(_WORDS)
     index = pl.DataFrame({"word": words}).with_row_index("column")
