@@ -43,11 +43,13 @@ SLANG = (
 
 
 def varied(count=360, seed=0):
-    """Pairs of many different words, in five lines of which two are a list."""
+    """Pairs of many different words, in five lines of which two are a list, with a name each."""
     rng, made = Random(seed), []
     for _ in range(count):
         lines = (prose(rng, 2), f"1. {prose(rng, 1)}", f"2. {prose(rng, 1)}", f"3. {prose(rng, 1)}")
-        made.append([f"{prose(rng, 1)} Why?", "\n".join((*lines, prose(rng, 3)))])
+        name = "".join(rng.choice("bdfgklmnprst") + rng.choice("aeiou") for _ in range(4))
+        last = f"{prose(rng, 3)} Ask {name.title()}."
+        made.append([f"{prose(rng, 1)} Why?", "\n".join((*lines, last))])
     return made
 
 
@@ -112,7 +114,12 @@ def test_what_is_wrong_is_named(words):
     assert [sentence for sentence in found if words in sentence], found
 
 
-@pytest.mark.parametrize("words", BAD)
+LIGHT = ("have '□' again and again", "are written another way than the rest")
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(one, marks=() if one in LIGHT else pytest.mark.proof) for one in BAD]
+)
 def test_what_all_answers_do_is_their_way(words):
     # Of questions alone, no dataset has its way.
     if "stops at" not in words:
