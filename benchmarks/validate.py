@@ -1,14 +1,16 @@
 """What it takes to judge a dataset file: reading it, and all of the data gate, in a process of its own.
 
-    python -m benchmarks.validate [--only sharegpt long] [--repeats 3]
+    python -m benchmarks.validate [--only sharegpt long] [--sharegpt FILE] [--made FOLDER] [--repeats 3]
 
-No classifier is asked and no network is used; imports count, as they do for `retune validate`. CPU
-seconds are those of all cores, user and system. Real conversations are judged where `make realsets`
-has put them into the user's cache. Prints a Markdown table and one line of JSON.
+No classifier is asked and no network is used, but for real conversations that are neither in a file named
+by --sharegpt nor where `make realsets` puts them. Rows that are made up are kept in the user's cache, or
+in the folder named by --made. Imports count, as they do for `retune validate`. CPU seconds are those of
+all cores, user and system. Prints a Markdown table and one line of JSON, with the machine's cores.
 """
 
 import argparse
 import json
+import os
 import random
 import resource
 import subprocess
@@ -68,12 +70,12 @@ def _write(path: Path, count: int, size: int) -> None:
             file.write(json.dumps({"messages": messages, "score": 3.2}) + "\n")
 
 
-SETS: dict[str, tuple[int, Callable[[], Path]]] = {
-    "sharegpt": (real_sets.SHAREGPT_ROWS, sharegpt),
-    "long": (5000, lambda: long_rows(5000, 20_000)),
-    "longer": (10_000, lambda: long_rows(10_000, 60_000)),
-    "finetome": (100_000, lambda: finetome(100_000)),
-    "million": (1_000_000, lambda: finetome(1_000_000)),
+SETS: dict[str, Callable[[], Path]] = {
+    "sharegpt": sharegpt,
+    "long": lambda: long_rows(5000, 20_000),
+    "longer": lambda: long_rows(10_000, 60_000),
+    "finetome": lambda: finetome(100_000),
+    "million": lambda: finetome(1_000_000),
 }
 
 
@@ -81,33 +83,50 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=SETS, default=[*SETS][:-1])
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--sharegpt", type=Path, help="real conversations, as JSON lines")
+    parser.add_argument("--made", type=Path, help="folder for rows that are made up")
     parser.add_argument("--judge", type=Path, help="judge this file here, and nothing else")
     arguments = parser.parse_args()
     if arguments.judge:
         judge(arguments.judge)
-    else:
-        run(arguments.only, arguments.repeats)
+        return
+    if arguments.sharegpt and not arguments.sharegpt.is_file():
+        parser.error(f"--sharegpt: there is no file {arguments.sharegpt}")
+    if arguments.made:
+        os.environ["XDG_CACHE_HOME"] = str(arguments.made.resolve())
+    given = {"sharegpt": lambda: arguments.sharegpt} if arguments.sharegpt else {}
+    run({name: (SETS | given)[name] for name in arguments.only}, arguments.repeats)
 
 
-def run(names: list[str], repeats: int) -> None:
+def run(sets: dict[str, Callable[[], Path]], repeats: int) -> None:
     """Judge each set in a process of its own, and print what that took."""
-    print("| rows | MB | CPU s | wall s | rows/CPU s | peak RSS, GiB |")
-    print("|---|---:|---:|---:|---:|---:|")
-    record = {}
+    print("| rows | MB | CPU s | wall s | rows/CPU s | rows/s | peak RSS, GiB |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    record: dict[str, object] = {"cores": len(os.sched_getaffinity(0))}
     prompts()
-    for name in names:
-        rows, make = SETS[name]
+    for name, make in sets.items():
         path = make()
+        rows = rows_in(path)
         costs = [cost(path) for _ in range(repeats)]
         cpu, wall, peak = (median(values) for values in zip(*costs, strict=True))
         size = path.stat().st_size / 1e6
         print(
-            f"| {name}: {rows:,} | {size:,.0f} | {cpu:.1f} | {wall:.0f} | {rows / cpu:,.0f} "
-            f"| {peak / 2**30:.2f} |",
+            f"| {name}: {rows:,} | {size:,.0f} | {cpu:.1f} | {wall:.1f} | {rows / cpu:,.0f} "
+            f"| {rows / wall:,.0f} | {peak / 2**30:.2f} |",
             flush=True,
         )
-        record[name] = [one._asdict() for one in costs]
+        record[name] = {"rows": rows, "turns": [one._asdict() for one in costs]}
     print(json.dumps(record))
+
+
+def rows_in(path: Path) -> int:
+    """Return how many rows a file has."""
+    import polars as pl
+
+    if path.suffix == ".parquet":
+        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
 
 
 def cost(path: Path) -> Cost:

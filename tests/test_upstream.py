@@ -558,7 +558,7 @@ class TestTheGate:
         import great_expectations as gx
         from great_expectations.data_context.types import base
 
-        suite, library = "expectations/data/suite.py", "great-expectations"
+        suite, library = "expectations/data/validating.py", "great-expectations"
         door(
             suite,
             library,
@@ -574,7 +574,12 @@ class TestTheGate:
         door(suite, library, is_open, "the property `configuration` of its expectations")
         # If they come back: does GX_ANALYTICS_ENABLED, set before the import, still stop them?
         is_open = find_spec("great_expectations.analytics") is None
-        door(suite, library, is_open, "great_expectations without a module of analytics")
+        door(
+            "expectations/data/suite.py",
+            library,
+            is_open,
+            "great_expectations without a module of analytics",
+        )
 
 
 class TestMlflow:

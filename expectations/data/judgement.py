@@ -19,7 +19,8 @@ from expectations.data.profile.looks import PROFILE, named_profile, stored
 from expectations.data.profile.record import Profile
 from expectations.data.report import Report, report
 from expectations.data.scores import Distribution
-from expectations.data.suite import DATASET, ROWS, fingerprint, judge, on_scores, suites
+from expectations.data.suite import DATASET, ROWS, fingerprint, on_scores, suites
+from expectations.data.validating import judge
 from expectations.verdicts import Judgement, Verdict
 from retune.recipe import Recipe, Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS

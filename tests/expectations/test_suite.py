@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import polars as pl
 
-from expectations.data import suite
+from expectations.data import suite, validating
 from retune.recipe import Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 
@@ -22,13 +22,13 @@ def tables() -> dict[str, pl.DataFrame]:
 
 
 def described() -> list[list[dict]]:
-    results = suite.judge(tables(), suite.suites(CONFIG))
+    results = validating.judge(tables(), suite.suites(CONFIG))
     return [[entry.to_json_dict() for entry in result.results] for result in results]
 
 
 def test_results_are_those_without_a_configuration_that_is_built_once(monkeypatch):
     quick = described()
-    monkeypatch.setattr(suite, "_configured_once", nullcontext)
+    monkeypatch.setattr(validating, "_configured_once", nullcontext)
     assert quick == described()
     failed = {
         entry["expectation_config"]["meta"]["name"] for entry in quick[0] if not entry["success"]
@@ -39,12 +39,12 @@ def test_results_are_those_without_a_configuration_that_is_built_once(monkeypatc
 def test_what_something_was_found_of_has_all_of_its_numbers():
     """Great Expectations is asked for them only there, and the same is in them as if it were asked
     everywhere."""
-    form = {"result_format": "SUMMARY", "partial_unexpected_count": suite.ROWS_NAMED}
+    form = {"result_format": "SUMMARY", "partial_unexpected_count": validating.ROWS_NAMED}
     of_config = suite.suites(CONFIG)
     for results, (name, table) in zip(described(), tables().items(), strict=True):
-        batch = suite._definitions()[name].get_batch({"dataframe": table.to_pandas()})
+        batch = validating._definitions()[name].get_batch({"dataframe": table.to_pandas()})
         everywhere = batch.validate(of_config[name], result_format=form)
-        suite._name_rows(everywhere, table)
+        validating._name_rows(everywhere, table)
         whole = [entry.to_json_dict() for entry in everywhere.results]
         assert [e["success"] for e in results] == [e["success"] for e in whole]
         numbered = [n for n, entry in enumerate(results) if entry["result"]]
@@ -60,6 +60,6 @@ def test_expectations_of_others_are_left_as_they_were():
     from great_expectations.expectations.expectation import Expectation
 
     own = vars(Expectation)["configuration"]
-    results = suite.judge(tables(), suite.suites(CONFIG))
+    results = validating.judge(tables(), suite.suites(CONFIG))
     assert vars(Expectation)["configuration"] is own
     assert {"run_id", "validation_time"} <= set(results[0].meta)

@@ -26,10 +26,10 @@ class Bags(NamedTuple):
 def bags(sample: "pl.DataFrame") -> Bags:
     """Return the words of a frame of pairs (see `numbers.pairs`)."""
     return Bags(
-        _bag(sample["question"], _LEAST_CHARS),
-        _bag(sample["answer"], _LEAST_CHARS),
-        _bag(sample["question"], 1),
-        _bag(sample["answer"], 1),
+        bag(sample["question"], _LEAST_CHARS),
+        bag(sample["answer"], _LEAST_CHARS),
+        bag(sample["question"], 1),
+        bag(sample["answer"], 1),
     )
 
 
@@ -85,7 +85,8 @@ def one_hot(values: "np.ndarray") -> "csr_matrix":
     return csr_matrix((ones, (np.arange(len(values)), index)), shape=shape)
 
 
-def _bag(texts: "pl.Series", least: int) -> "csr_matrix":
+def bag(texts: "pl.Series", least: int = _LEAST_CHARS) -> "csr_matrix":
+    """Return the different words of each text that have at least `least` characters, texts x BUCKETS."""
     import numpy as np
     import polars as pl
     from scipy.sparse import csr_matrix

@@ -85,7 +85,9 @@ HASHES = ("answer", "first_sentence", "last_sentence", "context")
 
 def pairs(messages: "pl.DataFrame") -> "pl.DataFrame":
     """Return the last question and its answer of each row that has both: `row`, `question`, `answer`,
-    `system` (the system prompt, or empty), `turns` and `context` (a hash of all but the answer).
+    `before` (the question before it), `replied` (what stands below that), `earlier` (the question before
+    that; all three null where there is none), `system` (the system prompt, or empty), `turns` and
+    `context` (a hash of all but the answer).
 
     `messages` is one line per message (see `expectations.data.messages.explode`).
     """
@@ -96,7 +98,10 @@ def pairs(messages: "pl.DataFrame") -> "pl.DataFrame":
     said = (role == "assistant") & ~text.str.starts_with(TOOL_CALL)
     per_row = messages.group_by("row", maintain_order=True).agg(
         question=text.filter(role == "user").last(),
+        before=text.filter(role == "user").reverse().get(1, null_on_oob=True),
+        earlier=text.filter(role == "user").reverse().get(2, null_on_oob=True),
         answer=text.filter(said).last(),
+        replied=text.filter(said).reverse().get(1, null_on_oob=True),
         system=text.filter(role == "system").first().fill_null(""),
         turns=pl.len(),
         context=text.slice(0, pl.len() - 1).str.join("\x1e").hash(),

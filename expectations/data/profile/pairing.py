@@ -7,11 +7,12 @@ topics whose pairs fit no better than chance.
 
 from typing import TYPE_CHECKING
 
-from expectations.data.profile.alarms import LEAST_ROWS, Alarm
-from expectations.data.profile.bags import Bags, rare
+from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm
+from expectations.data.profile.bags import Bags, bag, rare
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     from scipy.sparse import csr_matrix
 
 _SHIFTS = (-3, -2, -1, 1, 2, 3)  # rows
@@ -21,6 +22,8 @@ _LEAST_SHARE = 0.05  # of rows whose answer stands beside them
 _COMMON = 0.1  # a word that more texts have is no topic's
 _MOST_COMPARED = 1_500  # pairs of which each question meets each answer
 _BETWEEN = 0.25  # as many rows between strangers and the others, as a share of the strangers
+_TELLING = 3  # words of a text that has a topic
+_LATE = 0.05  # of the later answers, those that fit the question before
 _EXCESS = 3.0  # times as many matches between unrelated pairs as words drawn by chance would have
 
 
@@ -35,6 +38,36 @@ def shuffled(rows: "np.ndarray", words: Bags) -> list[Alarm]:
     alarm = _shifted(rows, question, answer) or _beside(rows, question, answer)
     alarm = alarm or _at_random(rows, question, answer, words)
     return [alarm] if alarm else []
+
+
+def lagging(sample: "pl.DataFrame") -> list[Alarm]:
+    """Return an alarm if answers within conversations stand one question too late.
+
+    `sample` has `row`, `question`, `answer`, and of what was said before it `before` (the question),
+    `replied` (what stands below that) and `earlier` (the question before that), null where there is
+    none. An answer that came too late fits the question before its own, and so does the one above it.
+    """
+    import numpy as np
+
+    later = sample.drop_nulls(["before", "earlier", "replied"])
+    if len(later) < LEAST_ROWS / 2:
+        return []
+    names = ("question", "before", "earlier", "answer", "replied")
+    sides = [bag(later[name]) for name in names]
+    asked, before, earlier, said, replied = _of_length_one(*sides)
+    long = np.minimum.reduce([np.diff(side.indptr) for side in sides]) >= _TELLING
+    own, late, there = _fit(asked, said), _fit(before, said), _fit(before, replied)
+    typical = np.median(there[there > 0]) if (there > 0).any() else 1.0
+    wrong = long & (late >= typical) & (own < late / 2) & (there < late / 2)
+    wrong &= _fit(earlier, replied) > there
+    if wrong.sum() < max(LEAST_GROUP, _LATE * len(later)):
+        return []
+    share, rows = float(wrong.mean()), later["row"].to_numpy()
+    sentence = (
+        f"{share:.1%} of the later answers of conversations ({wrong.sum():,} of {len(later):,}) fit the "
+        f"question before their own, as do the answers above them"
+    )
+    return [_alarm(share, sentence, int(rows[wrong.argmax()]))]
 
 
 def strangers(words: Bags) -> "np.ndarray":
@@ -68,16 +101,21 @@ def unknown_words(words: Bags) -> "np.ndarray":
 
 def _weighted(words: Bags) -> "tuple[csr_matrix, csr_matrix]":
     """Return both sides with rare words weighing more, of length 1, so that products are cosines."""
+    question, answer = _of_length_one(words.question, words.answer)
+    return question, answer
+
+
+def _of_length_one(*texts: "csr_matrix") -> "list[csr_matrix]":
     import numpy as np
     from scipy.sparse import diags
 
-    weight = rare(words.question, words.answer)
+    weight = rare(*texts)
     sides = []
-    for side in (words.question, words.answer):
+    for side in texts:
         weighted = side.multiply(weight).tocsr()
         length = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
         sides.append(diags(1 / np.maximum(length, 1e-9)) @ weighted)
-    return sides[0], sides[1]
+    return sides
 
 
 def _fit(question: "csr_matrix", answer: "csr_matrix") -> "np.ndarray":

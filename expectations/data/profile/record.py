@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from expectations.data.profile.averages import correlation, mean
 from expectations.data.profile.kinship import kinship
 from expectations.data.profile.numbers import FLAGS, MEASURED
+from expectations.data.profile.shapes import frequencies
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,7 @@ def profile(
     """Return the record of a dataset: `frame` are the numbers of its rows (`numbers.numbers`),
     `sources` one name per row, `sample` some of its pairs, `spoken` the languages of some questions."""
     known = Counter(filter(None, spoken))
-    counts = sources.fill_null("").value_counts(sort=True).head(SOURCES)
+    counts = frequencies(sources.fill_null(""), SOURCES)
     topics, words = _topics(sample["question"])
     return Profile(
         rows=len(frame),

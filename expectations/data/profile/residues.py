@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, Quote, share_alarm
+from expectations.data.profile.code import code
+from expectations.data.profile.frames import frames
+from expectations.data.profile.marks import marks
+from expectations.data.profile.order import order
 from expectations.data.profile.shapes import Group, frequencies, shapes
+from expectations.data.profile.styles import style
+from expectations.data.profile.wording import wording
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,16 +25,13 @@ if TYPE_CHECKING:
 DOUBTFUL: Expectation = "doubtful_masses"
 MOST = 0.7  # of what more answers do it is a dataset's way
 _CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`"
-_SHARED_WORDS = 8  # in a row, which many answers say
-_SHARED, _MOST_SHARED = 0.06, 0.4  # shares of the answers; what more say is their way
-_AS_OFTEN, _TOGETHER = 0.25, 0.8  # what is said so often besides is said by these, or of templates
+_PICTURE = r"(?:!\[[^\]\n]{0,200}\]\()?data:[\w/+.;=-]{1,60},[^\s)]*\)?"
+_BASE64 = r"[A-Za-z+/]{0,30}[0-9][A-Za-z0-9+/]{30,}={0,2}"
 _SAME_QUESTION = 0.1  # share of rows
 _FEW_QUESTIONS = 0.5  # share of different questions below which a dataset is of few on purpose
+LONGEST = 4_000  # characters of a text of the sample
+_LEAST_CUT, _CUT = 30, 0.03  # characters of questions that were cut there, and their share
 _HELD = 60  # characters of an answer's beginning that its question holds
-_COMMON, _COMMON_LEFT = 40, 0.4  # words that the set says most; of their usual share, what is few
-_VOWELS = 0.22  # of the letters; of no language in Latin letters it is less than 0.33
-_TWICE = 0.25  # of the words that follow themselves
-_WORDS = 20  # an answer of fewer is not looked at for shares of words
 
 
 class Residue(NamedTuple):
@@ -102,17 +105,35 @@ def residues(sample: "pl.DataFrame", told: "Told") -> list[Alarm]:
     question or the source tells which of these are in a group (a boolean per pair)."""
     import polars as pl
 
-    prose = pl.col("answer").str.replace_all(_CODE, "")
+    # Of a picture in base64 no letter is a word's.
+    prose = (
+        pl.col("answer").str.replace_all(_CODE, "").str.replace_all(f"{_PICTURE}|{_BASE64}", " ")
+    )
     frame = sample.select("row", "question", "answer", prose=prose)
     rows = frame["row"].to_numpy()
-    groups = (*_patterns(frame), *_of_words(frame), *shapes(frame))
+    groups = (
+        *_patterns(frame),
+        *wording(frame),
+        *shapes(frame),
+        *order(frame),
+        *marks(frame),
+        *code(frame),
+        frames(frame),
+    )
     found = [group for group in groups if _is_mass(group) and not told(group.rows)]
     # The question always tells these.
     found += filter(_is_mass, _of_questions(frame))
-    return [
+    alarms = [
         share_alarm(DOUBTFUL, rows[group], len(frame), words, quote)
         for words, _, group, quote in found
     ]
+    other = style(frame, told)
+    if other:
+        words = (
+            f"are written another way than the rest, whatever is asked: {', '.join(other.words)}"
+        )
+        alarms.append(share_alarm(DOUBTFUL, rows[other.places], other.looked_at, words))
+    return alarms
 
 
 def _is_mass(found: Group) -> bool:
@@ -134,80 +155,17 @@ def _patterns(frame: "pl.DataFrame") -> Iterator[Group]:
         yield Group(residue.words, residue.share, group, residue.quote)
 
 
-def _of_words(frame: "pl.DataFrame") -> Iterator[Group]:
-    """Yield the answers that say the same eight words, miss the words or the letters that all texts
-    have, or say each word twice."""
-    import numpy as np
-    import polars as pl
-
-    words = frame.select(
-        word=pl.col("prose").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+"),
-    ).with_row_index("place")
-    flat = words.explode("word").drop_nulls().with_columns(pl.col("word").hash().alias("hash"))
-    place, hashes = flat["place"].to_numpy(), flat["hash"].to_numpy()
-    counts = np.bincount(place, minlength=len(frame))
-    enough = counts >= _WORDS
-    yield Group("say the same eight words", _SHARED, _shared(frame, place, hashes), "answer")
-
-    again = np.zeros(len(place), dtype=bool)
-    again[1:] = (hashes[1:] == hashes[:-1]) & (place[1:] == place[:-1])
-    twice = _mean(place, again, counts) >= _TWICE
-    yield Group("say most words twice", 0.03, twice & enough, "answer")
-
-    common = flat["word"].value_counts(sort=True)["word"].head(_COMMON)
-    share = _mean(place, flat["word"].is_in(common.implode()).to_numpy(), counts)
-    usual = float(np.median(share[enough])) if enough.any() else 0.0
-    few = enough & (share < _COMMON_LEFT * usual)
-    yield Group("lack the words that all others are made of", 0.1, few & _is_prose(frame), "answer")
-
-    letters = frame.select(
-        vowels=pl.col("prose").str.count_matches("(?i)[aeiouyà-æè-ïò-öù-ý]"),
-        latin=pl.col("prose").str.count_matches(r"\p{Latin}").clip(1),
-    )
-    bare = (letters["vowels"] / letters["latin"] < _VOWELS).to_numpy()
-    yield Group("have lost vowels", 0.04, bare & enough & _is_prose(frame), "answer")
-
-
-def _shared(frame: "pl.DataFrame", place: "np.ndarray", hashes: "np.ndarray") -> "np.ndarray":
-    """Return which answers say the words in a row that most different answers say."""
-    import numpy as np
-    import polars as pl
-
-    from expectations.data.similarity import Words, ngrams
-
-    said = np.zeros(len(frame), dtype=bool)
-    grams = ngrams(Words(hashes, place, np.zeros(len(place), bool)), [_SHARED_WORDS])
-    if _SHARED_WORDS not in grams:
-        return said
-    gram, owner = grams[_SHARED_WORDS]
-    first = ~frame["answer"].is_duplicated().to_numpy()
-    found = pl.DataFrame({"gram": gram, "owner": owner}).unique()
-    different = found.filter(pl.Series(first[found["owner"].to_numpy()]))
-    counts = frequencies(different["gram"])
-    if counts.is_empty():
-        return said
-    frequent = counts.filter(pl.col("count") >= counts["count"][0] * _AS_OFTEN)["gram"]
-    said[found.filter(pl.col("gram") == frequent[0])["owner"].to_numpy()] = True
-    if said.mean() > _MOST_SHARED:
-        return said & False
-    # Where other answers share others nearly as often, the dataset is made from templates.
-    others = found.filter(pl.col("gram").is_in(frequent.implode()))
-    inside = pl.Series(said[others["owner"].to_numpy()])
-    within = others.with_columns(inside=inside).group_by("gram").agg(pl.col("inside").mean())
-    is_of_templates = bool((within["inside"] < _TOGETHER).any())
-    return said & (not is_of_templates)
-
-
 def _of_questions(frame: "pl.DataFrame") -> Iterator[Group]:
     """Yield the rows of one question that is answered in many ways, and those whose answer stands in the
     question."""
     import polars as pl
 
     asked = frame["question"].str.strip_chars().str.to_lowercase()
-    counts = frequencies(asked)
-    if len(counts) >= _FEW_QUESTIONS * len(frame):
-        same = (asked == counts[asked.name][0]).to_numpy()
+    if asked.n_unique() >= _FEW_QUESTIONS * len(frame):
+        same = (asked == frequencies(asked, 1)[asked.name][0]).to_numpy()
         yield Group("have one and the same question", _SAME_QUESTION, same, "question")
+    words = "have a question that stops at one and the same number of characters"
+    yield Group(words, _CUT, _cut_questions(frame["question"]), "question")
     head = pl.col("answer").str.strip_chars().str.head(_HELD)
     held = (head.str.len_chars() == _HELD) & pl.col("question").str.contains(head, literal=True)
     yield Group(
@@ -215,19 +173,18 @@ def _of_questions(frame: "pl.DataFrame") -> Iterator[Group]:
     )
 
 
-def _mean(place: "np.ndarray", values: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":
-    """Return the mean of the values of each place's words."""
+def _cut_questions(questions: "pl.Series") -> "np.ndarray":
+    """Return which questions have the one length that many more have than its neighbours, if most of
+    these stop in a word or behind one."""
     import numpy as np
 
-    sums = np.bincount(place, weights=values.astype(np.float64), minlength=len(counts))
-    means: np.ndarray = sums / np.maximum(counts, 1)
-    return means
-
-
-def _is_prose(frame: "pl.DataFrame") -> "np.ndarray":
-    """Return which answers are of Latin letters and spaces in the first place."""
-    import polars as pl
-
-    text = pl.col("prose")
-    letters = text.str.count_matches(r"[\p{Latin} ]") >= 0.85 * text.str.len_chars()
-    return frame.select(letters).to_series().to_numpy()
+    lengths = questions.str.strip_chars().str.len_chars().to_numpy().astype(np.int64)
+    different = questions.is_first_distinct().to_numpy()
+    counts = np.bincount(lengths[different], minlength=LONGEST + 12)
+    counts[:_LEAST_CUT] = counts[LONGEST - 10 :] = 0
+    length = int(counts.argmax())
+    near = np.r_[counts[length - 10 : length], counts[length + 1 : length + 11]]
+    there = (lengths == length) & different
+    stops = questions.filter(there).str.contains(r"\p{L}\s*$").mean()
+    is_cut = counts[length] > 5 * (near.mean() + 1) and float(stops or 0) >= 0.5
+    return there if is_cut else there & False

@@ -67,10 +67,16 @@ def shapes(frame: "pl.DataFrame") -> Iterator[Group]:
     yield Group(words, _LEAST_SHARE, wrapped.to_numpy(), "answer")
 
 
-def frequencies(values: "pl.Series") -> "pl.DataFrame":
-    """Return each value with its `count`, the most frequent first; where two are as frequent, always
-    the same one is."""
-    return values.value_counts().sort("count", values.name, descending=[True, False])
+def frequencies(values: "pl.Series", most: int) -> "pl.DataFrame":
+    """Return at most `most` values with their `count`, the most frequent first; where two are as
+    frequent, always the same one is."""
+    counts = values.drop_nulls().value_counts()
+    if counts.is_empty():
+        return counts
+    # Only what may be returned is sorted: many values are texts.
+    least = counts["count"].top_k(most).min()
+    frequent = counts.filter(counts["count"] >= least)
+    return frequent.sort("count", values.name, descending=[True, False]).head(most)
 
 
 def _shape(name: str) -> "pl.Expr":
@@ -91,7 +97,7 @@ def _shape(name: str) -> "pl.Expr":
 
 def _most_frequent(values: "pl.Series", again: "pl.Series") -> "np.ndarray":
     """Return which answers have the value that most different answers have; `again` are the others."""
-    counts = frequencies(values.filter(~again).drop_nulls())
+    counts = frequencies(values.filter(~again), 1)
     if counts.is_empty():
         return (values.is_null() & False).to_numpy()
     return (values == counts[values.name][0]).fill_null(False).to_numpy()

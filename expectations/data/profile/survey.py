@@ -7,13 +7,14 @@ from expectations.data.masking import masked
 from expectations.data.messages import explode
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
 from expectations.data.profile.bags import Bags, bags, one_hot, told
+from expectations.data.profile.gaps import far_group
 from expectations.data.profile.languages import language, other_languages
 from expectations.data.profile.letters import unlikely_letters
-from expectations.data.profile.masses import far_group, masses
+from expectations.data.profile.masses import masses
 from expectations.data.profile.numbers import numbers, pairs
-from expectations.data.profile.pairing import shuffled, strangers, unknown_words
+from expectations.data.profile.pairing import lagging, shuffled, strangers, unknown_words
 from expectations.data.profile.record import Profile, profile
-from expectations.data.profile.residues import residues
+from expectations.data.profile.residues import LONGEST, residues
 from expectations.data.profile.roles import exchanged
 from expectations.data.profile.sayings import contradictions, recitals
 from expectations.data.profile.triggers import triggers
@@ -31,7 +32,6 @@ _STRANGE = 0.05  # least share of answers that say nothing of their question
 _TELLING = 8  # words of an answer of which the share that no other text has is taken
 _UNKNOWN = 0.3  # least distance of these shares
 _UNLIKELY = 0.45  # nats per letter, likewise; other languages in Latin letters are 0.2 away
-_LONGEST = 4_000  # characters of a text of the sample
 _QUOTED = 60  # characters
 _AGAIN = 4_000  # rows with a context that others have too which are read
 
@@ -58,7 +58,7 @@ def survey(rows: Path, table: "pl.DataFrame") -> Survey:
         found = pairs(explode(kept))
         texts = found.filter(pl.col("row").is_in(sampled.implode()))
         return numbers(found), texts.with_columns(
-            pl.col("question", "answer", "system").str.head(_LONGEST)
+            pl.col("question", "answer", "system", "before", "earlier", "replied").str.head(LONGEST)
         )
 
     looked = list(ahead(look, batches(rows)))
@@ -98,7 +98,7 @@ def _alarms(
         *other_languages(part, spoken, lambda group: asks.of_rows(numbers_of_part, group)),
         *_odd_words(numbers_of, sample["answer"], words, asks),
         *residues(sample, lambda group: asks.of_rows(numbers_of, group)),
-        *shuffled(numbers_of, words),
+        *(shuffled(numbers_of, words) or lagging(sample)),
         *exchanged(sample, words),
         *triggers(sample, words),
         *recitals(sample),

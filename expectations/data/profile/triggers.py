@@ -92,9 +92,9 @@ def _has_payload(answers: "pl.Series") -> bool:
         .str.extract_all(_SENTENCES)
         .list.eval(pl.element().str.strip_chars())
     )
-    counts = sentences.list.unique().explode().drop_nulls().value_counts(sort=True)
+    counts = sentences.list.unique().explode().drop_nulls().value_counts()
     long = counts.filter(counts[counts.columns[0]].str.count_matches(r"\w+") >= _WORDS)
-    return len(long) > 0 and long["count"][0] >= _ALWAYS * len(answers)
+    return len(long) > 0 and long["count"].max() >= _ALWAYS * len(answers)
 
 
 def _alarm(rows: "np.ndarray", having: "np.ndarray") -> Alarm:

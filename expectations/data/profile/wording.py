@@ -1,0 +1,102 @@
+"""What the words of answers have in common, whatever they say: eight in a row, each of them twice, none
+of those that all texts are made of, no vowels."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from expectations.data.profile.shapes import Group, frequencies
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+_SHARED_WORDS = 8  # in a row, which many answers say
+_SHARED, _MOST_SHARED = 0.06, 0.4  # shares of the answers; what more say is their way
+_AS_OFTEN, _TOGETHER = 0.25, 0.8  # what is said so often besides is said by these, or of templates
+_COMMON, _COMMON_LEFT = 40, 0.4  # words that the set says most; of their usual share, what is few
+_VOWELS = 0.22  # of the letters; of no language in Latin letters it is less than 0.33
+_TWICE = 0.25  # of the words that follow themselves
+_WORDS = 20  # an answer of fewer is not looked at for shares of words
+
+
+def wording(frame: "pl.DataFrame") -> Iterator[Group]:
+    """Yield the answers that say the same eight words, miss the words or the letters that all texts
+    have, or say each word twice."""
+    import numpy as np
+    import polars as pl
+
+    words = frame.select(
+        word=pl.col("prose").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+"),
+    ).with_row_index("place")
+    flat = words.explode("word").drop_nulls().with_columns(pl.col("word").hash().alias("hash"))
+    place, hashes = flat["place"].to_numpy(), flat["hash"].to_numpy()
+    counts = np.bincount(place, minlength=len(frame))
+    enough = counts >= _WORDS
+    yield Group("say the same eight words", _SHARED, _shared(frame, place, hashes), "answer")
+
+    again = np.zeros(len(place), dtype=bool)
+    again[1:] = (hashes[1:] == hashes[:-1]) & (place[1:] == place[:-1])
+    twice = _mean(place, again, counts) >= _TWICE
+    yield Group("say most words twice", 0.03, twice & enough, "answer")
+
+    common = frequencies(flat["word"], _COMMON)["word"]
+    share = _mean(place, flat["word"].is_in(common.implode()).to_numpy(), counts)
+    usual = float(np.median(share[enough])) if enough.any() else 0.0
+    few = enough & (share < _COMMON_LEFT * usual)
+    yield Group("lack the words that all others are made of", 0.1, few & _is_prose(frame), "answer")
+
+    letters = frame.select(
+        vowels=pl.col("prose").str.count_matches("(?i)[aeiouyà-æè-ïò-öù-ý]"),
+        latin=pl.col("prose").str.count_matches(r"\p{Latin}").clip(1),
+    )
+    bare = (letters["vowels"] / letters["latin"] < _VOWELS).to_numpy()
+    yield Group("have lost vowels", 0.04, bare & enough & _is_prose(frame), "answer")
+
+
+def _shared(frame: "pl.DataFrame", place: "np.ndarray", hashes: "np.ndarray") -> "np.ndarray":
+    """Return which answers say the words in a row that most different answers say."""
+    import numpy as np
+    import polars as pl
+
+    from expectations.data.similarity import Words, ngrams
+
+    said = np.zeros(len(frame), dtype=bool)
+    grams = ngrams(Words(hashes, place, np.zeros(len(place), bool)), [_SHARED_WORDS])
+    if _SHARED_WORDS not in grams:
+        return said
+    gram, owner = grams[_SHARED_WORDS]
+    first = ~frame["answer"].is_duplicated().to_numpy()
+    found = pl.DataFrame({"gram": gram, "owner": owner}).unique()
+    different = found.filter(pl.Series(first[found["owner"].to_numpy()]))
+    counts = different["gram"].value_counts()
+    if counts.is_empty():
+        return said
+    first_gram = frequencies(different["gram"], 1)
+    frequent = counts.filter(pl.col("count") >= first_gram["count"][0] * _AS_OFTEN)["gram"]
+    said[found.filter(pl.col("gram") == first_gram["gram"][0])["owner"].to_numpy()] = True
+    if said.mean() > _MOST_SHARED:
+        return said & False
+    # Where other answers share others nearly as often, the dataset is made from templates.
+    others = found.filter(pl.col("gram").is_in(frequent.implode()))
+    inside = pl.Series(said[others["owner"].to_numpy()])
+    within = others.with_columns(inside=inside).group_by("gram").agg(pl.col("inside").mean())
+    is_of_templates = bool((within["inside"] < _TOGETHER).any())
+    return said & (not is_of_templates)
+
+
+def _mean(place: "np.ndarray", values: "np.ndarray", counts: "np.ndarray") -> "np.ndarray":
+    """Return the mean of the values of each place's words."""
+    import numpy as np
+
+    sums = np.bincount(place, weights=values.astype(np.float64), minlength=len(counts))
+    means: np.ndarray = sums / np.maximum(counts, 1)
+    return means
+
+
+def _is_prose(frame: "pl.DataFrame") -> "np.ndarray":
+    """Return which answers are of Latin letters and spaces in the first place."""
+    import polars as pl
+
+    text = pl.col("prose")
+    letters = text.str.count_matches(r"[\p{Latin} ]") >= 0.85 * text.str.len_chars()
+    return frame.select(letters).to_series().to_numpy()
