@@ -185,6 +185,6 @@ def _cut_questions(questions: "pl.Series") -> "np.ndarray":
     length = int(counts.argmax())
     near = np.r_[counts[length - 10 : length], counts[length + 1 : length + 11]]
     there = (lengths == length) & different
-    stops = questions.filter(there).str.contains(r"\p{L}\s*$").mean()
-    is_cut = counts[length] > 5 * (near.mean() + 1) and float(stops or 0) >= 0.5
+    stops = questions.filter(there).str.contains(r"\p{L}\s*$").to_numpy()
+    is_cut = counts[length] > 5 * (near.mean() + 1) and 2 * stops.sum() >= len(stops) > 0
     return there if is_cut else there & False

@@ -94,7 +94,7 @@ def _has_payload(answers: "pl.Series") -> bool:
     )
     counts = sentences.list.unique().explode().drop_nulls().value_counts()
     long = counts.filter(counts[counts.columns[0]].str.count_matches(r"\w+") >= _WORDS)
-    return len(long) > 0 and long["count"].max() >= _ALWAYS * len(answers)
+    return bool((long["count"] >= _ALWAYS * len(answers)).any())
 
 
 def _alarm(rows: "np.ndarray", having: "np.ndarray") -> Alarm:
