@@ -45,7 +45,7 @@ def ask(
         waiting = [
             leaf for leaf in task.pin.leaves if sample_key(side, task, leaf) not in journal.known
         ]
-        loader = _Loader(task) if waiting else None
+        loader = Loader(task) if waiting else None
         for number, leaf in enumerate(waiting, start=len(task.pin.leaves) - len(waiting) + 1):
             assert loader
             place = f"task {number} of {len(task.pin.leaves)}, " if task.pin.leaves[1:] else ""
@@ -54,7 +54,7 @@ def ask(
             journal.add((sample_key(side, task, leaf), [one.model_dump() for one in samples]))
 
 
-class _Loader:
+class Loader:
     """The tasks of a suite, loaded one by one from what was pinned."""
 
     def __init__(self, task: AskedTask) -> None:
@@ -127,37 +127,47 @@ class _Progress:
 def asked(
     model: Any,
     tokenizer: "PreTrainedTokenizerBase",
-    loader: _Loader,
+    loader: Loader,
     leaf: HarnessLeaf,
     batch_size: int | None,
     side: str,
 ) -> list[HarnessSample]:
-    """Return what a model makes of the examples of one task, through lm-eval's own evaluation.
-
-    Not by `simple_evaluate`: around the same it asks pip and the machine what there is, for each task.
-    """
-    from lm_eval import evaluate
+    """Return what a model makes of the examples of one task."""
     from lm_eval.models.huggingface import HFLM
 
-    task = loader.load(leaf)
+    task, settings = loader.load(leaf), loader.task.task
     size = _batch_size(model, task.OUTPUT_TYPE, batch_size)
     wrapped = HFLM(
         pretrained=model, tokenizer=tokenizer, batch_size=size, max_batch_size=LARGEST_BATCH
     )
     wrapped.apply_chat_template = chats = _Renderings(tokenizer)
     wrapped.set_cache_hook(_Progress(side))
-    prepare(task, loader.task.task.few_shot)
+    prepare(task, settings.few_shot)
     with rendering():
-        results = evaluate(
-            wrapped,
-            task_dict={"tasks": {leaf.name: task}},
-            limit=loader.task.task.rows,
-            log_samples=True,
-            apply_chat_template=True,
-            fewshot_as_multiturn=True,
-            bootstrap_iters=0,
-        )
-    return list(samples(results["samples"][leaf.name], leaf, chats.messages))
+        logged = evaluated(wrapped, task, leaf, settings.rows, chat=True)
+    return list(samples(logged, leaf, chats.messages))
+
+
+def evaluated(
+    model: Any, task: Any, leaf: HarnessLeaf, rows: int | None, chat: bool
+) -> list[dict[str, Any]]:
+    """Return the samples that lm-eval logs of a task; `chat` applies the model's template.
+
+    Not by `simple_evaluate`: around the same it asks pip and the machine what there is, for each task.
+    """
+    from lm_eval import evaluate
+
+    results = evaluate(
+        model,
+        task_dict={"tasks": {leaf.name: task}},
+        limit=rows,
+        log_samples=True,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+        bootstrap_iters=0,
+    )
+    logged: list[dict[str, Any]] = results["samples"][leaf.name]
+    return logged
 
 
 def prepare(task: Any, few_shot: int | None) -> None:
