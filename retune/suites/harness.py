@@ -28,8 +28,6 @@ PACKAGE = "lm_eval"
 READERS = frozenset({"arrow", "csv", "json", "parquet", "text", "xml"})
 MOST_FILES, MOST_BYTES = 10_000, 2_000_000_000  # of a folder with tasks and their data
 CACHES = {"__pycache__", ".ipynb_checkpoints"}  # which come and go by themselves
-# A folder stays as it is when its functions are imported.
-ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class DescribeJob(BaseModel):
@@ -157,9 +155,9 @@ def _described(tasks: tuple[HarnessTask, ...]) -> list[dict[str, Any]]:
     )
     with TemporaryDirectory(prefix="retune-tasks-") as folder:
         log = Path(folder) / "tasks.log"
-        described: list[dict[str, Any]] = run_child(
-            CHILD, DescribeJob(tasks=absolute), log, env=ENVIRONMENT
-        )["tasks"]
+        described: list[dict[str, Any]] = run_child(CHILD, DescribeJob(tasks=absolute), log)[
+            "tasks"
+        ]
     return described
 
 

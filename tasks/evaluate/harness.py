@@ -3,6 +3,7 @@
 For the child; lm-eval is imported where it is used, for only some recipes ask for it.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isnan
@@ -58,6 +59,7 @@ class Loader:
     """The tasks of a suite, loaded one by one from what was pinned."""
 
     def __init__(self, task: AskedTask) -> None:
+        sys.dont_write_bytecode = True  # a folder stays as it is when its functions are imported
         self.task = task
         self._folder = str(folder_of(task.task)) if task.task.folder else None
         self.manager = manager(self._folder, task.pin.places)

@@ -19,7 +19,7 @@ from retune.outcomes import Outcome, write_outcomes
 from retune.recipe import Recipe
 from retune.records import ASKED, Adapter, Champion, Chats, Contender, Pins, Scores, Selection
 from retune.row_losses import RowLoss, held_out, likelihoods
-from retune.suites.harness import ENVIRONMENT, asked_tasks, tasks_unchanged
+from retune.suites.harness import asked_tasks, tasks_unchanged
 from retune.workspace import Build, Step, building, remove, write_json
 from tasks.evaluate.asking import Questionnaire, asked
 from tasks.evaluate.champion import (
@@ -99,7 +99,7 @@ def measure_champion(
     with building(step, keep_partial=True) as build:
         questions = asked(chats, recipe, pins)
         try:
-            with asking(champion), tasks_unchanged(recipe, pins.tasks):
+            with tasks_unchanged(recipe, pins.tasks), asking(champion):
                 contender = _asked_champion(champion, questions, chats, recipe, pins, build)
         except ChampionGone as gone:
             get_run_logger().warning("the champion (version %d): %s", champion.version, gone)
@@ -163,8 +163,7 @@ def _measured(
     """Return the answers and the losses of each side, and what came of the tasks of lm-eval; the answers
     so far are of no use afterwards."""
     hub = on_hub(job.revision, job.original) or any(task.pin.commits for task in job.tasks)
-    env = ENVIRONMENT if job.tasks else None
-    result = run_child(CHILD, job, build.path / LOG, _tell, env=env, hub=hub, forked=True)
+    result = run_child(CHILD, job, build.path / LOG, _tell, hub=hub, forked=True)
     losses = {side: [RowLoss(*row) for row in rows] for side, rows in result["losses"].items()}
     tasks = {side: of_side(job.log, side, job.tasks) for side in result["answers"]}
     remove(job.log)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from retune.child import run_child
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.suites.harness import ENVIRONMENT, AskedTask, asked_tasks
+from retune.suites.harness import AskedTask, asked_tasks
 from retune.workspace import Step
 
 CHILD = Path(__file__).with_name("trial_child.py")
@@ -36,7 +36,7 @@ def try_tasks(recipe: Recipe, pins: Pins, step: Step) -> Iterator[str]:
     with TemporaryDirectory(prefix="retune-trial-") as folder:
         hub = any(task.pin.commits for task in tasks)
         log = Path(folder) / "trial.log"
-        result = run_child(CHILD, TrialJob(tasks=tasks), log, env=ENVIRONMENT, hub=hub, forked=True)
+        result = run_child(CHILD, TrialJob(tasks=tasks), log, hub=hub, forked=True)
     for task in tasks:
         count = result["examples"][task.task.name]
         yield f"{task.task.name}: {count:,} examples of {task.task.task}, by lm-eval {task.pin.harness}"
