@@ -1,5 +1,6 @@
 """Base and tuned model side by side."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -135,6 +136,7 @@ class Evaluation(Section):
     @model_validator(mode="after")
     def _suites_have_names_of_their_own(self) -> Self:
         taken = {*RESERVED_SUITES, *([INCIDENTS] if self.incidents else [])}
+        suites: Sequence[ProbeFile | HarnessTask]
         for kind, suites in (("suites", self.suites), ("tasks", self.tasks)):
             for number, suite in enumerate(suites):
                 if suite.name in taken:
