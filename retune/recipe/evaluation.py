@@ -1,6 +1,5 @@
 """Base and tuned model side by side."""
 
-from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -136,15 +135,14 @@ class Evaluation(Section):
     @model_validator(mode="after")
     def _suites_have_names_of_their_own(self) -> Self:
         taken = {*RESERVED_SUITES, *([INCIDENTS] if self.incidents else [])}
-        suites: Sequence[ProbeFile | HarnessTask]
-        for kind, suites in (("suites", self.suites), ("tasks", self.tasks)):
-            for number, suite in enumerate(suites):
-                if suite.name in taken:
-                    raise ValueError(
-                        f"{kind}.{number}.name: {shown(suite.name)} is taken; give the suite another "
-                        f"name"
-                    )
-                taken.add(suite.name)
+        named = [("suites", number, suite.name) for number, suite in enumerate(self.suites)]
+        named += [("tasks", number, task.name) for number, task in enumerate(self.tasks)]
+        for kind, number, name in named:
+            if name in taken:
+                raise ValueError(
+                    f"{kind}.{number}.name: {shown(name)} is taken; give the suite another name"
+                )
+            taken.add(name)
         return self
 
     @model_validator(mode="after")
