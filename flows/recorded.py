@@ -14,7 +14,7 @@ from flows.provenance import FOLDER
 from retune.errors import RetuneError
 from retune.escaping import visible
 from retune.recipe import Recipe
-from retune.records import Pins
+from retune.records import HarnessPin, Pins
 from retune.tracking import client, download_json
 
 REPLAY_OF = "retune.replay_of"  # tag of a run that was made again: of which
@@ -41,6 +41,7 @@ SETTINGS = {  # of the recipe, by the pin that fixes what it names
     "judge": "evaluation.judge.gguf",
     "judge_labels": "evaluation.judge.labels",
     "cases": "evaluation.suites",
+    "tasks": "evaluation.tasks",
 }
 
 
@@ -84,8 +85,8 @@ class Recorded(BaseModel):
         """
         then, now = self.pins.model_dump(), pins.model_dump()
         lines = [
-            f"{SETTINGS.get(name, name)}: the run had {_short(then[name])}, what is there now is "
-            f"{_short(now[name])}"
+            f"{SETTINGS.get(name, name)}: the run had {_short(getattr(self.pins, name))}, what is "
+            f"there now is {_short(getattr(pins, name))}"
             for name in then
             if name not in OF_THE_DAY and then[name] and then[name] != now[name]
         ]
@@ -193,4 +194,6 @@ def _short(pin: Any) -> str:
     """Return a version as people tell it apart; of several, each."""
     if isinstance(pin, list | tuple):
         return ", ".join(map(_short, pin)) or "nothing"
+    if isinstance(pin, HarnessPin):
+        return f"lm-eval {pin.harness}, {pin.version[:19]}"
     return str(pin)[:19] if pin else "nothing"

@@ -77,6 +77,7 @@ from tasks.anchor.task import measure_anchor
 from tasks.conform.task import conform
 from tasks.conform.task import parity as compare_rows
 from tasks.evaluate.task import evaluate, measure_champion
+from tasks.evaluate.trial import try_tasks
 from tasks.fetch.task import fetch, pin_inputs
 from tasks.format.task import format_chats
 from tasks.judge.task import ask_judge
@@ -176,6 +177,8 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
             get_run_logger().info("%s; what it made is reused", earlier.reason)
     name, digest = runtime.flow_run.name, plan.digest(recipe)
     require_disk(recipe, pins, plan)
+    for sentence in try_tasks(recipe, pins, plan.evaluate):
+        get_run_logger().info("%s", sentence)
     works = not all(step.done for step in plan.steps())
     training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
     with (

@@ -30,6 +30,7 @@ from retune.pinning import UNPINNED, pin_dataset
 from retune.recipe import Recipe
 from retune.sources import pin
 from retune.suites.files import pin_suites
+from retune.suites.harness import pin_tasks
 from retune.tracking import newest_runs
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def changes(recipe: Recipe, tags: Mapping[str, str]) -> Iterator[str]:
 
 
 def _is_of(cause: str, key: str) -> bool:
-    return cause == "suites" and key.startswith("retune.pin.suite.")
+    return cause == "suites" and key.startswith(("retune.pin.suite.", "retune.pin.task."))
 
 
 def _versions(recipe: Recipe, cause: str) -> dict[str, str]:
@@ -114,7 +115,9 @@ def _versions(recipe: Recipe, cause: str) -> dict[str, str]:
     if cause == "model":
         model = recipe.model
         return {"retune.pin.model": pin(model.base, model.revision, "model", "model.base")}
-    return {f"retune.pin.suite.{n}": version for n, version in enumerate(pin_suites(recipe))}
+    tasks = {f"retune.pin.task.{n}": pin.version for n, pin in enumerate(pin_tasks(recipe))}
+    suites = enumerate(pin_suites(recipe))
+    return {f"retune.pin.suite.{n}": version for n, version in suites} | tasks
 
 
 def _start(

@@ -4,6 +4,7 @@
     infra/cuda.lock            what torch's CUDA build needs besides
     infra/no-dependencies.txt  what is installed without what its metadata asks for
     infra/torch.txt            torch itself, the only one without hashes
+    infra/<extra>.lock         what an extra needs besides: `cluster`, `lm-eval`
 
 A version stays as it is locked while pyproject.toml allows it: delete its lines to renew it.
 """
@@ -17,18 +18,24 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LOCK, CUDA = ROOT / "requirements.lock", ROOT / "infra" / "cuda.lock"
 BARE, TORCH = ROOT / "infra" / "no-dependencies.txt", ROOT / "infra" / "torch.txt"
+EXTRAS = {name: ROOT / "infra" / f"{name}.lock" for name in ("cluster", "lm-eval")}
 ONLY_CUDA = re.compile(r"cuda-|nvidia-(?!ml-py)|triton=")  # what torch alone asks for
 UV = ("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes")
 
 
 def main() -> None:
-    pins = [path.read_text(encoding="utf-8") for path in (LOCK, CUDA, TORCH)]
-    everything = resolved(ROOT / "pyproject.toml", "".join(pins), "--universal", "--extra", "dev")
+    pins = [path.read_text(encoding="utf-8") for path in (LOCK, CUDA, TORCH, *EXTRAS.values())]
+    project, options = ROOT / "pyproject.toml", ("--universal", "--extra", "dev")
+    everything = resolved(project, "".join(pins), *options)
     torch = [entry for entry in everything if entry.startswith("torch==")]
     cuda = [entry for entry in everything if ONLY_CUDA.match(entry)]
     remaining = [entry for entry in everything if entry not in (*torch, *cuda)]
     write(LOCK, remaining)
     write(CUDA, cuda)
+    for extra, lock in EXTRAS.items():
+        # The rest is as for everybody: whoever adds the extra has the same versions otherwise.
+        more = resolved(project, "".join([*pins, *everything]), *options, "--extra", extra)
+        write(lock, [entry for entry in more if entry not in everything])
     write(BARE, resolved(BARE, "", "--no-deps"))
     write(TORCH, [entry.split()[0] + "\n" for entry in torch])
 

@@ -31,13 +31,19 @@ def key(recipe: Recipe, pins: Pins) -> str:
     """
     config = recipe.evaluation
     examples = [getattr(config, name) for name in _EXAMPLES]
-    suites = [
+    suites: list[list[object]] = [
         [suite.name, suite.max_new_tokens, pin]
         for suite, pin in zip(
             config.suites, pins.suites, strict=False
         )  # the incidents are the last
     ]
-    return digest([recipe.name, pins.model, recipe.training.method, examples, sorted(suites)])
+    suites += [
+        [task.name, task.few_shot, task.rows, pin.version]
+        for task, pin in zip(config.tasks, pins.tasks, strict=False)
+    ]
+    return digest(
+        [recipe.name, pins.model, recipe.training.method, examples, sorted(suites, key=str)]
+    )
 
 
 def stored_noise(recipe: Recipe, pins: Pins) -> dict[str, float]:

@@ -13,13 +13,16 @@ from retune.anchors import ENGINE, rendering
 from retune.machine import compute_capabilities
 from retune.outcomes import BATTERY
 from retune.recipe import Recipe
+from retune.records import Pins
 from retune.suites.battery import MAX_NEW_TOKENS
+from retune.suites.harness import described_version
 from retune.version import installed
 
 
 class Conditions(NamedTuple):
     """`engine` are the packages that compute, `device` is cuda or cpu, `template` the rendering of
-    messages as tokens, and the rest are the settings of the same names."""
+    messages as tokens, and the rest are the settings of the same names. `task` is what lm-eval was
+    asked, of its suites alone."""
 
     engine: str
     device: str
@@ -27,13 +30,14 @@ class Conditions(NamedTuple):
     max_length: int
     train_on: str
     max_new_tokens: int
+    task: str = ""
 
     @property
     def text(self) -> str:
-        return json.dumps(self._asdict())
+        return json.dumps({name: value for name, value in self._asdict().items() if value != ""})
 
 
-def conditions(recipe: Recipe, tokenizer: Path) -> Callable[[str], Conditions]:
+def conditions(recipe: Recipe, tokenizer: Path, pins: Pins) -> Callable[[str], Conditions]:
     """Return the conditions of today's measures by suite; `tokenizer` is the folder of the run's."""
     config = recipe.evaluation
     limits = {suite.name: suite.max_new_tokens for suite in config.probe_files}
@@ -46,7 +50,16 @@ def conditions(recipe: Recipe, tokenizer: Path) -> Callable[[str], Conditions]:
         train_on=recipe.training.train_on,
         max_new_tokens=config.max_new_tokens,
     )
-    return lambda suite: common._replace(max_new_tokens=limits.get(suite) or config.max_new_tokens)
+    tasks = {
+        task.name: described_version(task, version)
+        for task, version in zip(config.tasks, pins.tasks, strict=True)
+    }
+
+    def of_suite(suite: str) -> Conditions:
+        longest = limits.get(suite) or config.max_new_tokens
+        return common._replace(max_new_tokens=longest, task=tasks.get(suite, ""))
+
+    return of_suite
 
 
 def changed(then: str, now: Conditions) -> str:
@@ -55,7 +68,7 @@ def changed(then: str, now: Conditions) -> str:
         return "they were not noted then"
     before = json.loads(then)
     return "; ".join(
-        f"{name} was {before.get(name)}, is {value}"
+        f"{name} was {before.get(name)}, is {value or None}"
         for name, value in now._asdict().items()
-        if before.get(name) != value
+        if before.get(name, "") != value
     )

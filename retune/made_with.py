@@ -88,6 +88,7 @@ EXEMPT_PACKAGES = {
     "conversion": "llama.cpp's own; its build is in the keys",
     "filelock": "locks",
     "httpx": "moves bytes",
+    "lm_eval": "asks its tasks; its version is in their pins, which are in the keys",
     "matplotlib": "draws",
     "mlflow": "logs",
     "prefect": "runs and shows",

@@ -28,6 +28,7 @@ from retune.sources import (
 )
 from retune.suites.cases import pin_cases
 from retune.suites.files import pin_suites
+from retune.suites.harness import pin_tasks, pinned_tasks
 from retune.tracking import last_accepted
 
 # Of a dataset at an address that is not copied to be looked at: a run alone pins it.
@@ -42,6 +43,7 @@ def pin_all(recipe: Recipe, copies: bool = True) -> Pins:
     model, dataset, merging = recipe.model, recipe.dataset, recipe.merging
     benchmarks = recipe.validation.decontamination.files
     suites = pin_suites(recipe)  # a file that is no suite is told before anything is downloaded
+    tasks = pin_tasks(recipe)
     version, mix = pin_dataset(dataset, copies)
     return Pins(
         dataset=version,
@@ -52,6 +54,7 @@ def pin_all(recipe: Recipe, copies: bool = True) -> Pins:
         benchmarks=tuple(pin_file(name, "validation.decontamination.files") for name in benchmarks),
         suites=suites,
         cases=pin_cases(recipe, suites),
+        tasks=tasks,
         classifier=_pin_classifier(recipe.validation.classifier),
         reference=pin_reference(recipe),
         accepted=last_accepted(recipe, version),
@@ -90,6 +93,7 @@ def resolved(recipe: Recipe, pins: Pins) -> Recipe:
                 for suite, version in zip(recipe.evaluation.probe_files, pins.suites, strict=True)
             ),
             "incidents": None,  # by now one of the suites
+            "tasks": pinned_tasks(recipe, pins.tasks),
         },
         "validation": {
             "classifier": classifier.model_copy(

@@ -5,6 +5,7 @@ before the gate, whatever the source said), `content` and `learn` (false: must n
 says it; null, or absent in older files: as `training.train_on` says).
 """
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +18,51 @@ from retune.recipe.flaws import Severity
 from retune.workspace import Output
 
 
+class HarnessLeaf(BaseModel):
+    """One task of lm-eval: its own `version`, a digest of its configuration with the prompt's template,
+    its dataset on the Hub with the `commit` (None: its data are in the folder, or its code makes them),
+    and by which `metric`, of what lm-eval's `filter` leaves of an answer, an example is graded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: str
+    config: str
+    dataset: str | None
+    commit: str | None
+    metric: str
+    filter: str
+
+
+class HarnessPin(BaseModel):
+    """What a suite of lm-eval is: the `harness`' version, `sha256:` of a `folder` of somebody's own, and
+    the tasks. `places` are the folders of lm-eval's own files that describe them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    harness: str
+    folder: str | None
+    places: tuple[str, ...]
+    leaves: tuple[HarnessLeaf, ...]
+
+    @property
+    def version(self) -> str:
+        """What identifies all of it: `sha256:` and a digest."""
+        return f"sha256:{hashlib.sha256(self.model_dump_json().encode()).hexdigest()}"
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """The commits of the datasets on the Hub that it takes to ask it, by their ids."""
+        return {leaf.dataset: leaf.commit for leaf in self.leaves if leaf.dataset and leaf.commit}
+
+
 class Pins(BaseModel):
     """The exact versions of what a run starts from: a Hub commit, or `sha256:` of local files.
 
     Of a mix, `mix` has the versions of its parts, and `dataset` stands for all of them. `base_16bit`
     are the 16-bit weights of a base stored in 4 bits, if the recipe names them; `benchmarks` identifies
     the evaluation prompts' files, `suites` those of the recipe's suites and incidents, `cases` what
-    these ask; `classifier` is None where the
+    these ask, `tasks` the suites of lm-eval; `classifier` is None where the
     rows decide whether it is asked at all, and only the Hub could say its commit. `accepted` is the
     MLflow run whose scores the dataset's are compared with, if there is one, `reference` the file of a
     profile that takes the place of that run's, `champion` the version that serves, which the tuned
@@ -40,6 +79,7 @@ class Pins(BaseModel):
     benchmarks: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
     cases: str | None = None
+    tasks: tuple[HarnessPin, ...] = ()
     classifier: str | None = None
     reference: str | None = None
     accepted: str | None = None
@@ -48,10 +88,12 @@ class Pins(BaseModel):
     judge_labels: str | None = None
 
     def named(self) -> dict[str, str]:
-        """Return each pin that there is by its name; `mix`, `benchmarks` and `suites` are numbered."""
+        """Return each pin that there is by its name; `mix`, `benchmarks`, `suites` and `tasks` are
+        numbered."""
         several = {f"mix.{number}": pin for number, pin in enumerate(self.mix)}
         several |= {f"benchmark.{number}": pin for number, pin in enumerate(self.benchmarks)}
         several |= {f"suite.{number}": pin for number, pin in enumerate(self.suites)}
+        several |= {f"task.{number}": pin.version for number, pin in enumerate(self.tasks)}
         single = {
             "dataset": self.dataset,
             "model": self.model,

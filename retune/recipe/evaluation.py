@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from retune.recipe.dataset import DataSource
+from retune.recipe.harness import LONGEST_SUITE_NAME, SUITE_NAME, HarnessTask
 from retune.recipe.judging import LLMJudge
 from retune.recipe.section import Line, Phrase, Section, shown
 
@@ -18,8 +19,8 @@ class ProbeFile(Section):
     """A suite of your own: probes that every model is asked, and how each answer is graded."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]*$",
-        max_length=40,
+        pattern=SUITE_NAME,
+        max_length=LONGEST_SUITE_NAME,
         description="Name of the suite in measures and verdicts: a-z, 0-9, dash, underscore.",
     )
     path: DataSource = Field(
@@ -76,6 +77,11 @@ class Evaluation(Section):
     suites: tuple[ProbeFile, ...] = Field(
         (), max_length=100, description="Suites of your own that every model is asked."
     )
+    tasks: tuple[HarnessTask, ...] = Field(
+        (),
+        max_length=100,
+        description="Suites of lm-eval that every model is asked, which `retune[lm-eval]` installs.",
+    )
     incidents: DataSource | None = Field(
         None,
         min_length=1,
@@ -110,25 +116,38 @@ class Evaluation(Section):
         return (*self.suites, ProbeFile(name=INCIDENTS, path=self.incidents))
 
     @property
-    def suite_names(self) -> tuple[str, ...]:
-        """What the suites are called that models are compared by: all but the incidents."""
+    def answered_suites(self) -> tuple[str, ...]:
+        """What the suites are called whose answers a judge may compare: those of tasks are graded by
+        lm-eval alone."""
         battery = ("battery",) if self.battery else ()
         return ("held_out", *battery, *(suite.name for suite in self.suites))
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """What the suites of lm-eval are called."""
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def suite_names(self) -> tuple[str, ...]:
+        """What the suites are called that models are compared by: all but the incidents."""
+        return (*self.answered_suites, *self.task_names)
 
     @model_validator(mode="after")
     def _suites_have_names_of_their_own(self) -> Self:
         taken = {*RESERVED_SUITES, *([INCIDENTS] if self.incidents else [])}
-        for number, suite in enumerate(self.suites):
-            if suite.name in taken:
+        named = [("suites", number, suite.name) for number, suite in enumerate(self.suites)]
+        named += [("tasks", number, task.name) for number, task in enumerate(self.tasks)]
+        for kind, number, name in named:
+            if name in taken:
                 raise ValueError(
-                    f"suites.{number}.name: {shown(suite.name)} is taken; give the suite another name"
+                    f"{kind}.{number}.name: {shown(name)} is taken; give the suite another name"
                 )
-            taken.add(suite.name)
+            taken.add(name)
         return self
 
     @model_validator(mode="after")
     def _compares_suites_that_there_are(self) -> Self:
-        known = self.suite_names
+        known = self.answered_suites
         for name in self.judge.compare:
             if self.judge.enabled and name not in known:
                 raise ValueError(

@@ -11,6 +11,7 @@ from retune.recipe.section import shown
 OF_ANSWERS = ("stopped", "repetitive", "refused")
 OF_HELD_OUT = ("loss", "exact_match", *OF_ANSWERS)  # scorers of the suite of the held-out rows
 OF_PROBES = ("passed", *OF_ANSWERS)  # scorers of the others
+OF_TASKS = ("passed",)  # scorers of lm-eval's: what its metric says
 PREFERRED = "preferred"
 OF_JUDGE = ("judge", PREFERRED)  # those that an LLM judge grades by, if there is one
 NO_DIRECTION = ("refused",)  # better in neither direction: nobody can win by it
@@ -19,25 +20,26 @@ NO_DIRECTION = ("refused",)  # better in neither direction: nobody can win by it
 def mistake(promotion: Promotion, evaluation: Evaluation) -> str | None:
     """Return what is wrong with the first metric in `promotion` that nobody would grade, None if there is
     none."""
-    suites = evaluation.suite_names
+    suites, tasks = evaluation.suite_names, evaluation.task_names
     for metric in promotion.wins:
-        if wrong := _unknown(metric, suites) or _ungraded(metric, evaluation):
+        if wrong := _unknown(metric, suites, tasks) or _ungraded(metric, evaluation):
             return f"promotion.wins: {shown(metric)}: {wrong}"
         if _scorer(metric) in NO_DIRECTION:
             return (
                 f"promotion.wins: {shown(metric)}: it is better in neither direction; use another"
             )
     for metric in promotion.margins:
-        if wrong := _unknown(metric, (*suites, ANCHOR)):
+        if wrong := _unknown(metric, (*suites, ANCHOR), tasks):
             return f"promotion.margins: {shown(metric)}: {wrong}"
     incidents = (INCIDENTS,) if evaluation.incidents else ()
     for metric in promotion.floors:
-        if wrong := _unknown(metric, (*suites, *incidents)) or _ungraded(metric, evaluation):
+        known = (*suites, *incidents)
+        if wrong := _unknown(metric, known, tasks) or _ungraded(metric, evaluation):
             return f"promotion.floors: {shown(metric)}: {wrong}"
     return None
 
 
-def _unknown(metric: str, suites: tuple[str, ...]) -> str | None:
+def _unknown(metric: str, suites: tuple[str, ...], tasks: tuple[str, ...]) -> str | None:
     suite, scorer = _suite(metric), _scorer(metric)
     if suite and suite not in suites:
         return f"{shown(suite)} is no suite that is asked; use {', '.join(suites)}"
@@ -46,6 +48,7 @@ def _unknown(metric: str, suites: tuple[str, ...]) -> str | None:
             "": (*OF_HELD_OUT, *OF_PROBES, *OF_JUDGE),
             "held_out": (*OF_HELD_OUT, PREFERRED),
             ANCHOR: ("loss",),
+            **dict.fromkeys(tasks, OF_TASKS),
         }.get(suite, (*OF_PROBES, *OF_JUDGE))
     )
     if scorer not in known:

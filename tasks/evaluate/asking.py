@@ -17,11 +17,13 @@ Replies = Sequence[dict[str, Any] | None]
 
 
 class Questionnaire(NamedTuple):
-    """Questions, the recipe's own prompts, and the probes of each suite by its name."""
+    """Questions, the recipe's own prompts, the probes of each suite by its name, and the names of the
+    suites of lm-eval, which asks what they are by itself."""
 
     questions: list[Question]
     prompts: tuple[str, ...]
     suites: dict[str, tuple[SuiteProbe, ...]]
+    tasks: tuple[str, ...] = ()
 
     def chats(self, config: Evaluation) -> list[AskedPrompt]:
         """Return all of it for the child, in this order."""
@@ -65,4 +67,5 @@ def asked(chats: Chats, recipe: Recipe, pins: Pins) -> Questionnaire:
         questions(chats.held_out, config.generation_rows, recipe.model.max_length),
         config.prompts,
         suites(recipe, pins),
+        config.task_names,
     )

@@ -13,6 +13,7 @@ from retune.recipe import Recipe
 from retune.records import Champion, Chats, Pins
 from retune.row_losses import held_out
 from retune.sources import unchanged
+from retune.suites.harness import asked_tasks
 from retune.temporary import temporary_folder
 from retune.workspace import NoSpaceLeft, OutputBusy, here
 from tasks.evaluate.answering import AskedPrompt
@@ -56,6 +57,7 @@ def champion_job(
         batch_size=recipe.evaluation.batch_size,
         prompts=prompts,
         log=log,
+        tasks=asked_tasks(recipe, pins.tasks),
         alone=CHAMPION,
     )
 
@@ -87,9 +89,15 @@ def asking(champion: Champion) -> Iterator[None]:
 
 
 def take_recorded(
-    champion: Champion, examples: set[str], today: Callable[[str], Conditions], path: Path
+    champion: Champion,
+    examples: set[str],
+    tasks: tuple[str, ...],
+    today: Callable[[str], Conditions],
+    path: Path,
 ) -> int:
     """Write what the champion's own run recorded of these examples, and return of how many.
+
+    Of the suites of lm-eval, `tasks`, all is taken: what they ask is the same by their conditions.
 
     Only what was measured under the conditions of `today`, by suite: answers of another engine, device
     or template are not those that the candidate's are compared with. Raises ChampionGone where there is
@@ -108,7 +116,9 @@ def take_recorded(
         if file is None:
             raise ChampionGone(f"its run {champion.run_id} has no {ARTIFACT}")
         table = pl.read_parquet(file)
-    mine = of_side(table, TUNED).filter(pl.col("example").is_in(list(examples)))
+    mine = of_side(table, TUNED).filter(
+        pl.col("example").is_in(list(examples)) | pl.col("suite").is_in(tasks)
+    )
     if mine.is_empty():
         raise ChampionGone(f"its run {champion.run_id} was evaluated by other examples")
     mine, others = _as_today(mine, today)

@@ -16,6 +16,7 @@ from retune.models import is_adapter, load_base, load_tuned, release_memory
 from retune.original import Original
 from retune.recipe import Model
 from retune.row_losses import HeldOut
+from retune.suites.harness import AskedTask
 from tasks.evaluate.answering import AskedPrompt, answer
 from tasks.evaluate.scores import SIDES
 
@@ -23,8 +24,8 @@ from tasks.evaluate.scores import SIDES
 class EvaluateJob(BaseModel):
     """`adapter` is the folder that train wrote, on `model` at `revision`, and put on its `original` if
     there is one; `held_out` is what the loss is taken of, None if of nothing; at most `batch_size` of
-    the `prompts` are answered together, and the answers kept in `log`. `alone` names the side that is
-    asked instead of both."""
+    the `prompts` are answered together, and the answers kept in `log`, with what came of the `tasks` of
+    lm-eval. `alone` names the side that is asked instead of both."""
 
     held_out: HeldOut | None
     tokenizer: Path
@@ -35,6 +36,7 @@ class EvaluateJob(BaseModel):
     batch_size: int | None
     prompts: list[AskedPrompt]
     log: Path
+    tasks: list[AskedTask] = []
     alone: str | None = None
 
 
@@ -50,6 +52,11 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
             losses[side] = job.held_out.losses(model)
         replies = answer(model, tokenizer, job.prompts, job.batch_size, side, job.log)
         answers[side] = [reply and reply.model_dump() for reply in replies]
+        if job.tasks:
+            from tasks.evaluate import harness
+
+            tokens = load_tokenizer(job.tokenizer)  # lm-eval's, which may set its padding
+            harness.ask(model, tokens, job.tasks, job.batch_size, side, job.log)
         del model  # before the next one is loaded
         release_memory()
     return {"losses": losses, "answers": answers}

@@ -39,5 +39,14 @@ def _asked(recipe: Recipe, pins: Pins) -> dict[str, Any]:
         suite.model_dump(include={"name", "max_new_tokens"}) | {"pin": version}
         for suite, version in zip(config.probe_files, pins.suites, strict=True)
     ]
-    own = LIMITS | RUNNING | JUDGING | {"suites", "incidents"}
-    return config.model_dump(exclude=own) | {"suites": suites}
+    own = LIMITS | RUNNING | JUDGING | {"suites", "incidents", "tasks"}
+    return config.model_dump(exclude=own) | {"suites": suites} | _tasks(recipe, pins)
+
+
+def _tasks(recipe: Recipe, pins: Pins) -> dict[str, Any]:
+    """Return what lm-eval is asked, if anything: by name, its settings and the versions in its pin."""
+    tasks = [
+        task.model_dump(include={"name", "task", "few_shot", "rows"}) | {"pin": version.version}
+        for task, version in zip(recipe.evaluation.tasks, pins.tasks, strict=True)
+    ]
+    return {"tasks": tasks} if tasks else {}

@@ -19,6 +19,7 @@ from retune.outcomes import Outcome, write_outcomes
 from retune.recipe import Recipe
 from retune.records import ASKED, Adapter, Champion, Chats, Contender, Pins, Scores, Selection
 from retune.row_losses import RowLoss, held_out, likelihoods
+from retune.suites.harness import asked_tasks, tasks_unchanged
 from retune.workspace import Build, Step, building, remove, write_json
 from tasks.evaluate.asking import Questionnaire, asked
 from tasks.evaluate.champion import (
@@ -29,6 +30,7 @@ from tasks.evaluate.champion import (
 )
 from tasks.evaluate.child import EvaluateJob
 from tasks.evaluate.examples import names, outcomes
+from tasks.evaluate.harness_outcomes import BySide, of_side, task_measures, task_outcomes
 from tasks.evaluate.probing import refusal_measures, suite_measures
 from tasks.evaluate.scores import SIDES, behaviour, exact_match, losses
 from tasks.stage import show, stage
@@ -55,19 +57,24 @@ def evaluate(
     attempt that was killed goes on with the answers that it has.
     """
     config = recipe.evaluation
-    with building(step, keep_partial=True) as build, bases_unchanged(recipe, pins):
+    with (
+        building(step, keep_partial=True) as build,
+        bases_unchanged(recipe, pins),
+        tasks_unchanged(recipe, pins.tasks),
+    ):
         questions = asked(chats, recipe, pins)
         job = make_job(adapter, selection, chats, recipe, pins, questions, build.path / SO_FAR)
-        answers, by_row = _measured(job, build)
+        answers, by_row, tasks = _measured(job, build)
         replies = {side: questions.of_questions(answers[side]) for side in SIDES}
         texts = {side: [reply["text"] for reply in replies[side]] for side in SIDES}
-        by_example = _by_example(questions, chats, recipe, answers, by_row)
+        by_example = _by_example(questions, chats, recipe, pins, answers, by_row, tasks)
         metrics = (
             losses(by_row, sources(chats.held_out, config.loss_rows))
             | exact_match(questions.questions, texts)
             | behaviour(questions.questions, replies)
             | refusal_measures(questions, by_example)
             | suite_measures(questions, by_example)
+            | task_measures(questions.tasks, by_example)
         )
         samples = sample_table(questions, answers)
         write_json(build.path / SAMPLES, samples)
@@ -92,11 +99,13 @@ def measure_champion(
     with building(step, keep_partial=True) as build:
         questions = asked(chats, recipe, pins)
         try:
-            with asking(champion):
+            with tasks_unchanged(recipe, pins.tasks), asking(champion):
                 contender = _asked_champion(champion, questions, chats, recipe, pins, build)
         except ChampionGone as gone:
             get_run_logger().warning("the champion (version %d): %s", champion.version, gone)
-            contender = _recorded_champion(champion, questions, chats, recipe, str(gone), build)
+            contender = _recorded_champion(
+                champion, questions, chats, recipe, pins, str(gone), build
+            )
         build.is_final = contender.is_final
     return contender
 
@@ -111,13 +120,14 @@ def _asked_champion(
 ) -> Contender:
     prompts = questions.chats(recipe.evaluation)
     job = champion_job(champion, prompts, chats, recipe, pins, build.path / SO_FAR)
-    answers, by_row = _measured(job, build)
-    by_example = _by_example(questions, chats, recipe, answers, by_row)
+    answers, by_row, tasks = _measured(job, build)
+    by_example = _by_example(questions, chats, recipe, pins, answers, by_row, tasks)
     write_outcomes(build.path / OUTCOMES, by_example)
     metrics = (
         likelihoods(by_row)
         | refusal_measures(questions, by_example)
         | suite_measures(questions, by_example)
+        | task_measures(questions.tasks, by_example)
         | {"examples": len({one.example for one in by_example})}
     )
     params = {"version": str(champion.version), "source": ASKED}
@@ -129,14 +139,16 @@ def _recorded_champion(
     questions: Questionnaire,
     chats: Chats,
     recipe: Recipe,
+    pins: Pins,
     gone: str,
     build: Build,
 ) -> Contender:
     params = {"version": str(champion.version)}
     rows = held_out_rows(chats.held_out, recipe.evaluation.loss_rows)
     try:
-        examples, today = names(questions, rows), conditions(recipe, chats.tokenizer)
-        count = take_recorded(champion, examples, today, build.path / OUTCOMES)
+        examples, today = names(questions, rows), conditions(recipe, chats.tokenizer, pins)
+        path, tasks = build.path / OUTCOMES, questions.tasks
+        count = take_recorded(champion, examples, tasks, today, path)
     except ChampionGone as neither:
         missing = f"version {champion.version} cannot be asked: {gone}; and {neither}"
         return build.finish(Contender, missing=missing, params=params | {"source": "none"})
@@ -146,13 +158,15 @@ def _recorded_champion(
 
 def _measured(
     job: EvaluateJob, build: Build
-) -> tuple[dict[str, list[Any]], dict[str, list[RowLoss]]]:
-    """Return the answers and the losses of each side; the answers so far are of no use afterwards."""
-    hub = on_hub(job.revision, job.original)
+) -> tuple[dict[str, list[Any]], dict[str, list[RowLoss]], BySide]:
+    """Return the answers and the losses of each side, and what came of the tasks of lm-eval; the answers
+    so far are of no use afterwards."""
+    hub = on_hub(job.revision, job.original) or any(task.pin.commits for task in job.tasks)
     result = run_child(CHILD, job, build.path / LOG, _tell, hub=hub, forked=True)
-    remove(job.log)
     losses = {side: [RowLoss(*row) for row in rows] for side, rows in result["losses"].items()}
-    return result["answers"], losses
+    tasks = {side: of_side(job.log, side, job.tasks) for side in result["answers"]}
+    remove(job.log)
+    return result["answers"], losses, tasks
 
 
 def _tell(event: Event) -> None:
@@ -173,15 +187,15 @@ def _by_example(
     questions: Questionnaire,
     chats: Chats,
     recipe: Recipe,
+    pins: Pins,
     answers: Mapping[str, list[Any]],
     by_row: Mapping[str, Sequence[RowLoss]],
+    tasks: BySide,
 ) -> list[Outcome]:
     rows = held_out_rows(chats.held_out, recipe.evaluation.loss_rows)
-    today = conditions(recipe, chats.tokenizer)
-    return [
-        one._replace(conditions=today(one.suite).text)
-        for one in outcomes(questions, rows, by_row, answers)
-    ]
+    today = conditions(recipe, chats.tokenizer, pins)
+    own = outcomes(questions, rows, by_row, answers)
+    return [one._replace(conditions=today(one.suite).text) for one in (*own, *task_outcomes(tasks))]
 
 
 def spoken_measures(metrics: Mapping[str, float], questions: Questionnaire) -> list[str]:
@@ -201,6 +215,10 @@ def spoken_measures(metrics: Mapping[str, float], questions: Questionnaire) -> l
         unasked = metrics.get(f"unasked/{suite}/tuned")
         left_out = f"; the model cannot be asked {unasked:,.0f} of them" if unasked else ""
         lines.append(f"{suite}: {passed} of {len(probes):,} probes passed{left_out}")
+    for task in questions.tasks:
+        shares = [metrics.get(f"passed/{task}/{side}") for side in SIDES]
+        passed = " → ".join("none graded" if share is None else f"{share:.1%}" for share in shares)
+        lines.append(f"{task}: {passed}, by lm-eval")
     return lines
 
 
@@ -225,6 +243,7 @@ def make_job(
         batch_size=config.batch_size,
         prompts=questions.chats(config),
         log=log,
+        tasks=asked_tasks(recipe, pins.tasks),
     )
 
 

