@@ -40,6 +40,8 @@ def test_every_setting_is_there_once_and_says_whether_it_is_required():
         "dataset.mix.<number>.source",  # the dataset's own is required without a mix
         "evaluation.suites.<number>.name",
         "evaluation.suites.<number>.path",
+        "evaluation.tasks.<number>.name",
+        "evaluation.tasks.<number>.task",
     }
 
 
