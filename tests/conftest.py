@@ -2,7 +2,9 @@
 
 import gc
 import os
+import sys
 import tempfile
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -94,6 +96,17 @@ def hub() -> Hub:
     """The loopback Hub, empty; every library in this process and its children talks to it."""
     _HUB.reset()
     return _HUB
+
+
+@pytest.fixture(scope="session")
+def obstore() -> None:
+    """What the extra `cluster` brings: where it is not installed, by its lock from the user's cache."""
+    from tests.infra.stack import INFRA, by_lock
+
+    if find_spec("obstore") is None:
+        folder = str(by_lock("cluster", INFRA / "cluster.lock", "--only-binary", ":all:"))
+        sys.path.append(folder)
+        os.environ["PYTHONPATH"] = os.pathsep.join([os.environ["PYTHONPATH"], folder])
 
 
 @pytest.fixture

@@ -128,7 +128,11 @@ def _installed(name: str, what: list[str], key: bytes) -> Path:
         )  # fmt: skip
         if done.returncode:
             pytest.skip(f"{name} cannot be installed: {done.stderr[-300:]}")
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another worker was faster
+                raise
     return folder
 
 

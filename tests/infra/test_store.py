@@ -9,8 +9,6 @@ import uuid
 
 import pytest
 
-pytest.importorskip("obstore", reason="of the extra `cluster`")
-
 from retune.store import cache, checkpoints, place, sharing
 from retune.store.place import StoreError
 from tests.databases import furnish
@@ -31,7 +29,11 @@ from tests.retune.test_store import (  # noqa: F401
     test_what_was_rejected_on_one_machine_is_so_on_all,
 )
 
-pytestmark = [pytest.mark.proof, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.proof,
+    pytest.mark.timeout(1200),
+    pytest.mark.usefixtures("obstore"),
+]
 
 KEY, SECRET = "retune", "sesame-of-the-store"
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("obstore", reason="of the extra `cluster`")
-
 from retune.store import checkpoints, place
 from retune.store.checkpoints import are_there, kept
 from retune.workspace import Output, Step, building, mark, sha256
@@ -17,6 +15,7 @@ from tests.retune.test_store import files_of
 from tests.retune.test_store import machine as machine
 from tests.retune.test_store import stored as stored
 
+pytestmark = pytest.mark.usefixtures("obstore")
 STEP = Step(stage="train", key={"r": 8})
 SEAL = "sealed.json"
 LOG = "training_log.jsonl"

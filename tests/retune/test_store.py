@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("obstore", reason="of the extra `cluster`")
-
 from retune.manifest import REJECTED
 from retune.store import cache, place, sharing, transfer
 from retune.store.place import Store, StoreError, StoreUnreachable
@@ -33,6 +31,7 @@ from retune.workspace import (
     work,
 )
 
+pytestmark = pytest.mark.usefixtures("obstore")
 STEP = Step(stage="train", key={"r": 16})
 NAME = STEP.name
 BIG = bytes(range(256)) * 4096  # 1 MiB

@@ -6,8 +6,6 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("obstore", reason="of the extra `cluster`")
-
 from flows.cli import app
 from retune import retention, tracking
 from retune.retention import Retention
@@ -17,6 +15,8 @@ from tests.databases import furnish_mlflow, working_in
 from tests.retune.test_retention import retrain
 from tests.retune.test_shared_checkpoints import write
 from tests.retune.test_store import NAME, files_of, make
+
+pytestmark = pytest.mark.usefixtures("obstore")
 
 NOW = Retention(keep_runs=1, keep_days=0, checkpoint_days=7)
 

@@ -5,8 +5,6 @@ import time
 
 import pytest
 
-pytest.importorskip("obstore", reason="of the extra `cluster`")
-
 from retune.child import ChildFailed
 from retune.recipe import Training
 from retune.store import cache, checkpoints, place, sharing
@@ -15,7 +13,8 @@ from retune.workspace import Step, offer
 from tasks.train.task import Monitor, train
 from tests.tasks.conftest import Trained, read_json_lines, running_child
 
-pytestmark = pytest.mark.proof  # tests/retune/test_shared_checkpoints.py has the light cases
+# tests/retune/test_shared_checkpoints.py has the light cases.
+pytestmark = [pytest.mark.proof, pytest.mark.usefixtures("obstore")]
 
 STEP = Step(stage="train", key={"elsewhere": 1})
 SETTINGS = Training(**Trained.settings.model_dump() | {"epochs": 1})  # 40 steps
