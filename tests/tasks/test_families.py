@@ -77,8 +77,9 @@ SETTINGS = {
         "perplexity_rows": 30,
         "answer_rows": ASKED,
         "threads": 1,
-        # What has learned nothing has no favourite among its tokens.
-        "gates": {METHOD: {"min_same_top_token": 0.5}},
+        # What has learned nothing has no favourite among its tokens, and some hundred tokens in pieces
+        # of 32 say no perplexity to the percent.
+        "gates": {METHOD: {"min_same_top_token": 0.5, "max_perplexity_ratio": 1.1}},
     },
 }
 
