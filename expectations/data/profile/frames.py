@@ -30,6 +30,7 @@ def frames(frame: "pl.DataFrame") -> Group:
         frame.select("answer", sentence=masked.str.extract_all(_SENTENCE))
         .with_row_index("place")
         .filter(~pl.col("answer").is_duplicated())
+        .select("place", "sentence")  # the answer would stand beside each of its sentences
         .explode("sentence")
         .drop_nulls()
         .select("place", pl.col("sentence").str.strip_chars(" \t*_#>-"))

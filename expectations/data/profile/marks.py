@@ -8,7 +8,7 @@ never does is counted, and the one that most answers have is named.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from expectations.data.profile.shapes import Group, frequencies
+from expectations.data.profile.shapes import HEAD, Group, frequencies
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ def _odd_marks(frame: "pl.DataFrame") -> "tuple[str, np.ndarray]":
     import polars as pl
 
     having = np.zeros(len(frame), dtype=bool)
-    text = pl.col("prose").str.replace_all(_ADDRESS, "a")
+    text = pl.col("prose").str.head(HEAD).str.replace_all(_ADDRESS, "a")
     found = (
         frame.select(mark=text.str.extract_all(_ODD))
         .with_row_index("place")
@@ -77,7 +77,9 @@ def _without_apostrophe(frame: "pl.DataFrame") -> "np.ndarray":
     import polars as pl
 
     having = np.zeros(len(frame), dtype=bool)
-    text = frame.select(text=pl.col("prose").str.to_lowercase()).with_row_index("place")
+    text = frame.select(text=pl.col("prose").str.head(HEAD).str.to_lowercase()).with_row_index(
+        "place"
+    )
     contracted = (
         text.select("place", word=pl.col("text").str.extract_all(_CONTRACTED))
         .explode("word")

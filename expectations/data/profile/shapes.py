@@ -25,6 +25,7 @@ class Group(NamedTuple):
     quote: Quote
 
 
+HEAD = 1_500  # characters of an answer whose single words and marks are looked at
 _LEAST_SHARE = 0.05
 _NUMBERS = 2  # of a line with fewer, many have the same shape by chance
 _COUNTED = r"[=+*×÷^%$€£]"  # sums and prices are what an answer says

@@ -9,6 +9,7 @@ such a part without knowing what to look for: along one of them the answers fall
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.profile.alarms import LEAST_GROUP
+from expectations.data.profile.shapes import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     Told = Callable[[np.ndarray], bool]
     Contrast = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
-_HEAD = 1_500  # characters of an answer that are looked at
 _LEAST_CHARS = 150  # of an answer that has a way of writing
 _WORD = r"\p{L}+(?:['’]\p{L}*)?|[^\p{L}\p{N}\s]+"
 # Share of answers that say a word: of fewer it is a topic's, of more everybody's.
@@ -56,7 +56,7 @@ def style(frame: "pl.DataFrame", told: "Told") -> Style | None:
     import polars as pl
 
     heads = frame.select(
-        prose=pl.col("prose").str.replace_all(_ADDRESS, " ").str.head(_HEAD)
+        prose=pl.col("prose").str.replace_all(_ADDRESS, " ").str.head(HEAD)
     ).with_row_index("place")
     long = heads.filter(pl.col("prose").str.len_chars() >= _LEAST_CHARS)
     long = long.gather_every(max(1, -(-len(long) // _ROWS)))

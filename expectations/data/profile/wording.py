@@ -4,7 +4,7 @@ of those that all texts are made of, no vowels."""
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from expectations.data.profile.shapes import Group, frequencies
+from expectations.data.profile.shapes import HEAD, Group, frequencies
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ def wording(frame: "pl.DataFrame") -> Iterator[Group]:
     import polars as pl
 
     words = frame.select(
-        word=pl.col("prose").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+"),
+        word=pl.col("prose").str.head(HEAD).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+"),
     ).with_row_index("place")
     flat = words.explode("word").drop_nulls().with_columns(pl.col("word").hash().alias("hash"))
     place, hashes = flat["place"].to_numpy(), flat["hash"].to_numpy()
