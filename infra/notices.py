@@ -13,13 +13,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 NOTICES = ROOT / "THIRD_PARTY_NOTICES.md"
 
-# Read in the file LICENSE that each brings: the metadata says nothing, or has the whole text.
+# Read in the file LICENSE that each brings: the metadata says nothing, or has the whole text, or it is
+# an extra's, which need not be installed.
 READ_IN_THEIR_FILES = {
     "cmake": "BSD-3-Clause (CMake), Apache-2.0 (its Python package)",
     "cut-cross-entropy": "Apple's sample code licence (no patent grant; see its LICENSE)",
     "hf-transfer": "Apache-2.0",
     "liger-kernel": "BSD-2-Clause",
+    "lm-eval": "MIT",
     "matplotlib": "Matplotlib's licence (PSF-based)",
+    "obstore": "MIT",
     "torchao": "BSD-3-Clause",
 }
 # How metadata spells what SPDX has a name for.
