@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 ADDRESS = "RETUNE_STORE"
 SCHEMES = ("s3", "gs", "az", "file")
-ATTEMPTS, LONGEST_WAIT = (
-    3,
-    20,
-)  # at the same question, besides the library's own; seconds between two
+ATTEMPTS = 3  # at the same question, besides the library's own
+LONGEST_WAIT = 20  # seconds between two
 PIECE = 16 * 2**20  # bytes that are sent at once
 MOST_PIECES = 9_000  # of a file; S3 takes 10,000
 

@@ -44,10 +44,9 @@ def pull(shared: Store, name: str, folder: Path) -> None:
     with FileLock(folder.with_name(f"{folder.name}{transfer.PULLING}.lock")):
         if (folder / RECORD).is_file():  # another process was faster
             return
-        notes = {note: shared.read(f"{name}/{note}") for note in (MAKER, REJECTED)}
-        known = {note: text for note, text in notes.items() if text}
-        manifest = transfer.manifest_in(content)
-        transfer.pull(shared, name, folder, manifest, known | {RECORD: content})
+        read = {note: shared.read(f"{name}/{note}") for note in (MAKER, REJECTED)}
+        notes = {note: text for note, text in read.items() if text} | {RECORD: content}
+        transfer.pull(shared, name, folder, transfer.manifest_in(content), notes)
     cache.trim(shared)
 
 

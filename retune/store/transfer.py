@@ -24,10 +24,8 @@ from retune.store.place import Store, StoreError
 PIECE = 32 * 2**20  # bytes that are asked for at once
 AT_ONCE = 8  # files that are sent, and pieces that are asked for, side by side
 PULLING = ".pulling"  # after the name of an output: a copy that is being made
-JOURNAL, UNFINISHED = (
-    ".pieces",
-    ".unfinished",
-)  # in it: what has come, and the files that have not all
+JOURNAL = ".pieces"  # in it: what has come
+UNFINISHED = ".unfinished"  # in it: the files of which not all has come
 
 
 class StoreDamaged(StoreError):

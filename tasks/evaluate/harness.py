@@ -86,9 +86,8 @@ class _Renderings:
         self._messages: dict[str, list[dict[str, Any]]] = {}
 
     def __call__(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
-        begun = (
-            [] if add_generation_prompt else messages[-1:]
-        )  # an answer that is to be gone on with
+        # An answer that is to be gone on with.
+        begun = [] if add_generation_prompt else messages[-1:]
         asked = messages[: len(messages) - len(begun)]
         text = self._rendered(asked) + "".join(message["content"] for message in begun)
         self._messages[text] = messages
@@ -101,9 +100,8 @@ class _Renderings:
             plain = [message for message in messages if message["role"] != "system"]
             if len(plain) == len(messages):
                 raise
-            return render(self._tokenizer, [plain], add_generation_prompt=True)[
-                0
-            ]  # as lm-eval does
+            # As lm-eval does.
+            return render(self._tokenizer, [plain], add_generation_prompt=True)[0]
 
     def messages(self, text: str) -> list[dict[str, Any]]:
         """Return the messages that a text was rendered of."""
