@@ -12,6 +12,7 @@ from flows.recipes import deployments
 from retune.harvesting.settings import Harvest
 from retune.recipe import ProbeFile, QuantGate, Recipe, flat
 from retune.recipe.dataset import Part
+from retune.recipe.harness import HarnessTask
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.recipe.gates import EXPECTATIONS
 from retune.recipe.methods import METHODS
@@ -120,14 +121,17 @@ def is_setting(name: str) -> bool:
     return section in Recipe.model_fields and bool(rest) and rest not in ("md", "py", "json")
 
 
+# Lists of sections.
+ENTRIES = {"dataset.mix": Part, "evaluation.suites": ProbeFile, "evaluation.tasks": HarnessTask}
+
+
 def is_known(name: str) -> bool:
     if match := re.fullmatch(r"quantization\.gates\.(<method>|\w+)(?:\.(\w+))?", name):
         method, limit = match.groups()
         return method in (*METHODS, "<method>") and limit in (*QuantGate.model_fields, None)
-    if match := re.fullmatch(r"dataset\.mix\.<number>(?:\.(\w+))?", name):
-        return match[1] in (*Part.model_fields, None)
-    if match := re.fullmatch(r"evaluation\.suites\.<number>(?:\.(\w+))?", name):
-        return match[1] in (*ProbeFile.model_fields, None)
+    for entries, section in ENTRIES.items():
+        if match := re.fullmatch(rf"{re.escape(entries)}\.<number>(?:\.(\w+))?", name):
+            return match[1] in (*section.model_fields, None)
     return any(f"{setting}.".startswith(f"{name}.") for setting in flat(Recipe.parse(SMALLEST)))
 
 
