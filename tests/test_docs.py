@@ -12,9 +12,9 @@ from flows.recipes import deployments
 from retune.harvesting.settings import Harvest
 from retune.recipe import ProbeFile, QuantGate, Recipe, flat
 from retune.recipe.dataset import Part
-from retune.recipe.harness import HarnessTask
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.recipe.gates import EXPECTATIONS
+from retune.recipe.harness import HarnessTask
 from retune.recipe.methods import METHODS
 from tests.test_house import ROOT
 
