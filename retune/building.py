@@ -74,6 +74,9 @@ def building(step: Step, keep_partial: bool = False) -> Iterator[Build]:
                 raise
             if not build.is_final:
                 remove(partial / RECORD)
+            if shared is not None and build.is_final and (final / RECORD).is_file():
+                remove(partial)  # another machine's came meanwhile, and may be in use
+                return
             remove(final)
             partial.rename(final)
             if shared is not None and build.is_final:

@@ -130,6 +130,7 @@ def read_output(step: Step, kind: type[SomeOutput]) -> SomeOutput:
     if shared and not (folder / RECORD).is_file():
         content = shared.read(f"{step.name}/{RECORD}")
         if content is None:
+            sharing.known.discard((shared.address, step.name))
             raise StoreError(f"{shared.uri(step.name)} is not there any more: run again")
     return kind.model_validate_json(content or (folder / RECORD).read_bytes())
 
@@ -137,7 +138,7 @@ def read_output(step: Step, kind: type[SomeOutput]) -> SomeOutput:
 def settled(output: SomeOutput) -> SomeOutput:
     """Return the record that counts of an output that was just made: another machine may have been
     first, whose output it is then."""
-    return read_output(output.step, type(output)) if _is_elsewhere(output.step) else output
+    return read_output(output.step, type(output)) if store() and output.step.done else output
 
 
 def here(name: str) -> Path:
@@ -185,7 +186,7 @@ def maker(step: Step) -> str:
     try:
         content = None if shared is None else shared.read(f"{step.name}/{MAKER}")
         return str(json.loads(content or note.read_bytes())["run"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, StoreError, ValueError, LookupError, TypeError):
         return ""
 
 

@@ -24,6 +24,7 @@ from retune.moved_home import ARTIFACTS, DATABASE, settle
 from retune.processes import is_gone, this_process
 from retune.recipe import Recipe, flat
 from retune.recipe.address import is_address
+from retune.store.place import StoreError
 from retune.temporary import temporary_folder
 from retune.tracking_client import PatientClient, TrackingUnreachable
 from retune.workspace import Output, SomeOutput, digest, home, make_home, note_maker
@@ -86,7 +87,8 @@ class Run(BaseModel):
             tags |= {f"retune.{stage}": "reused", f"retune.reused.{stage}": _made(output)}
             measured = {name: value for name, value in measured.items() if name not in SPENT}
         else:
-            with suppress(OSError):  # of a folder that others may only read; it is a note
+            # Of a folder that others may only read, or a store that is away: it is a note.
+            with suppress(OSError, StoreError):
                 note_maker(output.step, self.id)
         metrics = {f"{stage}/{name}": value for name, value in measured.items()}
         self._send(

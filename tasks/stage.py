@@ -18,10 +18,11 @@ from prefect.states import Completed
 from retune.errors import ProgramFailed
 from retune.measures import format_duration
 from retune.recipe import Recipe
-from retune.time_limit import limited
+from retune.store.place import StoreUnreachable
+from retune.time_limit import limited, require_time
 from retune.workspace import Output, OutputBusy, Step, maker, offer, read_output, settled
 
-LOOK = 1  # seconds between two looks at an output that another run builds
+LOOK, LONGEST_LOOK = 1.0, 30.0  # seconds between two looks at an output that another run builds
 
 P = ParamSpec("P")
 SomeOutput = TypeVar("SomeOutput", bound=Output)
@@ -54,13 +55,14 @@ def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stag
             step: Step = signature.bind(*args, **kwargs).arguments["step"]
             recipe: Recipe = signature.bind(*args, **kwargs).arguments["recipe"]
 
-            def build() -> SomeOutput:
-                with limited(name, recipe.gates.stage_hours.get(name)):
-                    return settled(body(*args, **kwargs))
-
-            if (built := _built(step, build)) is not None:
+            with limited(name, recipe.gates.stage_hours.get(name)):
+                built = _built(step, lambda: settled(body(*args, **kwargs)))
+            if built is not None:
                 return built
-            offer(step)
+            try:
+                offer(step)
+            except StoreUnreachable as away:  # it is offered when it is used the next time
+                _tell(str(away))
             made = read_output(step, typing.get_type_hints(body)["return"])
             message = _reused(made)
             _tell(message)
@@ -77,18 +79,20 @@ def _built(step: Step, build: Callable[[], SomeOutput]) -> SomeOutput | None:
     """Return what `build` makes, None if the output is there, or was made by another run meanwhile.
 
     That is waited for: a run that nobody looks after would fail by what the next minute makes good.
+    Raises StageTimeout if it takes longer than the stage may.
     """
-    waits = False
+    pause = 0.0
     while not step.done:
-        if not waits:
+        if not pause:
             _tell("begins")
         try:
             return build()
         except OutputBusy:
-            if not waits:
+            if not pause:
                 _tell("waits for another run, which makes the same")
-            waits = True
-            time.sleep(LOOK)
+            require_time()
+            pause = min(LONGEST_LOOK, 1.5 * pause or LOOK)
+            time.sleep(pause)
     return None
 
 

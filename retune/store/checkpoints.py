@@ -113,7 +113,7 @@ class _Copies:
             try:
                 self._send_newest()
                 told = ""
-            except StoreError as error:
+            except Exception as error:  # whatever it is, the next one may go through
                 if str(error) != told:
                     logger.warning(
                         "the training goes on, and its checkpoint is sent later: %s", error
@@ -121,12 +121,13 @@ class _Copies:
                 told = str(error)
 
     def leave(self) -> None:
-        """Send the checkpoint that an interrupted training leaves. Where there is none, as after a
-        training that diverged, none stays in the store."""
+        """Send the checkpoint that an interrupted training leaves. Where there is none any more, as
+        after a training that diverged, none stays in the store; those that this training neither sent
+        nor took may be of another machine."""
         try:
             if self._newest():
                 self._send_newest()
-            else:
+            elif self._sent:
                 self._remove(place=self._place)
         except StoreError as error:
             logger.warning("the last checkpoint is on this machine alone: %s", error)

@@ -251,7 +251,10 @@ def _checked(
 
 def _parts(address: str) -> Any:
     """Return the parts of an address. Raises StoreError, without showing what may be a password."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # brackets that do not close
+        parts = urlsplit("")
     named = parts.netloc if parts.scheme != "file" else Path(parts.path).is_absolute()
     if parts.scheme not in SCHEMES or not named or (parts.scheme == "file" and parts.netloc):
         raise StoreError(

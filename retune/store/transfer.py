@@ -26,6 +26,7 @@ AT_ONCE = 8  # files that are sent, and pieces that are asked for, side by side
 PULLING = ".pulling"  # after the name of an output: a copy that is being made
 JOURNAL = ".pieces"  # in it: what has come
 UNFINISHED = ".unfinished"  # in it: the files of which not all has come
+SOURCE = ".source"  # in it: the folder in the store that is copied
 
 
 class StoreDamaged(StoreError):
@@ -87,10 +88,14 @@ def pull(
 
     Raises StoreDamaged for what is not as the manifest says, NoSpaceLeft.
     """
-    beside = folder.with_name(folder.name + PULLING)
+    beside, place = folder.with_name(folder.name + PULLING), contents(name, manifest)
+    source = beside / SOURCE
+    if beside.exists() and not (source.is_file() and source.read_text() == place):
+        remove(beside)  # begun of an output that was made anew meanwhile
     beside.mkdir(parents=True, exist_ok=True)
-    copy_files(store, contents(name, manifest), beside, manifest)
-    for path in (beside / JOURNAL, beside / UNFINISHED):
+    source.write_text(place)
+    copy_files(store, place, beside, manifest)
+    for path in (beside / JOURNAL, beside / UNFINISHED, source):
         remove(path)
     for file, content in notes.items():
         (beside / file).write_bytes(content)
@@ -102,7 +107,9 @@ def copy_files(store: Store, place: str, folder: Path, manifest: Manifest) -> No
     """Copy files of a folder of the store into one of ours; those that are there stay."""
     for path in manifest:
         _require_inside(path)
-    missing = {path: entry for path, entry in manifest.items() if not (folder / path).is_file()}
+    missing = {
+        path: entry for path, entry in manifest.items() if not _is_there(folder / path, entry)
+    }
     copy = _Copy(store, place, folder, missing)
     copy.require_sizes()
     try:
@@ -147,7 +154,7 @@ class _Copy:
         missing = {
             path: entry
             for path, entry in self._missing.items()
-            if not (self._folder / path).is_file()
+            if not _is_there(self._folder / path, entry)
         }
         for path, entry in missing.items():
             _make_room(self._unfinished(path), entry.bytes)
@@ -203,6 +210,11 @@ class _Copy:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished.rename(target)
+
+
+def _is_there(path: Path, entry: FileEntry) -> bool:
+    """Tell whether a file has come, with all its bytes: a power cut may leave a name without them."""
+    return path.is_file() and path.stat().st_size == entry.bytes
 
 
 def _pieces(path: str, size: int) -> Iterator[_Piece]:

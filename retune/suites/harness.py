@@ -115,8 +115,6 @@ def data_of(config: Mapping[str, Any], folder: str | None, commit: str | None) -
     Raises ValueError, in words for after the name of the task, for data that nobody can pin.
     """
     path, options = config.get("dataset_path"), dict(config.get("dataset_kwargs") or {})
-    if config.get("custom_dataset"):
-        return {}
     if not isinstance(path, str):
         raise ValueError("names no dataset_path; add the dataset, or the reader of its files")
     if path in READERS:
@@ -143,6 +141,8 @@ def _local(files: Any, folder: str | None) -> Any:
         )
     # Not where we happen to be started, where lm-eval looks: a folder is complete.
     path = (inside / files).resolve()
+    if any(part.startswith(".") for part in Path(files).parts if part not in (".", "..")):
+        raise ValueError(f"reads {files}, a hidden file, which is not pinned; give it another name")
     if not path.is_relative_to(inside.resolve()) or not path.is_file():
         raise ValueError(f"reads {files}, and no such file is in {folder}; put it there")
     return str(path)
@@ -169,7 +169,7 @@ def _leaf(told: Mapping[str, Any], task: HarnessTask, number: int) -> HarnessLea
         data = data_of(config, folder, None)
     except ValueError as problem:
         raise SourceError(f"{name} {problem}") from None
-    dataset = None if data or config.get("custom_dataset") else str(config["dataset_path"])
+    dataset = None if data else str(config["dataset_path"])
     return HarnessLeaf(
         name=told["name"],
         version=told["version"],

@@ -19,6 +19,7 @@ NOT_OURS = {  # keys of a task, and why it is not asked
     "class": "is written in Python, and does not say by itself how it is graded; use a task in YAML",
     "doc_to_image": "shows images, which no model here is asked by; use a task of texts",
     "doc_to_audio": "plays sounds, which no model here is asked by; use a task of texts",
+    "custom_dataset": "reads its data by a function, which nobody can pin; name a dataset or its files",
     "unsafe_code": "runs code that the model writes; use a task that does not",
 }
 

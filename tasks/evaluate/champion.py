@@ -13,6 +13,7 @@ from retune.recipe import Recipe
 from retune.records import Champion, Chats, Pins
 from retune.row_losses import held_out
 from retune.sources import unchanged
+from retune.store.place import StoreUnreachable
 from retune.suites.harness import asked_tasks
 from retune.temporary import temporary_folder
 from retune.workspace import NoSpaceLeft, OutputBusy, here
@@ -78,11 +79,11 @@ def same_tokens(one: Path, other: Path) -> bool:
 @contextmanager
 def asking(champion: Champion) -> Iterator[None]:
     """Hold its base to what it was trained on, and say of what a person could mend, that the champion
-    cannot be asked: ChampionGone. A full disk is not the champion's."""
+    cannot be asked: ChampionGone. A full disk is not the champion's, nor is a store that is away."""
     try:
         with unchanged(champion.base, champion.model_pin, "the champion's base"):
             yield
-    except (NoSpaceLeft, OutputBusy, ChampionGone):
+    except (NoSpaceLeft, OutputBusy, StoreUnreachable, ChampionGone):
         raise
     except RetuneError as error:
         raise ChampionGone(str(error)) from error

@@ -83,6 +83,10 @@ def train(chats: Chats, run: Run, recipe: Recipe, pins: Pins, step: Step) -> Ada
                     raise HostLost(str(refusal)) from None
                 raise
         remove(job.checkpoints)
+        # Of hosts that share this disk; they may be written to for some seconds more.
+        for pattern in ("train-*.log", "result-*.json"):
+            for path in build.path.glob(pattern):
+                remove(path)
         return build.finish(
             Adapter,
             metrics=result["metrics"],

@@ -234,6 +234,35 @@ def test_what_changed_before_it_was_sent_is_not_published(machine, stored, monke
     assert not (stored / NAME / "output.json").exists()
 
 
+def test_a_copy_goes_on_with_no_file_of_what_was_made_anew(machine, stored):
+    make("old")
+    (weights,) = stored.rglob("weights")
+    weights.write_bytes(BIG[::-1] + b"old")
+    machine("b")
+    with pytest.raises(StoreDamaged):  # its notes have come
+        here(NAME)
+    assert (STEP.folder.with_name(f"{STEP.folder.name}.pulling") / "notes.txt").is_file()
+    shutil.rmtree(stored / NAME)
+    machine("c")
+    made = files(make("new").folder)
+    machine("b")
+    assert files(here(NAME)) == made
+
+
+def test_a_copy_that_came_meanwhile_stays(machine):
+    """It may be in use, and is what counts."""
+    machine("b")
+    with building(STEP) as build:
+        (build.path / "notes.txt").write_text("of b")
+        own = build.finish(Output, files=("notes.txt",))
+        machine("a")
+        make("a")
+        machine("b")
+        (folder := here(NAME)).touch()
+    assert (folder / "notes.txt").read_text() == "of a"
+    assert settled(own) == read_output(STEP, Output) != own
+
+
 def test_a_copy_that_was_interrupted_goes_on_with_what_is_there(machine, monkeypatch):
     monkeypatch.setattr(transfer, "PIECE", 2**16)
     monkeypatch.setattr(transfer, "AT_ONCE", 1)

@@ -7,6 +7,7 @@ from threading import Event, Thread
 import pytest
 
 from retune.recipe import Recipe
+from retune.time_limit import StageTimeout
 from retune.workspace import Output, Step, building
 from tasks import stage as stages
 from tasks.stage import Stage, stage
@@ -74,3 +75,13 @@ def test_it_is_waited_for(recipe, monkeypatch, fails):
         assert made.data.by == "another"  # as Prefect's state Cached
         assert said[2].startswith("reused")
     assert said[:2] == ["begins", "waits for another run, which makes the same"]
+
+
+def test_it_is_waited_for_no_longer_than_the_stage_may_take(recipe, monkeypatch):
+    monkeypatch.setattr(stages, "LOOK", 0.01)
+    limits = recipe.gates.model_copy(update={"stage_hours": {"sample": 0.1 / 3600}})
+    short, enough = recipe.model_copy(update={"gates": limits}), Event()
+    with another_run(False, enough):
+        with pytest.raises(StageTimeout, match=r"gates\.stage_hours"):
+            sample.fn(short, STEP)
+        enough.set()

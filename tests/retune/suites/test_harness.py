@@ -155,12 +155,17 @@ def test_data_are_of_the_folder_or_of_the_hub(folder):
     assert files({"test": "said.jsonl"}) == {"test": whole}
     assert files(["said.jsonl"]) == [whole]
     assert files(whole) == whole
-    for wrong in ("nothing.jsonl", "../said.jsonl", "/etc/passwd", "https://x.example/a.jsonl"):
+    for wrong in (
+        "nothing.jsonl",
+        "../said.jsonl",
+        ".b/a.jsonl",
+        "/etc/passwd",
+        "https://x.example/a.jsonl",
+    ):
         with pytest.raises(ValueError, match=re.escape(wrong)):
             files(wrong)
     hub = {"dataset_path": "a/b", "dataset_kwargs": {"revision": "main"}}
     assert data_of(hub, None, "0" * 40) == {"dataset_kwargs": {"revision": "0" * 40}}
-    assert data_of({"custom_dataset": "utils.load"}, None, None) == {}
     with pytest.raises(ValueError, match="names no dataset_path"):
         data_of({}, None, None)
 
