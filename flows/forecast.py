@@ -18,6 +18,7 @@ from retune.records import Pins
 from retune.room import misfit
 from retune.store.checkpoints import are_there
 from retune.workspace import work
+from tasks.train.hosts import of_run
 
 # Of llama.cpp by a core with AVX2, as measured with 135 M weights: 30 for a text, 18 for answers.
 FLOPS_PER_CORE = 20e9
@@ -28,8 +29,9 @@ def forecast(recipe: Recipe) -> Grid:
 
     Asks the Hub for the current commits of what is not local, and looks at the models' files there;
     asks whether what is at an address is still what was copied. Downloads no weights and no dataset,
-    and writes nothing. Raises as `pin_all` and `inspect_inputs` do.
+    and writes nothing. Raises as `of_run`, `pin_all` and `inspect_inputs` do.
     """
+    of_run(recipe.training)
     pins = pin_all(recipe, copies=False)
     inspect_inputs(recipe, pins)
     rows = []

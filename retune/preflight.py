@@ -20,8 +20,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from retune.access import other_users, sign_in, sign_in_file, status, ui_server
+from retune.errors import RetuneError
 from retune.llamacpp import LlamaCppNotFound, locate
 from retune.llamacpp.installation import COMPILERS, INSTALL_COMPILER
+from retune.store.place import store
+from retune.store.sharing import require_store
 from retune.tracking import tracking_uri
 from retune.workspace import BadName, NotOurs, cache_dir, home, own_home
 
@@ -58,6 +61,7 @@ def checks() -> list[MachineCheck]:
         check_llamacpp(),
         check_compiler(),
         check_token(),
+        check_store(),
         check_sign_in(),
         check_other_users(other_users()),
         check_prefect(),
@@ -206,6 +210,19 @@ def check_token() -> MachineCheck:
         return MachineCheck("Hub token", True, "present")
     fix = "To publish, or read private data, set HF_TOKEN or run `hf auth login`."
     return MachineCheck("Hub token", None, "none", fix)
+
+
+def check_store() -> MachineCheck:
+    """Ask the store of outputs, if there is to be one."""
+    try:
+        require_store()
+    except RetuneError as error:
+        problem, _, fix = str(error).rpartition(": ")
+        return MachineCheck("store", False, problem, fix)
+    shared = store()
+    if shared is None:
+        return MachineCheck("store", None, "none (RETUNE_STORE): outputs stay on this machine")
+    return MachineCheck("store", True, shared.address)
 
 
 def check_sign_in() -> MachineCheck:

@@ -76,7 +76,8 @@ class Store:
         except ImportError:
             raise StoreError(
                 f"{ADDRESS} is set, and the package that reaches it is not installed: "
-                f"pip install 'retune[cluster]'"
+                f"pip install 'retune[cluster]', in a checkout .venv/bin/pip install --no-deps "
+                f"--require-hashes -r infra/cluster.lock"
             ) from None
         self._files: ObjectStore
         if parts.scheme == "file":

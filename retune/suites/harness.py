@@ -80,7 +80,7 @@ def require_installed() -> None:
     if installed(PACKAGE) == "absent":
         raise SourceError(
             "evaluation.tasks: lm-eval is not installed here; install it with `pip install "
-            '"retune[lm-eval]"`, in a checkout with `pip install --no-deps --require-hashes -r '
+            '"retune[lm-eval]"`, in a checkout with `.venv/bin/pip install --no-deps --require-hashes -r '
             "infra/lm-eval.lock`"
         )
 

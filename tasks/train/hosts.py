@@ -17,6 +17,7 @@ from tasks.train.job import TrainingRefused
 OF_PROCESSES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 OF_HOSTS = ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 LOOPBACK = "127.0.0.1"
+LAST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def hosts_of(processes: int, environment: Mapping[str, str] = os.environ) -> Hos
             f"NODE_RANK={number} of NNODES={count} hosts: they are numbered from 0 to {count - 1}"
         )
     port = _number("MASTER_PORT", environment, least=1) or 0
+    if port > LAST_PORT:
+        raise TrainingRefused(f"MASTER_PORT={port}: a port is a number up to {LAST_PORT}")
     return Hosts(processes, count, number, environment["MASTER_ADDR"], port)
 
 
@@ -101,13 +104,13 @@ def of_run(config: Training, environment: Mapping[str, str] = os.environ) -> dic
     hosts = hosts_of(config.processes, environment)
     if hosts.count == 1:
         return {}
-    require_backend(config, hosts.count)
-    share_of(config, hosts.world_size)
     if hosts.number:
         raise TrainingRefused(
             f"a run goes through all stages, so it is on the host with NODE_RANK=0 alone; this one has "
             f"NODE_RANK={hosts.number}: start `retune join` here"
         )
+    require_backend(config, hosts.count)
+    share_of(config, hosts.world_size)
     return hosts.told()
 
 
@@ -137,8 +140,8 @@ def require_backend(config: Training, count: int) -> None:
     if count > 1 and config.backend != "trl":
         raise TrainingRefused(
             f"training.backend={config.backend} trains in one process, and the environment says that "
-            f"there are {count} places (NNODES or WORLD_SIZE): each would train by itself; set "
-            f"training.backend=trl"
+            f"there are {count} hosts or processes (NNODES or WORLD_SIZE): each would train by itself; "
+            f"set training.backend=trl"
         )
 
 

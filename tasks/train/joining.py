@@ -23,8 +23,9 @@ def join(hosts: Hosts, patience: timedelta) -> None:
     """
     if hosts.count == 1 or hosts.number == 0:
         raise TrainingRefused(
-            f"NNODES={hosts.count}, NODE_RANK={hosts.number}: a host that joins has a NODE_RANK from 1 "
-            f"on; on the first one start the run itself, e.g. `retune run recipe.yaml`"
+            f"with NNODES={hosts.count} and NODE_RANK={hosts.number}, which are 1 and 0 where they are "
+            f"not set, nothing can be joined: set NNODES, NODE_RANK (from 1 on), MASTER_ADDR and "
+            f"MASTER_PORT (docs/gpu.md, Several hosts); the first host starts the run itself"
         )
     make_home()
     folder = mark(home() / "joined") / str(hosts.number)

@@ -52,6 +52,7 @@ def test_every_check_is_there_and_each_problem_has_its_fix(
         "llama.cpp",
         "C++ compiler",
         "Hub token",
+        "store",
         "sign-in",
         "other users",
         "Prefect",
@@ -338,3 +339,12 @@ class TestPrivacy:
         check = preflight.check_privacy()
         assert check.ok is False
         assert check.fix.startswith("Name a folder for them alone")
+
+
+def test_a_store_that_cannot_be_used_is_named_with_the_fix(monkeypatch):
+    monkeypatch.delenv("RETUNE_STORE", raising=False)
+    assert preflight.check_store().ok is None
+    monkeypatch.setenv("RETUNE_STORE", "ftp://example.org")
+    found = preflight.check_store()
+    assert found.ok is False
+    assert found.fix.startswith("write s3://bucket/prefix")

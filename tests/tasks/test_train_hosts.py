@@ -79,7 +79,9 @@ class TestEnvironment:
 
     def test_unsloth_in_two_places_is_refused_by_its_child(self, at_home, tmp_path):
         job = job_in(tmp_path, at_home, backend="unsloth")
-        with pytest.raises(ChildRefused, match=r"there are 2 places .*; set training\.backend=trl"):
+        with pytest.raises(
+            ChildRefused, match=r"2 hosts or processes .*; set training\.backend=trl"
+        ):
             run_training(job, lambda event: None, TWO)
         assert "Unsloth" not in job.folder.joinpath("train.log").read_text().replace("unsloth", "")
 
