@@ -31,16 +31,16 @@ def sha256(path: Path) -> str:
     Hidden files are not of a folder's contents: what git, a download or an editor notes there.
     """
     if path.is_dir():
-        listing = {name: sha256(file) for name, file in files_in(path).items() if file.is_file()}
+        listing = {name: sha256(file) for name, file in files_in(path).items()}
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_in(folder: Path) -> dict[str, Path]:
-    """Return what is below a folder by its path there, in order, but for what is hidden."""
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
-    return {name: path for name, path in files.items() if "/." not in f"/{name}"}
+    """Return the files below a folder by their paths there, in order, but for what is hidden."""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    return {name: path for name, path in paths.items() if "/." not in f"/{name}" and path.is_file()}
 
 
 def size(path: Path) -> int:

@@ -36,7 +36,7 @@ Manifest = dict[str, FileEntry]  # by path below the output's folder, with slash
 def manifest_of(folder: Path, known: Mapping[str, str] = NOTHING) -> Manifest:
     """Return the entry of each file in a folder that is not hidden. `known` are the sha256 of files
     that were hashed while they were written."""
-    files = {name: path for name, path in files_in(folder).items() if path.is_file()}
+    files = files_in(folder)
 
     def entry(name: str) -> FileEntry:
         path = files[name]

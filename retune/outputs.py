@@ -204,7 +204,7 @@ def offer(step: Step) -> None:
 def _bytes(path: Path) -> int:
     """Return the bytes in a file, or in those files of a folder that are not hidden."""
     if path.is_dir():
-        return sum(file.stat().st_size for file in files_in(path).values() if file.is_file())
+        return sum(file.stat().st_size for file in files_in(path).values())
     return path.stat().st_size
 
 

@@ -20,7 +20,7 @@ from retune.workspace import Output
 
 class HarnessLeaf(BaseModel):
     """One task of lm-eval: its own `version`, a digest of its configuration with the prompt's template,
-    its dataset on the Hub with the `commit` (None: its data are in the folder, or its code makes them),
+    its dataset on the Hub with the `commit` (None: its data are in the folder),
     and by which `metric`, of what lm-eval's `filter` leaves of an answer, an example is graded."""
 
     model_config = ConfigDict(frozen=True)

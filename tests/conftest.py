@@ -2,9 +2,7 @@
 
 import gc
 import os
-import sys
 import tempfile
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -100,13 +98,10 @@ def hub() -> Hub:
 
 @pytest.fixture(scope="session")
 def obstore() -> None:
-    """What the extra `cluster` brings: where it is not installed, by its lock from the user's cache."""
-    from tests.infra.stack import INFRA, by_lock
+    """What the extra `cluster` brings."""
+    from tests.infra.stack import use_extra
 
-    if find_spec("obstore") is None:
-        folder = str(by_lock("cluster", INFRA / "cluster.lock", "--only-binary", ":all:"))
-        sys.path.append(folder)
-        os.environ["PYTHONPATH"] = os.pathsep.join([os.environ["PYTHONPATH"], folder])
+    use_extra("cluster", "obstore", pytest.MonkeyPatch(), "--only-binary", ":all:")
 
 
 @pytest.fixture

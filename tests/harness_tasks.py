@@ -1,13 +1,12 @@
 """A folder of tasks for lm-eval, about the colours that tests train on, and lm-eval itself."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.infra.stack import INFRA, by_lock
+from tests.infra.stack import use_extra
 from tests.tasks.conftest import COLOURS
 
 CHOICE = """\
@@ -75,15 +74,6 @@ def write_tasks(folder: Path) -> Path:
 
 
 def use_lm_eval(patch: pytest.MonkeyPatch) -> None:
-    """Let this process and its children find lm-eval: where it is installed, or in the user's cache by
-    the lock."""
-    from importlib.util import find_spec
-
-    found = find_spec("lm_eval")
-    if found and found.origin:
-        folder = str(Path(found.origin).parents[1])
-    else:
-        folder = str(by_lock("lm-eval", INFRA / "lm-eval.lock"))
-        patch.syspath_prepend(folder)
-    patch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ["PYTHONPATH"]]))
+    """Let this process and its children find lm-eval."""
+    use_extra("lm-eval", "lm_eval", patch)
     assert "lm_eval" not in sys.modules, "it is for children alone"

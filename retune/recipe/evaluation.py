@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from retune.recipe.dataset import DataSource
-from retune.recipe.harness import LONGEST_SUITE_NAME, SUITE_NAME, HarnessTask
+from retune.recipe.harness import HarnessTask, SuiteName
 from retune.recipe.judging import LLMJudge
 from retune.recipe.section import Line, Phrase, Section, shown
 
@@ -18,11 +18,7 @@ INCIDENTS = "incidents"  # the suite whose every case has to be passed, whoever 
 class ProbeFile(Section):
     """A suite of your own: probes that every model is asked, and how each answer is graded."""
 
-    name: str = Field(
-        pattern=SUITE_NAME,
-        max_length=LONGEST_SUITE_NAME,
-        description="Name of the suite in measures and verdicts: a-z, 0-9, dash, underscore.",
-    )
+    name: SuiteName
     path: DataSource = Field(
         min_length=1,
         description="The probes: a file of JSON lines, here or at an address (https://, s3://, gs://, "

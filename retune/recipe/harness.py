@@ -1,21 +1,25 @@
 """Tasks of lm-eval, EleutherAI's evaluation harness, as suites of a recipe."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from retune.recipe.section import Line, Section, Source
 
-SUITE_NAME = r"^[a-z0-9][a-z0-9_-]*$"
-LONGEST_SUITE_NAME = 40  # characters
+SuiteName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        max_length=40,
+        description="Name of the suite in measures and verdicts: a-z, 0-9, dash, underscore.",
+    ),
+]
 
 
 class HarnessTask(Section):
     """A suite of lm-eval: a task or a group of tasks, by its name there or in a folder of your own."""
 
-    name: str = Field(
-        pattern=SUITE_NAME,
-        max_length=LONGEST_SUITE_NAME,
-        description="Name of the suite in measures and verdicts: a-z, 0-9, dash, underscore.",
-    )
+    name: SuiteName
     task: Line = Field(
         min_length=1, description="Task, group or tag as lm-eval names it, such as `arc_easy`."
     )

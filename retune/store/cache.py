@@ -18,9 +18,7 @@ from retune.manifest import RECORD
 from retune.store.place import Store
 
 LIMIT = "RETUNE_CACHE_SIZE"
-USE = (
-    ".use"  # after the name of an output: the lock of those that use it, and when it was used last
-)
+USE = ".use"  # after the name of an output: the lock of its users, and when it was used last
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 BINARY = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
+from retune.files import files_in
 from retune.home import mark, remove
 from retune.manifest import FileEntry, Manifest, manifest_of
 from retune.store import transfer
@@ -166,9 +167,8 @@ class _Copies:
         folder = self.linked
         remove(folder)
         try:
-            for path in checkpoint.rglob("*"):
-                if path.is_file():
-                    _link(path, folder / CHECKPOINT / path.relative_to(checkpoint))
+            for name, path in files_in(checkpoint).items():
+                _link(path, folder / CHECKPOINT / name)
             for name in self._beside:
                 if (path := self._folder.with_name(name)).is_file():
                     (folder / BESIDE).mkdir(exist_ok=True)

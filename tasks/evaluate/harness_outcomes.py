@@ -1,10 +1,8 @@
-"""What came of the suites of lm-eval, as outcomes and as measures."""
+"""What came of the suites of lm-eval, as outcomes."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel
@@ -13,7 +11,6 @@ from retune.journal import Journal
 from retune.outcomes import PASSED, Outcome
 from retune.records import HarnessLeaf
 from retune.suites.harness import AskedTask
-from tasks.evaluate.scores import FAMILIES, metric_names
 
 
 class HarnessSample(BaseModel):
@@ -71,27 +68,3 @@ def task_outcomes(tasks: BySide) -> Iterator[Outcome]:
                         seconds=None,
                         grades={} if sample.grade is None else {PASSED: sample.grade},
                     )
-
-
-def task_measures(names: Sequence[str], outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Return the mean grade (0 to 1) of each suite of lm-eval and side, in all and of the largest of its
-    tasks."""
-    groups: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for one in outcomes:
-        if one.suite in names and PASSED in one.grades:
-            grades = groups.setdefault((one.suite, one.side), {})
-            grades.setdefault(one.slice, []).append(one.grades[PASSED])
-    metrics: dict[str, float] = {}
-    for (suite, side), leaves in groups.items():
-        metrics[f"passed/{suite}/{side}"] = fmean(grade for own in leaves.values() for grade in own)
-        metrics |= {f"passed/{suite}/{name}/{side}": mean for name, mean in _by_task(leaves)}
-    return metrics
-
-
-def _by_task(leaves: Mapping[str, Sequence[float]]) -> list[tuple[str, float]]:
-    """Return the mean of each of the largest tasks, if there are several, by a name that MLflow takes."""
-    if len(leaves) < 2:
-        return []
-    names = metric_names(leaves)
-    largest = Counter({name: len(grades) for name, grades in leaves.items()}).most_common(FAMILIES)
-    return [(names[name], fmean(leaves[name])) for name, _ in largest]

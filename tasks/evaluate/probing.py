@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from retune.outcomes import HELD_OUT, Outcome
+from retune.outcomes import HELD_OUT, PASSED, Outcome
 from retune.refusals import refusing
 from retune.suites.probes import SuiteProbe
 from tasks.evaluate.asking import Questionnaire
@@ -19,16 +19,28 @@ def suite_measures(asked: Questionnaire, outcomes: Sequence[Outcome]) -> dict[st
     metrics: dict[str, float] = {}
     answered = [one for one in outcomes if one.answer is not None]
     for suite, probes in asked.suites.items():
+        slices = Counter(probe.slice for probe in probes)
         for side, given in _by_side(answered, suite).items():
             for name in OF_SUITES:  # what only a judge grades has not passed, nor failed
                 values = (one.grades[name] for one in given if name in one.grades)
                 metrics |= _mean(f"{name}/{suite}/{side}", values)
-            metrics |= {
-                f"passed/{suite}/{name}/{side}": share for name, share in _slices(probes, given)
-            }
+            metrics |= _passed_by_slice(suite, side, slices, given)
             metrics |= _of_refusals(suite, side, probes, given)
             if unasked := len(probes) - len(given):
                 metrics[f"unasked/{suite}/{side}"] = unasked
+    return metrics
+
+
+def task_measures(names: Iterable[str], outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Return the mean grade (0 to 1) of each suite of lm-eval and side, in all and of the largest of its
+    tasks."""
+    graded = [one for one in outcomes if PASSED in one.grades]
+    metrics: dict[str, float] = {}
+    for suite in names:
+        for side, given in _by_side(graded, suite).items():
+            metrics |= _mean(f"passed/{suite}/{side}", (one.grades[PASSED] for one in given))
+            tasks = Counter(one.slice for one in given)
+            metrics |= _passed_by_slice(suite, side, tasks, given)
     return metrics
 
 
@@ -59,19 +71,21 @@ def _by_side(outcomes: Sequence[Outcome], suite: str) -> dict[str, list[Outcome]
     return by_side
 
 
-def _slices(probes: Sequence[SuiteProbe], given: Sequence[Outcome]) -> list[tuple[str, float]]:
-    """Return the share that passed of each of the largest slices, by a name that MLflow takes."""
-    slices = Counter(probe.slice for probe in probes)
+def _passed_by_slice(
+    suite: str, side: str, slices: Counter[str], given: Sequence[Outcome]
+) -> dict[str, float]:
+    """Return the share that passed of each of the largest slices, by a name that MLflow takes; nothing
+    of a single one. `slices` says how large each is."""
     if len(slices) < 2:
-        return []
+        return {}
     names = metric_names(slices)
     passed: dict[str, list[float]] = {}
     for one in given:
-        if "passed" not in one.grades:
+        if PASSED not in one.grades:
             continue
-        passed.setdefault(one.slice, []).append(one.grades["passed"])
+        passed.setdefault(one.slice, []).append(one.grades[PASSED])
     largest = [name for name, _ in slices.most_common(FAMILIES) if name in passed]
-    return [(names[name], fmean(passed[name])) for name in largest]
+    return {f"passed/{suite}/{names[name]}/{side}": fmean(passed[name]) for name in largest}
 
 
 def _of_refusals(

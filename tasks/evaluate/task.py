@@ -30,8 +30,8 @@ from tasks.evaluate.champion import (
 )
 from tasks.evaluate.child import EvaluateJob
 from tasks.evaluate.examples import names, outcomes
-from tasks.evaluate.harness_outcomes import BySide, of_side, task_measures, task_outcomes
-from tasks.evaluate.probing import refusal_measures, suite_measures
+from tasks.evaluate.harness_outcomes import BySide, of_side, task_outcomes
+from tasks.evaluate.probing import refusal_measures, suite_measures, task_measures
 from tasks.evaluate.scores import SIDES, behaviour, exact_match, losses
 from tasks.stage import show, stage
 

@@ -13,6 +13,7 @@ import logging
 import os
 from pathlib import Path
 
+from retune.files import files_in
 from retune.workspace import remove
 
 SEAL = "sealed.json"
@@ -27,10 +28,7 @@ def step_of(checkpoint: Path) -> int:
 
 def seal(checkpoint: Path, held_out_loss: float) -> None:
     """Mark a checkpoint as complete, with the loss by which the best is kept."""
-    files = {}
-    for path in sorted(checkpoint.rglob("*")):
-        if path.is_file():
-            files[str(path.relative_to(checkpoint))] = _size_and_hash(path, sync=True)
+    files = {name: _size_and_hash(path, sync=True) for name, path in files_in(checkpoint).items()}
     temporary = checkpoint / f".{SEAL}"
     temporary.write_text(json.dumps({"held_out_loss": held_out_loss, "files": files}))
     _sync(temporary)

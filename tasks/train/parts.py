@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
+from retune.files import files_in
 from retune.workspace import mark, remove
 from tasks.train import checkpoints
 from tasks.train.distributed import barrier, broadcast, gathered, is_first, rank, world_size
@@ -60,7 +61,7 @@ class Disks:
         if self.are_shared:
             barrier()
             return
-        parts = gathered(_files_in(checkpoint) if self.is_keeper else [])
+        parts = gathered(list(files_in(checkpoint)) if self.is_keeper else [])
         present = set(parts[0])
         for source, names in enumerate(parts):
             for name in sorted(set(names) - present):
@@ -71,7 +72,7 @@ class Disks:
                 remove(own)
 
     def _spread(self, checkpoint: Path, source: int) -> None:
-        names = broadcast(_files_in(checkpoint), source)
+        names = broadcast(list(files_in(checkpoint)), source)
         lacks = self.is_keeper and rank() != source
         if lacks and checkpoint.exists():
             remove(checkpoint)
@@ -92,10 +93,6 @@ def _keepers(folder: Path) -> list[int]:
         names = gathered(Path(file.name).name)
         lowest = next(number for number, name in enumerate(names) if (folder / name).exists())
         return gathered(lowest)
-
-
-def _files_in(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def _copy(path: Path, source: int, is_wanted: bool) -> None:

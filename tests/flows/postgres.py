@@ -19,13 +19,24 @@ from tests.flows.servers import free_port
 PROGRAM = shutil.which("postgres")
 
 
+def as_its_user(*paths: Path) -> list[str]:
+    """Return what a command of PostgreSQL's begins with, which refuses to run as root, and let its user
+    have the paths."""
+    if getpass.getuser() != "root":
+        return []
+    account = pwd.getpwnam("postgres")
+    for path in paths:
+        os.chown(path, account.pw_uid, account.pw_gid)
+    return ["runuser", "-u", "postgres", "--"]
+
+
 class Postgres:
     """A server with one database, on the loopback, that asks nobody for a password."""
 
     def __init__(self) -> None:
-        # Not in pytest's folder, which another user may not enter: it refuses to run as root.
+        # Not in pytest's folder, which another user may not enter.
         self.folder, self.port = Path(mkdtemp(prefix="retune-postgres-")), free_port()
-        self.data, self._as_user = self.folder / "data", self._user()
+        self.data, self._as_user = self.folder / "data", as_its_user(self.folder)
         self._do("initdb", "--auth", "trust", "--username", "postgres", "--no-sync")
         self.start()
 
@@ -63,13 +74,6 @@ class Postgres:
         command = [*self._as_user, str(path), "--pgdata", str(self.data), *arguments]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, cwd=self.folder, check=False)
         assert done.returncode == 0, command
-
-    def _user(self) -> list[str]:
-        if getpass.getuser() != "root":
-            return []
-        account = pwd.getpwnam("postgres")
-        os.chown(self.folder, account.pw_uid, account.pw_gid)
-        return ["runuser", "-u", "postgres", "--"]
 
 
 def select(url: str, query: str, *values: Any) -> list[tuple[Any, ...]]:

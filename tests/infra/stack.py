@@ -3,16 +3,15 @@
 PostgreSQL is the machine's; the drivers and the S3 server come from the registries, into the cache.
 """
 
-import getpass
 import hashlib
 import os
-import pwd
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ import psutil
 import pytest
 
 from retune.workspace import cache_dir
+from tests.flows.postgres import as_its_user
 from tests.flows.servers import ask, free_port, wait_for
 from tests.infra.deployed import INFRA, ROOT, compose
 
@@ -99,6 +99,18 @@ def by_lock(name: str, lock: Path, *options: str) -> Path:
     """Return a folder with what a file of versions and hashes names, in the user's cache."""
     what = [*options, "--require-hashes", "--requirement", str(lock)]
     return _installed(name, what, lock.read_bytes())
+
+
+def use_extra(extra: str, package: str, patch: pytest.MonkeyPatch, *options: str) -> None:
+    """Let this process and its children find a package of one of retune's extras: where it is installed,
+    or by the extra's lock in the user's cache; `options` are pip's."""
+    found = find_spec(package)
+    if found and found.origin:
+        folder = str(Path(found.origin).parents[1])
+    else:
+        folder = str(by_lock(extra, INFRA / f"{extra}.lock", *options))
+        patch.syspath_prepend(folder)
+    patch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ["PYTHONPATH"]]))
 
 
 def weed() -> Path:
@@ -217,13 +229,7 @@ def _postgres_in(
     data.mkdir()
     passwords = folder / "password"
     passwords.write_text(stack.secret("postgres_password"))
-    # It refuses to run as root.
-    user = "postgres" if getpass.getuser() == "root" else getpass.getuser()
-    if user != getpass.getuser():
-        account = pwd.getpwnam(user)
-        for path in (folder, data, passwords):
-            os.chown(path, account.pw_uid, account.pw_gid)
-    as_user = ["runuser", "-u", user, "--"] if user != getpass.getuser() else []
+    as_user = as_its_user(folder, data, passwords)
     subprocess.run(
         [*as_user, programs.with_name("initdb"), "--pgdata", data / "pgdata", "--pwfile", passwords,
          "--username", "postgres", service["environment"]["POSTGRES_INITDB_ARGS"]],

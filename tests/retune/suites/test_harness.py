@@ -20,10 +20,10 @@ from retune.suites.harness_tasks import TaskRefused
 from tasks.evaluate.harness import samples
 from tasks.evaluate.harness_outcomes import (
     HarnessSample,
-    task_measures,
     task_outcomes,
 )
 from tasks.evaluate.key import _tasks
+from tasks.evaluate.probing import task_measures
 from tests.harness_tasks import write_tasks
 from tests.test_house import ROOT
 
