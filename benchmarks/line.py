@@ -24,10 +24,10 @@ import psutil
 
 from benchmarks import train
 from retune import llamacpp
+from retune.home import mark, remove
 from retune.machine import cores
 from retune.recipe import Merging, Model, Quantization
 from retune.recipe.methods import DEFAULT
-from retune.workspace import mark, remove
 from tasks.quantize.fan_out import fan_out
 
 TEXT_ROWS = 4  # a few windows of perplexity: enough to show that a file loads and computes

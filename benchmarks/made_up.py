@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.chat import CHATML, END, START, chatml_tokenizer
-from retune.workspace import cache_dir, sha256
+from retune.files import sha256
+from retune.home import cache_dir
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,10 +19,10 @@ from unittest.mock import patch
 
 from benchmarks import train
 from retune import llamacpp
+from retune.home import mark, remove
 from retune.llamacpp import acceleration
 from retune.llamacpp.installation import accelerated
 from retune.machine import cores
-from retune.workspace import mark, remove
 
 METHOD = "q4_k_m"
 CONTEXT = 512

@@ -24,10 +24,11 @@ from pathlib import Path
 from benchmarks import train
 from benchmarks.line import Watch
 from retune import llamacpp
+from retune.files import sha256
+from retune.home import mark, remove
 from retune.machine import cores
 from retune.recipe import Quantization
 from retune.recipe.methods import DEFAULT
-from retune.workspace import mark, remove, sha256
 from tasks.quantize.fan_out import fan_out
 
 GIB = 2**30

@@ -19,8 +19,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from retune.home import mark, remove
 from retune.recipe import Model, Training
-from retune.workspace import mark, remove
 from tasks.train.job import TrainJob
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks import train
-from retune.workspace import mark, remove
+from retune.home import mark, remove
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, WARM, TRACED = 14, 6, 3  # steps of a variant; before the trace; in it

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from demo import dataset
-from retune.workspace import MARKER, NotOurs, cache_dir, keep_private, make_home, mark, remove
+from retune.home import MARKER, NotOurs, cache_dir, keep_private, make_home, mark, remove
 
 SOURCES = ("base_model.py", "dataset.py", "text.py", "world.py")
 

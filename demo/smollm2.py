@@ -9,7 +9,7 @@ from pathlib import Path
 
 from demo import smollm2_base, support_mail
 from retune.errors import RetuneError
-from retune.workspace import cache_dir, keep_private, make_home, mark, remove
+from retune.home import cache_dir, keep_private, make_home, mark, remove
 
 MADE_BY = "made-by"
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from demo.base_model import save_tokenizer
 from demo.wheels import Wheel, WheelUnavailable
 from retune.errors import RetuneError
+from retune.home import mark, remove
 from retune.sources import pin
-from retune.workspace import mark, remove
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast

@@ -18,13 +18,13 @@ from flows.recorded import CALIBRATION
 from flows.summary import Grid
 from retune.calibration import means, noise_of, store_noise
 from retune.gpu_lock import gpus_alone
+from retune.home import keep_private
 from retune.machine import require_machine
 from retune.measures import measure
 from retune.outcomes import TUNED, scorer_of
 from retune.recipe import Recipe
 from retune.records import Chats, Pins
 from retune.tracking import Run, client, start_run
-from retune.workspace import keep_private
 from tasks.evaluate.task import evaluate
 from tasks.fetch.task import fetch, pin_inputs
 from tasks.format.task import format_chats

@@ -21,6 +21,7 @@ from expectations.verdicts import Verdict, ranked
 from flows.recipes import load
 from retune.data_files import names_data
 from retune.escaping import terminal, visible
+from retune.files import write_whole
 from retune.pinning import pin_dataset, pin_reference
 from retune.recipe import Model, Recipe, Validation, set_value
 from retune.recipe.address import without_secrets
@@ -28,7 +29,6 @@ from retune.records import Pins
 from retune.report_folder import replacing
 from retune.sources import pin
 from retune.tracking import last_accepted
-from retune.workspace import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -30,7 +30,7 @@ from flows.upgrade_command import upgrade
 from retune.access import ui_server
 from retune.errors import TOLD_ERRORS
 from retune.escaping import terminal, visible
-from retune.workspace import home
+from retune.home import home
 
 # Exit codes. What a shell or a CI job asks is "was it good?"; that nobody could tell is another answer.
 SAID_NO, NOT_DONE = 1, 2

@@ -71,8 +71,9 @@ def comparisons(references: list[str]) -> "list[Comparison]":
 def keep(comparison: "Comparison", out: Path | None) -> Path:
     """Write the page of a comparison into the folder `out`, and to the newer run in MLflow."""
     from flows.compared.page import page
+    from retune.files import write_whole
+    from retune.home import home
     from retune.tracking import client
-    from retune.workspace import home, write_whole
 
     older, newer = comparison.older.id, comparison.newer.id
     text = page(comparison)

@@ -10,13 +10,15 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from flows.plan import Plan
+from retune.disk_space import NoSpaceLeft
 from retune.folders import ModelRefused
+from retune.home import work
 from retune.measures import format_bytes
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.recipe.methods import METHODS
 from retune.records import Pins
 from retune.sources import asking_hub, local_path
-from retune.workspace import NoSpaceLeft, Step, work
 
 NF4_SHARE = 0.35  # of the 16-bit weights' bytes: embeddings and output layer stay in 16 bits
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit

@@ -9,6 +9,7 @@ from flows.plan import Plan, make_plan
 from flows.smallest_differences import anchor_rows, smallest_differences
 from flows.summary import Grid
 from retune import llamacpp
+from retune.home import work
 from retune.inspection import inspect_inputs
 from retune.machine import cores, gpus
 from retune.measures import format_bytes, format_duration, format_memory
@@ -17,7 +18,6 @@ from retune.recipe import Recipe
 from retune.records import Pins
 from retune.room import misfit
 from retune.store.checkpoints import are_there
-from retune.workspace import work
 from tasks.train.hosts import of_run
 
 # Of llama.cpp by a core with AVX2, as measured with 135 M weights: 30 for a text, 18 for answers.

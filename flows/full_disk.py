@@ -6,8 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from retune.disk_space import LEAST_ROOM
-from retune.workspace import NoSpaceLeft, home, is_disk_full, no_space_left
+from retune.disk_space import LEAST_ROOM, NoSpaceLeft, is_disk_full, no_space_left
+from retune.home import home
 
 
 def full_disk(error: Exception) -> NoSpaceLeft | None:

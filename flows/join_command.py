@@ -19,7 +19,7 @@ def join(
     NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT say which hosts train together, see docs/gpu.md. Exit
     code 0: the training came to its end; 2: it did not.
     """
-    from retune.workspace import keep_private
+    from retune.home import keep_private
     from tasks.train.hosts import hosts_of
     from tasks.train.joining import join as joined
 

@@ -9,9 +9,9 @@ from prefect.artifacts import create_markdown_artifact
 
 from expectations.verdicts import Judgement, Rejected, Verdict, ranked, require, table_row
 from retune.escaping import code, markdown
+from retune.outputs import Output, mark_rejected
 from retune.temporary import temporary_folder
 from retune.tracking import Run
-from retune.workspace import Output, mark_rejected
 from tasks.stage import show
 
 

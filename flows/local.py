@@ -10,7 +10,7 @@ from flows.full_disk import full_disk
 from retune.access import LOOPBACK, no_proxy, sign_in, ui_server
 from retune.errors import TOLD_ERRORS, RetuneError
 from retune.escaping import terminal
-from retune.workspace import home, keep_private, make_home
+from retune.home import home, keep_private, make_home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 # Of Prefect's own life; the first comes at the end of a run on a busy machine, the others at its start.

@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from retune.files import digest
 from retune.made_with import made_with
+from retune.outputs import Output, Step
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.workspace import Output, Step, digest
 from tasks.anchor import key as anchoring
 from tasks.conform import key as conforming
 from tasks.evaluate import key as evaluating

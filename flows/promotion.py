@@ -16,6 +16,7 @@ from flows import in_service
 from flows.approval import answered_at, can_suspend, form
 from flows.resumed import leave_others
 from retune import registry
+from retune.files import digest
 from retune.recipe import Recipe
 from retune.records import Anchored, Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
@@ -29,7 +30,6 @@ from retune.registry.approvals import (
 )
 from retune.retention import WAITING
 from retune.tracking import Run
-from retune.workspace import digest
 
 
 class Ending(NamedTuple):

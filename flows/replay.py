@@ -18,13 +18,14 @@ from pydantic import BaseModel
 from flows.recorded import Made, Recorded, recorded, replayable
 from flows.summary import Grid
 from retune.calibration import stored_noise
+from retune.files import digest
+from retune.home import home, mark, remove
 from retune.machine import this_machine
 from retune.made_with import is_module
 from retune.measures import measure, title
 from retune.outcomes import HELD_OUT, TUNED
 from retune.recipe import Recipe
 from retune.version import installed, this_version
-from retune.workspace import digest, home, mark, remove
 
 SUFFIX = ".replays"  # of the experiment of a recipe's replays
 ADAPTER = "train/adapter"

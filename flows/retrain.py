@@ -49,8 +49,11 @@ from flows.summary import Summary, summarise
 from flows.unchanged import accepted_run, input_tags, skipped, skipped_for, skips
 from flows.worth import not_worth_it
 from retune.calibration import stored_noise
+from retune.disk_space import require_room_to_begin
 from retune.gpu_lock import gpus_alone
+from retune.home import home, keep_private
 from retune.machine import require_machine
+from retune.outputs import Output
 from retune.recipe import (
     Dataset,
     Evaluation,
@@ -72,7 +75,6 @@ from retune.registry import Candidate, published_as, register_candidate
 from retune.store.sharing import require_store
 from retune.temporary import sweep
 from retune.tracking import Run, start_run
-from retune.workspace import Output, home, keep_private, require_room_to_begin
 from tasks.anchor.task import measure_anchor
 from tasks.conform.task import conform
 from tasks.conform.task import parity as compare_rows

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from flows.estimate_error import EXPECTED, TAKEN
 from flows.in_service import key_of
 from retune.escaping import code, markdown, terminal
+from retune.home import home
 from retune.measures import format_duration, measure
 from retune.notes import CHANGED, before, files_table, numbers_table, settings_list, title_of
 from retune.pages import mlflow_pages
 from retune.saved_view import NAME, link, run_link
 from retune.temporary import temporary_folder
 from retune.tracking import Run, client
-from retune.workspace import home
 from tasks.stage import show as show_in_prefect
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from retune.access import sign_in, status
 from retune.errors import RetuneError
 from retune.escaping import terminal
+from retune.home import home
 from retune.processes import listens
-from retune.workspace import home
 
 START = 180  # seconds that a server has to come up, on a loaded machine
 GRACE = 15  # seconds that a server has to end by itself

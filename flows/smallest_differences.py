@@ -10,10 +10,10 @@ from expectations.promotion.power import NO_RUN, LastRun, detectable, last_run
 from flows.plan import Plan
 from retune.calibration import stored_noise
 from retune.outcomes import ARTIFACT, HELD_OUT, LOSS
+from retune.outputs import read_output
 from retune.recipe import Recipe
 from retune.records import Chats, Pins, Scores
 from retune.tracking import download, newest_run
-from retune.workspace import read_output
 
 
 def smallest_differences(recipe: Recipe, pins: Pins, plan: Plan) -> list[list[str]]:

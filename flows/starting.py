@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retune.workspace import require_room_to_begin
+from retune.disk_space import require_room_to_begin
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A deployment of prefect.yaml, or a recipe.yaml.")

@@ -16,6 +16,7 @@ from flows.recorded import CALIBRATION, REPLAY_OF
 from flows.schedules import Due, dues
 from flows.summary import Grid
 from retune import registry
+from retune.home import home
 from retune.machine import gpus
 from retune.measures import format_bytes
 from retune.notes import title_of
@@ -23,7 +24,6 @@ from retune.processes import is_gone
 from retune.registry.approvals import answer_of, request_of
 from retune.run_log import End, ends
 from retune.tracking import DECISION, OUTCOME, PROCESS, client
-from retune.workspace import home
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun

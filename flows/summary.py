@@ -10,10 +10,10 @@ from rich.text import Text
 from expectations.verdicts import Verdict
 from retune.escaping import markdown, visible
 from retune.measures import gigabytes, is_of_suite, measure, side_by_side, title
+from retune.outputs import Output
 from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Published, Rows, Scores, Selection
 from retune.tracking import Run
-from retune.workspace import Output
 
 
 class Grid(BaseModel):

@@ -28,13 +28,15 @@ from flows.runs_at_work import end_idle, patience, runs_of
 from flows.servers import ServerError, end, logs, require_ours
 from flows.supervisor import Supervisor
 from retune.access import LOOPBACK, is_of_this_home, other_users, sign_in, sign_in_file, ui_file
+from retune.disk_space import is_disk_full
 from retune.errors import RetuneError
 from retune.escaping import terminal
+from retune.files import digest, write_whole
+from retune.home import home
 from retune.moved_home import settle
 from retune.processes import name_of, running, this_process
 from retune.saved_view import NAME, experiments, link
 from retune.tracking import tracking_uri
-from retune.workspace import digest, home, is_disk_full, write_whole
 
 if TYPE_CHECKING:
     from flows.watchdog import Watchdog

@@ -28,7 +28,7 @@ def upgrade(
     accepted; 1: it differs, and the packages that make the difference are named; 2: it could not be done.
     """
     from flows.upgrading.upgrade import check as checked
-    from retune.workspace import write_whole
+    from retune.files import write_whole
 
     result = checked(check, accept)
     path = out or check.with_name(f"{check.name}.upgrade.json")

@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 
 import psutil
 
+from retune.home import home, is_home, make_home
 from retune.processes import listens, running
-from retune.workspace import home, is_home, make_home
 
 NAME = "retune"
 LOOPBACK = ("127.0.0.1", "localhost")

@@ -29,15 +29,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retune.errors import RetuneError
 from retune.escaping import visible
+from retune.files import digest, sha256
 from retune.held_out import held_out_rows
 from retune.outcomes import HELD_OUT, LOSS, TUNED, averaged, example_name, of_side, read_grades
+from retune.outputs import here
 from retune.questions import answered, asked, first_question
 from retune.recipe import Recipe
 from retune.records import AnchorFile, Champion, Chats
 from retune.temporary import temporary_folder
 from retune.tracking import client, download
 from retune.version import installed
-from retune.workspace import digest, here, sha256
 
 if TYPE_CHECKING:
     import polars as pl

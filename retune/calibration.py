@@ -11,11 +11,11 @@ from math import sqrt
 from pathlib import Path
 from statistics import stdev
 
+from retune.files import digest
 from retune.outcomes import averaged, of_side, read_grades
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import Run, client, newest_run
-from retune.workspace import digest
 
 KEY, NOISE = "retune.calibration", "retune.noise"  # tags
 FEWEST = 3  # replicas of which a standard deviation says anything

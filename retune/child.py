@@ -24,11 +24,12 @@ from typing import IO, Any, TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from retune import forkserver
+from retune.disk_space import is_disk_full, no_space_left
 from retune.environment import python_path, without_secrets
 from retune.errors import HubUnreachable, ProgramFailed, RetuneError
 from retune.escaping import terminal
+from retune.home import home
 from retune.time_limit import require_time
-from retune.workspace import home, is_disk_full, no_space_left
 
 EVENTS = "RETUNE_EVENTS_FD"
 ALONE = "RETUNE_GRACE"  # seconds that a child has once its parent is gone; none: it ends at once

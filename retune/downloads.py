@@ -17,9 +17,10 @@ from pydantic import BaseModel, ValidationError
 from retune.child import Event
 from retune.confined import ConfinedJob, limits, run_confined
 from retune.environment import cloud
+from retune.files import write_whole
+from retune.home import home, make_home, mark, remove
 from retune.recipe import Dataset
 from retune.sources import SourceError
-from retune.workspace import home, make_home, mark, remove, write_whole
 
 CHILD = Path(__file__).with_name("download_child.py")
 

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retune.escaping import visible
+from retune.files import write_whole
+from retune.home import cache_dir
 from retune.machine import gpu_ids
 from retune.recipe import Recipe
-from retune.workspace import cache_dir, write_whole
 
 INTERVAL = 2  # seconds between looks at a lock that another run holds
 

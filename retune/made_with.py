@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from retune.files import digest, sha256
 from retune.version import installed, public
-from retune.workspace import digest, sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("retune", "expectations", "tasks")
@@ -38,7 +38,6 @@ EXEMPT = {
     "retune.measures": Exemption("names measures", ("publish",)),  # its cards show them
     "retune.records": Exemption("declares outputs"),
     # Files and processes.
-    "retune.workspace": Exemption("names, moves and removes folders"),
     "retune.building": Exemption("moves outputs to their places"),
     "retune.disk_space": Exemption("looks for room"),
     "retune.files": Exemption("writes and hashes files"),

@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from retune.errors import RetuneError
-from retune.workspace import home, is_home, lock_file, write_whole
+from retune.files import write_whole
+from retune.home import home, is_home, lock_file
 
 NOTE = "home.json"  # in the home folder: by which paths it is known
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retune.workspace import digest
+from retune.files import digest
 
 if TYPE_CHECKING:
     import polars as pl

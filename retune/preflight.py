@@ -21,12 +21,12 @@ from pathlib import Path
 
 from retune.access import other_users, sign_in, sign_in_file, status, ui_server
 from retune.errors import RetuneError
+from retune.home import BadName, NotOurs, cache_dir, home, own_home
 from retune.llamacpp import LlamaCppNotFound, locate
 from retune.llamacpp.installation import COMPILERS, INSTALL_COMPILER
 from retune.store.place import store
 from retune.store.sharing import require_store
 from retune.tracking import tracking_uri
-from retune.workspace import BadName, NotOurs, cache_dir, home, own_home
 
 SHOWN = ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "prefect", "mlflow")
 DISK_FOR_8B = 22  # GB; the 16-bit checkpoint alone is 16

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from retune.architecture import Architecture
 from retune.original import Original
 from retune.outcomes import FILE as OUTCOMES
+from retune.outputs import Output
 from retune.recipe.flaws import Severity
-from retune.workspace import Output
 
 
 class HarnessLeaf(BaseModel):

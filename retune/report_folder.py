@@ -13,7 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from retune.workspace import MARKER, NotOurs, OutputBusy, digest, home, is_marked, mark, remove
+from retune.building import OutputBusy
+from retune.files import digest
+from retune.home import MARKER, NotOurs, home, is_marked, mark, remove
 
 # Whatever a report may hold: a marker that came with a stranger's folder must not name another file.
 REPORT = {

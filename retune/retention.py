@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from retune import registry
+from retune.home import is_marked, remove, work
 from retune.processes import is_gone
 from retune.registry.candidates import FILE
 from retune.store.transfer import PULLING
 from retune.tracking import DECISION, PROCESS, every_run
-from retune.workspace import is_marked, remove, work
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from retune.escaping import visible
-from retune.workspace import home, make_home
+from retune.home import home, make_home
 
 FILE = "ends.jsonl"
 LARGEST = 2_000_000  # bytes; then the older half of the lines goes

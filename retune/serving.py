@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from retune.files import write_json
+from retune.home import home, make_home, mark, remove
+from retune.outputs import here
 from retune.recipe.methods import RECOMMENDED
 from retune.registry import RegisteredVersion, RegistryError
 from retune.registry.candidates import FILE
-from retune.workspace import here, home, make_home, mark, remove, write_json
 
 ABOUT = "serving.json"
 STORE = ".versions"  # below the serving folder, by recipe and version

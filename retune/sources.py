@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from retune.errors import HubUnreachable, RetuneError
+from retune.files import files_in, sha256
 from retune.folders import plain_files
-from retune.workspace import files_in, sha256
 
 DATA_FORMATS = {
     ".jsonl": "json",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from retune.workspace import digest
+from retune.files import digest
 
 LONGEST_PARENT = 60  # bytes; below it, the path of a Unix socket has no room for a longer one
 

@@ -20,14 +20,16 @@ from pydantic import BaseModel, ConfigDict
 
 from retune.errors import RetuneError
 from retune.escaping import terminal
+from retune.files import digest
+from retune.home import home, make_home
 from retune.moved_home import ARTIFACTS, DATABASE, settle
+from retune.outputs import Output, SomeOutput, note_maker
 from retune.processes import is_gone, this_process
 from retune.recipe import Recipe, flat
 from retune.recipe.address import is_address
 from retune.store.place import StoreError
 from retune.temporary import temporary_folder
 from retune.tracking_client import PatientClient, TrackingUnreachable
-from retune.workspace import Output, SomeOutput, digest, home, make_home, note_maker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

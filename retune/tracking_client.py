@@ -6,10 +6,11 @@ import os
 import re
 from typing import Any
 
+from retune.disk_space import is_disk_full, no_space_left
 from retune.errors import RetuneError
 from retune.escaping import terminal
+from retune.home import home
 from retune.moved_home import DATABASE
-from retune.workspace import home, is_disk_full, no_space_left
 
 # What MLflow says once its own retries, about four minutes of them, are used up. Its exception has no
 # other mark, and refusals are exceptions of the same class.

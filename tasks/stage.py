@@ -15,12 +15,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 from prefect.states import Completed
 
+from retune.building import OutputBusy
 from retune.errors import ProgramFailed
 from retune.measures import format_duration
+from retune.outputs import Output, Step, maker, offer, read_output, settled
 from retune.recipe import Recipe
 from retune.store.place import StoreUnreachable
 from retune.time_limit import limited, require_time
-from retune.workspace import Output, OutputBusy, Step, maker, offer, read_output, settled
 
 LOOK, LONGEST_LOOK = 1.0, 30.0  # seconds between two looks at an output that another run builds
 

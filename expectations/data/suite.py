@@ -8,9 +8,9 @@ logged, `info` is logged.
 import os
 from typing import TYPE_CHECKING, Any
 
+from retune.files import digest
 from retune.recipe import Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS, SCORE_FLAWS
-from retune.workspace import digest
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite

@@ -13,10 +13,10 @@ from flows.provenance import FOLDER
 from retune.notes import settings
 from retune.outcomes import ARTIFACT as OUTCOMES
 from retune.outcomes import FILE
+from retune.outputs import here
 from retune.recipe import Recipe, RecipeError
 from retune.recipe.evaluation import ANCHOR
 from retune.tracking import OUTCOME, client, download_json, setting_text
-from retune.workspace import here
 
 if TYPE_CHECKING:
     import polars as pl

@@ -18,14 +18,15 @@ from retune.bases import bases_unchanged, on_hub, selected
 from retune.child import Event, run_child
 from retune.errors import RetuneError
 from retune.escaping import terminal, visible
+from retune.home import home, mark
 from retune.models import is_adapter
 from retune.original import Original
 from retune.outcomes import ARTIFACT as OUTCOMES
 from retune.outcomes import BASE, CHAMPION, FILE, TUNED
+from retune.outputs import here
 from retune.records import Pins, Selection
 from retune.registry import find
 from retune.tracking import client
-from retune.workspace import here, home, mark
 
 if TYPE_CHECKING:
     import polars as pl

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flows.upgrading.locks import Pin, Replacement, installed, normal
 from retune.errors import RetuneError
-from retune.workspace import cache_dir, mark, remove
+from retune.home import cache_dir, mark, remove
 
 LAST_LINES = 5  # of what pip says
 

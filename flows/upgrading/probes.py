@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from retune.environment import ROOT, python_path
 from retune.errors import RetuneError
-from retune.workspace import digest
+from retune.files import digest
 
 OTHERS = ("PREFECT", "MLFLOW", "RETUNE_HOME", "RETUNE_WORK")
 ENDED = (0, 1)  # exit codes of a run that came to its end: promoted, or a gate said no

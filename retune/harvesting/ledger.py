@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
 from retune.errors import RetuneError
-from retune.workspace import mark, remove, sha256, write_whole
+from retune.files import sha256, write_whole
+from retune.home import mark, remove
 
 HIDDEN, STATE, PENDING, LOCK = ".harvest", "state.json", "pending", "lock"
 PATIENCE = 60.0  # seconds that a harvest waits for another one of the same folder

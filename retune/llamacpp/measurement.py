@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from retune.disk_space import no_space_left
 from retune.errors import RetuneError
 from retune.llamacpp.acceleration import with_program
 from retune.llamacpp.process import (
@@ -22,7 +23,6 @@ from retune.llamacpp.process import (
     last_lines,
     run,
 )
-from retune.workspace import no_space_left
 
 NUMBER = r"(-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf))"
 FINAL = re.compile(rf"Final estimate: PPL = {NUMBER} ")

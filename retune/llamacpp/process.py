@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from retune.disk_space import DISK_FULL, no_space_left
 from retune.environment import plain
 from retune.errors import ProgramFailed
 from retune.parent import ending_with_us
 from retune.time_limit import remaining, require_time
-from retune.workspace import DISK_FULL, no_space_left
 
 SHOWN_LINES = 8
 # The programs drop errno: a failed write of llama-quantize reads "iostream error", one of numpy

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from retune.errors import RetuneError
+from retune.home import home
 from retune.recipe.address import without_secrets
-from retune.workspace import home
 
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # tab and line break are
 _SHORT = Repr()  # of Python's, which goes neither deep nor far

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retune.bases import selected
 from retune.escaping import markdown
+from retune.files import digest
 from retune.measures import format_bytes, measure, side_by_side, title
+from retune.outputs import Output
 from retune.recipe import Recipe
 from retune.records import Adapter, AnchorFile, Gguf, Merged, Pins, Rows, Scores, Selection
 from retune.registry.versions import (
@@ -21,7 +23,6 @@ from retune.registry.versions import (
 from retune.store.place import store
 from retune.tracking import DECISION, DIGEST_LIMIT, Run, client
 from retune.version import this_version
-from retune.workspace import Output, digest
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
+from retune.home import lock_file
 from retune.processes import is_gone, this_process
 from retune.registry.versions import RegistryError
 from retune.tracking import client
-from retune.workspace import lock_file
 
 LEASE = 120.0  # seconds after which a lock of another host that has not changed is broken
 HOLD = 40.0  # seconds for which its holder may write

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from retune.files import digest
 from retune.registry.lock import Held, locked
 from retune.registry.log import PREFIX, REASON_LIMIT, Kind, PromotionEntry, entries
 from retune.registry.versions import (
@@ -22,7 +23,6 @@ from retune.registry.versions import (
     versions,
 )
 from retune.tracking import client
-from retune.workspace import digest
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
+from retune.files import digest
 from retune.recipe import Recipe
 from retune.suites.files import own_suites
 from retune.suites.probes import SuiteProbe
-from retune.workspace import digest
 
 
 class SuiteCase(NamedTuple):

@@ -14,13 +14,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from retune.child import run_child
+from retune.files import digest
 from retune.measures import format_bytes
 from retune.recipe import Recipe
 from retune.recipe.harness import HarnessTask
 from retune.records import HarnessLeaf, HarnessPin
 from retune.sources import SourceError, changed, pin, version_of
 from retune.version import installed
-from retune.workspace import digest
 
 CHILD = Path(__file__).with_name("harness_child.py")
 PACKAGE = "lm_eval"

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Champion
-from retune.workspace import Step
 
 
 def key(

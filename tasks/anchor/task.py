@@ -7,15 +7,17 @@ from prefect import get_run_logger
 
 from retune.anchors import FILE, AnchorGone, beside, measuring, recalled
 from retune.bases import bases_unchanged, on_hub, selected
+from retune.building import Build, building
 from retune.child import run_child
+from retune.disk_space import NoSpaceLeft
 from retune.errors import RetuneError
 from retune.outcomes import FILE as OUTCOMES
 from retune.outcomes import write_outcomes
+from retune.outputs import Step, here
 from retune.recipe import Recipe
 from retune.records import Adapter, Anchored, Champion, Chats, Pins, Selection
 from retune.row_losses import HeldOut, RowLoss
 from retune.sources import unchanged
-from retune.workspace import Build, NoSpaceLeft, Step, building, here
 from tasks.anchor.child import AnchorJob
 from tasks.anchor.rows import (
     comparable,

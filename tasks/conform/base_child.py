@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from retune.chat import in_chatml
 from retune.child import emit, main
+from retune.home import remove
 from retune.loaders import admit, read_tokenizer
 from retune.outline import outline
 from retune.recipe import Model
 from retune.templates import rendering
-from retune.workspace import remove
 from tasks.conform.checks import (
     mergeable,
     reads_as_its_file,

@@ -3,9 +3,9 @@
 from typing import Any
 
 from retune.llamacpp import locate
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.workspace import Step
 
 
 def conform(recipe: Recipe, pins: Pins) -> dict[str, Any]:

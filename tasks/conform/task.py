@@ -7,11 +7,12 @@ import json
 
 from prefect import get_run_logger
 
+from retune.building import building
 from retune.inspection import inspect_base
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Chats, Conformance, Pins, TokenParity
 from retune.sources import unchanged
-from retune.workspace import Step, building
 from tasks.conform.examination import ExaminationReport, examine
 from tasks.conform.rows import compare
 from tasks.stage import stage

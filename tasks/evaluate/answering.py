@@ -10,12 +10,12 @@ from pydantic import BaseModel
 
 from retune.chat import encode
 from retune.child import emit
+from retune.files import digest
 from retune.journal import Journal
 from retune.loaders import head_size, largest
 from retune.models import TOKENS_PER_BATCH, batches, device, padded
 from retune.templates import Refusal, TemplateRefused, rendering
 from retune.templates import outcomes as rendered
-from retune.workspace import digest
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase

@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retune.building import OutputBusy
 from retune.conditions import Conditions, changed
+from retune.disk_space import NoSpaceLeft
 from retune.errors import RetuneError
 from retune.outcomes import ARTIFACT, CHAMPION, TUNED, of_side, write_table
+from retune.outputs import here
 from retune.recipe import Recipe
 from retune.records import Champion, Chats, Pins
 from retune.row_losses import held_out
@@ -16,7 +19,6 @@ from retune.sources import unchanged
 from retune.store.place import StoreUnreachable
 from retune.suites.harness import asked_tasks
 from retune.temporary import temporary_folder
-from retune.workspace import NoSpaceLeft, OutputBusy, here
 from tasks.evaluate.answering import AskedPrompt
 from tasks.evaluate.child import EvaluateJob
 

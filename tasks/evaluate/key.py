@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Champion, Pins
-from retune.workspace import Step
 
 LIMITS = {"max_loss_ratio"}
 RUNNING = {"batch_size", "samples"}  # how many at a time, and how many are shown

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from retune.files import digest
 from retune.held_out import Question, verifiable
 from retune.outcomes import BASE, TUNED
 from retune.row_losses import RowLoss, likelihoods, mean_loss
-from retune.workspace import digest
 
 SIDES = (BASE, TUNED)
 FAMILIES = 20  # with the most rows, that have a loss of their own

@@ -10,17 +10,20 @@ from prefect.artifacts import create_table_artifact
 
 from expectations.data.masking import masked_fields
 from retune.bases import bases_unchanged, on_hub, selected
+from retune.building import Build, building
 from retune.child import Event, run_child
 from retune.conditions import conditions
 from retune.escaping import table
+from retune.files import write_json
 from retune.held_out import Question, held_out_rows, sources
+from retune.home import remove
 from retune.outcomes import FILE as OUTCOMES
 from retune.outcomes import Outcome, write_outcomes
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import ASKED, Adapter, Champion, Chats, Contender, Pins, Scores, Selection
 from retune.row_losses import RowLoss, held_out, likelihoods
 from retune.suites.harness import asked_tasks, tasks_unchanged
-from retune.workspace import Build, Step, building, remove, write_json
 from tasks.evaluate.asking import Questionnaire, asked
 from tasks.evaluate.champion import (
     ChampionGone,

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from pydantic import BaseModel
 
 from retune.child import run_child
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.suites.harness import AskedTask, asked_tasks
-from retune.workspace import Step
 
 CHILD = Path(__file__).with_name("trial_child.py")
 

@@ -4,11 +4,13 @@ from typing import Any
 
 from prefect import get_run_logger, task
 
+from retune.building import building
+from retune.home import remove
 from retune.inspection import inspect_inputs
+from retune.outputs import Step
 from retune.pinning import pin_all
 from retune.recipe import Recipe
 from retune.records import Pins, Rows
-from retune.workspace import Step, building, remove
 from tasks.fetch.guarded import fetch_rows
 from tasks.stage import stage
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.workspace import Step
 
 LIMITS = {
     *("max_truncated_share", "max_unlearned_share", "max_refused_share", "max_altered_share"),

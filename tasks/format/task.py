@@ -6,12 +6,14 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from retune.building import building
 from retune.child import run_child
 from retune.escaping import code_block, terminal
+from retune.files import write_json
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Chats, Pins, Rows
 from retune.sources import unchanged
-from retune.workspace import Step, building, write_json
 from tasks.format.child import PREVIEW, FormatJob
 from tasks.stage import show, stage
 

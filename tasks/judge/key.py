@@ -3,9 +3,9 @@
 from typing import Any
 
 from retune.judging.cases import templates
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.workspace import Step
 
 LIMITS = {"min_kappa", "max_no_vote_share"}
 # How it is asked, and what it is worth; the name of a secret is not in a key.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
+from retune.building import building
+from retune.home import remove
 from retune.judging.agreement import agreement
 from retune.judging.cases import JudgeRequest, templates
 from retune.judging.errors import JudgeFailed
@@ -13,10 +15,10 @@ from retune.judging.labels import Label, read_labels
 from retune.judging.votes import key_of, replies
 from retune.outcomes import FILE as OUTCOMES
 from retune.outcomes import write_table
+from retune.outputs import Step
 from retune.recipe import LLMJudge, Recipe
 from retune.records import Contender, JudgedAnswers, Pins, Scores
 from retune.sources import unchanged
-from retune.workspace import Step, building, remove
 from tasks.judge.grading import Replies, graded, measures, subjects, vote_table
 from tasks.stage import secret_block, stage
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from retune.outputs import Step
 from retune.recipe import Recipe
-from retune.workspace import Step
 
 LIMITS = {"max_kl_divergence", "min_same_top_token", "max_perplexity_ratio"}
 SELECTED = {"onto", "base_16bit", "base_16bit_revision"}  # by select

@@ -6,13 +6,15 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from retune.bases import bases_unchanged, on_hub, selected
+from retune.building import building
 from retune.child import Event, run_child
 from retune.comparison import Yardstick
 from retune.errors import RetuneError
+from retune.home import remove
 from retune.original import Original
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Merged, Pins, Selection
-from retune.workspace import Step, building, remove
 from tasks.merge.child import MergeJob
 from tasks.merge.four_bit_child import FourBitJob
 from tasks.merge.sources import Base

@@ -16,7 +16,7 @@ from typing import Any
 
 from retune.escaping import visible
 from retune.folders import blobs_of, exists
-from retune.workspace import cache_dir, home
+from retune.home import cache_dir, home
 from tasks.publish.access import PublishError
 
 TEXT_LIMIT = (

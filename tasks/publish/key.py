@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from retune.outputs import Step
 from retune.recipe import Recipe
-from retune.workspace import Step
 
 
 def key(recipe: Recipe, parts: Sequence[Step]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from typing import Any
 
 from prefect import get_run_logger
 
+from retune.building import building
+from retune.files import size
 from retune.modelfile import hub_files
+from retune.outputs import Step, is_rejected
 from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
-from retune.workspace import Step, building, is_rejected, size
 from tasks.publish.access import (
     HubUnavailable,
     NoAccess,

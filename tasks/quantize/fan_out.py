@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retune import llamacpp
+from retune.disk_space import NoSpaceLeft
 from retune.machine import MachineUnfit, cores, free_memory
 from retune.measures import format_bytes, format_memory
 from retune.recipe import Quantization, Recipe
 from retune.recipe.methods import by_cost
-from retune.workspace import NoSpaceLeft
 
 # Measured: llama-quantize holds its largest tensor twice, as 32-bit numbers, and little else.
 BYTES_PER_WEIGHT_HELD = 8

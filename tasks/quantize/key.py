@@ -3,9 +3,9 @@
 from typing import Any
 
 from retune.llamacpp import locate
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.recipe.methods import SOURCE
-from retune.workspace import Step
 
 
 def convert(recipe: Recipe, merged: Step) -> dict[str, Any]:

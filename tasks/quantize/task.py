@@ -15,13 +15,16 @@ from typing import Any
 from prefect import get_run_logger
 
 from retune import held_out, llamacpp
+from retune.building import Build, building
 from retune.child import run_child
+from retune.disk_space import require_space
+from retune.files import sha256, size
 from retune.machine import cores
 from retune.measures import format_bytes
+from retune.outputs import Step
 from retune.recipe import Quantization, Recipe
 from retune.recipe.methods import SOURCE
 from retune.records import Chats, Gguf, Imatrix, Merged, Pins
-from retune.workspace import Build, Step, building, require_space, sha256, size
 from tasks.quantize.child import FidelityJob
 from tasks.quantize.fidelity import by_row
 from tasks.quantize.measures import answer, measure, size_of, summed_up, threads

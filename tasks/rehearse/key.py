@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from retune.outputs import Step
 from retune.recipe import Recipe
-from retune.workspace import Step
 
 # What decides which tensors are trained, and how they become weights.
 DECIDING = {"method", "master_weights", "target_modules", "use_rslora", "use_dora"}

@@ -12,13 +12,15 @@ from prefect import get_run_logger
 
 from retune import llamacpp
 from retune.architecture import AUTO
+from retune.building import building
 from retune.child import ChildFailed, ChildRefused, run_child
 from retune.comparison import Yardstick
 from retune.errors import RetuneError
+from retune.home import remove
+from retune.outputs import Step
 from retune.recipe import Recipe, Training
 from retune.recipe.merging import FARTHEST_KL
 from retune.records import Conformance, Pins, Rehearsal
-from retune.workspace import Step, building, remove
 from tasks.merge.child import MergeJob
 from tasks.merge.sources import Base
 from tasks.merge.task import CHILD as MERGING

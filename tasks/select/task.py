@@ -5,12 +5,14 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from retune.bases import bases_unchanged, on_hub, original_of
+from retune.building import building
 from retune.child import run_child
 from retune.comparison import Yardstick
+from retune.home import remove
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins, Selection
 from retune.row_losses import RowLoss, held_out, likelihoods
-from retune.workspace import Step, building, remove
 from tasks.select.child import SelectJob
 from tasks.select.selection import preferred
 from tasks.stage import stage

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from retune.files import files_in
-from retune.workspace import remove
+from retune.home import remove
 
 SEAL = "sealed.json"
 NEWEST_COUNT = 2  # checkpoints that are kept besides the best

@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from retune.workspace import home, make_home, mark, remove
+from retune.home import home, make_home, mark, remove
 from tasks.train import handover
 from tasks.train.hosts import Hosts
 from tasks.train.job import TrainingRefused, TrainJob

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.workspace import Step
 
 # How it runs, what it may cost and when it stops, not what comes out.
 RUNNING = {

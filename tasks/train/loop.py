@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from retune.child import Event, emit
+from retune.home import remove
 from retune.loaders import admit, load_tokenizer
-from retune.workspace import remove
 from tasks.train import checkpoints, fitting, training_log
 from tasks.train.backend import Backend
 from tasks.train.data import TrainingPlan

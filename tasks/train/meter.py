@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from retune.files import write_whole
 from retune.loaders import head_size
 from retune.models import compute_dtype, device
-from retune.workspace import write_whole
 from tasks.train.distributed import spans_hosts
 
 CEILING_SIZE = {"cuda": 8192, "cpu": 1024}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retune.files import files_in
-from retune.workspace import mark, remove
+from retune.home import mark, remove
 from tasks.train import checkpoints
 from tasks.train.distributed import barrier, broadcast, gathered, is_first, rank, world_size
 from tasks.train.job import TrainJob

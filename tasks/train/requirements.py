@@ -4,9 +4,9 @@ import hashlib
 import os
 from typing import Any
 
+from retune.files import sha256
 from retune.models import compute_dtype, device, require_gpu_for_4bit
 from retune.recipe import Training
-from retune.workspace import sha256
 from tasks.train.data import TrainingPlan
 from tasks.train.distributed import gathered, world_size
 from tasks.train.job import TrainingRefused, TrainJob

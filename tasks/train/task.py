@@ -15,16 +15,18 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from expectations import training
 from expectations.verdicts import Rejected
+from retune.building import building
 from retune.child import ChildRefused, Event, dismiss_child, prepare_child, run_child
 from retune.delivery import Delivery
+from retune.home import cache_dir, remove
 from retune.machine import cores, free_memory, gpus
 from retune.measures import format_duration
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
 from retune.sources import require_unchanged
 from retune.store.checkpoints import kept
 from retune.tracking import Run, watch_machine
-from retune.workspace import Step, building, cache_dir, remove
 from tasks.stage import show, stage, was_killed
 from tasks.train.checkpoints import SEAL, newest_sealed, step_of
 from tasks.train.hosts import of_run

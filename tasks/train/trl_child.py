@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from retune.child import Event, emit, main
 from retune.embeddings import fit_embeddings, lora_settings
 from retune.errors import RetuneError
+from retune.files import write_whole
 from retune.loaders import load_model
 from retune.models import compute_dtype, device, nf4
-from retune.workspace import write_whole
 from tasks.train import checkpoints, distributed, hosts, loop
 from tasks.train.backend import target_modules
 from tasks.train.hosts import Hosts

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import is_sound
 from expectations.data.measures import Asked
+from retune.home import home
 from retune.recipe import Classifier, Validation
-from retune.workspace import home
 from tasks.validate.scoring import agreement, correlation, sample, score_rows
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.recipe.flaws import FLAWS
 from retune.records import Pins
-from retune.workspace import Step
 
 # Read by the judge alone.
 LIMITS = {

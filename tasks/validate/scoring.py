@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retune.child import Event, run_child
+from retune.files import digest
 from retune.inspection import inspect_model
 from retune.recipe import Classifier
 from retune.sources import COMMIT, local_path, pin, unchanged
-from retune.workspace import digest
 from tasks.validate.scoring_child import SETTING, ScoringJob, shards
 
 if TYPE_CHECKING:

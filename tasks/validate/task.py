@@ -7,13 +7,14 @@ from prefect import get_run_logger
 from expectations.data import repairs as record
 from expectations.data.messages import Rules
 from expectations.data.profile.looks import PROFILE, hand_on
+from retune.building import building
 from retune.child import run_child
+from retune.outputs import Step
 from retune.pinning import resolved
 from retune.recipe import Recipe
 from retune.records import Pins, Rows, Screened
 from retune.sources import unchanged
 from retune.suites.cases import cases
-from retune.workspace import Step, building
 from tasks.stage import stage
 from tasks.validate.prompts import evaluation_prompts
 from tasks.validate.repairs.repair import repair

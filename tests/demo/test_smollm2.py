@@ -9,7 +9,7 @@ from demo import smollm2, smollm2_base, support_mail
 from demo.smollm2_base import BaseUnavailable
 from flows import recipes
 from retune import llamacpp
-from retune.workspace import NotOurs, cache_dir
+from retune.home import NotOurs, cache_dir
 
 FILES = {
     "config.json": b"{}",

@@ -9,10 +9,10 @@ import pytest
 
 from expectations import gguf_files as judge
 from expectations.verdicts import Rejected, require
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.recipe.gates import EXPECTATIONS
 from retune.records import Gguf, Scores
-from retune.workspace import Step
 from tests.expectations.test_masking import CANARIES, parts
 
 GOOD = {"perplexity_ratio": 1.0, "kl_divergence": 0.0, "same_top_token": 1.0}

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from expectations.llm_judge import counted, judgement
+from retune.outputs import Step
 from retune.recipe import Recipe, set_value
 from retune.records import JudgedAnswers
-from retune.workspace import Step
 
 VALUES = {
     "name": "n",

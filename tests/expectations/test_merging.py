@@ -7,10 +7,10 @@ import pytest
 
 from expectations.merging import GATE, judgement
 from expectations.verdicts import Rejected, require
+from retune.outputs import Step
 from retune.recipe import Merging, Recipe
 from retune.recipe.gates import EXPECTATIONS
 from retune.records import Merged
-from retune.workspace import Step
 
 GOOD = {
     "changed_share": 1.0,

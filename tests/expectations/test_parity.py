@@ -6,10 +6,10 @@ import pytest
 
 from expectations.parity import GATE, judgement
 from expectations.verdicts import Judgement, Rejected, require
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.recipe.gates import EXPECTATIONS
 from retune.records import TokenParity
-from retune.workspace import Step
 
 
 def judged(differing: int, rows: int, severities=None) -> Judgement:

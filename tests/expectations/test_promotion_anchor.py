@@ -11,11 +11,12 @@ from expectations.promotion.decision import Opponent, decide
 from expectations.verdicts import Rejected, require
 from flows.anchoring import held
 from retune.anchors import Measuring
+from retune.building import building
 from retune.outcomes import write_outcomes
+from retune.outputs import Step
 from retune.questions import first_question
 from retune.recipe import Recipe
 from retune.records import Anchored
-from retune.workspace import Step, building
 from tasks.anchor.rows import counted, outcomes
 from tests.expectations.made_up import SOURCES, side, written
 

@@ -10,9 +10,10 @@ from expectations.data.judgement import judgement, reference
 from expectations.data.messages import Rules
 from expectations.data.profile.looks import PROFILE, looks
 from retune import tracking
+from retune.building import building
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Pins, Rows
-from retune.workspace import Step, building
 from tasks.validate.screening import QUARANTINE, SCORES, counts, screen, settle
 from tests.databases import furnish_mlflow, working_in
 from tests.expectations.test_features import write

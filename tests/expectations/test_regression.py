@@ -7,10 +7,10 @@ import pytest
 
 from expectations.regression import GATE, judgement
 from expectations.verdicts import Judgement, Rejected, require
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.recipe.gates import EXPECTATIONS
 from retune.records import Scores
-from retune.workspace import Step
 
 
 def judged(base: float, tuned: float, limit: float = 1.0, severities=None) -> Judgement:

@@ -9,11 +9,12 @@ import polars as pl
 import yaml
 
 from flows.compared.rows import log_rows
+from retune.building import building
 from retune.outcomes import HELD_OUT, LOSS, Outcome, example_name, write_outcomes
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Chats, Rows
 from retune.tracking import Run, start_run
-from retune.workspace import Step, building
 
 SECRET = "sk-ant-" + "api03-AbCdEf0123456789AbCdEf0123456789"  # invented
 PROMPTS = 60

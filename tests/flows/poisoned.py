@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from flows.compared.rows import log_rows
+from retune.building import building
 from retune.outcomes import HELD_OUT, Outcome, example_name, write_outcomes
+from retune.outputs import Step
 from retune.recipe import Evaluation, Training
 from retune.records import Chats, Rows
 from retune.tracking import start_run
-from retune.workspace import Step, building
 from tasks.evaluate.task import evaluate
 from tasks.train.task import train
 from tests.flows.made_runs import SCHEMA

@@ -13,13 +13,16 @@ from flows.anchoring import held, keep
 from flows.compared.evidence import evidence
 from retune import registry, tracking
 from retune.anchors import AnchorGone, Measuring, beside, carried_on, own_rows, recalled
+from retune.building import building
+from retune.files import digest, sha256
+from retune.home import home
 from retune.outcomes import HELD_OUT, LOSS, Outcome, example_name, write_outcomes
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.recipe.evaluation import ANCHOR
 from retune.records import Anchored, Champion, Chats, Scores
 from retune.retention import Retention, collect, inventory
 from retune.row_losses import RowLoss
-from retune.workspace import Step, building, digest, home, sha256
 from tasks.anchor.rows import measured_anew
 from tests.candidates import EVIDENCE, PINS, candidate
 from tests.databases import furnish_mlflow

@@ -11,12 +11,13 @@ from flows.disk import disk_needed, require_disk
 from flows.estimate import EXPECTED_GPU_HOURS, announce
 from flows.estimate_error import EXPECTED, LOOKED_AT, TAKEN, error_of
 from flows.status import status
+from retune.disk_space import NoSpaceLeft
 from retune.machine import this_machine
 from retune.measures import format_duration
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.tracking import client, start_run
-from retune.workspace import NoSpaceLeft, Step
 from tests.databases import working_in
 
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}

@@ -15,7 +15,8 @@ CODE = {
 }
 WRITE = """
 import subprocess
-from retune.workspace import Output, Step, building
+from retune.building import building
+from retune.outputs import Output, Step
 with building(Step(stage="train", key={})) as build:
     (build.path / "mine").touch()
     subprocess.run(["touch", build.path / "childs"], check=True)

@@ -22,9 +22,9 @@ from flows.endings import with_ending
 from flows.promotion import Ending, settle
 from flows.summary import Summary
 from retune import registry, serving, tracking
+from retune.home import home
 from retune.recipe import Recipe
 from retune.registry import approvals
-from retune.workspace import home
 from tests.candidates import EVIDENCE, PINS, candidate, registered, served
 from tests.databases import furnish
 

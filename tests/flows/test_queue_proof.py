@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from retune.workspace import cache_dir
+from retune.home import cache_dir
 from tests.databases import furnish
 from tests.flows.chaos import GOOD, prefect_rows, state
 from tests.flows.servers import Servers, retune_ui, wait_for

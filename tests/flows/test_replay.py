@@ -9,9 +9,9 @@ import pytest
 
 from flows.recorded import Made, NotTheSame, Recorded
 from flows.replay import compared, everything_anew, settings
+from retune.home import work
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.workspace import work
 from tasks.train.saving import put_in_order
 
 RECIPE = Recipe.parse(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from retune.workspace import cache_dir
+from retune.home import cache_dir
 from tests.flows.postgres import as_its_user
 from tests.flows.servers import ask, free_port, wait_for
 from tests.infra.deployed import INFRA, ROOT, compose

@@ -118,7 +118,8 @@ def test_a_file_of_many_parts_is_the_same_afterwards(machine, tmp_path):
     output = make(size=3 * place.PIECE + 1)
     digest = output.manifest["padding"].sha256
     machine("b")
-    from retune.workspace import here, sha256
+    from retune.files import sha256
+    from retune.outputs import here
 
     assert sha256(here(STEP.name) / "padding") == digest
 

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from retune.building import building
+from retune.files import sha256, size
 from retune.manifest import FileEntry, below, entry_of, manifest_of
-from retune.workspace import Output, Step, building, read_output, sha256, size
+from retune.outputs import Output, Step, read_output
 
 STEP = Step(stage="train", key={"r": 16})
 FILES = ["a/b", "a.b", "a b", "model/z/1", "model/z.1", "model/é", "top"]

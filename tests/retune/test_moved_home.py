@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from retune import moved_home, tracking
+from retune.home import BadName, own_home
 from retune.recipe import Recipe
 from retune.serving import serve, serves_here
-from retune.workspace import BadName, own_home
 from tests.candidates import registered
 from tests.databases import furnish_mlflow
 

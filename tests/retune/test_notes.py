@@ -8,13 +8,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from retune import saved_view, tracking
+from retune.building import building
 from retune.logged_files import log_file
 from retune.notes import SettingChange, before, changed, changes, note, settings
+from retune.outputs import Step
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Gguf
 from retune.tracking import start_run
-from retune.workspace import Step, building
 from tests.databases import furnish_mlflow, working_in
 
 VALUES = {"name": "mail", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from retune import access, preflight
+from retune.home import make_home
 from retune.llamacpp import LlamaCpp, LlamaCppNotFound
 from retune.preflight import check_disk, check_packages, checks
-from retune.workspace import make_home
 
 Program = Callable[[str, str], None]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from expectations.data.messages import Rules
+from retune.building import OutputBusy
+from retune.home import MARKER, NotOurs
 from retune.recipe import Validation
 from retune.report_folder import (
     PARTIAL,
@@ -16,7 +18,6 @@ from retune.report_folder import (
     report_folder,
     require_ours,
 )
-from retune.workspace import MARKER, NotOurs, OutputBusy
 from tasks.validate.gate import gate
 from tests.expectations import test_features as some
 

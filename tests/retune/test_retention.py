@@ -9,9 +9,12 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from retune import registry, retention, tracking
+from retune.building import building
+from retune.files import size
+from retune.home import work
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.retention import Retention, collect, inventory
-from retune.workspace import Step, building, size, work
 from tests.candidates import EVIDENCE, PINS, candidate
 from tests.databases import furnish_mlflow, working_in
 

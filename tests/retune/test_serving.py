@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from retune import registry, serving
+from retune.home import home
 from retune.recipe import Recipe
-from retune.workspace import home
 from tests.candidates import registered, served
 
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from retune.building import building
+from retune.files import sha256
+from retune.home import mark
+from retune.outputs import Output, Step
 from retune.store import checkpoints, place
 from retune.store.checkpoints import are_there, kept
-from retune.workspace import Output, Step, building, mark, sha256
 from tests.retune.test_store import files_of
 from tests.retune.test_store import machine as machine
 from tests.retune.test_store import stored as stored

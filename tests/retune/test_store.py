@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from retune.building import building
+from retune.files import sha256
+from retune.home import work
 from retune.manifest import REJECTED
-from retune.store import cache, place, sharing, transfer
-from retune.store.place import Store, StoreError, StoreUnreachable
-from retune.store.transfer import StoreDamaged
-from retune.workspace import (
+from retune.outputs import (
     Output,
     Step,
-    building,
     here,
     is_rejected,
     maker,
@@ -27,9 +26,10 @@ from retune.workspace import (
     offer,
     read_output,
     settled,
-    sha256,
-    work,
 )
+from retune.store import cache, place, sharing, transfer
+from retune.store.place import Store, StoreError, StoreUnreachable
+from retune.store.transfer import StoreDamaged
 
 pytestmark = pytest.mark.usefixtures("obstore")
 STEP = Step(stage="train", key={"r": 16})
@@ -392,7 +392,7 @@ class TestCache:
     def test_what_a_process_uses_stays(self, machine, monkeypatch):
         self.made()
         code = (
-            "import sys; from retune.workspace import here; here(sys.argv[1]); print('holds', flush=True)"
+            "import sys; from retune.outputs import here; here(sys.argv[1]); print('holds', flush=True)"
             "; sys.stdin.read()"
         )
         with subprocess.Popen(
@@ -502,7 +502,8 @@ class TestAddress:
 
 UNUSED = """
 import sys
-from retune.workspace import Output, Step, building
+from retune.building import building
+from retune.outputs import Output, Step
 with building(Step(stage="train", key={})) as build:
     output = build.finish(Output)
 print(output.step.done, output.folder.is_dir(), output.uri("x")[:7])

@@ -12,8 +12,9 @@ import pytest
 from mlflow.data.huggingface_dataset_source import HuggingFaceDatasetSource
 
 from retune import tracking
+from retune.building import building
+from retune.outputs import Output, Step
 from retune.recipe import Recipe, flat
-from retune.workspace import Output, Step, building
 
 NUMBERS = itertools.count(1)
 

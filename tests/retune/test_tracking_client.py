@@ -8,8 +8,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from retune.disk_space import NoSpaceLeft
 from retune.tracking_client import RETRIES, PatientClient, TrackingUnreachable
-from retune.workspace import NoSpaceLeft
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from retune.home import mark
 from retune.labels import IGNORED, labels_of, shown
 from retune.recipe import Model, RecipeError, Training
-from retune.workspace import mark
 from tasks.train import checkpoints, data, distributed, fitting, meter, varlen
 from tasks.train.health import Health, exhausted_cap
 from tasks.train.job import Fit, NoTrainableTokens, TrainingDiverged, TrainingRefused, TrainJob

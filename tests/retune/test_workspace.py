@@ -9,8 +9,11 @@ import time
 
 import pytest
 
-from retune import workspace
-from retune.workspace import NoSpaceLeft, NotOurs, Output, OutputBusy, Step, building
+from retune.building import OutputBusy, building
+from retune.disk_space import NoSpaceLeft
+from retune.files import sha256
+from retune.home import MARKER, NotOurs, make_home, mark, remove
+from retune.outputs import Output, Step
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +69,7 @@ def test_two_builders_of_one_output_do_not_mix():
 
 def test_a_killed_builder_blocks_nobody(tmp_path):
     code = (
-        "import time; from retune.workspace import *\n"
+        "import time; from retune.building import building; from retune.outputs import Step\n"
         "with building(Step(stage='train', key={'r': 16})): print('in', flush=True); time.sleep(60)"
     )
     environment = os.environ | {"RETUNE_HOME": str(tmp_path)}
@@ -100,24 +103,24 @@ def test_sha256_of_a_folder_sees_names_and_contents(tmp_path):
     folder = tmp_path / "f"
     folder.mkdir()
     (folder / "a").write_text("1")
-    first = workspace.sha256(folder)
+    first = sha256(folder)
     (folder / "a").rename(folder / "b")
-    assert workspace.sha256(folder) != first
+    assert sha256(folder) != first
 
 
 class TestRemove:
     """Nothing goes that retune did not make."""
 
     def test_what_lies_in_a_marked_folder_goes(self, tmp_path):
-        folder = workspace.mark(tmp_path / "made")
+        folder = mark(tmp_path / "made")
         (folder / "sub").mkdir()
         (folder / "sub" / "file").touch()
-        workspace.remove(folder / "sub" / "file")
+        remove(folder / "sub" / "file")
         assert not (folder / "sub" / "file").exists()
-        workspace.remove(folder / "sub")
-        workspace.remove(folder / "sub")  # it is gone already
-        assert [path.name for path in folder.iterdir()] == [workspace.MARKER]
-        workspace.remove(folder)
+        remove(folder / "sub")
+        remove(folder / "sub")  # it is gone already
+        assert [path.name for path in folder.iterdir()] == [MARKER]
+        remove(folder)
         assert not folder.exists()
 
     @pytest.mark.parametrize(
@@ -126,40 +129,40 @@ class TestRemove:
     def test_other_things_stay(self, tmp_path, name):
         (tmp_path / "foreign").mkdir()
         (tmp_path / "foreign" / "file").touch()
-        (workspace.mark(tmp_path / "made") / "way").symlink_to(tmp_path / "foreign")
+        (mark(tmp_path / "made") / "way").symlink_to(tmp_path / "foreign")
         with pytest.raises(NotOurs, match="is not removed"):
-            workspace.remove(tmp_path / name)
+            remove(tmp_path / name)
         assert (tmp_path / "foreign" / "file").is_file()
 
     def test_a_link_goes_and_what_it_leads_to_stays(self, tmp_path):
         (tmp_path / "foreign").mkdir()
         (tmp_path / "foreign" / "file").touch()
-        link = workspace.mark(tmp_path / "made") / "way"
+        link = mark(tmp_path / "made") / "way"
         link.symlink_to(tmp_path / "foreign")
-        workspace.remove(link)
+        remove(link)
         assert not link.is_symlink()
         assert (tmp_path / "foreign" / "file").is_file()
 
     def test_a_link_is_not_a_folder_that_retune_made(self, tmp_path):
-        made = workspace.mark(tmp_path / "made")
+        made = mark(tmp_path / "made")
         (tmp_path / "link").symlink_to(made)
         with pytest.raises(NotOurs):
-            workspace.remove(tmp_path / "link")
+            remove(tmp_path / "link")
         assert made.is_dir()
 
     def test_a_home_folder_stays_though_it_be_marked(self, tmp_path, monkeypatch):
-        user = workspace.mark(tmp_path / "me")
+        user = mark(tmp_path / "me")
         monkeypatch.setenv("HOME", str(user))
         monkeypatch.setenv("RETUNE_HOME", str(user / "retune"))
         for path in (user, user / "retune" / "..", user / "retune"):
             (user / "retune").mkdir(exist_ok=True)
             with pytest.raises(NotOurs, match="holds more"):
-                workspace.remove(path)
+                remove(path)
 
     def test_a_folder_with_other_things_is_not_marked(self, tmp_path):
         (tmp_path / "notes.txt").touch()
         with pytest.raises(NotOurs, match=r"holds 'notes\.txt', which retune did not make"):
-            workspace.mark(tmp_path)
+            mark(tmp_path)
 
 
 def test_a_stage_folder_of_something_else_is_left_alone(tmp_path):
@@ -218,7 +221,7 @@ class TestHome:
         monkeypatch.setenv("HOME", str(user))
         monkeypatch.setenv("RETUNE_HOME", place)
         with pytest.raises(NotOurs, match="name a folder for them alone"):
-            workspace.make_home()
+            make_home()
         with pytest.raises(NotOurs), building(STEP):
             pass
         assert not any(user.iterdir())
@@ -233,5 +236,5 @@ class TestHome:
         monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "team"))
         (tmp_path / "team").mkdir()
         (tmp_path / "team").chmod(0o770)
-        workspace.make_home()
+        make_home()
         assert (tmp_path / "team").stat().st_mode & 0o777 == 0o770

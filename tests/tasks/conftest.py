@@ -13,11 +13,11 @@ import pytest
 
 from demo.probe import save_llama, train_tokenizer
 from retune.child import ChildFailed
+from retune.outputs import Step
 from retune.recipe import Model, Recipe, Training
 from retune.records import Adapter, Chats, Pins
 from retune.sources import pin
 from retune.tracking import Run, start_run
-from retune.workspace import Step
 from tasks.train.task import train
 from tests.databases import furnish_mlflow, working_in
 

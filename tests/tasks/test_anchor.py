@@ -9,13 +9,14 @@ import pytest
 
 from retune import anchors
 from retune.anchors import Measuring, carried_on, measuring, own_rows, written
+from retune.building import building
 from retune.outcomes import read_grades
+from retune.outputs import Step
 from retune.questions import answered, asked, first_question
 from retune.recipe import Evaluation
 from retune.records import Anchored, Champion, Chats
 from retune.row_losses import RowLoss
 from retune.tracking import client, start_run
-from retune.workspace import Step, building
 from tasks.anchor.rows import measured_anew
 from tasks.anchor.task import measure_anchor
 from tasks.evaluate.task import evaluate, measure_champion

@@ -14,12 +14,12 @@ from retune.architecture import Architecture, Layer
 from retune.chat import CHATML, END, chatml_tokenizer
 from retune.llamacpp import converter
 from retune.loaders import new_model
+from retune.outputs import Step, read_output
 from retune.recipe import Model, Recipe, RecipeError
 from retune.recipe.gates import EXPECTATIONS
 from retune.records import Check, Conformance, Pins
 from retune.sources import pin
 from retune.tool_text import AS_TEXT
-from retune.workspace import Step, read_output
 from tasks.conform import gguf_child
 from tasks.conform.checks import CHATS, mergeable, tokenizer_checks, without_recurrence
 from tasks.conform.examination import ExaminationReport, examine

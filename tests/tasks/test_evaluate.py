@@ -11,10 +11,10 @@ from expectations.regression import judgement
 from expectations.verdicts import Rejected, require
 from retune.held_out import Question, questions
 from retune.labels import IGNORED, labels_of
+from retune.outputs import Step
 from retune.recipe import Evaluation
 from retune.row_losses import RowLoss, row_losses
 from retune.tracking import client, start_run
-from retune.workspace import Step
 from tasks.evaluate.answering import answer
 from tasks.evaluate.asking import Questionnaire, asked
 from tasks.evaluate.scores import (

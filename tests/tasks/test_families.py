@@ -22,11 +22,11 @@ from retune.held_out import Question, questions
 from retune.llamacpp.answering import AnsweringFailed
 from retune.llamacpp.server import serving
 from retune.loaders import load_model, load_tokenizer
+from retune.outputs import Output, Step
 from retune.recipe import Recipe
 from retune.records import Chats, Conformance, Gguf, Merged, Pins, Rows
 from retune.sources import pin
 from retune.tracking import start_run
-from retune.workspace import Output, Step
 from tasks.conform.task import conform, parity
 from tasks.evaluate.task import evaluate
 from tasks.format.task import format_chats

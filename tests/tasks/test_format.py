@@ -11,10 +11,10 @@ import pytest
 from expectations import formatting
 from expectations.verdicts import Rejected, require
 from retune.chat import CHATML, END, ChatFormatError, chatml_tokenizer, encode, is_lossless
+from retune.outputs import Step, read_output
 from retune.recipe import Recipe
 from retune.records import Chats, Pins, Rows
 from retune.sources import pin
-from retune.workspace import Step, read_output
 from tasks.format.chats import Proof, learned, token_statistics, write_chats
 from tasks.format.task import format_chats
 from tests.tasks.conftest import make_tokenizer

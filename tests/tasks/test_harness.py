@@ -11,13 +11,13 @@ import pytest
 
 from retune.child import ChildFailed, ChildRefused
 from retune.outcomes import read_grades
+from retune.outputs import Step
 from retune.recipe import Evaluation
 from retune.recipe.harness import HarnessTask
 from retune.records import Champion
 from retune.sources import SourceError
 from retune.suites.harness import pin_tasks, pinned_tasks
 from retune.tracking import start_run
-from retune.workspace import Step
 from tasks.evaluate import task
 from tasks.evaluate.task import evaluate, measure_champion
 from tasks.evaluate.trial import try_tasks

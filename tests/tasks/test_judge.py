@@ -12,13 +12,13 @@ from flows.plan import make_plan
 from flows.promotion import opponent
 from retune.judging.errors import JudgeFailed
 from retune.outcomes import Outcome, example_name, read_grades, write_outcomes
+from retune.outputs import Step, read_output
 from retune.pinning import pin_labels
 from retune.recipe import Evaluation, Promotion, Recipe
 from retune.records import Champion, Contender, Pins, Scores
 from retune.sources import SourceError
 from retune.suites.files import pin_suites
 from retune.suites.probes import SuiteProbe
-from retune.workspace import Step, read_output
 from tasks.evaluate.asking import Questionnaire
 from tasks.evaluate.examples import outcomes as of_evaluation
 from tasks.evaluate.probing import suite_measures

@@ -11,10 +11,12 @@ from expectations.data.excerpts import LENGTH
 from expectations.data.messages import Rules
 from expectations.verdicts import Rejected
 from flows import judging
+from retune.home import MARKER
+from retune.manifest import REJECTED
+from retune.outputs import Step
 from retune.recipe import Dataset, Validation
 from retune.records import Rows
 from retune.sources import SourceError
-from retune.workspace import MARKER, REJECTED, Step
 from tasks.fetch.batches import to_rows
 from tasks.fetch.reading import read
 from tasks.fetch.writing import write_rows

@@ -15,15 +15,16 @@ from retune.chat import chatml_tokenizer, new_tokens
 from retune.comparison import CHECK_TOKENS
 from retune.embeddings import lora_settings
 from retune.errors import RetuneError
+from retune.files import size
 from retune.folders import ModelRefused
 from retune.models import AdapterMismatch, load_base, token_ids
 from retune.outline import architecture
+from retune.outputs import Step
 from retune.recipe import Merging, Model, Recipe, Training
 from retune.records import Adapter, Merged, Pins, Selection
 from retune.row_losses import held_out
 from retune.sources import pin
 from retune.tracking import start_run
-from retune.workspace import Step, size
 from tasks.evaluate import child as evaluating
 from tasks.evaluate.answering import AskedPrompt
 from tasks.evaluate.child import EvaluateJob

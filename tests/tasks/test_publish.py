@@ -23,9 +23,9 @@ from prefect.logging import disable_run_logger
 
 from retune.escaping import visible
 from retune.measures import format_bytes
+from retune.outputs import Output, Step, mark_rejected
 from retune.recipe import Recipe, RecipeError
 from retune.records import Adapter, Gguf, Merged, Pins, Published, Scores
-from retune.workspace import Output, Step, mark_rejected
 from tasks.publish import access
 from tasks.publish.access import ATTEMPTS, LONGEST_WAIT, connect
 from tasks.publish.cards import TEMPLATE, Release, card, facts, recommended

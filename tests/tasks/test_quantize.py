@@ -12,11 +12,13 @@ import pytest
 from expectations import gguf_files as judge
 from expectations.verdicts import Judgement, Rejected, Verdict, require
 from retune import llamacpp
+from retune.disk_space import NoSpaceLeft
+from retune.files import size
 from retune.held_out import Question, measured_rows
 from retune.machine import MachineUnfit
+from retune.outputs import Step
 from retune.recipe import Recipe, RecipeError
 from retune.records import Chats, Gguf, Merged, Pins, Scores
-from retune.workspace import NoSpaceLeft, Step, size
 from tasks.quantize import fan_out
 from tasks.quantize import task as stage
 from tasks.quantize.measures import summed_up

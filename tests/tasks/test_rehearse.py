@@ -10,10 +10,11 @@ from expectations import rehearsal as judge
 from expectations.verdicts import Rejected, require
 from retune import llamacpp
 from retune.child import ChildFailed
+from retune.disk_space import NoSpaceLeft
+from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Conformance, Pins, Rehearsal
 from retune.sources import pin
-from retune.workspace import NoSpaceLeft, Step
 from tasks.conform.task import conform
 from tasks.rehearse import task as stage
 from tests.architectures import GRANITE_4_MICRO, GRANITE_4_TINY

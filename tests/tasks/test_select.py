@@ -12,11 +12,11 @@ from expectations import merging as judge
 from expectations.verdicts import require
 from retune.child import ChildRefused
 from retune.models import load_plain, nf4
+from retune.outputs import Step
 from retune.recipe import Evaluation, Merging
 from retune.records import Adapter, Pins, Scores, Selection
 from retune.row_losses import RowLoss
 from retune.sources import pin
-from retune.workspace import Step
 from tasks.evaluate.task import evaluate
 from tasks.merge.task import merge
 from tasks.select import selection as rule

@@ -6,9 +6,10 @@ from threading import Event, Thread
 
 import pytest
 
+from retune.building import building
+from retune.outputs import Output, Step
 from retune.recipe import Recipe
 from retune.time_limit import StageTimeout
-from retune.workspace import Output, Step, building
 from tasks import stage as stages
 from tasks.stage import Stage, stage
 

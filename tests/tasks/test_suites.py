@@ -9,13 +9,13 @@ import pytest
 from retune.child import ChildFailed
 from retune.held_out import Question
 from retune.outcomes import read_grades
+from retune.outputs import Step
 from retune.recipe import Evaluation, ProbeFile
 from retune.records import Champion, Contender
 from retune.sources import SourceError
 from retune.suites.files import pin_suites
 from retune.suites.probes import SuiteProbe
 from retune.tracking import client, start_run
-from retune.workspace import Step
 from tasks.evaluate import task
 from tasks.evaluate.answering import AnswerLog, AskedPrompt, GeneratedAnswer
 from tasks.evaluate.asking import Questionnaire

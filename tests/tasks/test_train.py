@@ -15,10 +15,10 @@ from retune.child import ChildFailed, ChildRefused, run_child
 from retune.environment import ROOT
 from retune.errors import RetuneError
 from retune.models import token_ids
+from retune.outputs import Step
 from retune.recipe import Model, Training
 from retune.sources import pin
 from retune.tracking import Run, client, start_run
-from retune.workspace import Step
 from tasks.train import loop, requirements, saving
 from tasks.train.backend import target_modules
 from tasks.train.checkpoints import newest_whole, step_of

@@ -6,10 +6,10 @@ import time
 import pytest
 
 from retune.child import ChildFailed
+from retune.outputs import Step, offer
 from retune.recipe import Training
 from retune.store import cache, checkpoints, place, sharing
 from retune.tracking import Run, start_run, tracking_uri
-from retune.workspace import Step, offer
 from tasks.train.task import Monitor, train
 from tests.tasks.conftest import Trained, read_json_lines, running_child
 

@@ -16,11 +16,11 @@ from expectations.data.messages import Rules
 from expectations.data.scores import distribution
 from expectations.data.suite import fingerprint
 from expectations.verdicts import Rejected, require
+from retune.outputs import Step, read_output
 from retune.recipe import Recipe, Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.records import Pins, Rows, Screened
 from retune.sources import SourceError, pin, pin_file
-from retune.workspace import Step, read_output
 from tasks.validate import key, scoring, screening
 from tasks.validate.gate import FILES, gate
 from tasks.validate.prompts import evaluation_prompts

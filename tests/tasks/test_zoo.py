@@ -5,9 +5,9 @@ import pytest
 from retune.chat import END, chatml_tokenizer, encode, special_tokens
 from retune.control_texts import control_tokens
 from retune.loaders import read_tokenizer
+from retune.outputs import Step
 from retune.recipe import Model
 from retune.records import Chats
-from retune.workspace import Step
 from tasks.conform.examination import examine
 from tasks.conform.rows import compare
 from tests.zoo import TOKENIZERS, base_of

@@ -146,6 +146,6 @@ def test_what_is_asked_is_pinned_apart_from_how_it_is_graded(tmp_path):
 
 
 def screened(given: Recipe, pins: Pins) -> str:
-    from retune.workspace import Step
+    from retune.outputs import Step
 
     return json.dumps(validate_key.screen(given, pins, Step(stage="fetch", key={})))
