@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from retune.child import main
 from retune.loaders import admit
-from retune.models import load_tuned
+from retune.merged import load_merged
 from retune.original import Original
 from retune.recipe import Model
 from retune.row_losses import HeldOut
@@ -27,7 +27,7 @@ class AnchorJob(BaseModel):
 def measure(job: AnchorJob) -> dict[str, Any]:
     """Return `losses`: a RowLoss for each row."""
     admit(job.model, job.revision)
-    model = load_tuned(job.model, job.revision, job.adapter, job.original)
+    model = load_merged(job.model, job.revision, job.adapter, job.original)
     return {"losses": job.held_out.losses(model)}
 
 

@@ -1,6 +1,6 @@
 """The child process of evaluate: held-out loss and answers of the base and the tuned model.
 
-With an adapter both are one model in memory, the base is the adapter switched off; after full
+With an adapter both are one model in memory: it is merged into the base when that was asked; after full
 fine-tuning they are loaded one after the other. The champion is one model by itself.
 """
 
@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from retune.child import emit, main
 from retune.loaders import admit, load_tokenizer
-from retune.models import is_adapter, load_base, load_tuned, release_memory
+from retune.merged import load_merged, load_unpacked, merge
+from retune.models import is_adapter, load_base, load_plain, release_memory
 from retune.original import Original
 from retune.recipe import Model
 from retune.row_losses import HeldOut
@@ -67,15 +68,14 @@ def sides(job: EvaluateJob) -> Iterator[tuple[str, Any]]:
     if the caller lets go of each."""
     base, tuned = SIDES
     if job.alone:
-        yield job.alone, load_tuned(job.model, job.revision, job.adapter, job.original)
+        yield job.alone, load_merged(job.model, job.revision, job.adapter, job.original)
     elif is_adapter(job.adapter):
-        model = load_tuned(job.model, job.revision, job.adapter, job.original)
-        with model.disable_adapter():
-            yield base, model
-        yield tuned, model
+        model = load_unpacked(job.model, job.revision, job.adapter, job.original)
+        yield base, model
+        yield tuned, merge(model, job.adapter)
     else:
         yield base, load_base(job.model, job.revision, job.tokenizer)
-        yield tuned, load_tuned(job.model, job.revision, job.adapter)
+        yield tuned, load_plain(job.adapter)
 
 
 if __name__ == "__main__":
