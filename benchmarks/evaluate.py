@@ -3,10 +3,11 @@
     python -m benchmarks.evaluate [--shape 8b] [--rows 200] [--new-tokens 128]
 
 Weights and prompts are random (as long as FineTome's: 440 tokens on average, 1,800 at most), so that
-every answer has its full length. Three ways to answer, on one model with its adapter, in the same run:
-`generate` on batches of at most 16 rows and 8,192 tokens; what evaluate does; transformers' own
-`generate_batch` (continuous batching with paged attention). Then evaluate's losses, and the base's
-answers. A line of JSON each: seconds, new tokens per second, peak memory in GiB.
+every answer has its full length. Ways to answer, in the same run. With the adapter beside 4-bit weights:
+`generate` on batches of at most 16 rows and 8,192 tokens; batches as large as the free memory takes;
+transformers' own `generate_batch` (continuous batching with paged attention). Then what evaluate does:
+the base with its weights unpacked to 16 bits, and the adapter merged into them. A line of JSON each:
+seconds, new tokens per second, peak memory in GiB; of losses, rows.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks import train
+from retune.merged import merge
 from retune.models import TOKENS_PER_BATCH, nf4
 from retune.row_losses import row_losses
 from tasks.evaluate import answering
@@ -31,8 +33,10 @@ LONGEST = 1800
 
 
 def main() -> None:
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="8b")
+    parser.add_argument("--shape", choices=train.SHAPES, default="8b")
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/retune-evaluate"))
@@ -50,11 +54,21 @@ def main() -> None:
     answers = Answers(model, base, prompts, options.new_tokens)
     with patch.object(answering, "room_for_tokens", lambda model: TOKENS_PER_BATCH):
         told("generate, batches of 16", lambda: answers.evaluate(batch_size=16))
-    told("evaluate", lambda: answers.evaluate(batch_size=None))
+    told("generate, large batches", lambda: answers.evaluate(batch_size=None))
+    told("generate, losses", lambda: losses(model, rows), "rows")
     told("generate_batch", answers.paged)
-    told("evaluate, losses", lambda: len(row_losses(model, rows, rows, 0, len(rows))), "rows")
-    with model.disable_adapter():
-        told("evaluate, base", lambda: answers.evaluate(batch_size=None))
+    adapter = options.folder / f"{options.shape}-adapter"
+    model.save_pretrained(adapter)
+    answers.model = unpacked = model.unload().dequantize(torch.bfloat16)
+    told("evaluate, base", lambda: answers.evaluate(batch_size=None))
+    told("evaluate, base: losses", lambda: losses(unpacked, rows), "rows")
+    answers.model = tuned = merge(unpacked, adapter)
+    told("evaluate, tuned", lambda: answers.evaluate(batch_size=None))
+    told("evaluate, tuned: losses", lambda: losses(tuned, rows), "rows")
+
+
+def losses(model: Any, rows: list[list[int]]) -> int:
+    return len(row_losses(model, rows, rows, 0, len(rows)))
 
 
 def loaded(base: Path) -> Any:

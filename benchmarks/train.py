@@ -31,6 +31,8 @@ SHAPES = {
     | {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256},
     "1.1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22}
     | {"num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 32000},
+    "135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+    | {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152},
     "tiny": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2}
     | {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 4096},
 }
