@@ -18,6 +18,7 @@ from retune import registry
 from retune.home import is_marked, remove, work
 from retune.processes import is_gone
 from retune.registry.candidates import FILE
+from retune.store.cache import in_use
 from retune.store.transfer import PULLING
 from retune.tracking import DECISION, PROCESS, every_run
 
@@ -95,19 +96,21 @@ def inventory(retention: Retention) -> Inventory:
 def collect(leftovers: Iterable[OutputFolder], retention: Retention) -> list[OutputFolder]:
     """Remove leftovers, each under its builder's lock, and return those that are gone.
 
-    What a run has begun to need meanwhile stays.
+    What a run has begun to need meanwhile stays, and what a process uses.
     """
     from filelock import FileLock, Timeout
 
     gone = []
     wanted = dict(needed(retention))
     for leftover in leftovers:
-        if _stays(leftover.folder, wanted, retention):
-            continue
         try:
+            if _stays(leftover.folder, wanted, retention):
+                continue
             with FileLock(_lock(leftover.folder), timeout=0):
+                if in_use(leftover.folder):
+                    continue
                 remove(leftover.folder)
-        except Timeout:
+        except (Timeout, FileNotFoundError):  # somebody builds it, or has removed it
             continue
         gone.append(leftover)
     return gone

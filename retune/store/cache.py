@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,11 +98,27 @@ def _copies() -> Iterator[_Copy]:
         record, use = folder / RECORD, folder.with_name(folder.name + USE)
         if re.fullmatch("[0-9a-f]{16}", folder.name) and record.is_file():
             last = use if use.exists() else record
-            yield _Copy(last.stat().st_mtime, folder, size(folder))
+            with suppress(FileNotFoundError):  # another process has removed it meanwhile
+                yield _Copy(last.stat().st_mtime, folder, size(folder))
+
+
+def in_use(folder: Path) -> bool:
+    """Tell whether a process of this machine holds an output."""
+    try:
+        descriptor = os.open(folder.with_name(folder.name + USE), os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _removed(folder: Path) -> bool:
-    """Remove an output unless somebody uses or builds it."""
+    """Remove an output unless a process of this machine uses or builds it; returns whether it is gone."""
     from filelock import FileLock, Timeout
 
     descriptor = os.open(folder.with_name(folder.name + USE), os.O_RDWR | os.O_CREAT, 0o600)

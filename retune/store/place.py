@@ -240,7 +240,13 @@ def _checked(
     """Yield a file in pieces of `size` bytes. Raises StoreError if it is not what is expected,
     InterruptedError once it is not to go on."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except FileNotFoundError:
+        raise StoreError(
+            f"{path} is not there any more, and was to be sent; remove the folder that it lies in"
+        ) from None
+    with opened as file:
         while piece := file.read(size):
             if not going_on():
                 raise InterruptedError(f"{path} is not sent to its end")

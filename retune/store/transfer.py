@@ -22,6 +22,7 @@ from retune.manifest import RECORD, FileEntry, Manifest
 from retune.store.place import Store, StoreError
 
 PIECE = 32 * 2**20  # bytes that are asked for at once
+ATTEMPTS = 3
 AT_ONCE = 8  # files that are sent, and pieces that are asked for, side by side
 PULLING = ".pulling"  # after the name of an output: a copy that is being made
 JOURNAL = ".pieces"  # in it: what has come
@@ -41,12 +42,19 @@ def contents(name: str, manifest: Manifest) -> str:
 def push(store: Store, name: str, folder: Path, manifest: Manifest, record: bytes) -> bool:
     """Send an output and commit it with its `record`; returns False if another machine was first.
 
-    What is there already, of an attempt that was ended, is not sent again.
+    What is there already, of an attempt that was ended, is not sent again; if it is removed at the same
+    moment, as what nobody needs, it is. Raises StoreError if that happens again and again.
     """
     place = contents(name, manifest)
-    send_files(store, place, folder, manifest)
-    if store.create(f"{name}/{RECORD}", record):
-        return True
+    for _ in range(ATTEMPTS):
+        send_files(store, place, folder, manifest)
+        if not store.create(f"{name}/{RECORD}", record):
+            break
+        if not _missing(store, place, manifest):
+            return True
+        store.remove([f"{name}/{RECORD}"])
+    else:
+        raise StoreError(f"{store.uri(name)} was removed while it was published; run again")
     winner = store.read(f"{name}/{RECORD}")
     if winner and contents(name, manifest_in(winner)) != place:
         store.remove([one.name for one in store.list(place)])
@@ -68,10 +76,7 @@ def send_files(
 ) -> None:
     """Send the files of a manifest into a folder of the store. Raises InterruptedError once they are
     not `wanted()` any more."""
-    there = {one.name: one.bytes for one in store.list(place)}
-    missing = [
-        path for path, entry in manifest.items() if there.get(f"{place}/{path}") != entry.bytes
-    ]
+    missing = _missing(store, place, manifest)
     with _side_by_side() as (each, going_on):
         each(
             lambda path: store.send(
@@ -79,6 +84,12 @@ def send_files(
             ),
             missing,
         )
+
+
+def _missing(store: Store, place: str, manifest: Manifest) -> list[str]:
+    """Return the files of a manifest that a folder of the store has not, or not with all their bytes."""
+    there = {one.name: one.bytes for one in store.list(place)}
+    return [path for path, entry in manifest.items() if there.get(f"{place}/{path}") != entry.bytes]
 
 
 def pull(

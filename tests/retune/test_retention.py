@@ -15,6 +15,7 @@ from retune.home import work
 from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.retention import Retention, collect, inventory
+from retune.store import cache
 from tests.candidates import EVIDENCE, PINS, candidate
 from tests.databases import furnish_mlflow, working_in
 
@@ -146,6 +147,18 @@ def test_checkpoints_expire_and_what_is_built_stays():
     assert leftover.bytes >= 10_000
     assert collect([leftover], NOW) == [leftover]
     assert not partial.exists()
+
+
+def test_what_a_process_uses_stays():
+    for key in "abcd":
+        retrain(key)
+    leftovers = inventory(NOW).leftovers
+    used = leftovers[0].folder
+    cache.hold(used)
+    assert used not in {one.folder for one in collect(leftovers, NOW)}
+    assert used.is_dir()
+    cache.let_go()
+    assert used in {one.folder for one in collect(leftovers, NOW)}
 
 
 def test_what_is_not_ours_is_not_looked_at(tmp_path):

@@ -13,8 +13,8 @@ import pytest
 
 from retune.building import building
 from retune.files import sha256
-from retune.home import work
-from retune.manifest import REJECTED
+from retune.home import remove, work
+from retune.manifest import REJECTED, FileEntry
 from retune.outputs import (
     Output,
     Step,
@@ -234,6 +234,34 @@ def test_what_changed_before_it_was_sent_is_not_published(machine, stored, monke
     assert not (stored / NAME / "output.json").exists()
 
 
+@pytest.mark.parametrize("times", [1, 9])
+def test_what_is_removed_while_it_is_published_is_sent_again(machine, stored, monkeypatch, times):
+    """As by `gc --store`, of files that lay there from an attempt of long ago."""
+    send, sent = transfer.send_files, []
+
+    def swept(shared, folder, *others):
+        send(shared, folder, *others)
+        sent.append(folder)
+        if len(sent) <= times:
+            (stored / folder / "notes.txt").unlink()
+
+    monkeypatch.setattr(transfer, "send_files", swept)
+    if times > 1:
+        with pytest.raises(StoreError, match="was removed while it was published"):
+            make()
+        assert not (stored / NAME / "output.json").exists()
+        return
+    make()
+    machine("b")
+    assert (here(NAME) / "notes.txt").read_text() == "of w"
+
+
+def test_a_file_of_ours_that_is_gone_is_named(machine, tmp_path):
+    entry = FileEntry(bytes=1, sha256="0" * 64)
+    with pytest.raises(StoreError, match="weights is not there any more"):
+        place.store().send("train/x", tmp_path / "weights", entry, lambda: True)
+
+
 def test_a_copy_goes_on_with_no_file_of_what_was_made_anew(machine, stored):
     make("old")
     (weights,) = stored.rglob("weights")
@@ -409,6 +437,20 @@ class TestCache:
             other.wait(30)
         cache.let_go()
         make("again", Step(stage="train", key={}))
+        assert self.there() == []
+
+    def test_what_another_process_removes_meanwhile_is_no_fault(self, machine, monkeypatch):
+        self.made()
+        measure = cache.size
+
+        def gone(folder: Path) -> int:
+            if folder == self.STEPS[1].folder:
+                remove(folder)
+            return measure(folder)
+
+        monkeypatch.setattr(cache, "size", gone)
+        monkeypatch.setenv("RETUNE_CACHE_SIZE", "1")
+        make()
         assert self.there() == []
 
     def test_what_the_store_has_not_stays(self, machine, monkeypatch):
