@@ -5,12 +5,13 @@ READY := $(VENV)/.ready
 # Runs and tests start processes by the hundred; where this is set, each compiles all modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo smollm2 test proofs promotions chaos soak zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
+.PHONY: demo smollm2 test slow proofs promotions chaos soak zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
 
 help:
 	@echo "make demo     set everything up and run the demo recipe, on the CPU"
 	@echo "make smollm2  the same with a real small model that learns to read support mail"
-	@echo "make test     set everything up and run the tests, but for the proofs"
+	@echo "make test     set everything up and run the tests, but for the slow ones and the proofs"
+	@echo "make slow     the tests that start many processes: more commands, servers and trainings"
 	@echo "make proofs   the long tests: more runs, more bad datasets, training over several processes"
 	@echo "make promotions  good, same, poisoned, better, rolled back: with MLflow on SQLite and PostgreSQL"
 	@echo "make chaos    40 kills and outages at random moments of runs, compared with an untouched one"
@@ -28,6 +29,10 @@ smollm2: env llamacpp smollm2-data
 
 test: env llamacpp
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+
+# What `make test` has a lighter case of, in processes that take seconds.
+slow: env llamacpp
+	@$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4
 
 # What `make test` has a light case of; and the tests that have examples, with more of them.
 proofs: env llamacpp
