@@ -80,6 +80,15 @@ def frequencies(values: "pl.Series", most: int) -> "pl.DataFrame":
     return frequent.sort("count", values.name, descending=[True, False]).head(most)
 
 
+def frame_mask(places: "pl.Series", count: int) -> "np.ndarray":
+    """Return a boolean for each of `count` lines: whether it is one of `places`."""
+    import numpy as np
+
+    mask = np.zeros(count, dtype=bool)
+    mask[places.to_numpy()] = True
+    return mask
+
+
 def _shape(name: str) -> "pl.Expr":
     """Return what a line is but for its words and numbers, null of one that has few numbers."""
     import polars as pl
