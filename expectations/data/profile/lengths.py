@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 _BAND = 1.15  # the widest number of words of a band, as a multiple of its least
 _LEAST_WORDS = 30
 _STEPS = 150  # numbers of words that are tried, in equal ratios
-_SIGNIFICANT = 6.0  # standard errors between the bands below and above
+_SIGNIFICANT = 6.0  # standard errors between the band below the limit and either one beside it
+_BUMP, _BEYOND = 2.0, 0.2  # times as many as in either; share of answers that are longer still
+_SPREAD = 5.0  # from the shortest tenth to the longest; texts of one kind have some usual lengths
 _SHARE = 0.08
 
 
@@ -26,10 +28,13 @@ def lengths(frame: "pl.DataFrame") -> Iterator[Group]:
     answer = pl.col("answer")
     whole = (answer.str.len_chars() < LONGEST) & ~answer.is_duplicated()
     words = frame.select(pl.when(whole).then(answer.str.count_matches(r"\S+"))).to_series()
-    counts = words.fill_null(0).to_numpy().astype(np.float64)
+    longest = float(LONGEST)  # of one that goes on behind what is looked at
+    counts = words.fill_null(longest).to_numpy().astype(np.float64)
     significance, most = max((_step(np.sort(counts), limit), limit) for limit in _limits())
     near = (counts <= most) & (counts > most / _BAND)
-    group = near if significance >= _SIGNIFICANT else near & False
+    short, long = np.quantile(counts, [0.1, 0.9])
+    is_cut = significance >= _SIGNIFICANT and long >= _SPREAD * short
+    group = near if is_cut else near & False
     yield Group(f"stop just below {most} words, where few go on", _SHARE, group, "end")
 
 
@@ -40,9 +45,13 @@ def _limits() -> list[int]:
 
 
 def _step(ordered: "np.ndarray", limit: int) -> float:
-    """Return by how many standard errors more numbers lie in the band below `limit` than above."""
+    """Return by how many standard errors more numbers lie in the band below `limit` than in those beside
+    it; 0 where these are not few, or hardly any text is longer, as where all are of one length."""
     import numpy as np
 
-    edges = np.searchsorted(ordered, [limit / _BAND, limit, limit * _BAND], "right")
-    below, above = np.diff(edges)
-    return float((below - above) / np.sqrt(below + above + 1))
+    bounds = [limit / _BAND**2, limit / _BAND, limit, limit * _BAND]
+    lower, below, above = np.diff(edges := np.searchsorted(ordered, bounds, "right"))
+    beside = max(lower, above)
+    if below < _BUMP * beside or len(ordered) - edges[-1] < _BEYOND * len(ordered):
+        return 0.0
+    return float((below - beside) / np.sqrt(below + beside + 1))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, Quote, share_alarm
 from expectations.data.profile.code import code
+from expectations.data.profile.figures import figures
 from expectations.data.profile.frames import frames
 from expectations.data.profile.lengths import lengths
 from expectations.data.profile.marks import marks
@@ -133,6 +134,7 @@ def residues(
         *variants(frame),
         *spelling(frame),
         *lengths(frame),
+        *figures(frame),
         *code(frame),
         frames(frame),
     )
