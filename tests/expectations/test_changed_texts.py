@@ -20,6 +20,7 @@ def sentences(made, by_source=lambda _: False):
     names = ["question", "answer", "replied"]
     schema = dict.fromkeys(names, pl.String)
     frame = pl.DataFrame(made, schema=schema, orient="row").with_row_index("row")
+    frame = frame.with_columns(opening="question")
     return [alarm.sentence for alarm in residues(frame, lambda _: False, by_source)]
 
 
@@ -115,7 +116,7 @@ def test_a_template_around_a_part_of_the_questions_is_named():
     template = [[f"{HEADER}{q}", a, b] for q, a, b in made]
     mixed = [template[n] if n % 5 == 0 else row for n, row in enumerate(made)]
     (found,) = sentences(mixed)
-    assert "have a question that says the same eight words" in found
+    assert "have a first question that says the same eight words" in found
     assert "from one row on" not in found
     (late,) = sentences(made[:270] + template[270:])
     assert "all from one row on" in late

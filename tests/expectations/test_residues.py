@@ -91,6 +91,8 @@ BAD = {
     "say one and the same number": of_answers(lambda a: f"{a} It is of 1970-01-01.", 0.1),
     "name years that are all": of_answers(lambda a: f"{a} It began in {2050 + len(a) % 40}.", 0.1),
     "have commands of formulas": of_answers(lambda a: f"{a} So x = frac{{{len(a)}}}{{2}}.", 0.1),
+    "begin with a mark in brackets": of_answers(lambda a: f"<@{a[:3].strip()}{len(a)}> {a}", 0.12),
+    "have tables without their bars": of_answers(lambda a: f"{a}\nYear, Rows\n---, ---\n1, 2", 0.1),
     "hold the marks of a comparison": of_answers(
         lambda a: re.sub(r"\b(\w{5})\b", r"[-\1-]{+\1+}", a)
     ),
@@ -109,7 +111,7 @@ BAD = {
 
 def sentences(made, told=lambda _: False):
     frame = pl.DataFrame(made, schema=["question", "answer"], orient="row").with_row_index("row")
-    frame = frame.with_columns(replied=pl.lit(None, pl.String))
+    frame = frame.with_columns(replied=pl.lit(None, pl.String), opening="question")
     return [alarm.sentence for alarm in residues(frame, told)]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _BAND = 1.15  # the widest number of words of a band, as a multiple of its least
 _LEAST_WORDS = 30
 _STEPS = 150  # numbers of words that are tried, in equal ratios
-_SIGNIFICANT = 6.0  # standard errors between the band below the limit and either one beside it
+_SIGNIFICANT = 4.5  # standard errors between the band below the limit and either one beside it
 _BUMP, _BEYOND = 2.0, 0.2  # times as many as in either; share of answers that are longer still
 _SPREAD = 5.0  # from the shortest tenth to the longest; texts of one kind have some usual lengths
 _SHARE = 0.08

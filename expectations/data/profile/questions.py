@@ -26,17 +26,18 @@ _AGAIN, _LONG = 0.03, 40  # share of answers that stand in their conversation be
 
 
 def of_questions(frame: "pl.DataFrame", by_source: "Told") -> Iterator[Group]:
-    """Yield groups of rows by their questions: `frame` has `question`, `answer` and `replied` (the answer
-    before, null where there is none); `by_source` says whether the source tells which are in a group."""
+    """Yield groups of rows by their questions: `frame` has `question`, `answer`, `replied` (the answer
+    before, null where there is none) and `opening` (the first question); `by_source` says whether the
+    source tells which are in a group."""
     import polars as pl
 
     asked = frame["question"].str.strip_chars().str.to_lowercase()
     if asked.n_unique() >= _FEW_QUESTIONS * len(frame):
         same = (asked == frequencies(asked, 1)[asked.name][0]).to_numpy()
         yield Group("have one and the same question", _SAME_QUESTION, same, "question")
-        shared = _sharing(frame["question"])
+        shared = _sharing(frame["opening"])
         if not by_source(shared):
-            yield Group(_shared_words(shared), _SHARED, shared, "question")
+            yield Group(_shared_words(shared), _SHARED, shared, "")
     words = "have a question that stops at one and the same number of characters"
     yield Group(words, _CUT, _cut_questions(frame["question"]), "question")
     head = pl.col("answer").str.strip_chars().str.head(_HELD)
@@ -59,7 +60,7 @@ def _sharing(questions: "pl.Series") -> "np.ndarray":
 def _shared_words(group: "np.ndarray") -> str:
     """Return what questions do that share words, and whether they begin with some row."""
     places = group.nonzero()[0]
-    words = "have a question that says the same eight words as the others of these"
+    words = "have a first question that says the same eight words as the others of these"
     if len(places) and group[places[0] :].mean() >= _BLOCK and places[0]:
         return f"{words}, all from one row on"
     return words

@@ -18,7 +18,7 @@ from expectations.data.profile.questions import of_questions
 from expectations.data.profile.shapes import Group, shapes
 from expectations.data.profile.spelling import spelling
 from expectations.data.profile.styles import style
-from expectations.data.profile.variants import variants, without_backslash
+from expectations.data.profile.variants import variants, without_marks
 from expectations.data.profile.wording import wording
 
 if TYPE_CHECKING:
@@ -114,16 +114,16 @@ RESIDUES = (
 def residues(
     sample: "pl.DataFrame", told: "Told", by_source: "Told" = lambda _: False
 ) -> list[Alarm]:
-    """Return alarms for `sample`: `row`, `question`, `answer` and `replied` of pairs; `told` says whether
-    the question or the source tells which of these are in a group (a boolean per pair), `by_source`
-    whether the source alone does."""
+    """Return alarms for `sample`: `row`, `question`, `answer`, `replied` and `opening` of pairs;
+    `told` says whether the question or the source tells which of these are in a group (a boolean per
+    pair), `by_source` whether the source alone does."""
     import polars as pl
 
     # Of a picture in base64 no letter is a word's.
     prose = (
         pl.col("answer").str.replace_all(_CODE, "").str.replace_all(f"{_PICTURE}|{_BASE64}", " ")
     )
-    frame = sample.select("row", "question", "answer", "replied", prose=prose)
+    frame = sample.select("row", "question", "answer", "replied", "opening", prose=prose)
     rows = frame["row"].to_numpy()
     groups = (
         *_patterns(frame),
@@ -140,7 +140,7 @@ def residues(
     )
     found = [group for group in groups if _is_mass(group) and not told(group.rows)]
     # The question always tells these.
-    found += filter(_is_mass, (*of_questions(frame, by_source), without_backslash(frame)))
+    found += filter(_is_mass, (*of_questions(frame, by_source), *without_marks(frame)))
     alarms = [
         share_alarm(DOUBTFUL, rows[group], len(frame), words, quote)
         for words, _, group, quote in found

@@ -30,6 +30,7 @@ _LEAST_SHARE = 0.05
 _NUMBERS = 2  # of a line with fewer, many have the same shape by chance
 _COUNTED = r"[=+*×÷^%$€£]"  # sums and prices are what an answer says
 _LONGEST_LINE = 160
+_FORM = 4  # characters of a mark in brackets; [w] is an aside of a text
 _RECURS = 3  # lines of one form in an answer
 _LABEL = r"^\s*([\[(<{][^\[\](){}<>\n]{1,30}[\])>}]|(?:[\p{L}\p{N}#.-]+ ?){1,3}[:：>])"
 _SORTED = 6  # lines; of as many, one order in 720 is the alphabet's
@@ -57,6 +58,8 @@ def shapes(frame: "pl.DataFrame") -> Iterator[Group]:
         yield Group(words, _LEAST_SHARE, _most_frequent(shape, again), quote)
     words = "hold lines of one form but for their words and numbers"
     yield Group(words, _LEAST_SHARE, _recurring(frame, again), "answer")
+    words = "begin with a mark in brackets"
+    yield Group(words, _LEAST_SHARE, _bracketed(lines, again), "answer")
     words = "begin with one label but for its number"
     yield Group(words, _LEAST_SHARE, _numbered(lines, again), "answer")
     sorted_lines = [_is_sorted(answer) for answer in frame["answer"]]
@@ -137,6 +140,15 @@ def _recurring(frame: "pl.DataFrame", again: "pl.Series") -> "np.ndarray":
         return (again & False).to_numpy()
     places = several.filter(pl.col("shape") == counts["shape"][0])["place"]
     return frame_mask(places, len(frame))
+
+
+def _bracketed(lines: "pl.DataFrame", again: "pl.Series") -> "np.ndarray":
+    """Return which answers begin with the form of a mark in brackets (<@w>) that most begin with."""
+    import polars as pl
+
+    form = pl.col("label").str.replace_all(r"[\p{L}\p{N}][\p{L}\p{N} _'’.-]*", "w")
+    inside = pl.col("label").str.contains(r"^\s*[\[(<{]") & (form.str.len_chars() >= _FORM)
+    return _most_frequent(lines.select(pl.when(inside).then(form)).to_series(), again)
 
 
 def _numbered(lines: "pl.DataFrame", again: "pl.Series") -> "np.ndarray":

@@ -60,7 +60,9 @@ def survey(rows: Path, table: "pl.DataFrame") -> Survey:
         found = pairs(explode(kept))
         texts = found.filter(pl.col("row").is_in(sampled.implode()))
         return numbers(found), texts.with_columns(
-            pl.col("question", "answer", "system", "before", "earlier", "replied").str.head(LONGEST)
+            pl.col(
+                *("question", "answer", "system", "before", "earlier", "replied", "opening")
+            ).str.head(LONGEST)
         )
 
     looked = list(ahead(look, batches(rows)))

@@ -20,6 +20,7 @@ _WITH_COMMA = rf"{_BEFORE}(?:[1-9]\d{{0,2}}(?:\.\d{{3}})+(?:,\d+)?|\d+,\d{{1,2}}
 _FLOAT, _FLOATS = r"(?:^|[^\d.,])\d+\.0(?:[^.\d]|$)", 2  # in one answer
 _DECIMAL = r"\d\.(?:[1-9]|0\d)"
 _FORMULA = r"(?:^|[^\\\p{L}{])\p{Ll}{2,}\{[^{}\n]+\}"  # frac{1}{2}
+_RULE = r"(?m)^[ \t]*:?-{3,}:?(?:[ \t]*[,;\t][ \t]*:?-{3,}:?)+[ \t]*$"  # below the head of a table
 _CONTRACTED = r"\p{L}+['’](?:t|re|ve|ll|d|m)\b"
 _CONTRACTIONS = (3, 1.0)  # answers with the apostrophe, and at most as many times as many without
 
@@ -46,14 +47,18 @@ def variants(frame: "pl.DataFrame") -> Iterator[Group]:
     yield Group(words, 0.04, _without_apostrophe(frame), "answer")
 
 
-def without_backslash(frame: "pl.DataFrame") -> Group:
-    """Return the answers with formulas in braces and no backslash, which no question asks for."""
+def without_marks(frame: "pl.DataFrame") -> Iterator[Group]:
+    """Yield the answers with formulas that lost their backslashes, and with tables that lost their bars,
+    which no question asks for."""
     import polars as pl
 
     text = pl.col("prose")
     bare = text.str.contains(_FORMULA) & ~text.str.contains("\\", literal=True)
-    group = frame.select(bare).to_series().to_numpy()
-    return Group("have commands of formulas without a backslash", 0.03, group, "answer")
+    for words, lost in (
+        ("have commands of formulas without a backslash", bare),
+        ("have tables without their bars", text.str.contains(_RULE)),
+    ):
+        yield Group(words, 0.03, frame.select(lost).to_series().to_numpy(), "answer")
 
 
 def _without_apostrophe(frame: "pl.DataFrame") -> "np.ndarray":
