@@ -119,10 +119,9 @@ def residues(
     pair), `by_source` whether the source alone does."""
     import polars as pl
 
-    # Of a picture in base64 no letter is a word's.
-    prose = (
-        pl.col("answer").str.replace_all(_CODE, "").str.replace_all(f"{_PICTURE}|{_BASE64}", " ")
-    )
+    # Of a picture in base64 no letter is a word's. As one pattern both take twenty times as long.
+    prose = pl.col("answer").str.replace_all(_CODE, "")
+    prose = prose.str.replace_all(_PICTURE, " ").str.replace_all(_BASE64, " ")
     frame = sample.select("row", "question", "answer", "replied", "opening", prose=prose)
     rows = frame["row"].to_numpy()
     groups = (
