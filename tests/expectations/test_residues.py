@@ -74,6 +74,9 @@ BAD = {
     "have spaces before commas": of_answers(lambda a: a.replace(".", " .").replace(",", " ,")),
     "have numbers of lines": of_answers(numbered, 0.1),
     "run words together": of_answers(lambda a: a.replace(" ", ""), 0.1),
+    "have other spaces": of_answers(lambda a: a.replace(" ", "\u00a0"), 0.1),
+    "have question marks within words": of_answers(lambda a: f"{a} It doesn?t, and he can?t.", 0.1),
+    "begin with a line of marks": of_answers(lambda a: f"---\ntitle: {a[:9]}\n---\n{a}", 0.1),
     "stand between quotation marks": of_answers(lambda a: f'"{a}"', 0.1),
     "have a line of JSON beside": of_answers(
         lambda a: f'{{"name": "find", "arguments": {{"words": "{a[:9]}"}}}}\n{a}', 0.1

@@ -96,6 +96,14 @@ RESIDUES = (
         3,
         0.03,
     ),
+    Residue(
+        "have other spaces than the usual one between their words",
+        r"\p{L}[\x{A0}\x{2000}-\x{200A}\x{202F}\x{205F}\x{3000}]\p{L}",
+        3,
+        0.04,
+    ),
+    Residue("have question marks within words", r"\p{Ll}\?\p{Ll}", 2, 0.03),
+    Residue("begin with a line of marks", r"^\s*[^\p{L}\p{N}\s`|*]{3,}[ \t]*\n", 1, 0.04),
     Residue("stand between quotation marks", r'(?s)^\s*["“«].{60,}["”»]\s*$', 1, 0.04),
     Residue(
         "have a line of JSON beside their text", r'(?m)^\s*\{"\w[\w ]*" ?: ?[^\n]+\}\s*$', 1, 0.03
