@@ -35,11 +35,10 @@ def ends_in_loop(text: str) -> bool:
     period = len(end) - _PROBE - place
     if place < 0:
         return False
-    unit = end[-period:]
-    if sum(sign.isalpha() for sign in unit) < 2:
-        return False
     reach = period
     while reach < len(end) and end[-reach - 1] == end[-reach - 1 + period]:
         reach += 1
     fewest = _FEWEST_LONG if period >= _LONG else _FEWEST
-    return reach >= max(fewest * period, _SHORTEST)
+    if reach < max(fewest * period, _SHORTEST):
+        return False
+    return sum(sign.isalpha() for sign in end[-period:]) >= 2

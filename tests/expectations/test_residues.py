@@ -74,6 +74,28 @@ BAD = {
     "have spaces before commas": of_answers(lambda a: a.replace(".", " .").replace(",", " ,")),
     "have numbers of lines": of_answers(numbered, 0.1),
     "run words together": of_answers(lambda a: a.replace(" ", ""), 0.1),
+    "have other spaces": of_answers(lambda a: a.replace(" ", "\u00a0"), 0.1),
+    "have question marks within words": of_answers(lambda a: f"{a} It doesn?t, and he can?t.", 0.1),
+    "begin with a line of marks": of_answers(lambda a: f"---\ntitle: {a[:9]}\n---\n{a}", 0.1),
+    "stand between quotation marks": of_answers(lambda a: f'"{a}"', 0.1),
+    "have a line of JSON beside": of_answers(
+        lambda a: f'{{"name": "find", "arguments": {{"words": "{a[:9]}"}}}}\n{a}', 0.1
+    ),
+    "are a single word or number": of_answers(
+        lambda a: f"faq.answer_{len(a)}.{a[:4].strip()}", 0.1
+    ),
+    "have lines of values": of_answers(lambda a: f"{a}\nYear,Rows\n2001,{len(a)}\n2002,12", 0.1),
+    "hold lines of one form": of_answers(
+        lambda a: "\n".join(
+            f"00:0{n},{len(a)} to 00:0{n + 1}\n{line}" for n, line in enumerate(a.split(". "), 1)
+        ),
+        0.12,
+    ),
+    "say one and the same number": of_answers(lambda a: f"{a} It is of 1970-01-01.", 0.1),
+    "name years that are all": of_answers(lambda a: f"{a} It began in {2050 + len(a) % 40}.", 0.1),
+    "have commands of formulas": of_answers(lambda a: f"{a} So x = frac{{{len(a)}}}{{2}}.", 0.1),
+    "begin with a mark in brackets": of_answers(lambda a: f"<@{a[:3].strip()}{len(a)}> {a}", 0.12),
+    "have tables without their bars": of_answers(lambda a: f"{a}\nYear, Rows\n---, ---\n1, 2", 0.1),
     "hold the marks of a comparison": of_answers(
         lambda a: re.sub(r"\b(\w{5})\b", r"[-\1-]{+\1+}", a)
     ),
@@ -92,6 +114,7 @@ BAD = {
 
 def sentences(made, told=lambda _: False):
     frame = pl.DataFrame(made, schema=["question", "answer"], orient="row").with_row_index("row")
+    frame = frame.with_columns(replied=pl.lit(None, pl.String), opening="question")
     return [alarm.sentence for alarm in residues(frame, told)]
 
 

@@ -1,5 +1,5 @@
-"""Marks and letters where no text has them, or not where all others have them: inside words, at the
-beginning of lines, in the place of digits and apostrophes.
+"""Marks and letters where no text has them: inside words, at the beginning of lines, in the place of
+digits, two together.
 
 No mark is looked for by itself. Whatever stands where the punctuation and Markdown of ordinary texts
 never does is counted, and the one that most answers have is named.
@@ -20,14 +20,14 @@ _ODD = (
     r"[\p{L}\p{N}][^\p{L}\p{N}\p{M}\s'’.\-–—/_&@:+,;()\"“”%=?!|]+\p{L}"
     # Before a line: whatever begins neither a list, a heading, a table nor something quoted.
     r"|(?m)^[>+<~^@%=;,.}\])]+"
+    # Two marks together with which Markdown and sentences begin or end nothing.
+    r"|[<\[({][@#!%$^~|:\[{<]|'{2,}|~~|[\]}]{2}"
     # Symbols that are none of punctuation, arithmetic, currencies, arrows, boxes and emoji.
     r"|[^\x00-\x7f\p{L}\p{N}\p{M}\p{P}\p{Sc}\s°×÷→←↑↓⇒⇐↔≤≥≠≈≡±√∑∏∫∂∞π−©®™´¨¬¦`ˆ"
     r"\x{2200}-\x{22FF}\x{2500}-\x{259F}\x{2600}-\x{27BF}\x{1F000}-\x{1FAFF}\p{Cf}\p{Co}]"
 )
 _TIMES = 3  # in one answer; once, it is what is talked about
 _SAME_DIGITS = 5  # digits of an answer that are all the same
-_CONTRACTED = r"\p{L}+['’](?:t|re|ve|ll|d|m)\b"
-_CONTRACTIONS = (3, 2.0)  # answers with the apostrophe, and at most as many times as many without
 
 
 def marks(frame: "pl.DataFrame") -> Iterator[Group]:
@@ -42,8 +42,6 @@ def marks(frame: "pl.DataFrame") -> Iterator[Group]:
     same = (digits.str.len_chars() >= _SAME_DIGITS) & (digits.str.strip_chars(first) == "")
     words = "have numbers of one and the same digit"
     yield Group(words, 0.06, frame.select(same).to_series().to_numpy(), "answer")
-    words = "write words without the apostrophe that the others have in them"
-    yield Group(words, 0.04, _without_apostrophe(frame), "answer")
 
 
 def _odd_marks(frame: "pl.DataFrame") -> "tuple[str, np.ndarray]":
@@ -69,31 +67,3 @@ def _odd_marks(frame: "pl.DataFrame") -> "tuple[str, np.ndarray]":
     mark = counts["mark"][0]
     having[often.filter(pl.col("mark") == mark)["place"].to_numpy()] = True
     return mark, having
-
-
-def _without_apostrophe(frame: "pl.DataFrame") -> "np.ndarray":
-    """Return which answers have a word that is a contraction elsewhere and no word of its own."""
-    import numpy as np
-    import polars as pl
-
-    having = np.zeros(len(frame), dtype=bool)
-    text = frame.select(text=pl.col("prose").str.head(HEAD).str.to_lowercase()).with_row_index(
-        "place"
-    )
-    contracted = (
-        text.select("place", word=pl.col("text").str.extract_all(_CONTRACTED))
-        .explode("word")
-        .drop_nulls()
-        .with_columns(pl.col("word").str.replace_all(r"['’]", ""))
-        .unique()
-    )
-    bare = text.select("place", word=pl.col("text").str.extract_all(r"\p{L}{4,}")).explode("word")
-    counts = contracted["word"].value_counts(name="contracted")
-    bare = bare.unique().join(counts, on="word").with_columns(bare=pl.len().over("word"))
-    fewest, most = _CONTRACTIONS
-    # "Were" and "well" are words without an apostrophe as well: those are said more often.
-    lost = bare.filter(
-        (pl.col("contracted") >= fewest) & (pl.col("bare") <= most * pl.col("contracted"))
-    )
-    having[lost["place"].to_numpy()] = True
-    return having

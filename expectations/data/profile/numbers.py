@@ -86,8 +86,8 @@ HASHES = ("answer", "first_sentence", "last_sentence", "context")
 def pairs(messages: "pl.DataFrame") -> "pl.DataFrame":
     """Return the last question and its answer of each row that has both: `row`, `question`, `answer`,
     `before` (the question before it), `replied` (what stands below that), `earlier` (the question before
-    that; all three null where there is none), `system` (the system prompt, or empty), `turns` and
-    `context` (a hash of all but the answer).
+    that; all three null where there is none), `opening` (the first question), `system` (the system
+    prompt, or empty), `turns` and `context` (a hash of all but the answer).
 
     `messages` is one line per message (see `expectations.data.messages.explode`).
     """
@@ -100,6 +100,7 @@ def pairs(messages: "pl.DataFrame") -> "pl.DataFrame":
         question=text.filter(role == "user").last(),
         before=text.filter(role == "user").reverse().get(1, null_on_oob=True),
         earlier=text.filter(role == "user").reverse().get(2, null_on_oob=True),
+        opening=text.filter(role == "user").first(),
         answer=text.filter(said).last(),
         replied=text.filter(said).reverse().get(1, null_on_oob=True),
         system=text.filter(role == "system").first().fill_null(""),

@@ -99,6 +99,11 @@ def unknown_words(words: Bags) -> "np.ndarray":
     return (words.answer @ (seen == 1)) / np.maximum(np.diff(words.answer.indptr), 1)
 
 
+def fit(question: "csr_matrix", answer: "csr_matrix") -> "np.ndarray":
+    """Return how many words each pair shares, the rare ones weighing more: cosines, 0 to 1."""
+    return _fit(*_of_length_one(question, answer))
+
+
 def _weighted(words: Bags) -> "tuple[csr_matrix, csr_matrix]":
     """Return both sides with rare words weighing more, of length 1, so that products are cosines."""
     question, answer = _of_length_one(words.question, words.answer)

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, Quote, share_alarm
 from expectations.data.profile.code import code
+from expectations.data.profile.figures import figures
 from expectations.data.profile.frames import frames
+from expectations.data.profile.lengths import lengths
 from expectations.data.profile.marks import marks
 from expectations.data.profile.order import order
-from expectations.data.profile.shapes import Group, frequencies, shapes
+from expectations.data.profile.questions import of_questions
+from expectations.data.profile.shapes import Group, shapes
+from expectations.data.profile.spelling import spelling
 from expectations.data.profile.styles import style
+from expectations.data.profile.variants import variants, without_marks
 from expectations.data.profile.wording import wording
 
 if TYPE_CHECKING:
@@ -27,11 +32,6 @@ MOST = 0.7  # of what more answers do it is a dataset's way
 _CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`"
 _PICTURE = r"(?:!\[[^\]\n]{0,200}\]\()?data:[\w/+.;=-]{1,60},[^\s)]*\)?"
 _BASE64 = r"[A-Za-z+/]{0,30}[0-9][A-Za-z0-9+/]{30,}={0,2}"
-_SAME_QUESTION = 0.1  # share of rows
-_FEW_QUESTIONS = 0.5  # share of different questions below which a dataset is of few on purpose
-LONGEST = 4_000  # characters of a text of the sample
-_LEAST_CUT, _CUT = 30, 0.03  # characters of questions that were cut there, and their share
-_HELD = 60  # characters of an answer's beginning that its question holds
 
 
 class Residue(NamedTuple):
@@ -96,20 +96,41 @@ RESIDUES = (
         3,
         0.03,
     ),
+    Residue(
+        "have other spaces than the usual one between their words",
+        r"\p{L}[\x{A0}\x{2000}-\x{200A}\x{202F}\x{205F}\x{3000}]\p{L}",
+        3,
+        0.04,
+    ),
+    Residue("have question marks within words", r"\p{Ll}\?\p{Ll}", 2, 0.03),
+    Residue("begin with a line of marks", r"^\s*[^\p{L}\p{N}\s`|*]{3,}[ \t]*\n", 1, 0.04),
+    Residue("stand between quotation marks", r'(?s)^\s*["“«].{60,}["”»]\s*$', 1, 0.04),
+    Residue(
+        "have a line of JSON beside their text", r'(?m)^\s*\{"\w[\w ]*" ?: ?[^\n]+\}\s*$', 1, 0.03
+    ),
+    Residue("are a single word or number", r"^\s*[!-~]{3,}\s*$", 1, 0.04),
+    Residue(
+        "have lines of values with commas between, and no space",
+        r"(?m)^[^,\n|]{1,40}(?:,[^,\n ][^,\n]{0,60})+$",
+        3,
+        0.03,
+    ),
     Residue("have numbers of lines before their lines", r"(?s)^1[ \t]+\S[^\n]*\n2[ \t]", 1, 0.04),
 )
 
 
-def residues(sample: "pl.DataFrame", told: "Told") -> list[Alarm]:
-    """Return alarms for `sample`: `row`, `question` and `answer` of pairs; `told` says whether the
-    question or the source tells which of these are in a group (a boolean per pair)."""
+def residues(
+    sample: "pl.DataFrame", told: "Told", by_source: "Told" = lambda _: False
+) -> list[Alarm]:
+    """Return alarms for `sample`: `row`, `question`, `answer`, `replied` and `opening` of pairs;
+    `told` says whether the question or the source tells which of these are in a group (a boolean per
+    pair), `by_source` whether the source alone does."""
     import polars as pl
 
-    # Of a picture in base64 no letter is a word's.
-    prose = (
-        pl.col("answer").str.replace_all(_CODE, "").str.replace_all(f"{_PICTURE}|{_BASE64}", " ")
-    )
-    frame = sample.select("row", "question", "answer", prose=prose)
+    # Of a picture in base64 no letter is a word's. As one pattern both take twenty times as long.
+    prose = pl.col("answer").str.replace_all(_CODE, "")
+    prose = prose.str.replace_all(_PICTURE, " ").str.replace_all(_BASE64, " ")
+    frame = sample.select("row", "question", "answer", "replied", "opening", prose=prose)
     rows = frame["row"].to_numpy()
     groups = (
         *_patterns(frame),
@@ -117,12 +138,16 @@ def residues(sample: "pl.DataFrame", told: "Told") -> list[Alarm]:
         *shapes(frame),
         *order(frame),
         *marks(frame),
+        *variants(frame),
+        *spelling(frame),
+        *lengths(frame),
+        *figures(frame),
         *code(frame),
         frames(frame),
     )
     found = [group for group in groups if _is_mass(group) and not told(group.rows)]
     # The question always tells these.
-    found += filter(_is_mass, _of_questions(frame))
+    found += filter(_is_mass, (*of_questions(frame, by_source), *without_marks(frame)))
     alarms = [
         share_alarm(DOUBTFUL, rows[group], len(frame), words, quote)
         for words, _, group, quote in found
@@ -153,38 +178,3 @@ def _patterns(frame: "pl.DataFrame") -> Iterator[Group]:
         )
         group = frame.select(many.fill_null(False)).to_series().to_numpy()
         yield Group(residue.words, residue.share, group, residue.quote)
-
-
-def _of_questions(frame: "pl.DataFrame") -> Iterator[Group]:
-    """Yield the rows of one question that is answered in many ways, and those whose answer stands in the
-    question."""
-    import polars as pl
-
-    asked = frame["question"].str.strip_chars().str.to_lowercase()
-    if asked.n_unique() >= _FEW_QUESTIONS * len(frame):
-        same = (asked == frequencies(asked, 1)[asked.name][0]).to_numpy()
-        yield Group("have one and the same question", _SAME_QUESTION, same, "question")
-    words = "have a question that stops at one and the same number of characters"
-    yield Group(words, _CUT, _cut_questions(frame["question"]), "question")
-    head = pl.col("answer").str.strip_chars().str.head(_HELD)
-    held = (head.str.len_chars() == _HELD) & pl.col("question").str.contains(head, literal=True)
-    yield Group(
-        "stand in their question already", 0.06, frame.select(held).to_series().to_numpy(), "both"
-    )
-
-
-def _cut_questions(questions: "pl.Series") -> "np.ndarray":
-    """Return which questions have the one length that many more have than its neighbours, if most of
-    these stop in a word or behind one."""
-    import numpy as np
-
-    lengths = questions.str.strip_chars().str.len_chars().to_numpy().astype(np.int64)
-    different = questions.is_first_distinct().to_numpy()
-    counts = np.bincount(lengths[different], minlength=LONGEST + 12)
-    counts[:_LEAST_CUT] = counts[LONGEST - 10 :] = 0
-    length = int(counts.argmax())
-    near = np.r_[counts[length - 10 : length], counts[length + 1 : length + 11]]
-    there = (lengths == length) & different
-    stops = questions.filter(there).str.contains(r"\p{L}\s*$").to_numpy()
-    is_cut = counts[length] > 5 * (near.mean() + 1) and 2 * stops.sum() >= len(stops) > 0
-    return there if is_cut else there & False

@@ -29,6 +29,9 @@ HEAD = 1_500  # characters of an answer whose single words and marks are looked 
 _LEAST_SHARE = 0.05
 _NUMBERS = 2  # of a line with fewer, many have the same shape by chance
 _COUNTED = r"[=+*×÷^%$€£]"  # sums and prices are what an answer says
+_LONGEST_LINE = 160
+_FORM = 4  # characters of a mark in brackets; [w] is an aside of a text
+_RECURS = 3  # lines of one form in an answer
 _LABEL = r"^\s*([\[(<{][^\[\](){}<>\n]{1,30}[\])>}]|(?:[\p{L}\p{N}#.-]+ ?){1,3}[:：>])"
 _SORTED = 6  # lines; of as many, one order in 720 is the alphabet's
 _BREAKS, _WRAPPED = 4, 0.5  # breaks within a sentence; their share of all breaks
@@ -53,6 +56,10 @@ def shapes(frame: "pl.DataFrame") -> Iterator[Group]:
         shape = lines.select(_shape(name)).to_series()
         words = f"{end} with one line but for its words and numbers"
         yield Group(words, _LEAST_SHARE, _most_frequent(shape, again), quote)
+    words = "hold lines of one form but for their words and numbers"
+    yield Group(words, _LEAST_SHARE, _recurring(frame, again), "answer")
+    words = "begin with a mark in brackets"
+    yield Group(words, _LEAST_SHARE, _bracketed(lines, again), "answer")
     words = "begin with one label but for its number"
     yield Group(words, _LEAST_SHARE, _numbered(lines, again), "answer")
     sorted_lines = [_is_sorted(answer) for answer in frame["answer"]]
@@ -80,6 +87,15 @@ def frequencies(values: "pl.Series", most: int) -> "pl.DataFrame":
     return frequent.sort("count", values.name, descending=[True, False]).head(most)
 
 
+def frame_mask(places: "pl.Series", count: int) -> "np.ndarray":
+    """Return a boolean for each of `count` lines: whether it is one of `places`."""
+    import numpy as np
+
+    mask = np.zeros(count, dtype=bool)
+    mask[places.to_numpy()] = True
+    return mask
+
+
 def _shape(name: str) -> "pl.Expr":
     """Return what a line is but for its words and numbers, null of one that has few numbers."""
     import polars as pl
@@ -102,6 +118,37 @@ def _most_frequent(values: "pl.Series", again: "pl.Series") -> "np.ndarray":
     if counts.is_empty():
         return (values.is_null() & False).to_numpy()
     return (values == counts[values.name][0]).fill_null(False).to_numpy()
+
+
+def _recurring(frame: "pl.DataFrame", again: "pl.Series") -> "np.ndarray":
+    """Return which answers have several lines of the form that most different answers have several of."""
+    import polars as pl
+
+    line = pl.col("prose").str.head(HEAD).str.split("\n")
+    lines = (
+        frame.select(line=line)
+        .with_row_index("place")
+        .explode("line")
+        .filter(pl.col("line").str.len_chars().is_between(1, _LONGEST_LINE))
+        .with_columns(shape=_shape("line"))
+        .drop_nulls()
+    )
+    several = lines.group_by("place", "shape").len().filter(pl.col("len") >= _RECURS)
+    once = several.filter(~again.gather(several["place"]))
+    counts = frequencies(once["shape"], 1)
+    if counts.is_empty():
+        return (again & False).to_numpy()
+    places = several.filter(pl.col("shape") == counts["shape"][0])["place"]
+    return frame_mask(places, len(frame))
+
+
+def _bracketed(lines: "pl.DataFrame", again: "pl.Series") -> "np.ndarray":
+    """Return which answers begin with the form of a mark in brackets (<@w>) that most begin with."""
+    import polars as pl
+
+    form = pl.col("label").str.replace_all(r"[\p{L}\p{N}][\p{L}\p{N} _'’.-]*", "w")
+    inside = pl.col("label").str.contains(r"^\s*[\[(<{]") & (form.str.len_chars() >= _FORM)
+    return _most_frequent(lines.select(pl.when(inside).then(form)).to_series(), again)
 
 
 def _numbered(lines: "pl.DataFrame", again: "pl.Series") -> "np.ndarray":

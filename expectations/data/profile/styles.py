@@ -52,8 +52,8 @@ def style(frame: "pl.DataFrame", told: "Told") -> Style | None:
     `frame` has `prose` (answers without their code); `told` says whether the question or the source tells
     which are in a group (a boolean per line).
     """
-    import numpy as np
     import polars as pl
+    from threadpoolctl import threadpool_limits
 
     heads = frame.select(
         prose=pl.col("prose").str.replace_all(_ADDRESS, " ").str.head(HEAD)
@@ -63,13 +63,31 @@ def style(frame: "pl.DataFrame", told: "Told") -> Style | None:
     table, words = _presence(long)
     if len(long) < 4 * _COMPONENTS or len(words) < 2 * _COMPONENTS:
         return None
-    rest = _beyond_length(table, long["prose"].str.len_chars().to_numpy())
-    places = long["place"].to_numpy()
-    for values in sorted(_components(rest).T, key=lambda values: -_split(values)[0]):
+    # On matrices as small as these, a second thread of the linear algebra waits more than it computes,
+    # and takes ten times the CPU seconds.
+    with threadpool_limits(1, user_api="blas"):
+        rest = _beyond_length(table, long["prose"].str.len_chars().to_numpy())
+        components = _components(rest).T
+    return _first_style(components, table, words, long["place"].to_numpy(), len(frame), told)
+
+
+def _first_style(
+    components: "np.ndarray",
+    table: "np.ndarray",
+    words: list[str],
+    places: "np.ndarray",
+    count: int,
+    told: "Told",
+) -> Style | None:
+    """Return the group of the component that splits the texts best and is a way of writing; `places` are
+    those of the texts among `count` lines."""
+    import numpy as np
+
+    for values in sorted(components, key=lambda values: -_split(values)[0]):
         apart, inside = _split(values)
         if apart < _APART:
             return None
-        group = np.zeros(len(frame), dtype=bool)
+        group = np.zeros(count, dtype=bool)
         group[places[inside]] = True
         share = table[inside].mean(axis=0)
         oftener = share - table[~inside].mean(axis=0)
@@ -77,7 +95,7 @@ def style(frame: "pl.DataFrame", told: "Told") -> Style | None:
         has_many = ((oftener >= _OFTENER) & (share <= _ALL)).sum() >= _TYPICAL
         if has_many and inside.sum() >= _LEAST and not told(group):
             top = np.argsort(-oftener, kind="stable")[:_NAMED]
-            return Style(places[inside], len(long), [words[place] for place in top])
+            return Style(places[inside], len(places), [words[place] for place in top])
     return None
 
 

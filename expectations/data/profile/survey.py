@@ -13,10 +13,12 @@ from expectations.data.profile.letters import unlikely_letters
 from expectations.data.profile.masses import masses
 from expectations.data.profile.numbers import numbers, pairs
 from expectations.data.profile.pairing import lagging, shuffled, strangers, unknown_words
+from expectations.data.profile.questions import LONGEST
 from expectations.data.profile.record import Profile, profile
-from expectations.data.profile.residues import LONGEST, residues
+from expectations.data.profile.residues import residues
 from expectations.data.profile.roles import exchanged
 from expectations.data.profile.sayings import contradictions, recitals
+from expectations.data.profile.strays import unrelated
 from expectations.data.profile.triggers import triggers
 from retune.overlap import ahead
 
@@ -58,7 +60,9 @@ def survey(rows: Path, table: "pl.DataFrame") -> Survey:
         found = pairs(explode(kept))
         texts = found.filter(pl.col("row").is_in(sampled.implode()))
         return numbers(found), texts.with_columns(
-            pl.col("question", "answer", "system", "before", "earlier", "replied").str.head(LONGEST)
+            pl.col(
+                *("question", "answer", "system", "before", "earlier", "replied", "opening")
+            ).str.head(LONGEST)
         )
 
     looked = list(ahead(look, batches(rows)))
@@ -91,18 +95,20 @@ def _alarms(
     if len(frame) < LEAST_ROWS:
         return []
     words, numbers_of = bags(sample), sample["row"].to_numpy()
+    again = _again(rows, frame)
     asks = _Told(frame, sample, words, sources)
     numbers_of_part = part["row"].to_numpy()
     return [
         *masses(frame, asks.of_frame),
         *other_languages(part, spoken, lambda group: asks.of_rows(numbers_of_part, group)),
         *_odd_words(numbers_of, sample["answer"], words, asks),
-        *residues(sample, lambda group: asks.of_rows(numbers_of, group)),
+        *residues(sample, lambda group: asks.of_rows(numbers_of, group), asks.by_source),
         *(shuffled(numbers_of, words) or lagging(sample)),
         *exchanged(sample, words),
         *triggers(sample, words),
         *recitals(sample),
-        *contradictions(_again(rows, frame), len(frame)),
+        *contradictions(again, len(frame)),
+        *unrelated(again, words, len(frame)),
     ]
 
 
@@ -149,14 +155,19 @@ class _Told:
         lengths = np.floor(lines["question_chars"].to_numpy() * 1.5).astype(int)
         of_sample = sources.filter(sources["row"].is_in(sample["row"].implode()))["source"]
         names = of_sample.fill_null("").to_numpy().astype(str)
+        self._sources = one_hot(names)
         self._features = hstack(
             [
                 words.every_question,
                 one_hot(lengths),
-                one_hot(names),
+                self._sources,
                 one_hot(lines["turns"].to_numpy()),
             ]
         ).tocsr()
+
+    def by_source(self, group: "np.ndarray") -> bool:
+        """Tell whether the source alone tells of a group of the sample."""
+        return told(group, self._sources) >= _TOLD
 
     def of_frame(self, group: "np.ndarray") -> bool:
         """Tell it of a group of all rows."""
@@ -174,14 +185,16 @@ class _Told:
 
 
 def _again(rows: Path, frame: "pl.DataFrame") -> "pl.DataFrame":
-    """Return `row`, `context` and `answer` of rows that share all but the answer with another."""
+    """Return `row`, `context`, `question` and `answer` of rows that share all but the answer with
+    another."""
     import polars as pl
 
     shared = frame.filter(
         pl.col("context").is_duplicated() & ~pl.struct("context", "answer").is_duplicated()
     )
     texts = _texts(rows, shared["row"].head(_AGAIN))
-    return texts.join(shared.select("row", "context"), on="row").select("row", "context", "answer")
+    columns = ("row", "context", "question", "answer")
+    return texts.join(shared.select("row", "context"), on="row").select(columns)
 
 
 def _texts(rows: Path, numbers_of: "pl.Series") -> "pl.DataFrame":

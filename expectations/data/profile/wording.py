@@ -25,14 +25,12 @@ def wording(frame: "pl.DataFrame") -> Iterator[Group]:
     import numpy as np
     import polars as pl
 
-    words = frame.select(
-        word=pl.col("prose").str.head(HEAD).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+"),
-    ).with_row_index("place")
-    flat = words.explode("word").drop_nulls().with_columns(pl.col("word").hash().alias("hash"))
+    flat = words_of(frame["prose"])
     place, hashes = flat["place"].to_numpy(), flat["hash"].to_numpy()
     counts = np.bincount(place, minlength=len(frame))
     enough = counts >= _WORDS
-    yield Group("say the same eight words", _SHARED, _shared(frame, place, hashes), "answer")
+    first = ~frame["answer"].is_duplicated().to_numpy()
+    yield Group("say the same eight words", _SHARED, sharing(first, place, hashes), "answer")
 
     again = np.zeros(len(place), dtype=bool)
     again[1:] = (hashes[1:] == hashes[:-1]) & (place[1:] == place[:-1])
@@ -53,19 +51,33 @@ def wording(frame: "pl.DataFrame") -> Iterator[Group]:
     yield Group("have lost vowels", 0.04, bare & enough & _is_prose(frame), "answer")
 
 
-def _shared(frame: "pl.DataFrame", place: "np.ndarray", hashes: "np.ndarray") -> "np.ndarray":
-    """Return which answers say the words in a row that most different answers say."""
+def words_of(texts: "pl.Series") -> "pl.DataFrame":
+    """Return the words of the heads of texts in their order: `place` of the text, `word`, `hash`."""
+    import polars as pl
+
+    heads = pl.col(texts.name).str.head(HEAD).str.to_lowercase()
+    words = texts.to_frame().select(word=heads.str.extract_all(r"[\p{L}\p{N}]+"))
+    flat = words.with_row_index("place").explode("word").drop_nulls()
+    return flat.with_columns(hash=pl.col("word").hash())
+
+
+def sharing(first: "np.ndarray", place: "np.ndarray", hashes: "np.ndarray") -> "np.ndarray":
+    """Return which texts say the eight words in a row that most different texts say; none where others
+    are said nearly as often, as in a dataset made from templates.
+
+    `first` tells of each text whether there is no other like it, `place` and `hashes` are of each word
+    the number of its text and its hash.
+    """
     import numpy as np
     import polars as pl
 
     from expectations.data.similarity import Words, ngrams
 
-    said = np.zeros(len(frame), dtype=bool)
+    said = np.zeros(len(first), dtype=bool)
     grams = ngrams(Words(hashes, place, np.zeros(len(place), bool)), [_SHARED_WORDS])
     if _SHARED_WORDS not in grams:
         return said
     gram, owner = grams[_SHARED_WORDS]
-    first = ~frame["answer"].is_duplicated().to_numpy()
     found = pl.DataFrame({"gram": gram, "owner": owner}).unique()
     different = found.filter(pl.Series(first[found["owner"].to_numpy()]))
     counts = different["gram"].value_counts()
