@@ -21,6 +21,8 @@ from retune.store.place import ADDRESS, store
 from retune.tracking import tracking_uri
 
 NAMESPACE = "retune"
+# Nothing is reported to Ray's makers; lines of stages come whole, without colours.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 HOOK = "retune_app.on_host"  # what each process of Ray's does first
 
 
@@ -76,13 +78,14 @@ def connected(where: str) -> Iterator[None]:
     """
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         ray.init(
             address=where,
             namespace=NAMESPACE,
-            log_to_driver=False,
+            log_to_driver=True,  # what stages tell is shown where the run was started
             logging_level="warning",
             runtime_env={"worker_process_setup_hook": HOOK},
         )
