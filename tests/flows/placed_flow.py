@@ -23,14 +23,14 @@ def line(steps: int) -> None:
         }
     )
     require_cluster()
-    with placed():
-        made = count(recipe, Pins(dataset="d", model="m"), STEP)
+    try:
+        with placed():
+            made = count(recipe, Pins(dataset="d", model="m"), STEP)
+    except BaseException as interruption:  # Prefect ends this process by the same signal
+        print(json.dumps(getattr(interruption, "__notes__", [])), flush=True)
+        raise
     print(json.dumps(made.params), flush=True)
 
 
 if __name__ == "__main__":
-    try:
-        line(int(sys.argv[1]))
-    except BaseException as interruption:
-        print(json.dumps(getattr(interruption, "__notes__", [])), flush=True)
-        raise
+    line(int(sys.argv[1]))
