@@ -57,7 +57,8 @@ def needs_of(stage: str, recipe: Recipe, machines: Sequence[Totals]) -> Needs:
     named = recipe.infra.resources.get(stage, UNSET)
     gpus = named.gpus
     if gpus is None:
-        gpus = int(bool(named.gpu_kind) or (stage in WITH_MODEL and _uses_gpus(recipe, machines)))
+        needed = bool(named.gpu_kind) or (stage in WITH_MODEL and _uses_gpus(recipe, machines))
+        gpus = int(needed) * (recipe.training.processes if stage == "train" else 1)
     cpus = named.cpus or _usual_cpus(stage, gpus, machines)
     memory = round(named.memory * 2**30) if named.memory else None
     return Needs(stage, cpus, gpus, named.gpu_kind, memory, named.disk)

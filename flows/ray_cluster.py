@@ -63,6 +63,11 @@ def require_cluster() -> None:
             f"{CLUSTER} is set and MLFLOW_TRACKING_URI is not: all machines log to one MLflow; set it, "
             f"see docs/cluster.md"
         )
+    if (hosts := os.environ.get("NNODES", "1")) != "1":
+        raise ClusterError(
+            f"{CLUSTER} and NNODES={hosts} are set: a training on several hosts is started without a "
+            f"cluster (docs/gpu.md, Several hosts); unset one of them"
+        )
     if find_spec("ray") is None or find_spec("prefect_ray") is None:
         raise ClusterError(
             f"{CLUSTER} is set, and Ray is not installed: pip install 'retune[cluster]', in a checkout "

@@ -17,8 +17,9 @@ class Resources(Section):
         None,
         ge=0,
         le=64,
-        description="NVIDIA GPUs. Not named: 1 for a stage that computes with the model, where any "
-        "machine of the cluster has one or the recipe needs one; else 0.",
+        description="NVIDIA GPUs. Not named: 1 for a stage that computes with the model "
+        "(training.processes to train), where any machine of the cluster has one or the recipe needs "
+        "one; else 0.",
     )
     gpu_kind: Line | None = Field(
         None,
@@ -55,7 +56,8 @@ class Infra(Section):
         24,
         gt=0,
         le=1e5,
-        description="Longest time, in hours, that a stage waits for a machine with what it needs.",
+        description="Longest time, in hours, that a stage waits for a machine with what it needs to come "
+        "to the cluster. One that is busy is waited for as long as it takes.",
     )
 
     @field_validator("resources")

@@ -59,6 +59,12 @@ class TestNeeds:
         )
         assert needs_of("train", four_bit, [CPU_HOST]).gpus == 1
 
+    def test_a_training_has_a_gpu_for_each_of_its_processes(self):
+        config = recipe().training.model_copy(update={"processes": 4})
+        four = recipe().model_copy(update={"training": config})
+        assert [needs_of(s, four, [GPU_HOST]).gpus for s in ("train", "evaluate")] == [4, 1]
+        assert needs_of("train", four, [CPU_HOST]).gpus == 0
+
     def test_what_is_usual_is_no_more_than_the_largest_machine_has(self):
         assert needs_of("quantize", recipe(), [SMALL]).cpus == 2
         assert needs_of("quantize", recipe(quantize={"cpus": 9}), [SMALL]).cpus == 9
@@ -99,6 +105,10 @@ class TestRefusals:
         with pytest.raises(ClusterError, match="MLFLOW_TRACKING_URI is not"):
             ray_cluster.require_cluster()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+        monkeypatch.setenv("NNODES", "2")
+        with pytest.raises(ClusterError, match="NNODES=2 are set"):
+            ray_cluster.require_cluster()
+        monkeypatch.delenv("NNODES")
         monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
         with pytest.raises(ClusterError, match="Ray is not installed"):
             ray_cluster.require_cluster()
@@ -197,12 +207,12 @@ def cluster(tmp_path, variables):
 class Flow:
     """A run of the flow of `placed_flow` from a home of its own."""
 
-    def __init__(self, cluster: Cluster, steps: int) -> None:
+    def __init__(self, cluster: Cluster, steps: int, address: str) -> None:
         (cluster.folder / "flow").mkdir(exist_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.flows.placed_flow", str(steps)],
             env=os.environ | cluster.variables | {
-                "RETUNE_HOME": str(cluster.folder / "flow"), "RETUNE_CLUSTER": cluster.address,
+                "RETUNE_HOME": str(cluster.folder / "flow"), "RETUNE_CLUSTER": address,
             },
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -227,7 +237,7 @@ def sent(cluster: Cluster) -> list[int]:
 
 @pytest.mark.timeout(900)
 def test_a_stage_runs_where_its_gpu_is_leaves_a_checkpoint_and_survives_its_host(cluster):
-    begun = Flow(cluster, steps=10_000)
+    begun = Flow(cluster, 10_000, cluster.address)
     wait_for(lambda: len(steps(cluster.folder / "b")) > 2 or begun.process.poll() is not None)
     assert begun.process.poll() is None, begun.end()
     began = time.monotonic()
@@ -240,7 +250,7 @@ def test_a_stage_runs_where_its_gpu_is_leaves_a_checkpoint_and_survives_its_host
     assert not steps(cluster.folder / "a")
 
     total = first + 200  # some 20 s more
-    again = Flow(cluster, total)
+    again = Flow(cluster, total, f"ray://{cluster.ip}:{cluster.clients}")
     wait_for(lambda: sent(cluster)[-1] > first or again.process.poll() is not None)
     cluster.kill("b")
     cluster.start("c", cpus=1, gpus=1)

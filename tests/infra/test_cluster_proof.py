@@ -22,7 +22,7 @@ from tests.databases import furnish
 from tests.flows.network import SERVERS, Wire, relayed
 from tests.flows.ray_hosts import Cluster
 from tests.flows.servers import RETUNE, wait_for
-from tests.flows.test_line import Project
+from tests.flows.test_line import GATES, Project
 from tests.infra import stack as stacks
 from tests.infra.stack import Stack, use_extra
 from tests.tasks.test_train_hosts_proof import spaces_are_allowed
@@ -61,7 +61,8 @@ def recipe(folder) -> Path:
     recipe["model"]["base"] = str(project.folder / "base")
     recipe["dataset"]["source"] = str(project.folder / "good.jsonl")
     recipe["training"] |= {"backend": "trl", "max_steps": STEPS, "checkpoint_steps": EVERY}
-    recipe["quantization"] |= {"methods": ["q2_k", "q4_k_m", "q8_0"]}
+    gates = {method: GATES[method] for method in ("q2_k", "q4_k_m", "q8_0")}
+    recipe["quantization"] |= {"methods": [*gates], "gates": gates}
     (project.folder / "line.yaml").write_text(yaml.safe_dump(recipe))
     return project.folder / "line.yaml"
 
