@@ -113,8 +113,9 @@ class _Cluster:
                 ray.cancel(reference, force=False)
         told = list(self._open.values())
         deadline = time.monotonic() + patience()
-        while self._still_open() and time.monotonic() < deadline:
-            time.sleep(SOON)
+        with suppress(Exception):  # the cluster itself is gone; a signal is none
+            while self._still_open() and time.monotonic() < deadline:
+                time.sleep(SOON)
         for step in told:
             if newest := checkpoints.newest_step(step.name):
                 reason.add_note(f"the checkpoint of step {newest:,} is kept")

@@ -98,7 +98,8 @@ def connected(where: str) -> Iterator[None]:
         raise _unreachable(where, error) from None
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # else it is not Python's
+                signal.signal(number, handler)
     try:
         _require_common_servers()
         yield

@@ -52,7 +52,7 @@ class Assignment(NamedTuple):
         if self.gpus:
             require_machine(recipe)
         if self.disk:
-            require_space(make_home(), self.disk * 2**30, step.stage, "infra.resources")
+            require_space(make_home(), round(self.disk * 2**30), step.stage, "infra.resources")
         try:
             with gpus_alone(recipe, tell) if self.gpus else nullcontext():
                 yield
@@ -74,9 +74,8 @@ class Assignment(NamedTuple):
 
 def _require_same_code(step: Step, module: str) -> None:
     """Raise HostUnfit if this machine would make the output with other code than its key says."""
-    planned = step.key.get(MADE_WITH)
-    ours = made_with(step.stage, module) if planned is not None else None
-    if planned == ours:
+    planned: dict[str, str] | None = step.key.get(MADE_WITH)
+    if planned is None or planned == (ours := made_with(step.stage, module)):
         return
     names = sorted(name for name in {*planned, *ours} if planned.get(name) != ours.get(name))
     raise HostUnfit(

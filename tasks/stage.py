@@ -81,7 +81,7 @@ class Stage(Task[P, SomeOutput]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process by name: the stage is that machine's own code."""
-        return _named, (self.__module__, self.__name__, self.assignment)
+        return _named, (self.__module__, self.fn.__name__, self.assignment)
 
 
 def _named(module: str, name: str, assignment: Assignment | None) -> "Stage[..., Any]":
