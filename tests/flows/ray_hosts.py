@@ -32,6 +32,7 @@ class Cluster:
         self.folder, self.variables = folder, variables
         self.ip, self.port, self.clients = ip or ray.util.get_node_ip_address(), free_port(), 0
         self.hosts: dict[str, subprocess.Popen[bytes]] = {}
+        self.seconds = 0.0  # of CPU that hosts took which were killed
         # Its sockets' names must be short.
         self.scratch = TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
 
@@ -79,6 +80,7 @@ class Cluster:
         family = [*process.children(recursive=True), process]
         for one in family:
             with suppress(psutil.NoSuchProcess):
+                self.seconds += sum(one.cpu_times())  # those of children that ended included
                 one.kill()
         psutil.wait_procs(family, timeout=20)
 

@@ -202,6 +202,7 @@ def cluster(tmp_path, variables):
     hosts.start("b", cpus=1, gpus=1)
     yield hosts
     hosts.stop()
+    print(f"the hosts took {hosts.seconds:.0f} CPU s")
 
 
 class Flow:
