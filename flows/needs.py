@@ -12,6 +12,7 @@ WITH_MODEL = frozenset(
 )
 BUSY = WITH_MODEL | {"screen", "validate", "format", "convert", "calibrate", "quantize"}
 BUSY_CPUS = 4
+FANNED_OUT = "quantize"  # which is run for several methods at once
 UNSET = Resources()
 
 Totals = Mapping[str, float]  # what a machine has in all, by Ray's names: CPU, GPU, memory in bytes
@@ -34,6 +35,8 @@ class Needs(NamedTuple):
             options["accelerator_type"] = self.gpu_kind
         if self.memory:
             options["memory"] = self.memory
+        if self.stage == FANNED_OUT:  # else machines would be filled one after the other
+            options["scheduling_strategy"] = "SPREAD"
         return options
 
     def fit(self, machine: Totals) -> bool:

@@ -76,6 +76,8 @@ class TestNeeds:
             "num_cpus": 8, "num_gpus": 2, "accelerator_type": "H100", "memory": 32 * 2**30,
         }  # fmt: skip
         assert needs.disk == 50
+        fanned_out = needs_of("quantize", recipe(), [CPU_HOST]).options()
+        assert fanned_out["scheduling_strategy"] == "SPREAD"
         assert needs.fit(GPU_HOST)
         assert not needs.fit(CPU_HOST)
         assert not needs.fit(GPU_HOST | {"GPU": 1.0})
