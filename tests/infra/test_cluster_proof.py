@@ -117,6 +117,7 @@ class Line:
     def __init__(self, name: str, folder: Path, stack: Stack, wire: Wire, recipe: Path) -> None:
         self.folder, self.stack, self.wire, self.recipe = folder, stack, wire, recipe
         self.store = f"s3://outputs/{name}"
+        self._store().write("begun", b"")  # this server makes a bucket with its first file
         here = stack.environment("worker") | keys(stack)
         there = {name: value.replace("127.0.0.1:", f"{SERVERS}:") for name, value in here.items()}
         ours = {"PYTHONPATH": os.environ["PYTHONPATH"], "RETUNE_STORE": self.store}
