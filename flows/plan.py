@@ -153,8 +153,8 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of a recipe, but for those of when it runs and its note."""
-    return recipe.model_dump(exclude={"schedule", "note"})
+    """Return the settings of a recipe, but for those of when and where it runs and its note."""
+    return recipe.model_dump(exclude={"schedule", "infra", "note"})
 
 
 def publish_step(recipe: Recipe, parts: Sequence[Output]) -> Step:

@@ -8,8 +8,6 @@ from contextlib import nullcontext
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, runtime
-from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.utilities.annotations import unmapped
 
 from expectations import conform as conforming
 from expectations import (
@@ -27,6 +25,7 @@ from expectations.data import judgement as data
 from expectations.promotion.contest import require_noise
 from expectations.verdicts import Verdict
 from flows.anchoring import keep
+from flows.cluster import placed
 from flows.dead_runs import sign
 from flows.described import described
 from flows.disk import require_disk
@@ -40,7 +39,9 @@ from flows.leases import keep_working_without_lease
 from flows.plan import Plan, make_plan, publish_step
 from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
+from flows.quantizations import side_by_side
 from flows.queue import superseded_by
+from flows.ray_cluster import on_cluster, require_cluster
 from flows.recorded import Recorded
 from flows.resumed import resumed_pins
 from flows.run_names import FLOW, flow_run_name
@@ -51,7 +52,7 @@ from flows.worth import not_worth_it
 from retune.calibration import stored_noise
 from retune.disk_space import require_room_to_begin
 from retune.gpu_lock import gpus_alone
-from retune.home import home, keep_private
+from retune.home import keep_private
 from retune.machine import require_machine
 from retune.outputs import Output
 from retune.recipe import (
@@ -59,6 +60,7 @@ from retune.recipe import (
     Evaluation,
     Formatting,
     Gates,
+    Infra,
     Merging,
     Model,
     Promotion,
@@ -85,8 +87,7 @@ from tasks.format.task import format_chats
 from tasks.judge.task import ask_judge
 from tasks.merge.task import merge
 from tasks.publish.task import check_access, check_terms, publish
-from tasks.quantize.fan_out import NOTHING_TO_MAKE, fan_out
-from tasks.quantize.task import calibrate, convert, quantize
+from tasks.quantize.task import calibrate, convert
 from tasks.rehearse.task import rehearse
 from tasks.select.task import select
 from tasks.train.hosts import of_run
@@ -115,6 +116,7 @@ def retrain(
     tracking: Annotated[Tracking, boxes("tracking")] = Tracking(),  # noqa: B008
     gates: Annotated[Gates, boxes("gates")] = Gates(),  # noqa: B008
     schedule: Annotated[Schedule, boxes("schedule")] = Schedule(),  # noqa: B008
+    infra: Annotated[Infra, boxes("infra")] = Infra(),  # noqa: B008
 ) -> Summary:
     """Re-train a language model and ship only what passes its gates.
 
@@ -134,6 +136,7 @@ def retrain(
         tracking: What MLflow keeps.
         gates: What happens when an expectation is not met.
         schedule: When runs begin, and when they have nothing to do.
+        infra: What stages need of the machines of a cluster.
     """
     values = dict(locals())
     keep_private()  # a team's own worker does not come by `retune ui`
@@ -145,6 +148,7 @@ def _run(values: Mapping[str, Any]) -> Summary:
     recipe = recipe_of(values)
     require_room_to_begin()
     require_store()
+    require_cluster()
     sweep()
     note_expired(recipe.name)
     if newer := superseded_by():
@@ -157,7 +161,8 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
 
     With `replayed` on the very inputs of that run; NotTheSame if one of them is another by now.
     """
-    require_machine(recipe)
+    if not on_cluster():
+        require_machine(recipe)
     of_run(recipe.training)  # refuses at once what several hosts would train each for itself
     if recipe.publishing.enabled:
         check_access(recipe)
@@ -182,13 +187,15 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
     for sentence in try_tasks(recipe, pins, plan.evaluate):
         get_run_logger().info("%s", sentence)
     works = not all(step.done for step in plan.steps())
-    training_ahead = nullcontext() if plan.train.done else prepared(recipe, pins)
+    works_here = works and not on_cluster()
+    trains_here = works_here and not plan.train.done
     with (
-        gpus_alone(recipe, get_run_logger().info) if works else nullcontext(),
+        gpus_alone(recipe, get_run_logger().info) if works_here else nullcontext(),
         start_run(recipe, name, tags, digest) as run,
         described(run, recipe) as description,
         judging(run) as judge,
-        training_ahead,
+        prepared(recipe, pins) if trains_here else nullcontext(),
+        placed() if works else nullcontext(),
     ):
         provenance(recipe, pins, plan).log(run)
         stop_clock = announce(run, recipe, plan)
@@ -300,30 +307,9 @@ def quantize_all(
     Raises NoSpaceLeft or MachineUnfit, before any is started, if not all fit.
     """
     steps = dict(zip(recipe.quantization.methods, plan.quantize, strict=True))
-    todo = [method for method, step in steps.items() if not step.done]
-    fan = NOTHING_TO_MAKE
-    if todo:
-        fan = fan_out(source.path, todo, recipe.quantization, home())
-        get_run_logger().info("%s", fan)
-    methods = [*fan.methods, *(method for method in steps if method not in todo)]
-    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=fan.parallel)
-    with runner:
-        futures = runner.map(
-            quantize,
-            {
-                "source": unmapped(source),
-                "imatrix": unmapped(imatrix),
-                "chats": unmapped(chats),
-                "method": methods,
-                "recipe": unmapped(fan.settle(recipe)),
-                "pins": unmapped(pins),
-                "step": [steps[method] for method in methods],
-            },
-        )
-        results: dict[str, Any] = {
-            method: future.result(raise_on_failure=False)
-            for method, future in zip(methods, futures, strict=True)
-        }
+    given = {"source": source, "imatrix": imatrix, "chats": chats, "recipe": recipe, "pins": pins}
+    calls = {method: given | {"method": method, "step": step} for method, step in steps.items()}
+    results = side_by_side(calls)
     files: list[Gguf] = []
     failures: list[BaseException] = []
     for method in steps:

@@ -23,6 +23,8 @@ READ_IN_THEIR_FILES = {
     "lm-eval": "MIT",
     "matplotlib": "Matplotlib's licence (PSF-based)",
     "obstore": "MIT",
+    "prefect-ray": "Apache-2.0",
+    "ray": "Apache-2.0",
     "torchao": "BSD-3-Clause",
 }
 # How metadata spells what SPDX has a name for.

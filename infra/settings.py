@@ -22,6 +22,7 @@ from retune.recipe.quantization import DEFAULT_GATES, QuantGate
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 LONGEST = 80  # characters of a default in a table; a longer one stands below it
+KEYS = {"resources": "stage"}  # of a mapping of sections; else they are methods
 LIMITLESS = 10**9  # a bound from here on is there for what a library would choke on
 HEAD = """\
 <!-- Written by `make docs` (infra/settings.py) from retune/recipe/ and retune/measures.py. -->
@@ -77,7 +78,7 @@ def section(model: type[BaseModel], path: str) -> Iterator[str]:
 def _inner(model: type[BaseModel], name: str) -> tuple[str, type[BaseModel]] | None:
     """Return the section that a setting is, or that each of its entries is (`.<method>`, `.<number>`)."""
     annotation: Any = model.model_fields[name].annotation
-    entry = ".<number>" if get_origin(annotation) is tuple else ".<method>"
+    entry = ".<number>" if get_origin(annotation) is tuple else f".<{KEYS.get(name, 'method')}>"
     for suffix, kinds in (("", (annotation,)), (entry, get_args(annotation))):
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -4,10 +4,12 @@ import functools
 import inspect
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
+from importlib import import_module
 from signal import SIGKILL
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from httpx import HTTPError
 from prefect import State, Task, get_run_logger
@@ -19,6 +21,7 @@ from retune.building import OutputBusy
 from retune.errors import ProgramFailed
 from retune.measures import format_duration
 from retune.outputs import Output, Step, maker, offer, read_output, settled
+from retune.placement import Assignment
 from retune.recipe import Recipe
 from retune.store.place import StoreUnreachable
 from retune.time_limit import limited, require_time
@@ -29,16 +32,61 @@ P = ParamSpec("P")
 SomeOutput = TypeVar("SomeOutput", bound=Output)
 
 
+class Placement(Protocol):
+    """What runs stages on other machines (see `flows.cluster`), given as their arguments by name."""
+
+    def takes(self, arguments: Mapping[str, Any]) -> bool: ...
+
+    def run(self, stage: "Stage[..., Any]", arguments: Mapping[str, Any]) -> Any: ...
+
+    def run_all(
+        self, stage: "Stage[..., Any]", calls: Sequence[Mapping[str, Any]]
+    ) -> list[Any]: ...
+
+
+PLACEMENT: ContextVar[Placement | None] = ContextVar("where stages run", default=None)
+
+
 class Stage(Task[P, SomeOutput]):
     """A task that hands on its output also when it was made before, as a state of Prefect's.
 
-    Called as the function that it is made of; `submit` and `map` are Prefect's.
+    Called as the function that it is made of; `submit` and `map` are Prefect's. With a PLACEMENT it
+    runs where that says.
     """
+
+    assignment: Assignment | None = None  # on a machine of a cluster: what it was sent with
 
     # Prefect's own takes `return_state` and `wait_for` besides, which no stage is called with.
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> SomeOutput:  # type: ignore[override]
+        placement = PLACEMENT.get()
+        arguments = inspect.signature(self.fn).bind(*args, **kwargs).arguments
+        if placement and placement.takes(arguments):
+            return cast("SomeOutput", placement.run(self, arguments))
         made: SomeOutput | State[SomeOutput] = super().__call__(*args, **kwargs)
         return made.result() if isinstance(made, State) else made
+
+    def assigned(self, assignment: Assignment) -> "Stage[P, SomeOutput]":
+        """Return the stage as it runs on a machine of a cluster."""
+        body = self.fn
+
+        @functools.wraps(body)
+        def there(*args: P.args, **kwargs: P.kwargs) -> SomeOutput:
+            arguments = inspect.signature(body).bind(*args, **kwargs).arguments
+            with assignment.at_work(arguments["recipe"], arguments["step"], self.__module__, _tell):
+                return body(*args, **kwargs)
+
+        stage: Stage[P, SomeOutput] = Stage.__new__(Stage)
+        vars(stage).update(vars(self) | {"fn": there, "assignment": assignment})
+        return stage
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process by name: the stage is that machine's own code."""
+        return _named, (self.__module__, self.fn.__name__, self.assignment)
+
+
+def _named(module: str, name: str, assignment: Assignment | None) -> "Stage[..., Any]":
+    found: Stage[..., Any] = getattr(import_module(module), name)
+    return found.assigned(assignment) if assignment else found
 
 
 def stage(name: str, **options: Any) -> Callable[[Callable[P, SomeOutput]], Stage[P, SomeOutput]]:

@@ -10,10 +10,10 @@ import yaml
 from flows.cli import app
 from flows.recipes import deployments
 from retune.harvesting.settings import Harvest
-from retune.recipe import ProbeFile, QuantGate, Recipe, flat
+from retune.recipe import ProbeFile, QuantGate, Recipe, Resources, flat
 from retune.recipe.dataset import Part
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
-from retune.recipe.gates import EXPECTATIONS
+from retune.recipe.gates import EXPECTATIONS, STAGES
 from retune.recipe.harness import HarnessTask
 from retune.recipe.methods import METHODS
 from tests.test_house import ROOT
@@ -129,6 +129,9 @@ def is_known(name: str) -> bool:
     if match := re.fullmatch(r"quantization\.gates\.(<method>|\w+)(?:\.(\w+))?", name):
         method, limit = match.groups()
         return method in (*METHODS, "<method>") and limit in (*QuantGate.model_fields, None)
+    if match := re.fullmatch(r"infra\.resources\.(<stage>|\w+)(?:\.(\w+))?", name):
+        stage, need = match.groups()
+        return stage in (*STAGES, "<stage>") and need in (*Resources.model_fields, None)
     for entries, section in ENTRIES.items():
         if match := re.fullmatch(rf"{re.escape(entries)}\.<number>(?:\.(\w+))?", name):
             return match[1] in (*section.model_fields, None)

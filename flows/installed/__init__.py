@@ -30,6 +30,10 @@ def _let_find(folder: str) -> None:
 _let_find(str(HOME))
 
 
+def on_host() -> None:
+    """Be imported: in each process that Ray starts for stages of a run."""
+
+
 def main() -> None:
     """The program `retune`."""
     from flows import cli

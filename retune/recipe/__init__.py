@@ -6,6 +6,7 @@ from retune.recipe.evaluation import Evaluation, ProbeFile
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS, Severity
 from retune.recipe.formatting import Formatting
 from retune.recipe.gates import Gates
+from retune.recipe.infra import Infra, Resources
 from retune.recipe.judging import LLMJudge
 from retune.recipe.merging import Merging
 from retune.recipe.model import Model
@@ -29,6 +30,7 @@ __all__ = [
     "Evaluation",
     "Formatting",
     "Gates",
+    "Infra",
     "LLMJudge",
     "Merging",
     "Model",
@@ -40,6 +42,7 @@ __all__ = [
     "Quantization",
     "Recipe",
     "RecipeError",
+    "Resources",
     "Schedule",
     "Severity",
     "Tracking",

@@ -12,6 +12,7 @@ from retune.recipe.dataset import Dataset
 from retune.recipe.evaluation import Evaluation
 from retune.recipe.formatting import Formatting
 from retune.recipe.gates import Gates
+from retune.recipe.infra import Infra
 from retune.recipe.merging import Merging
 from retune.recipe.metrics import mistake
 from retune.recipe.mistakes import explain
@@ -54,6 +55,7 @@ class Recipe(Section):
     tracking: Tracking = Tracking()
     gates: Gates = Gates()
     schedule: Schedule = Schedule()
+    infra: Infra = Infra()
 
     @model_validator(mode="after")
     def _new_rows_are_whole(self) -> Self:

@@ -48,6 +48,17 @@ def are_there(name: str) -> bool:
     return shared is not None and any(_whole(shared, place_of(name)))
 
 
+def newest_step(name: str) -> int | None:
+    """Return the step of the newest checkpoint in the store of an output that is not made yet; None if
+    there is none, or the store does not tell."""
+    shared = store()
+    try:
+        copies = list(_whole(shared, place_of(name))) if shared else []
+    except StoreError:
+        return None
+    return max(copies).step if copies else None
+
+
 @contextmanager
 def kept(name: str, folder: Path, seal: str, beside: Sequence[str]) -> Iterator[None]:
     """Keep the checkpoints in `folder` in the store, too, for the length of a block; before it, the

@@ -64,6 +64,10 @@ class TemplateRefused(RetuneError):
         super().__init__(f"the chat template does not render a conversation: {words}")
         self.number, self.words = number, words
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come from another process as what it is there."""
+        return type(self), (self.number, self.words), vars(self)
+
 
 @contextmanager
 def rendering() -> Iterator[None]:

@@ -31,6 +31,7 @@ def test_the_file_is_what_the_generator_writes():
 def test_every_setting_is_there_once_and_says_whether_it_is_required():
     # Gates by method, parts of a mix and suites are sections of the page and, in a recipe, one setting.
     several = ("quantization.gates", "dataset.mix", "evaluation.suites", "evaluation.tasks")
+    several += ("infra.resources",)
     known = {name for name in flat(SMALLEST) if name not in several}
     listed = {name for name in cells() if not name.startswith(tuple(f"{n}.<" for n in several))}
     assert listed == known

@@ -1,4 +1,4 @@
-"""What starts a training on several hosts: Slurm's script and the pods that join."""
+"""What starts work on several hosts: Slurm's scripts, pods that join a training, and those of Ray."""
 
 import json
 import signal
@@ -13,7 +13,8 @@ from tasks.train.hosts import OF_HOSTS
 from tests.infra.deployed import INFRA, commands, patience, require_command
 from tests.infra.test_kubernetes import TEMPLATE, require_valid
 
-SLURM = INFRA / "slurm" / "train.sbatch"
+SLURM, RAY_SLURM = INFRA / "slurm" / "train.sbatch", INFRA / "slurm" / "ray.sbatch"
+RAY_CLUSTER, POLICY = yaml.safe_load_all((INFRA / "kubernetes" / "ray-cluster.yaml").read_text())
 SERVICE, JOIN = yaml.safe_load_all((INFRA / "kubernetes" / "join.yaml").read_text())
 # Tells what it was started as; a run ends when it is told to, a host that joins waits.
 RETUNE = """#!/bin/bash
@@ -28,29 +29,43 @@ exit "$RUNS"
 SRUN = """#!/bin/bash
 echo "srun $*" >> "$TOLD.srun"
 trap 'kill $(jobs -p) 2>/dev/null' TERM EXIT
-while [ "$1" != bash ]; do case "$1" in --ntasks=*) tasks=${1#*=};; esac; shift; done
+until [ "$1" = bash ] || [ "$1" = .venv/bin/ray ]; do
+  case "$1" in --ntasks=*) tasks=${1#*=};; esac
+  shift
+done
 for task in $(seq 0 $((tasks - 1))); do SLURM_PROCID=$task "$@" & done
 wait
 """
 
 
-class Allocation:
-    """Slurm's script on its first node, with stand-ins for what it starts."""
+# Is there once its head was started.
+RAY = """#!/bin/bash
+if [ "$1" = status ]; then grep -q "ray start --head" "$TOLD" 2>/dev/null; exit; fi
+echo "ray $*" >> "$TOLD"
+trap 'echo "ray was told to end" >> "$TOLD"; exit 1' TERM
+while true; do sleep 0.1; done
+"""
 
-    def __init__(self, folder: Path, nodes: int, runs: str) -> None:
+
+class Allocation:
+    """A script of Slurm's on its first node, with stand-ins for what it starts."""
+
+    def __init__(self, folder: Path, nodes: int, runs: str, script: Path = SLURM) -> None:
         self.told = folder / "told"
-        programs = {"retune": folder / ".venv" / "bin" / "retune", "srun": folder / "bin" / "srun"}
-        for name, text in (("retune", RETUNE), ("srun", SRUN)):
-            programs[name].parent.mkdir(parents=True)
+        ours = folder / ".venv" / "bin"
+        programs = {"retune": ours / "retune", "ray": ours / "ray", "srun": folder / "bin" / "srun"}
+        for name, text in (("retune", RETUNE), ("ray", RAY), ("srun", SRUN)):
+            programs[name].parent.mkdir(parents=True, exist_ok=True)
             programs[name].write_text(text)
             programs[name].chmod(0o755)
         secrets = folder / "environment"
         secrets.write_text("HF_TOKEN=x\n")
         secrets.chmod(0o600)
         self.process = subprocess.Popen(
-            ["bash", SLURM, "recipe.yaml", "--name", "x"],
+            ["bash", script, "recipe.yaml", "--name", "x"],
             env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": str(folder), "TOLD": str(self.told),
-                 "RUNS": runs, "RETUNE_ENVIRONMENT": str(secrets), "RETUNE_CHECKOUT": str(folder),
+                 "USER": "u", "RUNS": runs, "RETUNE_ENVIRONMENT": str(secrets),
+                 "RETUNE_CHECKOUT": str(folder),
                  "SLURM_NNODES": str(nodes), "SLURMD_NODENAME": "node7", "SLURM_JOB_ID": "123456"},
         )  # fmt: skip
 
@@ -85,8 +100,23 @@ class TestSlurm:
         assert allocation.process.wait(30) == 0
         assert allocation.lines(1) == ["run recipe.yaml --name x 1 0 node7 23456"]
 
-    def test_the_run_hears_of_the_end_in_time_and_the_commands_exist(self):
-        text = SLURM.read_text()
+    def test_rays_head_is_beside_the_run_and_its_hosts_are_on_the_other_nodes(self, tmp_path):
+        allocation = Allocation(tmp_path, 3, "on", RAY_SLURM)
+        host = "ray start --block --disable-usage-stats --address=node7:23456"
+        head = "ray start --head --block --disable-usage-stats --port=23456"
+        lines = allocation.lines(4)
+        assert lines[:3] == [host, host, head]
+        assert lines[3].startswith("run recipe.yaml --name x")
+        asked = Path(f"{allocation.told}.srun").read_text()
+        assert "--nodelist=node7" in asked
+        assert "--nodes=2 --ntasks=2 --exclude=node7" in asked
+        allocation.process.send_signal(signal.SIGTERM)
+        assert allocation.process.wait(30) == 1
+        assert "run was told to end" in allocation.lines(5)
+
+    @pytest.mark.parametrize("script", [SLURM, RAY_SLURM])
+    def test_the_run_hears_of_the_end_in_time_and_the_commands_exist(self, script):
+        text = script.read_text()
         before = int(text.partition("--signal=B:TERM@")[2].split()[0])
         assert before >= patience() + 60
         for line in text.splitlines():
@@ -129,3 +159,43 @@ class TestKubernetes:
             assert container[name] == run[name], name
         assert container["image"] == runs["variables"]["properties"]["image"]["default"]
         assert not [one for one in ours["volumes"] if "persistentVolumeClaim" in one]
+
+
+class TestRay:
+    def test_the_images_ray_is_the_locks(self):
+        (line,) = [
+            line
+            for line in (INFRA / "cluster.lock").read_text().splitlines()
+            if "ray==" in line[:6]
+        ]
+        assert line.split()[0] == f"ray=={RAY_CLUSTER['spec']['rayVersion']}"
+
+    def test_its_pods_are_as_those_of_runs_and_have_the_time_for_a_checkpoint(self):
+        pod = TEMPLATE["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+        (run,) = pod["containers"]
+        groups = {one["groupName"]: one for one in RAY_CLUSTER["spec"]["workerGroupSpecs"]}
+        for group in groups.values():
+            ours = group["template"]["spec"]
+            assert ours["terminationGracePeriodSeconds"] >= patience()
+            assert ours["automountServiceAccountToken"] is False
+            assert ours["securityContext"].items() <= pod["securityContext"].items()
+            (container,) = ours["containers"]
+            for name in ("securityContext", "volumeMounts", "workingDir"):
+                assert container[name] == run[name], name
+        (with_gpu,) = groups["gpu"]["template"]["spec"]["containers"]
+        assert with_gpu["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        (without,) = groups["cpu"]["template"]["spec"]["containers"]
+        assert "nvidia.com/gpu" not in without["resources"]["limits"]
+
+    def test_only_pods_of_the_namespace_reach_it(self):
+        require_valid(POLICY)
+        name = RAY_CLUSTER["metadata"]["name"]
+        assert POLICY["spec"]["podSelector"]["matchLabels"] == {"ray.io/cluster": name}
+        assert POLICY["spec"]["ingress"] == [{"from": [{"podSelector": {}}]}]
+
+    def test_what_its_pods_are_made_of_is_some_of_kubernetes(self):
+        spec = RAY_CLUSTER["spec"]
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            metadata = {"name": "ray", "namespace": "retune"}
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+            require_valid(pod | {"spec": group["template"]["spec"]})
