@@ -17,7 +17,6 @@ from prefect.states import Completed
 
 from retune.building import OutputBusy
 from retune.errors import ProgramFailed
-from retune.measures import format_duration
 from retune.outputs import Output, Step, maker, offer, read_output, settled
 from retune.recipe import Recipe
 from retune.store.place import StoreUnreachable
@@ -104,11 +103,10 @@ def _tell(message: str) -> None:
 
 
 def _reused(made: Output) -> str:
-    """Return by which run an output was made, when, and what that took."""
+    """Return by which run an output was made, when, and where it is."""
     run = maker(made.step)
     made_by = f" from run {run[:8]}" if run else ""
-    took = format_duration(made.seconds)
-    return f"reused{made_by}: made {made.started:%Y-%m-%d %H:%M} UTC in {took}: {made.step.folder}"
+    return f"reused{made_by}: {made.origin}: {made.step.folder}"
 
 
 def was_killed(_task: Any, _run: Any, state: Any) -> bool:
