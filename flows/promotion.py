@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +12,16 @@ from expectations.llm_judge import counted
 from expectations.promotion import approval
 from expectations.promotion.decision import Decision, Opponent, decide
 from expectations.promotion.evidence import Exhibit
+from expectations.promotion.subject import Subject
 from expectations.verdicts import Rejected, require
 from flows import in_service
 from flows.approval import answered_at, can_suspend, form
 from flows.resumed import leave_others
 from retune import registry
 from retune.files import digest
+from retune.measures import format_duration, measure, title
 from retune.recipe import Recipe
-from retune.records import Anchored, Contender, JudgedAnswers, Pins
+from retune.records import Adapter, Anchored, Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
 from retune.registry.approvals import (
     ApprovalAnswer,
@@ -29,7 +32,7 @@ from retune.registry.approvals import (
     request_of,
 )
 from retune.retention import WAITING
-from retune.tracking import Run
+from retune.tracking import Run, client
 
 
 class Ending(NamedTuple):
@@ -74,16 +77,39 @@ def decided(
     adapter = made.adapter.step.fingerprint
     if pins.champion and pins.champion.version == version.number:
         adapter = pins.champion.adapter  # the same weights, made another way
-    facts = {"version": str(version), "MLflow run": version.run_id}
+    facts = spent(made.adapter) | {"version": str(version), "MLflow run": version.run_id}
     return decide(
         outcomes or made.scores.outcomes,
         adapter,
         opponent(pins, contender, outcomes),
         recipe,
         noise,
-        exhibit=Exhibit(made.files, facts),
+        exhibit=Exhibit(made.files, facts, subject_of(version)),
         anchored=anchored,
     )
+
+
+def subject_of(version: RegisteredVersion) -> Subject:
+    """Return whom evidence on a version is about, and which one serves meanwhile."""
+    name, serving = version.name, registry.serving(version.name)
+    entry = registry.who_served(registry.history(name), datetime.now(UTC)) if serving else None
+    clause = f"no version of {name} serves yet"
+    if serving:
+        since = f" since {entry.at:%Y-%m-%d %H:%M} UTC" if entry else ""
+        clause = f"{serving} serves{since}"
+    run = client().get_run(version.run_id).info.run_name
+    return Subject(name, version.number, run, version.run_id, clause, is_first=serving is None)
+
+
+def spent(adapter: Adapter) -> dict[str, str]:
+    """Return what a training took, in words: also one that this run reused, for it made the candidate."""
+    took = {"training took": format_duration(adapter.seconds)}
+    names = ("gpu_hours", "energy_kwh", "cost")
+    return took | {
+        title(name): measure(name).text(adapter.metrics[name])
+        for name in names
+        if name in adapter.metrics
+    }
 
 
 def evidence_of(decision: Decision, champion: int | None) -> dict[str, Any]:

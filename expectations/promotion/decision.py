@@ -89,7 +89,15 @@ def decide(
         differences += on_anchor
     outcome = _outcome(judged, recipe)
     reasons = _reasons(outcome, judged, recipe)
-    case = Case(outcome, reasons, differences, judged.verdicts, _name(champion), recipe.promotion)
+    case = Case(
+        outcome,
+        reasons,
+        differences,
+        judged.verdicts,
+        _name(champion),
+        recipe.promotion,
+        exhibit.subject,
+    )
     is_measured = anchored is not None and not anchored.missing
     beside = anchored.outcomes if anchored and is_measured else None
     paths = (outcomes, champion.outcomes if champion else None, beside)
