@@ -141,7 +141,9 @@ def page(case: Case, lost: "Sequence[Mapping[str, Any]]", exhibit: Exhibit) -> s
 
 
 def _header(case: Case) -> str:
-    reasons = "".join(f"<li>{html(reason, 2000)}</li>" for reason in case.reasons)
+    reasons = "".join(
+        f"<li>{html(reason, 2000)}</li>" for reason in [*case.reasons, *_causes(case)]
+    )
     kind = HEADS[case.outcome][0]
     about = f'<p class="about">{html(case.subject.sentence)}</p>' if case.subject else ""
     todo = f"<p><b>What to do now</b> {_with_code(case.next_step)}</p>" if case.subject else ""
@@ -153,7 +155,15 @@ def _chart(title: str, differences: Sequence[PairedDifference], case: Case) -> l
     if not differences:
         return []
     note = legend(differences, case.opponent, case.rule.alpha)
-    return [f"<h2>{title}</h2>", forest.forest(differences), note]
+    return [f"<h2>{title}</h2>", forest.forest(differences), note if title == "Differences" else ""]
+
+
+def _causes(case: Case) -> list[str]:
+    """Return what may be behind a loss on the champion's rows: the dataset answers them otherwise."""
+    told = [one for one in case.verdicts if one.name == "anchor_answers" and not one.passed]
+    if case.outcome != "rejected":
+        return []
+    return [f"What may be behind it: of the questions on these rows {one.seen}" for one in told]
 
 
 def _with_code(sentences: str) -> str:
@@ -201,18 +211,27 @@ def _losses(lost: "Sequence[Mapping[str, Any]]", opponent: str) -> list[str]:
     if not lost:
         return []
     count = "The example" if len(lost) == 1 else f"The {len(lost)} examples"
-    return [f"<h2>{count} that it lost most by</h2>", *(_loss(one, opponent) for one in lost)]
+    other = html(opponent.partition(",")[0])
+    return [
+        f"<h2>{count} that it lost most by</h2>",
+        f"<p class=\"note\">The candidate's grade of each against the {other}'s, the worst of each "
+        f"measure in turn. Of a loss no answer was written: it is how unlikely a model finds what is "
+        f"expected, in nats per token.</p>",
+        *(_loss(one, opponent) for one in lost),
+    ]
 
 
 def _loss(one: Mapping[str, Any], opponent: str) -> str:
-    entry = measure(scorer_of(one["metric"]))
-    grades = f"{entry.number(one['candidate_grade'])} against {entry.text(one['opponent_grade'])}"
+    scorer = scorer_of(one["metric"])
+    grades = (
+        f"{_grade(scorer, one['candidate_grade'])} against {_grade(scorer, one['opponent_grade'])}"
+    )
     source = f", {html(one['slice'])}" if one["slice"] else ""
     texts = {
-        ("asked" if one["candidate"] else "last message"): one["prompt"],
+        "asked": one["prompt"],
         "expected": one["expected"],
-        opponent.partition(",")[0]: one["opponent"],
-        "candidate": one["candidate"],
+        f"{opponent.partition(',')[0]} said": one["opponent"],
+        "candidate said": one["candidate"],
     }
     lines = "".join(
         f"<dt>{html(name)}</dt><dd><pre>{html_block(text)}</pre></dd>"
@@ -223,6 +242,14 @@ def _loss(one: Mapping[str, Any], opponent: str) -> str:
         f'<section class="lost"><b>{html(words(one["metric"]))}: {html(grades)}</b>'
         f'<span class="note">{source}</span>\n<dl>{lines}</dl></section>'
     )
+
+
+def _grade(scorer: str, value: float) -> str:
+    """Return the grade of one example: of what passes or not, a word."""
+    entry = measure(scorer)
+    if entry.is_share and value in (0, 1):
+        return "yes" if value else "no"
+    return entry.number(value)
 
 
 def _files(files: Sequence[Gguf]) -> list[str]:

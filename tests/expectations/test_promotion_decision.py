@@ -8,6 +8,7 @@ import pytest
 from expectations.promotion.contest import NotCalibrated, contest
 from expectations.promotion.decision import NOTHING_MORE, Opponent, decide
 from expectations.promotion.evidence import Exhibit
+from expectations.promotion.examples import worst
 from expectations.promotion.subject import Subject
 from expectations.verdicts import Rejected, require
 from retune.recipe import Promotion, Recipe
@@ -309,13 +310,34 @@ def test_the_page_says_what_its_marks_and_columns_mean(tmp_path):
     for words in (
         "the true difference is in there in 95% of such comparisons",
         "The axis counts margins: one is 0.0100 nats per token (loss)",
-        "5.0 points (exact match",
+        "5.0 points (",
         "worse: likewise, the other way",
         "held_out: rows of the candidate's dataset that it was not trained on",
         "p: how often chance alone makes so large a difference",
     ):
         assert words in said, words
     assert "anchor: rows that" not in said  # there is none here
+
+
+def test_a_loss_is_shown_with_what_was_asked_and_a_row_of_two_suites_once(tmp_path):
+    turns = [("user", "Which way to the sea?"), ("assistant", "North, by the old road.")]
+    prompt = json.dumps([{"role": role, "content": text} for role, text in turns])
+    (first, *_), (other, *_) = side("tuned", loss=3.0), side("champion", loss=1.0)
+    tables = []
+    for one in (first, other):
+        lines = [one._replace(suite=suite, prompt=prompt) for suite in ("held_out", "anchor")]
+        path = written(tmp_path / f"{one.side}.parquet", lines)
+        tables.append(pl.read_parquet(path))
+    (lost,) = worst(*tables, ["held_out/loss", "anchor/loss"], 20).to_dicts()
+    assert lost["metric"] == "anchor/loss"
+    assert [lost["prompt"], lost["expected"]] == [text for _, text in turns]
+
+
+def test_the_grade_of_one_example_is_no_share(tmp_path):
+    decided(tmp_path, loss=1.3, match=0.4).judgement.write(tmp_path)
+    page = Page((tmp_path / "evidence.html").read_text()).text
+    assert "exact match (held_out): no against yes" in page
+    assert "0.0% against 100.0%" not in page.partition("it lost most by")[2].partition("Files")[0]
 
 
 def test_a_page_without_files_or_losses_is_made(tmp_path):
