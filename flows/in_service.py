@@ -143,12 +143,17 @@ def show(name: str) -> None:
     )
 
 
-def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
-    """Return which version serves, and the log, the newest first."""
+def sentence(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
+    """Return in Markdown which version serves, since when, and who decided that."""
     entry = registry.who_served(log, log[-1].at) if log else None
     since = f" since {entry.at:%Y-%m-%d %H:%M} UTC, by {markdown(entry.by)}" if entry else ""
+    return f"**{markdown(version)}** serves{since}."
+
+
+def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
+    """Return which version serves, and the log, the newest first."""
     lines = [
-        f"**{markdown(version)}** serves{since}.",
+        sentence(version, log),
         "",
         f"Its files: `{serving.folder_of(version.name)}`. MLflow run `{version.run_id}`. "
         f"To go back: `retune rollback {version.name}`.",

@@ -20,6 +20,7 @@ from flows.resumed import leave_others
 from retune import registry
 from retune.files import digest
 from retune.measures import format_duration, measure, title
+from retune.notes import NEXT_STEP
 from retune.recipe import Recipe
 from retune.records import Adapter, Anchored, Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
@@ -33,6 +34,11 @@ from retune.registry.approvals import (
 )
 from retune.retention import WAITING
 from retune.tracking import Run, client
+
+STAYS = {  # why a candidate stays a challenger, in the first line of what is told
+    "equivalent": "{} is no better than what it was compared with, and stays a challenger",
+    "undecided": "Too little evidence on {}, which stays a challenger",
+}
 
 
 class Ending(NamedTuple):
@@ -58,6 +64,7 @@ def opponent(
 
 
 def decided(
+    run: Run,
     version: RegisteredVersion,
     made: Candidate,
     contender: Contender | None,
@@ -67,7 +74,8 @@ def decided(
     judged: JudgedAnswers | None = None,
     anchored: Anchored | None = None,
 ) -> Decision:
-    """Return what becomes of the candidate, compared with the champion that the run is pinned to.
+    """Return what becomes of the candidate, compared with the champion that the run is pinned to; the
+    run's pages say what a person would do now.
 
     `noise` are standard deviations of measures between replicas of the recipe, if they are known; the
     grades of the LLM judge count where it is to be trusted. `anchored` is how both do on the rows that
@@ -78,7 +86,7 @@ def decided(
     if pins.champion and pins.champion.version == version.number:
         adapter = pins.champion.adapter  # the same weights, made another way
     facts = spent(made.adapter) | {"version": str(version), "MLflow run": version.run_id}
-    return decide(
+    decision = decide(
         outcomes or made.scores.outcomes,
         adapter,
         opponent(pins, contender, outcomes),
@@ -87,6 +95,8 @@ def decided(
         exhibit=Exhibit(made.files, facts, subject_of(version)),
         anchored=anchored,
     )
+    run.set_tags({NEXT_STEP: decision.next_step})
+    return decision
 
 
 def subject_of(version: RegisteredVersion) -> Subject:
@@ -175,9 +185,10 @@ def _ending(
     serving = registry.serving(version.name)
     if serving and serving.number == version.number:
         return Ending("Equivalent", f"{version} serves already", serves=True)
+    if decision.outcome in STAYS:
+        lines = [STAYS[decision.outcome].format(version), *map("- {}".format, decision.reasons)]
+        return Ending(decision.outcome.capitalize(), "\n".join(lines))
     reason = "; ".join(decision.reasons)
-    if decision.outcome in ("equivalent", "undecided"):
-        return Ending(decision.outcome.capitalize(), reason)
     if version.barred is not None:
         return Ending("Barred", f"{version} was rolled back: {version.barred}")
     evidence = evidence_of(decision, champion)

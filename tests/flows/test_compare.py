@@ -241,6 +241,14 @@ class TestRows:
         assert changed_rows(once, twice).brief() == "data +2 rows"
         assert changed_rows(twice, once).brief() == "data −2 rows"
 
+    def test_edits_are_counted_in_words(self, tmp_path):
+        before = self.digests(OLD_ROWS, tmp_path)
+        edited = [(question, f"{answer} Yes.") for question, answer in OLD_ROWS[:3]]
+        after = self.digests([*edited, *OLD_ROWS[3:]], tmp_path)
+        assert changed_rows(before, after).brief() == "data 3 rows edited"
+        more = self.digests([*edited, *OLD_ROWS[3:], ("New?", "Yes.")], tmp_path)
+        assert changed_rows(before, more).brief() == "data +1 rows, 3 edited"
+
     def test_a_greeting_makes_no_edit(self, tmp_path):
         before = self.digests([("Hello", f"answer {n}") for n in range(5)], tmp_path)
         after = self.digests([("Hello", f"reply {n}") for n in range(5)], tmp_path)
