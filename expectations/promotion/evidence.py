@@ -154,7 +154,7 @@ def _header(case: Case) -> str:
 def _chart(title: str, differences: Sequence[PairedDifference], case: Case) -> list[str]:
     if not differences:
         return []
-    note = legend(differences, case.opponent, case.rule.alpha)
+    note = legend(differences, "candidate", case.opponent, case.rule.alpha)
     return [f"<h2>{title}</h2>", forest.forest(differences), note if title == "Differences" else ""]
 
 
@@ -222,10 +222,8 @@ def _losses(lost: "Sequence[Mapping[str, Any]]", opponent: str) -> list[str]:
 
 
 def _loss(one: Mapping[str, Any], opponent: str) -> str:
-    scorer = scorer_of(one["metric"])
-    grades = (
-        f"{_grade(scorer, one['candidate_grade'])} against {_grade(scorer, one['opponent_grade'])}"
-    )
+    entry = measure(scorer_of(one["metric"]))
+    grades = f"{entry.of_one(one['candidate_grade'])} against {entry.of_one(one['opponent_grade'])}"
     source = f", {html(one['slice'])}" if one["slice"] else ""
     texts = {
         "asked": one["prompt"],
@@ -242,14 +240,6 @@ def _loss(one: Mapping[str, Any], opponent: str) -> str:
         f'<section class="lost"><b>{html(words(one["metric"]))}: {html(grades)}</b>'
         f'<span class="note">{source}</span>\n<dl>{lines}</dl></section>'
     )
-
-
-def _grade(scorer: str, value: float) -> str:
-    """Return the grade of one example: of what passes or not, a word."""
-    entry = measure(scorer)
-    if entry.is_share and value in (0, 1):
-        return "yes" if value else "no"
-    return entry.number(value)
 
 
 def _files(files: Sequence[Gguf]) -> list[str]:

@@ -10,7 +10,7 @@ from retune.outcomes import BATTERY, HELD_OUT, scorer_of
 from retune.recipe.evaluation import ANCHOR
 
 SUITES = {
-    HELD_OUT: "rows of the candidate's dataset that it was not trained on",
+    HELD_OUT: "rows of the dataset that were kept out of the training",
     ANCHOR: "rows that the champion was judged by, whatever the dataset says by now",
     BATTERY: "everyday questions that come with retune, which a model may forget",
 }
@@ -22,8 +22,10 @@ OUTCOMES = {
 }
 
 
-def legend(differences: Sequence[PairedDifference], opponent: str, alpha: float) -> str:
-    """Return how the chart of differences is read."""
+def legend(
+    differences: Sequence[PairedDifference], candidate: str, opponent: str, alpha: float
+) -> str:
+    """Return how the chart of the differences of two models is read; they are called by these words."""
     noise = (
         '<i class="noise"></i> the noise of training: what two trainings of one recipe differ by, '
         "calibrated or assumed. "
@@ -31,9 +33,9 @@ def legend(differences: Sequence[PairedDifference], opponent: str, alpha: float)
         else ""
     )
     chart = (
-        f"To the right the candidate is better than the {html(opponent)}. A mark is the difference seen, "
-        f"its line the {_share(alpha)} interval: the true difference is in there in {_share(alpha)} of "
-        f"such comparisons. <i></i> the margin, where it counts as no difference. {noise}"
+        f"To the right the {candidate} is better than the {html(opponent)}. A mark is the difference "
+        f"seen, its line the {_share(alpha)} interval: the true difference is in there in "
+        f"{_share(alpha)} of such comparisons. <i></i> the margin, where it counts as no difference. {noise}"
         f"The axis counts margins: one is {_margins(differences)}."
     )
     words = [

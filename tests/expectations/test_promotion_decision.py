@@ -312,7 +312,7 @@ def test_the_page_says_what_its_marks_and_columns_mean(tmp_path):
         "The axis counts margins: one is 0.0100 nats per token (loss)",
         "5.0 points (",
         "worse: likewise, the other way",
-        "held_out: rows of the candidate's dataset that it was not trained on",
+        "held_out: rows of the dataset that were kept out of the training",
         "p: how often chance alone makes so large a difference",
     ):
         assert words in said, words
