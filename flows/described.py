@@ -157,13 +157,14 @@ def _ended_by(error: BaseException) -> tuple[str, str]:
 
 def _passed(run: Run) -> str:
     """Return what the gates said in all; files that do not ship and warnings are told."""
-    decision = client().get_run(run.id).data.tags.get(DECISION, "")
+    decision = client().get_run(run.id).data.tags.get(DECISION, "").partition("\n")[0]
     if decision.startswith("Skipped"):
         return decision
     table = download_json(run.id, "verdicts.json") or {"columns": ["result"], "data": []}
     results = [row[table["columns"].index("result")] for row in table["data"]]
     failed, warned = results.count("FAILED"), results.count("failed")
-    parts = ["Finished: passed every gate that ends a run"]
+    gates = "passed every gate that ends a run"
+    parts = [f"{decision}. It {gates}" if decision else f"Finished: {gates}"]
     parts += [f"{failed} expectations of single files failed: these do not ship"] if failed else []
     parts += [f"{warned} warnings"] if warned else []
     return "; ".join(parts) + "."

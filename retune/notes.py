@@ -98,8 +98,8 @@ def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[
     """Return the note of a run in Markdown; `outcome` is one sentence, `links` addresses by text."""
     run = client().get_run(run_id)
     # MLflow's pages fold a note after some five lines.
-    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *_since(run, earlier)]
-    parts += [*next_step(run), *numbers_table(run, earlier), *files_table(run)]
+    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *next_step(run)]
+    parts += [*_since(run, earlier), *numbers_table(run, earlier), *files_table(run)]
     parts += settings_list(run, earlier)
     parts += _links(run, earlier, links)
     return "\n\n".join(parts)

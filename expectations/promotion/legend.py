@@ -35,8 +35,8 @@ def legend(
     chart = (
         f"To the right the {candidate} is better than the {html(opponent)}. A mark is the difference "
         f"seen, its line the {_share(alpha)} interval: the true difference is in there in "
-        f"{_share(alpha)} of such comparisons. <i></i> the margin, where it counts as no difference. {noise}"
-        f"The axis counts margins: one is {_margins(differences)}."
+        f"{_share(alpha)} of such comparisons. <i></i> the margin, where it counts as no difference. "
+        f"{noise}The axis counts margins: one is {_margins(differences)}."
     )
     words = [
         f"<b>{name}</b>: {html(told)}" for name, told in _used(OUTCOMES, _outcomes(differences))

@@ -231,6 +231,23 @@ def test_states_have_names_of_their_own():
 # What follows.
 
 
+def test_mlflows_pages_of_model_and_version_say_what_became_of_it(recipe):
+    settled(recipe, "one", "promote")
+    settled(recipe, "two", "undecided")
+    (entry,) = registry.history("sums")
+    in_service.follow(entry, registry.serving("sums"), in_service.News(), {})
+    of_model = tracking.client().get_registered_model("sums").description
+    assert of_model.startswith("**sums/1** serves since ")
+    first, second = (tracking.client().get_model_version("sums", str(n)) for n in (1, 2))
+    assert first.description.startswith("**Promoted: sums/1 serves: it is promote**\n\n")
+    assert second.description.startswith("**Undecided: Too little evidence on sums/2, which")
+    registry.decided_as(registry.version("sums", 2), second.run_id, "Rejected", "by ann: *no*")
+    text = tracking.client().get_model_version("sums", "2").description
+    assert text.startswith("**Rejected: by ann: \\*no\\***\n\n")
+    assert "Undecided" not in text
+    assert "a/b on c/d" in text
+
+
 def test_what_follows_is_told_and_fails_nothing(recipe, monkeypatch, tmp_path):
     served(recipe, "one")
     version = registry.serving("sums")
