@@ -12,7 +12,7 @@ from expectations.llm_judge import counted
 from expectations.promotion import approval
 from expectations.promotion.decision import Decision, Opponent, decide
 from expectations.promotion.evidence import Exhibit
-from expectations.promotion.subject import Subject
+from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Rejected, require
 from flows import in_service
 from flows.approval import answered_at, can_suspend, form
@@ -99,7 +99,7 @@ def decided(
     return decision
 
 
-def subject_of(version: RegisteredVersion) -> Subject:
+def subject_of(version: RegisteredVersion) -> AboutCandidate:
     """Return whom evidence on a version is about, and which one serves meanwhile."""
     name, serving = version.name, registry.serving(version.name)
     entry = registry.who_served(registry.history(name), datetime.now(UTC)) if serving else None
@@ -108,7 +108,9 @@ def subject_of(version: RegisteredVersion) -> Subject:
         since = f" since {entry.at:%Y-%m-%d %H:%M} UTC" if entry else ""
         clause = f"{serving} serves{since}"
     run = client().get_run(version.run_id).info.run_name
-    return Subject(name, version.number, run, version.run_id, clause, is_first=serving is None)
+    return AboutCandidate(
+        name, version.number, run, version.run_id, clause, is_first=serving is None
+    )
 
 
 def spent(adapter: Adapter) -> dict[str, str]:

@@ -13,7 +13,7 @@ from expectations.promotion.contest import PairedDifference
 from expectations.promotion.demands import signed, words
 from expectations.promotion.examples import worst
 from expectations.promotion.legend import legend, of_numbers
-from expectations.promotion.subject import Subject
+from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Verdict, ranked
 from retune.escaping import html, html_block
 from retune.escaping import markdown as plain
@@ -56,7 +56,7 @@ class Exhibit(NamedTuple):
 
     files: Sequence[Gguf] = ()
     facts: Mapping[str, str] = MappingProxyType({})
-    subject: Subject | None = None
+    subject: AboutCandidate | None = None
 
 
 class Case(NamedTuple):
@@ -68,7 +68,7 @@ class Case(NamedTuple):
     verdicts: Sequence[Verdict]
     opponent: str
     rule: Promotion
-    subject: Subject | None = None
+    subject: AboutCandidate | None = None
 
     @property
     def headline(self) -> str:

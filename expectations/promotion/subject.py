@@ -18,7 +18,7 @@ NEXT_STEPS = {
 COMPARE = "`retune compare {recipe}@champion {recipe}/{number}` tells what differs; "
 
 
-class Subject(NamedTuple):
+class AboutCandidate(NamedTuple):
     """A candidate: the version `number` of `recipe`, made by the MLflow run `run_id` of the name `run`.
 
     `serving` says in a clause which version serves meanwhile, and since when; `is_first` that none does.

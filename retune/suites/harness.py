@@ -20,7 +20,7 @@ from retune.recipe import Recipe
 from retune.recipe.harness import HarnessTask
 from retune.records import HarnessLeaf, HarnessPin
 from retune.sources import SourceError, changed, pin, version_of
-from retune.suites.harness_descriptions import PACKAGE, Description, keep, kept
+from retune.suites.harness_descriptions import PACKAGE, SuiteDescription, keep, kept
 from retune.version import installed
 
 CHILD = Path(__file__).with_name("harness_child.py")
@@ -152,7 +152,7 @@ def _local(files: Any, folder: str | None) -> Any:
 
 def _described(
     tasks: Sequence[HarnessTask], folders: Sequence[str | None]
-) -> Sequence[Description]:
+) -> Sequence[SuiteDescription]:
     """Return what each suite is: as it was told of the same files before, else as lm-eval says now."""
     known = [kept(task, folder) for task, folder in zip(tasks, folders, strict=True)]
     if all(known):
@@ -164,7 +164,7 @@ def _described(
     with TemporaryDirectory(prefix="retune-tasks-") as folder:
         log = Path(folder) / "tasks.log"
         told = run_child(CHILD, DescribeJob(tasks=absolute), log)["tasks"]
-    return [Description.model_validate(one) for one in told]
+    return [SuiteDescription.model_validate(one) for one in told]
 
 
 def _leaf(told: Mapping[str, Any], task: HarnessTask, number: int) -> HarnessLeaf:

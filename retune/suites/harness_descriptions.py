@@ -22,7 +22,7 @@ FOLDER = "lm-eval-tasks"  # in the user's cache
 READER = Path(__file__).with_name("harness_tasks.py")  # what makes descriptions of files
 
 
-class Description(BaseModel):
+class SuiteDescription(BaseModel):
     """A suite as lm-eval describes it: its `leaves` as `harness_tasks.described_leaf` gives them, and of
     lm-eval's own tasks the `places` (folders below its tasks) where they are described."""
 
@@ -30,13 +30,13 @@ class Description(BaseModel):
     places: list[str]
 
 
-class Kept(Description):
+class Kept(SuiteDescription):
     """A description in the cache; `files` is the digest of what lay at its places."""
 
     files: str
 
 
-def kept(task: HarnessTask, folder: str | None) -> Description | None:
+def kept(task: HarnessTask, folder: str | None) -> SuiteDescription | None:
     """Return the description of a suite that was made of the same files before, None if there is none.
 
     `folder` is the version of the suite's own folder, None for tasks of lm-eval's own.
@@ -48,7 +48,7 @@ def kept(task: HarnessTask, folder: str | None) -> Description | None:
     return entry if folder or entry.files == _files(entry.places) else None
 
 
-def keep(task: HarnessTask, folder: str | None, description: Description) -> None:
+def keep(task: HarnessTask, folder: str | None, description: SuiteDescription) -> None:
     """Keep a description for the next that asks; where there is no room for it, that one asks lm-eval."""
     if not folder and _is_being_edited():
         return

@@ -9,7 +9,7 @@ from expectations.promotion.contest import NotCalibrated, contest
 from expectations.promotion.decision import NOTHING_MORE, Opponent, decide
 from expectations.promotion.evidence import Exhibit
 from expectations.promotion.examples import worst
-from expectations.promotion.subject import Subject
+from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Rejected, require
 from retune.recipe import Promotion, Recipe
 from tests.expectations.made_up import side, written
@@ -266,7 +266,7 @@ def test_the_page_masks_and_says_the_verdict(tmp_path):
     assert "loss" in decision.judgement.markdown
 
 
-SUBJECT = Subject(
+SUBJECT = AboutCandidate(
     "sums", 4, "tuesday <b>", "0" * 32, "sums/3 serves since 2026-11-24 09:00 UTC", False
 )
 TO_DO = {  # by outcome and mode: what a person is told to do
