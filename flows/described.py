@@ -14,7 +14,17 @@ from flows.compared.rows import log_rows
 from flows.run_names import is_given
 from flows.run_page import CURRENT
 from retune.escaping import visible
-from retune.notes import CHANGED, NOTE, RUN_NAME, before, changed, changes, note, settings
+from retune.notes import (
+    CHANGED,
+    NOTE,
+    RUN_NAME,
+    SEPARATOR,
+    before,
+    changed,
+    changes,
+    note,
+    settings,
+)
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Chats, Rows, Scores
@@ -92,7 +102,9 @@ class Description:
         if not is_given(runtime.flow_run.name):
             started = self._run.started.astimezone()
             # In a column that cuts names, what changed is what is left of them.
-            self._run.set_tags({RUN_NAME: f"{words} · {self._recipe.name} {started:%m-%d %H:%M}"})
+            self._run.set_tags(
+                {RUN_NAME: f"{words}{SEPARATOR}{self._recipe.name} {started:%m-%d %H:%M}"}
+            )
 
     def _write(self, sentence: str) -> None:
         address = runtime.flow_run.ui_url or ""
@@ -145,13 +157,14 @@ def _ended_by(error: BaseException) -> tuple[str, str]:
 
 def _passed(run: Run) -> str:
     """Return what the gates said in all; files that do not ship and warnings are told."""
-    decision = client().get_run(run.id).data.tags.get(DECISION, "")
+    decision = client().get_run(run.id).data.tags.get(DECISION, "").partition("\n")[0]
     if decision.startswith("Skipped"):
         return decision
     table = download_json(run.id, "verdicts.json") or {"columns": ["result"], "data": []}
     results = [row[table["columns"].index("result")] for row in table["data"]]
     failed, warned = results.count("FAILED"), results.count("failed")
-    parts = ["Finished: passed every gate that ends a run"]
+    gates = "passed every gate that ends a run"
+    parts = [f"{decision}. It {gates}" if decision else f"Finished: {gates}"]
     parts += [f"{failed} expectations of single files failed: these do not ship"] if failed else []
     parts += [f"{warned} warnings"] if warned else []
     return "; ".join(parts) + "."

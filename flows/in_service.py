@@ -15,6 +15,7 @@ from retune.errors import RetuneError
 from retune.escaping import markdown, terminal
 from retune.registry import PromotionEntry, RegisteredVersion, RegistryError
 from retune.registry.log import HEADS
+from retune.tracking import client
 from retune.webhooks import post_all
 from tasks.stage import secret_block
 from tasks.stage import show as shown
@@ -32,8 +33,6 @@ class News(NamedTuple):
 
 def news_of(version: RegisteredVersion) -> News:
     """Return what the recipe said when it made a version, from its MLflow run alone."""
-    from retune.tracking import client
-
     params = client().get_run(version.run_id).data.params
     try:
         webhooks = tuple(json.loads(params.get("promotion.webhooks", "[]")))
@@ -47,7 +46,7 @@ def follow(
     entry: PromotionEntry, version: RegisteredVersion, news: News, evidence: Mapping[str, Any]
 ) -> list[str]:
     """Let everything follow that `version` serves; return a sentence for each thing that failed."""
-    failures = [*serve(version), *_ollama(news.ollama, version)]
+    failures = [*serve(version), *_ollama(news.ollama, version), *_describe(version)]
     if news.webhooks:
         failures += post_all(news.webhooks, payload(entry, version, evidence), _secret)
     return failures
@@ -80,6 +79,18 @@ def serve(version: RegisteredVersion) -> list[str]:
         serving.serve(version, aliases)
     except (RetuneError, OSError) as error:
         return [f"{serving.folder_of(version.name)} does not hold {version}: {error}"]
+    return []
+
+
+def _describe(version: RegisteredVersion) -> list[str]:
+    """Let MLflow's page of the model begin with what serves; return a sentence if it cannot."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        text = page(version, registry.history(version.name))
+        client().update_registered_model(version.name, text)
+    except (MlflowException, RetuneError) as error:
+        return [f"MLflow's page of {version.name} does not say that {version} serves: {error}"]
     return []
 
 
@@ -143,12 +154,17 @@ def show(name: str) -> None:
     )
 
 
-def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
-    """Return which version serves, and the log, the newest first."""
+def sentence(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
+    """Return in Markdown which version serves, since when, and who decided that."""
     entry = registry.who_served(log, log[-1].at) if log else None
     since = f" since {entry.at:%Y-%m-%d %H:%M} UTC, by {markdown(entry.by)}" if entry else ""
+    return f"**{markdown(version)}** serves{since}."
+
+
+def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
+    """Return which version serves, and the log, the newest first."""
     lines = [
-        f"**{markdown(version)}** serves{since}.",
+        sentence(version, log),
         "",
         f"Its files: `{serving.folder_of(version.name)}`. MLflow run `{version.run_id}`. "
         f"To go back: `retune rollback {version.name}`.",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +12,17 @@ from expectations.llm_judge import counted
 from expectations.promotion import approval
 from expectations.promotion.decision import Decision, Opponent, decide
 from expectations.promotion.evidence import Exhibit
+from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Rejected, require
 from flows import in_service
 from flows.approval import answered_at, can_suspend, form
 from flows.resumed import leave_others
 from retune import registry
 from retune.files import digest
+from retune.measures import format_duration, measure, title
+from retune.notes import NEXT_STEP
 from retune.recipe import Recipe
-from retune.records import Anchored, Contender, JudgedAnswers, Pins
+from retune.records import Adapter, Anchored, Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
 from retune.registry.approvals import (
     ApprovalAnswer,
@@ -29,7 +33,12 @@ from retune.registry.approvals import (
     request_of,
 )
 from retune.retention import WAITING
-from retune.tracking import Run
+from retune.tracking import Run, client
+
+STAYS = {  # why a candidate stays a challenger, in the first line of what is told
+    "equivalent": "{} is no better than what it was compared with, and stays a challenger",
+    "undecided": "Too little evidence on {}, which stays a challenger",
+}
 
 
 class Ending(NamedTuple):
@@ -55,6 +64,7 @@ def opponent(
 
 
 def decided(
+    run: Run,
     version: RegisteredVersion,
     made: Candidate,
     contender: Contender | None,
@@ -64,7 +74,8 @@ def decided(
     judged: JudgedAnswers | None = None,
     anchored: Anchored | None = None,
 ) -> Decision:
-    """Return what becomes of the candidate, compared with the champion that the run is pinned to.
+    """Return what becomes of the candidate, compared with the champion that the run is pinned to; the
+    run's pages say what a person would do now.
 
     `noise` are standard deviations of measures between replicas of the recipe, if they are known; the
     grades of the LLM judge count where it is to be trusted. `anchored` is how both do on the rows that
@@ -74,16 +85,43 @@ def decided(
     adapter = made.adapter.step.fingerprint
     if pins.champion and pins.champion.version == version.number:
         adapter = pins.champion.adapter  # the same weights, made another way
-    facts = {"version": str(version), "MLflow run": version.run_id}
-    return decide(
+    facts = spent(made.adapter) | {"version": str(version), "MLflow run": version.run_id}
+    decision = decide(
         outcomes or made.scores.outcomes,
         adapter,
         opponent(pins, contender, outcomes),
         recipe,
         noise,
-        exhibit=Exhibit(made.files, facts),
+        exhibit=Exhibit(made.files, facts, subject_of(version)),
         anchored=anchored,
     )
+    run.set_tags({NEXT_STEP: decision.next_step})
+    return decision
+
+
+def subject_of(version: RegisteredVersion) -> AboutCandidate:
+    """Return whom evidence on a version is about, and which one serves meanwhile."""
+    name, serving = version.name, registry.serving(version.name)
+    entry = registry.who_served(registry.history(name), datetime.now(UTC)) if serving else None
+    clause = f"no version of {name} serves yet"
+    if serving:
+        since = f" since {entry.at:%Y-%m-%d %H:%M} UTC" if entry else ""
+        clause = f"{serving} serves{since}"
+    run = client().get_run(version.run_id).info.run_name
+    return AboutCandidate(
+        name, version.number, run, version.run_id, clause, is_first=serving is None
+    )
+
+
+def spent(adapter: Adapter) -> dict[str, str]:
+    """Return what a training took, in words: also one that this run reused, for it made the candidate."""
+    took = {"training took": format_duration(adapter.seconds)}
+    names = ("gpu_hours", "energy_kwh", "cost")
+    return took | {
+        title(name): measure(name).text(adapter.metrics[name])
+        for name in names
+        if name in adapter.metrics
+    }
 
 
 def evidence_of(decision: Decision, champion: int | None) -> dict[str, Any]:
@@ -149,9 +187,10 @@ def _ending(
     serving = registry.serving(version.name)
     if serving and serving.number == version.number:
         return Ending("Equivalent", f"{version} serves already", serves=True)
+    if decision.outcome in STAYS:
+        lines = [STAYS[decision.outcome].format(version), *map("- {}".format, decision.reasons)]
+        return Ending(decision.outcome.capitalize(), "\n".join(lines))
     reason = "; ".join(decision.reasons)
-    if decision.outcome in ("equivalent", "undecided"):
-        return Ending(decision.outcome.capitalize(), reason)
     if version.barred is not None:
         return Ending("Barred", f"{version} was rolled back: {version.barred}")
     evidence = evidence_of(decision, champion)

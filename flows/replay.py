@@ -59,13 +59,14 @@ class EnvironmentChange(NamedTuple):
 def deviations(run: Recorded) -> list[EnvironmentChange]:
     """Return what of this environment is not as it was: retune, packages, machine."""
     version, machine = this_version(), this_machine()._asdict()
+    recorded_packages = run.software.get("packages", {}).items()
+    packages = {name: number for name, number in recorded_packages if not is_module(name)}
     then = {
         "retune": run.software.get("number"),
         "retune's commit": run.software.get("commit"),
-    } | run.software.get("packages", {})
-    now = {"retune": version.number, "retune's commit": version.commit} | {
-        name: installed(name) for name in run.software.get("packages", {}) if not is_module(name)
-    }
+    } | packages
+    now = {"retune": version.number, "retune's commit": version.commit}
+    now |= {name: installed(name) for name in packages}
     then |= {f"machine: {name}": value for name, value in run.machine.items()}
     now |= {f"machine: {name}": machine.get(name) for name in run.machine}
     return [

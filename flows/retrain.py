@@ -270,7 +270,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
             ending = Ending("Replayed", f"as {replayed.run_name}")
         else:
             version = register_candidate(run, recipe, pins, made)
-            decision = decided(version, made, contender, recipe, pins, noise, judged, anchored)
+            decision = decided(run, version, made, contender, recipe, pins, noise, judged, anchored)
             keep(run, version, decision, anchored, chats, scores, recipe, pins)
             with noting(run, version):
                 judge(None, decision.judgement)

@@ -12,11 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.estimate_error import EXPECTED, TAKEN
-from flows.in_service import key_of
+from flows.in_service import key_of, sentence
+from retune import registry
 from retune.escaping import code, markdown, terminal
 from retune.home import home
 from retune.measures import format_duration, measure
-from retune.notes import CHANGED, before, files_table, numbers_table, settings_list, title_of
+from retune.notes import (
+    CHANGED,
+    before,
+    files_table,
+    next_step,
+    numbers_table,
+    settings_list,
+    short_name,
+    title_of,
+)
 from retune.pages import mlflow_pages
 from retune.saved_view import NAME, link, run_link
 from retune.temporary import temporary_folder
@@ -95,10 +105,11 @@ def page(ending: str, reason: str, run: Run | None, grids: str = "") -> str:
     made = client().get_run(run.id)
     recipe = made.data.params.get("name", "")
     earlier = before(run.id, run.experiment_id, recipe)
+    parts += [*_serving(recipe), *next_step(made)]
     if note := made.data.params.get("note", ""):
         parts.append(f"Note: {markdown(note)}")
     parts += [*_changed(made, earlier), *numbers_table(made, earlier), *_cost(made)]
-    parts += [*_picture(made), *files_table(made), *_links(made, recipe)]
+    parts += [*_picture(made), *files_table(made), *_links(made)]
     return "\n\n".join([*parts, *([grids] if grids else [])])
 
 
@@ -107,12 +118,21 @@ def _line(line: str) -> str:
     return f"- {markdown(line.strip().removeprefix('- '))}"
 
 
+def _serving(recipe: str) -> list[str]:
+    """Return which version of the recipe serves now, with the page of it."""
+    serving = registry.serving(recipe)
+    if serving is None:
+        return ["No version serves yet."]
+    page = f"[in service](/v2/artifacts/key/{key_of(recipe)})"
+    return [f"{sentence(serving, registry.history(recipe))} More: {page}."]
+
+
 def _changed(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     if not earlier:
         return ["The first run of this recipe."]
     words = run.data.tags.get(CHANGED, "") or "nothing"
     return [
-        f"Changed since {markdown(earlier.info.run_name)}: {markdown(words)}",
+        f"Changed since the run before, {markdown(short_name(earlier))}: {markdown(words)}",
         *settings_list(run, earlier),
     ]
 
@@ -158,7 +178,7 @@ def _picture(run: "MlflowRun") -> list[str]:
     return []
 
 
-def _links(run: "MlflowRun", recipe: str) -> list[str]:
+def _links(run: "MlflowRun") -> list[str]:
     lines = []
     if address := mlflow_pages():
         of_run = run_link(address, run.info.experiment_id, run.info.run_id)
@@ -166,6 +186,5 @@ def _links(run: "MlflowRun", recipe: str) -> list[str]:
         lines += [f"- [{NAME}]({link(address, run.info.experiment_id)})"]
     else:
         lines += [f"- In MLflow: run {code(run.info.run_id)}"]
-    lines += [f"- The champion: [in service](/v2/artifacts/key/{key_of(recipe)})"]
     lines += [f"- Its files: below {code(home() / 'work')}"]
     return ["\n".join(lines)]

@@ -52,7 +52,8 @@ class Summary(BaseModel):
     reason: str = ""
 
     def markdown(self) -> str:
-        return "\n\n".join(grid.markdown() for grid in self.grids)
+        """Return the tables for the run's page, which begins with the reason."""
+        return "\n\n".join(grid.markdown() for grid in self.grids if grid.title != self.ending)
 
     def rich(self) -> RenderableType:
         parts: list[RenderableType] = []
@@ -96,10 +97,16 @@ def summarise(
         run_id=run.id,
         reused=sum(run.reused(output) for output in produced),
         stages=len(produced),
-        grids=[*grids, Grid(title=ending, columns=["", ""], rows=[["why", reason]])],
+        grids=[*grids, _why(ending, reason)],
         ending=ending,
         reason=reason,
     )
+
+
+def _why(ending: str, reason: str) -> Grid:
+    first, *further = reason.split("\n")
+    rows = [["why", first], *(["", line.removeprefix("- ")] for line in further)]
+    return Grid(title=ending, columns=["", ""], rows=rows)
 
 
 def _trained(recipe: Recipe, accepted: Output, adapter: Output) -> Grid:

@@ -67,8 +67,12 @@ class Measuring(NamedTuple):
 def measuring(recipe: Recipe, tokenizer: Path) -> Measuring:
     """Return by what a run takes losses; `tokenizer` is the folder of its tokenizer."""
     limits = [recipe.model.max_length, recipe.training.train_on]
-    engine = {name: installed(name) for name in ENGINE}
-    return Measuring(rendering(tokenizer), digest(limits), digest(engine))
+    return Measuring(rendering(tokenizer), digest(limits), digest(engine()))
+
+
+def engine() -> dict[str, str]:
+    """Return the versions of the packages that a loss depends on, by their names."""
+    return {name: installed(name) for name in ENGINE}
 
 
 def rendering(tokenizer: Path) -> str:

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from retune.anchors import ENGINE, rendering
+from retune.anchors import engine, rendering
 from retune.machine import compute_capabilities
 from retune.outcomes import BATTERY
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.suites.battery import MAX_NEW_TOKENS
 from retune.suites.harness import described_version
-from retune.version import installed
 
 
 class Conditions(NamedTuple):
@@ -43,7 +42,7 @@ def conditions(recipe: Recipe, tokenizer: Path, pins: Pins) -> Callable[[str], C
     limits = {suite.name: suite.max_new_tokens for suite in config.probe_files}
     limits[BATTERY] = MAX_NEW_TOKENS
     common = Conditions(
-        engine=", ".join(f"{name} {installed(name)}" for name in ENGINE),
+        engine=", ".join(f"{name} {version}" for name, version in engine().items()),
         device="cuda" if compute_capabilities() else "cpu",
         template=rendering(tokenizer),
         max_length=recipe.model.max_length,

@@ -60,7 +60,6 @@ class Departure(NamedTuple):
     text: str
     of_class: list[int]
     of_file: list[int]
-    as_file_says: "PreTrainedTokenizerBase"
 
     def __str__(self) -> str:
         return (
@@ -74,19 +73,18 @@ def read_tokenizer(
 ) -> tuple["PreTrainedTokenizerBase", Departure | None]:
     """Return what `load_tokenizer` does, and where transformers' class departs from the file, None if
     nowhere."""
-    tokenizer, found, _ = _of_class(name, revision)
-    return found.as_file_says if found else tokenizer, found
+    read = _read(name, revision)
+    return read.tokenizer, read.departure
 
 
 def described_tokenizer(
     name: str | Path, revision: str | None = None
 ) -> tuple["PreTrainedTokenizerBase", dict[str, Any]]:
     """Return what `load_tokenizer` does, and the tokenizer as a `tokenizer.json` of it would be."""
-    tokenizer, found, described = _of_class(name, revision)
-    if described and not found and _adds(described) == _added(tokenizer):
-        return tokenizer, described
-    tokenizer = found.as_file_says if found else tokenizer
-    return tokenizer, json.loads(tokenizer.backend_tokenizer.to_str())
+    read = _read(name, revision)
+    if read.described and _adds(read.described) == _added(read.tokenizer):
+        return read.tokenizer, read.described
+    return read.tokenizer, json.loads(read.tokenizer.backend_tokenizer.to_str())
 
 
 def _adds(described: dict[str, Any]) -> set[tuple[int, str, bool]]:
@@ -98,11 +96,17 @@ def _added(tokenizer: "PreTrainedTokenizerBase") -> set[tuple[int, str, bool]]:
     return {(id_, token.content, token.special) for id_, token in tokens.items()}
 
 
-def _of_class(
-    name: str | Path, revision: str | None
-) -> tuple["PreTrainedTokenizerBase", Departure | None, dict[str, Any] | None]:
-    """Return a tokenizer as transformers' class builds it, where that departs from its file, and what
-    the file says if that has been read and the tokenizer is built so."""
+class _Read(NamedTuple):
+    """A tokenizer that reads text as its file says: where transformers' class departs from the file, and
+    what the file says if that has been read and the class builds it so."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    departure: Departure | None = None
+    described: dict[str, Any] | None = None
+
+
+def _read(name: str | Path, revision: str | None) -> _Read:
+    """Return a tokenizer as its file says. Raises as `load_tokenizer`."""
     from transformers import AutoTokenizer
 
     def advice() -> str:
@@ -113,7 +117,7 @@ def _of_class(
 
     with _reading(name, "tokenizer", advice), backends_uncopied(), _descriptions() as described:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-        return tokenizer, *_departure(tokenizer, name, revision, described)
+        return _compared(tokenizer, name, revision, described)
 
 
 @contextmanager
@@ -158,27 +162,30 @@ def _descriptions() -> Iterator[dict[str, Any]]:
         theirs.json = json
 
 
-def _departure(
+def _compared(
     tokenizer: "PreTrainedTokenizerBase",
     name: str | Path,
     revision: str | None,
     described: dict[str, Any],
-) -> tuple[Departure | None, dict[str, Any] | None]:
-    """transformers 5 builds the backend of its classes from the vocabulary alone, and some
-    (GPT2Tokenizer, which SmolLM2 names) leave out how the file splits text beforehand."""
+) -> _Read:
+    """Return what transformers' class has built, unless its file says otherwise.
+
+    transformers 5 builds the backend of its classes from the vocabulary alone, and some (GPT2Tokenizer,
+    which SmolLM2 names) leave out how the file splits text beforehand. `described` is what has been read
+    of files, by path."""
     from transformers import PreTrainedTokenizerFast
 
     named = type(tokenizer)
     if not tokenizer.is_fast or named is PreTrainedTokenizerFast:
-        return None, None
+        return _Read(tokenizer)
     if named.__module__.startswith("transformers_modules."):
-        return None, None  # the recipe admits its code
+        return _Read(tokenizer)  # the recipe admits its code
     file = optional_file(name, "tokenizer.json", revision)
     if file is None:
-        return None, None
+        return _Read(tokenizer)
     says = described.get(str(file)) or json.loads(file.read_text(encoding="utf-8"))
     if _built_alike(tokenizer, says):
-        return None, says
+        return _Read(tokenizer, described=says)
     as_file_says = PreTrainedTokenizerFast.from_pretrained(
         name, revision=revision or "main", trust_remote_code=False
     )
@@ -188,8 +195,9 @@ def _departure(
     )
     for text, mine, theirs in zip(PROBES, of_class, of_file, strict=True):
         if mine.ids != theirs.ids:
-            return Departure(named.__name__, text, mine.ids, theirs.ids, as_file_says), None
-    return None, None
+            departure = Departure(named.__name__, text, mine.ids, theirs.ids)
+            return _Read(as_file_says, departure)
+    return _Read(tokenizer)
 
 
 def optional_file(name: str | Path, file: str, revision: str | None = None) -> Path | None:

@@ -8,6 +8,7 @@ its bytes.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -125,8 +126,9 @@ def made_with(stage: str, task: str) -> dict[str, str]:
 
 
 def is_module(name: str) -> bool:
-    """Tell whether a name in `made_with` is of a module of ours; else it is of a package."""
-    return name.partition(".")[0] in OURS
+    """Tell whether a name in `made_with` is of a module of ours, or a file beside one
+    (`retune/suites/battery/facts.jsonl`); else it is of a package."""
+    return re.split(r"[./]", name, maxsplit=1)[0] in OURS
 
 
 def counts(module: str, stage: str) -> bool:

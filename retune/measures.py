@@ -30,6 +30,12 @@ class Measure(NamedTuple):
         """Return `value` without its unit."""
         return f"{value:{self.spec}}"
 
+    def of_one(self, value: float) -> str:
+        """Return the value of a single example: of what holds or not, a word."""
+        if self.is_share and value in (0, 1):
+            return "yes" if value else "no"
+        return self.number(value)
+
     @property
     def is_share(self) -> bool:
         """Whether its values are shares, 0 to 1, which are shown in percent."""

@@ -12,13 +12,15 @@ from retune.escaping import code, markdown, visible
 from retune.measures import MEASURES, format_bytes, measure, title
 from retune.recipe import Recipe, flat
 from retune.saved_view import LOSS, run_link
-from retune.tracking import PARAM_LIMIT, TABLES_TAG, client, setting_text
+from retune.tracking import PARAM_LIMIT, TABLES_TAG, client, download_json, setting_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 NOTE, RUN_NAME = "mlflow.note.content", "mlflow.runName"
 CHANGED = "retune.changed"
+NEXT_STEP = "retune.next_step"  # what a person would do now, once a candidate is decided about
+PINS = "provenance/pins.json"  # what a run started from
 # Settings of these come first where few are named: they make another model.
 _TELLING = ("model", "dataset", "training", "formatting", "validation", "merging")
 # Where a run is kept and when it runs is no change of what it makes.
@@ -26,6 +28,7 @@ _SILENT = ("name", "note", "tracking.", "schedule.")
 _NAMED = 2  # settings in a run's name
 _MOST = 20  # settings in a note
 _LONGEST = 28  # characters of a value in a name
+SEPARATOR = " · "  # in a run's name, between what it changes and recipe and time
 NUMBERS = (
     LOSS,
     "evaluate/exact_match/tuned",
@@ -95,8 +98,9 @@ def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[
     """Return the note of a run in Markdown; `outcome` is one sentence, `links` addresses by text."""
     run = client().get_run(run_id)
     # MLflow's pages fold a note after some five lines.
-    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *_since(run, earlier)]
-    parts += [*numbers_table(run, earlier), *files_table(run), *settings_list(run, earlier)]
+    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *next_step(run)]
+    parts += [*_since(run, earlier), *numbers_table(run, earlier), *files_table(run)]
+    parts += settings_list(run, earlier)
     parts += _links(run, earlier, links)
     return "\n\n".join(parts)
 
@@ -117,12 +121,36 @@ def _brief(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     return [" · ".join(told)] if told else []
 
 
+def next_step(run: "MlflowRun") -> list[str]:
+    """Return what a person would do now, as a paragraph in Markdown; nothing before the decision."""
+    words = run.data.tags.get(NEXT_STEP, "")
+    return [f"**What to do now** {words}"] if words else []
+
+
+def short_name(run: "MlflowRun") -> str:
+    """Return a run's name where its changes are of no interest: recipe and time, or a person's name."""
+    return str(run.info.run_name).rpartition(SEPARATOR)[2]
+
+
+def compared_with(run: "MlflowRun") -> "MlflowRun | None":
+    """Return the run of the champion that a run was compared with, None without one."""
+    from mlflow.exceptions import MlflowException
+
+    champion = (download_json(run.info.run_id, PINS) or {}).get("champion")
+    if not champion or champion["run_id"] == run.info.run_id:
+        return None
+    try:
+        return client().get_run(champion["run_id"])
+    except MlflowException:  # it was deleted
+        return None
+
+
 def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     if not earlier:
         return ["The first run of this recipe."]
     address = run_link("", earlier.info.experiment_id, earlier.info.run_id)
     words = markdown(run.data.tags.get(CHANGED, "")) or "nothing"
-    return [f"Changed since [{markdown(earlier.info.run_name)}]({address}): {words}"]
+    return [f"Changed since the run before, [{markdown(short_name(earlier))}]({address}): {words}"]
 
 
 def settings_list(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
@@ -145,20 +173,31 @@ def settings_list(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
 
 
 def numbers_table(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
-    """Return five numbers beside the base's and those of the run before, as a table in Markdown."""
-    before, now = (earlier.data.metrics if earlier else {}), run.data.metrics
-    rows = [(name, now[name], before.get(name)) for name in NUMBERS if name in now]
-    if not rows:
+    """Return five numbers beside the base's, those of the champion that it was compared with and those
+    of the run before, as a table in Markdown."""
+    now = run.data.metrics
+    names = [name for name in NUMBERS if name in now]
+    if not names:
         return []
-    lines = ["| | this run | base | run before |", "|---|---:|---:|---:|"]
-    for name, value, old in rows:
+    others = _others(earlier, compared_with(run))
+    heads = ["", "this run", "base", *others]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for name in names:
         of_base = now.get(f"{name.removesuffix('/tuned')}/base") if "/tuned" in name else None
-        lines.append(
-            f"| {title_of(name)} | {_text(name, value)} | {_text(name, of_base)} | {_text(name, old)} |"
-        )
+        values = (now[name], of_base, *(one.data.metrics.get(name) for one in others.values()))
+        cells = [title_of(name), *(_text(name, value) for value in values)]
+        lines.append(f"| {' | '.join(cells)} |")
     if run.data.tags.get("retune.train") == "reused":
         lines.append(f"\nTraining was reused: {run.data.tags.get('retune.reused.train', '')}.")
     return ["\n".join(lines)]
+
+
+def _others(earlier: "MlflowRun | None", champion: "MlflowRun | None") -> "dict[str, MlflowRun]":
+    """Return what a run's numbers stand beside, by the head of the column."""
+    if earlier and champion and earlier.info.run_id == champion.info.run_id:
+        return {"champion, the run before": champion}
+    found = {"champion": champion, "run before": earlier}
+    return {head: one for head, one in found.items() if one}
 
 
 def title_of(name: str) -> str:

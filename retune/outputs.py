@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from retune.files import digest, files_in, sha256, write_whole
 from retune.home import mark, remove, work
 from retune.manifest import MAKER, RECORD, REJECTED, FileEntry, Manifest, below, entry_of
+from retune.measures import format_duration
 from retune.store import cache, sharing, transfer
 from retune.store.place import Store, StoreError, store
 
@@ -104,6 +105,11 @@ class Output(BaseModel):
     @property
     def ended(self) -> datetime:
         return self.started + timedelta(seconds=self.seconds)
+
+    @property
+    def origin(self) -> str:
+        """When the output was made, and how long that took, in words."""
+        return f"made {self.started:%Y-%m-%d %H:%M} UTC in {format_duration(self.seconds)}"
 
     def entry(self, name: str) -> FileEntry:
         """Return the bytes and sha256 of a file or folder of the output, as noted when it was made.

@@ -19,14 +19,15 @@ LOSS = "evaluate/loss/tuned"
 FILTER = "tags.`retune.gate` = 'passed'"
 # Columns with their widths in pixels: wide enough for their heads.
 COLUMNS = {
-    "tags.`retune.changed`": 260,
-    "tags.`retune.outcome`": 130,
+    "tags.`retune.decision`": 200,  # it begins with Promoted, Undecided, …, and the version
+    "tags.`retune.changed`": 220,
     f"metrics.`{LOSS}`": 170,
     "metrics.`evaluate/exact_match/tuned`": 230,
     "metrics.`validate/accepted`": 150,
     "metrics.`train/total_tokens`": 160,
     "metrics.`train/seconds`": 130,
     "params.`training.learning_rate`": 190,
+    "tags.`retune.outcome`": 130,  # of one that came to no decision
 }
 
 

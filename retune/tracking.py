@@ -86,7 +86,7 @@ class Run(BaseModel):
         tags = {f"retune.{stage}": "ran", f"retune.step.{stage}": output.step.fingerprint}
         if self.reused(output):
             # What a stage took is counted once, by the run that made its output.
-            tags |= {f"retune.{stage}": "reused", f"retune.reused.{stage}": _made(output)}
+            tags |= {f"retune.{stage}": "reused", f"retune.reused.{stage}": output.origin}
             measured = {name: value for name, value in measured.items() if name not in SPENT}
         else:
             # Of a folder that others may only read, or a store that is away: it is a note.
@@ -576,11 +576,6 @@ def _metrics(
 
 def _without_step(row: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "step"}
-
-
-def _made(output: Output) -> str:
-    """Return when a reused output was made, and how long that took."""
-    return f"made {output.started:%Y-%m-%d %H:%M} UTC in {output.seconds:,.1f} s"
 
 
 def _params(params: Mapping[str, Any]) -> "list[Param]":

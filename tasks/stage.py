@@ -19,7 +19,6 @@ from prefect.states import Completed
 
 from retune.building import OutputBusy
 from retune.errors import ProgramFailed
-from retune.measures import format_duration
 from retune.outputs import Output, Step, maker, offer, read_output, settled
 from retune.placement import Assignment
 from retune.recipe import Recipe
@@ -133,12 +132,12 @@ def _built(step: Step, build: Callable[[], SomeOutput]) -> SomeOutput | None:
     pause = 0.0
     while not step.done:
         if not pause:
-            _tell("begins")
+            _tell(f"{step.stage} begins")
         try:
             return build()
         except OutputBusy:
             if not pause:
-                _tell("waits for another run, which makes the same")
+                _tell(f"{step.stage} waits for another run, which makes the same")
             require_time()
             pause = min(LONGEST_LOOK, 1.5 * pause or LOOK)
             time.sleep(pause)
@@ -152,11 +151,10 @@ def _tell(message: str) -> None:
 
 
 def _reused(made: Output) -> str:
-    """Return by which run an output was made, when, and what that took."""
+    """Return by which run an output was made, when, and where it is."""
     run = maker(made.step)
     made_by = f" from run {run[:8]}" if run else ""
-    took = format_duration(made.seconds)
-    return f"reused{made_by}: made {made.started:%Y-%m-%d %H:%M} UTC in {took}: {made.step.folder}"
+    return f"{made.step.stage} is reused{made_by}: {made.origin}: {made.step.folder}"
 
 
 def was_killed(_task: Any, _run: Any, state: Any) -> bool:

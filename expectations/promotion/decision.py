@@ -51,12 +51,14 @@ class Decision(NamedTuple):
 
     `outcome` is promote; held (it would be promoted, but `promotion.mode` leaves that to a person, or
     to nobody); equivalent (nothing to gain); undecided (too little evidence); rejected (worse somewhere).
+    `next_step` is what a person would do now, "" if nobody said whom it is about.
     """
 
     outcome: Ruling
     reasons: tuple[str, ...]
     differences: tuple[PairedDifference, ...]
     judgement: Judgement
+    next_step: str = ""
 
 
 def decide(
@@ -89,7 +91,15 @@ def decide(
         differences += on_anchor
     outcome = _outcome(judged, recipe)
     reasons = _reasons(outcome, judged, recipe)
-    case = Case(outcome, reasons, differences, judged.verdicts, _name(champion), recipe.promotion)
+    case = Case(
+        outcome,
+        reasons,
+        differences,
+        judged.verdicts,
+        _name(champion),
+        recipe.promotion,
+        exhibit.subject,
+    )
     is_measured = anchored is not None and not anchored.missing
     beside = anchored.outcomes if anchored and is_measured else None
     paths = (outcomes, champion.outcomes if champion else None, beside)
@@ -97,7 +107,7 @@ def decide(
     judged = Judgement(
         judged.stage, judged.subject, judged.verdicts, write=write, markdown=markdown(case)
     )
-    return Decision(outcome, reasons, differences, judged)
+    return Decision(outcome, reasons, differences, judged, case.next_step)
 
 
 def _rule(recipe: Recipe, champion: Opponent | None) -> Promotion:

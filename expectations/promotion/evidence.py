@@ -1,6 +1,7 @@
 """The evidence on a candidate as one page of HTML: the verdict, differences with intervals, what it
 lost, incidents, files, cost. It loads nothing, and what came with data is masked and escaped."""
 
+import re
 from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
@@ -11,6 +12,8 @@ from expectations.promotion import forest
 from expectations.promotion.contest import PairedDifference
 from expectations.promotion.demands import signed, words
 from expectations.promotion.examples import worst
+from expectations.promotion.legend import legend, of_numbers
+from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Verdict, ranked
 from retune.escaping import html, html_block
 from retune.escaping import markdown as plain
@@ -41,17 +44,19 @@ header.yes h1 { color: var(--good); } header ul { margin: .4rem 0 0; padding-lef
 dt { color: var(--grey); } dd { margin: 0; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: .9em ui-monospace, monospace; }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .9rem; }
+header .about { margin-bottom: .5rem; }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
 .unjudged { color: var(--warn); }
 """
 
 
 class Exhibit(NamedTuple):
-    """What the page shows besides: the files made of the candidate, and further facts (cost, versions)
-    by their names in words."""
+    """What the page shows besides: the files made of the candidate, further facts (cost, versions) by
+    their names in words, and whom it is about."""
 
     files: Sequence[Gguf] = ()
     facts: Mapping[str, str] = MappingProxyType({})
+    subject: AboutCandidate | None = None
 
 
 class Case(NamedTuple):
@@ -63,10 +68,16 @@ class Case(NamedTuple):
     verdicts: Sequence[Verdict]
     opponent: str
     rule: Promotion
+    subject: AboutCandidate | None = None
 
     @property
     def headline(self) -> str:
         return HEADS[self.outcome][1].format(self.opponent)
+
+    @property
+    def next_step(self) -> str:
+        """What there is to do now, "" if nobody said whom it is about."""
+        return self.subject.next_step(self.outcome, self.rule.mode) if self.subject else ""
 
 
 def write_case(
@@ -124,31 +135,40 @@ def page(case: Case, lost: "Sequence[Mapping[str, Any]]", exhibit: Exhibit) -> s
         *_losses(lost, case.opponent),
         *_files(exhibit.files),
         *_facts(exhibit.facts),
-        *_numbers(case.differences),
+        *_numbers(case.differences, case.rule),
     ]
     return document(html(case.headline), parts, forest.STYLE + STYLE)
 
 
 def _header(case: Case) -> str:
-    reasons = "".join(f"<li>{html(reason, 2000)}</li>" for reason in case.reasons)
+    reasons = "".join(
+        f"<li>{html(reason, 2000)}</li>" for reason in [*case.reasons, *_causes(case)]
+    )
     kind = HEADS[case.outcome][0]
-    return f'<header class="{kind}"><h1>{html(case.headline)}</h1>\n<ul>{reasons}</ul></header>'
+    about = f'<p class="about">{html(case.subject.sentence)}</p>' if case.subject else ""
+    todo = f"<p><b>What to do now</b> {_with_code(case.next_step)}</p>" if case.subject else ""
+    lines = f"<h1>{html(case.headline)}</h1>\n{about}<ul>{reasons}</ul>{todo}"
+    return f'<header class="{kind}">{lines}</header>'
 
 
 def _chart(title: str, differences: Sequence[PairedDifference], case: Case) -> list[str]:
     if not differences:
         return []
-    noise = (
-        ' <i class="noise"></i> the noise of training, calibrated or assumed;'
-        if any(one.noise for one in differences)
-        else ""
-    )
-    note = (
-        f"To the right the candidate is better than the {html(case.opponent)}. Lines are intervals of "
-        f"{1 - case.rule.alpha:.3g}; <i></i> within the margin, where it counts as no difference;{noise} "
-        f"the axis is in margins of each metric."
-    )
-    return [f"<h2>{title}</h2>", forest.forest(differences), f'<p class="note legend">{note}</p>']
+    note = legend(differences, "candidate", case.opponent, case.rule.alpha)
+    return [f"<h2>{title}</h2>", forest.forest(differences), note if title == "Differences" else ""]
+
+
+def _causes(case: Case) -> list[str]:
+    """Return what may be behind a loss on the champion's rows: the dataset answers them otherwise."""
+    told = [one for one in case.verdicts if one.name == "anchor_answers" and not one.passed]
+    if case.outcome != "rejected":
+        return []
+    return [f"What may be behind it: of the questions on these rows {one.seen}" for one in told]
+
+
+def _with_code(sentences: str) -> str:
+    """Return sentences with commands between backticks as HTML."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html(sentences, 2000))
 
 
 def _slices(case: Case) -> list[str]:
@@ -191,18 +211,25 @@ def _losses(lost: "Sequence[Mapping[str, Any]]", opponent: str) -> list[str]:
     if not lost:
         return []
     count = "The example" if len(lost) == 1 else f"The {len(lost)} examples"
-    return [f"<h2>{count} that it lost most by</h2>", *(_loss(one, opponent) for one in lost)]
+    other = html(opponent.partition(",")[0])
+    return [
+        f"<h2>{count} that it lost most by</h2>",
+        f"<p class=\"note\">The candidate's grade of each against the {other}'s, the worst of each "
+        f"measure in turn. Of a loss no answer was written: it is how unlikely a model finds what is "
+        f"expected, in nats per token.</p>",
+        *(_loss(one, opponent) for one in lost),
+    ]
 
 
 def _loss(one: Mapping[str, Any], opponent: str) -> str:
     entry = measure(scorer_of(one["metric"]))
-    grades = f"{entry.number(one['candidate_grade'])} against {entry.text(one['opponent_grade'])}"
+    grades = f"{entry.of_one(one['candidate_grade'])} against {entry.of_one(one['opponent_grade'])}"
     source = f", {html(one['slice'])}" if one["slice"] else ""
     texts = {
-        ("asked" if one["candidate"] else "last message"): one["prompt"],
+        "asked": one["prompt"],
         "expected": one["expected"],
-        opponent.partition(",")[0]: one["opponent"],
-        "candidate": one["candidate"],
+        f"{opponent.partition(',')[0]} said": one["opponent"],
+        "candidate said": one["candidate"],
     }
     lines = "".join(
         f"<dt>{html(name)}</dt><dd><pre>{html_block(text)}</pre></dd>"
@@ -241,7 +268,7 @@ def _facts(facts: Mapping[str, str]) -> list[str]:
     return ["<h2>Cost and origin</h2>", f'<dl class="facts">{lines}</dl>']
 
 
-def _numbers(differences: Sequence[PairedDifference]) -> list[str]:
+def _numbers(differences: Sequence[PairedDifference], rule: Promotion) -> list[str]:
     if not differences:
         return []
     head = ("*metric", "#examples", "#candidate", "#opponent", "#difference", "#from", "#to")
@@ -264,7 +291,7 @@ def _numbers(differences: Sequence[PairedDifference]) -> list[str]:
     columns = (*head, "#margin", "#p", "*outcome", "#needed")
     return [
         "<h2>All numbers</h2>",
-        folded(f"{len(rows)} differences", table(columns, rows)),
+        folded(f"{len(rows)} differences", table(columns, rows) + of_numbers(rule.alpha)),
         f'<p class="note">The same in numbers: <code>{NUMBERS}</code>.</p>',
     ]
 
@@ -273,6 +300,9 @@ def markdown(case: Case) -> str:
     """Return the decision for Prefect: why, and the differences of whole suites with their intervals, in
     which a minus is a loss."""
     lines = [f"### {plain(case.headline)}", "", *(f"- {plain(reason)}" for reason in case.reasons)]
+    if case.subject and case.outcome != "held":  # who is asked has the question above it
+        lines = [lines[0], "", plain(case.subject.sentence), *lines[1:]]
+        lines += ["", f"**What to do now** {case.next_step}"]
     rows = [one for one in case.differences if not one.is_slice]
     if rows:
         lines += [

@@ -87,8 +87,9 @@ def worst(
     """Return the examples by which the candidate lost most, masked: `metric`, `slice`, `prompt`,
     `expected`, `opponent`, `candidate` (their answers) and `opponent_grade`, `candidate_grade`.
 
-    Of each of the metrics as many in turn, so that none hides the others; `candidate` and `opponent` are
-    tables of outcomes, one line per example (see `retune.outcomes`).
+    Of each of the metrics as many in turn, so that none hides the others, and no row of two suites
+    twice; `candidate` and `opponent` are tables of outcomes, one line per example (see
+    `retune.outcomes`). Of a loss, which is of a whole conversation, `expected` is its last message.
     """
     import polars as pl
 
@@ -104,10 +105,14 @@ def worst(
         both.with_columns(gain=pl.when(gain.is_nan()).then(float("-inf")).otherwise(gain))
         .filter(pl.col("gain") < 0)
         .sort("gain", "metric", "example")
+        .unique(["scorer", "prompt", "expected"], keep="first", maintain_order=True)
         .with_columns(turn=pl.int_range(pl.len()).over("metric"))
         .sort("turn", "metric")
         .head(count)
     )
+    of_loss = pl.col("answer").is_null() & (pl.col("expected") == "")
+    said = pl.col("prompt").map_elements(_last, return_dtype=pl.String)
+    ranked = ranked.with_columns(expected=pl.when(of_loss).then(said).otherwise("expected"))
     return ranked.select(
         "metric",
         *(
@@ -126,12 +131,12 @@ def worst(
 
 
 def _masked(table: "pl.DataFrame", column: str) -> "pl.Series":
-    """Return a column as it may be shown; of a prompt, what was said last."""
+    """Return a column as it may be shown; of a prompt, what was asked last."""
     import polars as pl
 
     texts = table[column].fill_null("")
     if column == "prompt":
-        texts = texts.map_elements(_last, return_dtype=pl.String)
+        texts = texts.map_elements(_asked, return_dtype=pl.String)
     # Masked first, then cut: a secret that was cut is no longer known for one.
     safe = masked(texts.cast(pl.String)) if len(texts) else texts.cast(pl.String)
     return pl.Series([_cut(text, EXCERPT) for text in safe], dtype=pl.String)
@@ -144,6 +149,15 @@ def _last(prompt: str) -> str:
         return str(messages[-1]["content"]) if messages else ""
     except (ValueError, LookupError, TypeError):
         return prompt
+
+
+def _asked(prompt: str) -> str:
+    """Return what the user said last, of the JSON of a conversation's messages."""
+    try:
+        turns = [turn for turn in json.loads(prompt) if turn["role"] == "user"]
+        return str(turns[-1]["content"])
+    except (ValueError, LookupError, TypeError):
+        return _last(prompt)
 
 
 def _short(text: str) -> str:

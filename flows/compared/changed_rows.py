@@ -24,11 +24,14 @@ class ChangedRows(NamedTuple):
     share: float
 
     def brief(self) -> str:
-        """Return the changes in few words: `data +140 −3 rows`; nothing if there are none."""
+        """Return the changes in few words: `data +140 −3 rows, 12 edited`; nothing if there are none."""
         about = "" if self.share == 1 else "about "
-        signs = (("+", self.added), ("−", self.removed), ("~", self.edited))
+        signs = (("+", self.added), ("−", self.removed))
         counts = [f"{sign}{len(rows) / self.share:,.0f}" for sign, rows in signs if len(rows)]
-        return f"data {about}{' '.join(counts)} rows" if counts else ""
+        edited = f"{len(self.edited):,}" if len(self.edited) else ""
+        if not counts:
+            return f"data {edited} rows edited" if edited else ""
+        return f"data {about}{' '.join(counts)} rows{f', {edited} edited' if edited else ''}"
 
 
 def change_of_rows(older: str, newer: str) -> str:

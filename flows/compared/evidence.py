@@ -16,7 +16,7 @@ from retune.outcomes import FILE
 from retune.outputs import here
 from retune.recipe import Recipe, RecipeError
 from retune.recipe.evaluation import ANCHOR
-from retune.tracking import OUTCOME, client, download_json, setting_text
+from retune.tracking import DECISION, OUTCOME, client, download_json, setting_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,7 +52,7 @@ class RunEvidence(NamedTuple):
             recipe=data.params.get("name", ""),
             started=f"{datetime.fromtimestamp(info.start_time / 1000, UTC):%Y-%m-%d %H:%M:%S}",
             status=info.status,
-            outcome=data.tags.get(OUTCOME, ""),
+            outcome=data.tags.get(DECISION, "").partition(":")[0] or data.tags.get(OUTCOME, ""),
         )
 
 
@@ -110,7 +110,7 @@ def _environment(run: "MlflowRun") -> dict[str, str]:
     machine = download_json(run.info.run_id, f"{FOLDER}/machine.json") or {}
     facts = {"retune": software.pop("number", None), "commit": software.pop("commit", None)}
     facts |= software.pop("packages", {})
-    facts |= {"files differ from the commit": software.pop("dirty", None)}
+    facts |= {"uncommitted changes": software.pop("dirty", None)}
     facts |= {f"machine: {name}": value for name, value in machine.items()}
     return {name: setting_text(value) for name, value in facts.items() if value is not None}
 

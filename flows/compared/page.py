@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from expectations.promotion.demands import words
 from expectations.promotion.forest import STYLE as FOREST
 from expectations.promotion.forest import forest
+from expectations.promotion.legend import legend
 from flows.compared.lines import STYLE as LINES
 from flows.compared.lines import charts
 from flows.compared.records import ComparedExample, Comparison, Differing, FileChange, NearRow
@@ -12,6 +13,7 @@ from flows.compared.words import causes, headline, missing_time, number, told, v
 from retune.escaping import html, html_block
 from retune.measures import MEASURES, format_bytes, measure, title
 from retune.outcomes import scorer_of
+from retune.recipe import Promotion
 from retune.webpage import document, folded, table
 
 OPEN = 4  # examples that are seen at once
@@ -74,9 +76,9 @@ def _differences(comparison: Comparison) -> str:
     slices = [one for one in comparison.differences if one.is_slice]
     note = (
         '<p class="note">What the newer run gains over the older one, on the examples that both were '
-        "asked: right of the middle is better. The bar is the interval; what lies within the shaded "
-        "band counts as no difference.</p>"
+        "asked.</p>"
     )
+    how = legend(whole, "newer run", "older one", Promotion().alpha) if whole else ""
     rows = []
     for one in whole:
         spec = measure(scorer_of(one.metric))
@@ -85,7 +87,7 @@ def _differences(comparison: Comparison) -> str:
         cells += [told(one), f"{one.outcome}{needed}", f"{one.examples:,}"]
         rows.append(list(map(html, cells)))
     head = ["*measure", "#older", "#newer", "gain (interval)", "*outcome", "#examples"]
-    parts = [note, forest(whole) if whole else "", table(head, rows), _tallies(comparison)]
+    parts = [note, forest(whole) if whole else "", how, table(head, rows), _tallies(comparison)]
     if slices:
         parts.append(folded(f"By slice ({len(slices)})", forest(slices)))
     return "\n".join(parts)
@@ -100,7 +102,11 @@ def _tallies(comparison: Comparison) -> str:
         for one in comparison.tallies
     ]
     head = ["*examples", "#won", "#lost", "#same", "#only older", "#only newer"]
-    return table(head, rows) if rows else ""
+    note = (
+        '<p class="note">won, lost: examples at which the newer run did better, or worse; only older, '
+        "only newer: which the other run was not asked.</p>"
+    )
+    return table(head, rows) + note if rows else ""
 
 
 def _examples(found: Sequence[ComparedExample], kind: str) -> str:
@@ -112,7 +118,7 @@ def _examples(found: Sequence[ComparedExample], kind: str) -> str:
 
 def _example(one: ComparedExample, kind: str) -> str:
     spec = measure(one.scorer)
-    grades = f"{title(one.scorer)}: {spec.number(one.older)} → {spec.number(one.newer)}"
+    grades = f"{title(one.scorer)}: {spec.of_one(one.older)} → {spec.of_one(one.newer)}"
     answers = [
         ("expected", one.expected),
         ("older", one.older_answer),
@@ -172,15 +178,15 @@ def _data(comparison: Comparison) -> str:
 
 
 def _files(files: Sequence[FileChange]) -> str:
+    titles = {"bytes": "size", "ships": "ships"}
+    titles |= {name: MEASURES[name].title for name in ("kl_divergence", "exact_match")}
     rows = []
     for file in files:
-        cells = [html(file.method)]
-        for name in ("bytes", "kl_divergence", "exact_match", "ships"):
-            cells += [_of_file(name, getattr(file, f"{run}_{name}")) for run in ("older", "newer")]
-        rows.append([*cells, "same file" if file.identical else ""])
-    heads = ("size", MEASURES["kl_divergence"].title, MEASURES["exact_match"].title, "ships")
-    columns = [f"#{head}, {run}" for head in heads for run in ("older", "newer")]
-    return table(["*", *columns, ""], rows) if rows else ""
+        same = " (the same file)" if file.identical else ""
+        for place, name in enumerate(("bytes", "kl_divergence", "exact_match", "ships")):
+            cells = [_of_file(name, getattr(file, f"{run}_{name}")) for run in ("older", "newer")]
+            rows.append(["" if place else html(file.method + same), titles[name], *cells])
+    return table(["*file", "*", "#older", "#newer"], rows) if rows else ""
 
 
 def _of_file(name: str, cell: float | bool | None) -> str:
@@ -202,8 +208,9 @@ def _metrics(comparison: Comparison) -> str:
             for run, of in (("older", one.older), ("newer", one.newer))
         ]
         rows.append([html(one.title), *cells])
-    note = missing_time(comparison)
-    return (f'<p class="note">{note}</p>' if note else "") + table(["*", "#older", "#newer"], rows)
+    note = "In colour is the better of the two: blue the newer, orange the older. "
+    note += missing_time(comparison) or ""
+    return f'<p class="note">{note}</p>' + table(["*", "#older", "#newer"], rows)
 
 
 def _missing(lines: Sequence[str]) -> str:

@@ -15,7 +15,10 @@ class ComparedRun(BaseModel):
     recipe: str = Field(description="Name of its recipe.")
     started: str = Field(description="When it began, UTC.")
     status: str = Field(description="FINISHED, FAILED, KILLED or RUNNING, as MLflow has it.")
-    outcome: str = Field(description="passed, rejected, failed or stopped; empty: not told.")
+    outcome: str = Field(
+        description="What became of its candidate (Promoted, Undecided, …), or passed, rejected, failed "
+        "or stopped; empty: not told."
+    )
 
 
 class Differing(BaseModel):

@@ -132,7 +132,7 @@ def _files(files: list[FileChange]) -> Grid:
 
 def _example(one: ComparedExample) -> list[Text]:
     spec = measure(one.scorer)
-    grades = f"{title(one.scorer)} {spec.number(one.older)} → {spec.number(one.newer)}"
+    grades = f"{title(one.scorer)} {spec.of_one(one.older)} → {spec.of_one(one.newer)}"
     lines = [Text(f"  {visible(one.slice, 40)}: {visible(one.prompt, LINE)}  [{grades}]")]
     if one.newer_answer is not None:
         said = f"expected {visible(one.expected, 60)!s}; older: {visible(one.older_answer, 60)}"

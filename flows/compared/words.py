@@ -1,6 +1,7 @@
 """A comparison in sentences: what a person reads first."""
 
 from collections.abc import Iterator
+from math import isfinite
 
 from expectations.promotion.contest import PairedDifference
 from expectations.promotion.demands import signed, words
@@ -25,6 +26,8 @@ def headline(comparison: Comparison) -> str:
 
 def told(one: PairedDifference) -> str:
     """Return a difference with its interval: `+0.0301 (+0.02 to +0.04)`."""
+    if not (isfinite(one.low) and isfinite(one.high)):
+        return f"{signed(one, one.estimate)} (no interval: too few examples)"
     interval = f"{signed(one, one.low, '')} to {signed(one, one.high, '')}"
     return f"{signed(one, one.estimate)} ({interval})"
 
@@ -58,7 +61,7 @@ def _data(change: DataChange | None) -> Iterator[str]:
 def _environment(comparison: Comparison) -> Iterator[str]:
     if changes := comparison.environment:
         more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
-        yield f"Environment: another {', '.join(one.name for one in changes[:NAMED])}{more}."
+        yield f"Environment: {', '.join(one.name for one in changes[:NAMED])}{more} differ."
 
 
 def value(text: str | None) -> str:

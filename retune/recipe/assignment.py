@@ -29,7 +29,8 @@ def set_value(values: dict[str, Any], assignment: str) -> dict[str, Any]:
             raise RecipeError(f"{origin}: {key} is {shown(child)}, not a section")
         node[key] = node = dict(child)
     value = read_yaml(text, origin)
-    is_plain = isinstance(value, str) and text.strip()[0] not in "\"'|>!&*"
+    # A sentence may have a colon in it; a mapping in one line has braces.
+    is_plain = isinstance(value, str | dict) and text.strip()[0] not in "\"'|>!&*{"
     node[last] = text.strip() if is_plain else value
     return changed
 

@@ -32,6 +32,7 @@ FILE = "retune.file."  # tag of a version, by method: a GGUF file that may ship
 READABLE = ("s3://", "gs://")  # of the stores that retune writes to, those that MLflow reads
 SOURCE = "retune.source"  # tag of a version that was published: the Hub's commit
 MODEL_TYPE = "candidate"
+DECIDED = "**"  # how a version's description begins once somebody has decided about it
 REGISTERED = "mlflow.modelVersions"  # by which MLflow's pages lead from a model to its version
 PLAIN = re.compile(r"\w+/(base|tuned|champion)|\w+")  # a measure of the whole
 
@@ -100,9 +101,14 @@ def published_as(version: RegisteredVersion, source: str, tags: Mapping[str, str
 def decided_as(version: RegisteredVersion, run_id: str, name: str, reason: str) -> None:
     """Note with a version, and with the run that asked about it, what became of it: `name` is that of
     Prefect's state."""
-    text = f"{name}: {reason}"[:1000]
+    text, number = f"{name}: {reason}"[:1000], str(version.number)
     # The version first: its run may have been deleted.
-    client().set_model_version_tag(version.name, str(version.number), DECISION, text)
+    client().set_model_version_tag(version.name, number, DECISION, text)
+    described = client().get_model_version(version.name, number).description or ""
+    if described.startswith(DECIDED):
+        described = described.partition("\n\n")[2]
+    head = f"{DECIDED}{markdown(text.partition(chr(10))[0])}**"
+    client().update_model_version(version.name, number, f"{head}\n\n{described}")
     client().set_tag(run_id, DECISION, text)
 
 

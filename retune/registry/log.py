@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PREFIX = "retune.promotion."
 REASON_LIMIT = 1000  # characters; a tag in PostgreSQL holds 5,000 in all
 Kind = Literal["promote", "rollback", "approve", "reject"]
-HEADS = ("", "when (UTC)", "what", "version", "before", "by", "why")
+HEADS = ("", "when (UTC)", "what", "version", "instead of", "by", "why")
 
 
 class PromotionEntry(BaseModel):

@@ -20,10 +20,10 @@ from retune.recipe import Recipe
 from retune.recipe.harness import HarnessTask
 from retune.records import HarnessLeaf, HarnessPin
 from retune.sources import SourceError, changed, pin, version_of
+from retune.suites.harness_descriptions import PACKAGE, SuiteDescription, keep, kept
 from retune.version import installed
 
 CHILD = Path(__file__).with_name("harness_child.py")
-PACKAGE = "lm_eval"
 # Readers of files that `datasets` has by these names, where others are datasets on the Hub.
 READERS = frozenset({"arrow", "csv", "json", "parquet", "text", "xml"})
 MOST_FILES, MOST_BYTES = 10_000, 2_000_000_000  # of a folder with tasks and their data
@@ -61,17 +61,19 @@ def pin_tasks(recipe: Recipe) -> tuple[HarnessPin, ...]:
         return ()
     require_installed()
     folders = [_folder_version(task, number) for number, task in enumerate(tasks)]
-    described = _described(tasks)
+    described = _described(tasks, folders)
     pins = tuple(
         HarnessPin(
             harness=installed(PACKAGE),
             folder=folders[number],
-            places=() if task.folder else tuple(told["places"]),
-            leaves=tuple(_leaf(leaf, task, number) for leaf in told["leaves"]),
+            places=() if task.folder else tuple(told.places),
+            leaves=tuple(_leaf(leaf, task, number) for leaf in told.leaves),
         )
         for number, (task, told) in enumerate(zip(tasks, described, strict=True))
     )
     require_unchanged(recipe, pins)
+    for task, folder, told in zip(tasks, folders, described, strict=True):
+        keep(task, folder, told)
     return pins
 
 
@@ -148,17 +150,21 @@ def _local(files: Any, folder: str | None) -> Any:
     return str(path)
 
 
-def _described(tasks: tuple[HarnessTask, ...]) -> list[dict[str, Any]]:
+def _described(
+    tasks: Sequence[HarnessTask], folders: Sequence[str | None]
+) -> Sequence[SuiteDescription]:
+    """Return what each suite is: as it was told of the same files before, else as lm-eval says now."""
+    known = [kept(task, folder) for task, folder in zip(tasks, folders, strict=True)]
+    if all(known):
+        return [one for one in known if one]
     absolute = tuple(
         task.model_copy(update={"folder": str(folder_of(task)) if task.folder else None})
         for task in tasks
     )
     with TemporaryDirectory(prefix="retune-tasks-") as folder:
         log = Path(folder) / "tasks.log"
-        described: list[dict[str, Any]] = run_child(CHILD, DescribeJob(tasks=absolute), log)[
-            "tasks"
-        ]
-    return described
+        told = run_child(CHILD, DescribeJob(tasks=absolute), log)["tasks"]
+    return [SuiteDescription.model_validate(one) for one in told]
 
 
 def _leaf(told: Mapping[str, Any], task: HarnessTask, number: int) -> HarnessLeaf:

@@ -6,11 +6,14 @@ import polars as pl
 import pytest
 
 from expectations.promotion.contest import NotCalibrated, contest
-from expectations.promotion.decision import Opponent, decide
+from expectations.promotion.decision import NOTHING_MORE, Opponent, decide
 from expectations.promotion.evidence import Exhibit
+from expectations.promotion.examples import worst
+from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Rejected, require
 from retune.recipe import Promotion, Recipe
 from tests.expectations.made_up import side, written
+from tests.rendered import Page
 
 VALUES = {"name": "sums", "model": {"base": "b"}, "dataset": {"source": "d.jsonl"}}
 RULE = Promotion(resamples=2000)
@@ -25,6 +28,7 @@ def decided(
     first=False,
     severities=None,
     judge=None,
+    exhibit=NOTHING_MORE,
     **made,
 ):
     """Decide on a candidate that is as good as the champion but for what is `made` of it."""
@@ -40,7 +44,7 @@ def decided(
         | {"gates": {"severities": severities or {}}, "evaluation": {"judge": judge or {}}}
     )
     opponent = None if first else Opponent("champion, version 3", "bb", other)
-    return decide(outcomes, "aa", opponent, recipe, noise or {})
+    return decide(outcomes, "aa", opponent, recipe, noise or {}, exhibit=exhibit)
 
 
 def named(decision, name):
@@ -260,6 +264,80 @@ def test_the_page_masks_and_says_the_verdict(tmp_path):
     assert numbers["outcome"] == "rejected"
     assert len(numbers["differences"]) == len(decision.differences)
     assert "loss" in decision.judgement.markdown
+
+
+SUBJECT = AboutCandidate(
+    "sums", 4, "tuesday <b>", "0" * 32, "sums/3 serves since 2026-11-24 09:00 UTC", False
+)
+TO_DO = {  # by outcome and mode: what a person is told to do
+    "promote": ({}, {"loss": 1.15}, "`retune rollback sums` lets the version before serve again"),
+    "held": ({"mode": "approve"}, {"loss": 1.15}, f"Decide: `retune approve {SUBJECT.run_id}` or"),
+    "kept": ({"mode": "never"}, {"loss": 1.15}, "unless it shall serve: `retune promote sums 4`"),
+    "equivalent": (
+        {"margins": {"loss": 0.05}},
+        {},
+        "there is nothing to gain by it, and sums/3 serves since",
+    ),
+    "undecided": (
+        {},
+        {"champion": {"rows": 40}, "loss": 1.185, "rows": 40},
+        "More examples would decide it",
+    ),
+    "rejected": ({}, {"loss": 1.3}, "`retune compare sums@champion sums/4` tells what differs"),
+}
+
+
+@pytest.mark.parametrize("case", TO_DO)
+def test_the_page_says_whom_it_is_about_who_serves_and_what_to_do(tmp_path, case):
+    rule, made, words = TO_DO[case]
+    decision = decided(tmp_path, rule, exhibit=Exhibit(subject=SUBJECT), **made)
+    assert decision.outcome == {"kept": "held"}.get(case, case)
+    decision.judgement.write(tmp_path)
+    page = Page((tmp_path / "evidence.html").read_text())
+    about = "sums/4, made by the run “tuesday <b>”; sums/3 serves since 2026-11-24 09:00 UTC."
+    assert about in page.text
+    assert words.replace("`", "") in page.text
+    assert "b" not in page.names()[: page.names().index("ul")]  # a name is text
+    said = decision.judgement.markdown
+    # Who is asked has the question above it.
+    assert (words in said) == (decision.outcome != "held")
+
+
+def test_the_page_says_what_its_marks_and_columns_mean(tmp_path):
+    decision = decided(tmp_path, loss=1.3, match=0.4)
+    decision.judgement.write(tmp_path)
+    said = Page((tmp_path / "evidence.html").read_text()).text
+    for words in (
+        "the true difference is in there in 95% of such comparisons",
+        "The axis counts margins: one is 0.0100 nats per token (loss)",
+        "5.0 points (",
+        "worse: likewise, the other way",
+        "held_out: rows of the dataset that were kept out of the training",
+        "p: how often chance alone makes so large a difference",
+    ):
+        assert words in said, words
+    assert "anchor: rows that" not in said  # there is none here
+
+
+def test_a_loss_is_shown_with_what_was_asked_and_a_row_of_two_suites_once(tmp_path):
+    turns = [("user", "Which way to the sea?"), ("assistant", "North, by the old road.")]
+    prompt = json.dumps([{"role": role, "content": text} for role, text in turns])
+    (first, *_), (other, *_) = side("tuned", loss=3.0), side("champion", loss=1.0)
+    tables = []
+    for one in (first, other):
+        lines = [one._replace(suite=suite, prompt=prompt) for suite in ("held_out", "anchor")]
+        path = written(tmp_path / f"{one.side}.parquet", lines)
+        tables.append(pl.read_parquet(path))
+    (lost,) = worst(*tables, ["held_out/loss", "anchor/loss"], 20).to_dicts()
+    assert lost["metric"] == "anchor/loss"
+    assert [lost["prompt"], lost["expected"]] == [text for _, text in turns]
+
+
+def test_the_grade_of_one_example_is_no_share(tmp_path):
+    decided(tmp_path, loss=1.3, match=0.4).judgement.write(tmp_path)
+    page = Page((tmp_path / "evidence.html").read_text()).text
+    assert "exact match (held_out): no against yes" in page
+    assert "0.0% against 100.0%" not in page.partition("it lost most by")[2].partition("Files")[0]
 
 
 def test_a_page_without_files_or_losses_is_made(tmp_path):

@@ -8,16 +8,20 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from expectations.promotion.contest import contest
 from flows.cli import app
 from flows.compare import NotComparable, comparisons
 from flows.compared import rows as kept_rows
 from flows.compared.changed_rows import change_of_rows, changed_rows
 from flows.compared.comparison import compare
+from flows.compared.evidence import evidence
 from flows.compared.neighbours import near
 from flows.compared.page import page
 from flows.compared.records import Comparison
+from flows.compared.words import told
+from retune.recipe import Promotion
 from retune.registry import RegistryError
-from retune.tracking import client, start_run
+from retune.tracking import DECISION, client, start_run
 from tests.databases import furnish_mlflow, working_in
 from tests.flows.made_runs import SCHEMA, SECRET, Made, asked, recipe, row, run_of
 from tests.rendered import Page
@@ -206,6 +210,44 @@ def test_the_page_loads_nothing_and_its_text_is_only_text(pair, home):
     assert hostile in seen.text
 
 
+def test_the_page_says_what_its_marks_columns_and_colours_mean(comparison):
+    said = Page(page(comparison)).text
+    for words in (
+        "To the right the newer run is better than the older one.",
+        "worse: likewise, the other way",
+        "only older, only newer: which the other run was not asked",
+        "exact match: yes → no",
+        "blue the newer, orange the older",
+        "Environment: torch differ.",
+    ):
+        assert words in said, words
+    assert "100.0% → 0.0%" not in said
+
+
+def test_few_examples_have_no_interval():
+    few = contest(*(grades(side) for side in ([0.0] * 6, [1.0] * 6)), Promotion(), {})[0]
+    assert told(few) == "−100.0 points (no interval: too few examples)"
+
+
+def grades(values: list[float]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "suite": "held_out",
+            "slice": "a",
+            "example": [f"{number:016x}" for number in range(len(values))],
+            "scorer": "exact_match",
+            "value": values,
+            "weight": 1.0,
+        }
+    )
+
+
+def test_what_became_of_a_candidate_is_told(home):
+    made = run_of(Made(OLD_ROWS), "decided about")
+    client().set_tag(made, DECISION, "Undecided: too little\n- of it")
+    assert evidence(made).described().outcome == "Undecided"
+
+
 def test_several_runs_are_compared_in_the_order_of_time(pair, home):
     third = run_of(Made(OLD_ROWS, learning_rate=0.02), "third")
     found = comparisons([third, "bad one", pair[0], "third"])
@@ -240,6 +282,14 @@ class TestRows:
         twice = self.digests([*OLD_ROWS, OLD_ROWS[3], OLD_ROWS[3]], tmp_path)
         assert changed_rows(once, twice).brief() == "data +2 rows"
         assert changed_rows(twice, once).brief() == "data −2 rows"
+
+    def test_edits_are_counted_in_words(self, tmp_path):
+        before = self.digests(OLD_ROWS, tmp_path)
+        edited = [(question, f"{answer} Yes.") for question, answer in OLD_ROWS[:3]]
+        after = self.digests([*edited, *OLD_ROWS[3:]], tmp_path)
+        assert changed_rows(before, after).brief() == "data 3 rows edited"
+        more = self.digests([*edited, *OLD_ROWS[3:], ("New?", "Yes.")], tmp_path)
+        assert changed_rows(before, more).brief() == "data +1 rows, 3 edited"
 
     def test_a_greeting_makes_no_edit(self, tmp_path):
         before = self.digests([("Hello", f"answer {n}") for n in range(5)], tmp_path)

@@ -74,11 +74,16 @@ def test_the_judge_decides_unless_people_do_not_agree_with_it(project, judge):
 
 
 def test_a_judge_that_is_away_is_a_sentence_and_the_next_run_asks_again(project, judge):
+    """The model before, which is worse than the one that serves by now."""
     moved = ("--set", "evaluation.judge.criteria=Be right.")
     away = ("--set", "evaluation.judge.url=http://127.0.0.1:9/v1")
-    state, why = ended(project, *IMPROVED, *moved, *away, code=2)
+    asked = len(judge.bodies)
+    assert ended(project, *IMPROVED, *moved, *away)[0] == "Equivalent"  # it serves: nobody is asked
+    state, why = ended(project, *moved, *away, code=2)
     assert state == "Failed"
     assert why.startswith("evaluation.judge.url: the judge did not answer after 2 attempts")
-    asked = len(judge.bodies)
-    assert ended(project, *IMPROVED, *moved)[0] == "Equivalent"
-    assert len(judge.bodies) == asked  # its answers are the champion's, and not asked about
+    assert len(judge.bodies) == asked
+    state, why = ended(project, *moved, code=1)
+    assert state == "Rejected"
+    assert "answers that the judge prefers" in why
+    assert len(judge.bodies) > asked

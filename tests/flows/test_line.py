@@ -252,7 +252,10 @@ def test_the_run_says_what_it_is(first, project):
     client, parent, _ = project.newest_mlflow_run()
     assert parent.info.run_name.startswith("first run · sums ")
     text = parent.data.tags["mlflow.note.content"]
-    assert text.startswith("**Finished: passed every gate that ends a run")
+    decision = parent.data.tags["retune.decision"].partition("\n")[0]
+    first = text.partition("\n")[0].replace("\\", "")
+    assert first.startswith(f"**{decision[:40]}")
+    assert "It passed every gate that ends a run" in first
     assert "| q4_k_m |" in text
     assert parent.data.metrics["quantize/kl_divergence/q4_k_m"] < 0.1
     kept = {file.path for file in client.list_artifacts(parent.info.run_id, "rows")}

@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 from expectations.promotion.decision import Decision
 from expectations.verdicts import Judgement, Rejected
-from flows import in_service
+from flows import in_service, run_page
 from flows.cli import app
 from flows.endings import with_ending
-from flows.promotion import Ending, settle
+from flows.promotion import Ending, settle, subject_of
 from flows.summary import Summary
 from retune import registry, serving, tracking
 from retune.home import home
+from retune.notes import NEXT_STEP
 from retune.recipe import Recipe
 from retune.registry import approvals
 from tests.candidates import EVIDENCE, PINS, candidate, registered, served
@@ -83,9 +84,50 @@ def test_a_good_candidate_is_promoted_and_the_same_again_is_equivalent(recipe):
 @pytest.mark.parametrize("outcome", ["equivalent", "undecided"])
 def test_what_is_not_shown_to_be_better_stays_a_challenger(recipe, outcome):
     ending = settled(recipe, "one", outcome)
-    assert ending == Ending(outcome.capitalize(), f"it is {outcome}")
+    assert ending.name == outcome.capitalize()
+    first, why = ending.reason.split("\n")
+    assert "sums/1" in first
+    assert "stays a challenger" in first
+    assert why == f"- it is {outcome}"
+    assert not ending.serves
     assert registry.serving("sums") is None
     assert registry.history("sums") == []
+
+
+def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe):
+    settled(recipe, "one", "promote")
+    ending = settled(recipe, "two", "undecided")
+    (run,) = [run for run in tracking.every_run() if run.info.run_name == "two"]
+    of_run = tracking.Run(
+        id=run.info.run_id, experiment_id=run.info.experiment_id, started=datetime.now(UTC)
+    )
+    of_run.set_tags({NEXT_STEP: "Nothing: sums/1 serves."})
+    page = run_page.page(ending.name, ending.reason, of_run)
+    lines = page.split("\n\n")
+    assert lines[0] == "# = Undecided"
+    assert "stays a challenger" in lines[1]
+    assert lines[2] == "- it is undecided"
+    assert lines[3].startswith("**sums/1** serves since ")
+    assert lines[3].endswith("More: [in service](/v2/artifacts/key/in-service-sums).")
+    assert lines[4] == "**What to do now** Nothing: sums/1 serves."
+
+
+def test_evidence_is_about_a_version_and_says_who_serves_meanwhile(recipe):
+    with tracking.start_run(recipe, "tuesday", {}) as run:
+        version = registry.register_candidate(run, recipe, PINS, candidate("one"))
+    first = subject_of(version)
+    assert (first.sentence, first.is_first) == (
+        "sums/1, made by the run “tuesday”; no version of sums serves yet.",
+        True,
+    )
+    assert "retune compare" not in first.next_step("rejected", "auto")
+    served(recipe, "two")
+    assert re.search(
+        r"sums/2 serves since \d{4}-\d\d-\d\d \d\d:\d\d UTC", subject_of(version).serving
+    )
+    assert "`retune compare sums@champion sums/1`" in subject_of(version).next_step(
+        "rejected", "auto"
+    )
 
 
 def test_a_schedule_does_not_promote_what_was_rolled_back(recipe):
@@ -187,6 +229,23 @@ def test_states_have_names_of_their_own():
 
 
 # What follows.
+
+
+def test_mlflows_pages_of_model_and_version_say_what_became_of_it(recipe):
+    settled(recipe, "one", "promote")
+    settled(recipe, "two", "undecided")
+    (entry,) = registry.history("sums")
+    in_service.follow(entry, registry.serving("sums"), in_service.News(), {})
+    of_model = tracking.client().get_registered_model("sums").description
+    assert of_model.startswith("**sums/1** serves since ")
+    first, second = (tracking.client().get_model_version("sums", str(n)) for n in (1, 2))
+    assert first.description.startswith("**Promoted: sums/1 serves: it is promote**\n\n")
+    assert second.description.startswith("**Undecided: Too little evidence on sums/2, which")
+    registry.decided_as(registry.version("sums", 2), second.run_id, "Rejected", "by ann: *no*")
+    text = tracking.client().get_model_version("sums", "2").description
+    assert text.startswith("**Rejected: by ann: \\*no\\***\n\n")
+    assert "Undecided" not in text
+    assert "a/b on c/d" in text
 
 
 def test_what_follows_is_told_and_fails_nothing(recipe, monkeypatch, tmp_path):

@@ -109,6 +109,7 @@ def test_mlflow_holds_what_it_takes_to_make_a_run_again(recipe, at_home):
     software = json.loads((folder / "software.json").read_text())
     used = {name for step in plan.steps() for name in step.key["made with"] if not is_module(name)}
     assert set(software["packages"]) == used >= {"torch", "transformers", "peft", "bitsandbytes"}
+    assert not [name for name in used if "/" in name]  # a file of ours is no package
     assert software["number"] == this_version().number
     described = json.loads((folder / "machine.json").read_text())
     assert described["cores"] == machine.cores()

@@ -10,12 +10,13 @@ import pytest
 from retune import saved_view, tracking
 from retune.building import building
 from retune.logged_files import log_file
-from retune.notes import SettingChange, before, changed, changes, note, settings
+from retune.notes import NEXT_STEP, SettingChange, before, changed, changes, note, settings
 from retune.outputs import Step
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
-from retune.records import Gguf
+from retune.records import Champion, Gguf
 from retune.tracking import start_run
+from tests.candidates import PINS
 from tests.databases import furnish_mlflow, working_in
 
 VALUES = {"name": "mail", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
@@ -48,7 +49,12 @@ def test_a_name_tells_the_two_settings_that_make_another_model_first():
         ([], "", True, "first run"),
         ([], "", False, "same again"),
         ([], "data +140 rows", False, "data +140 rows"),
-        ([SettingChange("training.r", "16", "8")], "data ~3 rows", False, "r 8; data ~3 rows"),
+        (
+            [SettingChange("training.r", "16", "8")],
+            "data 3 rows edited",
+            False,
+            "r 8; data 3 rows edited",
+        ),
         ([SettingChange("validation.keep", "x", "null")], "", False, "keep unset"),
     ],
 )
@@ -94,6 +100,40 @@ def test_the_note_holds_the_verdict_the_change_the_numbers_and_the_files(store):
     assert "[In Prefect](http://127.0.0.1:1/r)" in text
     assert f"`retune compare {old.id} {new.id}`" in text
     assert "`one.json`, `two.json`" in text  # one table does not hide another
+
+
+def test_the_note_has_the_champions_numbers_and_what_to_do_now(store):
+    ids = []
+    for title, loss in (("champion", 1.0), ("poisoned · mail 11-26 09:00", 3.0), ("new", 0.5)):
+        with start_run(recipe(), title, {}) as run:
+            run.log_metrics({"evaluate/loss/tuned": loss})
+            ids.append(run.id)
+    pins = PINS.model_copy(update={"champion": serving(ids[0])})
+    run.log_texts({"pins.json": pins.model_dump_json()}, "provenance")
+    run.set_tags({NEXT_STEP: "Nothing: `mail/1` serves."})
+    text = note(run.id, "Undecided", before(run.id, run.experiment_id, "mail"), {})
+    assert "|  | this run | base | champion | run before |" in text
+    cells = ("0.5000", "", "1.0000", "3.0000")
+    units = [f"{cell} nats per token" if cell else "" for cell in cells]
+    assert f"| loss | {' | '.join(units)} |" in text
+    assert "**What to do now** Nothing: `mail/1` serves." in text
+    assert "Changed since the run before, [mail 11-26 09:00](" in text
+    store.delete_run(ids[0])
+    assert "| champion |" in note(run.id, "Undecided", None, {})  # it is kept for a while
+    gone = pins.model_copy(update={"champion": serving("0" * 32)})
+    run.log_texts({"pins.json": gone.model_dump_json()}, "provenance")
+    assert "| champion |" not in note(run.id, "Undecided", None, {})
+
+
+def serving(run_id: str) -> Champion:
+    return Champion(
+        version=1,
+        run_id=run_id,
+        adapter="a" * 16,
+        base="b",
+        model_pin="b" * 40,
+        load_in_4bit=False,
+    )
 
 
 def test_a_file_is_one_model_of_all_runs_that_give_it(store):

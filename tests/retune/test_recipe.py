@@ -109,6 +109,8 @@ def test_set_changes_one_value_and_leaves_the_rest():
         ("x #1.jsonl", "x #1.jsonl"),  # no comment: nobody comments on a command line
         (" 1:30 ", "1:30"),
         ('"x #1.jsonl"', "x #1.jsonl"),
+        ("Tuesday: new rows", "Tuesday: new rows"),
+        ("{loss: 0.1}", {"loss": 0.1}),
         ("[q4_k_m, q8_0]", ["q4_k_m", "q8_0"]),
         ("0.5", 0.5),
         ("", None),

@@ -1,6 +1,7 @@
 """Tasks of lm-eval, asked of a tiny trained model: graded as it does, resumed, asked of the champion."""
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,12 +17,13 @@ from retune.recipe import Evaluation
 from retune.recipe.harness import HarnessTask
 from retune.records import Champion
 from retune.sources import SourceError
+from retune.suites import harness
 from retune.suites.harness import pin_tasks, pinned_tasks
 from retune.tracking import start_run
 from tasks.evaluate import task
 from tasks.evaluate.task import evaluate, measure_champion
 from tasks.evaluate.trial import try_tasks
-from tests.harness_tasks import use_lm_eval, write_tasks
+from tests.harness_tasks import CHOICE, use_lm_eval, write_tasks
 from tests.tasks.conftest import COLOURS, running_child
 
 # A child of lm-eval's takes 8 s of a core to import it, and the first test trains.
@@ -349,6 +351,46 @@ def test_pinning_runs_nothing_of_a_folder(project, tmp_path):
     recipe = with_tasks(project, HarnessTask(name="t", task="colours", folder=str(folder)))
     assert len(pin_tasks(recipe)[0].leaves) == 2
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_tasks_are_is_asked_of_lm_eval_once(project, tmp_path, monkeypatch):
+    """A plan and the run after it ask for the same, and a child of lm-eval's takes 8 s of a core."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = write_tasks(tmp_path / "tasks")
+    recipe = with_tasks(project, HarnessTask(name="t", task="colours", folder=str(folder)))
+    then = pin_tasks(recipe)
+    with monkeypatch.context() as without:
+        without.setattr(harness, "CHILD", tmp_path / "nobody.py")
+        assert pin_tasks(recipe) == then
+        other = HarnessTask(name="t", task="colours", folder=str(folder), few_shot=1)
+        for changed in (with_tasks(project, other), recipe):
+            with pytest.raises(ChildFailed):
+                pin_tasks(changed)
+            (folder / "choice.yaml").write_text(CHOICE.replace("2.0", "3.0"))
+    assert {leaf.version for leaf in pin_tasks(recipe)[0].leaves} == {"3.0", "7"}
+
+
+def test_what_tasks_of_lm_evals_own_are_is_asked_again_when_their_files_change(
+    project, hub, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    hub.add_dataset("allenai/ai2_arc", {"test.jsonl": b"{}"})
+    recipe = with_tasks(project, HarnessTask(name="t", task="arc_easy"))
+    then = pin_tasks(recipe)
+    assert then[0].places == ("arc",)
+    monkeypatch.setattr(harness, "CHILD", tmp_path / "nobody.py")
+    assert pin_tasks(recipe) == then
+    # A copy of lm-eval in which somebody has changed a file.
+    (own,) = find_spec("lm_eval").submodule_search_locations
+    theirs = tmp_path / "theirs" / "lm_eval"
+    shutil.copytree(Path(own, "tasks", "arc"), theirs / "tasks" / "arc")
+    (theirs / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "theirs")
+    assert pin_tasks(recipe) == then
+    with (theirs / "tasks" / "arc" / "arc_easy.yaml").open("a") as file:
+        file.write("num_fewshot: 3\n")
+    with pytest.raises(ChildFailed):
+        pin_tasks(recipe)
 
 
 def test_a_dataset_of_the_hub_is_asked_at_its_commit(project, hub, folder, tmp_path):
