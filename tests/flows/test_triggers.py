@@ -14,7 +14,7 @@ from tests.databases import furnish
 from tests.flows.servers import ROOT, environment
 
 SCRIPT = """
-import json, os, sys
+import json, os, sqlite3, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from flows import local, temporary_server
@@ -24,7 +24,7 @@ from flows import approval, expiry, queue, triggers, watchdog
 from retune.recipe import Recipe
 from retune.tracking import DECISION, start_run
 from prefect import flow, get_client
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Running, Scheduled, Suspended
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending, Running, Scheduled, Suspended
 server.use()
 
 def recipe(**schedule):
@@ -82,7 +82,18 @@ with get_client(sync_client=True) as client:
         "cancelled": ended("cancelled", words, Cancelled(message=words), by_worker),
         "retried": ended("retried", words, Cancelled(message=words), AwaitingRetry(), by_worker),
     }
+    taken, waits = run("taken", 0), run("waits", 0)
+    client.set_flow_run_state(taken, Pending(), force=True)
+    with sqlite3.connect(os.environ["RETUNE_HOME"] + "/prefect/prefect.db", timeout=60) as database:
+        database.execute("update flow_run_state set timestamp = datetime(timestamp, '-2 hours') "
+                         "where type = 'PENDING' and replace(flow_run_id, '-', '') = ?", [taken.hex])
+        assert database.total_changes
+    client.update_flow_run_labels(waits, {watchdog.RESUMED: 1})
+    client.set_flow_run_state(waits, AwaitingRetry(scheduled_time=now + timedelta(hours=2)), force=True)
+    watched |= {"taken": taken, "waits": waits}
     watchdog.Watchdog().look()
+    waits_until = client.read_flow_run(waits).state.state_details.scheduled_time
+    seen["waits for"] = (waits_until - now).total_seconds()
     seen["watched"] = {
         name: [state.name, state.message or ""]
         for name, state in ((name, client.read_flow_run(id).state) for name, id in watched.items())}
@@ -167,6 +178,13 @@ def test_a_worker_has_not_the_last_word_on_a_cancelled_run(seen):
     """Its words come seconds after the run's own, when a person may have retried it."""
     assert seen["watched"]["cancelled"] == ["Cancelled", "Cancelled: step 8 is kept"]
     assert seen["watched"]["retried"][0] == "AwaitingRetry"
+
+
+def test_a_clock_that_is_set_ends_no_run_that_was_just_taken_and_lets_none_wait(seen):
+    """What was written two hours ago, by the clock, was perhaps written a second ago."""
+    assert seen["watched"]["taken"][0] == "Pending"
+    assert seen["watched"]["waits"][0] == "AwaitingRetry"
+    assert seen["waits for"] < 600
 
 
 def test_a_run_that_nobody_approved_in_time_goes_on_and_one_that_waits_does_not(seen):
