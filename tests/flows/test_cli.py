@@ -1,5 +1,6 @@
 """What a shell learns of a command: 0 done or accepted, 1 a gate said no, 2 it could not be done."""
 
+import re
 import sys
 
 import pytest
@@ -49,6 +50,23 @@ def test_help_tells_the_exit_codes(monkeypatch, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "1: a gate rejected" in said
     assert "2: it could not be done" in said
+
+
+def test_help_lists_each_command_once_with_those_of_its_kind(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["retune", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    kinds: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if head := re.match(r"╭─ (.+?) ─", line):
+            kinds[head[1]] = []
+        elif command := re.match(r"│ ([a-z]\S*)  ", line):
+            kinds[[*kinds][-1]].append(command[1])
+    kinds.pop("Options")
+    assert [*kinds] == [*cli.COMMANDS]
+    for kind, commands in cli.COMMANDS.items():
+        names = [command.__name__.replace("_", "-") for command in commands]
+        assert kinds[kind] == names + (["incident"] if kind == cli.DATA else [])
 
 
 def test_a_mistyped_command_is_no_verdict(monkeypatch, capsys):
