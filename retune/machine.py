@@ -134,7 +134,7 @@ def require_machine(recipe: Recipe) -> None:
 
 
 def lacking(recipe: Recipe) -> str:
-    """Return what the recipe needs and this machine lacks, with the settings to change; "" for nothing."""
+    """Return what the recipe needs and this machine lacks, with the settings to change, or nothing."""
     demands = {
         "model.load_in_4bit=false": recipe.model.load_in_4bit,
         "training.optimizer=adamw_torch": recipe.training.optimizer.endswith("8bit"),
