@@ -50,7 +50,8 @@ def awaited_job(hosts: Hosts, folder: Path, patience: timedelta) -> TrainJob:
         try:
             if store := current_store(hosts, PAUSE):
                 return handover.take(store, folder, TRANSFER)
-        except (DistError, RuntimeError, OSError):  # it is not there yet, or gone meanwhile
+        # It is not there yet, or gone meanwhile; a name may be none of a host.
+        except (DistError, RuntimeError, OSError, UnicodeError):
             pass
         if time.monotonic() > end:
             hours = patience.total_seconds() / 3600

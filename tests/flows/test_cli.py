@@ -1,6 +1,7 @@
 """What a shell learns of a command: 0 done or accepted, 1 a gate said no, 2 it could not be done."""
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from retune.child import ChildFailed
 from retune.errors import HubUnreachable
 from retune.recipe import RecipeError
 from retune.sources import SourceError
+from tests.flows.servers import environment
 
 NO = Verdict(gate="validate", name="min_rows", expected="rows", seen="none", passed=False)
 
@@ -74,3 +76,29 @@ def test_a_mistyped_command_is_no_verdict(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "h", "MASTER_PORT": "9"}, "retune join"),
+        ({"RETUNE_STORE": "s4://bucket"}, "RETUNE_STORE"),
+    ],
+    ids=["several hosts", "the store"],
+)
+def test_what_this_host_has_wrong_is_said_before_a_server_starts(tmp_path, variables, said):
+    (tmp_path / "recipe.yaml").write_text(
+        "{name: sums, model: {base: b, load_in_4bit: false}, dataset: {source: d.jsonl}, "
+        "training: {backend: trl, optimizer: adamw_torch}}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run", "recipe.yaml"],
+        cwd=tmp_path,
+        env=environment(tmp_path / "home") | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == cli.NOT_DONE
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
