@@ -8,6 +8,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from expectations.verdicts import Judgement, Rejected, Verdict, ranked, require, table_row
+from flows.replaced import replace
 from retune.escaping import code, markdown
 from retune.outputs import Output, mark_rejected
 from retune.temporary import temporary_folder
@@ -95,7 +96,7 @@ class Judge:
                 logger.warning("%s: %s", verdict.gate, verdict)
         if judgement.markdown:
             show(
-                create_markdown_artifact,
+                replace,
                 key=f"{judgement.stage}-report",
                 markdown=judgement.markdown,
                 description=f"What was seen of the {judgement.subject}",
