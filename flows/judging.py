@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact
 
 from expectations.verdicts import Judgement, Rejected, Verdict, ranked, require, table_row
 from flows.replaced import replace
@@ -72,7 +71,7 @@ class Judge:
         """Show all verdicts of the run in Prefect; what came with data or models is text there."""
         if self._verdicts:
             show(
-                create_markdown_artifact,
+                replace,
                 key="verdicts",
                 markdown=verdicts_page(ranked(self.verdicts)),
                 description="What was expected of this run, and what was seen",

@@ -1,5 +1,7 @@
-"""What a run shows on Prefect's pages once, though two of its stages have a word on it."""
+"""What a run shows on Prefect's pages once, though it comes to it again."""
 
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from prefect import get_client, runtime
@@ -11,8 +13,13 @@ from prefect.client.schemas.filters import (
 )
 
 
-def replace(key: str, markdown: str, description: str) -> None:
-    """Make an artifact of this flow run in the place of those that it has by this key."""
+def replace(
+    *args: Any, key: str, kind: Callable[..., Any] = create_markdown_artifact, **fields: Any
+) -> None:
+    """Make an artifact of this flow run in the place of those that it has by this key.
+
+    A run that waited for a person, or was retried, shows all of it once more.
+    """
     run = runtime.flow_run.id
     if run:
         of_run = ArtifactFilter(
@@ -22,4 +29,4 @@ def replace(key: str, markdown: str, description: str) -> None:
         with get_client(sync_client=True) as client:
             for artifact in client.read_artifacts(artifact_filter=of_run):
                 client.delete_artifact(artifact.id)
-    create_markdown_artifact(key=key, markdown=markdown, description=description)
+    kind(*args, key=key, **fields)

@@ -52,8 +52,9 @@ def show_training(adapter: Adapter, run: Run) -> None:
     ]
     made = f"{adapter.started:%Y-%m-%d %H:%M} UTC"
     show(
-        create_progress_artifact,
+        replace,
         100.0,
+        kind=create_progress_artifact,
         key="training",
         description=f"Reused, made {made}: {', '.join(told)}",
     )

@@ -162,8 +162,9 @@ def struck(servers: Servers, chaos: Chaos, run: str, strikes: int) -> int | None
         time.sleep(chaos.random.uniform(1, PAUSE))
         if has_ended(servers, run):
             return None
-        strikes -= 1
-        if chaos.strike(run) == "everything":
+        struck_by = chaos.strike(run)
+        strikes -= bool(struck_by)  # there may be nothing to damage yet
+        if struck_by == "everything":
             return strikes
     return None
 

@@ -20,10 +20,12 @@ from pathlib import Path
 from flows import local, temporary_server
 local.configure()
 server = temporary_server.start()
-from flows import approval, expiry, queue, triggers, watchdog
+from flows import approval, expiry, queue, replaced, triggers, watchdog
+from tasks.stage import show
 from retune.recipe import Recipe
 from retune.tracking import DECISION, start_run
 from prefect import flow, get_client
+from prefect.artifacts import create_progress_artifact
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending, Running, Scheduled, Suspended
 server.use()
 
@@ -114,6 +116,19 @@ with get_client(sync_client=True) as client:
     seen["let go on again"] = expiry.let_go_on(client)
     for waiting in asked.values():
         client.delete_flow_run(waiting)
+    @flow(name="shows")
+    def shows():
+        for words in ("before it waited", "after it"):
+            show(replaced.replace, key="page", markdown=words)
+            show(replaced.replace, 50.0, kind=create_progress_artifact, key="bar")
+
+    shows()
+    seen["shown"] = sorted(
+        [artifact.key, artifact.data]
+        for artifact in client.read_artifacts() if artifact.key in ("page", "bar"))
+    for made in client.read_flow_runs():
+        if made.deployment_id is None:
+            client.delete_flow_run(made.id)
     Path("d.jsonl").write_text("{}")
     look = lambda **schedule: tuple(triggers.watch({"sums": recipe(**schedule)})[0][1:])
     seen["first"] = look()
@@ -194,6 +209,10 @@ def test_a_run_that_nobody_approved_in_time_goes_on_and_one_that_waits_does_not(
         **{"open": "Suspended", "by a person": "Suspended"},
     }
     assert seen["let go on again"] == []
+
+
+def test_what_a_run_shows_again_takes_the_place_of_what_it_showed(seen):
+    assert seen["shown"] == [["bar", 50], ["page", "after it"]]
 
 
 def test_a_change_starts_one_run_after_the_cooldown(seen):

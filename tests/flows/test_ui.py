@@ -63,6 +63,8 @@ def test_both_uis_come_up_with_the_deployments(servers):
     assert set(deployments) == {
         *("demo", "smollm2", "llama31-8b-finetome", "llama31-8b-finetome-10k"),
     }
+    assert "(/v2/artifacts/key/in-service-demo)" in deployments["demo"]["description"]
+    assert deployments["demo"]["description"].startswith("A small model on made-up conversations")
     assert [s["schedule"]["cron"] for s in deployments["llama31-8b-finetome"]["schedules"]] == [
         "0 2 * * 0"
     ]
