@@ -101,15 +101,24 @@ class Judgement:
         """The verdicts that end the run."""
         return [verdict for verdict in self.verdicts if verdict.blocks]
 
+    @property
+    def headline(self) -> str:
+        """That the subject is rejected, and by how many expectations."""
+        many = "expectation" if len(self.failed) == 1 else "expectations"
+        extent = f" over {self.extent}" if self.extent else ""
+        return f"{self.subject} rejected: {len(self.failed)} critical {many} failed{extent}"
+
+    @property
+    def what_to_do(self) -> list[str]:
+        """What to change besides the settings, each once."""
+        fixes = dict.fromkeys(verdict.fix for verdict in self.failed if verdict.fix)
+        return [*fixes, *([self.advice] if self.advice else [])]
+
     def message(self) -> str:
         """Return why the subject is rejected, a line for each expectation that failed."""
-        failed = self.failed
-        many = "expectation" if len(failed) == 1 else "expectations"
-        extent = f" over {self.extent}" if self.extent else ""
-        fixes = list(dict.fromkeys(verdict.fix for verdict in failed if verdict.fix))
-        lines = [f"{self.subject} rejected: {len(failed)} critical {many} failed{extent}"]
-        lines += [f"- {verdict}" for verdict in failed]
-        return "\n".join([*lines, *fixes, *([self.advice] if self.advice else [])])
+        return "\n".join(
+            [self.headline, *(f"- {verdict}" for verdict in self.failed), *self.what_to_do]
+        )
 
 
 def require(judgement: Judgement) -> None:

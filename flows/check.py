@@ -174,7 +174,10 @@ def shown(report: Report) -> "Group":
         many = "expectation" if len(clean) == 1 else "expectations"
         table.add_row("[green]ok[/]", f"{len(clean)} more {many}: nothing found")
     style = "bold red" if report.failed else "bold green"
-    return Group(Text(report.headline, style), Text(report.counts), Padding(table, (1, 0, 1, 0)))
+    advice = report.judgement().what_to_do if report.failed else []
+    below = [Text(visible(sentence)) for sentence in advice]
+    padded = Padding(table, (1, 0, 1, 0))
+    return Group(Text(report.headline, style), Text(report.counts), padded, *below)
 
 
 def _mark(verdict: Verdict) -> str:

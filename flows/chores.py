@@ -72,10 +72,9 @@ class Chores:
             self._end(chore) for chore, one in [*self._running.items()] if one.poll() is not None
         ]
         for chore, due in self._due.items():
-            if now >= due:
-                self._due[chore] = chore.next(now)
-                if chore not in self._running:
-                    self._running[chore] = _start(chore)
+            self._due[chore] = chore.next(now)  # of a clock that was set back, before `due`
+            if now >= due and chore not in self._running:
+                self._running[chore] = _start(chore)
         return told
 
     def end(self) -> None:

@@ -22,7 +22,7 @@ from flows.incident_commands import app as incident
 from flows.join_command import join
 from flows.notify_command import notify
 from flows.registry_commands import approve, history, promote, reject, rollback, who_served
-from flows.starting import RecipeName, Settings, start_prefect
+from flows.starting import RecipeName, Settings, require_host, start_prefect
 from flows.status_command import status
 from flows.suspects import suspects
 from flows.trigger_commands import trigger, watch
@@ -52,9 +52,6 @@ DatasetName = Annotated[
         help="A dataset file (.jsonl, .parquet, …), a deployment or a recipe.yaml.",
     ),
 ]
-
-
-app.command()(compare)
 
 
 def main() -> None:
@@ -109,7 +106,6 @@ def options(
     """Options of the program itself."""
 
 
-@app.command()
 def run(
     recipe: RecipeName,
     settings: Settings = [],  # noqa: B006  (typer's form)
@@ -122,11 +118,12 @@ def run(
     from flows.recipes import load
 
     forced = ["schedule.force=true"] if force else []
-    parameters = dict(load(recipe, [*settings, *forced]))
+    wanted = load(recipe, [*settings, *forced])
+    require_host(wanted)
     start_prefect()
     from flows.retrain import retrain
 
-    summary = retrain(**parameters)
+    summary = retrain(**dict(wanted))
     from rich import print as show
 
     show(summary.rich())
@@ -140,7 +137,6 @@ def run(
     )
 
 
-@app.command()
 def plan(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006
     """Show what a run would do, what it would reuse, and what it needs. Touches nothing."""
     from rich import print as show
@@ -151,7 +147,6 @@ def plan(recipe: RecipeName, settings: Settings = []) -> None:  # noqa: B006
     show(forecast(load(recipe, settings)).rich())
 
 
-@app.command()
 def validate(
     dataset: DatasetName,
     settings: Settings = [],  # noqa: B006
@@ -179,12 +174,11 @@ def validate(
     report = check(dataset, settings, folder)
     show(shown(report))
     print(f"Report: {visible(folder / 'report.html')} (and the quarantine, beside it)")
-    from expectations.verdicts import require
+    if report.failed:  # each is in the table
+        print(f"retune: {terminal(report.judgement().headline)}", file=sys.stderr)
+        sys.exit(SAID_NO)
 
-    require(report.judgement())
 
-
-@app.command()
 def scaffold_suite(
     dataset: DatasetName,
     settings: Settings = [],  # noqa: B006
@@ -201,7 +195,6 @@ def scaffold_suite(
     print(scaffold(dataset, settings, profile), end="")
 
 
-@app.command()
 def replay(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run: its id or name, RECIPE@champion, latest.")
@@ -234,7 +227,6 @@ def replay(
         sys.exit(SAID_NO if result.outcome == "different" else NOT_DONE)
 
 
-@app.command()
 def doctor() -> None:
     """Check this machine; each problem comes with its fix."""
     from rich import print as show
@@ -266,7 +258,6 @@ GcDelete = Annotated[
 ]
 
 
-@app.command()
 def ui(
     prefect_port: PrefectPort = 4200,
     mlflow_port: MlflowPort = 5000,
@@ -291,7 +282,6 @@ def ui(
     serve(prefect_port, mlflow_port, mlflow_sign_in, chores(watch_cron, gc_cron, gc_delete))
 
 
-@app.command()
 def operate(
     prefect_port: PrefectPort = 4200,
     mlflow_port: MlflowPort = 5000,
@@ -315,7 +305,6 @@ def operate(
         serve(prefect_port, mlflow_port, False, wanted)
 
 
-@app.command()
 def worker(
     pool: Annotated[str, typer.Option(help="Prefect work pool.")] = "retune",
     limit: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
@@ -329,26 +318,19 @@ def worker(
     sys.exit(work(pool, limit, healthcheck))
 
 
-for command in (
-    approve,
-    calibrate,
-    harvest,
-    history,
-    join,
-    notify,
-    promote,
-    reject,
-    rollback,
-    status,
-    suspects,
-    trigger,
-    upgrade,
-    watch,
-    who_served,
-):
-    app.command()(command)
-app.command("gc")(gc_outputs)
-app.add_typer(incident, name="incident")
+DATA = "Data"
+# As `retune --help` lists them.
+COMMANDS = {
+    "Runs": (plan, run, replay, compare, suspects, calibrate),
+    DATA: (validate, scaffold_suite, harvest),
+    "Which version serves": (approve, reject, promote, rollback, history, who_served),
+    "Unattended": (ui, operate, worker, join, watch, trigger, notify, status, gc_outputs),
+    "This machine and its packages": (doctor, upgrade),
+}
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(incident, name="incident", rich_help_panel=DATA)
 
 
 if __name__ == "__main__":

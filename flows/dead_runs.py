@@ -5,7 +5,7 @@ a worker that is not there. Each run therefore says in a label which process it 
 closes those of this machine that no longer run, now and then, and `retune run` at its start.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -51,16 +51,21 @@ def sign(flow: "Flow[Any, Any]", flow_run: "FlowRun", state: "State[Any]") -> No
         client.update_flow_run_labels(flow_run.id, {LABEL: this_process()})
 
 
-def close_dead_runs(patience: float = 0) -> list[str]:
+def age(run: "FlowRun") -> float:
+    """Return for how many seconds a run is in its state, by the clock."""
+    return (datetime.now(UTC) - run.state.timestamp).total_seconds() if run.state else 0
+
+
+def close_dead_runs(patience: float = 0, age: "Callable[[FlowRun], float]" = age) -> list[str]:
     """Close the runs of this machine whose process is gone, and return their names.
 
     They become Crashed, or Cancelled if that was asked for, their task runs too; their slots are free
     again. While a worker works, one that it has just taken has no process yet: `patience` is for how
-    many seconds.
+    many seconds of `age`, which tells for how long a run is in its state.
     """
     with get_client(sync_client=True) as client:
         runs, started = runs_in(client, OPEN), set(_started_runs())  # in this order: none is missed
-        dead = [run for run in runs if _is_dead(run, started, patience)]
+        dead = [run for run in runs if _is_dead(run, started, lambda run: age(run) >= patience)]
         for run in dead:
             cancelled = run.state_type == StateType.CANCELLING
             state: State = Cancelled(message=GONE) if cancelled else Crashed(message=GONE)
@@ -89,11 +94,6 @@ def runs_in(
     return runs
 
 
-def age(run: "FlowRun") -> float:
-    """Return for how many seconds a run is in its state."""
-    return (datetime.now(UTC) - run.state.timestamp).total_seconds() if run.state else 0
-
-
 def _close_tasks(client: "SyncPrefectClient", run: "FlowRun") -> None:
     still = TaskRunFilterState(type=TaskRunFilterStateType(any_=OPEN))
     tasks = client.read_task_runs(
@@ -104,10 +104,11 @@ def _close_tasks(client: "SyncPrefectClient", run: "FlowRun") -> None:
         client.set_task_run_state(task.id, Crashed(message=GONE), force=True)
 
 
-def _is_dead(run: "FlowRun", started: set[str], patience: float) -> bool:
+def _is_dead(run: "FlowRun", started: set[str], is_old: "Callable[[FlowRun], bool]") -> bool:
     """Tell whether nobody works at the run any more; False where that cannot be known.
 
-    `started` are the ids of the runs that processes of this machine were started for.
+    `started` are the ids of the runs that processes of this machine were started for; `is_old` tells
+    whether a worker had its time to start one.
     """
     # A worker hands a run's id to its process.
     if str(run.id) in started:
@@ -116,7 +117,7 @@ def _is_dead(run: "FlowRun", started: set[str], patience: float) -> bool:
     if LABEL in run.labels and (run.state_type == StateType.RUNNING or not run.deployment_id):
         return is_gone(str(run.labels[LABEL]))
     # It has not begun, or died before it could sign.
-    return bool(run.deployment_id) and _one_machine() and age(run) >= patience
+    return bool(run.deployment_id) and _one_machine() and is_old(run)
 
 
 def _one_machine() -> bool:

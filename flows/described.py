@@ -11,6 +11,7 @@ from expectations.data.masking import masked
 from expectations.verdicts import Rejected
 from flows.compared.changed_rows import change_of_rows
 from flows.compared.rows import log_rows
+from flows.replaced import replace
 from flows.run_names import is_given
 from flows.run_page import CURRENT
 from retune.escaping import visible
@@ -65,7 +66,8 @@ class Description:
         self._name()
         if address := mlflow_pages():
             show(
-                create_link_artifact,
+                replace,
+                kind=create_link_artifact,
                 link=run_link(address, self._run.experiment_id, self._run.id),
                 link_text="in MLflow",
                 key="mlflow",

@@ -5,6 +5,7 @@ import math
 import shutil
 import struct
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
 from prefect import get_run_logger
@@ -81,11 +82,15 @@ def count_parameters(recipe: Recipe, pins: Pins) -> int:
     folder = local_path(recipe.model.base, "model.base")
     if folder:
         return sum(_weights_in(file) for file in folder.glob("*.safetensors"))
+    return _on_hub(recipe.model.base, pins.model)
+
+
+@cache  # a commit does not change, and a run asks before the training and before the merge
+def _on_hub(base: str, commit: str) -> int:
     from huggingface_hub import HfApi
 
-    base = recipe.model.base
     with asking_hub(base, "model", "model.base", ModelRefused):
-        metadata = HfApi().get_safetensors_metadata(base, revision=pins.model)
+        metadata = HfApi().get_safetensors_metadata(base, revision=commit)
     # NF4 packs two weights into one byte, and keeps their scales in bytes as well.
     return sum(n * (2 if kind == "U8" else 1) for kind, n in metadata.parameter_count.items())
 

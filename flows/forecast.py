@@ -11,7 +11,7 @@ from flows.summary import Grid
 from retune import llamacpp
 from retune.home import work
 from retune.inspection import inspect_inputs
-from retune.machine import cores, gpus
+from retune.machine import cores, gpus, lacking
 from retune.measures import format_bytes, format_duration, format_memory
 from retune.pinning import UNPINNED, pin_all
 from retune.recipe import Recipe
@@ -53,7 +53,8 @@ def forecast(recipe: Recipe) -> Grid:
             [name, "reuse" if is_done else "resume" if started else "run", str(step.folder)]
         )
     parameters = count_parameters(recipe, pins)
-    rows += [["", "", ""], *_requirements(recipe, parameters, todo), *_time(recipe, plan)]
+    rows += [["", "", ""], *_gpu(recipe), *_requirements(recipe, parameters, todo)]
+    rows += _time(recipe, plan)
     rows += judge_estimate(recipe, pins, plan)
     rows += anchor_rows(pins, plan)
     rows += [["", "", ""], *smallest_differences(recipe, pins, plan)]
@@ -67,6 +68,12 @@ def _unknown(plan: Plan, recipe: Recipe, pins: Pins) -> set[str]:
     other = make_plan(recipe, pins.model_copy(update={"dataset": "sha256:other"}))
     same = {step.fingerprint for step in other.steps()}
     return {step.fingerprint for step in plan.steps()} - same
+
+
+def _gpu(recipe: Recipe) -> list[list[str]]:
+    """Say that a run of the recipe would be refused on this machine."""
+    reason = lacking(recipe)
+    return [["this machine", "refused", f"the recipe {reason}"]] if reason else []
 
 
 def _requirements(recipe: Recipe, parameters: int, todo: list[str]) -> list[list[str]]:

@@ -5,9 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact
-
 from expectations.verdicts import Verdict
+from flows.replaced import replace
 from retune.escaping import markdown
 from retune.logged_files import log_file
 from retune.measures import format_bytes, measure
@@ -37,7 +36,7 @@ def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run
     for gguf in files:
         log_file(run, gguf, ships=not reasons[gguf.file])
     show(
-        create_markdown_artifact,
+        replace,
         key="gguf-files",
         markdown=page(files, reasons),
         description="The GGUF files of this run",
@@ -49,7 +48,7 @@ def report(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]], run: Run
         run.log_files(folder, (CHART, TABLE), STAGE)
         picture = base64.b64encode((folder / CHART).read_bytes()).decode()
     show(
-        create_markdown_artifact,  # of an image artifact Prefect's page shows the whole address as well
+        replace,  # of an image artifact Prefect's page shows the whole address as well
         key="gguf-chart",
         markdown=f"![Size and quality](data:image/png;base64,{picture})",
         description="Size and quality",

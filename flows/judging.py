@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact
 
 from expectations.verdicts import Judgement, Rejected, Verdict, ranked, require, table_row
+from flows.replaced import replace
 from retune.escaping import code, markdown
 from retune.outputs import Output, mark_rejected
 from retune.temporary import temporary_folder
@@ -71,7 +71,7 @@ class Judge:
         """Show all verdicts of the run in Prefect; what came with data or models is text there."""
         if self._verdicts:
             show(
-                create_markdown_artifact,
+                replace,
                 key="verdicts",
                 markdown=verdicts_page(ranked(self.verdicts)),
                 description="What was expected of this run, and what was seen",
@@ -95,7 +95,7 @@ class Judge:
                 logger.warning("%s: %s", verdict.gate, verdict)
         if judgement.markdown:
             show(
-                create_markdown_artifact,
+                replace,
                 key=f"{judgement.stage}-report",
                 markdown=judgement.markdown,
                 description=f"What was seen of the {judgement.subject}",

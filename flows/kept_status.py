@@ -3,8 +3,8 @@
 import logging
 
 from prefect import runtime
-from prefect.artifacts import create_markdown_artifact
 
+from flows.replaced import replace
 from flows.status import status
 from retune.run_log import note_end
 
@@ -18,8 +18,6 @@ def keep(ending: str, reason: str, run_id: str) -> None:
     try:
         if isinstance(recipe, str) and recipe:
             note_end(recipe, ending, reason, run_id)
-        create_markdown_artifact(
-            key=KEY, markdown=status().markdown(), description="How all recipes stand"
-        )
+        replace(key=KEY, markdown=status().markdown(), description="How all recipes stand")
     except Exception:
         logging.getLogger(__name__).warning("the status was not kept", exc_info=True)

@@ -36,6 +36,7 @@ from flows.form import boxes, recipe_of
 from flows.gguf_report import report
 from flows.judging import judging
 from flows.leases import keep_working_without_lease
+from flows.log_names import name_lines
 from flows.plan import Plan, make_plan, publish_step
 from flows.promotion import Ending, after, decided, noting, settle
 from flows.provenance import provenance
@@ -95,6 +96,7 @@ from tasks.train.task import prepared, train
 from tasks.validate.task import screen, validate
 
 keep_working_without_lease()
+name_lines()
 
 
 # The parameters in the order of the run form, see `flows.form`; `recipe_of` checks them, in a line each.

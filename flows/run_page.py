@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.estimate_error import EXPECTED, TAKEN
 from flows.in_service import key_of, sentence
+from flows.replaced import replace
 from retune import registry
 from retune.escaping import code, markdown, terminal
 from retune.home import home
@@ -62,12 +63,10 @@ def show(ending: str, reason: str, grids: str = "") -> None:
 
     Never raises: the page of a run must not take the place of what the run says.
     """
-    from prefect.artifacts import create_markdown_artifact
-
     try:
         text = page(ending, reason, CURRENT.get(), grids)
         described = f"This run: {ending}"
-        show_in_prefect(create_markdown_artifact, key=KEY, markdown=text, description=described)
+        show_in_prefect(replace, key=KEY, markdown=text, description=described)
     except Exception:
         logging.getLogger(__name__).warning("the run's page was not made", exc_info=True)
 

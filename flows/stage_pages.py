@@ -7,21 +7,16 @@ their code is part of what determines their outputs, which new looks must not ma
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
-from prefect import get_client, runtime
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterKey,
-)
+from prefect.artifacts import create_progress_artifact
 
 from flows.described import masked_samples
+from flows.replaced import replace
 from retune.escaping import code_block, markdown
 from retune.measures import measure, title
 from retune.records import Adapter, Chats, Scores
 from retune.tracking import Run
+from tasks.stage import show
 
 LONGEST_EXAMPLES = 6_000  # characters of the first training rows
 LONGEST_CELL = 400  # characters of an answer
@@ -36,7 +31,8 @@ def show_chats(chats: Chats) -> None:
 def show_format(metrics: dict[str, float], examples: str) -> None:
     lines = [f"| {_words(name)} | {_number(name, value)} |" for name, value in metrics.items()]
     numbers = "\n".join(["| | |", "|---|---:|", *lines])
-    _replace(
+    show(
+        replace,
         key="format",
         markdown=f"{numbers}\n\nThe first training rows, with ⟦what is not learned⟧ in brackets:\n\n"
         f"{code_block(examples[:LONGEST_EXAMPLES])}",
@@ -55,8 +51,12 @@ def show_training(adapter: Adapter, run: Run) -> None:
         if name in metrics
     ]
     made = f"{adapter.started:%Y-%m-%d %H:%M} UTC"
-    create_progress_artifact(
-        100.0, key="training", description=f"Reused, made {made}: {', '.join(told)}"
+    show(
+        replace,
+        100.0,
+        kind=create_progress_artifact,
+        key="training",
+        description=f"Reused, made {made}: {', '.join(told)}",
     )
 
 
@@ -68,25 +68,12 @@ def show_scores(scores: Scores, limit: int) -> None:
 def show_samples(rows: Sequence[dict[str, Any]], limit: int) -> None:
     asked = [row for row in rows if row["family"] != "prompt"][:limit]
     prompts = [row for row in rows if row["family"] == "prompt"]
-    _replace(
+    show(
+        replace,
         key="samples",
         markdown="\n\n".join(map(_sample, [*asked, *prompts])) or "No question was asked.",
         description="Base and tuned, answering",
     )
-
-
-def _replace(key: str, markdown: str, description: str) -> None:
-    """Make an artifact of this flow run in the place of those that it has by this key."""
-    run = runtime.flow_run.id
-    if run:
-        of_run = ArtifactFilter(
-            flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run)]),
-            key=ArtifactFilterKey(any_=[key]),
-        )
-        with get_client(sync_client=True) as client:
-            for artifact in client.read_artifacts(artifact_filter=of_run):
-                client.delete_artifact(artifact.id)
-    create_markdown_artifact(key=key, markdown=markdown, description=description)
 
 
 def _sample(row: dict[str, Any]) -> str:

@@ -3,11 +3,14 @@
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retune.disk_space import require_room_to_begin
+
+if TYPE_CHECKING:
+    from retune.recipe import Recipe
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A deployment of prefect.yaml, or a recipe.yaml.")
@@ -16,6 +19,18 @@ Settings = Annotated[
     list[str],
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated."),
 ]
+
+
+def require_host(recipe: "Recipe") -> None:
+    """Refuse what this host cannot do or what its environment has wrong, before half a minute is spent
+    on a server. The run itself asks again. Raises MachineUnfit, TrainingRefused, StoreError, BadLimit."""
+    from retune.machine import require_machine
+    from retune.store.sharing import require_store
+    from tasks.train.hosts import of_run
+
+    require_machine(recipe)
+    of_run(recipe.training)
+    require_store()
 
 
 def start_prefect() -> None:

@@ -106,6 +106,7 @@ def serve(
         watchdog = _watchdog()
         _run("prefect", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
         _run("prefect", "--no-prompt", "deploy", "--all", folder=deployments_file().parent)
+        _add_links()
         _start_worker(supervisor)
         stack.callback(lambda: _end_runs(supervisor.processes[WORKER].pid))
         _note(ports, supervisor)
@@ -149,6 +150,19 @@ def _watchdog() -> "Watchdog":
     for sentence in watchdog.look(starting=True):
         _tell(sentence)
     return watchdog
+
+
+def _add_links() -> None:
+    """Say in the deployments where to look; a server that is busy takes none of the rest with it."""
+    from httpx import HTTPError
+    from prefect.exceptions import PrefectException
+
+    from flows.deployment_links import add_links
+
+    try:
+        add_links()
+    except (HTTPError, PrefectException) as error:
+        _tell(f"The deployments' descriptions are without links ({type(error).__name__})")
 
 
 def _chores(stack: ExitStack, wanted: Sequence[Chore]) -> Chores:

@@ -16,14 +16,17 @@ from prefect.client.schemas.filters import (
     DeploymentFilterId,
     FlowRunFilter,
     FlowRunFilterStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
 )
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed, Scheduled
 
-from flows.dead_runs import LABEL, OPEN, TAKEN, age, close_dead_runs, runs_in, states_of
+from flows.dead_runs import LABEL, OPEN, TAKEN, close_dead_runs, runs_in, states_of
 from flows.endings import KEPT
 from flows.expiry import let_go_on
+from flows.state_ages import StateAges
 from retune.processes import running
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ ATTEMPTS = "RETUNE_ATTEMPTS"  # of a run that is interrupted, in all
 DEFAULT_ATTEMPTS = 3
 RESUMED = "retune.resumed"  # label of a run: how often it was begun again
 GIVEN_UP = "Not begun again"
+AGAIN = "AwaitingRetry"  # the state of a run that is to begin once more, as Prefect names it
 BY_WORKER = "Flow run was cancelled successfully."  # what Prefect's runner says, when it has ended
 NEWS_DAYS = 7  # an interrupted run of an older day is history
 # Prefect's worker ends if it gets a run again while it still cleans up after its last attempt.
@@ -58,18 +62,21 @@ class Watchdog:
         # Slots taken of the limits that had more of them than open runs, last time.
         self._overfull: dict[str, int] = {}
         self._told_to_end: set[UUID] = set()
+        self._ages = StateAges()
 
     def look(self, starting: bool = False) -> list[str]:
         """Do what is due; nothing while the server is away. `starting`: no worker is at work yet."""
+        self._ages.next_look()
         try:
             news = [
                 f"Closed a run whose process is gone: {name}"
-                for name in close_dead_runs(0 if starting else TAKEN)
+                for name in close_dead_runs(0 if starting else TAKEN, self._ages.of)
             ]
             with get_client(sync_client=True) as client:
                 news += self._end_cancelled(client)
                 news += _put_right(client)
-                news += _resume(client)
+                news += _resume(client, self._ages)
+                news += _bring_forward(client)
                 news += let_go_on(client)
                 news += self._free_slots(client)
         except (HTTPError, PrefectException) as error:
@@ -83,13 +90,14 @@ class Watchdog:
         news = []
         for run in runs_in(client, [StateType.CANCELLING]):
             process = running(str(run.labels[LABEL])) if LABEL in run.labels else None
-            if not process or (process.ppid() != ORPHAN and age(run) < CANCELLING):
+            seconds = self._ages.of(run)
+            if not process or (process.ppid() != ORPHAN and seconds < CANCELLING):
                 continue
             if run.id not in self._told_to_end:
                 self._told_to_end.add(run.id)
                 process.terminate()
                 news.append(f"Told a cancelled run to end, since no worker did: {run.name}")
-            elif age(run) > CANCELLING + FINISHING:
+            elif seconds > CANCELLING + FINISHING:
                 process.kill()
         return news
 
@@ -142,12 +150,12 @@ def _retried(client: "SyncPrefectClient", run: "FlowRun") -> "State | None":
     return before if before and before.type == StateType.SCHEDULED else None
 
 
-def _resume(client: "SyncPrefectClient") -> list[str]:
+def _resume(client: "SyncPrefectClient", ages: StateAges) -> list[str]:
     """Begin interrupted runs again, from what they have finished; say so of each."""
     news = []
     for run in runs_in(client, [StateType.CRASHED], since(days=NEWS_DAYS)):
         message = (run.state and run.state.message) or ""
-        if not run.deployment_id or message.startswith(GIVEN_UP) or age(run) < SETTLED:
+        if not run.deployment_id or message.startswith(GIVEN_UP) or ages.of(run) < SETTLED:
             continue
         if _is_followed(client, run):
             continue
@@ -166,11 +174,25 @@ def _resume(client: "SyncPrefectClient") -> list[str]:
 def _again(tried: int, message: str) -> "State":
     """Return the state of a run that is to begin again, at once or, the next times, a minute later."""
     return Scheduled(
-        name="AwaitingRetry",
+        name=AGAIN,
         scheduled_time=datetime.now(UTC) + timedelta(minutes=tried - 1),
         message=f"Attempt {tried + 1} of {attempts()} ({ATTEMPTS}) continues from what is finished. "
         f"Before: {message}",
     )
+
+
+def _bring_forward(client: "SyncPrefectClient") -> list[str]:
+    """Let runs that were begun again go on for which the clock, which was set back, has them wait."""
+    name = FlowRunFilterState(name=FlowRunFilterStateName(any_=[AGAIN]))
+    latest = datetime.now(UTC) + timedelta(minutes=attempts())
+    news = []
+    for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=name)):
+        due = run.state and run.state.state_details.scheduled_time
+        if RESUMED in run.labels and due and due > latest:
+            now: State = Scheduled(name=AGAIN, message=run.state and run.state.message)
+            client.set_flow_run_state(run.id, now, force=True)
+            news.append(f"{run.name} goes on now: the clock was set back since it was to wait")
+    return news
 
 
 def _is_followed(client: "SyncPrefectClient", run: "FlowRun") -> bool:

@@ -1,5 +1,6 @@
 """Outputs under construction: each appears whole, under its own name, or not at all."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ class Build:
 
     def __init__(self, step: Step, path: Path) -> None:
         self.step, self.path, self.is_final = step, path, True
-        self._started = datetime.now(UTC)
+        self._started, self._since = datetime.now(UTC), time.monotonic()
 
     def finish(
         self, kind: type[SomeOutput], hashed: Mapping[str, str] = NOTHING, **fields: Any
@@ -35,7 +36,7 @@ class Build:
         """
         manifest = manifest_of(self.path, hashed)
         manifest.pop(RECORD, None)  # of an attempt that ended just before its output appeared
-        seconds = (datetime.now(UTC) - self._started).total_seconds()
+        seconds = time.monotonic() - self._since  # the clock may be set meanwhile
         output = kind(
             step=self.step, manifest=manifest, started=self._started, seconds=seconds, **fields
         )

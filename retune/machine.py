@@ -129,18 +129,23 @@ def free_memory() -> int:
 
 def require_machine(recipe: Recipe) -> None:
     """Raise MachineUnfit, before anything is downloaded, if the recipe needs a GPU and none is here."""
-    if gpus():
-        return
+    if reason := lacking(recipe):
+        raise MachineUnfit(f"recipe {recipe.name} {reason}")
+
+
+def lacking(recipe: Recipe) -> str:
+    """Return what the recipe needs and this machine lacks, with the settings to change, or nothing."""
     demands = {
         "model.load_in_4bit=false": recipe.model.load_in_4bit,
         "training.optimizer=adamw_torch": recipe.training.optimizer.endswith("8bit"),
     }
     changes = [change for change, needed in demands.items() if needed]
-    if changes:
-        raise MachineUnfit(
-            f"recipe {recipe.name} needs a GPU and none is here (nvidia-smi finds none); run it on a "
-            f"machine with one, or set {' and '.join(changes)}"
-        )
+    if not changes or gpus():
+        return ""
+    return (
+        f"needs a GPU and none is here (nvidia-smi finds none); run it on a machine with one, or set "
+        f"{' and '.join(changes)}"
+    )
 
 
 def user_name() -> str | None:

@@ -11,15 +11,18 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from flows.upgrading.locks import Pin, Replacement, installed, normal
 from retune.errors import RetuneError
-from retune.home import cache_dir, mark, remove
+from retune.home import cache_dir, is_marked, mark, remove
 
 LAST_LINES = 5  # of what pip says
+KEPT = 14  # days that an environment stays after it was last asked for
+DAY = 86_400  # seconds
 
 
 class EnvironmentFailed(RetuneError):
@@ -39,7 +42,7 @@ def folder() -> Path:
 def environment(wanted: Sequence[Replacement], pins: Mapping[str, Pin]) -> Path:
     """Return the Python of an environment in which the packages of `wanted` are as they say.
 
-    It is made at the first call and kept, by the hash of all that is in it. Raises
+    It is made at the first call and kept, by the hash of all that is in it, see `remove_old`. Raises
     EnvironmentFailed.
     """
     if not wanted:
@@ -53,7 +56,20 @@ def environment(wanted: Sequence[Replacement], pins: Mapping[str, Pin]) -> Path:
             partial.rename(target)
         finally:
             remove(partial)
+    os.utime(target)
     return python
+
+
+def remove_old() -> list[Path]:
+    """Remove, and return, the environments that nobody has asked for in `KEPT` days, and what a check
+    left that was killed."""
+    if not folder().is_dir():
+        return []
+    oldest = time.time() - KEPT * DAY
+    old = [one for one in folder().iterdir() if is_marked(one) and one.stat().st_mtime < oldest]
+    for one in old:
+        remove(one)
+    return old
 
 
 def _key(wanted: Sequence[Replacement], pins: Mapping[str, Pin]) -> str:

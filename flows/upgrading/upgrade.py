@@ -16,12 +16,14 @@ from flows.upgrading.environments import (
     EnvironmentFailed,
     environment,
     folder,
+    remove_old,
     site_packages,
     together,
 )
 from flows.upgrading.locks import OTHERS, Replacement, changes, installed, wanted
 from flows.upgrading.probes import Probed, make_material, probe
 from retune.environment import ROOT
+from retune.home import mark
 from retune.version import this_version
 
 RECORD = "infra/upgrade.json"  # of the lock that the project has
@@ -59,9 +61,10 @@ def check(lock: Path, accepted: str = "") -> Upgrade:
     """
     pins = wanted(lock)
     changed = changes(installed([site_packages()]), pins)
+    remove_old()
     folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="probe-", dir=folder()) as scratch:
-        trials = Trials(Path(scratch), lambda wanted: environment(wanted, pins))
+        trials = Trials(mark(Path(scratch)), lambda wanted: environment(wanted, pins))
         old, new = trials.probe([]), trials.probe(changed)
         things = compared(old, new)
         same = all(thing.same for thing in things)

@@ -1,5 +1,6 @@
 """A host that is lent to the training of a run on another one: `retune join`."""
 
+import socket
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -44,14 +45,28 @@ def awaited_job(hosts: Hosts, folder: Path, patience: timedelta) -> TrainJob:
 
     end = time.monotonic() + patience.total_seconds()
     where = f"MASTER_ADDR={hosts.address}, MASTER_PORT={hosts.port}"
-    print(f"waiting for a training at {where}", flush=True)
+    print(f"waiting for a training at {where}{_unknown(hosts.address)}", flush=True)
     while True:
         try:
             if store := current_store(hosts, PAUSE):
                 return handover.take(store, folder, TRANSFER)
-        except (DistError, RuntimeError, OSError):  # it is not there yet, or gone meanwhile
+        # It is not there yet, or gone meanwhile; a name may be none of a host.
+        except (DistError, RuntimeError, OSError, UnicodeError):
             pass
         if time.monotonic() > end:
             hours = patience.total_seconds() / 3600
-            raise HostLost(f"no training has begun at {where} within {hours:g} hours (--hours)")
+            raise HostLost(
+                f"no training has begun at {where} within {hours:g} hours (--hours)"
+                f"{_unknown(hosts.address)}"
+            )
         time.sleep(PAUSE)
+
+
+def _unknown(address: str) -> str:
+    """Return what to say of an address that no host is known by; in a cluster it may be so later."""
+    try:
+        socket.getaddrinfo(address, None)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no name of a host"
+        return f"; {address} is not known here ({reason}): correct it, unless it is yet to appear"
+    return ""

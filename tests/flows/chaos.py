@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from tests.flows.clock import Clock
 from tests.flows.postgres import Postgres, select
 from tests.flows.servers import Servers, wait_for
 from tests.flows.small_disk import Ballast
@@ -26,7 +27,7 @@ PATIENCE = 1500  # seconds for a run to end, on a loaded machine
 # A run that is ended again and again waits for minutes before it is begun again: see `flows.watchdog`.
 FATAL = ("run", "told", "everything", "disk")
 OF_FATAL, OF_A_KIND = 2, 3  # within one run, at most
-JUMPS = (-30, 600, 3600)  # seconds
+JUMPS = (-7200, -30, 7200)  # seconds
 ON_POSTGRES = "on-postgres"  # in a home folder: the address of Prefect's database
 GOOD = ("Promoted", "Equivalent", "Undecided", "Registered", "Barred")
 
@@ -75,8 +76,11 @@ def stage_processes(home: Path, run: str) -> list[psutil.Process]:
 class Chaos:
     """Does one kind of damage at a time; each returns whether there was anything to damage."""
 
-    def __init__(self, home: Path, seed: int, more: "Sequence[Damage]" = ()) -> None:
-        self.home, self.random = home, random.Random(seed)
+    def __init__(
+        self, home: Path, seed: int, more: "Sequence[Damage]" = (), only: Sequence[str] = ()
+    ) -> None:
+        """`only`: the kinds that are done, all without it."""
+        self.home, self.random, self.only = home, random.Random(seed), only
         self.more = {damage.name: damage for damage in more}
         self.done: list[str] = []
         self._in_run: Counter[str] = Counter()
@@ -90,6 +94,7 @@ class Chaos:
         what is left to be done in a run finds nothing at the moment."""
         kinds = ["run", "child", "worker", "server", "mlflow", "told", "outage", "everything"]
         kinds += self.more
+        kinds = [kind for kind in kinds if not self.only or kind in self.only]
         self.random.shuffle(kinds)
         for kind in kinds:
             if self._is_enough(kind):
@@ -166,32 +171,19 @@ def of_disk(ballast: Ballast) -> Damage:
     return Damage("disk", fill)
 
 
-def of_clock(clock: Path, seed: int) -> Damage:
-    """Let the clock jump, for all processes that libfaketime has its way with."""
-    clock.write_text("+0")
+def of_clock(home: Path, clock: Clock, seed: int) -> Damage:
+    """Let the clock jump. Back only while a run is at work: of one that is to begin at a time, that
+    time would be hours away."""
     randomness = random.Random(seed)
 
-    def jump(_run: str) -> bool:
-        seconds = int(clock.read_text()) + randomness.choice(JUMPS)
-        clock.write_text(f"{seconds:+d}")
+    def jump(run: str) -> bool:
+        by = randomness.choice(JUMPS)
+        if by < 0 and state(home, run)[0] != "Running":
+            return False
+        clock.set(clock.seconds + by)
         return True
 
     return Damage("clock", jump)
-
-
-def faketime() -> Path | None:
-    """Return the library by which a process sees another time, None if it is not installed."""
-    return next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
-
-
-def fake_time(library: Path, clock: Path) -> dict[str, str]:
-    """Return the variables by which a process has the time of the file `clock`."""
-    return {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
 
 
 def _kill(victims: list[psutil.Process]) -> bool:

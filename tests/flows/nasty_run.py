@@ -21,6 +21,7 @@ from retune.held_out import Question  # noqa: E402
 from retune.recipe import Recipe  # noqa: E402
 from retune.records import Check  # noqa: E402
 from tasks.evaluate import task as evaluating  # noqa: E402
+from tasks.evaluate.asking import Questionnaire  # noqa: E402
 from tasks.format import task as formatting  # noqa: E402
 from tasks.format.effects import RefusedRow, TemplateEffects  # noqa: E402
 from tests.nasty import MARK, NASTY  # noqa: E402
@@ -53,7 +54,9 @@ def shown() -> None:
         Question(row=n, prompt=[{"role": "user", "content": t}], expected=t, family=t)
         for n, t in enumerate(TEXTS)
     ]
-    samples = evaluating.sample_table(questions, {"base": TEXTS, "tuned": TEXTS}, prompts=())
+    answers = [{"text": text} for text in TEXTS]
+    asked = Questionnaire(questions, (), {})
+    samples = evaluating.sample_table(asked, {"base": answers, "tuned": answers})
     evaluating.show_samples(samples, 20)
 
 

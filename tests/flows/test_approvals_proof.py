@@ -132,6 +132,9 @@ def test_people_decide_and_each_is_heard_once(line):
     assert (approved.kind, approved.by, approved.reason) == ("approve", "Ann", "reads well")
     assert (promoted.kind, promoted.by, promoted.reason) == ("promote", "Ann", "reads well")
     assert "**colours/1** serves" in line.artifact("in-service-colours")
+    of_run = {"flow_runs": {"id": {"any_": [run]}}}
+    keys = [one["key"] for one in line.servers.api("artifacts/filter", of_run) if one["key"]]
+    assert len(set(keys)) == len(keys)  # though it has shown its stages twice
     assert (line.servers.home / "serving" / "colours").exists()
     dataset.write_text(before)
 

@@ -1,8 +1,9 @@
 """Runs of the small line that are killed again and again end as one that nobody touched.
 
-`RETUNE_CHAOS_KILLS` (3) and `RETUNE_CHAOS_SEED` (1) say how much and which; `make chaos` does 40. With an
-even seed Prefect's database is in PostgreSQL. The home folder is on a small disk in memory where one may
-be mounted, and sees another time where libfaketime is installed: what is left out is said at the end.
+`RETUNE_CHAOS_KILLS` (3) and `RETUNE_CHAOS_SEED` (1) say how much and which; `make chaos` does 40.
+`RETUNE_CHAOS_KINDS` names some kinds alone (`clock,run`). With an even seed Prefect's database is in
+PostgreSQL. The home folder is on a small disk in memory where one may be mounted, and sees another time
+where there is a C compiler: what is left out is said at the end.
 """
 
 import os
@@ -27,8 +28,6 @@ from tests.flows.chaos import (
     Damage,
     begin,
     curves,
-    fake_time,
-    faketime,
     left_open,
     of_clock,
     of_disk,
@@ -36,6 +35,7 @@ from tests.flows.chaos import (
     outputs,
     state,
 )
+from tests.flows.clock import COMPILER, Clock
 from tests.flows.servers import Servers, retune_ui, wait_for
 from tests.flows.small_disk import Ballast, CannotMount, small_disk
 from tests.flows.test_full_disk import SENTENCES
@@ -43,6 +43,7 @@ from tests.flows.test_line import Project
 
 KILLS = int(os.environ.get("RETUNE_CHAOS_KILLS", "3"))
 SEED = int(os.environ.get("RETUNE_CHAOS_SEED", "1"))
+KINDS = tuple(filter(None, os.environ.get("RETUNE_CHAOS_KINDS", "").split(",")))
 STEPS = 12
 PAUSE = 20  # seconds between two strikes, at most
 IN_A_RUN = 7  # strikes, at most: then it is to end
@@ -94,12 +95,12 @@ def place(folder: Path) -> Iterator[Place]:
             found.damages.append(of_postgres(server))
             found.variables.update(server.variables)
             (found.home / ON_POSTGRES).write_text(server.url)
-        if library := faketime():
-            clock = folder / "clock"
-            found.damages.append(of_clock(clock, SEED))
-            found.variables.update(fake_time(library, clock))
+        if COMPILER:
+            clock = Clock(folder)
+            found.damages.append(of_clock(found.home, clock, SEED))
+            found.variables.update(clock.variables)
         else:
-            found.left_out.append("clock: libfaketime is not installed")
+            found.left_out.append("clock: no C compiler is installed")
         yield found
 
 
@@ -116,7 +117,7 @@ def test_runs_that_are_killed_at_random_end_as_one_that_nobody_touched(tmp_path,
     assert len(untouched) >= 4
 
     with place(tmp_path) as where:
-        chaos = Chaos(where.home, SEED, where.damages)
+        chaos = Chaos(where.home, SEED, where.damages, KINDS)
         begun, number = time.monotonic(), 0
         while len(chaos.done) < KILLS:
             number += 1
@@ -161,8 +162,9 @@ def struck(servers: Servers, chaos: Chaos, run: str, strikes: int) -> int | None
         time.sleep(chaos.random.uniform(1, PAUSE))
         if has_ended(servers, run):
             return None
-        strikes -= 1
-        if chaos.strike(run) == "everything":
+        struck_by = chaos.strike(run)
+        strikes -= bool(struck_by)  # there may be nothing to damage yet
+        if struck_by == "everything":
             return strikes
     return None
 

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import yaml
 
+from expectations.data.report import ADVICE
 from expectations.data.scaffold import Implausible
 from flows.check import check, scaffold
 from retune.recipe import RecipeError
@@ -48,14 +49,18 @@ def test_a_good_file_is_accepted_without_any_server(project):
 
 
 @pytest.mark.proof  # a command with pages
-def test_a_bad_file_is_rejected_in_words(project):
+def test_a_bad_file_is_rejected_in_words_and_once(project):
     done = project.retune("validate", "flipped.jsonl")
     assert done.returncode == 1
     assert "FAILED" in done.stdout
+    assert done.stdout.count("e.g. row 0 (") == 1
+    assert done.stderr.splitlines()[-1] == (
+        "retune: dataset rejected: 2 critical expectations failed over 400 rows"
+    )
     assert "Traceback" not in done.stderr
-    last = done.stderr.splitlines()
-    assert any(line.startswith("retune: dataset rejected: ") for line in last)
-    assert "e.g. row 0 (" in done.stderr
+    assert "e.g. row 0 (" not in done.stderr
+    advice = done.stdout[done.stdout.index("e.g. row 0 (") :]
+    assert " ".join(ADVICE.split()) in " ".join(advice.split())
     quarantine = project.folder / ".retune" / "validate" / "flipped" / "quarantine.parquet"
     assert len(pl.read_parquet(quarantine)) == 160
 

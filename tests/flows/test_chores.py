@@ -52,6 +52,17 @@ def test_a_command_that_still_works_is_not_started_again_and_goes_with_us(monkey
     assert not psutil.pid_exists(first.pid)
 
 
+def test_a_clock_that_was_wrong_and_is_set_back_does_not_put_off_what_is_due(monkeypatch):
+    """A machine without a clock of its own may begin years ahead, until it has asked for the time."""
+    monkeypatch.setattr(chores, "_start", lambda one: chores.subprocess.Popen(one.command))
+    some = Chores([chore("true")], NOON + timedelta(days=400))
+    assert some.look(NOON) == []
+    assert not some._running
+    some.look(NOON + timedelta(minutes=10))
+    ended(some)
+    assert len(some._running) == 1
+
+
 def test_nothing_is_removed_unless_somebody_says_so():
     assert chores.chores(None, None, False) == []
     wanted = chores.chores("*/10 * * * *", "0 4 * * *", False)

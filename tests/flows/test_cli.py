@@ -1,5 +1,7 @@
 """What a shell learns of a command: 0 done or accepted, 1 a gate said no, 2 it could not be done."""
 
+import re
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +12,7 @@ from retune.child import ChildFailed
 from retune.errors import HubUnreachable
 from retune.recipe import RecipeError
 from retune.sources import SourceError
+from tests.flows.servers import environment
 
 NO = Verdict(gate="validate", name="min_rows", expected="rows", seen="none", passed=False)
 
@@ -51,8 +54,51 @@ def test_help_tells_the_exit_codes(monkeypatch, capsys):
     assert "2: it could not be done" in said
 
 
+def test_help_lists_each_command_once_with_those_of_its_kind(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["retune", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    kinds: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if head := re.match(r"╭─ (.+?) ─", line):
+            kinds[head[1]] = []
+        elif command := re.match(r"│ ([a-z]\S*)  ", line):
+            kinds[[*kinds][-1]].append(command[1])
+    kinds.pop("Options")
+    assert [*kinds] == [*cli.COMMANDS]
+    for kind, commands in cli.COMMANDS.items():
+        names = [command.__name__.replace("_", "-") for command in commands]
+        assert kinds[kind] == names + (["incident"] if kind == cli.DATA else [])
+
+
 def test_a_mistyped_command_is_no_verdict(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["retune", "validate"])
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "h", "MASTER_PORT": "9"}, "retune join"),
+        ({"RETUNE_STORE": "s4://bucket"}, "RETUNE_STORE"),
+    ],
+    ids=["several hosts", "the store"],
+)
+def test_what_this_host_has_wrong_is_said_before_a_server_starts(tmp_path, variables, said):
+    (tmp_path / "recipe.yaml").write_text(
+        "{name: sums, model: {base: b, load_in_4bit: false}, dataset: {source: d.jsonl}, "
+        "training: {backend: trl, optimizer: adamw_torch}}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run", "recipe.yaml"],
+        cwd=tmp_path,
+        env=environment(tmp_path / "home") | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == cli.NOT_DONE
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

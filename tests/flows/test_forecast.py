@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from flows.disk import count_parameters
 from flows.forecast import forecast
 from retune import llamacpp
 from retune.folders import ModelRefused
 from retune.llamacpp import LlamaCpp
 from retune.recipe import Recipe
 from retune.recipe.methods import DEFAULT
+from retune.records import Pins
 from retune.sources import pin
 from tasks.fetch.task import pin_inputs
 from tests.retune.test_downloads import site  # noqa: F401
@@ -91,6 +93,32 @@ def test_weights_with_a_header_that_is_none_are_refused(tmp_path, content):
     base = str(written(tmp_path / "base", made))
     with pytest.raises(ModelRefused, match="no safetensors file"):
         forecast(recipe(tmp_path, base))
+
+
+@pytest.mark.parametrize("cards", [(), ("NVIDIA H100",)])
+def test_a_plan_says_that_the_machine_has_no_gpu(tmp_path, monkeypatch, cards):
+    """The run itself would be refused, after a server has been started for it."""
+    monkeypatch.setattr("retune.machine.gpus", lambda: cards)
+    shape = json.dumps({"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}).encode()
+    base = str(written(tmp_path / "base", files(**{"model.safetensors": weights(shape)})))
+    refused = [row for row in forecast(recipe(tmp_path, base)).rows if row[0] == "this machine"]
+    assert bool(refused) is not bool(cards)
+    assert all("needs a GPU" in row[2] and "load_in_4bit=false" in row[2] for row in refused)
+    without = recipe(tmp_path, base, load_in_4bit=False).model_dump(mode="json")
+    without["training"]["optimizer"] = "adamw_torch"
+    assert not [row for row in forecast(Recipe.parse(without)).rows if row[0] == "this machine"]
+
+
+def test_the_hub_is_asked_once_how_many_weights_a_version_has(hub, tmp_path):
+    """A run asks whether its files fit on the disk before the training and before the merge."""
+    shape = json.dumps({"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}).encode()
+    version = hub.add_model("them/counted", files(**{"model.safetensors": weights(shape)}))
+    pins = Pins(dataset="sha256:d", model=version)
+    asked = recipe(tmp_path, "them/counted")
+    assert count_parameters(asked, pins) == 6
+    before = len(hub.requests)
+    assert count_parameters(asked, pins) == 6
+    assert len(hub.requests) == before
 
 
 def test_how_long_files_are_measured_is_told_before(tmp_path, monkeypatch):

@@ -14,17 +14,19 @@ from tests.databases import furnish
 from tests.flows.servers import ROOT, environment
 
 SCRIPT = """
-import json, os, sys
+import json, os, sqlite3, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from flows import local, temporary_server
 local.configure()
 server = temporary_server.start()
-from flows import approval, expiry, queue, triggers, watchdog
+from flows import approval, expiry, queue, replaced, triggers, watchdog
+from tasks.stage import show
 from retune.recipe import Recipe
 from retune.tracking import DECISION, start_run
 from prefect import flow, get_client
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Running, Scheduled, Suspended
+from prefect.artifacts import create_progress_artifact
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending, Running, Scheduled, Suspended
 server.use()
 
 def recipe(**schedule):
@@ -82,7 +84,18 @@ with get_client(sync_client=True) as client:
         "cancelled": ended("cancelled", words, Cancelled(message=words), by_worker),
         "retried": ended("retried", words, Cancelled(message=words), AwaitingRetry(), by_worker),
     }
+    taken, waits = run("taken", 0), run("waits", 0)
+    client.set_flow_run_state(taken, Pending(), force=True)
+    with sqlite3.connect(os.environ["RETUNE_HOME"] + "/prefect/prefect.db", timeout=60) as database:
+        database.execute("update flow_run_state set timestamp = datetime(timestamp, '-2 hours') "
+                         "where type = 'PENDING' and replace(flow_run_id, '-', '') = ?", [taken.hex])
+        assert database.total_changes
+    client.update_flow_run_labels(waits, {watchdog.RESUMED: 1})
+    client.set_flow_run_state(waits, AwaitingRetry(scheduled_time=now + timedelta(hours=2)), force=True)
+    watched |= {"taken": taken, "waits": waits}
     watchdog.Watchdog().look()
+    waits_until = client.read_flow_run(waits).state.state_details.scheduled_time
+    seen["waits for"] = (waits_until - now).total_seconds()
     seen["watched"] = {
         name: [state.name, state.message or ""]
         for name, state in ((name, client.read_flow_run(id).state) for name, id in watched.items())}
@@ -103,6 +116,19 @@ with get_client(sync_client=True) as client:
     seen["let go on again"] = expiry.let_go_on(client)
     for waiting in asked.values():
         client.delete_flow_run(waiting)
+    @flow(name="shows")
+    def shows():
+        for words in ("before it waited", "after it"):
+            show(replaced.replace, key="page", markdown=words)
+            show(replaced.replace, 50.0, kind=create_progress_artifact, key="bar")
+
+    shows()
+    seen["shown"] = sorted(
+        [artifact.key, artifact.data]
+        for artifact in client.read_artifacts() if artifact.key in ("page", "bar"))
+    for made in client.read_flow_runs():
+        if made.deployment_id is None:
+            client.delete_flow_run(made.id)
     Path("d.jsonl").write_text("{}")
     look = lambda **schedule: tuple(triggers.watch({"sums": recipe(**schedule)})[0][1:])
     seen["first"] = look()
@@ -169,6 +195,13 @@ def test_a_worker_has_not_the_last_word_on_a_cancelled_run(seen):
     assert seen["watched"]["retried"][0] == "AwaitingRetry"
 
 
+def test_a_clock_that_is_set_ends_no_run_that_was_just_taken_and_lets_none_wait(seen):
+    """What was written two hours ago, by the clock, was perhaps written a second ago."""
+    assert seen["watched"]["taken"][0] == "Pending"
+    assert seen["watched"]["waits"][0] == "AwaitingRetry"
+    assert seen["waits for"] < 600
+
+
 def test_a_run_that_nobody_approved_in_time_goes_on_and_one_that_waits_does_not(seen):
     assert seen["let go on"] == ["Nobody approved in time, and the run ends: expired"]
     assert seen["asked"] == {
@@ -176,6 +209,10 @@ def test_a_run_that_nobody_approved_in_time_goes_on_and_one_that_waits_does_not(
         **{"open": "Suspended", "by a person": "Suspended"},
     }
     assert seen["let go on again"] == []
+
+
+def test_what_a_run_shows_again_takes_the_place_of_what_it_showed(seen):
+    assert seen["shown"] == [["bar", 50], ["page", "after it"]]
 
 
 def test_a_change_starts_one_run_after_the_cooldown(seen):

@@ -1,7 +1,9 @@
 """`retune upgrade`: what a new lock changes is found, named, and lets the lock rise or not."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,18 @@ import pytest
 from flows.upgrading import upgrade as upgrades
 from flows.upgrading.bisection import culprits
 from flows.upgrading.comparison import compared
-from flows.upgrading.environments import environment, site_packages, together
+from flows.upgrading.environments import (
+    DAY,
+    KEPT,
+    environment,
+    remove_old,
+    site_packages,
+    together,
+)
 from flows.upgrading.locks import LockError, Pin, Replacement, changes, installed, pins, wanted
 from flows.upgrading.probes import Probed
 from flows.upgrading.upgrade import RECORD, Trials, Upgrade, hashes
+from retune.home import mark
 from tests.test_house import ROOT
 
 LOCK = """# A comment.
@@ -167,6 +177,34 @@ class TestCheck:
         assert (result.outcome, result.culprits) == ("different", ["peft 1 → 2"])
         assert not result.may_rise
         assert upgrades.check(ROOT / "requirements.lock", "its sums are rounded otherwise").may_rise
+
+
+def test_environments_that_nobody_asks_for_any_more_are_removed(tmp_path, monkeypatch):
+    """Each is some gigabytes on another disk than the one that it is made from."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folders = {name: tmp_path / "retune" / "upgrades" / name for name in ("old", "new", "a man's")}
+    for name, folder in folders.items():
+        folder.mkdir(parents=True)
+        if name != "a man's":
+            mark(folder)
+        (folder / "bin").mkdir()
+    for name in ("old", "a man's"):
+        os.utime(folders[name], (time.time() - (KEPT + 1) * DAY,) * 2)
+    assert remove_old() == [folders["old"]]
+    assert [name for name, folder in folders.items() if folder.exists()] == ["new", "a man's"]
+
+
+def test_an_environment_that_is_asked_for_again_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = [Replacement("coolname", "5", "4")], {"coolname": Pin("coolname", "4", "coolname==4\n")}
+    monkeypatch.setattr(
+        "flows.upgrading.environments._make", lambda target, *_: mark(target / "bin")
+    )
+    made = environment(*asked).parents[1]
+    (made / "bin" / "python").touch()
+    os.utime(made, (0, 0))
+    assert environment(*asked).parents[1] == made
+    assert remove_old() == []
 
 
 def test_the_projects_lock_is_one_that_was_checked():

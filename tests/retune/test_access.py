@@ -128,7 +128,7 @@ class TestWhoseServerItIs:
     def test_nor_if_its_number_was_given_to_another(self, home: Path, port: int) -> None:
         with socket.create_server(("127.0.0.1", port)):
             host, pid, began = processes.this_process().rsplit(" ", 2)
-            self.left_behind(port, f"{host} {pid} {int(began) - 60}")
+            self.left_behind(port, f"{host} {pid} {began}1")
             assert access.ui_server() is None
             self.left_behind(port, f"another-{host} {pid} {began}")
             assert access.ui_server() is None

@@ -1,6 +1,7 @@
 """What an output consists of is noted once, and read again only where nothing is noted."""
 
 import json
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -75,3 +76,18 @@ def test_a_record_of_an_attempt_that_lost_its_process_is_none_of_the_files(tmp_p
         raise KeyboardInterrupt
     with building(STEP, keep_partial=True) as build:
         assert build.finish(Output).manifest == {}
+
+
+def test_an_output_took_as_long_as_it_took_though_the_clock_was_set_meanwhile(
+    tmp_path, monkeypatch
+):
+    class Set(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return super().now(zone) - timedelta(hours=2)
+
+    monkeypatch.setenv("RETUNE_HOME", str(tmp_path))
+    with building(STEP) as build:
+        monkeypatch.setattr("retune.building.datetime", Set)
+        build.finish(Output)
+    assert 0 <= read_output(STEP, Output).seconds < 60

@@ -177,9 +177,7 @@ def test_neither_log_nor_artifact_has_a_secret(outcome, tmp_path, monkeypatch, c
 
     artifacts, shelf = [], Shelf()
     monkeypatch.setattr(judging, "get_run_logger", lambda: logging.getLogger("gate"))
-    monkeypatch.setattr(
-        judging, "create_markdown_artifact", lambda **what: artifacts.append(str(what))
-    )
+    monkeypatch.setattr(judging, "replace", lambda **what: artifacts.append(str(what)))
     with (
         caplog.at_level(logging.INFO, "gate"),
         pytest.raises(Rejected) as rejected,

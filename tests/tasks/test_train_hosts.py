@@ -151,6 +151,16 @@ def test_two_hosts_of_one_process_train_one_model(at_home, tmp_path, never_kille
     assert not [*jobs[1].checkpoints.glob("checkpoint-*")]
 
 
+@pytest.mark.parametrize("address", ["no-such-host.invalid", "a..b"])
+def test_a_host_that_nobody_knows_is_named_at_once(at_home, capsys, address):
+    """A training may wait for it for a day; in a cluster a name may still appear."""
+    with pytest.raises(HostLost, match="is not known here"):
+        join(Hosts(1, 2, 1, address, 29_500), timedelta(seconds=0.1))
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith(f"waiting for a training at MASTER_ADDR={address}, MASTER_PORT=29500; ")
+    assert "correct it, unless it is yet to appear" in said
+
+
 @pytest.mark.proof
 def test_a_host_joins_the_training_of_another(at_home, tmp_path, monkeypatch, never_killed):
     job = job_in(tmp_path / "first", at_home, **CRASHED)
