@@ -132,12 +132,12 @@ def _built(step: Step, build: Callable[[], SomeOutput]) -> SomeOutput | None:
     pause = 0.0
     while not step.done:
         if not pause:
-            _tell(f"{step.stage} begins")
+            _tell("begins")
         try:
             return build()
         except OutputBusy:
             if not pause:
-                _tell(f"{step.stage} waits for another run, which makes the same")
+                _tell("waits for another run, which makes the same")
             require_time()
             pause = min(LONGEST_LOOK, 1.5 * pause or LOOK)
             time.sleep(pause)
@@ -154,7 +154,7 @@ def _reused(made: Output) -> str:
     """Return by which run an output was made, when, and where it is."""
     run = maker(made.step)
     made_by = f" from run {run[:8]}" if run else ""
-    return f"{made.step.stage} is reused{made_by}: {made.origin}: {made.step.folder}"
+    return f"reused{made_by}: {made.origin}: {made.step.folder}"
 
 
 def was_killed(_task: Any, _run: Any, state: Any) -> bool:

@@ -62,7 +62,7 @@ def test_it_is_waited_for(recipe, monkeypatch, fails):
 
     def tell(message: str) -> None:
         said.append(message)
-        if " waits for " in message:
+        if message.startswith("waits for "):
             waits.set()
 
     monkeypatch.setattr(stages, "_tell", tell)
@@ -74,9 +74,8 @@ def test_it_is_waited_for(recipe, monkeypatch, fails):
         assert len(said) == 2
     else:
         assert made.data.by == "another"  # as Prefect's state Cached
-        assert said[2].startswith("sample is reused: made ")
-    # In Prefect's log of a run a line does not tell of which stage it is.
-    assert said[:2] == ["sample begins", "sample waits for another run, which makes the same"]
+        assert said[2].startswith("reused: made ")
+    assert said[:2] == ["begins", "waits for another run, which makes the same"]
 
 
 def test_it_is_waited_for_no_longer_than_the_stage_may_take(recipe, monkeypatch):
