@@ -6,6 +6,7 @@ from flows.disk import NF4_SHARE, count_parameters, disk_needed, free_disk, step
 from flows.estimate import estimate
 from flows.judge_estimate import TOKENS_PER_ROW, judge_estimate
 from flows.plan import Plan, make_plan
+from flows.ray_cluster import on_cluster
 from flows.smallest_differences import anchor_rows, smallest_differences
 from flows.summary import Grid
 from retune import llamacpp
@@ -72,7 +73,7 @@ def _unknown(plan: Plan, recipe: Recipe, pins: Pins) -> set[str]:
 
 def _gpu(recipe: Recipe) -> list[list[str]]:
     """Say that a run of the recipe would be refused on this machine."""
-    reason = lacking(recipe)
+    reason = "" if on_cluster() else lacking(recipe)
     return [["this machine", "refused", f"the recipe {reason}"]] if reason else []
 
 

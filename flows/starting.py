@@ -23,12 +23,16 @@ Settings = Annotated[
 
 def require_host(recipe: "Recipe") -> None:
     """Refuse what this host cannot do or what its environment has wrong, before half a minute is spent
-    on a server. The run itself asks again. Raises MachineUnfit, TrainingRefused, StoreError, BadLimit."""
+    on a server. The run itself asks again. Raises MachineUnfit, TrainingRefused, StoreError, BadLimit,
+    ClusterError."""
+    from flows.ray_cluster import on_cluster, require_cluster
     from retune.machine import require_machine
     from retune.store.sharing import require_store
     from tasks.train.hosts import of_run
 
-    require_machine(recipe)
+    require_cluster()
+    if not on_cluster():  # whose machines each look for themselves
+        require_machine(recipe)
     of_run(recipe.training)
     require_store()
 
