@@ -81,10 +81,10 @@ def connected(where: str) -> Iterator[None]:
 
     Ray takes SIGTERM for itself, by which a run is told to end: it is given back.
     """
+    for name, value in QUIET.items():  # some are read when it is imported
+        os.environ.setdefault(name, value)
     import ray
 
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         ray.init(

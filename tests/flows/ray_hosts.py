@@ -19,6 +19,7 @@ LEAN = {
     "RAY_enable_worker_prestart": "false",
     "RAY_prestart_worker_first_driver": "false",
     "RAY_kill_child_processes_on_worker_exit": "false",
+    "RAY_worker_niceness": "0",  # Ray's workers give way to all else, of which there is much here
 }
 PATIENCE = 300  # seconds until a host is there, on a loaded machine
 

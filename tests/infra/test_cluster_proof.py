@@ -69,8 +69,17 @@ def recipe(folder) -> Path:
 
 
 @pytest.fixture(scope="module")
-def servers(folder) -> Iterator[Stack]:
-    """Prefect, MLflow and the S3 server, on the loopback."""
+def wire(folder) -> Iterator[Wire]:
+    for host in HOSTS:
+        (folder / host).mkdir()
+    wire = Wire([*HOSTS], folder)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture(scope="module")
+def servers(folder, wire) -> Iterator[Stack]:
+    """Prefect, MLflow and the S3 server, on the loopback and on the wire."""
     place = folder / "stack"
     place.mkdir()
     with ExitStack() as running:
@@ -79,25 +88,18 @@ def servers(folder) -> Iterator[Stack]:
             command = stacks._store(stack) if service == "objects" else stack.command(service)
             known = f",{SERVERS}:{stack.ports['mlflow']}"
             words = [f"{word}{known * word.startswith('--allowed-hosts')}" for word in command]
-            running.callback(stacks.end, stack.start(service, *words))
+            # Clients get addresses of the S3 server from MLflow: these must be anybody's.
+            objects = f"http://{wire.own_address}:{stack.ports['objects']}"
+            running.callback(
+                stacks.end, stack.start(service, *words, MLFLOW_S3_ENDPOINT_URL=objects)
+            )
+            running.enter_context(relayed(wire.own_address, stack.ports[service]))
         for url in (
             f"{stack.url('objects')}/healthz", f"{stack.url('prefect')}/api/health",
             f"{stack.url('mlflow')}/health",
         ):  # fmt: skip
             wait_for(lambda url=url: stacks.answers(url))
         yield stack
-
-
-@pytest.fixture(scope="module")
-def wire(folder, servers) -> Iterator[Wire]:
-    for host in HOSTS:
-        (folder / host).mkdir()
-    wire = Wire([*HOSTS], folder)
-    with ExitStack() as relays:
-        relays.callback(wire.close)
-        for service in ("objects", "prefect", "mlflow"):
-            relays.enter_context(relayed(wire.own_address, servers.ports[service]))
-        yield wire
 
 
 def keys(stack: Stack) -> dict[str, str]:
