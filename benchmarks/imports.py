@@ -87,7 +87,10 @@ def watched(folder: Path, alone: bool) -> dict[str, str]:
     shutil.copy(sitecustomize.__file__, folder)
     if alone:
         (folder / sitecustomize.NO_FORKS).touch()
-    return {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
+    ours = os.environ.get(
+        "PYTHONPATH", ""
+    )  # which tests let the program `retune` be this checkout's by
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), str(ROOT), ours)))}
 
 
 def read(folder: Path) -> list[Imports]:
