@@ -14,8 +14,11 @@ import pytest
 from expectations import training
 from expectations.verdicts import Rejected
 from flows import ray_cluster
+from flows.forecast import _gpu
 from flows.needs import needs_of
 from flows.ray_cluster import ClusterError
+from flows.starting import require_host
+from retune.machine import MachineUnfit
 from retune.outputs import Step
 from retune.placement import Assignment, HostUnfit
 from retune.recipe import Recipe
@@ -266,3 +269,19 @@ def test_a_stage_runs_where_its_gpu_is_leaves_a_checkpoint_and_survives_its_host
     assert len(set(processes)) == 3  # before it was told to end, on the lost host, and on this one
     assert not [*(cluster.folder / "flow").rglob(LOG)]  # nobody needs it there
     assert not sent(cluster)
+
+
+def test_a_run_may_begin_on_a_machine_without_a_gpu(monkeypatch):
+    """Its stages look for themselves, where they run."""
+    four_bit = recipe().model_copy(
+        update={"model": recipe().model.model_copy(update={"load_in_4bit": True})}
+    )
+    monkeypatch.setattr("retune.machine.gpus", tuple)
+    monkeypatch.setattr("flows.ray_cluster.require_cluster", lambda: None)
+    monkeypatch.delenv("RETUNE_CLUSTER", raising=False)
+    with pytest.raises(MachineUnfit, match="load_in_4bit"):
+        require_host(four_bit)
+    assert _gpu(four_bit)
+    monkeypatch.setenv("RETUNE_CLUSTER", "ray://head:10001")
+    require_host(four_bit)
+    assert _gpu(four_bit) == []
