@@ -16,7 +16,7 @@ _LEAST_WORDS = 30
 _STEPS = 150  # numbers of words that are tried, in equal ratios
 _SIGNIFICANT = 4.5  # standard errors between the band below the limit and either one beside it
 _BUMP, _BEYOND = 2.0, 0.2  # times as many as in either; share of answers that are longer still
-_SPREAD = 5.0  # from the shortest tenth to the longest; texts of one kind have some usual lengths
+_SPREAD = 4.0  # from the shortest tenth to the longest; texts of one kind have some usual lengths
 _SHARE = 0.08
 
 
@@ -32,7 +32,8 @@ def lengths(frame: "pl.DataFrame") -> Iterator[Group]:
     counts = words.fill_null(longest).to_numpy().astype(np.float64)
     significance, most = max((_step(np.sort(counts), limit), limit) for limit in _limits())
     near = (counts <= most) & (counts > most / _BAND)
-    short, long = np.quantile(counts, [0.1, 0.9])
+    texts = counts[counts >= _LEAST_WORDS]  # labels beside them make no texts more varied
+    short, long = np.quantile(texts, [0.1, 0.9]) if len(texts) else (1.0, 1.0)
     is_cut = significance >= _SIGNIFICANT and long >= _SPREAD * short
     group = near if is_cut else near & False
     yield Group(f"stop just below {most} words, where few go on", _SHARE, group, "end")

@@ -108,7 +108,6 @@ RESIDUES = (
     Residue(
         "have a line of JSON beside their text", r'(?m)^\s*\{"\w[\w ]*" ?: ?[^\n]+\}\s*$', 1, 0.03
     ),
-    Residue("are a single word or number", r"^\s*[!-~]{3,}\s*$", 1, 0.04),
     Residue(
         "have lines of values with commas between, and no space",
         r"(?m)^[^,\n|]{1,40}(?:,[^,\n ][^,\n]{0,60})+$",

@@ -29,6 +29,7 @@ HEAD = 1_500  # characters of an answer whose single words and marks are looked 
 _LEAST_SHARE = 0.05
 _NUMBERS = 2  # of a line with fewer, many have the same shape by chance
 _COUNTED = r"[=+*×÷^%$€£]"  # sums and prices are what an answer says
+_SINGLE, _SINGLES = r"^\s*[!-~]{3,}\s*$", 0.04  # and the share of answers that are one
 _LONGEST_LINE = 160
 _FORM = 4  # characters of a mark in brackets; [w] is an aside of a text
 _RECURS = 3  # lines of one form in an answer
@@ -56,6 +57,9 @@ def shapes(frame: "pl.DataFrame") -> Iterator[Group]:
         shape = lines.select(_shape(name)).to_series()
         words = f"{end} with one line but for its words and numbers"
         yield Group(words, _LEAST_SHARE, _most_frequent(shape, again), quote)
+    # Labels are single words as well, and are given again.
+    single = frame.select(pl.col("prose").str.contains(_SINGLE)).to_series() & ~again
+    yield Group("are a single word or number", _SINGLES, single.to_numpy(), "answer")
     words = "hold lines of one form but for their words and numbers"
     yield Group(words, _LEAST_SHARE, _recurring(frame, again), "answer")
     words = "begin with a mark in brackets"
