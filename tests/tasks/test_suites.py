@@ -226,7 +226,7 @@ def test_a_champion_whose_weights_are_gone_is_known_by_what_its_run_recorded(
 
 
 CHANGES = {
-    "the engine": ("retune.conditions.installed", lambda name: "9.9", "engine was "),
+    "the engine": ("retune.conditions.engine", lambda: {"torch": "9.9"}, "engine was "),
     "the device": ("retune.conditions.compute_capabilities", lambda: ("9.0",), "is cuda"),
     "the template": ("retune.conditions.rendering", lambda folder: "0" * 16, "template was "),
 }
