@@ -33,7 +33,7 @@ test: env llamacpp
 
 # What `make test` has a lighter case of, in processes that take seconds.
 slow: env llamacpp
-	@$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4
+	@$(BIN)/python -m pytest -m "slow and not proof" --numprocesses auto --maxprocesses 4
 
 # What `make test` has a light case of; and the tests that have examples, with more of them.
 proofs: env llamacpp

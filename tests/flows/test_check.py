@@ -299,6 +299,7 @@ def test_how_many_rows_a_filter_by_score_leaves_is_open_too(here, tmp_path, unre
     assert open_of(report) >= {*ON_SCORES, "min_rows"}
 
 
+@pytest.mark.slow  # a tokenizer, and all of the gate
 def test_the_page_of_a_recipe_shows_what_is_learned(project, monkeypatch, tmp_path):
     monkeypatch.chdir(project.folder)
     monkeypatch.setenv("RETUNE_HOME", str(project.folder / ".retune"))

@@ -241,6 +241,7 @@ def sent(cluster: Cluster) -> list[int]:
     return sorted(int(path.parent.name.split("-")[1]) for path in found)
 
 
+@pytest.mark.slow  # a cluster of two hosts
 @pytest.mark.timeout(900)
 def test_a_stage_runs_where_its_gpu_is_leaves_a_checkpoint_and_survives_its_host(cluster):
     begun = Flow(cluster, 10_000, cluster.address)

@@ -310,6 +310,7 @@ main()
 """
 
 
+@pytest.mark.slow  # a run more; test_unchanged has the rule
 def test_a_run_that_has_nothing_to_do_is_skipped_without_a_models_library(first, project):
     """As by a schedule; what it is compared with is the second run if there was one, else the first."""
     settings = ("--set", "schedule.skip_unchanged=always")
@@ -419,6 +420,7 @@ def temporary_server(run: subprocess.Popen[str]) -> str | None:
     return None
 
 
+@pytest.mark.slow  # a run more; test_check has rejections
 def test_the_temporary_server_of_a_run_asks_for_the_sign_in(rejection, project):
     assert rejection.server.startswith("http://127.0.0.1:")
     assert {who: answer.status for who, answer in rejection.answers.items()} == {
@@ -433,6 +435,7 @@ def test_the_temporary_server_of_a_run_asks_for_the_sign_in(rejection, project):
     assert rejection.sign_in.partition(":")[2] not in rejection.said
 
 
+@pytest.mark.slow  # a run more
 def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(rejection, project):
     assert "Traceback" not in rejection.said
     for words in (
@@ -456,6 +459,7 @@ def test_a_broken_dataset_is_rejected_before_any_model_is_loaded(rejection, proj
     assert "validation.tolerances.roles_out_of_order" in {row["setting"] for row in failed}
 
 
+@pytest.mark.slow  # a run more
 def test_canaries_leave_no_trace(rejection, project):
     """A rejected run quotes rows in every place that it can; `tests/canary.py` runs a whole."""
     assert "rows have a password, key or token" in rejection.said

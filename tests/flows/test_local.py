@@ -94,6 +94,7 @@ class TestTheServerOfTheUser:
         assert configured(tmp_path, **own)["string"] == "team:theirs"
 
 
+@pytest.mark.slow  # a server
 def test_our_server_has_our_settings_whatever_else_is_set(tmp_path: Path) -> None:
     with left_by_a_ui(tmp_path) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/api"

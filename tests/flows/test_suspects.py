@@ -40,6 +40,7 @@ def everything(run):
     return ranked(run.run_id, "", limit=ROWS, above=-1.0, rows=ROWS)
 
 
+@pytest.mark.slow  # gradients of some hundred rows
 def test_planted_rows_come_out_on_top(run, everything):
     """1 % of the rows are poisoned; at least 80 % of these must be among the first 2 %."""
     found, _ = everything

@@ -169,6 +169,7 @@ def seen(tmp_path_factory) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow  # a process with a server of its own
 def test_of_the_runs_that_wait_the_newest_runs(seen):
     assert seen["kept"] == "newest"
     assert seen["states"] == {

@@ -47,7 +47,8 @@ from tests.flows.servers import (
 from tests.flows.test_line import sums
 from tests.tasks.conftest import make_base
 
-pytestmark = pytest.mark.timeout(900)  # three servers start, on a loaded machine
+# Three servers start, on a loaded machine.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 STRANGER = "http://stranger.example"
 
 

@@ -134,7 +134,7 @@ def server(tmp_path_factory):
             process.wait(timeout=30)
 
 
-# A server is a proof, but for the test of a whole run.
+# A server is a proof, but for the test of a whole run, which is slow.
 @pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.proof)])
 def client(request, tmp_path, monkeypatch):
     """MLflow's client of the embedded store, and of a server."""

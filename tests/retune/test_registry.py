@@ -21,6 +21,8 @@ from retune.registry.promotions import SETTLED, changing
 from tests.candidates import EVIDENCE, PINS, candidate, made, registered, served
 
 NUMBERS = itertools.count(1)
+# MLflow on a file, and as a server.
+CLIENTS = ["sqlite", pytest.param("server", marks=pytest.mark.slow)]
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def aliases(recipe: Recipe) -> dict[str, int]:
     return {alias: int(number) for alias, number in model.aliases.items()}
 
 
-@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+@pytest.mark.parametrize("client", CLIENTS, indirect=True)
 def test_every_candidate_is_a_version_that_tells_what_made_it(client, recipe):
     version = registered(recipe, "one", methods=("q4_k_m", "q8_0"))
     assert (version.number, version.aliases) == (1, ("challenger",))
@@ -54,7 +56,7 @@ def test_every_candidate_is_a_version_that_tells_what_made_it(client, recipe):
     assert registry.champion(recipe.name) is None  # nobody has decided
 
 
-@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+@pytest.mark.parametrize("client", CLIENTS, indirect=True)
 def test_mlflow_has_a_model_of_the_candidate_with_its_metrics_and_dataset(client, recipe):
     version = registered(recipe, "one")
     run = client.get_run(version.run_id)
@@ -84,7 +86,7 @@ def test_the_same_weights_keep_their_version(client, recipe):
     assert again.aliases == ("challenger",)
 
 
-@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+@pytest.mark.parametrize("client", CLIENTS, indirect=True)
 def test_a_run_that_goes_on_registers_its_candidate_again(client, recipe):
     """It waited for a person, or lost its process after it had registered."""
     with tracking.start_run(recipe, "a run", {}) as run:
@@ -113,7 +115,7 @@ def test_the_weights_it_is_put_on_are_part_of_a_version(client, recipe):
     )
 
 
-@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+@pytest.mark.parametrize("client", CLIENTS, indirect=True)
 def test_a_promotion_moves_the_aliases_and_is_logged(client, recipe):
     before = datetime.now(UTC)
     served(recipe, "one", "two")
@@ -256,7 +258,7 @@ def asked(
     return version
 
 
-@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+@pytest.mark.parametrize("client", CLIENTS, indirect=True)
 @pytest.mark.parametrize("verb", ["approve", "reject"])
 def test_an_answer_is_kept_with_the_version_and_in_the_log(client, recipe, verb):
     version = asked(recipe)
@@ -301,7 +303,7 @@ def test_a_candidate_that_is_asked_about_again_waits_no_longer(client, recipe):
 # Names.
 
 
-@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+@pytest.mark.parametrize("client", CLIENTS, indirect=True)
 def test_a_run_is_found_by_all_its_names(client, recipe):
     served(recipe, "one", "two")
     one, two = registry.versions(recipe.name)
@@ -373,7 +375,7 @@ for _ in range(tries):
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+@pytest.mark.parametrize("client", CLIENTS, indirect=True)
 @pytest.mark.parametrize("homes", ["one home", "a home each"])
 def test_promotions_at_once_leave_a_whole_log(client, recipe, tmp_path, homes):
     """With a home each, nothing but MLflow's server is between the processes, as between hosts."""

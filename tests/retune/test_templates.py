@@ -131,6 +131,7 @@ def test_whatever_a_template_does_is_a_refusal(tokenizer, template, words) -> No
     assert time.process_time() - began < 1  # of this process
 
 
+@pytest.mark.slow  # seconds of a template
 def test_the_conversation_that_breaks_a_limit_is_named_and_those_before_are_kept(tokenizer) -> None:
     tokenizer.chat_template = "{% if messages[0].content == 'x' %}" + LOOPS + "{% endif %}ok"
     chats = [[{"role": "user", "content": said}] for said in "abxc"]
@@ -145,6 +146,7 @@ def test_the_conversation_that_breaks_a_limit_is_named_and_those_before_are_kept
     assert render(tokenizer, chats[:2]) == ["ok", "ok"]
 
 
+@pytest.mark.slow  # seconds of templates
 def test_templates_that_are_slow_in_total_are_stopped(tokenizer) -> None:
     tokenizer.chat_template = "{% for a in range(99999) %}{% endfor %}" * 20
     (alone,) = outcomes(tokenizer, [CHAT])

@@ -54,7 +54,9 @@ def artifacts(client, run, path=None):
     return {file.path for file in client.list_artifacts(run.id, path)}
 
 
-@pytest.mark.parametrize("client", ["sqlite", "server"], indirect=True)
+@pytest.mark.parametrize(
+    "client", ["sqlite", pytest.param("server", marks=pytest.mark.slow)], indirect=True
+)
 def test_a_run_holds_the_whole_recipe_and_each_output(client, recipe):
     old = make_output("old")
     with tracking.start_run(recipe, "first", {"where": "here"}) as run:

@@ -208,7 +208,10 @@ def greedy(gguf: Path, prompts: list[list[int]]) -> Iterator[tuple[list[int], li
 @pytest.mark.parametrize(
     "family",
     [
-        *(pytest.param(family, id=family.file) for family in LIGHT),
+        *(
+            pytest.param(family, id=family.file, marks=() if family.refused else pytest.mark.slow)
+            for family in LIGHT
+        ),
         *(
             pytest.param(
                 family, id=family.file, marks=[pytest.mark.proof, pytest.mark.timeout(1200)]

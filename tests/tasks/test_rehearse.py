@@ -74,6 +74,7 @@ def test_a_sound_base_comes_to_the_end_and_leaves_its_logs(rehearsed):
     require(judgement)
 
 
+@pytest.mark.slow  # trains a tiny model
 def test_what_only_saving_shows_is_shown(rehearsed):
     """Settings of the base that its own library writes for nobody: training would end with them."""
     output = rehearsed.run("full", training={"method": "full"})
@@ -87,6 +88,7 @@ def test_what_only_saving_shows_is_shown(rehearsed):
     require(judge.judgement(output, lenient))
 
 
+@pytest.mark.slow  # trains a tiny model, as does what comes to the end
 def test_what_cannot_be_merged_is_shown(rehearsed, monkeypatch):
     monkeypatch.setattr(stage, "FARTHEST_KL", -1.0)
     output = rehearsed.run("merge")

@@ -317,6 +317,7 @@ def last_step(job) -> int:
     return step_of(newest_whole(job.checkpoints))
 
 
+@pytest.mark.slow  # two trainings
 def test_a_cap_ends_with_a_checkpoint_and_a_higher_one_goes_on(at_home, tmp_path, never_killed):
     capped = job_in(tmp_path, at_home, **CRASHED, max_cost=1e-9, price_per_hour=1.0)
     with pytest.raises(ChildRefused, match=r"after step 1: .*max_cost=1e-09.*run again"):
@@ -454,6 +455,7 @@ runpy.run_path({child!r}, run_name="__main__")
 """
 
 
+@pytest.mark.slow  # two trainings
 @pytest.mark.parametrize(
     "error",
     [
@@ -497,6 +499,7 @@ def test_both_backends_learn_alike(at_home, tmp_path, never_killed):
     assert losses(job) == pytest.approx(never_killed, rel=1e-3)
 
 
+@pytest.mark.slow  # a training
 @pytest.mark.parametrize(
     "settings",
     [

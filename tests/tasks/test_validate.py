@@ -270,6 +270,7 @@ def with_benchmark(path) -> Recipe:
     )
 
 
+@pytest.mark.slow  # all of the gate, twice
 def test_a_benchmark_file_is_read_as_pinned_and_within_limits(tmp_path):
     path = tmp_path / "b.txt"
     path.write_text("Why so?")
@@ -319,6 +320,7 @@ def test_missing_scores_are_made_and_stored_ones_checked(tmp_path, classifier):
     )
 
 
+@pytest.mark.slow  # the classifier, twice
 def test_scores_of_other_rows_are_seen_though_their_distribution_is_the_same(tmp_path, classifier):
     rows = sound(40)
     run_gate(tmp_path, *rows, scores=[None] * 40, **classifier)
