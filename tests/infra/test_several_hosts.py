@@ -6,10 +6,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from tasks.train.hosts import OF_HOSTS
+from tests.flows.servers import wait_for
 from tests.infra.deployed import INFRA, commands, patience, require_command
 from tests.infra.test_kubernetes import TEMPLATE, require_valid
 
@@ -28,7 +30,8 @@ exit "$RUNS"
 # Starts the command once for each task, as on the other nodes.
 SRUN = """#!/bin/bash
 echo "srun $*" >> "$TOLD.srun"
-trap 'kill $(jobs -p) 2>/dev/null' TERM EXIT
+trap 'exit 143' TERM
+trap 'kill $(jobs -p) 2>/dev/null' EXIT
 until [ "$1" = bash ] || [ "$1" = .venv/bin/ray ]; do
   case "$1" in --ntasks=*) tasks=${1#*=};; esac
   shift
@@ -80,6 +83,12 @@ class Allocation:
         return sorted(lines)
 
 
+def _at_work(folder: Path) -> list[psutil.Process]:
+    """Return the processes whose command names the folder."""
+    there = psutil.process_iter(["cmdline"])
+    return [one for one in there if str(folder) in " ".join(one.info["cmdline"] or ())]
+
+
 class TestSlurm:
     def test_the_run_is_on_the_first_node_and_the_others_join_it(self, tmp_path):
         allocation = Allocation(tmp_path, nodes=3, runs="on")
@@ -94,6 +103,7 @@ class TestSlurm:
     def test_hosts_that_joined_nothing_do_not_outlive_the_run(self, tmp_path, code):
         allocation = Allocation(tmp_path, nodes=2, runs=str(code))
         assert allocation.process.wait(30) == code
+        wait_for(lambda: not _at_work(tmp_path), 30)
 
     def test_one_node_alone_needs_no_other(self, tmp_path):
         allocation = Allocation(tmp_path, nodes=1, runs="0")
