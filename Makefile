@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help:
 	@echo "make demo     set everything up and run the demo recipe, on the CPU"
 	@echo "make smollm2  the same with a real small model that learns to read support mail"
-	@echo "make test     set everything up and run the tests, but for the slow ones and the proofs"
+	@echo "make test     set everything up and run the tests, but for the slow ones (SLOW=1) and the proofs"
 	@echo "make slow     the tests that start many processes: more commands, servers and trainings"
 	@echo "make proofs   the long tests: more runs, more bad datasets, training over several processes"
 	@echo "make promotions  good, same, poisoned, better, rolled back: with MLflow on SQLite and PostgreSQL"
@@ -28,8 +28,9 @@ demo: env llamacpp demo-data
 smollm2: env llamacpp smollm2-data
 	@$(BIN)/retune run smollm2
 
+# SLOW=1 adds the slow ones, whose costly fixtures are then made once for all.
 test: env llamacpp
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+	@$(BIN)/python -m pytest $(if $(SLOW),-m "not proof") --numprocesses auto --maxprocesses 4
 
 # What `make test` has a lighter case of, in processes that take seconds.
 slow: env llamacpp
