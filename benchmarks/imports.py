@@ -87,9 +87,8 @@ def watched(folder: Path, alone: bool) -> dict[str, str]:
     shutil.copy(sitecustomize.__file__, folder)
     if alone:
         (folder / sitecustomize.NO_FORKS).touch()
-    ours = os.environ.get(
-        "PYTHONPATH", ""
-    )  # which tests let the program `retune` be this checkout's by
+    # By it tests let the program `retune` be this checkout's.
+    ours = os.environ.get("PYTHONPATH", "")
     return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), str(ROOT), ours)))}
 
 

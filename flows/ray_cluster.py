@@ -17,7 +17,7 @@ from flows.needs import Totals
 from retune.access import LOOPBACK
 from retune.errors import RetuneError
 from retune.placement import CLUSTER
-from retune.store.place import ADDRESS, store
+from retune.store.place import ADDRESS, INSTALL, store
 from retune.tracking import tracking_uri
 
 NAMESPACE = "retune"
@@ -69,10 +69,7 @@ def require_cluster() -> None:
             f"cluster (docs/gpu.md, Several hosts); unset one of them"
         )
     if find_spec("ray") is None or find_spec("prefect_ray") is None:
-        raise ClusterError(
-            f"{CLUSTER} is set, and Ray is not installed: pip install 'retune[cluster]', in a checkout "
-            f".venv/bin/pip install --no-deps --require-hashes -r infra/cluster.lock"
-        )
+        raise ClusterError(f"{CLUSTER} is set, and Ray is not installed: {INSTALL}")
 
 
 @contextmanager

@@ -57,10 +57,10 @@ class Stage(Task[P, SomeOutput]):
 
     # Prefect's own takes `return_state` and `wait_for` besides, which no stage is called with.
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> SomeOutput:  # type: ignore[override]
-        placement = PLACEMENT.get()
-        arguments = inspect.signature(self.fn).bind(*args, **kwargs).arguments
-        if placement and placement.takes(arguments):
-            return cast("SomeOutput", placement.run(self, arguments))
+        if placement := PLACEMENT.get():
+            arguments = inspect.signature(self.fn).bind(*args, **kwargs).arguments
+            if placement.takes(arguments):
+                return cast("SomeOutput", placement.run(self, arguments))
         made: SomeOutput | State[SomeOutput] = super().__call__(*args, **kwargs)
         return made.result() if isinstance(made, State) else made
 

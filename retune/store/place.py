@@ -64,6 +64,13 @@ def _opened(address: str) -> "Store":
     return Store(address)
 
 
+# What a person does who lacks a package of the extra.
+INSTALL = (
+    "pip install 'retune[cluster]', in a checkout .venv/bin/pip install --no-deps "
+    "--require-hashes -r infra/cluster.lock"
+)
+
+
 class Store:
     """A store of files by name. Raises StoreError where it refuses, StoreUnreachable where it does
     not answer."""
@@ -75,9 +82,7 @@ class Store:
             from obstore.store import LocalStore, from_url
         except ImportError:
             raise StoreError(
-                f"{ADDRESS} is set, and the package that reaches it is not installed: "
-                f"pip install 'retune[cluster]', in a checkout .venv/bin/pip install --no-deps "
-                f"--require-hashes -r infra/cluster.lock"
+                f"{ADDRESS} is set, and the package that reaches it is not installed: {INSTALL}"
             ) from None
         self._files: ObjectStore
         if parts.scheme == "file":

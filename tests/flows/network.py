@@ -22,6 +22,37 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
+def spaces_are_allowed() -> bool:
+    """Tell whether namespaces can be made here, which root alone may."""
+    probe = ["ip", "netns", "exec", "retune-probe", "true"]
+    if shutil.which("ip") is None or os.geteuid():
+        return False
+    try:
+        ip("netns", "add", "retune-probe")
+        return subprocess.run(probe, capture_output=True).returncode == 0
+    except subprocess.CalledProcessError:
+        return False
+    finally:
+        subprocess.run(["ip", "netns", "del", "retune-probe"], capture_output=True)
+
+
+def settle(space: str, address: str, names: Sequence[str]) -> None:
+    """Let a namespace, whose end of a wire is eth0, have an address, and know hosts by name: lines of
+    `/etc/hosts`. Whoever asks would wait for a name server otherwise."""
+    ip("-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
+    ip("-n", space, "link", "set", "eth0", "up")
+    ip("-n", space, "link", "set", "lo", "up")
+    (SPACES / space).mkdir(parents=True)
+    (SPACES / space / "hosts").write_text("\n".join(["127.0.0.1 localhost", *names, ""]))
+    (SPACES / space / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+
+
+def remove_space(space: str) -> None:
+    """Remove a namespace with what its processes find in /etc, if it is there."""
+    subprocess.run(["ip", "netns", "del", space], capture_output=True)
+    shutil.rmtree(SPACES / space, ignore_errors=True)
+
+
 class Wire:
     """A bridge with a namespace for each of some hosts; `folder` has the home folders of all."""
 
@@ -44,14 +75,8 @@ class Wire:
         ip("netns", "add", space)
         ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space)
         ip("link", "set", port, "master", self.bridge, "up")
-        ip("-n", space, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
-        ip("-n", space, "link", "set", "eth0", "up")
-        ip("-n", space, "link", "set", "lo", "up")
-        (SPACES / space).mkdir(parents=True)
         names = [f"{self.address(one)} {one}" for one in self._hosts]
-        lines = ["127.0.0.1 localhost", f"{self.own_address} {SERVERS}", *names, ""]
-        (SPACES / space / "hosts").write_text("\n".join(lines))
-        (SPACES / space / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        settle(space, self.address(host), [f"{self.own_address} {SERVERS}", *names])
 
     def inside(self, host: str) -> list[str]:
         """Return what a command on a host begins with: it sees its own home, of the others nothing."""
@@ -72,8 +97,7 @@ class Wire:
     def close(self) -> None:
         for host, space in self._spaces.items():
             self.kill(host)
-            subprocess.run(["ip", "netns", "del", space], capture_output=True)
-            shutil.rmtree(SPACES / space, ignore_errors=True)
+            remove_space(space)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)
 
 

@@ -19,13 +19,12 @@ import pytest
 import yaml
 
 from tests.databases import furnish
-from tests.flows.network import SERVERS, Wire, relayed
+from tests.flows.network import SERVERS, Wire, relayed, spaces_are_allowed
 from tests.flows.ray_hosts import Cluster
 from tests.flows.servers import RETUNE, wait_for
 from tests.flows.test_line import GATES, Project
 from tests.infra import stack as stacks
 from tests.infra.stack import Stack, use_extra
-from tests.tasks.test_train_hosts_proof import spaces_are_allowed
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(7200)]
 

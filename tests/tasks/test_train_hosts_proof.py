@@ -5,7 +5,6 @@ A host is a process group that is started as on a cluster: with an environment a
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import pytest
 from retune.child import EVENTS, _variables
 from tasks.train.checkpoints import newest_whole, step_of
 from tasks.train.job import TrainJob
+from tests.flows.network import SPACES, ip, remove_space, settle, spaces_are_allowed
 from tests.tasks.test_train import CRASHED, SHARDED, SPLIT, job_in, losses, wrapped
 from tests.tasks.test_train_hosts import CHILD
 
@@ -34,7 +34,6 @@ forkserver = module_from_spec(OWN)
 OWN.loader.exec_module(forkserver)
 
 PORT = "29500"
-SPACES = Path("/etc/netns")  # what lies there for a namespace its processes find in /etc
 PATIENCE = 200  # seconds for one training
 # As the child, but it notices sooner that a host is lost.
 HASTY = """
@@ -46,29 +45,13 @@ runpy.run_path({child!r}, run_name="__main__")
 """
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-def spaces_are_allowed() -> bool:
-    probe = ["ip", "netns", "exec", "retune-probe", "true"]
-    if shutil.which("ip") is None or os.geteuid():
-        return False
-    try:
-        ip("netns", "add", "retune-probe")
-        return subprocess.run(probe, capture_output=True).returncode == 0
-    except subprocess.CalledProcessError:
-        return False
-    finally:
-        subprocess.run(["ip", "netns", "del", "retune-probe"], capture_output=True)
-
-
 class Network:
     """Two hosts on one wire: network namespaces with a bridge between them."""
 
     def __init__(self, tag: str) -> None:
         self.hub = f"rt{tag}"
         self.names = [f"{self.hub}-{number}" for number in range(2)]
+        addresses = [f"10.77.0.{number + 1}" for number in range(2)]
         ip("netns", "add", self.hub)
         ip("-n", self.hub, "link", "add", "wire", "type", "bridge")
         ip("-n", self.hub, "link", "set", "wire", "up")
@@ -77,18 +60,8 @@ class Network:
             ends = ("type", "veth", "peer", "name", "eth0", "netns", name)
             ip("-n", self.hub, "link", "add", f"port{number}", *ends)
             ip("-n", self.hub, "link", "set", f"port{number}", "master", "wire", "up")
-            ip("-n", name, "addr", "add", f"10.77.0.{number + 1}/24", "dev", "eth0")
-            ip("-n", name, "link", "set", "eth0", "up")
-            ip("-n", name, "link", "set", "lo", "up")
-            self._name_hosts(name)
-
-    def _name_hosts(self, name: str) -> None:
-        """Let a host know all by name: gloo and the store ask, and would wait for a name server."""
-        folder = SPACES / name
-        folder.mkdir(parents=True)
-        lines = [f"10.77.0.{number + 1} host-{number}" for number in range(len(self.names))]
-        (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
-        (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+            # gloo and the store ask for hosts by name.
+            settle(name, addresses[number], [f"{one} host-{n}" for n, one in enumerate(addresses)])
 
     @cache  # noqa: B019
     def server(self, number: int) -> Any:
@@ -112,8 +85,7 @@ class Network:
         for number in range(len(self.names)):
             self.server(number).close()
         for name in (*self.names, self.hub):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
-            shutil.rmtree(SPACES / name, ignore_errors=True)
+            remove_space(name)
 
 
 @pytest.fixture(scope="module")

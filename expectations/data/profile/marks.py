@@ -8,7 +8,7 @@ never does is counted, and the one that most answers have is named.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from expectations.data.profile.shapes import HEAD, Group, frequencies
+from expectations.data.profile.shapes import HEAD, Group, frame_mask, frequencies
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,10 +46,8 @@ def marks(frame: "pl.DataFrame") -> Iterator[Group]:
 
 def _odd_marks(frame: "pl.DataFrame") -> "tuple[str, np.ndarray]":
     """Return the mark that most answers have where ordinary texts have none, and which answers do."""
-    import numpy as np
     import polars as pl
 
-    having = np.zeros(len(frame), dtype=bool)
     text = pl.col("prose").str.head(HEAD).str.replace_all(_ADDRESS, "a")
     found = (
         frame.select(mark=text.str.extract_all(_ODD))
@@ -62,8 +60,5 @@ def _odd_marks(frame: "pl.DataFrame") -> "tuple[str, np.ndarray]":
     )
     often = found.group_by("place", "mark").len().filter(pl.col("len") >= _TIMES)
     counts = frequencies(often["mark"], 1)
-    if counts.is_empty():
-        return "", having
-    mark = counts["mark"][0]
-    having[often.filter(pl.col("mark") == mark)["place"].to_numpy()] = True
-    return mark, having
+    mark = "" if counts.is_empty() else counts["mark"][0]
+    return mark, frame_mask(often.filter(pl.col("mark") == mark)["place"], len(frame))
