@@ -13,6 +13,12 @@ from retune.escaping import terminal
 from retune.home import home, keep_private, make_home
 
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+# A run waits for a server that is away or out of order, as by a full disk (2, 4, 8, … seconds between two
+# requests, 17 minutes in all), rather than to end, since what it then has to say would be lost.
+PATIENT = {
+    "PREFECT_CLIENT_MAX_RETRIES": "9",
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",  # beside 408, 429, 502 and 503
+}
 # Of Prefect's own life; the first comes at the end of a run on a busy machine, the others at its start.
 NO_NEWS = ("Still processing items", "unning hook 'sign'", "Hook 'sign'")
 
@@ -78,6 +84,14 @@ def own_server(port: int | None = None) -> dict[str, str]:
         # power cut a deployment's only slot would be held for ever.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
     }
+
+
+def be_patient() -> None:
+    """Let runs of this process and of its children wait for their server (PATIENT), but for what the
+    user has set."""
+    for name, value in PATIENT.items():
+        os.environ.setdefault(name, value)
+    reread()
 
 
 def reread() -> None:

@@ -50,6 +50,7 @@ def start_prefect() -> None:
         server = temporary_server.start()
     import flows.retrain  # noqa: F401  (takes seconds, in which the server comes up)
 
+    local.be_patient()
     if server:
         _import_libraries()
         server.use()

@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 WORK_POOL = "retune"
 PREFECT, MLFLOW, WORKER = "prefect-server", "mlflow-server", "prefect-worker"
 WATCH = 10  # seconds between two looks at the runs
-# A run waits for a server that is away (2, 4, 8, … seconds between two requests, 17 minutes in all)
-# rather than to end, since what it then has to say would be lost.
-PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "9"}
 KNOWN = 300  # seconds for which MLflow's server knows a password that was right
 VIEWS = 3  # whose addresses are printed: of the experiments that were last changed
 
@@ -139,7 +136,7 @@ def _start_worker(supervisor: Supervisor) -> None:
     # One run at a time: two trainings would fight over the machine.
     command = ("worker", "start", "--pool", WORK_POOL, "--limit", "1")
     # The runs of a worker that was killed go on without it.
-    supervisor.start(WORKER, _program("prefect"), *command, env=PATIENT, whole=False)
+    supervisor.start(WORKER, _program("prefect"), *command, env=local.PATIENT, whole=False)
 
 
 def _watchdog() -> "Watchdog":

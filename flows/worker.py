@@ -30,6 +30,7 @@ def work(pool: str, limit: int, healthcheck: bool) -> int:
     """
     local.configure()
     local.require_server("a worker takes its runs from a Prefect server")
+    local.be_patient()
     seconds = patience()  # an import of seconds, which the end has no time for
     told: list[int] = []
     for stop in (

@@ -33,6 +33,7 @@ from tests.flows.chaos import (
     of_disk,
     of_postgres,
     outputs,
+    prefect_rows,
     state,
 )
 from tests.flows.clock import COMPILER, Clock
@@ -150,10 +151,18 @@ def disturbed(where: Place, chaos: Chaos, settings: dict, strikes: int | None) -
             strikes = struck(servers, chaos, run, strikes)
             if strikes is None:
                 wait_for(partial(has_ended, servers, run), PATIENCE)
-                assert state(home, run)[0] in GOOD, (state(home, run), chaos.done)
+                assert state(home, run)[0] in GOOD, (*state(home, run), chaos.done, told(home))
                 wait_for(lambda: left_open(home) == NOTHING, 120)
             else:
                 servers.process.wait(30)  # killed with everything else
+
+
+def told(home: Path) -> str:
+    """Return the errors that were logged, and the ends of the servers' logs: the disk goes."""
+    query = "select message from log where level >= 40 order by timestamp"
+    files = sorted((home / "logs").glob("*.log"))
+    ends = (f"{file.name}: {file.read_text(errors='replace')[-4000:]}" for file in files)
+    return "\n".join([*(message for (message,) in prefect_rows(home, query)), *ends])
 
 
 def struck(servers: Servers, chaos: Chaos, run: str, strikes: int) -> int | None:

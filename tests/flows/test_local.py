@@ -4,7 +4,9 @@ import json
 import socket
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -27,6 +29,13 @@ print(json.dumps({
     "reports": settings.server.analytics_enabled,
     "sells": settings.server.ui.show_promotional_content,
 }))
+"""
+
+ASK = """
+from flows import local
+local.be_patient()
+from prefect import get_client
+assert get_client(sync_client=True).read_flow_runs() == []
 """
 
 
@@ -92,6 +101,40 @@ class TestTheServerOfTheUser:
     def test_its_own_sign_in_is_sent(self, tmp_path: Path) -> None:
         own = {"PREFECT_API_URL": self.URL, "PREFECT_API_AUTH_STRING": "team:theirs"}
         assert configured(tmp_path, **own)["string"] == "team:theirs"
+
+
+def test_a_patient_client_asks_a_server_again_that_is_out_of_order(tmp_path: Path) -> None:
+    asked = []
+
+    class OutOfOrder(BaseHTTPRequestHandler):
+        """Answers as Prefect's server does while its disk is full, and then in order again."""
+
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            body = b'{"exception_message": "Internal Server Error"}' if len(asked) == 1 else b"[]"
+            self.send_response(500 if len(asked) == 1 else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), OutOfOrder) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            [sys.executable, "-c", ASK],
+            env=environment(tmp_path)
+            | {"PREFECT_API_URL": f"http://127.0.0.1:{server.server_port}/api"}
+            | {"PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert asked == ["/api/flow_runs/filter"] * 2
 
 
 @pytest.mark.slow  # a server

@@ -436,7 +436,7 @@ def get_client_of(servers):
 
 @pytest.mark.parametrize("kinds", ["ends", pytest.param("all", marks=pytest.mark.proof)])
 def test_how_runs_end_is_sent_once_by_prefects_automations(servers, kinds):
-    """Somebody is told all that a course says, and of nothing else by the time that a last run is told of.
+    """Somebody is told all that a course says, and nothing else until a last run is told of.
 
     The last run starts when all else was told: Prefect hands an event on later, by seconds, where the one
     that it follows has not come yet.

@@ -15,13 +15,14 @@ from tests.test_house import ROOT
 PREFECT = """
 import os, signal, subprocess, sys, time
 RUN = '''
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 def end(*_):
     time.sleep(1)
     pathlib.Path(sys.argv[1]).touch()
     sys.exit()
 signal.signal(signal.SIGTERM, end)
-pathlib.Path(sys.argv[1] + ".begun").touch()
+told = [os.environ.get("PREFECT_CLIENT_" + name) for name in ("MAX_RETRIES", "RETRY_EXTRA_CODES")]
+pathlib.Path(sys.argv[1] + ".begun").write_text(str(told))
 time.sleep(60)
 '''
 for number in (1, 2):
@@ -70,6 +71,10 @@ def test_runs_write_their_checkpoints_before_the_worker_ends(worker, tmp_path):
     assert not [process for process in psutil.process_iter(["cmdline"])
                 if str(tmp_path / "checkpoint") in str(process.info["cmdline"])]  # fmt: skip
     assert "to write its checkpoint" in out
+
+
+def test_its_runs_wait_for_a_server_that_is_away_or_out_of_order(worker, tmp_path):
+    assert (tmp_path / "checkpoint-1.begun").read_text() == "['9', '500,504']"
 
 
 def test_a_second_signal_does_not_wait(worker, tmp_path):
