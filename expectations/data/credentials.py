@@ -5,7 +5,7 @@ square of its length. So an engine that is linear by its construction finds what
 detector sees only that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -102,6 +102,8 @@ _WORDS = (
     ),
     *("NRAK-", "sentry", "sntry", "glsa_", "glc_", "PuTTY-User-Key", "AGE-SECRET"),
 )
+# Of a pattern that wants the name of what is assigned: one of WORDS, or `pw`.
+_ASSIGNS = r"key\|pwd\|(?:pw\|)?password\|pass\|token\)|secret\[-_\]\?"
 PLACEHOLDERS = {"password", "passwd", "pass", "pwd", "secret", "changeme", "xxx", "xxxx", ""}
 _DEEPEST = (
     500  # brackets of JSON that is read; Python 3.11 takes 1,000 within each other, others more
@@ -152,13 +154,25 @@ def secret_patterns() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(detector.loose for detector in detectors()), MORE_SECRETS)))
 
 
+def may_hold_key(texts: "pl.Series") -> "pl.Series":
+    """Return which texts one of the `secret_patterns` finds something in; a null holds nothing.
+
+    Most patterns begin with letters that an engine is quick to look for. Those of names that something
+    is assigned to do not, and are asked for in texts with such a name alone.
+    """
+    import re
+
+    named = {pattern for pattern in secret_patterns() if re.search(_ASSIGNS, pattern)}
+    others = dict.fromkeys(secret_patterns()).keys() - named - {MORE_SECRETS}
+    suspect = contains_any(texts, others) | _narrowed(texts, _WORDS, (MORE_SECRETS,))
+    return suspect | _narrowed(texts, ("pw", *WORDS), named, any_case=True)
+
+
 def has_secret(texts: "pl.Series") -> "pl.Series":
     """Return for each text whether it holds a secret; null when that could not be judged."""
     import polars as pl
 
-    suspect = contains_any(texts, {detector.loose for detector in detectors()})
-    suspect |= _narrowed(texts, _WORDS, MORE_SECRETS)
-    suspect |= _narrowed(texts, WORDS, ASSIGNED, any_case=True)
+    suspect = may_hold_key(texts) | _narrowed(texts, WORDS, (ASSIGNED,), any_case=True)
     if not suspect.any():
         return suspect
     suspect_texts = texts.filter(suspect)
@@ -182,13 +196,13 @@ def has_secret(texts: "pl.Series") -> "pl.Series":
 
 
 def _narrowed(
-    texts: "pl.Series", words: tuple[str, ...], pattern: str, any_case: bool = False
+    texts: "pl.Series", words: tuple[str, ...], patterns: Iterable[str], any_case: bool = False
 ) -> "pl.Series":
-    """Return which texts hold the pattern, asked only for those that hold one of the words."""
+    """Return which texts hold one of the patterns, asked only for those that hold one of the words."""
     named = texts.str.contains_any(list(words), ascii_case_insensitive=any_case).fill_null(False)
     if not named.any():
         return named
-    return named.scatter(named.arg_true(), texts.filter(named).str.contains(pattern))
+    return named.scatter(named.arg_true(), contains_any(texts.filter(named), patterns))
 
 
 def _is_own(candidate: str) -> bool:

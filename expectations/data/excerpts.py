@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from expectations.data import control_tokens, encodings, hidden_text, identities, masking
 from expectations.data import leavings as le
 from expectations.data import messages as m
-from expectations.data.messages import MESSAGE_FLAWS, Rules, explode, judge_messages
+from expectations.data.messages import MESSAGE_FLAWS, Rules, explode
 from expectations.data.personal import FORMS
 from retune.recipe.flaws import FLAWS
 
@@ -32,7 +32,7 @@ def excerpts(batch: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.
 
     messages = _masked(explode(batch), "role")
     batch = _masked(batch, "problem")
-    blamed = _blamed(messages, table, rules)
+    blamed = _blamed(messages, table)
     first = _first(messages, table)
     tables = []
     for flaw in FLAWS:
@@ -63,26 +63,18 @@ def no_excerpts() -> "pl.DataFrame":
     return pl.DataFrame(schema=schema)
 
 
-def _blamed(messages: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
-    """Return the first message with each flaw (`reason`) of the rows that have it, masked.
-
-    Of a row only `table` knows whether it is flawed: the messages of the others are not judged.
-    """
+def _blamed(messages: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":
+    """Return the first message with each flaw (`reason`) of the rows that have it, masked."""
     import polars as pl
 
-    flawed = _rows_with(table, MESSAGE_FLAWS)
-    if flawed.is_empty():  # patterns take their time to be built
-        return messages.clear().with_columns(reason=pl.lit(""))
-    judged = judge_messages(messages.filter(pl.col("row").is_in(flawed.implode())), rules)
-    shown = pl.concat(
-        [
-            judged.filter(pl.col(flaw) & pl.col("row").is_in(_rows_with(table, [flaw]).implode()))
-            .unique("row", keep="first", maintain_order=True)
-            .select("row", "place", "role", "content", reason=pl.lit(flaw))
-            for flaw in MESSAGE_FLAWS
-        ]
+    places = table.select("row", "blamed").explode("blamed").unnest("blamed")
+    places = places.select("row", "place", reason=pl.col("flaw").cast(pl.String))
+    flawed = pl.concat(
+        [table.filter(flaw).select("row", reason=pl.lit(flaw)) for flaw in MESSAGE_FLAWS]
     )
-    return _masked(shown, "content")
+    shown = flawed.join(places, on=("row", "reason"), maintain_order="left")
+    shown = shown.join(messages, on=("row", "place"), maintain_order="left")
+    return _masked(shown.select("row", "place", "role", "content", "reason"), "content")
 
 
 def _first(messages: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from expectations.data import similarity
 from expectations.data.batches import batches
 from expectations.data.cases import Cases
-from expectations.data.messages import Rules, explode, judge_messages, judge_rows
+from expectations.data.messages import Rules, blamed, explode, judge_messages, judge_rows
 from retune.overlap import ahead
 from retune.recipe import Validation
 from retune.recipe.flaws import FLAWS, SCORE_FLAWS
@@ -30,8 +30,9 @@ def features(
     Returns one line per row, in order: `row`, `source`, `source_id` (its hash), `score`, `turns`,
     `chars` (of the longest message), `part` and `part_row` of a mix, one boolean per name in FLAWS
     but the scores' (see `with_scores`), `near_case` (the case of a suite that it is too near to, else
-    null), and `duplicate_of` (the row that a duplicate repeats, else null). A duplicate is a row that
-    repeats an earlier *sound* one.
+    null), `duplicate_of` (the row that a duplicate repeats, else null) and `blamed` (for each flaw of
+    its messages `flaw` and `place`, of the first message that has it). A duplicate is a row that repeats
+    an earlier *sound* one.
     `on_progress` is told how many rows are done.
     """
     import numpy as np
@@ -50,6 +51,7 @@ def features(
 
     for batch, messages in ahead(judge, batches(rows)):
         table = judge_rows(batch, messages, rules.config)
+        table = table.join(blamed(messages), on="row", how="left", maintain_order="left")
         row_words = similarity.words(messages, batch["row"])
         grams = similarity.ngrams(row_words, {similarity.SHINGLE, *prompts.lengths, *cases.lengths})
         shingles = similarity.shingles(row_words, grams)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from expectations.data.addresses import ADDRESS, BIRTHDAY
 from expectations.data.candidates import contains_any
-from expectations.data.credentials import MORE_SECRETS, detectors, secret_patterns
+from expectations.data.credentials import MORE_SECRETS, detectors, may_hold_key
 from expectations.data.personal import EMAIL, FORMS, PHONE, number_patterns
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def masked(texts: "pl.Series") -> "pl.Series":
     if len(different) <= _FEW and (different.str.len_chars() <= LONGEST_QUOTED).all():
         safe = pl.Series([mask(text) for text in different], dtype=pl.String)
         return texts.replace_strict(different, safe, default=None, return_dtype=pl.String)
-    doubtful = contains_any(different, (*secret_patterns(), *_DOUBTFUL))
+    doubtful = may_hold_key(different) | contains_any(different, _DOUBTFUL)
     safe = _changed(different, doubtful, _without_secrets)
     personal = contains_any(safe, (*dict(_PERSONAL), _RUN, *number_patterns()))
     safe = _changed(safe, personal, _without_personal)
@@ -182,6 +182,8 @@ def _without_runs(text: str) -> str:
 
 def _is_drawn(run: str) -> bool:
     digits = sum(map(run.count, "0123456789"))
+    if digits < 2:  # most runs are joined words, and to count letters takes its time
+        return False
     lower = sum(sign.islower() for sign in run)
     upper = sum(sign.isupper() for sign in run)
     if lower >= 3 and upper >= 3 and digits >= 2:

@@ -284,6 +284,21 @@ def judge_rows(
     return judged
 
 
+def blamed(messages: "pl.DataFrame") -> "pl.DataFrame":
+    """Return of judged messages, for each row with flawed ones (`row`), the first with each flaw:
+    `blamed`, a list of `flaw` and `place`."""
+    import polars as pl
+
+    names = pl.Enum(MESSAGE_FLAWS)
+    first = [
+        messages.filter(flaw)
+        .unique("row", keep="first", maintain_order=True)
+        .select("row", "place", flaw=pl.lit(flaw, names))
+        for flaw in MESSAGE_FLAWS
+    ]
+    return pl.concat(first).group_by("row").agg(blamed=pl.struct("flaw", "place"))
+
+
 def compression(text: str) -> float:
     """Return the size of `text` compressed with LZ4, as a share of its bytes in UTF-8."""
     import pyarrow as pa
