@@ -31,6 +31,14 @@ def batches(
                 yield frame
 
 
+def detached(texts: "pl.Expr") -> "pl.Expr":
+    """Return short texts that are kept of a batch, copied: else each is a view of all of its column, which
+    then stays in memory as a whole."""
+    import polars as pl
+
+    return pl.concat_str(texts, pl.lit(""))
+
+
 def record_batches(
     file: "pq.ParquetFile", size: int, size_bytes: int, columns: list[str] | None = None
 ) -> "Iterator[pa.RecordBatch]":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from expectations.data import control_tokens, encodings, hidden_text, identities, masking
 from expectations.data import leavings as le
 from expectations.data import messages as m
+from expectations.data.batches import detached
 from expectations.data.messages import MESSAGE_FLAWS, Rules, explode
 from expectations.data.personal import FORMS
 from retune.recipe.flaws import FLAWS
@@ -52,7 +53,8 @@ def excerpts(batch: "pl.DataFrame", table: "pl.DataFrame", rules: Rules) -> "pl.
                 "row", place=pl.lit(None, pl.Int64), excerpt=text.str.head(LENGTH)
             )
         tables.append(examples.with_columns(reason=pl.lit(flaw)))
-    return pl.concat([no_excerpts(), *tables]).sort("row", maintain_order=True)
+    shown = pl.concat([no_excerpts(), *tables]).sort("row", maintain_order=True)
+    return shown.with_columns(detached(pl.col("excerpt")))
 
 
 def no_excerpts() -> "pl.DataFrame":

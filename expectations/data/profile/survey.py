@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from expectations.data.batches import detached
 from expectations.data.masking import masked
 from expectations.data.messages import explode
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
@@ -35,6 +36,7 @@ _TELLING = 8  # words of an answer of which the share that no other text has is 
 _UNKNOWN = 0.3  # least distance of these shares
 _UNLIKELY = 0.45  # nats per letter, likewise; other languages in Latin letters are 0.2 away
 _QUOTED = 60  # characters
+_TEXTS = ("question", "answer", "system", "before", "earlier", "replied", "opening")
 _AGAIN = 4_000  # rows with a context that others have too which are read
 
 
@@ -59,11 +61,8 @@ def survey(rows: Path, table: "pl.DataFrame") -> Survey:
         kept = batch.filter(pl.col("row").is_in(sound["row"].implode()))
         found = pairs(explode(kept))
         texts = found.filter(pl.col("row").is_in(sampled.implode()))
-        return numbers(found), texts.with_columns(
-            pl.col(
-                *("question", "answer", "system", "before", "earlier", "replied", "opening")
-            ).str.head(LONGEST)
-        )
+        short = [detached(pl.col(name).str.head(LONGEST)) for name in _TEXTS]
+        return numbers(found), texts.with_columns(short)
 
     looked = list(ahead(look, batches(rows)))
     frame = pl.concat([found for found, _ in looked])
