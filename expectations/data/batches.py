@@ -32,8 +32,8 @@ def batches(
 
 
 def detached(texts: "pl.Expr") -> "pl.Expr":
-    """Return short texts that are kept of a batch, copied: else each is a view of all of its column, which
-    then stays in memory as a whole."""
+    """Return texts of a batch that are kept, copied: else they are views of their whole column, which
+    then stays in memory."""
     import polars as pl
 
     return pl.concat_str(texts, pl.lit(""))

@@ -12,6 +12,7 @@ from retune.llamacpp.conversion import (
     ConversionFailed,
     TokenProbe,
     convert,
+    embeddings,
     require_same_tokens,
 )
 from retune.llamacpp.header import GgufFacts, facts, header
@@ -48,6 +49,7 @@ __all__ = [
     "calibrate",
     "convert",
     "divergence",
+    "embeddings",
     "facts",
     "first_choices",
     "header",

@@ -1,5 +1,6 @@
 """Convert a Hugging Face checkpoint to a GGUF, and prove that llama.cpp reads text as it did."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,3 +129,10 @@ def require_same_tokens(probes: Sequence[TokenProbe], theirs: Sequence[list[int]
             f"llama.cpp would read {probe['text']!r} as the tokens {ids}, but the checkpoint's"
             f" tokenizer as {probe['ids']}: this kind of tokenizer can't be converted"
         )
+
+
+def embeddings(checkpoint: Path) -> int | None:
+    """Return for how many tokens a checkpoint has embeddings, None if its configuration does not say."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    count: int | None = config.get("text_config", config).get("vocab_size")
+    return count

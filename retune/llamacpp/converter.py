@@ -13,7 +13,7 @@ from typing import Any
 
 from retune.child import main
 from retune.errors import RetuneError
-from retune.llamacpp.conversion import ConversionJob
+from retune.llamacpp.conversion import ConversionJob, embeddings
 
 GPT2_SPLIT = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 SMOLLM_SPLIT = {
@@ -97,13 +97,6 @@ def probes(tokenizer: Any, tokens: int) -> list[dict[str, Any]]:
         {"text": text, "ids": ids, "control": control}
         for (text, control), ids in zip(texts.items(), encoded, strict=True)
     ]
-
-
-def embeddings(checkpoint: Path) -> int | None:
-    """Return for how many tokens a checkpoint has embeddings, None if its configuration does not say."""
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    count: int | None = config.get("text_config", config).get("vocab_size")
-    return count
 
 
 def adds_bos(tokenizer: Any) -> bool:

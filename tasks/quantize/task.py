@@ -92,8 +92,7 @@ def require_space_to_convert(
     """Raise NoSpaceLeft unless there is room for the GGUF and its logits (often the larger part)."""
     rows = held_out.measured_rows(chats.held_out, config)
     tokens = held_out.token_count(chats.held_out, rows)
-    # Models of several parts name it deeper; of them only the GGUF itself is counted.
-    vocabulary = json.loads((merged.path / "config.json").read_text()).get("vocab_size", 0)
+    vocabulary = llamacpp.embeddings(merged.path) or 0
     logits = llamacpp.KeptLogits(config.context, vocabulary, tokens // config.context)
     subject = f"the 16-bit GGUF with its logits on {tokens:,} held-out tokens"
     require_space(folder, size(merged.path) + logits.size, subject, "quantization.perplexity_rows")

@@ -89,7 +89,7 @@ def test_a_token_without_an_embedding_is_no_probe(tmp_path):
     tokens = len(tokenizer)
     tokenizer.add_tokens(["<picture>"], special_tokens=True)
     (tmp_path / "config.json").write_text(json.dumps({"text_config": {"vocab_size": tokens}}))
-    assert converter.embeddings(tmp_path) == tokens
+    assert llamacpp.embeddings(tmp_path) == tokens
     controls = [one["text"] for one in converter.probes(tokenizer, tokens) if one["control"]]
     assert any("<|im_end|>" in text for text in controls)
     assert not any("<picture>" in text for text in controls)

@@ -358,11 +358,19 @@ def have_free(monkeypatch, count: float) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=count))
 
 
-def test_no_room_for_the_logits_is_said_before_converting(learned, monkeypatch):
+@pytest.mark.parametrize("several_parts", [False, True])
+def test_no_room_for_the_logits_is_said_before_converting(learned, monkeypatch, several_parts):
+    file = learned.merged.path / "config.json"
+    config = json.loads(whole := file.read_text())
+    if several_parts:  # their configuration names the vocabulary deeper
+        file.write_text(json.dumps({"text_config": config}))
     monkeypatch.setattr(llamacpp, "convert", lambda *_, **__: pytest.fail("it began"))
     have_free(monkeypatch, size(learned.merged.path) + 10_000)
-    with pytest.raises(NoSpaceLeft, match=r"logits on 480 held-out tokens .*perplexity_rows"):
-        learned.convert("full disk")
+    try:
+        with pytest.raises(NoSpaceLeft, match=r"logits on 480 held-out tokens .*perplexity_rows"):
+            learned.convert("full disk")
+    finally:
+        file.write_text(whole)
 
 
 def test_the_preflight_knows_the_sizes_and_starts_with_the_slowest(learned, monkeypatch):

@@ -25,11 +25,13 @@ class Bags(NamedTuple):
 
 def bags(sample: "pl.DataFrame") -> Bags:
     """Return the words of a frame of pairs (see `numbers.pairs`)."""
+    size = len(sample)
+    questions, answers = _words(sample["question"]), _words(sample["answer"])
     return Bags(
-        bag(sample["question"], _LEAST_CHARS),
-        bag(sample["answer"], _LEAST_CHARS),
-        bag(sample["question"], 1),
-        bag(sample["answer"], 1),
+        _matrix(_long(questions, _LEAST_CHARS), size),
+        _matrix(_long(answers, _LEAST_CHARS), size),
+        _matrix(questions, size),
+        _matrix(answers, size),
     )
 
 
@@ -87,19 +89,36 @@ def one_hot(values: "np.ndarray") -> "csr_matrix":
 
 def bag(texts: "pl.Series", least: int = _LEAST_CHARS) -> "csr_matrix":
     """Return the different words of each text that have at least `least` characters, texts x BUCKETS."""
-    import numpy as np
+    return _matrix(_long(_words(texts), least), len(texts))
+
+
+def _words(texts: "pl.Series") -> "pl.DataFrame":
+    """Return the words of texts: `index` of the text, `chars` and `bucket` of the word."""
     import polars as pl
+
+    word = pl.col("text").str.extract_all(_WORD)
+    found = pl.DataFrame({"text": texts.str.head(_HEAD).str.to_lowercase()}).with_row_index("index")
+    return (
+        found.select("index", word=word)
+        .explode("word", empty_as_null=False, keep_nulls=False)
+        .select(
+            "index", chars=pl.col("word").str.len_chars(), bucket=pl.col("word").hash() % BUCKETS
+        )
+    )
+
+
+def _long(words: "pl.DataFrame", least: int) -> "pl.DataFrame":
+    import polars as pl
+
+    return words.filter(pl.col("chars") >= least)
+
+
+def _matrix(words: "pl.DataFrame", texts: int) -> "csr_matrix":
+    """Return the words as a matrix, texts x BUCKETS, of ones."""
+    import numpy as np
     from scipy.sparse import csr_matrix
 
-    words = (
-        pl.DataFrame({"text": texts.str.head(_HEAD).str.to_lowercase()})
-        .with_row_index("index")
-        .select("index", word=pl.col("text").str.extract_all(_WORD))
-        .explode("word", empty_as_null=False, keep_nulls=False)
-        .filter(pl.col("word").str.len_chars() >= least)
-        .with_columns(bucket=pl.col("word").hash() % BUCKETS)
-        .unique(["index", "bucket"])
-    )
+    words = words.select("index", "bucket").unique()
     ones = np.ones(len(words), dtype=np.float32)
     places = (words["index"].to_numpy(), words["bucket"].to_numpy())
-    return csr_matrix((ones, places), shape=(len(texts), BUCKETS))
+    return csr_matrix((ones, places), shape=(texts, BUCKETS))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.batches import detached
+from expectations.data.batches import batches, detached
 from expectations.data.masking import masked
 from expectations.data.messages import explode
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
@@ -52,17 +52,13 @@ def survey(rows: Path, table: "pl.DataFrame") -> Survey:
     """Look at the rows of a Parquet file that are not quarantined in `table`, its feature table."""
     import polars as pl
 
-    from expectations.data.features import batches
-
     sound = table.filter(pl.col("disposition") != "quarantined")
     sampled = _sampled(sound["row"])
 
     def look(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
-        kept = batch.filter(pl.col("row").is_in(sound["row"].implode()))
-        found = pairs(explode(kept))
+        found = _pairs(batch, sound["row"])
         texts = found.filter(pl.col("row").is_in(sampled.implode()))
-        short = [detached(pl.col(name).str.head(LONGEST)) for name in _TEXTS]
-        return numbers(found), texts.with_columns(short)
+        return numbers(found), _detached(texts, LONGEST)
 
     looked = list(ahead(look, batches(rows)))
     frame = pl.concat([found for found, _ in looked])
@@ -200,8 +196,22 @@ def _texts(rows: Path, numbers_of: "pl.Series") -> "pl.DataFrame":
     """Return the pairs of some rows."""
     import polars as pl
 
-    found = pl.scan_parquet(rows).filter(pl.col("row").is_in(numbers_of.implode())).collect()
-    return pairs(explode(found))
+    return pl.concat([_detached(_pairs(batch, numbers_of)) for batch in batches(rows)])
+
+
+def _pairs(batch: "pl.DataFrame", numbers_of: "pl.Series") -> "pl.DataFrame":
+    """Return the pairs of those rows of a batch that have one of these numbers."""
+    import polars as pl
+
+    return pairs(explode(batch.filter(pl.col("row").is_in(numbers_of.implode()))))
+
+
+def _detached(texts: "pl.DataFrame", longest: int | None = None) -> "pl.DataFrame":
+    """Return pairs whose texts, of at most `longest` characters, do not keep their batch in memory."""
+    import polars as pl
+
+    cut = (pl.col(name) if longest is None else pl.col(name).str.head(longest) for name in _TEXTS)
+    return texts.with_columns(map(detached, cut))
 
 
 def _quoted(rows: Path, alarms: list[Alarm]) -> list[Alarm]:
