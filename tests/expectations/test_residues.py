@@ -114,7 +114,9 @@ BAD = {
 
 def sentences(made, told=lambda _: False):
     frame = pl.DataFrame(made, schema=["question", "answer"], orient="row").with_row_index("row")
-    frame = frame.with_columns(replied=pl.lit(None, pl.String), opening="question")
+    frame = frame.with_columns(
+        before=pl.lit(None, pl.String), replied=pl.lit(None, pl.String), opening="question"
+    )
     return [alarm.sentence for alarm in residues(frame, told)]
 
 

@@ -1,10 +1,10 @@
-"""Words that lost something on the way out of a page: the letters that a font draws as one, or their other
-half, behind a space.
+"""Words that lost something on the way out of a page: the letters that a font draws as one, or their
+other half, behind a space.
 
 Known words are those of the set itself, in whatever language.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from expectations.data.profile.shapes import HEAD, Group, frame_mask
@@ -25,20 +25,18 @@ _RARE = 0.01  # share of answers that say a half, of either one
 
 def broken(frame: "pl.DataFrame") -> Iterator[Group]:
     """Yield groups of answers: `frame` has `prose`, the answers without their code."""
+    # A part first: hardly any set has such words.
+    part = frame.gather_every(max(1, -(-len(frame) // _PART)))
+    tokens = _tokens(part)
     for words, look in (
         ("have lost the letters that a font draws as one (ff, fi, fl)", _without_ligatures),
         ("have words in two halves", _in_halves),
     ):
-        yield Group(words, _SHARE, _looked(frame, look), "answer")
-
-
-def _looked(frame: "pl.DataFrame", look: "Callable[[pl.DataFrame], np.ndarray]") -> "np.ndarray":
-    """Return what `look` finds, in a part first: hardly any set has such words."""
-    part = frame.gather_every(max(1, -(-len(frame) // _PART)))
-    found = look(part)
-    if len(part) == len(frame) or found.mean() < _SHARE / 2:
-        return found if len(part) == len(frame) else frame_mask(frame["row"].head(0), len(frame))
-    return look(frame)
+        group = look(tokens, len(part))
+        if len(part) < len(frame):
+            is_mass = group.mean() >= _SHARE / 2
+            group = look(_tokens(frame) if is_mass else tokens.clear(), len(frame))
+        yield Group(words, _SHARE, group, "answer")
 
 
 def _tokens(frame: "pl.DataFrame") -> "pl.DataFrame":
@@ -58,10 +56,10 @@ def _said(tokens: "pl.DataFrame") -> "pl.DataFrame":
     return tokens.unique()["word"].value_counts(name="said")
 
 
-def _without_ligatures(frame: "pl.DataFrame") -> "np.ndarray":
+def _without_ligatures(tokens: "pl.DataFrame", count: int) -> "np.ndarray":
+    """Return which of `count` answers have words that are others without such letters."""
     import polars as pl
 
-    tokens = _tokens(frame)
     said = _said(tokens)
     whole = said.filter(
         pl.col("word").str.contains("f[fil]") & (pl.col("said") >= _WITH_LIGATURE)
@@ -70,17 +68,16 @@ def _without_ligatures(frame: "pl.DataFrame") -> "np.ndarray":
     left = left.group_by("word").agg(whole=pl.col("said").sum()).join(said, on="word")
     lost = left.filter(pl.col("whole") >= _OFTENER * pl.col("said"))["word"]
     places = tokens.filter(pl.col("word").is_in(lost.implode()))["place"]
-    return frame_mask(places, len(frame))
+    return frame_mask(places, count)
 
 
-def _in_halves(frame: "pl.DataFrame") -> "np.ndarray":
-    """Return which answers have words that follow each other and are one that others say, where either
-    is rare by itself."""
+def _in_halves(tokens: "pl.DataFrame", count: int) -> "np.ndarray":
+    """Return which of `count` answers have words that follow each other and are one that others say, where
+    either is rare by itself."""
     import polars as pl
 
-    tokens = _tokens(frame)
     said = _said(tokens)
-    rare = said.filter(pl.col("said") <= max(2, _RARE * len(frame)))["word"].implode()
+    rare = said.filter(pl.col("said") <= max(2, _RARE * count))["word"].implode()
     after = pl.when(pl.col("place") == pl.col("place").shift(-1)).then(pl.col("word").shift(-1))
     pairs = tokens.with_columns(after=after).filter(
         pl.col("word").is_in(rare) | pl.col("after").is_in(rare)
@@ -88,4 +85,4 @@ def _in_halves(frame: "pl.DataFrame") -> "np.ndarray":
     whole = said.filter((pl.col("said") >= _KNOWN) & (pl.col("word").str.len_chars() >= _WHOLE))
     joined = pairs.select("place", word=pl.col("word") + pl.col("after")).drop_nulls()
     each = joined.join(whole, on="word", how="semi").group_by("place").len()
-    return frame_mask(each.filter(pl.col("len") >= _HALVES)["place"], len(frame))
+    return frame_mask(each.filter(pl.col("len") >= _HALVES)["place"], count)

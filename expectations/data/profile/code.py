@@ -1,5 +1,5 @@
-"""Whether code kept what a copy loses: the indentation of its blocks, and its brackets; and whether it took
-something along: marks before its lines, as of a comparison or a quotation."""
+"""Whether code kept what a copy loses, the indentation of its blocks and its brackets, and whether it
+took something along: marks before its lines, as of a comparison or a quotation."""
 
 from collections.abc import Iterator
 from itertools import pairwise

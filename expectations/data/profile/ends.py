@@ -1,5 +1,5 @@
-"""With which sentences answers begin and end: a few that many have, of a tool or a script that was told to
-vary its phrases, or one where the others go on."""
+"""With which sentences answers begin and end: a few that many have, of a tool or a script that was told
+to vary its phrases, or one where the others go on."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ def ends(frame: "pl.DataFrame") -> Iterator[Group]:
     words = "are short and end with one of a few sentences, whatever is asked"
     short = (found["chars"] <= _SHORT * usual).to_numpy()
     yield Group(words, _SHARE, _one_of_few(found, "last") & short, "end")
-    single = found.select((pl.col("single") & pl.col("once"))).to_series().to_numpy()
+    single = found.select(pl.col("single") & pl.col("once")).to_series().to_numpy()
     words = "are a single sentence, whatever is asked, where the others go on"
     yield Group(words, _SINGLE, single & (usual >= _LONG), "answer")
 

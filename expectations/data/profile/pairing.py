@@ -20,7 +20,7 @@ _FAR_SHIFTS = (-17, -15, -13, 13, 15, 17)  # as many rows that are no neighbours
 _SIGNIFICANT = 6.0  # standard errors
 _LEAST_SHARE = 0.05  # of rows whose answer stands beside them
 _COMMON = 0.1  # a word that more texts have is no topic's
-_MOST_COMPARED = 1_500  # pairs of which each question meets each answer
+_MOST_COMPARED = 1_500  # pairs of which each question meets each answer; conversations
 _BETWEEN = 0.25  # as many rows between strangers and the others, as a share of the strangers
 _TELLING = 3  # words of a text that has a topic
 _LATE = 0.05  # of the later answers, those that fit the question before
@@ -50,6 +50,7 @@ def lagging(sample: "pl.DataFrame") -> list[Alarm]:
     import numpy as np
 
     later = sample.drop_nulls(["before", "earlier", "replied"])
+    later = later.gather_every(max(1, -(-len(later) // _MOST_COMPARED)))
     if len(later) < LEAST_ROWS / 2:
         return []
     names = ("question", "before", "earlier", "answer", "replied")
@@ -111,6 +112,8 @@ def _weighted(words: Bags) -> "tuple[csr_matrix, csr_matrix]":
 
 
 def of_length_one(*texts: "csr_matrix") -> "list[csr_matrix]":
+    """Return words with rare ones (among all of `texts`) weighing more, each text of length 1, so that
+    products are cosines."""
     import numpy as np
     from scipy.sparse import diags
 
@@ -124,6 +127,7 @@ def of_length_one(*texts: "csr_matrix") -> "list[csr_matrix]":
 
 
 def fit_of(question: "csr_matrix", answer: "csr_matrix") -> "np.ndarray":
+    """Return the cosine of each pair of texts of length 1."""
     import numpy as np
 
     return np.asarray(question.multiply(answer).sum(axis=1)).ravel()

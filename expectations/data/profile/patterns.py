@@ -1,4 +1,4 @@
-"""Patterns of what texts carry along from pages, scans, mails, logs, tokenizers and the tools of annotators."""
+"""Patterns of what texts carry along from pages, scans, mails, logs, tokenizers and tools."""
 
 from typing import NamedTuple
 

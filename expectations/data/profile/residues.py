@@ -43,9 +43,9 @@ _BASE64 = r"[A-Za-z+/]{0,30}[0-9][A-Za-z0-9+/]{30,}={0,2}"
 def residues(
     sample: "pl.DataFrame", told: "Told", by_source: "Told" = lambda _: False
 ) -> list[Alarm]:
-    """Return alarms for `sample`: `row`, `question`, `answer`, `before`, `replied` and `opening` of pairs;
-    `told` says whether the question or the source tells which of these are in a group (a boolean per
-    pair), `by_source` whether the source alone does."""
+    """Return alarms for `sample`: `row`, `question`, `answer`, `before`, `replied` and `opening` of
+    pairs; `told` says whether the question or the source tells which of these are in a group (a
+    boolean per pair), `by_source` whether the source alone does."""
     import polars as pl
 
     # Of a picture in base64 no letter is a word's. As one pattern both take twenty times as long.

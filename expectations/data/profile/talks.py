@@ -1,5 +1,5 @@
-"""Answers that stand at the wrong place of their own conversation: each of the last two fits another question
-of it, and not its own."""
+"""Answers that stand at the wrong place of their own conversation: each of the last two fits another
+question of it, and not its own."""
 
 from typing import TYPE_CHECKING
 
@@ -10,14 +10,15 @@ from expectations.data.profile.pairing import fit_of, of_length_one
 if TYPE_CHECKING:
     import polars as pl
 
-_PART = 1_500  # conversations, spread evenly
+_PART = 1_000  # conversations, spread evenly
 _WORDS = 12  # of four letters, of either answer
 _THERE, _HERE = 0.5, 0.5  # of the usual fit; of the fit elsewhere
 _SHARE = 0.015
 
 
 def out_of_place(sample: "pl.DataFrame") -> list[Alarm]:
-    """Return an alarm if the last two answers of conversations fit each other's questions, or earlier ones.
+    """Return an alarm if the last two answers of conversations fit each other's questions, or earlier
+    ones.
 
     `sample` has `row`, `question`, `answer`, `before`, `replied`, `earlier` and `opening` of pairs (see
     `numbers.pairs`).
