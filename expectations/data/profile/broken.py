@@ -72,8 +72,8 @@ def _without_ligatures(tokens: "pl.DataFrame", count: int) -> "np.ndarray":
 
 
 def _in_halves(tokens: "pl.DataFrame", count: int) -> "np.ndarray":
-    """Return which of `count` answers have words that follow each other and are one that others say, where
-    either is rare by itself."""
+    """Return which of `count` answers have words that follow each other and are one that others
+    say, where either is rare by itself."""
     import polars as pl
 
     said = _said(tokens)

@@ -7,7 +7,7 @@ from expectations.data.masking import masked
 from expectations.data.messages import explode
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
 from expectations.data.profile.bags import Bags, bags, one_hot, told
-from expectations.data.profile.elsewhere import elsewhere
+from expectations.data.profile.elsewhere import elsewhere, silent
 from expectations.data.profile.gaps import far_group
 from expectations.data.profile.languages import language, other_languages
 from expectations.data.profile.letters import unlikely_letters
@@ -111,6 +111,7 @@ def _alarms(
             or elsewhere(numbers_of, words)
             or out_of_place(sample)
         ),
+        *silent(sample, words, lambda group: asks.of_rows(numbers_of, group)),
         *exchanged(sample, words),
         *triggers(sample, words),
         *recitals(sample),

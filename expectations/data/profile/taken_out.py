@@ -18,7 +18,9 @@ _GAP = (
     r"|(?m)^[.)] "
 )
 _GAPS = 2  # in one answer
+_INLINE = r"(?:^|[^`])`[^`]"
 _NOTHING_QUOTED = r"(?:^|[^`])``(?:[^`]|$)"
+_NOTHING_SAID = r"(?:^|[\s(])(?:\"\"|“”|«»|‘’)(?:[\s.,;:)]|$)"
 _EMPTY_LINES = r"\n[ \t]+\n[ \t]+\n"
 
 
@@ -26,13 +28,13 @@ def taken_out(frame: "pl.DataFrame") -> Iterator[Group]:
     """Yield groups of answers: `frame` has `answer` and `prose` (that without its code)."""
     import polars as pl
 
-    answer = pl.col("answer")
+    answer, prose = pl.col("answer"), pl.col("prose")
     # Where code stood in a line, `prose` has a gap of its own.
-    gaps = (pl.col("prose").str.count_matches(_GAP) >= _GAPS) & ~answer.str.contains(
-        "`", literal=True
-    )
-    words = "have gaps from which something was taken out"
-    yield Group(words, 0.025, frame.select(gaps).to_series().to_numpy(), "answer")
-    empty = answer.str.contains(_NOTHING_QUOTED) | answer.str.contains(_EMPTY_LINES)
-    words = "have code from which something was taken out: nothing between quotes, lines of spaces"
-    yield Group(words, 0.03, frame.select(empty).to_series().to_numpy(), "answer")
+    gaps = (prose.str.count_matches(_GAP) >= _GAPS) & ~answer.str.contains(_INLINE)
+    code = answer.str.contains(_NOTHING_QUOTED) | answer.str.contains(_EMPTY_LINES)
+    for words, share, found in (
+        ("have gaps from which something was taken out", 0.025, gaps),
+        ("have quotation marks around nothing", 0.025, prose.str.contains(_NOTHING_SAID)),
+        ("have code of which something was taken out, but its quotes or lines", 0.03, code),
+    ):
+        yield Group(words, share, frame.select(found).to_series().to_numpy(), "answer")
