@@ -5,11 +5,13 @@ All of it is looked for in a sample of the pairs.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, share_alarm
 from expectations.data.profile.broken import broken
 from expectations.data.profile.code import code
+from expectations.data.profile.conversations import conversations
 from expectations.data.profile.ends import ends
 from expectations.data.profile.figures import figures
 from expectations.data.profile.frames import frames
@@ -72,9 +74,8 @@ def residues(
     )
     found = [group for group in groups if _is_mass(group) and not told(group.rows)]
     # The question always tells these.
-    found += filter(
-        _is_mass, (*of_questions(frame, by_source), *openings(frame), *without_marks(frame))
-    )
+    of_rows = (of_questions(frame, by_source), openings(frame), conversations(frame))
+    found += filter(_is_mass, chain(*of_rows, without_marks(frame)))
     alarms = [
         share_alarm(DOUBTFUL, rows[group], len(frame), words, quote)
         for words, _, group, quote in found
