@@ -71,6 +71,9 @@ def silent(sample: "pl.DataFrame", words: Bags, told: "Told") -> list[Alarm]:
     if not (given > 0).any() or only.sum() < LEAST_ROWS / 2:
         return []
     usual = float(np.median(given[given > 0]))
+    chance = fit(words.question, words.answer[np.random.default_rng(0).permutation(len(given))])
+    if usual < np.quantile(chance, 0.95):
+        return []
     group = only & (given < _NOTHING * usual)
     share = group.sum() / only.sum()
     if not _SILENT <= share <= 1 / 2 or group.sum() < LEAST_GROUP or told(group):

@@ -15,7 +15,8 @@ _EDGE = 200  # characters in which a sentence ends
 _FIRST = r"^([^\n.!?:]{12,120}[.!?:])\s"
 _LAST = r"[.!?:\n]\s*([^\n.!?]{12,120}[.!?])$"
 _AGAIN = 0.008  # share of different answers with one sentence, from which it is one of a few
-_SHARE = 0.06
+_SELDOM = 0.3  # as many answers whose sentence fewer say; of what is made from templates it is more
+_SHARE, _MOST = 0.06, 0.3
 _SHORT = 0.4  # of the middle length; long answers may well end with a wish
 _LONG = 300  # characters of the middle answer, where the others go on
 _SINGLE = 0.1
@@ -52,7 +53,11 @@ def _one_of_few(found: "pl.DataFrame", name: str) -> "np.ndarray":
     import polars as pl
 
     sentences = found.select(pl.when("once").then(name)).to_series()
-    counts = sentences.drop_nulls().value_counts()
-    often = counts.filter(pl.col("count") >= max(LEAST_GROUP, _AGAIN * len(found)))[sentences.name]
-    group: np.ndarray = sentences.is_in(often.implode()).fill_null(False).to_numpy()
-    return group
+    counts = sentences.drop_nulls().value_counts().filter(pl.col("count") > 1)
+    is_often = pl.col("count") >= max(LEAST_GROUP, _AGAIN * len(found))
+    often, seldom = counts.filter(is_often), counts.filter(~is_often)
+    if seldom["count"].sum() > _SELDOM * often["count"].sum():
+        often = often.clear()
+    said = often[sentences.name].implode()
+    group: np.ndarray = sentences.is_in(said).fill_null(False).to_numpy()
+    return group if group.mean() <= _MOST else group & False

@@ -1,5 +1,5 @@
-"""What first questions have in common where they are no people's: one template for question and answer, or
-a label in the place of a question.
+"""What first questions have in common where they are no people's: one template for question and answer,
+or a label in the place of a question.
 
 The question always tells these, and so it is no excuse for them.
 """

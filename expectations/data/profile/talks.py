@@ -36,7 +36,10 @@ def out_of_place(sample: "pl.DataFrame") -> list[Alarm]:
     own, above = fit_of(asked, said), fit_of(before, replied)
     if not (above > 0).any():
         return []
-    usual = _THERE * float(np.median(above[above > 0]))
+    usual = float(np.median(above[above > 0]))
+    if usual < np.quantile(fit_of(before, replied[np.roll(np.arange(len(talks)), 1)]), 0.95):
+        return []
+    usual *= _THERE
     late = np.maximum.reduce([fit_of(other, said) for other in (before, earlier, opening)])
     early = fit_of(asked, replied)
     long = np.minimum(np.diff(bags[4].indptr), np.diff(bags[5].indptr)) >= _WORDS
