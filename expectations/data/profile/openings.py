@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_GROUP
-from expectations.data.profile.shapes import Group, frame_mask, frequencies
-from expectations.data.profile.wording import words_of
+from expectations.data.profile.shapes import Group, frame_mask
+from expectations.data.profile.wording import sharing, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,34 +35,20 @@ def openings(frame: "pl.DataFrame") -> Iterator[Group]:
 def _templated(frame: "pl.DataFrame") -> "np.ndarray":
     """Return which openings say the five words that most say, if their answers share as many."""
     import numpy as np
-    import polars as pl
 
-    asked, top = _runs(frame["opening"].str.head(_HEAD))
-    inside = asked.filter(pl.col("run") == top)["place"].unique().sort()
-    group = np.zeros(len(frame), dtype=bool)
-    if not _TEMPLATE * len(frame) <= len(inside) <= _MOST * len(frame):
-        return group
-    said, top = _runs(frame["answer"].gather(inside))
-    if said.filter(pl.col("run") == top)["place"].n_unique() >= _SAME_ANSWERS * len(inside):
-        group[inside.to_numpy()] = True
-    return group
+    group = _sharing(frame["opening"].str.head(_HEAD))
+    inside = np.flatnonzero(group)
+    if len(inside) >= _TEMPLATE * len(frame):
+        answers = _sharing(frame["answer"].gather(inside), most=1.0)
+        if answers.mean() >= _SAME_ANSWERS:
+            return group
+    return group & False
 
 
-def _runs(texts: "pl.Series") -> "tuple[pl.DataFrame, int | None]":
-    """Return the different runs of five words of each text (`place`, `run`), and the most frequent one,
-    None where there is none."""
-    import numpy as np
-    import polars as pl
-
-    from expectations.data.similarity import Words, ngrams
-
+def _sharing(texts: "pl.Series", most: float = _MOST) -> "np.ndarray":
     words = words_of(texts)
-    place, hashes = words["place"].to_numpy(), words["hash"].to_numpy()
-    found = ngrams(Words(hashes, place, np.zeros(len(place), bool)), [_IN_A_ROW])
-    run, owner = found.get(_IN_A_ROW, (hashes[:0], place[:0]))
-    runs = pl.DataFrame({"place": owner, "run": run}).unique()
-    top = frequencies(runs["run"], 1)
-    return runs, top["run"][0] if len(top) else None
+    first = ~texts.is_duplicated().to_numpy()
+    return sharing(first, words["place"].to_numpy(), words["hash"].to_numpy(), _IN_A_ROW, most)
 
 
 def _labelled(frame: "pl.DataFrame") -> "np.ndarray":
