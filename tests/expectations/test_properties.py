@@ -101,7 +101,8 @@ BAD = {
 
 def sentences(made, told=lambda _: False):
     frame = pl.DataFrame(made, schema=["question", "answer"], orient="row").with_row_index("row")
-    frame = frame.with_columns(replied=pl.lit(None, pl.String), opening="question")
+    none = pl.lit(None, pl.String)
+    frame = frame.with_columns(before=none, replied=none, opening="question")
     return [alarm.sentence for alarm in residues(frame, told)]
 
 

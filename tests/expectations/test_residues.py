@@ -99,6 +99,10 @@ BAD = {
     "hold the marks of a comparison": of_answers(
         lambda a: re.sub(r"\b(\w{5})\b", r"[-\1-]{+\1+}", a)
     ),
+    "have digits in the place": of_answers(lambda a: re.sub(r"\b(\w{2})l(\w+)", r"\g<1>1\2", a)),
+    "hold remarks in brackets": of_answers(lambda a: a.replace(". ", ". [MK: is this so?] ", 1)),
+    "have dates as a spreadsheet": of_answers(lambda a: f"{a} It takes {len(a) % 9 + 1}-Mar days."),
+    "end with a label and one word": of_answers(lambda a: f"{a}\nVerdict: {'AB'[len(a) % 2]}"),
     "begin with one line but for": of_answers(headed, 0.12),
     "end with one line but for": of_answers(lambda a: f"{a}\nTruth: {len(a) % 5}/5, style: 3/5"),
     "begin with one label but for": of_answers(lambda a: f"Model {'AB'[len(a) % 2]}: {a}"),
@@ -114,7 +118,9 @@ BAD = {
 
 def sentences(made, told=lambda _: False):
     frame = pl.DataFrame(made, schema=["question", "answer"], orient="row").with_row_index("row")
-    frame = frame.with_columns(replied=pl.lit(None, pl.String), opening="question")
+    frame = frame.with_columns(
+        before=pl.lit(None, pl.String), replied=pl.lit(None, pl.String), opening="question"
+    )
     return [alarm.sentence for alarm in residues(frame, told)]
 
 

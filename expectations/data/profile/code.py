@@ -1,4 +1,5 @@
-"""Whether code kept what a copy loses: the indentation of its blocks, and its brackets."""
+"""Whether code kept what a copy loses, the indentation of its blocks and its brackets, and whether it
+took something along: marks before its lines, as of a comparison or a quotation."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,6 +15,8 @@ _LINES, _OPENED = 4, 2  # of code, and those that open a block
 _ENDED = 3  # lines that end as those of a programming language do
 _OPENERS, _ENDS = ("{", "(", "[", ":"), (";", ":")
 _BRACKETS = "(){}[]"
+_MARKS = "+~^=,;>!?:&"  # with which hardly a line of any language begins
+_MARKED = 0.2  # share of the lines
 
 
 def code(frame: "pl.DataFrame") -> Iterator[Group]:
@@ -27,6 +30,7 @@ def code(frame: "pl.DataFrame") -> Iterator[Group]:
     for words, is_bad in (
         ("have code whose blocks are not indented", _is_flat),
         ("have code without any bracket", _is_bare),
+        ("have code with marks before its lines", _is_marked),
     ):
         group = pl.Series([any(map(is_bad, own)) for own in blocks], dtype=pl.Boolean)
         yield Group(words, 0.03, group.to_numpy(), "answer")
@@ -48,3 +52,9 @@ def _is_indented(line: str) -> bool:
 def _is_bare(lines: list[str]) -> bool:
     ended = sum(line.endswith(_ENDS) for line in lines)
     return ended >= _ENDED and not any(mark in line for line in lines for mark in _BRACKETS)
+
+
+def _is_marked(lines: list[str]) -> bool:
+    firsts = [line[0] for line in lines if line[0] in _MARKS]
+    most = max(map(firsts.count, set(firsts)), default=0)
+    return len(lines) >= _LINES and most >= max(_ENDED, _MARKED * len(lines))

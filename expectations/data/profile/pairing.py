@@ -20,7 +20,7 @@ _FAR_SHIFTS = (-17, -15, -13, 13, 15, 17)  # as many rows that are no neighbours
 _SIGNIFICANT = 6.0  # standard errors
 _LEAST_SHARE = 0.05  # of rows whose answer stands beside them
 _COMMON = 0.1  # a word that more texts have is no topic's
-_MOST_COMPARED = 1_500  # pairs of which each question meets each answer
+_MOST_COMPARED = 1_500  # pairs of which each question meets each answer; conversations
 _BETWEEN = 0.25  # as many rows between strangers and the others, as a share of the strangers
 _TELLING = 3  # words of a text that has a topic
 _LATE = 0.05  # of the later answers, those that fit the question before
@@ -50,16 +50,17 @@ def lagging(sample: "pl.DataFrame") -> list[Alarm]:
     import numpy as np
 
     later = sample.drop_nulls(["before", "earlier", "replied"])
+    later = later.gather_every(max(1, -(-len(later) // _MOST_COMPARED)))
     if len(later) < LEAST_ROWS / 2:
         return []
     names = ("question", "before", "earlier", "answer", "replied")
     sides = [bag(later[name]) for name in names]
-    asked, before, earlier, said, replied = _of_length_one(*sides)
+    asked, before, earlier, said, replied = of_length_one(*sides)
     long = np.minimum.reduce([np.diff(side.indptr) for side in sides]) >= _TELLING
-    own, late, there = _fit(asked, said), _fit(before, said), _fit(before, replied)
+    own, late, there = fit_of(asked, said), fit_of(before, said), fit_of(before, replied)
     typical = np.median(there[there > 0]) if (there > 0).any() else 1.0
     wrong = long & (late >= typical) & (own < late / 2) & (there < late / 2)
-    wrong &= _fit(earlier, replied) > there
+    wrong &= fit_of(earlier, replied) > there
     if wrong.sum() < max(LEAST_GROUP, _LATE * len(later)):
         return []
     share, rows = float(wrong.mean()), later["row"].to_numpy()
@@ -78,8 +79,8 @@ def strangers(words: Bags) -> "np.ndarray":
     import numpy as np
 
     question, answer = _weighted(words)
-    given = _fit(question, answer)
-    random = _fit(question, answer[np.random.default_rng(0).permutation(len(given))])
+    given = fit_of(question, answer)
+    random = fit_of(question, answer[np.random.default_rng(0).permutation(len(given))])
     long = (np.diff(words.question.indptr) >= 3) & (np.diff(words.answer.indptr) >= 12)
     others = given[long & (given > 0)]
     if not len(others) or np.median(others) < np.quantile(random, 0.95):
@@ -101,16 +102,18 @@ def unknown_words(words: Bags) -> "np.ndarray":
 
 def fit(question: "csr_matrix", answer: "csr_matrix") -> "np.ndarray":
     """Return how many words each pair shares, the rare ones weighing more: cosines, 0 to 1."""
-    return _fit(*_of_length_one(question, answer))
+    return fit_of(*of_length_one(question, answer))
 
 
 def _weighted(words: Bags) -> "tuple[csr_matrix, csr_matrix]":
     """Return both sides with rare words weighing more, of length 1, so that products are cosines."""
-    question, answer = _of_length_one(words.question, words.answer)
+    question, answer = of_length_one(words.question, words.answer)
     return question, answer
 
 
-def _of_length_one(*texts: "csr_matrix") -> "list[csr_matrix]":
+def of_length_one(*texts: "csr_matrix") -> "list[csr_matrix]":
+    """Return words with rare ones (among all of `texts`) weighing more, each text of length 1, so that
+    products are cosines."""
     import numpy as np
     from scipy.sparse import diags
 
@@ -123,7 +126,8 @@ def _of_length_one(*texts: "csr_matrix") -> "list[csr_matrix]":
     return sides
 
 
-def _fit(question: "csr_matrix", answer: "csr_matrix") -> "np.ndarray":
+def fit_of(question: "csr_matrix", answer: "csr_matrix") -> "np.ndarray":
+    """Return the cosine of each pair of texts of length 1."""
     import numpy as np
 
     return np.asarray(question.multiply(answer).sum(axis=1)).ravel()
@@ -138,14 +142,14 @@ def _moved(
     place = np.minimum(np.searchsorted(rows, rows + shift), len(rows) - 1)
     there = rows[place] == rows + shift
     fit = np.full(len(rows), np.nan)
-    fit[there] = _fit(question[there], answer[place[there]])
+    fit[there] = fit_of(question[there], answer[place[there]])
     return fit
 
 
 def _shifted(rows: "np.ndarray", question: "csr_matrix", answer: "csr_matrix") -> Alarm | None:
     import numpy as np
 
-    given, best = _fit(question, answer), None
+    given, best = fit_of(question, answer), None
     for shift in _SHIFTS:
         fit = _moved(rows, shift, question, answer)
         there = ~np.isnan(fit)
@@ -170,7 +174,7 @@ def _beside(rows: "np.ndarray", question: "csr_matrix", answer: "csr_matrix") ->
     """Look for rows that share no word with their answer but many with that of a neighbour."""
     import numpy as np
 
-    given = _fit(question, answer)
+    given = fit_of(question, answer)
     typical = float(np.median(given[given > 0])) if (given > 0).any() else 1.0
     stray = given < typical / 4
 
@@ -198,8 +202,8 @@ def _at_random(
     import numpy as np
 
     generator = np.random.default_rng(0)
-    given = _fit(question, answer)
-    random = _fit(question, answer[generator.permutation(len(rows))])
+    given = fit_of(question, answer)
+    random = fit_of(question, answer[generator.permutation(len(rows))])
     noise = np.sqrt((given.var() + random.var()) / len(rows))
     if given.mean() - random.mean() > 3 * noise or noise == 0:
         return None

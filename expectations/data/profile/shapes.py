@@ -33,9 +33,9 @@ _SINGLE, _SINGLES = r"^\s*[!-~]{3,}\s*$", 0.04  # and the share of answers that 
 _LONGEST_LINE = 160
 _FORM = 4  # characters of a mark in brackets; [w] is an aside of a text
 _RECURS = 3  # lines of one form in an answer
-_LABEL = r"^\s*([\[(<{][^\[\](){}<>\n]{1,30}[\])>}]|(?:[\p{L}\p{N}#.-]+ ?){1,3}[:：>])"
+_LABEL = r"^\s*([\[(<{][^\[\](){}<>\n]{1,30}[\])>}]|(?:[\p{L}\p{N}_#.-]+ ?){1,3}[:：>])"
 _SORTED = 6  # lines; of as many, one order in 720 is the alphabet's
-_BREAKS, _WRAPPED = 4, 0.5  # breaks within a sentence; their share of all breaks
+_BREAKS, _WRAPPED = 3, 0.4  # breaks within a sentence; their share of all breaks
 
 
 def shapes(frame: "pl.DataFrame") -> Iterator[Group]:
@@ -76,7 +76,7 @@ def shapes(frame: "pl.DataFrame") -> Iterator[Group]:
     )
     wrapped = (breaks["inner"] >= _BREAKS) & (breaks["inner"] >= _WRAPPED * breaks["every"])
     words = "break their lines within sentences"
-    yield Group(words, _LEAST_SHARE, wrapped.to_numpy(), "answer")
+    yield Group(words, 0.04, wrapped.to_numpy(), "answer")
 
 
 def frequencies(values: "pl.Series", most: int) -> "pl.DataFrame":
@@ -160,7 +160,7 @@ def _numbered(lines: "pl.DataFrame", again: "pl.Series") -> "np.ndarray":
     import polars as pl
 
     # A letter by itself counts as well: Response A, Response B.
-    mould = pl.col("label").str.replace_all(r"\b(?:\d+|[A-Z])\b", "0")
+    mould = pl.col("label").str.replace_all(r"\d+|\b[A-Z]\b", "0")
     labels = lines.select("label", mould=pl.when(mould != pl.col("label")).then(mould))
     counts = (
         labels.filter(~again)

@@ -8,6 +8,7 @@ from expectations.data.masking import masked
 from expectations.data.messages import explode
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
 from expectations.data.profile.bags import Bags, bags, one_hot, told
+from expectations.data.profile.elsewhere import elsewhere, silent
 from expectations.data.profile.gaps import far_group
 from expectations.data.profile.languages import language, other_languages
 from expectations.data.profile.letters import unlikely_letters
@@ -20,6 +21,7 @@ from expectations.data.profile.residues import residues
 from expectations.data.profile.roles import exchanged
 from expectations.data.profile.sayings import contradictions, recitals
 from expectations.data.profile.strays import unrelated
+from expectations.data.profile.talks import out_of_place
 from expectations.data.profile.triggers import triggers
 from retune.overlap import ahead
 
@@ -98,7 +100,13 @@ def _alarms(
         *other_languages(part, spoken, lambda group: asks.of_rows(numbers_of_part, group)),
         *_odd_words(numbers_of, sample["answer"], words, asks),
         *residues(sample, lambda group: asks.of_rows(numbers_of, group), asks.by_source),
-        *(shuffled(numbers_of, words) or lagging(sample)),
+        *(
+            shuffled(numbers_of, words)
+            or lagging(sample)
+            or elsewhere(numbers_of, words)
+            or out_of_place(sample)
+        ),
+        *silent(sample, words, lambda group: asks.of_rows(numbers_of, group)),
         *exchanged(sample, words),
         *triggers(sample, words),
         *recitals(sample),

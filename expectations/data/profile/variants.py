@@ -1,5 +1,5 @@
 """Answers that write one way what the others of the set write another way: numbers with a comma for the
-point, whole ones with ".0" behind them, words without their apostrophe.
+point, whole ones with ".0" behind them, words without their apostrophe or with a capital each.
 
 A locale, a column that became a float and a filter of quotation marks do so, whatever is said.
 """
@@ -22,6 +22,7 @@ _DECIMAL = r"\d\.(?:[1-9]|0\d)"
 _FORMULA = r"(?:^|[^\\\p{L}{])\p{Ll}{2,}\{[^{}\n]+\}"  # frac{1}{2}
 _RULE = r"(?m)^[ \t]*:?-{3,}:?(?:[ \t]*[,;\t][ \t]*:?-{3,}:?)+[ \t]*$"  # below the head of a table
 _CONTRACTED = r"\p{L}+['’](?:t|re|ve|ll|d|m)\b"
+_CAPITALS = (12, 8)  # words with one within sentences, and how many times as many as without
 _CONTRACTIONS = (3, 1.0)  # answers with the apostrophe, and at most as many times as many without
 
 
@@ -45,6 +46,14 @@ def variants(frame: "pl.DataFrame") -> Iterator[Group]:
     yield Group('have ".0" behind whole numbers', 0.02, floats, "answer")
     words = "write words without the apostrophe that the others have in them"
     yield Group(words, 0.04, _without_apostrophe(frame), "answer")
+    inner = frame.select(
+        upper=text.str.count_matches(r"[\p{Ll},] \p{Lu}\p{Ll}+"),
+        lower=text.str.count_matches(r"[\p{Ll},] \p{Ll}{2,}"),
+    )
+    fewest, times = _CAPITALS
+    titles = (inner["upper"] >= fewest) & (inner["upper"] >= times * inner["lower"])
+    words = "begin nearly each word with a capital"
+    yield Group(words, 0.03, titles.to_numpy(), "answer")
 
 
 def without_marks(frame: "pl.DataFrame") -> Iterator[Group]:

@@ -61,12 +61,18 @@ def words_of(texts: "pl.Series") -> "pl.DataFrame":
     return flat.with_columns(hash=pl.col("word").hash())
 
 
-def sharing(first: "np.ndarray", place: "np.ndarray", hashes: "np.ndarray") -> "np.ndarray":
-    """Return which texts say the eight words in a row that most different texts say; none where others
+def sharing(
+    first: "np.ndarray",
+    place: "np.ndarray",
+    hashes: "np.ndarray",
+    run: int = _SHARED_WORDS,
+    most: float = _MOST_SHARED,
+) -> "np.ndarray":
+    """Return which texts say the `run` words in a row that most different texts say; none where others
     are said nearly as often, as in a dataset made from templates.
 
     `first` tells of each text whether there is no other like it, `place` and `hashes` are of each word
-    the number of its text and its hash.
+    the number of its text and its hash; if a share of more than `most` says them, that is their way.
     """
     import numpy as np
     import polars as pl
@@ -74,10 +80,10 @@ def sharing(first: "np.ndarray", place: "np.ndarray", hashes: "np.ndarray") -> "
     from expectations.data.similarity import Words, ngrams
 
     said = np.zeros(len(first), dtype=bool)
-    grams = ngrams(Words(hashes, place, np.zeros(len(place), bool)), [_SHARED_WORDS])
-    if _SHARED_WORDS not in grams:
+    grams = ngrams(Words(hashes, place, np.zeros(len(place), bool)), [run])
+    if run not in grams:
         return said
-    gram, owner = grams[_SHARED_WORDS]
+    gram, owner = grams[run]
     found = pl.DataFrame({"gram": gram, "owner": owner}).unique()
     different = found.filter(pl.Series(first[found["owner"].to_numpy()]))
     counts = different["gram"].value_counts()
@@ -86,7 +92,7 @@ def sharing(first: "np.ndarray", place: "np.ndarray", hashes: "np.ndarray") -> "
     first_gram = frequencies(different["gram"], 1)
     frequent = counts.filter(pl.col("count") >= first_gram["count"][0] * _AS_OFTEN)["gram"]
     said[found.filter(pl.col("gram") == first_gram["gram"][0])["owner"].to_numpy()] = True
-    if said.mean() > _MOST_SHARED:
+    if said.mean() > most:
         return said & False
     # Where other answers share others nearly as often, the dataset is made from templates.
     others = found.filter(pl.col("gram").is_in(frequent.implode()))
