@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_GROUP
+from expectations.data.profile.averages import median
 from expectations.data.profile.shapes import Group
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def ends(frame: "pl.DataFrame") -> Iterator[Group]:
         single=~text.str.contains("\n", literal=True)
         & (text.str.count_matches(r"[.!?:。！？](?:\s|$)") <= 1),
     )
-    usual = found["chars"].median() or 0
+    usual = median(found["chars"])
     words = "begin with one of a few sentences, whatever is asked"
     yield Group(words, _SHARE, _one_of_few(found, "first"), "answer")
     words = "are short and end with one of a few sentences, whatever is asked"
@@ -56,7 +57,7 @@ def _one_of_few(found: "pl.DataFrame", name: str) -> "np.ndarray":
     counts = sentences.drop_nulls().value_counts().filter(pl.col("count") > 1)
     is_often = pl.col("count") >= max(LEAST_GROUP, _AGAIN * len(found))
     often, seldom = counts.filter(is_often), counts.filter(~is_often)
-    if seldom["count"].sum() > _SELDOM * often["count"].sum():
+    if int(seldom["count"].sum()) > _SELDOM * int(often["count"].sum()):
         often = often.clear()
     said = often[sentences.name].implode()
     group: np.ndarray = sentences.is_in(said).fill_null(False).to_numpy()
