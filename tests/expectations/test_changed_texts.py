@@ -20,7 +20,7 @@ def sentences(made, by_source=lambda _: False):
     names = ["question", "answer", "replied"]
     schema = dict.fromkeys(names, pl.String)
     frame = pl.DataFrame(made, schema=schema, orient="row").with_row_index("row")
-    frame = frame.with_columns(opening="question")
+    frame = frame.with_columns(opening="question", before=pl.lit(None, pl.String))
     return [alarm.sentence for alarm in residues(frame, lambda _: False, by_source)]
 
 
