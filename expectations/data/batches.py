@@ -31,6 +31,11 @@ def batches(
                 yield frame
 
 
+def spread(table: "pl.DataFrame", most: int) -> "pl.DataFrame":
+    """Return at most so many lines of a table, spread evenly over it."""
+    return table.gather_every(max(1, -(-len(table) // most)))
+
+
 def detached(texts: "pl.Expr") -> "pl.Expr":
     """Return texts of a batch that are kept, copied: else they are views of their whole column, which
     then stays in memory."""

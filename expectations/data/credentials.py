@@ -154,8 +154,9 @@ def secret_patterns() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(detector.loose for detector in detectors()), MORE_SECRETS)))
 
 
-def may_hold_key(texts: "pl.Series") -> "pl.Series":
-    """Return which texts one of the `secret_patterns` finds something in; a null holds nothing.
+def may_hold_key(texts: "pl.Series", *assignments: str) -> "pl.Series":
+    """Return which texts one of the `secret_patterns` finds something in, or one of `assignments`, other
+    patterns that want one of WORDS; a null holds nothing.
 
     Most patterns begin with letters that an engine is quick to look for. Those of names that something
     is assigned to do not, and are asked for in texts with such a name alone.
@@ -163,16 +164,16 @@ def may_hold_key(texts: "pl.Series") -> "pl.Series":
     import re
 
     named = {pattern for pattern in secret_patterns() if re.search(_ASSIGNS, pattern)}
-    others = dict.fromkeys(secret_patterns()).keys() - named - {MORE_SECRETS}
+    others = set(secret_patterns()) - named - {MORE_SECRETS}
     suspect = contains_any(texts, others) | _narrowed(texts, _WORDS, (MORE_SECRETS,))
-    return suspect | _narrowed(texts, ("pw", *WORDS), named, any_case=True)
+    return suspect | _narrowed(texts, ("pw", *WORDS), {*named, *assignments}, any_case=True)
 
 
 def has_secret(texts: "pl.Series") -> "pl.Series":
     """Return for each text whether it holds a secret; null when that could not be judged."""
     import polars as pl
 
-    suspect = may_hold_key(texts) | _narrowed(texts, WORDS, (ASSIGNED,), any_case=True)
+    suspect = may_hold_key(texts, ASSIGNED)
     if not suspect.any():
         return suspect
     suspect_texts = texts.filter(suspect)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.local import PATIENT
 from tests.infra.deployed import INFRA, is_known_variable, patience
 from tests.infra.test_images import require_pinned
 
@@ -136,6 +137,10 @@ class TestValues:
             "existingConfigMapName": "retune-job-template"
         }
         assert worker["config"]["workPool"] == "retune"
+
+    def test_its_runs_are_as_patient_as_those_of_retune_worker(self):
+        variables = {one["name"]: one["value"] for one in _worker_variables()}
+        assert variables.items() >= PATIENT.items()
 
     def test_leases_outlive_the_server(self):
         server = VALUES["prefect-server"]["server"]

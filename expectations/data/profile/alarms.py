@@ -44,10 +44,12 @@ def share_alarm(
     total: int,
     words: str,
     quote: Quote = "answer",
+    of: str = "answers",
 ) -> Alarm:
-    """Return the alarm that `rows` (their numbers) of `total` answers do what `words` say."""
+    """Return the alarm that `rows` (their numbers) of `total` answers, or what `of` names, do what
+    `words` say."""
     share = len(rows) / total
-    sentence = f"{share:.1%} of the answers ({len(rows):,} of {total:,}) {words}"
+    sentence = f"{share:.1%} of the {of} ({len(rows):,} of {total:,}) {words}"
     return Alarm(
         expectation=expectation, value=share, sentence=sentence, row=int(rows[0]), quote=quote
     )

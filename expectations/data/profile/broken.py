@@ -7,6 +7,7 @@ Known words are those of the set itself, in whatever language.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from expectations.data.batches import spread
 from expectations.data.profile.shapes import HEAD, Group, frame_mask
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _RARE = 0.01  # share of answers that say a half, of either one
 def broken(frame: "pl.DataFrame") -> Iterator[Group]:
     """Yield groups of answers: `frame` has `prose`, the answers without their code."""
     # A part first: hardly any set has such words.
-    part = frame.gather_every(max(1, -(-len(frame) // _PART)))
+    part = spread(frame, _PART)
     tokens = _tokens(part)
     for words, look in (
         ("have lost the letters that a font draws as one (ff, fi, fl)", _without_ligatures),

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from expectations.data.batches import spread
 from expectations.data.profile.alarms import LEAST_GROUP
 from expectations.data.profile.languages import language
 from expectations.data.profile.shapes import Group, frame_mask
@@ -14,10 +15,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 _AGAIN, _ALIKE = 0.03, 0.5  # share of rows; of the words of both answers
-_GUESSES, _GUESSED = (
-    300,
-    (40, 160),
-)  # openings whose language is guessed first; their characters, at most
+_GUESSES = 300  # openings whose language is guessed first
+_GUESSED = (40, 160)  # characters of one, at least and at most
 _OTHER = 0.03
 
 
@@ -63,7 +62,7 @@ def _other_language(frame: "pl.DataFrame") -> "np.ndarray":
         (pl.col("opening") != pl.col("question")) & (pl.col("opening").str.len_chars() >= least)
     )
     led = led.with_columns(pl.col("opening").str.head(most))
-    part = led.gather_every(max(1, -(-len(led) // _GUESSES)))
+    part = spread(led, _GUESSES)
     found = _foreign_openings(part)
     if len(found) >= max(LEAST_GROUP / 2, _OTHER * len(part)) and len(part) < len(led):
         found = _foreign_openings(led)

@@ -6,27 +6,24 @@ from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
 from expectations.data.profile.bags import Bags
-from expectations.data.profile.pairing import fit, of_length_one
+from expectations.data.profile.pairing import fit_of, of_length_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
     import polars as pl
+    from scipy.sparse import csr_matrix
 
     Told = Callable[[np.ndarray], bool]
 
 _APART, _THERE = 0.25, 0.7  # of how answers fit their questions usually: here and there
 _WORDS = (4, 12)  # of four letters, in a question and an answer that have a topic
 _COMMON = 0.05  # share of texts with a word, from which it is no topic's
-_SHARE, _CHANCE = (
-    0.015,
-    4,
-)  # least share of rows; how many times as many as fit an answered question
-_NOTHING, _SILENT = (
-    0.15,
-    0.1,
-)  # of the usual fit; share of answers to an only question that fit less
+_SHARE = 0.015  # of rows, at least
+_CHANCE = 4  # times as many as fit an answered question
+_NOTHING = 0.15  # of the usual fit
+_SILENT = 0.1  # share of answers to an only question that fit less
 _MOST = 1_000  # answers that are held against questions
 
 
@@ -37,7 +34,8 @@ def elsewhere(rows: "np.ndarray", words: Bags) -> list[Alarm]:
     """
     import numpy as np
 
-    given = fit(words.question, words.answer)
+    question, answer = of_length_one(words.question, words.answer)
+    given = fit_of(question, answer)
     if len(rows) < LEAST_ROWS or not (given > 0).any():
         return []
     usual = float(np.median(given[given > 0]))
@@ -47,18 +45,15 @@ def elsewhere(rows: "np.ndarray", words: Bags) -> list[Alarm]:
     if len(stray) < LEAST_GROUP:
         return []
     answered = answered[:: max(1, -(-len(answered) // len(stray)))][: len(stray)]
-    there, chance = (_best(words, stray, asked) > _THERE * usual for asked in (stray, answered))
-    count = int(there.sum())
-    if count < max(LEAST_GROUP, _SHARE * len(rows), _CHANCE * chance.sum()):
-        return []
-    share, first = count / len(rows), int(rows[stray[there]][0])
-    sentence = (
-        f"{share:.1%} of the answers ({count:,} of {len(rows):,}) say nothing of their question and fit "
-        f"that of another row, which has such an answer as well"
+    telling = _telling(words)
+    said = answer[stray][:, telling]
+    there, chance = (
+        _best(said, question[asked][:, telling]) > _THERE * usual for asked in (stray, answered)
     )
-    return [
-        Alarm(expectation="shuffled_pairs", value=share, sentence=sentence, row=first, quote="both")
-    ]
+    if there.sum() < max(LEAST_GROUP, _SHARE * len(rows), _CHANCE * chance.sum()):
+        return []
+    text = "say nothing of their question and fit that of another row, which has such an answer as well"
+    return [share_alarm("shuffled_pairs", rows[stray[there]], len(rows), text, "both")]
 
 
 def silent(sample: "pl.DataFrame", words: Bags, told: "Told") -> list[Alarm]:
@@ -66,12 +61,13 @@ def silent(sample: "pl.DataFrame", words: Bags, told: "Told") -> list[Alarm]:
     which do (`told` takes a boolean per row of `sample`, whose words are `words`)."""
     import numpy as np
 
-    given = fit(words.question, words.answer)
+    question, answer = of_length_one(words.question, words.answer)
+    given = fit_of(question, answer)
     only = sample["before"].is_null().to_numpy() & _is_long(words)
     if not (given > 0).any() or only.sum() < LEAST_ROWS / 2:
         return []
     usual = float(np.median(given[given > 0]))
-    chance = fit(words.question, words.answer[np.random.default_rng(0).permutation(len(given))])
+    chance = fit_of(question, answer[np.random.default_rng(0).permutation(len(given))])
     if usual < np.quantile(chance, 0.95):
         return []
     group = only & (given < _NOTHING * usual)
@@ -92,16 +88,19 @@ def _is_long(words: Bags) -> "np.ndarray":
     return long
 
 
-def _best(words: Bags, said: "np.ndarray", asked: "np.ndarray") -> "np.ndarray":
-    """Return how well each of some answers fits that of some questions which it fits best, by the words
-    that few texts have."""
+def _telling(words: Bags) -> "np.ndarray":
+    """Return the words that few texts have, and more than one."""
     import numpy as np
 
-    if not len(asked):
-        return np.zeros(len(said))
-    question, answer = of_length_one(words.question, words.answer)
     seen = sum(np.asarray(side.sum(axis=0)).ravel() for side in (words.question, words.answer))
-    telling = np.flatnonzero((seen > 1) & (seen <= _COMMON * len(words.question.indptr)))
-    fits = answer[said][:, telling] @ question[asked][:, telling].T
-    best: np.ndarray = fits.max(axis=1).toarray().ravel()
+    return np.flatnonzero((seen > 1) & (seen <= _COMMON * len(words.question.indptr)))
+
+
+def _best(said: "csr_matrix", asked: "csr_matrix") -> "np.ndarray":
+    """Return how well each of some answers fits that of some questions which it fits best."""
+    import numpy as np
+
+    if not asked.shape[0]:
+        return np.zeros(said.shape[0])
+    best: np.ndarray = (said @ asked.T).max(axis=1).toarray().ravel()
     return best

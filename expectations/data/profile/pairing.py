@@ -7,7 +7,8 @@ topics whose pairs fit no better than chance.
 
 from typing import TYPE_CHECKING
 
-from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm
+from expectations.data.batches import spread
+from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
 from expectations.data.profile.bags import Bags, bag, rare
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def lagging(sample: "pl.DataFrame") -> list[Alarm]:
     import numpy as np
 
     later = sample.drop_nulls(["before", "earlier", "replied"])
-    later = later.gather_every(max(1, -(-len(later) // _MOST_COMPARED)))
+    later = spread(later, _MOST_COMPARED)
     if len(later) < LEAST_ROWS / 2:
         return []
     names = ("question", "before", "earlier", "answer", "replied")
@@ -63,12 +64,9 @@ def lagging(sample: "pl.DataFrame") -> list[Alarm]:
     wrong &= fit_of(earlier, replied) > there
     if wrong.sum() < max(LEAST_GROUP, _LATE * len(later)):
         return []
-    share, rows = float(wrong.mean()), later["row"].to_numpy()
-    sentence = (
-        f"{share:.1%} of the later answers of conversations ({wrong.sum():,} of {len(later):,}) fit the "
-        f"question before their own, as do the answers above them"
-    )
-    return [_alarm(share, sentence, int(rows[wrong.argmax()]))]
+    rows, of = later["row"].to_numpy()[wrong], "later answers of conversations"
+    words = "fit the question before their own, as do the answers above them"
+    return [share_alarm("shuffled_pairs", rows, len(later), words, "both", of)]
 
 
 def strangers(words: Bags) -> "np.ndarray":
@@ -167,7 +165,7 @@ def _shifted(rows: "np.ndarray", question: "csr_matrix", answer: "csr_matrix") -
         f"{'before' if shift > 0 else 'after'} them, not their own: "
         f"word overlap {there:.3f} there, {here:.3f} here"
     )
-    return _alarm(1.0, sentence, int(rows[abs(shift)]))
+    return _of_all(sentence, int(rows[abs(shift)]))
 
 
 def _beside(rows: "np.ndarray", question: "csr_matrix", answer: "csr_matrix") -> Alarm | None:
@@ -187,11 +185,8 @@ def _beside(rows: "np.ndarray", question: "csr_matrix", answer: "csr_matrix") ->
     noise = np.sqrt((share + chance + 1 / len(rows)) / len(rows))
     if share - 2 * chance < _LEAST_SHARE or share - chance < _SIGNIFICANT * noise:
         return None
-    sentence = (
-        f"{share:.1%} of the answers ({near.sum():,} of {len(rows):,}) share no word with their "
-        f"question but many with that of a neighbouring row"
-    )
-    return _alarm(float(share), sentence, int(rows[near.argmax()]))
+    words = "share no word with their question but many with that of a neighbouring row"
+    return share_alarm("shuffled_pairs", rows[near], len(rows), words, "both")
 
 
 def _at_random(
@@ -213,7 +208,7 @@ def _at_random(
         f"the answers fit their questions no better than any other answers do (word overlap "
         f"{given.mean():.3f}, by chance {random.mean():.3f}), although the rows have topics"
     )
-    return _alarm(1.0, sentence, int(rows[0]))
+    return _of_all(sentence, int(rows[0]))
 
 
 def _topics(words: Bags, generator: "np.random.Generator") -> float:
@@ -238,7 +233,5 @@ def _topics(words: Bags, generator: "np.random.Generator") -> float:
     return (matches(asked) + 1) / (matches(drawn) + 10)
 
 
-def _alarm(share: float, sentence: str, row: int) -> Alarm:
-    return Alarm(
-        expectation="shuffled_pairs", value=share, sentence=sentence, row=row, quote="both"
-    )
+def _of_all(sentence: str, row: int) -> Alarm:
+    return Alarm(expectation="shuffled_pairs", value=1.0, sentence=sentence, row=row, quote="both")

@@ -8,6 +8,7 @@ such a part without knowing what to look for: along one of them the answers fall
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from expectations.data.batches import spread
 from expectations.data.profile.alarms import LEAST_GROUP
 from expectations.data.profile.shapes import HEAD
 
@@ -59,7 +60,7 @@ def style(frame: "pl.DataFrame", told: "Told") -> Style | None:
         prose=pl.col("prose").str.replace_all(_ADDRESS, " ").str.head(HEAD)
     ).with_row_index("place")
     long = heads.filter(pl.col("prose").str.len_chars() >= _LEAST_CHARS)
-    long = long.gather_every(max(1, -(-len(long) // _ROWS)))
+    long = spread(long, _ROWS)
     table, words = _presence(long)
     if len(long) < 4 * _COMPONENTS or len(words) < 2 * _COMPONENTS:
         return None

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.batches import batches, detached
+from expectations.data.batches import batches, detached, spread
 from expectations.data.masking import masked
 from expectations.data.messages import explode
 from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
@@ -67,7 +67,7 @@ def survey(rows: Path, table: "pl.DataFrame") -> Survey:
     frame = frame.with_columns(repeated=pl.col("answer").is_duplicated())
     sample = pl.concat([texts for _, texts in looked])
     sources = frame.select("row").join(sound.select("row", "source"), on="row", how="left")
-    part = sample.gather_every(max(1, -(-len(sample) // _LANGUAGES)))
+    part = spread(sample, _LANGUAGES)
     spoken = [language(text) for text in part["question"]]
     alarms = _alarms(rows, frame, sample, sources, part, spoken)
     record = profile(frame, sources["source"], sample, spoken)

@@ -3,7 +3,8 @@ question of it, and not its own."""
 
 from typing import TYPE_CHECKING
 
-from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm
+from expectations.data.batches import spread
+from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, share_alarm
 from expectations.data.profile.bags import bag
 from expectations.data.profile.pairing import fit_of, of_length_one
 
@@ -24,10 +25,9 @@ def out_of_place(sample: "pl.DataFrame") -> list[Alarm]:
     `numbers.pairs`).
     """
     import numpy as np
-    import polars as pl
 
     talks = sample.drop_nulls(["before", "replied"])
-    talks = talks.gather_every(max(1, -(-len(talks) // _PART)))
+    talks = spread(talks, _PART)
     if len(talks) < LEAST_ROWS / 2:
         return []
     names = ("question", "before", "earlier", "opening", "answer", "replied")
@@ -45,15 +45,8 @@ def out_of_place(sample: "pl.DataFrame") -> list[Alarm]:
     long = np.minimum(np.diff(bags[4].indptr), np.diff(bags[5].indptr)) >= _WORDS
     wrong = long & (late > usual) & (own < _HERE * late) & (early > usual)
     wrong &= above < _HERE * early
-    count = int(wrong.sum())
-    if count < max(LEAST_GROUP, _SHARE * len(talks)):
+    if wrong.sum() < max(LEAST_GROUP, _SHARE * len(talks)):
         return []
-    share = count / len(talks)
-    sentence = (
-        f"{share:.1%} of the conversations ({count:,} of {len(talks):,}) have answers that fit another "
-        f"question of theirs, and not their own"
-    )
-    row = int(talks.filter(pl.Series(wrong))["row"][0])
-    return [
-        Alarm(expectation="shuffled_pairs", value=share, sentence=sentence, row=row, quote="both")
-    ]
+    rows = talks["row"].to_numpy()[wrong]
+    words = "have answers that fit another question of theirs, and not their own"
+    return [share_alarm("shuffled_pairs", rows, len(talks), words, "both", "conversations")]

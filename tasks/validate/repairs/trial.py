@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.batches import BATCH_BYTES, batches
+from expectations.data.batches import BATCH_BYTES, batches, spread
 from expectations.data.features import is_sound
 from expectations.data.messages import (
     KNOWN_ROLES,
@@ -52,7 +52,7 @@ def trials(rows: Path, table: "pl.DataFrame", rules: Rules, applied: list[Repair
 
     out = table.filter(pl.col("disposition") == "quarantined")
     names = [name for name in REPAIRS if name not in {repaired.name for repaired in applied}]
-    tried = out.gather_every(max(1, -(-len(out) // MOST)))
+    tried = spread(out, MOST)
     record = Repairs(applied=applied, quarantined=len(out), tried=len(tried))
     promising = tried.filter(~_any(_BEYOND_REPAIR, rules))
     if promising.is_empty() or not names:
