@@ -9,6 +9,7 @@ from prefect.artifacts import create_link_artifact
 
 from expectations.data.masking import masked
 from expectations.verdicts import Rejected
+from flows.approval import flow_run_page
 from flows.compared.changed_rows import change_of_rows
 from flows.compared.rows import log_rows
 from flows.replaced import replace
@@ -23,13 +24,14 @@ from retune.notes import (
     before,
     changed,
     changes,
+    has_evidence,
     note,
     settings,
 )
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Chats, Rows, Scores
-from retune.saved_view import NAME, describe_experiment, link, run_link
+from retune.saved_view import NAME, describe_experiment, evidence_link, link, run_link
 from retune.tracking import DECISION, OUTCOME, Run, Waiting, client, download_json
 from tasks.stage import show
 
@@ -109,9 +111,10 @@ class Description:
             )
 
     def _write(self, sentence: str) -> None:
-        address = runtime.flow_run.ui_url or ""
-        is_shown = address.startswith("http")  # a temporary server has no pages
-        links = {"This run in Prefect": address if is_shown else ""}
+        links = {"This run in Prefect": flow_run_page()}
+        if has_evidence(self._run.id):
+            page = evidence_link("", self._run.experiment_id, self._run.id)
+            links = {"The evidence": page, **links}
         self._run.set_tags({NOTE: note(self._run.id, sentence, self.earlier, links)})
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from retune.escaping import code, markdown, visible
 from retune.measures import MEASURES, format_bytes, measure, title
 from retune.recipe import Recipe, flat
-from retune.saved_view import LOSS, run_link
+from retune.saved_view import EVIDENCE, LOSS, run_link
 from retune.tracking import PARAM_LIMIT, TABLES_TAG, client, download_json, setting_text
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NOTE, RUN_NAME = "mlflow.note.content", "mlflow.runName"
 CHANGED = "retune.changed"
 NEXT_STEP = "retune.next_step"  # what a person would do now, once a candidate is decided about
+COMPARED = "retune.compared"  # how a candidate differs from its opponent, in a sentence
 PINS = "provenance/pins.json"  # what a run started from
 # Settings of these come first where few are named: they make another model.
 _TELLING = ("model", "dataset", "training", "formatting", "validation", "merging")
@@ -125,6 +126,18 @@ def next_step(run: "MlflowRun") -> list[str]:
     """Return what a person would do now, as a paragraph in Markdown; nothing before the decision."""
     words = run.data.tags.get(NEXT_STEP, "")
     return [f"**What to do now** {words}"] if words else []
+
+
+def compared(run: "MlflowRun") -> list[str]:
+    """Return how the candidate differs, as a paragraph in Markdown; nothing before the decision."""
+    words = run.data.tags.get(COMPARED, "")
+    return [markdown(words)] if words else []
+
+
+def has_evidence(run_id: str) -> bool:
+    """Tell whether a run has a page of evidence on its candidate."""
+    files = client().list_artifacts(run_id, EVIDENCE.partition("/")[0])
+    return any(file.path == EVIDENCE for file in files)
 
 
 def short_name(run: "MlflowRun") -> str:

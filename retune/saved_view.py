@@ -15,19 +15,18 @@ from retune.tracking import client, exists
 NAME, KEY = "Which run is better", "retune-which-run-is-better"
 TAG = f"mlflow.sharedViewState.{KEY}"
 LOSS = "evaluate/loss/tuned"
-# A run that passed the data gate; the runs of single files have no such tag.
-FILTER = "tags.`retune.gate` = 'passed'"
-# Columns with their widths in pixels: wide enough for their heads.
+EVIDENCE = "promote/evidence.html"  # artifact of a run whose candidate was decided about
+# A run that made a candidate, whatever became of it; the runs of single files have no such tag.
+FILTER = "tags.`retune.registered` LIKE '%'"
+# Columns with their widths in pixels: the first three are seen without scrolling on a small screen.
 COLUMNS = {
-    "tags.`retune.decision`": 200,  # it begins with Promoted, Undecided, …, and the version
+    "tags.`retune.outcome`": 140,  # Promoted, Undecided, Rejected, …
+    f"metrics.`{LOSS}`": 150,
+    "metrics.`evaluate/exact_match/tuned`": 150,
     "tags.`retune.changed`": 220,
-    f"metrics.`{LOSS}`": 170,
-    "metrics.`evaluate/exact_match/tuned`": 230,
     "metrics.`validate/accepted`": 150,
-    "metrics.`train/total_tokens`": 160,
     "metrics.`train/seconds`": 130,
-    "params.`training.learning_rate`": 190,
-    "tags.`retune.outcome`": 130,  # of one that came to no decision
+    "tags.`retune.decision`": 300,  # with the reason
 }
 
 
@@ -40,6 +39,11 @@ def link(address: str, experiment_id: str) -> str:
 def run_link(address: str, experiment_id: str, run_id: str) -> str:
     """Return where a run is on MLflow's pages at `address`; "" for links from these pages."""
     return f"{_pages(address)}experiments/{experiment_id}/runs/{run_id}"
+
+
+def evidence_link(address: str, experiment_id: str, run_id: str) -> str:
+    """Return where the evidence on a run's candidate is on MLflow's pages at `address`."""
+    return f"{run_link(address, experiment_id, run_id)}/artifacts/{EVIDENCE}"
 
 
 def _pages(address: str) -> str:

@@ -45,6 +45,7 @@ LEAVING = 10  # seconds that MLflow's monitor of the machine has to end
 # Tags of runs: passed, rejected, failed or stopped; what became of the version that it made (the
 # version has it, too), and why; the process that works at it.
 OUTCOME, DECISION, PROCESS = "retune.outcome", "retune.decision", "retune.process"
+OPPONENT = "retune.opponent"  # the adapter of the champion that a run was compared with
 # Measures of what a stage took, not of what it made.
 SPENT = frozenset({"seconds", "gpu_hours", "energy_kwh", "cost"})
 

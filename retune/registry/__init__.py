@@ -14,6 +14,7 @@ from retune.registry.candidates import (
 from retune.registry.log import PromotionEntry, history, who_served
 from retune.registry.promotions import Barred, StaleEvidence, promote, rollback, target
 from retune.registry.references import find
+from retune.registry.twins import unwanted_twin
 from retune.registry.versions import (
     RegisteredVersion,
     RegistryError,
@@ -43,6 +44,7 @@ __all__ = [
     "rollback",
     "serving",
     "target",
+    "unwanted_twin",
     "version",
     "versions",
     "who_served",

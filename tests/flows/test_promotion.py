@@ -115,7 +115,7 @@ def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe):
 def test_evidence_is_about_a_version_and_says_who_serves_meanwhile(recipe):
     with tracking.start_run(recipe, "tuesday", {}) as run:
         version = registry.register_candidate(run, recipe, PINS, candidate("one"))
-    first = subject_of(version)
+        first = subject_of(run, version)
     assert (first.sentence, first.is_first) == (
         "sums/1, made by the run “tuesday”; no version of sums serves yet.",
         True,
@@ -123,11 +123,48 @@ def test_evidence_is_about_a_version_and_says_who_serves_meanwhile(recipe):
     assert "retune compare" not in first.next_step("rejected", "auto")
     served(recipe, "two")
     assert re.search(
-        r"sums/2 serves since \d{4}-\d\d-\d\d \d\d:\d\d UTC", subject_of(version).serving
+        r"sums/2 serves since \d{4}-\d\d-\d\d \d\d:\d\d UTC", subject_of(run, version).serving
     )
-    assert "`retune compare sums@champion sums/1`" in subject_of(version).next_step(
+    assert "`retune compare sums@champion sums/1`" in subject_of(run, version).next_step(
         "rejected", "auto"
     )
+
+
+def test_a_run_that_reused_the_training_is_the_one_to_approve():
+    recipe = make_recipe(mode="approve")
+    settled(recipe, "one", "equivalent")
+    with tracking.start_run(recipe, "friday", {}) as run:
+        version = registry.register_candidate(run, recipe, PINS, candidate("one"))
+        about = subject_of(run, version)
+        assert (about.run, about.run_id, about.trained_by) == ("friday", run.id, "one")
+        pins = PINS.model_copy(update={"champion": registry.champion(recipe.name)})
+        ending = settle(run, version, decision("held"), recipe, pins)
+    until = approvals.request_of(registry.version("sums", 1)).expires
+    assert f"until {until:%Y-%m-%d %H:%M} UTC" in ending.reason
+    assert f"`retune approve {run.id}`" in ending.reason
+    noted = registry.version("sums", 1).tags["retune.decision"]
+    assert noted == f"AwaitingApproval: {ending.reason}"
+
+
+def test_a_candidate_like_one_that_was_rolled_back_says_so(recipe):
+    served(recipe, "one", "two")
+    opponent = registry.champion("sums").adapter
+    with tracking.start_run(recipe, "three", {tracking.OPPONENT: opponent}) as run:
+        third = registry.register_candidate(run, recipe, PINS, candidate("three"))
+        pins = PINS.model_copy(update={"champion": registry.champion("sums")})
+        settle(run, third, decision("equivalent"), recipe, pins)
+    assert subject_of(run, third).alike == ""
+    registry.rollback("sums", 1, "ann", "answers in rhyme")
+    alike = subject_of(run, third).alike
+    assert alike.startswith(
+        "It was found to be equivalent to version 2, which was rolled back on 20"
+    )
+    assert alike.endswith("by ann: answers in rhyme.")
+    files = candidate("two").files
+    with tracking.start_run(recipe, "four", {}) as run:
+        made = candidate("four")._replace(files=files)
+        same = registry.register_candidate(run, recipe, PINS, made)
+    assert "gives the same file as version 2" in subject_of(run, same).alike
 
 
 def test_a_schedule_does_not_promote_what_was_rolled_back(recipe):
