@@ -20,7 +20,7 @@ from flows.resumed import leave_others
 from retune import registry
 from retune.files import digest
 from retune.measures import format_duration, measure, title
-from retune.notes import COMPARED, NEXT_STEP
+from retune.notes import COMPARED, NEXT_STEP, short_name
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Adapter, Anchored, Contender, JudgedAnswers, Pins
@@ -87,7 +87,8 @@ def decided(
     adapter = made.adapter.step.fingerprint
     if pins.champion and pins.champion.version == version.number:
         adapter = pins.champion.adapter  # the same weights, made another way
-    facts = spent(made.adapter) | {"version": str(version), "MLflow run": run.id}
+    has_gpu = client().get_run(run.id).data.tags.get("retune.machine.gpu") != "none"
+    facts = spent(made.adapter, has_gpu=has_gpu) | {"version": str(version), "MLflow run": run.id}
     subject = subject_of(run, version)
     if recipe.promotion.mode == "approve":
         champion = pins.champion.version if pins.champion else None
@@ -145,15 +146,16 @@ def _name(run_id: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(client().get_run(run_id).info.run_name)
+        return short_name(client().get_run(run_id))
     except MlflowException:  # it was deleted for good
         return run_id
 
 
-def spent(adapter: Adapter) -> dict[str, str]:
-    """Return what a training took, in words: also one that this run reused, for it made the candidate."""
+def spent(adapter: Adapter, *, has_gpu: bool = True) -> dict[str, str]:
+    """Return what a training took, in words: also one that this run reused, for it made the candidate.
+    Of a machine without a GPU no GPU-hours are told."""
     took = {"training took": format_duration(adapter.seconds)}
-    names = ("gpu_hours", "energy_kwh", "cost")
+    names = (*(("gpu_hours",) if has_gpu else ()), "energy_kwh", "cost")
     return took | {
         title(name): measure(name).text(adapter.metrics[name])
         for name in names

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from expectations.verdicts import Verdict
 from retune.escaping import markdown, visible
-from retune.measures import gigabytes, is_of_suite, measure, side_by_side, title
+from retune.measures import format_bytes, is_of_suite, measure, side_by_side, title
 from retune.outputs import Output
 from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Published, Rows, Scores, Selection
@@ -165,10 +165,10 @@ OF_GGUF = (  # columns of the table of files
 def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[Grid]:
     """Return the table of files, and one of what does not ship and why, if there is such a file."""
     rows = [
-        [gguf.method, gigabytes(gguf.bytes), *_measures(gguf), _destination(gguf, reasons)]
+        [gguf.method, format_bytes(gguf.bytes), *_measures(gguf), _destination(gguf, reasons)]
         for gguf in files
     ]
-    columns = ["", "GB", *(measure(name).heading for name in OF_GGUF), ""]
+    columns = ["", "size", *(measure(name).heading for name in OF_GGUF), ""]
     withheld = [
         [file, "; ".join(map(str, verdicts))] for file, verdicts in reasons.items() if verdicts
     ]

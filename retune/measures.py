@@ -28,6 +28,8 @@ class Measure(NamedTuple):
 
     def number(self, value: float) -> str:
         """Return `value` without its unit."""
+        if self.spec == ".4g" and 1e4 <= abs(value) < 1e15:
+            return f"{value:,.0f}"
         return f"{value:{self.spec}}"
 
     def of_one(self, value: float) -> str:
@@ -217,14 +219,15 @@ def is_of_suite(name: str) -> bool:
 
 
 def format_bytes(count: float) -> str:
-    """Return the size of files in GB (10⁹ bytes), as shops and the Hub count."""
-    return f"{gigabytes(count)} GB"
+    """Return the size of files in GB (10⁹ bytes), MB or kB, as shops and the Hub count."""
+    unit, size = unit_of_bytes(count)
+    number = f"{count / size:,.2f}" if unit == "GB" else f"{count / size:,.3g}"
+    return f"{number} {unit}"
 
 
-def gigabytes(count: float) -> str:
-    """Return the number alone, for a column with its unit on top."""
-    size = count / 1e9
-    return f"{size:,.2f}" if size >= 0.1 else f"{size:.3g}"
+def unit_of_bytes(count: float) -> tuple[str, float]:
+    """Return the unit in which so many bytes are shown, and how many bytes it is."""
+    return ("GB", 1e9) if count >= 1e8 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
 
 
 def format_duration(seconds: float) -> str:

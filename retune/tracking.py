@@ -431,7 +431,9 @@ def _unfinished_run(experiment_id: str, plan: str) -> "RunInfo | None":
     )
     for run in runs:
         stopped = run.info.status == "KILLED"
-        failed = run.info.status == "FAILED" and run.data.tags.get(OUTCOME) != "rejected"
+        failed = (
+            run.info.status == "FAILED" and run.data.tags.get(OUTCOME, "").lower() != "rejected"
+        )
         return run.info if stopped or failed else None
     return None
 

@@ -18,7 +18,7 @@ from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Verdict, ranked
 from retune.escaping import html, html_block
 from retune.escaping import markdown as plain
-from retune.measures import MEASURES, gigabytes, measure
+from retune.measures import MEASURES, format_bytes, measure
 from retune.outcomes import BASE, CHAMPION, TUNED, of_side, scorer_of
 from retune.recipe import Promotion
 from retune.records import Gguf
@@ -284,11 +284,11 @@ def _example(one: Mapping[str, Any], opponent: str, kind: str) -> str:
 def _files(files: Sequence[Gguf]) -> list[str]:
     if not files:
         return []
-    head = ("*file", "#GB", *(f"#{MEASURES[name].heading}" for name in OF_FILES), "*")
+    head = ("*file", "#size", *(f"#{MEASURES[name].heading}" for name in OF_FILES), "*")
     rows = [
         (
             html(file.file),
-            gigabytes(file.bytes),
+            format_bytes(file.bytes),
             *(
                 measure(name).number(file.metrics[name]) if name in file.metrics else ""
                 for name in OF_FILES

@@ -8,6 +8,7 @@ from retune.registry.candidates import (
     Candidate,
     decided_as,
     keep_anchor,
+    placed_as,
     published_as,
     register_candidate,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "history",
     "keep_anchor",
     "names",
+    "placed_as",
     "promote",
     "published_as",
     "register_candidate",

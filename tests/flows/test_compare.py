@@ -217,7 +217,7 @@ def test_the_page_says_what_its_marks_columns_and_colours_mean(comparison):
         "worse: likewise, the other way",
         "only older, only newer: which the other run was not asked",
         "exact match: yes → no",
-        "blue the newer, orange the older",
+        "blue if it is the newer, orange the older",
         "Environment: torch differ.",
     ):
         assert words in said, words

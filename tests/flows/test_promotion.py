@@ -104,7 +104,7 @@ def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe):
     of_run.set_tags({NEXT_STEP: "Nothing: sums/1 serves."})
     page = run_page.page(ending.name, ending.reason, of_run)
     lines = page.split("\n\n")
-    assert lines[0] == "# = Undecided"
+    assert lines[0] == "# ? Undecided"
     assert "stays a challenger" in lines[1]
     assert lines[2] == "- it is undecided"
     assert lines[3].startswith("**sums/1** serves since ")
@@ -276,12 +276,28 @@ def test_mlflows_pages_of_model_and_version_say_what_became_of_it(recipe):
     of_model = tracking.client().get_registered_model("sums").description
     assert of_model.startswith("**sums/1** serves since ")
     first, second = (tracking.client().get_model_version("sums", str(n)) for n in (1, 2))
-    assert first.description.startswith("**Promoted: sums/1 serves: it is promote**\n\n")
+    place, verdict, *_ = first.description.split("\n\n")
+    assert re.fullmatch(r"▶ \*\*Serves since \d{4}-\d\d-\d\d \d\d:\d\d UTC, by retune\*\*", place)
+    assert verdict == "**Promoted: sums/1 serves: it is promote**"
+    assert second.tags["retune.decision"].startswith("Undecided")
+    assert tracking.client().get_run(second.run_id).data.tags["retune.outcome"] == "Undecided"
     assert second.description.startswith("**Undecided: Too little evidence on sums/2, which")
     registry.decided_as(registry.version("sums", 2), second.run_id, "Rejected", "by ann: *no*")
     text = tracking.client().get_model_version("sums", "2").description
     assert text.startswith("**Rejected: by ann: \\*no\\***\n\n")
     assert "Undecided" not in text
+    # In one line, too, a number has its unit and stands apart from the next.
+    assert "- loss: 1.5000 nats per token (base: 2.0000)" in text
+    settled(recipe, "three", "promote")
+    (*_, entry) = registry.history("sums")
+    in_service.follow(entry, registry.serving("sums"), in_service.News(), {})
+    text = tracking.client().get_model_version("sums", "1").description
+    assert text.startswith("▶ **Previous**; sums/3 serves now\n\n**Promoted")
+    entry = registry.rollback("sums", 1, "ann", "answers in rhyme")
+    in_service.follow(entry, registry.serving("sums"), in_service.News(), {})
+    settled(recipe, "three", "promote")  # the same weights again keep what is said of their place
+    text = tracking.client().get_model_version("sums", "3").description
+    assert text.startswith("▶ **Rolled back: answers in rhyme**; sums/1 serves now\n\n**Barred")
     assert "a/b on c/d" in text
 
 

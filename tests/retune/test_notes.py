@@ -40,7 +40,7 @@ def test_a_name_tells_the_two_settings_that_make_another_model_first():
     found = changes(old, new)
     assert [one.setting for one in found[:2]] == ["training.learning_rate", "training.r"]
     assert "tracking.experiment" not in {one.setting for one in found}
-    assert changed(found, "", is_first=False) == "learning_rate 0.0001, r 32 +2 settings"
+    assert changed(found, "", is_first=False) == "learning_rate 0.0001, r 32 and 2 more settings"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_note_holds_the_verdict_the_change_the_numbers_and_the_files(store):
     assert (
         "| loss | 1.2500 nats per token | 2.0000 nats per token | 1.5000 nats per token |" in text
     )
-    assert "| q4_k_m | 4.00 GB | 0.02 |  |  |" in text
+    assert "| q4_k_m |  | 4.00 GB | 0.02 |  |  |" in text
     assert "[In Prefect](http://127.0.0.1:1/r)" in text
     assert f"`retune compare {old.id} {new.id}`" in text
     assert "`one.json`, `two.json`" in text  # one table does not hide another
