@@ -218,6 +218,16 @@ def is_of_suite(name: str) -> bool:
     return of in OF_PROBES or (of in OF_ANSWERS and bool(part))
 
 
+# What the columns of a table of files are, whose heads are short.
+ABOUT_FILES = (
+    "bpw: bits per weight. ppl: perplexity on whole held-out conversations, questions too, by llama.cpp; "
+    "that of the held-out scores counts the answers alone. KL: how far the file's predictions are from "
+    "those of its 16-bit source, nats per token. top-1: how often both find the same next token likeliest. "
+    "match: exact match of quantization.answer_rows answers; that of the held-out scores is of "
+    "evaluation.generation_rows."
+)
+
+
 def format_bytes(count: float) -> str:
     """Return the size of files in GB (10⁹ bytes), MB or kB, as shops and the Hub count."""
     unit, size = unit_of_bytes(count)

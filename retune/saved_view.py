@@ -60,8 +60,20 @@ def describe_experiment(experiment_id: str, recipe: str) -> None:
     }
     existing = client().get_experiment(experiment_id).tags
     for name, value in tags.items():
-        if name not in existing:
+        if name not in existing or (name == TAG and _is_outdated(existing[name])):
             client().set_experiment_tag(experiment_id, name, value)
+
+
+def _is_outdated(text: str) -> bool:
+    """Tell whether a view is one that an earlier version made, and nobody has saved anew since."""
+    try:
+        view = json.loads(text)
+        is_ours = view["createdAt"] == view["updatedAt"] and view["name"] == NAME
+        kind, _, packed = view["state"].partition(";")
+        state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    except (ValueError, KeyError, TypeError, zlib.error):
+        return False
+    return is_ours and kind == "deflate" and state != _state()
 
 
 def _note(experiment_id: str, recipe: str) -> str:

@@ -18,7 +18,7 @@ from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Verdict, ranked
 from retune.escaping import html, html_block
 from retune.escaping import markdown as plain
-from retune.measures import MEASURES, format_bytes, measure
+from retune.measures import ABOUT_FILES, MEASURES, format_bytes, measure
 from retune.outcomes import BASE, CHAMPION, TUNED, of_side, scorer_of
 from retune.recipe import Promotion
 from retune.records import Gguf
@@ -40,6 +40,7 @@ OF_A_LOSS = (
     "it neither model writes an answer of its own, so none is shown."
 )
 NOTHING = "(nothing)"
+OF_SLICES = "A slice is a part of a suite's rows, by the source that the dataset names; it stands after the comma."
 DEMANDS = (
     '<p class="note">passed: met. Of a measure for which the recipe asks for no proof it is enough not '
     "to be shown to be worse. undecided: the examples are too few to say, which promotes nothing and "
@@ -207,7 +208,8 @@ def _slices(case: Case) -> list[str]:
     worse = sum(one.outcome == "worse" for one in slices)
     summary = f"{len(slices)} slices, {worse or 'none'} of them worse"
     more = f"<p>The {SLICES} worst of them.</p>" if slices[SLICES:] else ""
-    title, drawn, note = _chart("Slices", slices[:SLICES], case)
+    title, drawn, _ = _chart("Slices", slices[:SLICES], case)
+    note = f'<p class="note">{OF_SLICES}</p>'
     shown = f"{more}{drawn}{note}"
     return [title, f"<p>{summary}.</p>{shown}" if worse else folded(summary, shown)]
 
@@ -297,7 +299,7 @@ def _files(files: Sequence[Gguf]) -> list[str]:
         )
         for file in files
     ]
-    return ["<h2>Files</h2>", table(head, rows)]
+    return ["<h2>Files</h2>", table(head, rows), f'<p class="note">{html(ABOUT_FILES)}</p>']
 
 
 def _facts(facts: Mapping[str, str]) -> list[str]:

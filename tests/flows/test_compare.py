@@ -242,6 +242,17 @@ def grades(values: list[float]) -> pl.DataFrame:
     )
 
 
+def test_which_run_serves_and_what_few_examples_tell_is_said(comparison):
+    serving = comparison.newer.model_copy(update={"serves": True, "outcome": "Promoted"})
+    (one, *_) = [one for one in comparison.differences if not one.is_slice]
+    few = one.model_copy(update={"outcome": "undecided", "examples": 6, "needed": 8})
+    told = page(comparison.model_copy(update={"newer": serving, "differences": [few]}))
+    assert "Promoted, serves now" in told
+    assert "of fewer than 8 examples nothing is told" in told
+    assert "8 examples would decide" not in told
+    assert "gain (95% interval)" in told
+
+
 def test_what_became_of_a_candidate_is_told(home):
     made = run_of(Made(OLD_ROWS), "decided about")
     client().set_tag(made, DECISION, "Undecided: too little\n- of it")

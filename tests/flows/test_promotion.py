@@ -23,7 +23,7 @@ from flows.promotion import Ending, settle, subject_of
 from flows.summary import Summary
 from retune import registry, serving, tracking
 from retune.home import home
-from retune.notes import NEXT_STEP
+from retune.notes import COMPARED, NEXT_STEP
 from retune.recipe import Recipe
 from retune.registry import approvals
 from tests.candidates import EVIDENCE, PINS, candidate, registered, served
@@ -94,14 +94,18 @@ def test_what_is_not_shown_to_be_better_stays_a_challenger(recipe, outcome):
     assert registry.history("sums") == []
 
 
-def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe):
+def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe, monkeypatch):
     settled(recipe, "one", "promote")
     ending = settled(recipe, "two", "undecided")
     (run,) = [run for run in tracking.every_run() if run.info.run_name == "two"]
     of_run = tracking.Run(
         id=run.info.run_id, experiment_id=run.info.experiment_id, started=datetime.now(UTC)
     )
-    of_run.set_tags({NEXT_STEP: "Nothing: sums/1 serves."})
+    of_run.set_tags(
+        {NEXT_STEP: "Nothing: sums/1 serves.", COMPARED: "Against the champion: worse."}
+    )
+    of_run.log_texts({"evidence.html": "<p>"}, "promote")
+    monkeypatch.setattr("flows.run_page.mlflow_pages", lambda: "http://127.0.0.1:5000")
     page = run_page.page(ending.name, ending.reason, of_run)
     lines = page.split("\n\n")
     assert lines[0] == "# ? Undecided"
@@ -110,6 +114,11 @@ def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe):
     assert lines[3].startswith("**sums/1** serves since ")
     assert lines[3].endswith("More: [in service](/v2/artifacts/key/in-service-sums).")
     assert lines[4] == "**What to do now** Nothing: sums/1 serves."
+    assert lines[5] == "Against the champion: worse."
+    place = f"experiments/{of_run.experiment_id}/runs/{of_run.id}/artifacts/promote/evidence.html"
+    assert lines[6] == f"[All of the evidence](http://127.0.0.1:5000/#/{place})"
+    asked = run_page.page("AwaitingApproval", "answer `retune approve 1` or *go*", of_run)
+    assert "**answer `retune approve 1` or \\*go\\***" in asked
 
 
 def test_evidence_is_about_a_version_and_says_who_serves_meanwhile(recipe):
