@@ -48,6 +48,12 @@ def can_suspend() -> bool:
     return bool(runtime.deployment.id)
 
 
+def flow_run_page() -> str:
+    """Return the address of this flow run's page in Prefect, "" where no server shows it."""
+    address = runtime.flow_run.ui_url or ""
+    return address if address.startswith("http") else ""  # a temporary server has no pages
+
+
 def answered_at(candidate: str, request: Request) -> datetime | None:
     """Return when somebody filled in the form on Prefect's page, as this flow run is about to read it;
     None if nobody has."""

@@ -87,11 +87,28 @@ def _describe(version: RegisteredVersion) -> list[str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        text = page(version, registry.history(version.name))
-        client().update_registered_model(version.name, text)
+        log = registry.history(version.name)
+        client().update_registered_model(version.name, page(version, log))
+        _place(version, log)
     except (MlflowException, RetuneError) as error:
         return [f"MLflow's page of {version.name} does not say that {version} serves: {error}"]
     return []
+
+
+def _place(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> None:
+    """Let MLflow's pages of the version that serves, and of those that did, say so."""
+    came = registry.who_served(log, log[-1].at) if log else None
+    since = f" since {came.at:%Y-%m-%d %H:%M} UTC, by {markdown(came.by)}" if came else ""
+    registry.placed_as(version, f"**Serves{since}**")
+    served = {number for entry in log for number in (entry.serving, entry.former) if number}
+    for one in registry.versions(version.name):
+        if one.number == version.number or one.number not in served:
+            continue
+        if one.barred is not None:
+            place = f"**Rolled back: {markdown(one.barred)}**"
+        else:
+            place = "**Previous**" if "previous" in one.aliases else "**Served before**"
+        registry.placed_as(one, f"{place}; {markdown(version)} serves now")
 
 
 def _ollama(tag: str | None, version: RegisteredVersion) -> list[str]:

@@ -42,6 +42,7 @@ class Judge:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._verdicts: dict[tuple[str, str, str], Verdict] = {}
+        self._told: set[str] = set()
 
     def __call__(self, output: Output | None, judgement: Judgement) -> None:
         """Take the verdicts on `output`. Raises Rejected if a critical expectation failed."""
@@ -91,8 +92,11 @@ class Judge:
     def _show(self, judgement: Judgement) -> None:
         logger = get_run_logger()
         for verdict in judgement.verdicts:
-            if verdict.failed and verdict.severity == "warning":
-                logger.warning("%s: %s", verdict.gate, verdict)
+            said = f"{verdict.gate}: {verdict}"
+            # What two outputs of a gate are judged by is seen in both, and told once.
+            if verdict.failed and verdict.severity == "warning" and said not in self._told:
+                self._told.add(said)
+                logger.warning("%s", said)
         if judgement.markdown:
             show(
                 replace,

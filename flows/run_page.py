@@ -21,15 +21,19 @@ from retune.measures import format_duration, measure
 from retune.notes import (
     CHANGED,
     before,
+    compared,
+    compared_with,
     files_table,
+    has_evidence,
     next_step,
     numbers_table,
     settings_list,
     short_name,
     title_of,
+    without_gpu,
 )
 from retune.pages import mlflow_pages
-from retune.saved_view import NAME, link, run_link
+from retune.saved_view import NAME, evidence_link, link, run_link
 from retune.temporary import temporary_folder
 from retune.tracking import Run, client
 from tasks.stage import show as show_in_prefect
@@ -42,6 +46,7 @@ MARKS = {
     "Promoted": "✓",
     **dict.fromkeys(("Rejected", "Failed", "Barred"), "✗"),
     **dict.fromkeys(("Suspended", "AwaitingApproval"), "…"),
+    "Undecided": "?",
 }
 OTHER_MARK = "="
 # The first three that a run has are told where there is room for no more.
@@ -76,7 +81,7 @@ def told(run: Run | None) -> str:
     if run is None:
         return ""
     try:
-        metrics = client().get_run(run.id).data.metrics
+        metrics = without_gpu(client().get_run(run.id))
     except Exception:
         logging.getLogger(__name__).warning("MLflow was not asked for numbers", exc_info=True)
         return ""
@@ -97,19 +102,38 @@ def three_numbers(metrics: Mapping[str, float]) -> str:
 def page(ending: str, reason: str, run: Run | None, grids: str = "") -> str:
     """Return the page in Markdown. `reason` may quote data: its lines are shown as text."""
     first, *further = terminal(reason).strip().split("\n")
-    parts = [f"# {MARKS.get(ending, OTHER_MARK)} {ending}", f"**{markdown(first)}**"]
+    parts = [f"# {MARKS.get(ending, OTHER_MARK)} {ending}", f"**{_with_code(first)}**"]
     parts += ["\n".join(_line(line) for line in further if line.strip())] if further else []
     if run is None:
         return "\n\n".join([*parts, grids or "It ended before anything was made."])
     made = client().get_run(run.id)
     recipe = made.data.params.get("name", "")
     earlier = before(run.id, run.experiment_id, recipe)
-    parts += [*_serving(recipe), *next_step(made)]
+    parts += [*_serving(recipe), *next_step(made), *compared(made), *_evidence(made)]
     if note := made.data.params.get("note", ""):
         parts.append(f"Note: {markdown(note)}")
     parts += [*_changed(made, earlier), *numbers_table(made, earlier), *_cost(made)]
     parts += [*_picture(made), *files_table(made), *_links(made)]
     return "\n\n".join([*parts, *([grids] if grids else [])])
+
+
+def _with_code(line: str) -> str:
+    """Return a line with what stands between backticks as code."""
+    parts = line.split("`")
+    if len(parts) % 2 == 0:  # one of them is a text's own
+        return markdown(line)
+    return "".join(
+        code(part) if number % 2 else markdown(part) for number, part in enumerate(parts)
+    )
+
+
+def _evidence(run: "MlflowRun") -> list[str]:
+    """Return the address of all of the evidence on the candidate, if MLflow's pages show it."""
+    address = mlflow_pages()
+    if not address or not has_evidence(run.info.run_id):
+        return []
+    page = evidence_link(address, run.info.experiment_id, run.info.run_id)
+    return [f"[All of the evidence]({page})"]
 
 
 def _line(line: str) -> str:
@@ -129,16 +153,16 @@ def _serving(recipe: str) -> list[str]:
 def _changed(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     if not earlier:
         return ["The first run of this recipe."]
-    words = run.data.tags.get(CHANGED, "") or "nothing"
+    words, champion = run.data.tags.get(CHANGED, "") or "nothing", compared_with(run)
     return [
         f"Changed since the run before, {markdown(short_name(earlier))}: {markdown(words)}",
-        *settings_list(run, earlier),
+        *settings_list(run, champion or earlier, "champion" if champion else "run before"),
     ]
 
 
 def _cost(run: "MlflowRun") -> list[str]:
     """Return what the run itself spent; what it reused cost nothing anew."""
-    metrics = run.data.metrics
+    metrics = without_gpu(run)
     spent = [
         f"{title_of(name)} {measure(name.partition('/')[2]).text(metrics[name])}"
         for name in SPENT
@@ -148,7 +172,7 @@ def _cost(run: "MlflowRun") -> list[str]:
         v for key, v in run.data.tags.items() if key.count(".") == 1 and v in ("ran", "reused")
     ]
     words = "; ".join(spent or ["nothing trained"])
-    made = f"{stages.count('ran')} stages ran, {stages.count('reused')} were reused"
+    made = f"{stages.count('ran')} stages ran, {stages.count('reused')} were reused (single files aside)"
     return [f"Cost: {words}; {made}{_time(metrics)}."]
 
 

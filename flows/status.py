@@ -28,6 +28,7 @@ from retune.tracking import DECISION, OUTCOME, PROCESS, client
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
+OPEN = ("", "passed", "waiting")  # outcomes of earlier versions, of which the decision tells more
 RUNS = 12  # of a recipe, shown as marks
 LOOKED_AT = 500  # runs of an experiment, children and replays among them
 SPENT_DAYS = 30
@@ -35,10 +36,10 @@ HANGS_HOURS = 72  # a run that has been open so long is suspected to hang
 FREE_SHARE, FREE_BYTES = 0.05, 10e9  # of the disk; below the larger of both it fills
 GRACE = timedelta(days=1)  # after which a run that was due is missed, or half its period
 MARKS = {
-    **dict.fromkeys(("Promoted", "passed", "Replayed"), "▲"),
+    **dict.fromkeys(("Promoted", "passed", "Finished", "Replayed"), "▲"),
     **dict.fromkeys(("Equivalent", "Undecided", "Registered", "Barred"), "="),
     **dict.fromkeys(("Rejected", "rejected"), "✗"),
-    **dict.fromkeys(("Failed", "failed", "Crashed", "stopped"), "!"),
+    **dict.fromkeys(("Failed", "failed", "Crashed", "stopped", "Stopped"), "!"),
     **dict.fromkeys(("Suspended", "AwaitingApproval"), "?"),
     "Skipped": "·",
     "Running": "…",
@@ -172,7 +173,9 @@ def _ending(run: "MlflowRun") -> str:
     # What was decided is older than a failure after it.
     decision = tags.get(DECISION, "").partition(":")[0]
     outcome = tags.get(OUTCOME, "")
-    return decision if decision and outcome in ("passed", "waiting", "") else outcome or "stopped"
+    if decision and outcome.lower() in OPEN:
+        return decision
+    return outcome or "stopped"
 
 
 def _recipe(

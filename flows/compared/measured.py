@@ -63,6 +63,8 @@ def metrics(older: RunEvidence, newer: RunEvidence) -> list[MetricChange]:
 def _title(name: str) -> str:
     stage, _, metric = name.partition("/")
     words = title(metric)
+    if name == "merge/kl_divergence":  # that of a GGUF file is from the merged model
+        return f"{words} of the merged model from base and adapter"
     return f"{stage}: {words}" if metric in ("rows", "seconds", "cost") else words
 
 
