@@ -23,6 +23,7 @@ from flows.kept_status import keep
 from flows.summary import Summary
 from retune.errors import ProgramFailed, RetuneError
 from retune.escaping import terminal
+from retune.retention import WAITING
 from retune.tracking import Waiting
 
 KEPT = "retune.kept"  # label of a flow run: what it left when it was told to end
@@ -42,7 +43,7 @@ def with_ending(line: Callable[[], Summary]) -> Summary:
     except Rejected as error:
         return cast("Summary", _failed("Rejected", error))
     except Waiting as waiting:
-        _tell("Suspended", str(waiting))
+        _tell(WAITING, str(waiting))
         raise (waiting.__cause__ or waiting) from None
     except (TerminationSignal, KeyboardInterrupt) as interruption:
         _leave_word(interruption)

@@ -244,8 +244,9 @@ def _answer(
         filled = form(str(version), request, evidence)
         said = answer_of(registry.version(version.name, version.number), champion)
         if said is None:
-            by = filled.by.strip() or "somebody on Prefect's page"
-            said, _, _ = answer(version, filled.verb, by, filled.reason, answered)
+            said, _, _ = answer(
+                version, filled.verb, filled.by.strip(), filled.reason, answered
+            )
     if said.verb == "reject":
         require(approval.rejected_by_a_person(said.by, said.reason))
     return said
