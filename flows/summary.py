@@ -17,21 +17,31 @@ from retune.tracking import Run
 
 
 class Grid(BaseModel):
-    """One table of text: the first column is left-aligned, the others right."""
+    """One table of text: the first column is left-aligned, the others right; `note` stands below it."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
+    note: str = ""
 
     def markdown(self) -> str:
         rule = "|" + "|".join(["---", *["---:"] * (len(self.columns) - 1)]) + "|"
         rows = (self.columns, *self.rows)
         lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
-        return "\n".join([f"### {markdown(self.title)}", "", lines[0], rule, *lines[1:]])
+        below = ["", markdown(self.note)] if self.note else []
+        return "\n".join([f"### {markdown(self.title)}", "", lines[0], rule, *lines[1:], *below])
 
     def rich(self) -> Table:
         title = Text(visible(self.title), style="bold")
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        note = Text(visible(self.note)) if self.note else None
+        table = Table(
+            title=title,
+            title_justify="left",
+            caption=note,
+            caption_justify="left",
+            box=None,
+            pad_edge=False,
+        )
         for number, column in enumerate(self.columns):
             head = Text(visible(column))
             table.add_column(head, justify="right" if number else "left", overflow="fold")
