@@ -118,6 +118,12 @@ def _message(reason: str) -> str:
     """Return a message of which Prefect shows the first line at once; its last has three numbers."""
     numbers = run_page.told(run_page.CURRENT.get())
     room = MESSAGE_LIMIT - (len(numbers) + 1 if numbers else 0)
-    text = terminal(reason).strip()
+    text = "\n".join(map(_closed, terminal(reason).strip().splitlines()))
     text = text if len(text) <= room else f"{text[: room - 1]}…"
     return f"{text}\n{numbers}" if numbers else text
+
+
+def _closed(line: str) -> str:
+    """Return a line as a sentence that ends: Prefect's pages show a message's lines in one."""
+    line = line.rstrip()
+    return line if not line or line[-1] in ".:;!?…" else f"{line}."

@@ -1,8 +1,8 @@
 """Prefect's server for `retune ui`, whose pages say what it answers.
 
-Prefect's own clients ask again when its SQLite database was busy (503), its pages do not; and of an answer
-that has no `detail` they show "Unknown error". So a page's request is made again here, and every refusal
-has a `detail`. Uvicorn finds the app here, as it finds Prefect's own for `prefect server start`.
+Prefect's own clients ask again when its SQLite database was busy (503), its pages do not; and of an
+answer that has no `detail` they show "Unknown error". So a page's request is made again here, and every
+refusal has a `detail`. Uvicorn finds the app here, as it finds Prefect's own for `prefect server start`.
 """
 
 import json

@@ -204,9 +204,8 @@ def _ending(
             return Ending(WAITING, f"{version} waits for an approval: {how}")
         by, reason = said.by, said.reason or "approved"
     entry = registry.promote(version.name, version.number, by, reason, evidence, champion)
-    return Ending(
-        "Promoted", f"{version} serves{entry.instead}: {reason}", serves=True, entry=entry
-    )
+    why = f": {reason}" if by == "retune" else f"; reason ({by}): {reason}"
+    return Ending("Promoted", f"{version} serves{entry.instead}{why}", serves=True, entry=entry)
 
 
 def _answer(
@@ -244,9 +243,7 @@ def _answer(
         filled = form(str(version), request, evidence)
         said = answer_of(registry.version(version.name, version.number), champion)
         if said is None:
-            said, _, _ = answer(
-                version, filled.verb, filled.by.strip(), filled.reason, answered
-            )
+            said, _, _ = answer(version, filled.verb, filled.by.strip(), filled.reason, answered)
     if said.verb == "reject":
         require(approval.rejected_by_a_person(said.by, said.reason))
     return said

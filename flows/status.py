@@ -48,12 +48,12 @@ MARKS = {
     "Dead": "†",
 }
 LEGEND = (
-    "Runs, the newest last: ▲ promoted, = no change, ✗ rejected, ! failed, ⊘ cancelled or interrupted "
-    "(KILLED in MLflow), · skipped, ? waits for approval, … at work, † lost process."
+    "Runs, the newest last: ▲ promoted, = no change, ✗ rejected, ! failed, ⊘ cancelled or "
+    "interrupted (KILLED in MLflow), · skipped, ? waits for approval, … at work, † lost process."
 )
 MEANT = (
-    "Loss ratio: the tuned model's loss by its base's. KL divergence, perplexity ratio and same next token: "
-    "how far the merged model is from the trained one (not at all: 0, 1 and 100%)."
+    "Loss ratio: the tuned model's loss by its base's. KL divergence, perplexity ratio and same next "
+    "token: how far the merged model is from the trained one (not at all: 0, 1 and 100%)."
 )
 SMALLEST = 0.001  # of a value that is told in digits
 
@@ -61,7 +61,8 @@ SMALLEST = 0.001  # of a value that is told in digits
 class RecipeStatus(BaseModel):
     """How one recipe stands. Times are UTC; `margins` are the narrowest three, as lines.
 
-    `to_do` is what a person would do now; `estimate_error` is how far the `estimates` of what the last runs would take were off, in the median.
+    `to_do` is what a person would do now; `estimate_error` is how far the `estimates` of
+    what the last runs would take were off, in the median.
     """
 
     recipe: str
@@ -283,8 +284,8 @@ def _waiting(name: str) -> Iterator[str]:
         request = request_of(version)
         if request and not request.has_expired() and not answer_of(version, request.champion):
             yield (
-                f"{version} waits: `retune approve {request.run_id}` or `retune reject`, or Resume in the "
-                f"menu of its run's page, until {request.expires:%Y-%m-%d %H:%M} UTC"
+                f"{version} waits: `retune approve {request.run_id}` or `retune reject`, or Resume in "
+                f"the menu of its run's page, until {request.expires:%Y-%m-%d %H:%M} UTC"
             )
 
 

@@ -29,8 +29,8 @@ from flows.servers import ServerError, end, logs, require_ours
 from flows.supervisor import Supervisor
 from retune.access import LOOPBACK, is_of_this_home, other_users, sign_in, sign_in_file, ui_file
 from retune.disk_space import is_disk_full
-from retune.errors import RetuneError
 from retune.environment import python_path
+from retune.errors import RetuneError
 from retune.escaping import terminal
 from retune.files import digest, write_whole
 from retune.home import home

@@ -40,7 +40,9 @@ FILES = (
 REFERENCE = "reference.json"
 
 # Why there is nothing to say of scores.
-NOT_ASKED = "the classifier that scores rows was not asked: the dataset is rejected whatever it would say"
+NOT_ASKED = (
+    "the classifier that scores rows was not asked: the dataset is rejected whatever it would say"
+)
 
 
 class Judged(NamedTuple):

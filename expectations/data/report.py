@@ -128,7 +128,11 @@ class Report(BaseModel):
         """Say how rows are counted, and which file lists those in quarantine."""
         if not self.quarantined:
             return ""
-        listed = f" All {self.quarantined:,} in quarantine are in {folder / QUARANTINE}" if folder else ""
+        listed = (
+            f" All {self.quarantined:,} in quarantine are in {folder / QUARANTINE}"
+            if folder
+            else ""
+        )
         return f"{COUNTED}{listed}{'.' * bool(listed)}"
 
     def message(self) -> str:
@@ -141,7 +145,7 @@ class Report(BaseModel):
         lines = [
             f"**{self.headline}**",
             "",
-            *(line for verdict in self.failed for line in (markdown(verdict), "")),
+            *(line for failed in self.failed for line in (markdown(failed), "")),
             f"{self.counts} What is in quarantine is trained on by no run"
             f"{', and neither is the rest of a rejected dataset' if self.failed else ''}.",
             *self._columns(folder),
@@ -181,21 +185,21 @@ class Report(BaseModel):
         return "\n".join(lines)
 
     def _columns(self, folder: Path | None) -> list[str]:
-        """Return, as a paragraph, where every row in quarantine stands and what that file's columns are."""
+        """Return, as a paragraph, which file has every row in quarantine, and its columns."""
         if not self.quarantined or folder is None:
             return ["", COUNTED] if self.findings else []
         return [
             "",
             f"{COUNTED} Each row in quarantine is a line of {code(folder / QUARANTINE)}: its number "
-            f"(`row`), its `source` and `score`, its flaws (`reasons`), the message to blame (`place`) and "
-            f"what that says (`excerpt`).",
+            f"(`row`), its `source` and `score`, its flaws (`reasons`), the message to blame (`place`) "
+            f"and what that says (`excerpt`).",
         ]
 
     def _open(self) -> list[tuple[str, str]]:
         """Return what was not judged, and why: those that are open for the same reason together."""
         reasons: dict[str, list[str]] = {}
-        for verdict in self.unjudged:
-            reasons.setdefault(verdict.seen, []).append(verdict.expected)
+        for unjudged in self.unjudged:
+            reasons.setdefault(unjudged.seen, []).append(unjudged.expected)
         return [(_some(expected), why) for why, expected in reasons.items()]
 
     def metrics(self) -> dict[str, float]:
@@ -255,7 +259,7 @@ def report(
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers as ranges, such as `0-99, 120`; the first RANGES, and that there are more."""
+    """Return ascending numbers as ranges, such as `0-99, 120`: the first RANGES, and … for more."""
     found: list[list[int]] = []
     for number in numbers:
         if found and number == found[-1][1] + 1:

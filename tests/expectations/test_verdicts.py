@@ -6,11 +6,13 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from expectations.conform import brief
 from expectations.data.observations import now_and_then
 from expectations.data.page import page
 from expectations.data.report import ranges
 from expectations.verdicts import Judgement, Verdict, ranked, require, table_row
 from flows.check import shown
+from flows.judging import verdicts_page
 from retune.recipe.flaws import DATASET_EXPECTATIONS
 from tests.tasks.test_validate import run_gate, sound
 
@@ -103,3 +105,19 @@ def test_ranges_of_rows():
     assert ranges([]) == ""
     assert ranges([0, 1, 2, 7, 9, 10]) == "0-2, 7, 9-10"
     assert ranges(range(0, 200, 2)).endswith(", 78, …")
+
+
+def test_what_blocks_nothing_is_told_without_pages_of_a_template():
+    long = "<|im_start|>user How warm is it?<|im_end|>" * 5
+    told = brief(f"'{long}' instead of 'short' in 2 of 2 conversations")
+    assert told == f"'{long[:40]}…' instead of 'short' in 2 of 2 conversations"
+
+
+def test_the_heading_tells_what_blocks_from_what_does_not():
+    verdicts = [
+        verdict("bad", passed=False),
+        verdict("warned", passed=False, severity="warning"),
+        verdict("good", passed=True),
+    ]
+    heading = verdicts_page(verdicts).partition("\n")[0]
+    assert heading == "**1 failed and blocked; 1 failed without blocking; 1 passed**"

@@ -91,7 +91,12 @@ def test_what_nobody_answers_in_time_is_rejected(servers, deployment, home):
     url = f"{servers.prefect}/api/flow_run_states/?flow_run_id={run['id']}"
     states = json.loads(ask(url, sign_in=servers.sign_in).body)
     passed = [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
-    assert passed.index("Suspended") < passed.index(WAITING) < passed.index("Resuming") < passed.index("Rejected")
+    assert (
+        passed.index("Suspended")
+        < passed.index(WAITING)
+        < passed.index("Resuming")
+        < passed.index("Rejected")
+    )
     assert "Failed" not in passed
     (message,) = (state["message"] for state in states if state["name"] == "Rejected")
     assert "the approval expired: nobody answered until" in message

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,7 +129,7 @@ def test_people_decide_and_each_is_heard_once(line):
     line.fill_in(line.opened(run, "first"), "approve", "Ann", "reads well")
     state, why = line.end_of(run)
     assert state == "Promoted", why
-    assert why.startswith("colours/1 serves: reads well")
+    assert re.match(r"colours/1 serves; reason \(.+\): reads well\.\n", why)
     approved, promoted = registry.history("colours")
     assert (approved.kind, approved.by, approved.reason) == ("approve", "Ann", "reads well")
     assert (promoted.kind, promoted.by, promoted.reason) == ("promote", "Ann", "reads well")

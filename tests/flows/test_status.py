@@ -76,7 +76,8 @@ def test_a_run_that_lost_its_process_is_told(home):
         assert now.recipes[0].marks[-1] == "†"
         assert now.problems == ["mail: mail 2 lost its process"]
     assert now.recipes[0].margins[0] == (
-        "loss ratio 0.5, may be at most 1 (evaluation.max_loss_ratio): 50% of the way to the limit is used"
+        "loss ratio 0.5, may be at most 1 (evaluation.max_loss_ratio): "
+        "50% of the way to the limit is used"
     )
     assert "**All is well**" in status().markdown()
 
