@@ -15,6 +15,7 @@ from retune.errors import RetuneError
 from retune.escaping import markdown, terminal
 from retune.registry import PromotionEntry, RegisteredVersion, RegistryError
 from retune.registry.log import HEADS
+from retune.registry.versions import PREVIOUS
 from retune.tracking import client
 from retune.webhooks import post_all
 from tasks.stage import secret_block
@@ -178,13 +179,20 @@ def sentence(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
     return f"**{markdown(version)}** serves{since}."
 
 
+def _way_back(name: str) -> str:
+    """Return how to go back, if there is a version to go back to."""
+    if not any(PREVIOUS in version.aliases for version in registry.versions(name)):
+        return "No version served before it."
+    return f"To go back: `retune rollback {name}`."
+
+
 def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
     """Return which version serves, and the log, the newest first."""
     lines = [
         sentence(version, log),
         "",
         f"Its files: `{serving.folder_of(version.name)}`. MLflow run `{version.run_id}`. "
-        f"To go back: `retune rollback {version.name}`.",
+        f"{_way_back(version.name)}",
         "",
         f"|{' | '.join(HEADS)} |",
         "|---:|---|---|---:|---:|---|---|",

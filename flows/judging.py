@@ -97,6 +97,8 @@ class Judge:
             if verdict.failed and verdict.severity == "warning" and said not in self._told:
                 self._told.add(said)
                 logger.warning("%s", said)
+            elif verdict.failed and verdict.severity == "info":
+                logger.info("%s: not met, and blocks nothing: %s", verdict.gate, verdict)
         if judgement.markdown:
             show(
                 replace,
@@ -109,7 +111,7 @@ class Judge:
 def verdicts_page(verdicts: Sequence[Verdict]) -> str:
     """Return all verdicts in Markdown: how many of each outcome, what failed, and folded what passed."""
     counts = Counter(verdict.outcome for verdict in verdicts)
-    names = {"FAILED": "failed and block", "failed": "failed"}
+    names = {"FAILED": "failed and blocked", "failed": "failed without blocking"}
     told = "; ".join(f"{number} {names.get(one, one)}" for one, number in counts.items())
     open_ones = [verdict for verdict in verdicts if not verdict.passed]
     passed = [verdict for verdict in verdicts if verdict.passed]

@@ -242,9 +242,8 @@ def _ending(
             return Ending(WAITING, _waits(run, version))
         by, reason = said.by, said.reason or "approved"
     entry = registry.promote(version.name, version.number, by, reason, evidence, champion)
-    return Ending(
-        "Promoted", f"{version} serves{entry.instead}: {reason}", serves=True, entry=entry
-    )
+    why = f": {reason}" if by == "retune" else f"; reason ({by}): {reason}"
+    return Ending("Promoted", f"{version} serves{entry.instead}{why}", serves=True, entry=entry)
 
 
 def _waits(run: Run, version: RegisteredVersion) -> str:
@@ -292,8 +291,7 @@ def _answer(
         filled = form(str(version), request, evidence)
         said = answer_of(registry.version(version.name, version.number), champion)
         if said is None:
-            by = filled.by.strip() or "somebody on Prefect's page"
-            said, _, _ = answer(version, filled.verb, by, filled.reason, answered)
+            said, _, _ = answer(version, filled.verb, filled.by.strip(), filled.reason, answered)
     if said.verb == "reject":
         require(approval.rejected_by_a_person(said.by, said.reason))
     return said

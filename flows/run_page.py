@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from flows.estimate_error import EXPECTED, TAKEN
 from flows.in_service import key_of, sentence
 from flows.replaced import replace
+from flows.run_times import Times, of_this_run
 from retune import registry
 from retune.escaping import code, markdown, terminal
 from retune.home import home
@@ -59,6 +60,17 @@ SPENT = ("train/gpu_hours", "train/cost", "train/energy_kwh")
 PICTURES = ("quantize/size_and_quality.png", "format/lengths.png")  # the first that there is
 LARGEST_PICTURE = 400_000  # bytes; an artifact lies in Prefect's database
 
+AFTER_WAIT = (
+    "After the wait Prefect's graph shows each stage once more: what is Cached there was used as it "
+    "was, and not made or trained again."
+)
+WORDS = (
+    "What the stages do: pin_inputs notes the exact versions of what goes in; conform compares "
+    "tokenizer and chat template with what will serve; rehearse tries the whole line on a tiny model; "
+    "fetch reads the dataset; screen looks at each row; validate scores and accepts rows; format writes "
+    "them as the model reads them; parity compares that with what will serve; train, evaluate, merge, "
+    "convert and quantize make and measure the model; publish uploads what serves."
+)
 # The run of this flow run in MLflow, once there is one.
 CURRENT: ContextVar[Run | None] = ContextVar("CURRENT", default=None)
 
@@ -114,7 +126,7 @@ def page(ending: str, reason: str, run: Run | None, grids: str = "") -> str:
         parts.append(f"Note: {markdown(note)}")
     parts += [*_changed(made, earlier), *numbers_table(made, earlier), *_cost(made)]
     parts += [*_picture(made), *files_table(made), *_links(made)]
-    return "\n\n".join([*parts, *([grids] if grids else [])])
+    return "\n\n".join([*parts, *([grids] if grids else []), WORDS])
 
 
 def _with_code(line: str) -> str:
@@ -172,16 +184,23 @@ def _cost(run: "MlflowRun") -> list[str]:
         v for key, v in run.data.tags.items() if key.count(".") == 1 and v in ("ran", "reused")
     ]
     words = "; ".join(spent or ["nothing trained"])
-    made = f"{stages.count('ran')} stages ran, {stages.count('reused')} were reused (single files aside)"
-    return [f"Cost: {words}; {made}{_time(metrics)}."]
+    ran, reused = stages.count("ran"), stages.count("reused")
+    made = f"{ran} stages ran, {reused} were reused (single files aside)"
+    taken = of_this_run()
+    lines = [f"Cost: {words}; {made}{_time(metrics, taken)}."]
+    if taken and taken.waited:
+        lines += [AFTER_WAIT]
+    return lines
 
 
-def _time(metrics: Mapping[str, float]) -> str:
-    """Return what a run took until its decision, beside what was expected; "" before it."""
+def _time(metrics: Mapping[str, float], taken: Times | None) -> str:
+    """Return how long a run worked and waited, and what it took until its decision, beside what was
+    expected; "" before it."""
+    words = f"; {taken}" if taken else ""
     if TAKEN not in metrics:
-        return ""
+        return words
     beside = f", {format_duration(metrics[EXPECTED])} were expected" if EXPECTED in metrics else ""
-    return f"; decided on after {format_duration(metrics[TAKEN])}{beside}"
+    return f"{words}; decided on after {format_duration(metrics[TAKEN])} of work{beside}"
 
 
 def _picture(run: "MlflowRun") -> list[str]:

@@ -17,7 +17,7 @@ from retune.tracking import Run
 
 
 class Grid(BaseModel):
-    """One table of text: the first column is left-aligned, the others right."""
+    """One table of text: the first column is left-aligned, the others right; `note` stands below it."""
 
     title: str
     columns: list[str]

@@ -261,7 +261,7 @@ def test_states_have_names_of_their_own():
     )
     state = with_ending(lambda: summary)
     assert (state.name, state.type) == ("Undecided", "COMPLETED")
-    assert state.message.startswith("a\nb")
+    assert state.message.startswith("a.\nb")
     assert len(state.message) == 4000
     assert state.data == summary
     error = Rejected(Judgement("validate", "dataset", []))
@@ -347,6 +347,16 @@ def test_the_page_of_what_serves_has_the_history(recipe):
     assert [row.split("|")[3].strip() for row in rows] == ["rollback", "promote", "promote"]
     assert "<b>" not in page
     assert len(re.findall(r"(?<!\\)\|", rows[0])) == 8
+
+
+def test_a_way_back_is_shown_where_there_is_one(recipe):
+    served(recipe, "one")
+    only = in_service.page(registry.serving("sums"), registry.history("sums"))
+    assert "rollback" not in only
+    assert "No version served before it." in only
+    served(recipe, "two")
+    second = in_service.page(registry.serving("sums"), registry.history("sums"))
+    assert "To go back: `retune rollback sums`." in second
 
 
 # The commands.
