@@ -99,10 +99,10 @@ def _with_detail(messages: "list[Message]") -> "list[Message]":
         return messages
     if not isinstance(content, dict) or content.get("detail"):
         return messages
-    body = json.dumps({"detail": _words(start["status"], content)} | content).encode()
+    body = json.dumps({"detail": _words(start["status"], content), **content}).encode()
     kept = [pair for pair in start["headers"] if pair[0] != b"content-length"]
     headers = [*kept, (b"content-length", str(len(body)).encode())]
-    return [start | {"headers": headers}, {"type": "http.response.body", "body": body}]
+    return [{**start, "headers": headers}, {"type": "http.response.body", "body": body}]
 
 
 def _words(status: int, content: dict[str, Any]) -> str:

@@ -222,7 +222,7 @@ def is_of_suite(name: str) -> bool:
 ABOUT_FILES = (
     "bpw: bits per weight. ppl: perplexity on whole held-out conversations, questions too, by llama.cpp; "
     "that of the held-out scores counts the answers alone. KL: how far the file's predictions are from "
-    "those of its 16-bit source, nats per token. top-1: how often both find the same next token likeliest. "
+    "those of its 16-bit source, nats per token. top-1: how often both rank the same next token first. "
     "match: exact match of quantization.answer_rows answers; that of the held-out scores is of "
     "evaluation.generation_rows."
 )

@@ -273,7 +273,7 @@ def files_table(run: "MlflowRun") -> list[str]:
             for name, cell in zip(measures, cells, strict=True)
         ]
         size, ships = format_bytes(metrics[prefix + method]), judged.get(method, {}).get("ships")
-        told = {True: "yes", False: "no"}.get(ships, "")
+        told = "" if ships is None else "yes" if ships else "no"
         lines.append(f"| {method} | {told} | {size} | {' | '.join(texts)} |")
     return ["\n".join(lines), *_withheld(list(judged.values()))]
 

@@ -40,7 +40,10 @@ OF_A_LOSS = (
     "it neither model writes an answer of its own, so none is shown."
 )
 NOTHING = "(nothing)"
-OF_SLICES = "A slice is a part of a suite's rows, by the source that the dataset names; it stands after the comma."
+OF_SLICES = (
+    "A slice is a part of a suite's rows, by the source that the dataset names: what stands after the "
+    "comma."
+)
 DEMANDS = (
     '<p class="note">passed: met. Of a measure for which the recipe asks for no proof it is enough not '
     "to be shown to be worse. undecided: the examples are too few to say, which promotes nothing and "
