@@ -30,6 +30,7 @@ from retune.notes import (
     title_of,
 )
 from retune.pages import mlflow_pages
+from retune.retention import STEP
 from retune.saved_view import NAME, link, run_link
 from retune.temporary import temporary_folder
 from retune.tracking import Run, client
@@ -195,6 +196,14 @@ def _picture(run: "MlflowRun") -> list[str]:
     return []
 
 
+def _folders(run: "MlflowRun") -> list[str]:
+    """Return the folders of what the run made or reused, by stage, below the work folder."""
+    steps = {
+        key.removeprefix(STEP): of for key, of in run.data.tags.items() if key.startswith(STEP)
+    }
+    return sorted(f"{stage}/{fingerprint}" for stage, fingerprint in steps.items())
+
+
 def _links(run: "MlflowRun") -> list[str]:
     lines = []
     if address := mlflow_pages():
@@ -203,5 +212,6 @@ def _links(run: "MlflowRun") -> list[str]:
         lines += [f"- [{NAME}]({link(address, run.info.experiment_id)})"]
     else:
         lines += [f"- In MLflow: run {code(run.info.run_id)}"]
-    lines += [f"- Its files: below {code(home() / 'work')}"]
+    made = ", ".join(code(name) for name in _folders(run))
+    lines += [f"- Its files: below {code(home() / 'work')}{f': {made}' if made else ''}"]
     return ["\n".join(lines)]
