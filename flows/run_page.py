@@ -34,6 +34,7 @@ from retune.notes import (
     without_gpu,
 )
 from retune.pages import mlflow_pages
+from retune.retention import STEP
 from retune.saved_view import NAME, evidence_link, link, run_link
 from retune.temporary import temporary_folder
 from retune.tracking import Run, client
@@ -56,6 +57,7 @@ TOLD = (
     *("validate/accepted", "validate/quarantined_share", "fetch/rows", "train/final_loss"),
 )
 MOST_TOLD = 3
+TIME = "train/seconds"
 SPENT = ("train/gpu_hours", "train/cost", "train/energy_kwh")
 PICTURES = ("quantize/size_and_quality.png", "format/lengths.png")  # the first that there is
 LARGEST_PICTURE = 400_000  # bytes; an artifact lies in Prefect's database
@@ -183,7 +185,8 @@ def _cost(run: "MlflowRun") -> list[str]:
     stages = [
         v for key, v in run.data.tags.items() if key.count(".") == 1 and v in ("ran", "reused")
     ]
-    words = "; ".join(spent or ["nothing trained"])
+    took = f"trained for {format_duration(metrics[TIME])}" if TIME in metrics else "nothing trained"
+    words = "; ".join(spent or [took])
     ran, reused = stages.count("ran"), stages.count("reused")
     made = f"{ran} stages ran, {reused} were reused (single files aside)"
     taken = of_this_run()
@@ -220,6 +223,14 @@ def _picture(run: "MlflowRun") -> list[str]:
     return []
 
 
+def _folders(run: "MlflowRun") -> list[str]:
+    """Return the folders of what the run made or reused, by stage, below the work folder."""
+    steps = {
+        key.removeprefix(STEP): of for key, of in run.data.tags.items() if key.startswith(STEP)
+    }
+    return sorted(f"{stage}/{fingerprint}" for stage, fingerprint in steps.items())
+
+
 def _links(run: "MlflowRun") -> list[str]:
     lines = []
     if address := mlflow_pages():
@@ -228,5 +239,6 @@ def _links(run: "MlflowRun") -> list[str]:
         lines += [f"- [{NAME}]({link(address, run.info.experiment_id)})"]
     else:
         lines += [f"- In MLflow: run {code(run.info.run_id)}"]
-    lines += [f"- Its files: below {code(home() / 'work')}"]
+    made = ", ".join(code(name) for name in _folders(run))
+    lines += [f"- Its files: below {code(home() / 'work')}{f': {made}' if made else ''}"]
     return ["\n".join(lines)]
