@@ -102,7 +102,8 @@ def decided(
         exhibit=Exhibit(made.files, facts, subject),
         anchored=anchored,
     )
-    run.set_tags({NEXT_STEP: decision.next_step, COMPARED: decision.compared})
+    compared = " ".join(filter(None, (decision.compared, subject.alike)))
+    run.set_tags({NEXT_STEP: decision.next_step, COMPARED: compared})
     return decision._replace(until=subject.until)
 
 
@@ -114,6 +115,7 @@ def subject_of(run: Run, version: RegisteredVersion) -> AboutCandidate:
     if serving:
         since = f" since {entry.at:%Y-%m-%d %H:%M} UTC" if entry else ""
         clause = f"{serving} serves{since}"
+    reused = client().get_run(run.id).data.tags.get("retune.train") == "reused"
     return AboutCandidate(
         name,
         version.number,
@@ -121,7 +123,7 @@ def subject_of(run: Run, version: RegisteredVersion) -> AboutCandidate:
         run.id,
         clause,
         is_first=serving is None,
-        trained_by=_name(version.run_id) if version.run_id != run.id else "",
+        trained_by=_name(version.run_id) if reused and version.run_id != run.id else "",
         alike=registry.unwanted_twin(version, run.experiment_id),
     )
 

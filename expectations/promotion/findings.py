@@ -63,4 +63,4 @@ def _failures(judged: Judgement, differences: Sequence[PairedDifference]) -> Ite
 def _changes(judged: Judgement) -> Iterator[str]:
     for verdict in judged.verdicts:
         if verdict.name == "anchor_answers" and not verdict.passed:
-            yield f"of the questions that the champion was judged by {verdict.seen}"
+            yield f"of the questions that the champion was judged by, {verdict.seen}"

@@ -105,6 +105,8 @@ def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe, mon
         {NEXT_STEP: "Nothing: sums/1 serves.", COMPARED: "Against the champion: worse."}
     )
     of_run.log_texts({"evidence.html": "<p>"}, "promote")
+    of_run.log_metrics({"train/seconds": 90.0, "train/gpu_hours": 0.025})
+    of_run.set_tags({"retune.machine.gpu": "none"})
     monkeypatch.setattr("flows.run_page.mlflow_pages", lambda: "http://127.0.0.1:5000")
     page = run_page.page(ending.name, ending.reason, of_run)
     lines = page.split("\n\n")
@@ -117,6 +119,8 @@ def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe, mon
     assert lines[5] == "Against the champion: worse."
     place = f"experiments/{of_run.experiment_id}/runs/{of_run.id}/artifacts/promote/evidence.html"
     assert lines[6] == f"[All of the evidence](http://127.0.0.1:5000/#/{place})"
+    assert "Cost: trained for 1 min 30 s; " in page
+    assert "GPU-hours" not in page
     asked = run_page.page("AwaitingApproval", "answer `retune approve 1` or *go*", of_run)
     assert "**answer `retune approve 1` or \\*go\\***" in asked
 
@@ -144,6 +148,8 @@ def test_a_run_that_reused_the_training_is_the_one_to_approve():
     settled(recipe, "one", "equivalent")
     with tracking.start_run(recipe, "friday", {}) as run:
         version = registry.register_candidate(run, recipe, PINS, candidate("one"))
+        assert subject_of(run, version).trained_by == ""  # it came to the same weights itself
+        run.set_tags({"retune.train": "reused"})
         about = subject_of(run, version)
         assert (about.run, about.run_id, about.trained_by) == ("friday", run.id, "one")
         pins = PINS.model_copy(update={"champion": registry.champion(recipe.name)})
