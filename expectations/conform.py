@@ -15,6 +15,7 @@ SETTING = "training.target_modules"
 # Less is what names of another architecture hit: Llama's reach 31 % of Phi-3, whose projections are
 # fused. Who means it so says so.
 MIN_TRAINED_SHARE = 0.5
+QUOTED = 40  # characters of a quoted text, where little room is enough
 
 
 def judgement(conformance: Conformance, recipe: Recipe) -> Judgement:
@@ -40,15 +41,24 @@ def judgement(conformance: Conformance, recipe: Recipe) -> Judgement:
 def verdict(check: Check, recipe: Recipe) -> Verdict:
     """Return a check as a verdict, what the base's files say as what it is: no line of ours."""
     name = re.sub(r"\W+", "_", check.name.lower()).strip("_")
+    seen = "\n".join(map(visible, check.seen.splitlines()))
+    grade = recipe.gates.severities.get(f"{GATE}.{name}", check.severity)
     return Verdict(
         gate=GATE,
         name=name,
         expected=visible(check.name),
-        seen="\n".join(map(visible, check.seen.splitlines())),
-        severity=recipe.gates.severities.get(f"{GATE}.{name}", check.severity),
+        seen=brief(seen) if grade == "info" else seen,
+        severity=grade,
         passed=check.passed,
         fix=check.fix[:1].upper() + check.fix[1:] + "." * bool(check.fix),
     )
+
+
+def brief(seen: str) -> str:
+    """Return what was seen with each quoted text cut to QUOTED characters: of what blocks nothing; the
+    whole of it is in the check's own report."""
+    long = rf"'((?:[^'\\]|\\.){{{QUOTED}}})(?:[^'\\]|\\.)+'"
+    return re.sub(long, r"'\1…'", seen)
 
 
 def adapter(model: Architecture, recipe: Recipe) -> list[Verdict]:

@@ -84,7 +84,8 @@ class Judgement:
     `subject` is what they are about ("dataset"), `extent` how much of it ("5,600 rows"), `advice`
     what to do if it is rejected. `metrics` are numbers that depend on what it was compared with.
     `write`, if any, writes what people look at into an empty folder and returns the names of the
-    files; `markdown` is shown in Prefect.
+    files; `markdown` is shown in Prefect. `lead` says in a clause why the subject is rejected; empty:
+    how many expectations failed.
     """
 
     stage: str
@@ -95,6 +96,7 @@ class Judgement:
     metrics: Mapping[str, float] = field(default_factory=dict)
     write: Callable[[Path], tuple[str, ...]] | None = None
     markdown: str = ""
+    lead: str = ""
 
     @property
     def failed(self) -> list[Verdict]:
@@ -103,7 +105,9 @@ class Judgement:
 
     @property
     def headline(self) -> str:
-        """That the subject is rejected, and by how many expectations."""
+        """That the subject is rejected, and why, or by how many expectations."""
+        if self.lead:
+            return f"{self.subject} rejected: {self.lead}"
         many = "expectation" if len(self.failed) == 1 else "expectations"
         extent = f" over {self.extent}" if self.extent else ""
         return f"{self.subject} rejected: {len(self.failed)} critical {many} failed{extent}"

@@ -9,6 +9,7 @@ from prefect.artifacts import create_link_artifact
 
 from expectations.data.masking import masked
 from expectations.verdicts import Rejected
+from flows.approval import flow_run_page
 from flows.compared.changed_rows import change_of_rows
 from flows.compared.rows import log_rows
 from flows.replaced import replace
@@ -23,18 +24,21 @@ from retune.notes import (
     before,
     changed,
     changes,
+    has_evidence,
     note,
     settings,
 )
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Chats, Rows, Scores
-from retune.saved_view import NAME, describe_experiment, link, run_link
+from retune.retention import WAITING
+from retune.saved_view import NAME, describe_experiment, evidence_link, link, run_link
 from retune.tracking import DECISION, OUTCOME, Run, Waiting, client, download_json
 from tasks.stage import show
 
 SAMPLES = "samples.json"
 SAMPLED = ("prompt", "expected", "base", "tuned")
+FINISHED = "Finished"  # a run that nothing was to be decided about
 LONGEST_REASON = 400  # characters of an error in a note
 
 
@@ -49,7 +53,7 @@ def described(run: Run, recipe: Recipe) -> "Iterator[Description]":
     except BaseException as error:
         _try(description, *_ended_by(error))
         raise
-    description.end("passed", _passed(run))
+    description.end(_decision(run).partition(":")[0] or FINISHED, _passed(run))
 
 
 class Description:
@@ -88,8 +92,8 @@ class Description:
         self._run.log_table(masked_samples(scores), SAMPLES)
 
     def end(self, outcome: str, sentence: str) -> None:
-        """Write the note: `outcome` is passed, rejected, waiting, failed or stopped, with its
-        `sentence`."""
+        """Write the note: `outcome` is the name of Prefect's state (Promoted, Undecided, Rejected, …),
+        Finished or Stopped, with its `sentence`."""
         self._run.set_tags({OUTCOME: outcome})
         self._write(sentence)
 
@@ -102,16 +106,14 @@ class Description:
         )
         self._run.set_tags({CHANGED: words})
         if not is_given(runtime.flow_run.name):
-            started = self._run.started.astimezone()
-            # In a column that cuts names, what changed is what is left of them.
-            self._run.set_tags(
-                {RUN_NAME: f"{words}{SEPARATOR}{self._recipe.name} {started:%m-%d %H:%M}"}
-            )
+            # In a column that cuts names, what changed is what is left of them; then Prefect's name.
+            self._run.set_tags({RUN_NAME: f"{words}{SEPARATOR}{runtime.flow_run.name}"})
 
     def _write(self, sentence: str) -> None:
-        address = runtime.flow_run.ui_url or ""
-        is_shown = address.startswith("http")  # a temporary server has no pages
-        links = {"This run in Prefect": address if is_shown else ""}
+        links = {"This run in Prefect": flow_run_page()}
+        if has_evidence(self._run.id):
+            page = evidence_link("", self._run.experiment_id, self._run.id)
+            links = {"The evidence": page, **links}
         self._run.set_tags({NOTE: note(self._run.id, sentence, self.earlier, links)})
 
 
@@ -148,18 +150,24 @@ def _ended_by(error: BaseException) -> tuple[str, str]:
     if isinstance(error, Rejected):
         failed = error.judgement.failed
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        return "rejected", f"Rejected by the gate of {error.judgement.stage}: {failed[0]}{more}"
+        lead = error.judgement.lead or f"{failed[0]}{more}"
+        return "Rejected", f"Rejected by the gate of {error.judgement.stage}: {lead}"
     if isinstance(error, Waiting):
-        return "waiting", f"{error}."
+        return WAITING, f"{error}."
     if not isinstance(error, Exception):
-        return "stopped", "Stopped before its end: run it again, finished stages are reused."
+        return "Stopped", "Stopped before its end: run it again, finished stages are reused."
     words = visible(str(error).partition("\n")[0], LONGEST_REASON)
-    return "failed", f"Failed: {words or type(error).__name__}"
+    return "Failed", f"Failed: {words or type(error).__name__}"
+
+
+def _decision(run: Run) -> str:
+    """Return the first line of what was decided about a run's candidate, "" if nothing was."""
+    return client().get_run(run.id).data.tags.get(DECISION, "").partition("\n")[0]
 
 
 def _passed(run: Run) -> str:
     """Return what the gates said in all; files that do not ship and warnings are told."""
-    decision = client().get_run(run.id).data.tags.get(DECISION, "").partition("\n")[0]
+    decision = _decision(run)
     if decision.startswith("Skipped"):
         return decision
     table = download_json(run.id, "verdicts.json") or {"columns": ["result"], "data": []}

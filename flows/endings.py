@@ -23,6 +23,7 @@ from flows.kept_status import keep
 from flows.summary import Summary
 from retune.errors import ProgramFailed, RetuneError
 from retune.escaping import terminal
+from retune.retention import WAITING
 from retune.tracking import Waiting
 
 KEPT = "retune.kept"  # label of a flow run: what it left when it was told to end
@@ -42,7 +43,7 @@ def with_ending(line: Callable[[], Summary]) -> Summary:
     except Rejected as error:
         return cast("Summary", _failed("Rejected", error))
     except Waiting as waiting:
-        _tell("Suspended", str(waiting))
+        _tell(WAITING, str(waiting))
         raise (waiting.__cause__ or waiting) from None
     except (TerminationSignal, KeyboardInterrupt) as interruption:
         _leave_word(interruption)
@@ -117,6 +118,12 @@ def _message(reason: str) -> str:
     """Return a message of which Prefect shows the first line at once; its last has three numbers."""
     numbers = run_page.told(run_page.CURRENT.get())
     room = MESSAGE_LIMIT - (len(numbers) + 1 if numbers else 0)
-    text = terminal(reason).strip()
+    text = "\n".join(map(_closed, terminal(reason).strip().splitlines()))
     text = text if len(text) <= room else f"{text[: room - 1]}…"
     return f"{text}\n{numbers}" if numbers else text
+
+
+def _closed(line: str) -> str:
+    """Return a line as a sentence that ends: Prefect's pages show a message's lines in one."""
+    line = line.rstrip()
+    return line if not line or line[-1] in ".:;!?…" else f"{line}."

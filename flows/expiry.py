@@ -20,7 +20,6 @@ from retune import registry
 from retune.registry.approvals import answer_of, request_of
 from retune.registry.versions import CHAMPION, PREVIOUS
 from retune.retention import waits
-from retune.tracking import OUTCOME, client
 
 if TYPE_CHECKING:
     from prefect import State
@@ -54,7 +53,6 @@ def note_expired(name: str) -> "list[RegisteredVersion]":
         reason = "; ".join(map(str, approval.expired(request.expires).failed))
         try:
             registry.decided_as(version, request.run_id, "Rejected", reason)
-            client().set_tag(request.run_id, OUTCOME, "rejected")
         except MlflowException as error:  # somebody deleted the run, which ends no other one
             logging.getLogger(__name__).warning("The run of %s was not found: %s", version, error)
     return found

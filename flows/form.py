@@ -45,7 +45,16 @@ BOXES = {
     "schedule": ("skip_unchanged", "force"),
     "infra": ("resources",),
 }
-TITLES = {"r": "r (LoRA rank)", "alpha": "alpha (LoRA)"}  # others are called as in YAML
+# By path; others are called as in YAML. Of a name that two sections have, each says whose it is.
+TITLES = {
+    "training.r": "r (LoRA rank)",
+    "training.alpha": "alpha (LoRA)",
+    "dataset.revision": "revision (of the dataset)",
+    "model.revision": "revision (of the base model)",
+    "quantization.gates": "gates (of single GGUF files)",
+    "validation.severities": "severities (of the data gate)",
+    "gates.severities": "severities (of the other gates)",
+}
 # Entries of lists and keys of mappings of which there are so many and no more.
 CHOICES = {
     "quantization.methods": METHODS,
@@ -81,7 +90,7 @@ def boxes(section: str) -> WithJsonSchema:
         for position, name in enumerate(shown)
     }
     if settings:
-        properties[MORE] = _more(settings, len(shown))
+        properties[MORE] = _more(section, settings, len(shown))
     return WithJsonSchema(
         {
             "title": section,
@@ -134,7 +143,7 @@ def _section(kind: type[BaseModel], name: str) -> type[BaseModel] | None:
 def _box(path: str, schema: Schema, position: int) -> Schema:
     """Return a setting as a box: empty where nothing is set, and a choice where there is one."""
     name = path.rpartition(".")[2]
-    box = _plain(schema) | {"title": TITLES.get(name, name), "position": position}
+    box = _plain(schema) | {"title": TITLES.get(path, name), "position": position}
     if path in CHOICES:
         _limit(box, list(CHOICES[path]))
     if path in SUGGESTED:
@@ -168,10 +177,10 @@ def _suggest(box: Schema, names: list[str]) -> None:
     box["title"] = "by name"
 
 
-def _more(settings: Mapping[str, Schema], position: int) -> Schema:
+def _more(section: str, settings: Mapping[str, Schema], position: int) -> Schema:
     """Return the box of all settings that have none of their own."""
     return {
-        "title": "more settings, as JSON",
+        "title": f"more settings of {section}, as JSON",
         "description": 'Such as {"name": value}; what is left out stays as it is. Names: '
         f"{', '.join(settings)}. What each does is in docs/settings.md.",
         "type": "object",

@@ -9,7 +9,7 @@ from expectations.verdicts import Verdict
 from flows.replaced import replace
 from retune.escaping import markdown
 from retune.logged_files import log_file
-from retune.measures import format_bytes, measure
+from retune.measures import ABOUT_FILES, format_bytes, measure
 from retune.plots import Point, size_and_quality
 from retune.records import Gguf
 from retune.temporary import temporary_folder
@@ -74,6 +74,7 @@ def page(files: Sequence[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> str
         if reasons[gguf.file]
     ]
     parts = [f"**{ship} of {len(files)} files ship**", "\n".join(lines), "\n".join(withheld)]
+    parts.append(f"*{markdown(ABOUT_FILES)}*")
     return "\n\n".join(filter(None, parts))
 
 

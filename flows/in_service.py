@@ -15,6 +15,7 @@ from retune.errors import RetuneError
 from retune.escaping import markdown, terminal
 from retune.registry import PromotionEntry, RegisteredVersion, RegistryError
 from retune.registry.log import HEADS
+from retune.registry.versions import PREVIOUS
 from retune.tracking import client
 from retune.webhooks import post_all
 from tasks.stage import secret_block
@@ -87,11 +88,28 @@ def _describe(version: RegisteredVersion) -> list[str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        text = page(version, registry.history(version.name))
-        client().update_registered_model(version.name, text)
+        log = registry.history(version.name)
+        client().update_registered_model(version.name, page(version, log))
+        _place(version, log)
     except (MlflowException, RetuneError) as error:
         return [f"MLflow's page of {version.name} does not say that {version} serves: {error}"]
     return []
+
+
+def _place(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> None:
+    """Let MLflow's pages of the version that serves, and of those that did, say so."""
+    came = registry.who_served(log, log[-1].at) if log else None
+    since = f" since {came.at:%Y-%m-%d %H:%M} UTC, by {markdown(came.by)}" if came else ""
+    registry.placed_as(version, f"**Serves{since}**")
+    served = {number for entry in log for number in (entry.serving, entry.former) if number}
+    for one in registry.versions(version.name):
+        if one.number == version.number or one.number not in served:
+            continue
+        if one.barred is not None:
+            place = f"**Rolled back: {markdown(one.barred)}**"
+        else:
+            place = "**Previous**" if "previous" in one.aliases else "**Served before**"
+        registry.placed_as(one, f"{place}; {markdown(version)} serves now")
 
 
 def _ollama(tag: str | None, version: RegisteredVersion) -> list[str]:
@@ -161,13 +179,20 @@ def sentence(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
     return f"**{markdown(version)}** serves{since}."
 
 
+def _way_back(name: str) -> str:
+    """Return how to go back, if there is a version to go back to."""
+    if not any(PREVIOUS in version.aliases for version in registry.versions(name)):
+        return "No version served before it."
+    return f"To go back: `retune rollback {name}`."
+
+
 def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
     """Return which version serves, and the log, the newest first."""
     lines = [
         sentence(version, log),
         "",
         f"Its files: `{serving.folder_of(version.name)}`. MLflow run `{version.run_id}`. "
-        f"To go back: `retune rollback {version.name}`.",
+        f"{_way_back(version.name)}",
         "",
         f"|{' | '.join(HEADS)} |",
         "|---:|---|---|---:|---:|---|---|",

@@ -42,6 +42,7 @@ class Judge:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._verdicts: dict[tuple[str, str, str], Verdict] = {}
+        self._told: set[str] = set()
 
     def __call__(self, output: Output | None, judgement: Judgement) -> None:
         """Take the verdicts on `output`. Raises Rejected if a critical expectation failed."""
@@ -91,8 +92,13 @@ class Judge:
     def _show(self, judgement: Judgement) -> None:
         logger = get_run_logger()
         for verdict in judgement.verdicts:
-            if verdict.failed and verdict.severity == "warning":
-                logger.warning("%s: %s", verdict.gate, verdict)
+            said = f"{verdict.gate}: {verdict}"
+            # What two outputs of a gate are judged by is seen in both, and told once.
+            if verdict.failed and verdict.severity == "warning" and said not in self._told:
+                self._told.add(said)
+                logger.warning("%s", said)
+            elif verdict.failed and verdict.severity == "info":
+                logger.info("%s: not met, and blocks nothing: %s", verdict.gate, verdict)
         if judgement.markdown:
             show(
                 replace,
@@ -105,7 +111,7 @@ class Judge:
 def verdicts_page(verdicts: Sequence[Verdict]) -> str:
     """Return all verdicts in Markdown: how many of each outcome, what failed, and folded what passed."""
     counts = Counter(verdict.outcome for verdict in verdicts)
-    names = {"FAILED": "failed and block", "failed": "failed"}
+    names = {"FAILED": "failed and blocked", "failed": "failed without blocking"}
     told = "; ".join(f"{number} {names.get(one, one)}" for one, number in counts.items())
     open_ones = [verdict for verdict in verdicts if not verdict.passed]
     passed = [verdict for verdict in verdicts if verdict.passed]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Names of Prefect's states, which name its events.
 TOLD = (
     *("Promoted", "Rejected", "Barred", "Failed", "Crashed", "TimedOut", "Skipped"),
-    *("Suspended", "AwaitingApproval"),
+    "AwaitingApproval",  # of a deployment, too: Suspended for a moment before, without a message
 )
 CANCELLED = "Cancelled"  # also a run that a schedule dropped
 # A run says so with what is kept, its worker once more, and the watchdog puts that right.

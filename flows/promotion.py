@@ -15,12 +15,13 @@ from expectations.promotion.evidence import Exhibit
 from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Rejected, require
 from flows import in_service
-from flows.approval import answered_at, can_suspend, form
+from flows.approval import answered_at, can_suspend, flow_run_page, form
 from flows.resumed import leave_others
 from retune import registry
 from retune.files import digest
 from retune.measures import format_duration, measure, title
-from retune.notes import NEXT_STEP
+from retune.notes import COMPARED, NEXT_STEP, short_name
+from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Adapter, Anchored, Contender, JudgedAnswers, Pins
 from retune.registry import Candidate, PromotionEntry, RegisteredVersion
@@ -33,6 +34,7 @@ from retune.registry.approvals import (
     request_of,
 )
 from retune.retention import WAITING
+from retune.saved_view import evidence_link
 from retune.tracking import Run, client
 
 STAYS = {  # why a candidate stays a challenger, in the first line of what is told
@@ -85,38 +87,77 @@ def decided(
     adapter = made.adapter.step.fingerprint
     if pins.champion and pins.champion.version == version.number:
         adapter = pins.champion.adapter  # the same weights, made another way
-    facts = spent(made.adapter) | {"version": str(version), "MLflow run": version.run_id}
+    has_gpu = client().get_run(run.id).data.tags.get("retune.machine.gpu") != "none"
+    facts = spent(made.adapter, has_gpu=has_gpu) | {"version": str(version), "MLflow run": run.id}
+    subject = subject_of(run, version)
+    if recipe.promotion.mode == "approve":
+        champion = pins.champion.version if pins.champion else None
+        subject = asked_until(subject, version, due(version, recipe, champion))
     decision = decide(
         outcomes or made.scores.outcomes,
         adapter,
         opponent(pins, contender, outcomes),
         recipe,
         noise,
-        exhibit=Exhibit(made.files, facts, subject_of(version)),
+        exhibit=Exhibit(made.files, facts, subject),
         anchored=anchored,
     )
-    run.set_tags({NEXT_STEP: decision.next_step})
-    return decision
+    compared = " ".join(filter(None, (decision.compared, subject.alike)))
+    run.set_tags({NEXT_STEP: decision.next_step, COMPARED: compared})
+    return decision._replace(until=subject.until)
 
 
-def subject_of(version: RegisteredVersion) -> AboutCandidate:
-    """Return whom evidence on a version is about, and which one serves meanwhile."""
+def subject_of(run: Run, version: RegisteredVersion) -> AboutCandidate:
+    """Return whom evidence on a version is about that a run judges, and which one serves meanwhile."""
     name, serving = version.name, registry.serving(version.name)
     entry = registry.who_served(registry.history(name), datetime.now(UTC)) if serving else None
     clause = f"no version of {name} serves yet"
     if serving:
         since = f" since {entry.at:%Y-%m-%d %H:%M} UTC" if entry else ""
         clause = f"{serving} serves{since}"
-    run = client().get_run(version.run_id).info.run_name
+    reused = client().get_run(run.id).data.tags.get("retune.train") == "reused"
     return AboutCandidate(
-        name, version.number, run, version.run_id, clause, is_first=serving is None
+        name,
+        version.number,
+        _name(run.id),
+        run.id,
+        clause,
+        is_first=serving is None,
+        trained_by=_name(version.run_id) if reused and version.run_id != run.id else "",
+        alike=registry.unwanted_twin(version, run.experiment_id),
     )
 
 
-def spent(adapter: Adapter) -> dict[str, str]:
-    """Return what a training took, in words: also one that this run reused, for it made the candidate."""
+def asked_until(
+    subject: AboutCandidate, version: RegisteredVersion, until: datetime
+) -> AboutCandidate:
+    """Return whom evidence is about if a person is asked until a moment, with the page that waits."""
+    page = flow_run_page() if can_suspend() else None
+    return subject._replace(until=until, page=page)
+
+
+def due(version: RegisteredVersion, recipe: Recipe, champion: int | None) -> datetime:
+    """Return until when an answer counts on a version as it compares with `champion`: asked twice, the
+    first time stands."""
+    noted = request_of(version)
+    same = noted is not None and noted.champion == champion
+    return noted.expires if noted and same else approval.deadline(recipe)
+
+
+def _name(run_id: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return short_name(client().get_run(run_id))
+    except MlflowException:  # it was deleted for good
+        return run_id
+
+
+def spent(adapter: Adapter, *, has_gpu: bool = True) -> dict[str, str]:
+    """Return what a training took, in words: also one that this run reused, for it made the candidate.
+    Of a machine without a GPU no GPU-hours are told."""
     took = {"training took": format_duration(adapter.seconds)}
-    names = ("gpu_hours", "energy_kwh", "cost")
+    names = (*(("gpu_hours",) if has_gpu else ()), "energy_kwh", "cost")
     return took | {
         title(name): measure(name).text(adapter.metrics[name])
         for name in names
@@ -200,13 +241,20 @@ def _ending(
             return Ending("Registered", reason)
         said = _answer(run, version, decision, recipe, champion)
         if said is None:
-            how = f"`retune approve {run.id}` or `retune reject {run.id}`"
-            return Ending(WAITING, f"{version} waits for an approval: {how}")
+            return Ending(WAITING, _waits(run, version))
         by, reason = said.by, said.reason or "approved"
     entry = registry.promote(version.name, version.number, by, reason, evidence, champion)
-    return Ending(
-        "Promoted", f"{version} serves{entry.instead}: {reason}", serves=True, entry=entry
-    )
+    why = f": {reason}" if by == "retune" else f"; reason ({by}): {reason}"
+    return Ending("Promoted", f"{version} serves{entry.instead}{why}", serves=True, entry=entry)
+
+
+def _waits(run: Run, version: RegisteredVersion) -> str:
+    """Return that a version waits, until when, and what answers; of a run that has asked already."""
+    request = request_of(registry.version(version.name, version.number))
+    until = f" until {request.expires:%Y-%m-%d %H:%M} UTC" if request else ""
+    form = "Resume in the menu (⋮) of its page in Prefect, " if can_suspend() else ""
+    how = f"{form}`retune approve {run.id}` or `retune reject {run.id}`"
+    return f"{version} waits for an approval{until}: {how}"
 
 
 def _answer(
@@ -224,7 +272,7 @@ def _answer(
                 run_id=run.id,
                 champion=champion,
                 evidence=digest(evidence_of(decision, champion)),
-                expires=approval.deadline(recipe),
+                expires=decision.until or due(version, recipe, champion),
                 flow_run_id=runtime.flow_run.id if can_suspend() else None,
             ),
         )
@@ -233,9 +281,10 @@ def _answer(
             require(approval.expired(request.expires))
         if not can_suspend():
             return None
-        how = "a form on Prefect's page, or `retune approve`"
-        registry.decided_as(version, run.id, WAITING, how)
-        question = approval.question(str(version), champion, request.expires, run.id)
+        registry.decided_as(version, run.id, WAITING, _waits(run, version))
+        address = mlflow_pages()
+        place = evidence_link(address, run.experiment_id, run.id) if address else ""
+        question = approval.question(str(version), champion, request.expires, run.id, place)
         evidence = f"{question}\n\n{decision.judgement.markdown}"
         if former and former.champion != champion:
             sentence = approval.stale(str(version), former.champion, champion)
@@ -244,8 +293,7 @@ def _answer(
         filled = form(str(version), request, evidence)
         said = answer_of(registry.version(version.name, version.number), champion)
         if said is None:
-            by = filled.by.strip() or "somebody on Prefect's page"
-            said, _, _ = answer(version, filled.verb, by, filled.reason, answered)
+            said, _, _ = answer(version, filled.verb, filled.by.strip(), filled.reason, answered)
     if said.verb == "reject":
         require(approval.rejected_by_a_person(said.by, said.reason))
     return said

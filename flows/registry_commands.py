@@ -240,7 +240,7 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
             {"digest": request.evidence},
             request.champion,
         )
-        why = f"{version} serves{entry.instead}: {said.reason}"
+        why = f"{version} serves{entry.instead}; reason ({said.by}): {said.reason}"
         registry.decided_as(version, request.run_id, "Promoted", why)
         _tell(entry, version)
         if client().get_run(request.run_id).data.params.get("publishing.enabled") == "true":

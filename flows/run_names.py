@@ -5,7 +5,7 @@ flow gives those its own, which a person can read.
 """
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -23,7 +23,7 @@ _FAKER = (
     "Practical|Ergonomic|Handcrafted|Tasty|Handmade|Incredible"
 )
 _DRAWN = re.compile(rf"(?:{_GREEK})\d*-[a-z-]+|(?:{_FAKER})-[^\s-]{{1,6}}")
-_OURS = re.compile(r".+ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+_OURS = re.compile(r".+ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: UTC)?")
 
 
 def flow_run_name() -> str:
@@ -31,7 +31,7 @@ def flow_run_name() -> str:
     name = runtime.flow_run.name
     if name and not is_drawn(name):
         return name
-    return f"{runtime.flow_run.parameters['name']} {datetime.now():%Y-%m-%d %H:%M:%S}"
+    return f"{runtime.flow_run.parameters['name']} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def is_given(name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from flows.estimate_error import EXPECTED, TAKEN
 from flows.in_service import key_of, sentence
 from flows.replaced import replace
+from flows.run_times import Times, of_this_run
 from retune import registry
 from retune.escaping import code, markdown, terminal
 from retune.home import home
@@ -21,15 +22,20 @@ from retune.measures import format_duration, measure
 from retune.notes import (
     CHANGED,
     before,
+    compared,
+    compared_with,
     files_table,
+    has_evidence,
     next_step,
     numbers_table,
     settings_list,
     short_name,
     title_of,
+    without_gpu,
 )
 from retune.pages import mlflow_pages
-from retune.saved_view import NAME, link, run_link
+from retune.retention import STEP
+from retune.saved_view import NAME, evidence_link, link, run_link
 from retune.temporary import temporary_folder
 from retune.tracking import Run, client
 from tasks.stage import show as show_in_prefect
@@ -42,6 +48,7 @@ MARKS = {
     "Promoted": "✓",
     **dict.fromkeys(("Rejected", "Failed", "Barred"), "✗"),
     **dict.fromkeys(("Suspended", "AwaitingApproval"), "…"),
+    "Undecided": "?",
 }
 OTHER_MARK = "="
 # The first three that a run has are told where there is room for no more.
@@ -50,10 +57,22 @@ TOLD = (
     *("validate/accepted", "validate/quarantined_share", "fetch/rows", "train/final_loss"),
 )
 MOST_TOLD = 3
+TIME = "train/seconds"
 SPENT = ("train/gpu_hours", "train/cost", "train/energy_kwh")
 PICTURES = ("quantize/size_and_quality.png", "format/lengths.png")  # the first that there is
 LARGEST_PICTURE = 400_000  # bytes; an artifact lies in Prefect's database
 
+AFTER_WAIT = (
+    "After the wait Prefect's graph shows each stage once more: what is Cached there was used as it "
+    "was, and not made or trained again."
+)
+WORDS = (
+    "What the stages do: pin_inputs notes the exact versions of what goes in; conform compares "
+    "tokenizer and chat template with what will serve; rehearse tries the whole line on a tiny model; "
+    "fetch reads the dataset; screen looks at each row; validate scores and accepts rows; format writes "
+    "them as the model reads them; parity compares that with what will serve; train, evaluate, merge, "
+    "convert and quantize make and measure the model; publish uploads what serves."
+)
 # The run of this flow run in MLflow, once there is one.
 CURRENT: ContextVar[Run | None] = ContextVar("CURRENT", default=None)
 
@@ -76,7 +95,7 @@ def told(run: Run | None) -> str:
     if run is None:
         return ""
     try:
-        metrics = client().get_run(run.id).data.metrics
+        metrics = without_gpu(client().get_run(run.id))
     except Exception:
         logging.getLogger(__name__).warning("MLflow was not asked for numbers", exc_info=True)
         return ""
@@ -97,19 +116,38 @@ def three_numbers(metrics: Mapping[str, float]) -> str:
 def page(ending: str, reason: str, run: Run | None, grids: str = "") -> str:
     """Return the page in Markdown. `reason` may quote data: its lines are shown as text."""
     first, *further = terminal(reason).strip().split("\n")
-    parts = [f"# {MARKS.get(ending, OTHER_MARK)} {ending}", f"**{markdown(first)}**"]
+    parts = [f"# {MARKS.get(ending, OTHER_MARK)} {ending}", f"**{_with_code(first)}**"]
     parts += ["\n".join(_line(line) for line in further if line.strip())] if further else []
     if run is None:
         return "\n\n".join([*parts, grids or "It ended before anything was made."])
     made = client().get_run(run.id)
     recipe = made.data.params.get("name", "")
     earlier = before(run.id, run.experiment_id, recipe)
-    parts += [*_serving(recipe), *next_step(made)]
+    parts += [*_serving(recipe), *next_step(made), *compared(made), *_evidence(made)]
     if note := made.data.params.get("note", ""):
         parts.append(f"Note: {markdown(note)}")
     parts += [*_changed(made, earlier), *numbers_table(made, earlier), *_cost(made)]
     parts += [*_picture(made), *files_table(made), *_links(made)]
-    return "\n\n".join([*parts, *([grids] if grids else [])])
+    return "\n\n".join([*parts, *([grids] if grids else []), WORDS])
+
+
+def _with_code(line: str) -> str:
+    """Return a line with what stands between backticks as code."""
+    parts = line.split("`")
+    if len(parts) % 2 == 0:  # one of them is a text's own
+        return markdown(line)
+    return "".join(
+        code(part) if number % 2 else markdown(part) for number, part in enumerate(parts)
+    )
+
+
+def _evidence(run: "MlflowRun") -> list[str]:
+    """Return the address of all of the evidence on the candidate, if MLflow's pages show it."""
+    address = mlflow_pages()
+    if not address or not has_evidence(run.info.run_id):
+        return []
+    page = evidence_link(address, run.info.experiment_id, run.info.run_id)
+    return [f"[All of the evidence]({page})"]
 
 
 def _line(line: str) -> str:
@@ -129,16 +167,16 @@ def _serving(recipe: str) -> list[str]:
 def _changed(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     if not earlier:
         return ["The first run of this recipe."]
-    words = run.data.tags.get(CHANGED, "") or "nothing"
+    words, champion = run.data.tags.get(CHANGED, "") or "nothing", compared_with(run)
     return [
         f"Changed since the run before, {markdown(short_name(earlier))}: {markdown(words)}",
-        *settings_list(run, earlier),
+        *settings_list(run, champion or earlier, "champion" if champion else "run before"),
     ]
 
 
 def _cost(run: "MlflowRun") -> list[str]:
     """Return what the run itself spent; what it reused cost nothing anew."""
-    metrics = run.data.metrics
+    metrics = without_gpu(run)
     spent = [
         f"{title_of(name)} {measure(name.partition('/')[2]).text(metrics[name])}"
         for name in SPENT
@@ -147,17 +185,25 @@ def _cost(run: "MlflowRun") -> list[str]:
     stages = [
         v for key, v in run.data.tags.items() if key.count(".") == 1 and v in ("ran", "reused")
     ]
-    words = "; ".join(spent or ["nothing trained"])
-    made = f"{stages.count('ran')} stages ran, {stages.count('reused')} were reused"
-    return [f"Cost: {words}; {made}{_time(metrics)}."]
+    took = f"trained for {format_duration(metrics[TIME])}" if TIME in metrics else "nothing trained"
+    words = "; ".join(spent or [took])
+    ran, reused = stages.count("ran"), stages.count("reused")
+    made = f"{ran} stages ran, {reused} were reused (single files aside)"
+    taken = of_this_run()
+    lines = [f"Cost: {words}; {made}{_time(metrics, taken)}."]
+    if taken and taken.waited:
+        lines += [AFTER_WAIT]
+    return lines
 
 
-def _time(metrics: Mapping[str, float]) -> str:
-    """Return what a run took until its decision, beside what was expected; "" before it."""
+def _time(metrics: Mapping[str, float], taken: Times | None) -> str:
+    """Return how long a run worked and waited, and what it took until its decision, beside what was
+    expected; "" before it."""
+    words = f"; {taken}" if taken else ""
     if TAKEN not in metrics:
-        return ""
+        return words
     beside = f", {format_duration(metrics[EXPECTED])} were expected" if EXPECTED in metrics else ""
-    return f"; decided on after {format_duration(metrics[TAKEN])}{beside}"
+    return f"{words}; decided on after {format_duration(metrics[TAKEN])} of work{beside}"
 
 
 def _picture(run: "MlflowRun") -> list[str]:
@@ -177,6 +223,14 @@ def _picture(run: "MlflowRun") -> list[str]:
     return []
 
 
+def _folders(run: "MlflowRun") -> list[str]:
+    """Return the folders of what the run made or reused, by stage, below the work folder."""
+    steps = {
+        key.removeprefix(STEP): of for key, of in run.data.tags.items() if key.startswith(STEP)
+    }
+    return sorted(f"{stage}/{fingerprint}" for stage, fingerprint in steps.items())
+
+
 def _links(run: "MlflowRun") -> list[str]:
     lines = []
     if address := mlflow_pages():
@@ -185,5 +239,6 @@ def _links(run: "MlflowRun") -> list[str]:
         lines += [f"- [{NAME}]({link(address, run.info.experiment_id)})"]
     else:
         lines += [f"- In MLflow: run {code(run.info.run_id)}"]
-    lines += [f"- Its files: below {code(home() / 'work')}"]
+    made = ", ".join(code(name) for name in _folders(run))
+    lines += [f"- Its files: below {code(home() / 'work')}{f': {made}' if made else ''}"]
     return ["\n".join(lines)]

@@ -23,11 +23,14 @@ from retune.notes import title_of
 from retune.processes import is_gone
 from retune.registry.approvals import answer_of, request_of
 from retune.run_log import End, ends
-from retune.tracking import DECISION, OUTCOME, PROCESS, client
+from retune.tracking import DECISION, OUTCOME, PROCESS, client, download_json
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
+OPEN = ("", "passed", "waiting")  # outcomes of earlier versions, of which the decision tells more
+VERDICTS = "verdicts.json"  # of a run: all of them, as a table
+DATA_GATES = ("fetch", "screen", "validate", "format")  # what is mended in the dataset
 RUNS = 12  # of a recipe, shown as marks
 LOOKED_AT = 500  # runs of an experiment, children and replays among them
 SPENT_DAYS = 30
@@ -35,24 +38,32 @@ HANGS_HOURS = 72  # a run that has been open so long is suspected to hang
 FREE_SHARE, FREE_BYTES = 0.05, 10e9  # of the disk; below the larger of both it fills
 GRACE = timedelta(days=1)  # after which a run that was due is missed, or half its period
 MARKS = {
-    **dict.fromkeys(("Promoted", "passed", "Replayed"), "▲"),
+    **dict.fromkeys(("Promoted", "passed", "Finished", "Replayed"), "▲"),
     **dict.fromkeys(("Equivalent", "Undecided", "Registered", "Barred"), "="),
     **dict.fromkeys(("Rejected", "rejected"), "✗"),
-    **dict.fromkeys(("Failed", "failed", "Crashed", "stopped"), "!"),
+    **dict.fromkeys(("Failed", "failed", "Crashed"), "!"),
+    **dict.fromkeys(("Cancelled", "Stopped", "stopped"), "⊘"),
     **dict.fromkeys(("Suspended", "AwaitingApproval"), "?"),
     "Skipped": "·",
     "Running": "…",
     "Dead": "†",
 }
 LEGEND = (
-    "▲ promoted, = no change, ✗ rejected, ! failed, · skipped, ? waits, … at work, † lost process"
+    "Runs, the newest last: ▲ promoted, = no change, ✗ rejected, ! failed, ⊘ cancelled or "
+    "interrupted (KILLED in MLflow), · skipped, ? waits for approval, … at work, † lost process."
 )
+MEANT = (
+    "Loss ratio: the tuned model's loss by its base's. KL divergence, perplexity ratio and same next "
+    "token: how far the merged model is from the trained one (not at all: 0, 1 and 100%)."
+)
+SMALLEST = 0.001  # of a value that is told in digits
 
 
 class RecipeStatus(BaseModel):
     """How one recipe stands. Times are UTC; `margins` are the narrowest three, as lines.
 
-    `estimate_error` is how far the `estimates` of what the last runs would take were off, in the median.
+    `to_do` is what a person would do now; `estimate_error` is how far the `estimates` of
+    what the last runs would take were off, in the median.
     """
 
     recipe: str
@@ -68,6 +79,7 @@ class RecipeStatus(BaseModel):
     estimate_error: float | None = None
     estimates: int = 0
     waiting: list[str] = []
+    to_do: list[str] = []
     dead: list[str] = []
     problems: list[str] = []
 
@@ -84,8 +96,10 @@ class Status(BaseModel):
 
     def grids(self) -> list[Grid]:
         """Return the tables that a person reads."""
-        columns = ["recipe", "runs", "champion", "since", "last", "next", "30 days", "estimates"]
-        rows = [_row(one, self.at) for one in self.recipes]
+        columns = ["recipe", "runs", "serves", "since", "last run", "next run"]
+        columns += [f"spent in {SPENT_DAYS} days"]
+        columns += ["estimates"] * self._estimated
+        rows = [_row(one, self.at)[: len(columns)] for one in self.recipes]
         narrow = [
             [one.recipe if not number else "", line]
             for one in self.recipes
@@ -93,21 +107,30 @@ class Status(BaseModel):
         ]
         free = f"{format_bytes(self.free_bytes)} of {format_bytes(self.disk_bytes)} free"
         machine = [["disk", f"{free}, {home()}"], ["GPU", ", ".join(self.gpus) or "none"]]
-        waiting = [[one.recipe, words] for one in self.recipes for words in one.waiting]
+        to_do = [[one.recipe, words] for one in self.recipes for words in one.to_do]
         return [
-            Grid(title=f"Recipes ({LEGEND})", columns=columns, rows=rows),
-            *_some("Narrowest margins to the gates", ["recipe", ""], narrow),
-            *_some("Waiting for an approval", ["recipe", ""], waiting),
-            Grid(title="Machine", columns=["", ""], rows=machine),
             *_some("To look at", [""], [[problem] for problem in self.problems]),
+            *_some("To do", ["recipe", ""], to_do),
+            Grid(title="Recipes", columns=columns, rows=rows, note=LEGEND),
+            *_some("How close the last run came to a limit", ["recipe", ""], narrow, MEANT),
+            Grid(title="Machine", columns=["", ""], rows=machine),
         ]
 
+    @property
+    def _estimated(self) -> bool:
+        """Whether any recipe has runs whose time was estimated before."""
+        return any(one.estimate_error is not None for one in self.recipes)
+
+    @property
+    def verdict(self) -> str:
+        """How things stand, in a few words."""
+        to_do = sum(len(one.to_do) for one in self.recipes)
+        parts = [_many(len(self.problems), "to look at"), _many(to_do, "to do")]
+        return ", ".join(filter(None, parts)) or "All is well"
+
     def markdown(self) -> str:
-        verdict = (
-            f"**{len(self.problems)} things to look at**" if self.problems else "**All is well**"
-        )
         grids = (grid.markdown() for grid in self.grids())
-        return "\n\n".join([f"{verdict}, {self.at:%Y-%m-%d %H:%M} UTC", *grids])
+        return "\n\n".join([f"**{self.verdict}**, {self.at:%Y-%m-%d %H:%M} UTC", *grids])
 
 
 def status(now: datetime | None = None) -> Status:
@@ -172,7 +195,9 @@ def _ending(run: "MlflowRun") -> str:
     # What was decided is older than a failure after it.
     decision = tags.get(DECISION, "").partition(":")[0]
     outcome = tags.get(OUTCOME, "")
-    return decision if decision and outcome in ("passed", "waiting", "") else outcome or "stopped"
+    if decision and outcome.lower() in OPEN:
+        return decision
+    return outcome or "stopped"
 
 
 def _recipe(
@@ -208,6 +233,7 @@ def _recipe(
         estimate_error=error,
         estimates=estimates,
         waiting=list(_waiting(name)),
+        to_do=[*_waiting(name), *_mending(marks[-1] if marks else None, runs, logged)],
         dead=[run.info.run_name for run in runs if _ending(run) == "Dead"],
         problems=[
             *(f"{run.info.run_name} lost its process" for run in runs if _ending(run) == "Dead"),
@@ -227,21 +253,17 @@ def _margins(runs: "Sequence[MlflowRun]") -> Iterator[str]:
     before = {one.metric: one for one in _of(runs[1])} if runs[1:] else {}
     for margin in _of(runs[0])[:3]:
         old = before.get(margin.metric)
-        trend = "" if old is None else _trend(margin, old)
+        trend = "" if old is None else f", {1 - old.room:.0%} in the run before"
+        side = "least" if margin.setting.rpartition(".")[2].startswith("min_") else "most"
+        value = "under 0.001" if 0 < margin.value < SMALLEST else f"{margin.value:.3g}"
         yield (
-            f"{_words(margin.metric)} {margin.value:.3g}, limit {margin.limit:g}: "
-            f"{margin.room:.0%} of the way left{trend} ({margin.setting})"
+            f"{_words(margin.metric)} {value}, may be at {side} {margin.limit:g} ({margin.setting}): "
+            f"{1 - margin.room:.0%} of the way to the limit is used{trend}"
         )
 
 
 def _of(run: "MlflowRun") -> list[Margin]:
     return margins(run.data.metrics, run.data.params)
-
-
-def _trend(now: Margin, before: Margin) -> str:
-    if abs(now.room - before.room) < 0.005:
-        return ", as before"
-    return f", {'wider' if now.room > before.room else 'narrower'} than {before.room:.0%} before"
 
 
 def _words(metric: str) -> str:
@@ -265,8 +287,38 @@ def _waiting(name: str) -> Iterator[str]:
         request = request_of(version)
         if request and not request.has_expired() and not answer_of(version, request.champion):
             yield (
-                f"{version} until {request.expires:%Y-%m-%d %H:%M} UTC: `retune approve {request.run_id}`"
+                f"{version} waits: `retune approve {request.run_id}` or `retune reject`, or Resume in "
+                f"the menu of its run's page, until {request.expires:%Y-%m-%d %H:%M} UTC"
             )
+
+
+def _mending(
+    last: tuple[datetime, str] | None, runs: "Sequence[MlflowRun]", logged: Sequence[End]
+) -> Iterator[str]:
+    """Yield what a person would do about the last run, if it was rejected or failed."""
+    if last is None:
+        return
+    at, ending = last
+    if ending.lower() not in ("rejected", "failed"):
+        return
+    run = next((run for run in runs if _began(run) == at), None)
+    name = str(run.info.run_name) if run else f"the run that ended {at:%Y-%m-%d %H:%M} UTC"
+    of_run = [end for end in logged if (run and end.run_id == run.info.run_id) or end.at == at]
+    why = f" ({of_run[-1].reason})" if of_run and of_run[-1].reason else ""
+    mend = _mend(run) if run and ending.lower() == "rejected" else "its page `summary` says how"
+    yield f"{name} {'was ' * (ending.lower() == 'rejected')}{ending.lower()}{why}: {mend}"
+
+
+def _mend(run: "MlflowRun") -> str:
+    """Return what would let a rejected run pass: by the settings of what failed."""
+    table = download_json(run.info.run_id, VERDICTS) or {"columns": [], "data": []}
+    verdicts = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    failed = [one for one in verdicts if one["result"] == "FAILED"]
+    settings = dict.fromkeys(one["setting"] for one in failed if one["setting"])
+    change = f"change {' and '.join(settings)}" if settings else "see its page `summary`"
+    if any(one["gate"] in DATA_GATES for one in failed):
+        return f"repair {run.data.params.get('dataset.source', 'the dataset')}, or {change}"
+    return change
 
 
 def _overdue(one: RecipeStatus, due: Due | None, oldest: datetime, now: datetime) -> Iterator[str]:
@@ -288,12 +340,14 @@ def _row(one: RecipeStatus, now: datetime) -> list[str]:
     return [
         one.recipe,
         one.marks,
-        one.champion or "none",
+        f"version {one.champion}" if one.champion else "none yet",
         _age(now - one.champion_since) if one.champion_since else "",
         one.last_ending,
-        f"{one.next_run:%m-%d %H:%M}" if one.next_run else "by hand",
+        f"{one.next_run:%m-%d %H:%M} UTC" if one.next_run else "by hand",
         ", ".join(spent),
-        "" if one.estimate_error is None else f"{one.estimate_error:.0%} off in {one.estimates}",
+        ""
+        if one.estimate_error is None
+        else f"{one.estimate_error:.0%} off, the median of {one.estimates} runs",
     ]
 
 
@@ -302,5 +356,9 @@ def _age(span: timedelta) -> str:
     return f"{hours / 24:.0f} d" if hours >= 48 else f"{hours:.0f} h" if hours >= 1 else "<1 h"
 
 
-def _some(heading: str, columns: list[str], rows: list[list[str]]) -> list[Grid]:
-    return [Grid(title=heading, columns=columns, rows=rows)] if rows else []
+def _some(heading: str, columns: list[str], rows: list[list[str]], note: str = "") -> list[Grid]:
+    return [Grid(title=heading, columns=columns, rows=rows, note=note)] if rows else []
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} thing{'s' * (number != 1)} {what}" if number else ""

@@ -50,6 +50,7 @@ def status(
     else:
         from rich import print as show
 
+        show(f"{result.verdict}, {result.at:%Y-%m-%d %H:%M} UTC")
         for grid in result.grids():
             show("", grid.rich())
 

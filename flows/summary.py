@@ -1,6 +1,6 @@
 """What a run did, in a few short tables: for the terminal and for Prefect's artifacts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel
 from rich.console import Group, RenderableType
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from expectations.verdicts import Verdict
 from retune.escaping import markdown, visible
-from retune.measures import gigabytes, is_of_suite, measure, side_by_side, title
+from retune.measures import ABOUT_FILES, format_bytes, is_of_suite, measure, side_by_side, title
 from retune.outputs import Output
 from retune.recipe import Recipe
 from retune.records import Adapter, Gguf, Published, Rows, Scores, Selection
@@ -17,21 +17,30 @@ from retune.tracking import Run
 
 
 class Grid(BaseModel):
-    """One table of text: the first column is left-aligned, the others right."""
+    """One table of text: the first column is left-aligned, the others right; `note` stands below it."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
+    note: str = ""
 
     def markdown(self) -> str:
         rule = "|" + "|".join(["---", *["---:"] * (len(self.columns) - 1)]) + "|"
         rows = (self.columns, *self.rows)
         lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
-        return "\n".join([f"### {markdown(self.title)}", "", lines[0], rule, *lines[1:]])
+        note = ["", f"*{markdown(self.note)}*"] if self.note else []
+        return "\n".join([f"### {markdown(self.title)}", "", lines[0], rule, *lines[1:], *note])
 
     def rich(self) -> Table:
         title = Text(visible(self.title), style="bold")
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        table = Table(
+            title=title,
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            caption=Text(visible(self.note), style="dim") if self.note else None,
+            caption_justify="left",
+        )
         for number, column in enumerate(self.columns):
             head = Text(visible(column))
             table.add_column(head, justify="right" if number else "left", overflow="fold")
@@ -151,9 +160,16 @@ def _scores(scores: Output) -> list[Grid]:
     held_out = [row for name, row in rows.items() if not is_of_suite(name)]
     suites = [row for name, row in rows.items() if is_of_suite(name)]
     return [
-        Grid(title="Held-out scores", columns=columns, rows=held_out),
+        Grid(title="Held-out scores", columns=columns, rows=held_out, note=_parts(rows)),
         *([Grid(title="Suites", columns=columns, rows=suites)] if suites else []),
     ]
+
+
+def _parts(names: Iterable[str]) -> str:
+    """Return what a name in brackets is, if a metric has one."""
+    if not any("/" in name for name in names):
+        return ""
+    return "In brackets: a part of the rows, by the source that the dataset names (a / is written as _)."
 
 
 OF_GGUF = (  # columns of the table of files
@@ -165,15 +181,19 @@ OF_GGUF = (  # columns of the table of files
 def _files(files: list[Gguf], reasons: Mapping[str, Sequence[Verdict]]) -> list[Grid]:
     """Return the table of files, and one of what does not ship and why, if there is such a file."""
     rows = [
-        [gguf.method, gigabytes(gguf.bytes), *_measures(gguf), _destination(gguf, reasons)]
+        [gguf.method, format_bytes(gguf.bytes), *_measures(gguf), _destination(gguf, reasons)]
         for gguf in files
     ]
-    columns = ["", "GB", *(measure(name).heading for name in OF_GGUF), ""]
+    columns = ["", "size", *(measure(name).heading for name in OF_GGUF), ""]
     withheld = [
         [file, "; ".join(map(str, verdicts))] for file, verdicts in reasons.items() if verdicts
     ]
     return [
-        *([Grid(title="GGUF files", columns=columns, rows=rows)] if files else []),
+        *(
+            [Grid(title="GGUF files", columns=columns, rows=rows, note=ABOUT_FILES)]
+            if files
+            else []
+        ),
         *(
             [Grid(title="Kept, not shipped", columns=["file", "why"], rows=withheld)]
             if withheld

@@ -29,6 +29,7 @@ from flows.servers import ServerError, end, logs, require_ours
 from flows.supervisor import Supervisor
 from retune.access import LOOPBACK, is_of_this_home, other_users, sign_in, sign_in_file, ui_file
 from retune.disk_space import is_disk_full
+from retune.environment import python_path
 from retune.errors import RetuneError
 from retune.escaping import terminal
 from retune.files import digest, write_whole
@@ -83,6 +84,7 @@ def serve(
         supervisor.start(
             PREFECT,
             *_prefect_command(prefect_port),
+            env={"PYTHONPATH": python_path()},
             ready=lambda process: require_ours(
                 PREFECT, process, prefect_port, "/api/health", "/api/admin/version"
             ),
@@ -357,9 +359,10 @@ def _mlflow_sign_in() -> dict[str, str]:
 
 
 def _prefect_command(port: int) -> tuple[str, ...]:
+    """Return what `prefect server start` runs, with pages that say what the server answers."""
     return (
-        *(_program("prefect"), "server", "start"),
-        *("--host", "127.0.0.1", "--port", str(port)),
+        *(sys.executable, "-P", "-m", "uvicorn", "--factory", "flows.prefect_pages:create_app"),
+        *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error"),
     )
 
 

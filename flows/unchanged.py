@@ -17,11 +17,11 @@ from flows.summary import Grid, Summary
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.retention import PLANNED
-from retune.tracking import DECISION, client, newest_runs
+from retune.tracking import DECISION, OPPONENT, client, newest_runs
 
 SKIPPED = "Skipped"  # the state, and the tag in Prefect in small letters
 SETTLED = ("Promoted", "Equivalent", "Undecided", "Registered", "Barred")
-INPUTS, OPPONENT = "retune.inputs", "retune.opponent"  # tags of a run
+INPUTS = "retune.inputs"  # tag of a run
 BUT_DATA = "retune.inputs_but_data"  # tag: the same for equal settings, base and code on any data
 STILL = "retune.unchanged"  # tag of an accepted run: when a later one had nothing to do
 LOOKED_AT = 20  # runs of the same inputs

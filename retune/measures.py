@@ -28,6 +28,8 @@ class Measure(NamedTuple):
 
     def number(self, value: float) -> str:
         """Return `value` without its unit."""
+        if self.spec == ".4g" and 1e4 <= abs(value) < 1e15:
+            return f"{value:,.0f}"
         return f"{value:{self.spec}}"
 
     def of_one(self, value: float) -> str:
@@ -216,15 +218,26 @@ def is_of_suite(name: str) -> bool:
     return of in OF_PROBES or (of in OF_ANSWERS and bool(part))
 
 
+# What the columns of a table of files are, whose heads are short.
+ABOUT_FILES = (
+    "bpw: bits per weight. ppl: perplexity on whole held-out conversations, questions too, by llama.cpp; "
+    "that of the held-out scores counts the answers alone. KL: how far the file's predictions are from "
+    "those of its 16-bit source, nats per token. top-1: how often both rank the same next token first. "
+    "match: exact match of quantization.answer_rows answers; that of the held-out scores is of "
+    "evaluation.generation_rows."
+)
+
+
 def format_bytes(count: float) -> str:
-    """Return the size of files in GB (10⁹ bytes), as shops and the Hub count."""
-    return f"{gigabytes(count)} GB"
+    """Return the size of files in GB (10⁹ bytes), MB or kB, as shops and the Hub count."""
+    unit, size = unit_of_bytes(count)
+    number = f"{count / size:,.2f}" if unit == "GB" else f"{count / size:,.3g}"
+    return f"{number} {unit}"
 
 
-def gigabytes(count: float) -> str:
-    """Return the number alone, for a column with its unit on top."""
-    size = count / 1e9
-    return f"{size:,.2f}" if size >= 0.1 else f"{size:.3g}"
+def unit_of_bytes(count: float) -> tuple[str, float]:
+    """Return the unit in which so many bytes are shown, and how many bytes it is."""
+    return ("GB", 1e9) if count >= 1e8 else ("MB", 1e6) if count >= 1e6 else ("kB", 1e3)
 
 
 def format_duration(seconds: float) -> str:

@@ -6,12 +6,12 @@ before it, five numbers, its files, and links.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from retune.escaping import code, markdown, visible
 from retune.measures import MEASURES, format_bytes, measure, title
 from retune.recipe import Recipe, flat
-from retune.saved_view import LOSS, run_link
+from retune.saved_view import EVIDENCE, LOSS, run_link
 from retune.tracking import PARAM_LIMIT, TABLES_TAG, client, download_json, setting_text
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NOTE, RUN_NAME = "mlflow.note.content", "mlflow.runName"
 CHANGED = "retune.changed"
 NEXT_STEP = "retune.next_step"  # what a person would do now, once a candidate is decided about
+COMPARED = "retune.compared"  # how a candidate differs from its opponent, in a sentence
 PINS = "provenance/pins.json"  # what a run started from
 # Settings of these come first where few are named: they make another model.
 _TELLING = ("model", "dataset", "training", "formatting", "validation", "merging")
@@ -29,6 +30,7 @@ _NAMED = 2  # settings in a run's name
 _MOST = 20  # settings in a note
 _LONGEST = 28  # characters of a value in a name
 SEPARATOR = " · "  # in a run's name, between what it changes and recipe and time
+GGUF_FILES = "quantize/gguf_files.json"
 NUMBERS = (
     LOSS,
     "evaluate/exact_match/tuned",
@@ -46,8 +48,11 @@ class SettingChange(NamedTuple):
     after: str | None
 
     def brief(self) -> str:
-        """Return the setting without its section, and what it is now."""
-        after = "unset" if self.after in (None, "null") else visible(self.after, _LONGEST)
+        """Return the setting without its section, and what it is now; of a path its last part."""
+        value = self.after or ""
+        if value.startswith(("/", "~", ".")):
+            value = value.rstrip("/").rpartition("/")[2] or value
+        after = "unset" if value in ("", "null") else visible(value, _LONGEST)
         return f"{self.setting.rpartition('.')[2]} {after}"
 
 
@@ -78,16 +83,20 @@ def changed(differing: Sequence[SettingChange], rows: str, is_first: bool) -> st
     """Return in few words what a run changes: at most two settings, else what `rows` says."""
     if is_first:
         return "first run"
-    more = f" +{len(differing) - _NAMED} settings" if len(differing) > _NAMED else ""
+    count = len(differing) - _NAMED
+    more = f" and {count} more setting{'s' if count > 1 else ''}" if count > 0 else ""
     named = ", ".join(change.brief() for change in differing[:_NAMED]) + more
     return "; ".join(filter(None, (named, rows))) or "same again"
 
 
 def before(run_id: str, experiment_id: str, recipe: str) -> "MlflowRun | None":
-    """Return the newest run of a recipe but for `run_id`, however it ended; None if it is the first."""
+    """Return the run of a recipe that began before the run `run_id` did, however it ended; None if that
+    is the first."""
+    began = client().get_run(run_id).info.start_time
     runs = client().search_runs(
         [experiment_id],
-        f"params.name = '{recipe}'",  # a recipe's name has no quotes
+        # A recipe's name has no quotes. One that waited and goes on is older than others by then.
+        f"params.name = '{recipe}' AND attributes.start_time <= {began}",
         max_results=2,
         order_by=["attributes.start_time DESC"],
     )
@@ -98,9 +107,10 @@ def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[
     """Return the note of a run in Markdown; `outcome` is one sentence, `links` addresses by text."""
     run = client().get_run(run_id)
     # MLflow's pages fold a note after some five lines.
-    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *next_step(run)]
+    champion = compared_with(run)
+    parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *next_step(run), *compared(run)]
     parts += [*_since(run, earlier), *numbers_table(run, earlier), *files_table(run)]
-    parts += settings_list(run, earlier)
+    parts += settings_list(run, champion or earlier, "champion" if champion else "run before")
     parts += _links(run, earlier, links)
     return "\n\n".join(parts)
 
@@ -125,6 +135,26 @@ def next_step(run: "MlflowRun") -> list[str]:
     """Return what a person would do now, as a paragraph in Markdown; nothing before the decision."""
     words = run.data.tags.get(NEXT_STEP, "")
     return [f"**What to do now** {words}"] if words else []
+
+
+def compared(run: "MlflowRun") -> list[str]:
+    """Return how the candidate differs, as a paragraph in Markdown; nothing before the decision."""
+    words = run.data.tags.get(COMPARED, "")
+    return [markdown(words)] if words else []
+
+
+def without_gpu(run: "MlflowRun") -> dict[str, float]:
+    """Return the metrics of a run, without GPU-hours of a machine that has none."""
+    metrics = dict(run.data.metrics)
+    if run.data.tags.get("retune.machine.gpu") == "none":
+        metrics.pop("train/gpu_hours", None)
+    return metrics
+
+
+def has_evidence(run_id: str) -> bool:
+    """Tell whether a run has a page of evidence on its candidate."""
+    files = client().list_artifacts(run_id, EVIDENCE.partition("/")[0])
+    return any(file.path == EVIDENCE for file in files)
 
 
 def short_name(run: "MlflowRun") -> str:
@@ -153,9 +183,9 @@ def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     return [f"Changed since the run before, [{markdown(short_name(earlier))}]({address}): {words}"]
 
 
-def settings_list(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
-    """Return the settings that differ, as a list in Markdown; what stages add to the parameters are
-    none."""
+def settings_list(run: "MlflowRun", earlier: "MlflowRun | None", whose: str) -> list[str]:
+    """Return the settings that differ from those of another run, `whose` it is in words, as a list in
+    Markdown; what stages add to the parameters are none."""
     if not earlier:
         return []
     sections = set(Recipe.model_fields)
@@ -169,7 +199,10 @@ def settings_list(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
         f"- {code(change.setting)}: {code(change.before or '')} → {code(change.after or '')}"
         for change in changes(before, after)[:_MOST]
     ]
-    return ["\n".join(lines)] if lines else []
+    if not lines:
+        return []
+    head = f"Settings that differ from those of the {whose}, {markdown(short_name(earlier))}:"
+    return [head, "\n".join(lines)]
 
 
 def numbers_table(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
@@ -187,6 +220,11 @@ def numbers_table(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
         values = (now[name], of_base, *(one.data.metrics.get(name) for one in others.values()))
         cells = [title_of(name), *(_text(name, value) for value in values)]
         lines.append(f"| {' | '.join(cells)} |")
+    if others:
+        lines.append(
+            "\nLoss and match of a column are on that run's own held-out rows; how both do on the same "
+            "rows is what “Against …” says."
+        )
     if run.data.tags.get("retune.train") == "reused":
         lines.append(f"\nTraining was reused: {run.data.tags.get('retune.reused.train', '')}.")
     return ["\n".join(lines)]
@@ -197,7 +235,10 @@ def _others(earlier: "MlflowRun | None", champion: "MlflowRun | None") -> "dict[
     if earlier and champion and earlier.info.run_id == champion.info.run_id:
         return {"champion, the run before": champion}
     found = {"champion": champion, "run before": earlier}
-    return {head: one for head, one in found.items() if one}
+    # One that ended before it had any numbers would be an empty column.
+    return {
+        head: one for head, one in found.items() if one and set(NUMBERS) & set(one.data.metrics)
+    }
 
 
 def title_of(name: str) -> str:
@@ -220,16 +261,38 @@ def files_table(run: "MlflowRun") -> list[str]:
         return []
     measures = ("kl_divergence", "same_top_token", "exact_match")
     heads = [MEASURES[name].title for name in measures]
-    lines = [f"| file | size | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
+    judged = {row["method"]: row for row in _judged_files(run)}
+    lines = [
+        f"| file | ships | size | {' | '.join(heads)} |",
+        "|---|---|---:|" + "---:|" * len(heads),
+    ]
     for method in sorted(methods, key=lambda method: metrics[prefix + method]):
         cells = [metrics.get(f"quantize/{name}/{method}") for name in measures]
         texts = [
             "" if cell is None else MEASURES[name].number(cell)
             for name, cell in zip(measures, cells, strict=True)
         ]
-        size = format_bytes(metrics[prefix + method])
-        lines.append(f"| {method} | {size} | {' | '.join(texts)} |")
-    return ["\n".join(lines)]
+        size, ships = format_bytes(metrics[prefix + method]), judged.get(method, {}).get("ships")
+        told = "" if ships is None else "yes" if ships else "no"
+        lines.append(f"| {method} | {told} | {size} | {' | '.join(texts)} |")
+    return ["\n".join(lines), *_withheld(list(judged.values()))]
+
+
+def _judged_files(run: "MlflowRun") -> "list[dict[str, Any]]":
+    """Return what a run says of its files, `ships` and `reason` of each among it; none of old ones."""
+    return cast("list[dict[str, Any]]", download_json(run.info.run_id, GGUF_FILES) or [])
+
+
+def _withheld(judged: "Sequence[Mapping[str, Any]]") -> list[str]:
+    """Return why files do not ship, and what is served if none does."""
+    lines = [
+        f"- {one['method']} does not ship: {markdown(one['reason'])}"
+        for one in judged
+        if one.get("ships") is False
+    ]
+    if lines and not any(one.get("ships") for one in judged):
+        lines.append("- No file ships: if this version serves, it does with its adapter alone.")
+    return ["\n".join(lines)] if lines else []
 
 
 def _links(run: "MlflowRun", earlier: "MlflowRun | None", links: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retune.histograms import edges_of, shares_in
-from retune.measures import format_bytes, measure
+from retune.measures import format_bytes, measure, unit_of_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,17 +141,18 @@ def size_and_quality(points: Sequence[Point], path: Path) -> None:
     if not points:
         return _save(_headlines(*words), path)
     figure, axes = _chart(*words)
+    unit, one = unit_of_bytes(max(point.size for point in points))
     for ships, colour, marker, label in (
         (True, BLUE, "o", "ships"),
         (False, ORANGE, "X", "does not ship"),
     ):
         if group := [point for point in points if point.ships == ships]:
-            x, y = [point.size / 1e9 for point in group], [_above_zero(point) for point in group]
+            x, y = [point.size / one for point in group], [_above_zero(point) for point in group]
             axes.scatter(x, y, s=64, color=colour, marker=marker, label=label, zorder=3)
     for number, point in enumerate(sorted(points, key=lambda point: point.size)):
         # On either side of the falling line in turns, so that neighbours' names do not overlap.
         offset, align = ((5, 6), "left") if number % 2 else ((-5, -14), "right")
-        place = (point.size / 1e9, _above_zero(point))
+        place = (point.size / one, _above_zero(point))
         axes.annotate(
             point.name,
             place,
@@ -166,7 +167,7 @@ def size_and_quality(points: Sequence[Point], path: Path) -> None:
     axes.margins(0.1, 0.15)
     axes.set_xlim(left=0)
     axes.legend(**_LEGEND)
-    axes.set_xlabel("size of the file (GB)")
+    axes.set_xlabel(f"size of the file ({unit})")
     divergence = measure("kl_divergence")
     axes.set_ylabel(f"{divergence.title} from 16 bits ({divergence.unit})")
     _save(figure, path)

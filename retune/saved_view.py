@@ -15,19 +15,18 @@ from retune.tracking import client, exists
 NAME, KEY = "Which run is better", "retune-which-run-is-better"
 TAG = f"mlflow.sharedViewState.{KEY}"
 LOSS = "evaluate/loss/tuned"
-# A run that passed the data gate; the runs of single files have no such tag.
-FILTER = "tags.`retune.gate` = 'passed'"
-# Columns with their widths in pixels: wide enough for their heads.
+EVIDENCE = "promote/evidence.html"  # artifact of a run whose candidate was decided about
+# A run that made a candidate, whatever became of it; the runs of single files have no such tag.
+FILTER = "tags.`retune.registered` LIKE '%'"
+# Columns with their widths in pixels: the first three are seen without scrolling on a small screen.
 COLUMNS = {
-    "tags.`retune.decision`": 200,  # it begins with Promoted, Undecided, …, and the version
+    "tags.`retune.outcome`": 140,  # Promoted, Undecided, Rejected, …
+    f"metrics.`{LOSS}`": 150,
+    "metrics.`evaluate/exact_match/tuned`": 150,
     "tags.`retune.changed`": 220,
-    f"metrics.`{LOSS}`": 170,
-    "metrics.`evaluate/exact_match/tuned`": 230,
     "metrics.`validate/accepted`": 150,
-    "metrics.`train/total_tokens`": 160,
     "metrics.`train/seconds`": 130,
-    "params.`training.learning_rate`": 190,
-    "tags.`retune.outcome`": 130,  # of one that came to no decision
+    "tags.`retune.decision`": 300,  # with the reason
 }
 
 
@@ -40,6 +39,11 @@ def link(address: str, experiment_id: str) -> str:
 def run_link(address: str, experiment_id: str, run_id: str) -> str:
     """Return where a run is on MLflow's pages at `address`; "" for links from these pages."""
     return f"{_pages(address)}experiments/{experiment_id}/runs/{run_id}"
+
+
+def evidence_link(address: str, experiment_id: str, run_id: str) -> str:
+    """Return where the evidence on a run's candidate is on MLflow's pages at `address`."""
+    return f"{run_link(address, experiment_id, run_id)}/artifacts/{EVIDENCE}"
 
 
 def _pages(address: str) -> str:
@@ -56,8 +60,20 @@ def describe_experiment(experiment_id: str, recipe: str) -> None:
     }
     existing = client().get_experiment(experiment_id).tags
     for name, value in tags.items():
-        if name not in existing:
+        if name not in existing or (name == TAG and _is_outdated(existing[name])):
             client().set_experiment_tag(experiment_id, name, value)
+
+
+def _is_outdated(text: str) -> bool:
+    """Tell whether a view is one that an earlier version made, and nobody has saved anew since."""
+    try:
+        view = json.loads(text)
+        is_ours = view["createdAt"] == view["updatedAt"] and view["name"] == NAME
+        kind, _, packed = view["state"].partition(";")
+        state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    except (ValueError, KeyError, TypeError, zlib.error):
+        return False
+    return is_ours and kind == "deflate" and state != _state()
 
 
 def _note(experiment_id: str, recipe: str) -> str:

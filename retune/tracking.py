@@ -45,6 +45,7 @@ LEAVING = 10  # seconds that MLflow's monitor of the machine has to end
 # Tags of runs: passed, rejected, failed or stopped; what became of the version that it made (the
 # version has it, too), and why; the process that works at it.
 OUTCOME, DECISION, PROCESS = "retune.outcome", "retune.decision", "retune.process"
+OPPONENT = "retune.opponent"  # the adapter of the champion that a run was compared with
 # Measures of what a stage took, not of what it made.
 SPENT = frozenset({"seconds", "gpu_hours", "energy_kwh", "cost"})
 
@@ -430,7 +431,9 @@ def _unfinished_run(experiment_id: str, plan: str) -> "RunInfo | None":
     )
     for run in runs:
         stopped = run.info.status == "KILLED"
-        failed = run.info.status == "FAILED" and run.data.tags.get(OUTCOME) != "rejected"
+        failed = (
+            run.info.status == "FAILED" and run.data.tags.get(OUTCOME, "").lower() != "rejected"
+        )
         return run.info if stopped or failed else None
     return None
 

@@ -738,6 +738,16 @@ class TestPrefect:
         is_open = says("prefect", "def create_app(", ["server/api/server.py"])
         door("flows/prefect_app.py", "prefect", is_open, "prefect.server.api.server:create_app")
 
+    def test_its_pages_show_the_detail_of_an_answer_and_its_server_has_another_name_for_it(self):
+        import prefect
+
+        pages = Path(prefect.__file__).parent / "server" / "ui-v2" / "assets"
+        shown = any("throw Error(t.detail)" in file.read_text() for file in pages.glob("*.js"))
+        is_open = shown and says(
+            "prefect", '"exception_message": "Service Unavailable"', ["server/api/server.py"]
+        )
+        door("flows/prefect_pages.py", "prefect", is_open, "`detail` of an answer")
+
     def test_what_it_has_to_send_it_sends_before_atexit(self):
         is_open = says(
             "prefect", "threading._register_atexit", ["_internal/concurrency/services.py"]

@@ -13,7 +13,7 @@ from expectations.data.charts import histogram
 from expectations.data.evidence import NO_EVIDENCE, NO_REFERENCE, Evidence, Reference
 from expectations.data.features import sound_scores
 from expectations.data.measures import Asked, measures
-from expectations.data.observations import GATE, not_asked
+from expectations.data.observations import GATE, not_asked, plain
 from expectations.data.page import Figure, page
 from expectations.data.profile.looks import PROFILE, named_profile, stored
 from expectations.data.profile.record import Profile
@@ -40,7 +40,9 @@ FILES = (
 REFERENCE = "reference.json"
 
 # Why there is nothing to say of scores.
-NOT_ASKED = "not asked for, since the rows are rejected whatever the classifier says"
+NOT_ASKED = (
+    "the classifier that scores rows was not asked: the dataset is rejected whatever it would say"
+)
 
 
 class Judged(NamedTuple):
@@ -62,7 +64,7 @@ class Judged(NamedTuple):
             Verdict(
                 gate=GATE,
                 name=expectation.meta["name"],
-                expected=expectation.meta["title"],
+                expected=plain(expectation.meta["title"]),
                 seen=not_asked(expectation.meta["name"], self.config) or why,
                 limit=expectation.meta["limit"],
                 setting=expectation.meta["setting"],
@@ -147,7 +149,7 @@ def _judgement(
         judged = judged.without_scores(NOT_ASKED)
     # Of rows that pass before their scores are known, the report comes with these.
     tells = scored or judged.report.failed
-    return judged.report.judgement(judged.write if tells else None)
+    return judged.report.judgement(judged.write if tells else None, output.folder)
 
 
 def judge_table(

@@ -1,5 +1,6 @@
 """Verdicts of the data gate: what Great Expectations judged, in sentences that a person can act on."""
 
+import re
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +72,13 @@ def verdict(
         scored -= entry.result.get("missing_count") or 0
         observed = f"{few:,} of {scored:,} scores below it; {_extremes(table)}"
     elif evidence.profile and DATASET_EXPECTATIONS[name].needs == "profile.enabled":
-        observed = evidence.profile.seen(name, meta["limit"])
+        observed = now_and_then(evidence.profile.seen(name, meta["limit"]))
     else:
         observed = _measure_text(name, bool(entry.success), table, findings, measures)
     return Verdict(
         gate=GATE,
         name=name,
-        expected=meta["title"],
+        expected=plain(meta["title"]),
         seen=observed,
         limit=meta["limit"],
         setting=meta["setting"],
@@ -86,6 +87,17 @@ def verdict(
         judged=not missing,
         fix="" if entry.success else _setting(name, findings) or _fix(name, evidence.repairs),
     )
+
+
+def plain(title: str) -> str:
+    """Return what is expected with whole percents as people write them: 10%, as 5% is."""
+    return re.sub(r"(?<=\d)\.0%", "%", title)
+
+
+def now_and_then(observed: str) -> str:
+    """Return what was seen of a dataset's size beside that of the one before, in plain words."""
+    sizes = r"([\d,]+) rows, then ([\d,]+) \((\d+%)\)"
+    return re.sub(sizes, r"\1 rows, \3 of the \2 of then", observed)
 
 
 def _setting(name: str, findings: list[Finding]) -> str:

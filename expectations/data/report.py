@@ -1,6 +1,6 @@
 """The gate's report: what was found, in numbers and in sentences that a person can act on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from expectations.data.observations import GATE, verdict
 from expectations.data.repairs import Repairs
 from expectations.data.scores import Distribution, distribution
 from expectations.verdicts import Judgement, Verdict
-from retune.escaping import markdown
+from retune.escaping import code, markdown
 from retune.recipe import Validation
 from retune.recipe.flaws import FLAWS
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
 
 SOURCES = 10  # largest ones listed
+RANGES = 40  # of row numbers, listed of each flaw
+NOT_JUDGED = 3  # expectations named of those that are open for the same reason
+QUARANTINE = "quarantine.parquet"  # of the stage: every row that is in quarantine, and why
+COUNTED = "Rows are counted from 0, in the order of the source."
 ADVICE = "Repair the dataset, or change the setting named if it is right as it is."
 
 
@@ -48,6 +52,10 @@ class Report(BaseModel):
     )
     by_part: list[Contribution] = Field(
         [], description="The same of each part, where the dataset is a mix of several."
+    )
+    places: dict[str, str] = Field(
+        {},
+        description="By flaw, the numbers of the rows that have it, as ranges (0-99, 120); the first 40.",
     )
     repairs: Repairs = Field(
         Repairs(),
@@ -92,14 +100,19 @@ class Report(BaseModel):
         """Return what was found of a flaw, None if no row has it."""
         return next((finding for finding in self.findings if finding.flaw == flaw), None)
 
-    def judgement(self, write: Callable[[Path], tuple[str, ...]] | None = None) -> Judgement:
-        """Return the verdicts with all that goes with them; `write` writes the report's files."""
+    def judgement(
+        self,
+        write: Callable[[Path], tuple[str, ...]] | None = None,
+        folder: Path | None = None,
+    ) -> Judgement:
+        """Return the verdicts with all that goes with them; `write` writes the report's files, and
+        `folder` is where the stage has put its own."""
         return Judgement(
             stage=GATE,
             subject="dataset",
             verdicts=self.verdicts,
             extent=f"{self.rows:,} rows",
-            advice=ADVICE,
+            advice=" ".join(filter(None, (ADVICE, self._where(folder)))),
             # What the stage itself has counted it has logged.
             metrics={
                 name: value
@@ -108,26 +121,43 @@ class Report(BaseModel):
                 and not name.startswith(("flaws/", "repairs/"))
             },
             write=write,
-            markdown=self.markdown(),
+            markdown=self.markdown(folder),
         )
+
+    def _where(self, folder: Path | None) -> str:
+        """Say how rows are counted, and which file lists those in quarantine."""
+        if not self.quarantined:
+            return ""
+        listed = (
+            f" All {self.quarantined:,} in quarantine are in {folder / QUARANTINE}"
+            if folder
+            else ""
+        )
+        return f"{COUNTED}{listed}{'.' * bool(listed)}"
 
     def message(self) -> str:
         """Return why the dataset is rejected, a line for each expectation that failed."""
         return self.judgement().message()
 
-    def markdown(self) -> str:
-        """Return what was found as a table: each flaw, how many rows have it, and examples."""
+    def markdown(self, folder: Path | None = None) -> str:
+        """Return the verdict, and what was found as a table: each flaw, how many rows have it, which
+        ones, and examples. `folder` is where the stage has put its files."""
         lines = [
-            f"**{self.accepted:,} of {self.rows:,} rows accepted**, {self.quarantined:,} in quarantine, "
-            f"{self.filtered:,} dropped by the filter. Suite `{self.suite}`.",
+            f"**{self.headline}**",
             "",
-            "| rows | have | then | e.g. |",
-            "|---:|---|---|---|",
+            *(line for failed in self.failed for line in (markdown(failed), "")),
+            f"{self.counts} What is in quarantine is trained on by no run"
+            f"{', and neither is the rest of a rejected dataset' if self.failed else ''}.",
+            *self._columns(folder),
+            "",
+            "| rows | have | then | which | e.g. |",
+            "|---:|---|---|---|---|",
         ]
         for finding in self.findings:
             examples = "; ".join(f"{one}: {one.excerpt}" for one in finding.examples)
             then = "quarantined" if finding.quarantined else "kept"
-            cells = (f"{finding.rows:,}", markdown(finding.title), then, markdown(examples))
+            which = self.places.get(finding.flaw, "")
+            cells = (f"{finding.rows:,}", markdown(finding.title), then, which, markdown(examples))
             lines.append(f"| {' | '.join(cells)} |")
         if self.repairs.applied:
             lines += ["", "| repaired by | rows | e.g. |", "|---|---:|---|"]
@@ -137,7 +167,7 @@ class Report(BaseModel):
             ]
         if advice := self.repairs.advice():
             lines += ["", markdown(advice)]
-        lines += ["", "| source | rows |", "|---|---:|"]
+        lines += ["", "| source (what the rows name) | accepted rows |", "|---|---:|"]
         lines += [f"| {markdown(name)} | {rows:,} |" for name, rows in self.sources.items()]
         if self.by_part:
             lines += [
@@ -150,8 +180,27 @@ class Report(BaseModel):
             lines.append(f"| {markdown(part.name)} | {numbers} | {markdown(part.words)} |")
         if self.unjudged:
             lines += ["", "| not judged | because |", "|---|---|"]
-            lines += [f"| {markdown(v.expected)} | {markdown(v.seen)} |" for v in self.unjudged]
+            lines += [f"| {markdown(named)} | {markdown(why)} |" for named, why in self._open()]
+        lines += ["", f"Expectations, limits and severities have the fingerprint `{self.suite}`."]
         return "\n".join(lines)
+
+    def _columns(self, folder: Path | None) -> list[str]:
+        """Return, as a paragraph, which file has every row in quarantine, and its columns."""
+        if not self.quarantined or folder is None:
+            return ["", COUNTED] if self.findings else []
+        return [
+            "",
+            f"{COUNTED} Each row in quarantine is a line of {code(folder / QUARANTINE)}: its number "
+            f"(`row`), its `source` and `score`, its flaws (`reasons`), the message to blame (`place`) "
+            f"and what that says (`excerpt`).",
+        ]
+
+    def _open(self) -> list[tuple[str, str]]:
+        """Return what was not judged, and why: those that are open for the same reason together."""
+        reasons: dict[str, list[str]] = {}
+        for unjudged in self.unjudged:
+            reasons.setdefault(unjudged.seen, []).append(unjudged.expected)
+        return [(_some(expected), why) for why, expected in reasons.items()]
 
     def metrics(self) -> dict[str, float]:
         """Return the report's numbers under their stable metric names."""
@@ -204,5 +253,25 @@ def report(
         sources=dict(sources.iter_rows()),
         by_source=origins(table, "source")[:SOURCES],
         by_part=origins(table, "part") if "part" in table.columns else [],
+        places={one.flaw: ranges(table.filter(table[one.flaw])["row"].to_list()) for one in found},
         repairs=evidence.repairs,
     )
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as ranges, such as `0-99, 120`: the first RANGES, and … for more."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    shown = [f"{first}" if first == last else f"{first}-{last}" for first, last in found[:RANGES]]
+    return ", ".join([*shown, *(["…"] if len(found) > RANGES else [])])
+
+
+def _some(expected: Sequence[str]) -> str:
+    """Return a few expectations, and how many others there are."""
+    others = len(expected) - NOT_JUDGED
+    named = "; ".join(expected[:NOT_JUDGED])
+    return f"{named}; and {others} more" if others > 0 else named

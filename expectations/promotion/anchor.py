@@ -10,12 +10,13 @@ from expectations.promotion.demands import (
     amount,
     shows_more,
     signed,
+    to_hold,
     told,
     unjudged,
     words,
     worse_slices,
 )
-from expectations.promotion.statistics import FEWEST, examples_to_hold
+from expectations.promotion.statistics import FEWEST
 from expectations.verdicts import Verdict, severity
 from retune.outcomes import CHAMPION, HELD_OUT, LOSS, TUNED, of_side, read_grades
 from retune.questions import first_text
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 METRIC, OWN = f"{ANCHOR}/{LOSS}", f"{HELD_OUT}/{LOSS}"
-SETTING = "promotion.anchor_waiver"
+SETTING, MARGINS = "promotion.anchor_waiver", "promotion.margins"
 SHOWN = 3  # answers that changed
 LONGEST = 60  # characters of a question or an answer in a verdict
 # What happens where the recipe does not say; of all others it is critical.
@@ -72,7 +73,7 @@ def verdicts(
         yield _waived(waiver, found, opponent, recipe)
     elif anchored.missing:
         seen = f"it could not be measured: {anchored.missing}"
-        yield unjudged("anchor", _expected(opponent), seen, recipe, SETTING, fix=FIX_MISSING)
+        yield unjudged("anchor", _expected(opponent), seen, recipe, fix=FIX_MISSING)
     else:
         yield from _no_worse(found, opponent, recipe)
     if anchored.metrics.get("questions"):
@@ -113,15 +114,13 @@ def _no_worse(
     whole = next((one for one in found if not one.is_slice), None)
     if whole is None:
         seen = "no row was measured by both"
-        yield unjudged("anchor", _expected(opponent), seen, recipe, SETTING, fix=FIX)
+        yield unjudged("anchor", _expected(opponent), seen, recipe, fix=FIX)
         return
     expected = f"{_expected(opponent)}, within {amount(whole, _reach(whole, recipe.promotion))}"
     if whole.outcome != "worse" and not _holds(whole, recipe.promotion):
-        enough = examples_to_hold(
-            whole.estimate, whole.margin, whole.spread, recipe.promotion.alpha
-        )
-        seen = told(whole, max(enough, whole.examples + 1) if enough else whole.needed)
-        yield unjudged("anchor", expected, seen, recipe, SETTING, whole.margin, fix=FIX)
+        rule = recipe.promotion
+        seen = told(whole, to_hold(whole, rule, _reach(whole, rule)))
+        yield unjudged("anchor", expected, seen, recipe, MARGINS, whole.margin, fix=FIX)
     else:
         yield Verdict(
             gate=GATE,
@@ -129,7 +128,7 @@ def _no_worse(
             expected=expected,
             seen=told(whole),
             limit=whole.margin,
-            setting=SETTING,
+            setting=MARGINS,
             severity=gravity(recipe, "anchor"),
             passed=whole.outcome != "worse",
             fix=FIX,
@@ -155,8 +154,8 @@ def _slices(slices: Sequence[PairedDifference], opponent: str, recipe: Recipe) -
     worse = worse_slices(
         slices,
         lambda one: (
-            f"between {signed(one, one.low, '')} and {signed(one, one.high)}; "
-            f"{one.examples} examples"
+            f"{100 * one.confidence:.3g}% interval {signed(one, one.low, '')} to "
+            f"{signed(one, one.high, '')}; {one.examples} examples"
         ),
     )
     return Verdict(
@@ -165,7 +164,7 @@ def _slices(slices: Sequence[PairedDifference], opponent: str, recipe: Recipe) -
         expected=f"no slice of the rows that the {opponent} was judged by on which the candidate is "
         f"shown to be worse",
         seen=worse or f"{len(slices)} slices, none of them worse",
-        setting=SETTING,
+        setting="promotion.slices",
         severity=gravity(recipe, "anchor_slice"),
         passed=not worse,
         fix=FIX,

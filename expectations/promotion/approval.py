@@ -26,13 +26,23 @@ def expired(until: datetime) -> Judgement:
     )
 
 
-def question(candidate: str, champion: int | None, until: datetime, run_id: str) -> str:
-    """Return in Markdown what a person is asked, above the evidence; `run_id` is MLflow's."""
+def question(
+    candidate: str, champion: int | None, until: datetime, run_id: str, page: str = ""
+) -> str:
+    """Return in Markdown what a person is asked, above the evidence; `run_id` is MLflow's, `page` the
+    address of all of the evidence, "" if nobody knows it."""
     place = f"serve instead of version {champion}" if champion else "serve, as the first"
     return (
         f"Shall **{candidate}** {place}? Without an answer until {until:%Y-%m-%d %H:%M} UTC it counts as "
-        f"rejected. All of the evidence is `promote/evidence.html` of MLflow's run {run_id}."
+        f"rejected. {place_of(run_id, page)}"
     )
+
+
+def place_of(run_id: str, page: str) -> str:
+    """Return in a sentence of Markdown where all of the evidence is."""
+    if page:
+        return f"[All of the evidence]({page}) is with MLflow's run `{run_id}`."
+    return f"All of the evidence is `promote/evidence.html` of MLflow's run `{run_id}`."
 
 
 def stale(candidate: str, then: int | None, now: int | None) -> str:

@@ -72,6 +72,13 @@ class PairedDifference(BaseModel):
     needed: int | None = Field(
         None, description="Examples that would decide it; None: decided, or no number would."
     )
+    would_be: Finding | None = Field(
+        None,
+        description="What so many examples would show if the difference stays; None: not known.",
+    )
+    confidence: float = Field(
+        0.95, description="Share of such intervals that hold the true difference."
+    )
 
     @property
     def is_slice(self) -> bool:
@@ -275,11 +282,11 @@ def _difference(
     opponent = _mean(table, "opponent")
     limit = margin(pairs.metric, rule, noise, opponent)
     outcome = _outcome(estimate, p, limit, floor.value, rule.alpha)
-    needed = None
+    needed, would_be = None, None
     if outcome == "undecided":
         is_share = _is_binary(pairs.metric, table)
         alpha = rule.alpha / family
-        needed = _needed(estimate, limit, floor.value, alpha, is_share, len(table))
+        needed, would_be = _needed(estimate, limit, floor.value, alpha, is_share, len(table))
     return PairedDifference(
         metric=shown_metric(pairs.metric),
         examples=len(table),
@@ -297,6 +304,8 @@ def _difference(
         holds=_holds(pairs.metric, estimate, outcome, limit, table, rule.alpha),
         outcome=outcome,
         needed=needed,
+        would_be=would_be,
+        confidence=1 - rule.alpha,
     )
 
 
@@ -344,12 +353,15 @@ def _holds(
 
 def _needed(
     estimate: Estimate, margin: float, noise: float, alpha: float, is_share: bool, examples: int
-) -> int | None:
-    """Return how many examples would decide at this effect: for a difference, else for none."""
+) -> tuple[int | None, Finding | None]:
+    """Return how many examples would decide at this effect, for a difference, else for none; and what
+    they would show."""
     if not estimate.spread:
-        return None if examples >= FEWEST else FEWEST
+        return (None if examples >= FEWEST else FEWEST), None
     value, spread = estimate.value, estimate.spread
     count = examples_to_differ(value, margin, spread, noise, alpha, is_share=is_share)
+    if count:
+        return max(count, examples + 1), "better" if value > 0 else "worse"
     reach = max(margin, within_noise(noise, alpha))
-    count = count or examples_to_equal(value, reach, spread, alpha)
-    return count and max(count, examples + 1)
+    count = examples_to_equal(value, reach, spread, alpha)
+    return (max(count, examples + 1), "equivalent") if count else (None, None)

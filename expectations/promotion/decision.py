@@ -5,12 +5,13 @@ the candidate either. `Judgement.failed` is what speaks against it, so that only
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from expectations.promotion import anchor, demands
+from expectations.promotion import anchor, demands, findings
 from expectations.promotion.contest import PairedDifference, contest
 from expectations.promotion.demands import GATE
 from expectations.promotion.evidence import Case, Exhibit, markdown, write_case
@@ -51,7 +52,8 @@ class Decision(NamedTuple):
 
     `outcome` is promote; held (it would be promoted, but `promotion.mode` leaves that to a person, or
     to nobody); equivalent (nothing to gain); undecided (too little evidence); rejected (worse somewhere).
-    `next_step` is what a person would do now, "" if nobody said whom it is about.
+    `next_step` is what a person would do now, "" if nobody said whom it is about; `compared` the
+    telling differences in a sentence. `until` is when an answer of a person is due, None: none is asked.
     """
 
     outcome: Ruling
@@ -59,6 +61,8 @@ class Decision(NamedTuple):
     differences: tuple[PairedDifference, ...]
     judgement: Judgement
     next_step: str = ""
+    compared: str = ""
+    until: datetime | None = None
 
 
 def decide(
@@ -91,6 +95,7 @@ def decide(
         differences += on_anchor
     outcome = _outcome(judged, recipe)
     reasons = _reasons(outcome, judged, recipe)
+    telling = findings.telling(differences, recipe.promotion)
     case = Case(
         outcome,
         reasons,
@@ -99,15 +104,22 @@ def decide(
         _name(champion),
         recipe.promotion,
         exhibit.subject,
+        findings.more_examples(telling),
     )
     is_measured = anchored is not None and not anchored.missing
     beside = anchored.outcomes if anchored and is_measured else None
     paths = (outcomes, champion.outcomes if champion else None, beside)
     write = partial(write_case, case, paths, exhibit)
     judged = Judgement(
-        judged.stage, judged.subject, judged.verdicts, write=write, markdown=markdown(case)
+        judged.stage,
+        judged.subject,
+        judged.verdicts,
+        write=write,
+        markdown=markdown(case),
+        lead=findings.why_rejected(judged, differences) if judged.failed else "",
     )
-    return Decision(outcome, reasons, differences, judged, case.next_step)
+    compared = findings.compared(telling, _name(champion))
+    return Decision(outcome, reasons, differences, judged, case.next_step, compared)
 
 
 def _rule(recipe: Recipe, champion: Opponent | None) -> Promotion:
@@ -214,9 +226,10 @@ def _reasons(outcome: Ruling, judged: Judgement, recipe: Recipe) -> tuple[str, .
         return tuple(map(str, judged.failed))
     if outcome == "held":
         waived = (verdict for verdict in judged.verdicts if verdict.name == "anchor_waiver")
-        return (HELD[recipe.promotion.mode], *map(str, waived))
+        won = (verdict for verdict in judged.verdicts if verdict.name == "win")
+        return (HELD[recipe.promotion.mode], *map(str, won), *map(str, waived))
     if outcome == "promote":
         told = ("win", "anchor_waiver")
-        won: Iterable[Verdict] = (verdict for verdict in judged.verdicts if verdict.name in told)
-        return tuple(map(str, won))
+        shown: Iterable[Verdict] = (verdict for verdict in judged.verdicts if verdict.name in told)
+        return tuple(map(str, shown))
     return tuple(map(str, _short(judged, recipe)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from expectations.promotion.contest import PairedDifference, direction, shown_metric
 from expectations.promotion.examples import lost, unmet
-from expectations.promotion.statistics import examples_to_hold
+from expectations.promotion.statistics import FEWEST, examples_to_hold
 from expectations.verdicts import Verdict, at_least, at_most, severity
 from retune.measures import measure, title
 from retune.outcomes import BATTERY, PASSED, averaged, scorer_of
@@ -75,7 +75,11 @@ def no_worse(
         is_undecided = not one.holds and one.outcome != "worse"
         if is_undecided and not _is_tolerated(one, rule):
             yield unjudged(
-                "no_worse", expected, told(one, _to_hold(one, rule)), recipe, "promotion.margins"
+                "no_worse",
+                expected,
+                told(one, to_hold(one, rule, one.margin)),
+                recipe,
+                "promotion.margins",
             )
             continue
         yield Verdict(
@@ -242,22 +246,46 @@ def words(metric: str) -> str:
     return f"{title(scorer)} ({suite}{f', {name}' if name else ''})"
 
 
-def told(one: PairedDifference, needed: int | None = None) -> str:
-    """Return in a sentence how a candidate differs, and how many examples would decide it."""
-    entry = measure(scorer_of(one.metric))
-    numbers = f"{entry.number(one.candidate)} against {entry.text(one.opponent)}"
+def told(one: PairedDifference, to_hold: int | None = None, head: str = "") -> str:
+    """Return in a sentence how a candidate differs, and how many examples would decide it.
+
+    `to_hold` is how many would show that it is no worse, where that is what is demanded; `head` says in
+    words what was found, in the place of the outcome.
+    """
+    sentence = f"{head or one.outcome}: {difference(one)}"
     if not isfinite(one.estimate):
         return f"worse: grades of the candidate are no numbers ({one.examples} examples)"
-    sense = "better" if one.estimate > 0 else "worse"
-    change = f"{amount(one, abs(one.estimate))} {sense}" if one.estimate else "no difference"
-    interval = "interval unknown"
-    if isfinite(one.low) and isfinite(one.high):
-        interval = f"between {signed(one, one.low, '')} and {signed(one, one.high)}"
-    head = f"{one.outcome}: {numbers}, {change} ({interval}; {one.examples} examples)"
     if one.outcome != "undecided":
-        return f"{head}{_by_noise(one)}"
-    count = needed or one.needed
-    return f"{head}; {_more(one, count)}{_by_noise(one)}"
+        return f"{sentence}{_by_noise(one)}"
+    more = _shows(to_hold, "no worse") if to_hold else deciding(one)
+    return f"{sentence}; {more}{_by_noise(one)}"
+
+
+def difference(one: PairedDifference) -> str:
+    """Return both means and their difference with its interval; of which a minus is worse."""
+    entry = measure(scorer_of(one.metric))
+    numbers = f"{entry.number(one.candidate)} against {entry.text(one.opponent)}"
+    change = f"difference {signed(one, one.estimate)}" if one.estimate else "no difference"
+    sense = f", {'better' if one.estimate > 0 else 'worse'}" if one.estimate else ""
+    interval = "no interval of so few"
+    if isfinite(one.low) and isfinite(one.high):
+        share = f"{100 * one.confidence:.3g}%"
+        interval = f"{share} interval {signed(one, one.low, '')} to {signed(one, one.high, '')}"
+    return f"{numbers}, {change}{sense} ({interval}; {one.examples} examples)"
+
+
+def deciding(one: PairedDifference) -> str:
+    """Return in a clause how many examples would decide a difference, and what they would show."""
+    if one.examples < FEWEST:
+        return f"of fewer than {FEWEST} examples nothing is told"
+    if one.needed is None:
+        return "no number of examples would decide a difference as small as this"
+    return _shows(one.needed, one.would_be or "what it is")
+
+
+def _shows(count: int, what: str) -> str:
+    shown = what if what.startswith("what") else f"that it is {what}"
+    return f"at this difference about {count:,} examples would show {shown}"
 
 
 def _by_noise(one: PairedDifference) -> str:
@@ -276,19 +304,14 @@ def _by_noise(one: PairedDifference) -> str:
 
 def _held(one: PairedDifference) -> str:
     if one.holds and one.low < -one.margin:
-        return f"{told(one)}; too few to show more than that it is no worse here"
+        few = "no worse in what was seen, and too few to show more"
+        return told(one, head=few if one.outcome == "undecided" else "")
     return told(one)
 
 
 def _not_shown(one: PairedDifference) -> str:
     """Return what was seen of a candidate that is not shown to be worse, nor to be no worse."""
-    return f"{told(one)}; nothing shows that it is worse"
-
-
-def _more(one: PairedDifference, count: int | None) -> str:
-    if count is None:
-        return "no number of examples would decide a difference as small as this"
-    return f"about {count:,} examples would decide it at this difference"
+    return told(one, head="not shown to be worse, which is enough here")
 
 
 def amount(one: PairedDifference, value: float) -> str:
@@ -306,10 +329,13 @@ def signed(one: PairedDifference, value: float, unit: str | None = None) -> str:
     return sign + (size if unit is None else f"{size.partition(' ')[0]} {unit}".rstrip())
 
 
-def _to_hold(one: PairedDifference, rule: Promotion) -> int | None:
-    """Return how many examples would show that it is no worse, or what shows that it is."""
-    enough = examples_to_hold(one.estimate, one.margin, one.spread, rule.alpha)
-    return max(enough, one.examples + 1) if enough else one.needed
+def to_hold(one: PairedDifference, rule: Promotion, reach: float) -> int | None:
+    """Return how many examples would show that it is no worse than by `reach`; None: no number would,
+    or there are too few to tell."""
+    if one.examples < FEWEST:
+        return None
+    enough = examples_to_hold(one.estimate, reach, one.spread, rule.alpha)
+    return max(enough, one.examples + 1) if enough else None
 
 
 def _listed(examples: Sequence[str], names: Names) -> str:

@@ -2,7 +2,7 @@
 where it lost most. Whatever of them is shown is masked."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.masking import masked
@@ -82,33 +82,60 @@ def names(outcomes: "pl.LazyFrame", examples: Sequence[str]) -> list[str]:
 
 
 def worst(
-    candidate: "pl.DataFrame", opponent: "pl.DataFrame", metrics: Sequence[str], count: int
+    candidate: "pl.DataFrame",
+    opponent: "pl.DataFrame",
+    margins: Mapping[str, float],
+    count: int,
 ) -> "pl.DataFrame":
     """Return the examples by which the candidate lost most, masked: `metric`, `slice`, `prompt`,
-    `expected`, `opponent`, `candidate` (their answers) and `opponent_grade`, `candidate_grade`.
+    `expected`, `opponent`, `candidate` (their answers, null where none was written) and
+    `opponent_grade`, `candidate_grade`.
 
-    Of each of the metrics as many in turn, so that none hides the others, and no row of two suites
-    twice; `candidate` and `opponent` are tables of outcomes, one line per example (see
-    `retune.outcomes`). Of a loss, which is of a whole conversation, `expected` is its last message.
+    Only what differs by more than its metric's margin is lost. Of each of the metrics as many in turn,
+    so that none hides the others, and no row of two suites twice; what was answered comes first.
+    `candidate` and `opponent` are tables of outcomes, one line per example (see `retune.outcomes`). Of
+    a loss, which is of a whole conversation, `expected` is its last message.
     """
+    return _telling(candidate, opponent, margins, count, -1)
+
+
+def best(
+    candidate: "pl.DataFrame",
+    opponent: "pl.DataFrame",
+    margins: Mapping[str, float],
+    count: int,
+) -> "pl.DataFrame":
+    """Return the examples by which the candidate gained most, as `worst` does."""
+    return _telling(candidate, opponent, margins, count, 1)
+
+
+def _telling(
+    candidate: "pl.DataFrame",
+    opponent: "pl.DataFrame",
+    margins: Mapping[str, float],
+    count: int,
+    sense: int,
+) -> "pl.DataFrame":
     import polars as pl
 
     left, right = graded_examples(candidate), graded_examples(opponent)
     both = left.join(right, on=("suite", "scorer", "example"), suffix="_o").with_columns(
         metric=pl.format("{}/{}", "suite", "scorer")
     )
-    both = both.filter(pl.col("metric").is_in(list(metrics)))
+    both = both.filter(pl.col("metric").is_in(list(margins)))
     signs = {name: direction(name) for name in both["scorer"].unique()}
     sign = pl.col("scorer").replace_strict(signs, return_dtype=pl.Float64, default=0.0)
     gain = sign * (pl.col("value") - pl.col("value_o"))
+    margin = pl.col("metric").replace_strict(margins, return_dtype=pl.Float64, default=0.0)
     ranked = (
         both.with_columns(gain=pl.when(gain.is_nan()).then(float("-inf")).otherwise(gain))
-        .filter(pl.col("gain") < 0)
-        .sort("gain", "metric", "example")
+        .filter(sense * pl.col("gain") > margin)
+        .sort(-sense * pl.col("gain"), "metric", "example")
         .unique(["scorer", "prompt", "expected"], keep="first", maintain_order=True)
         .with_columns(turn=pl.int_range(pl.len()).over("metric"))
         .sort("turn", "metric")
         .head(count)
+        .sort(pl.col("answer").is_null(), maintain_order=True)
     )
     of_loss = pl.col("answer").is_null() & (pl.col("expected") == "")
     said = pl.col("prompt").map_elements(_last, return_dtype=pl.String)
@@ -139,7 +166,8 @@ def _masked(table: "pl.DataFrame", column: str) -> "pl.Series":
         texts = texts.map_elements(_asked, return_dtype=pl.String)
     # Masked first, then cut: a secret that was cut is no longer known for one.
     safe = masked(texts.cast(pl.String)) if len(texts) else texts.cast(pl.String)
-    return pl.Series([_cut(text, EXCERPT) for text in safe], dtype=pl.String)
+    shown = pl.Series([_cut(text, EXCERPT) for text in safe], dtype=pl.String)
+    return shown.set(table[column].is_null(), None) if len(shown) else shown
 
 
 def _last(prompt: str) -> str:

@@ -1,7 +1,8 @@
 """Differences with their intervals as a forest plot: SVG and HTML in the page, in its colours.
 
-All stand on one axis, whose unit is each metric's own margin: what is within the shaded band counts as
-no difference. Far out the axis is logarithmic (asinh), so that a large difference hides no small one.
+All stand on one axis, whose unit is each metric's own margin: what is within the grey band, from -1 to
+1, counts as no difference; the noise of training is a dotted frame around it. Far out the axis is
+logarithmic (asinh), so that a large difference hides no small one.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,9 @@ STYLE = """
 .forest .number { text-align: right; }
 .forest .axis-line { position: relative; height: 1.5rem; color: var(--grey); font-size: .8rem; }
 .forest .axis-line span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
-.forest .within { fill: var(--grey); opacity: .13; } .forest .noise { fill: var(--grey);
-  opacity: .33; } .forest line { vector-effect: non-scaling-stroke; }
+.forest .within { fill: var(--grey); opacity: .28; } .forest .noise { fill: none;
+  stroke: var(--grey); stroke-width: 1.5; stroke-dasharray: 2 2; }
+.forest line, .forest rect { vector-effect: non-scaling-stroke; }
 .forest .zero { stroke: var(--grey); stroke-width: 1; } .forest .interval { stroke-width: 2; }
 .forest .point { stroke-width: 6; }
 .forest .better { stroke: var(--good); } .forest .worse { stroke: var(--bad); }
@@ -33,7 +35,9 @@ STYLE = """
 .forest b.better { color: var(--good); } .forest b.worse { color: var(--bad); }
 .forest b.undecided { color: var(--warn); }
 .legend i { display: inline-block; width: 1.6em; height: .8em; background: var(--grey);
-  opacity: .2; } .legend i.noise { opacity: .45; }
+  opacity: .28; } .legend i.noise { background: none; opacity: 1; border: 1.5px dotted var(--grey); }
+.legend i.dashed { background: none; opacity: 1; height: 0; border-top: 2px dashed var(--ink);
+  vertical-align: middle; }
 @media (max-width: 40rem) { .forest { grid-template-columns: 1fr max-content; }
   .forest > :nth-child(4n + 1) { grid-column: 1 / 3; margin-top: .5rem; }
   .forest > :nth-child(4n + 2) { grid-column: 1 / 3; } }
@@ -96,7 +100,8 @@ def _band(kind: str, margins: float, reach: float) -> str:
         return ""
     left, right = _x(-margins, reach), _x(margins, reach)
     return (
-        f'<rect class="{kind}" x="{left:.2f}" width="{right - left:.2f}" y="0" height="{HEIGHT}"/>'
+        f'<rect class="{kind}" x="{left:.2f}" width="{right - left:.2f}" y="1" '
+        f'height="{HEIGHT - 2}"/>'
     )
 
 

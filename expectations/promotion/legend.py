@@ -11,14 +11,15 @@ from retune.recipe.evaluation import ANCHOR
 
 SUITES = {
     HELD_OUT: "rows of the dataset that were kept out of the training",
-    ANCHOR: "rows that the champion was judged by, whatever the dataset says by now",
+    ANCHOR: "rows that the champion was judged by, whatever the dataset says by now; its loss is "
+    "measured anew on them, so it may be another number than that of held_out",
     BATTERY: "everyday questions that come with retune, which a model may forget",
 }
 OUTCOMES = {
     "better": "the difference is larger than the margin, and than chance explains",
     "worse": "likewise, the other way",
     "equivalent": "it is within the margin, or the noise of training",
-    "undecided": "the examples are too few to say which of these",
+    "undecided": "the examples are too few to say better, worse or equivalent",
 }
 
 
@@ -27,16 +28,23 @@ def legend(
 ) -> str:
     """Return how the chart of the differences of two models is read; they are called by these words."""
     noise = (
-        '<i class="noise"></i> the noise of training: what two trainings of one recipe differ by, '
-        "calibrated or assumed. "
+        '<i class="noise"></i> (dotted frame) the noise of training: what two trainings of one recipe '
+        "differ by, calibrated or assumed. Whichever of both reaches further decides: a whole interval "
+        "within it is equivalent. "
         if any(one.noise for one in differences)
+        else ""
+    )
+    dashed = (
+        '<i class="dashed"></i> a dashed line is that of a difference that is undecided. '
+        if "undecided" in _outcomes(differences)
         else ""
     )
     chart = (
         f"To the right the {candidate} is better than the {html(opponent)}. A mark is the difference "
         f"seen, its line the {_share(alpha)} interval: the true difference is in there in "
-        f"{_share(alpha)} of such comparisons. <i></i> the margin, where it counts as no difference. "
-        f"{noise}The axis counts margins: one is {_margins(differences)}."
+        f"{_share(alpha)} of such comparisons. {dashed}<i></i> (grey band, from −1 to +1) the margin: "
+        f"what counts as no difference. {noise}The axis counts margins: one is "
+        f"{_margins(differences)}. It is linear near 0, and further out logarithmic."
     )
     words = [
         f"<b>{name}</b>: {html(told)}" for name, told in _used(OUTCOMES, _outcomes(differences))
@@ -52,7 +60,8 @@ def of_numbers(alpha: float) -> str:
         f'<p class="note">candidate, opponent: their means over the examples that both were asked; '
         f"difference: of the pairs, better is +; from, to: its {_share(alpha)} interval; margin: what "
         f"counts as no difference; p: how often chance alone makes so large a difference, after "
-        f"Holm's correction; needed: how many examples would decide it.</p>"
+        f"Holm's correction; needed: how many examples would show at this difference whether it is "
+        f"better, worse or equivalent.</p>"
     )
 
 

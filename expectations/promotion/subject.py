@@ -1,28 +1,34 @@
 """Whom evidence is about, and what there is to do now: what a person asks who sees the page first."""
 
+from datetime import datetime
 from typing import NamedTuple
 
 # By outcome; of `held` by the mode as well.
 NEXT_STEPS = {
     "promote": "Nothing: it takes the place by itself, unless it was rolled back before. Should it turn "
     "out badly, `retune rollback {recipe}` lets the version before serve again.",
-    "approve": "Decide: `retune approve {run_id}` or `retune reject {run_id}`, or Resume in the menu (⋮) "
-    "of the run's page in Prefect. Until then {serving}.",
+    "approve": "Decide{until}: {resume}`retune approve {run_id}` or `retune reject {run_id}`. Without "
+    "an answer by then it counts as rejected. Until then {serving}.",
     "never": "Nothing, unless it shall serve: `retune promote {recipe} {number}`. Until then {serving}.",
     "equivalent": "Nothing: there is nothing to gain by it, and {serving}.",
-    "undecided": "Nothing: {serving}. More examples would decide it, how many is said above; "
-    "`retune promote {recipe} {number}` lets it serve without a proof.",
+    "undecided": "Nothing: {serving}. It is no failure: the version stays registered as a challenger, "
+    "and the next run is compared with what serves. {examples}`retune promote {recipe} {number}` lets "
+    "it serve without a proof.",
     "rejected": "Nothing, if that is right: {serving}. Else mend the rows or the recipe, and run it "
     "again; {compare}`retune promote {recipe} {number}` lets it serve all the same.",
 }
 COMPARE = "`retune compare {recipe}@champion {recipe}/{number}` tells what differs; "
+RESUME = "Resume in the menu (⋮) of {place}, or "
 
 
 class AboutCandidate(NamedTuple):
-    """A candidate: the version `number` of `recipe`, made by the MLflow run `run_id` of the name `run`.
+    """A candidate: the version `number` of `recipe`, judged by the MLflow run `run_id` of the name `run`.
 
     `serving` says in a clause which version serves meanwhile, and since when; `is_first` that none does.
-    Only `run` may be a stranger's text.
+    `trained_by` is the name of the run that trained it, if that is another one; `alike` says in a
+    sentence which version that nobody wants any more it is like. `until` is when an answer is due,
+    `page` the address of the run that waits for it on Prefect's pages: "" if nobody knows it, None if
+    the run ends instead. Only `run`, `trained_by` and `alike` may be a stranger's text.
     """
 
     recipe: str
@@ -31,14 +37,36 @@ class AboutCandidate(NamedTuple):
     run_id: str
     serving: str
     is_first: bool
+    trained_by: str = ""
+    alike: str = ""
+    until: datetime | None = None
+    page: str | None = None
 
-    def next_step(self, outcome: str, mode: str) -> str:
-        """Return what there is to do now; `mode` is the recipe's `promotion.mode`."""
+    def next_step(self, outcome: str, mode: str, examples: str = "") -> str:
+        """Return what there is to do now, with commands and addresses as Markdown has them.
+
+        `mode` is the recipe's `promotion.mode`; `examples` what more examples would do, in a sentence.
+        """
+        words = {
+            "compare": "" if self.is_first else COMPARE.format(**self._asdict()),
+            "examples": f"{examples} " if examples else "",
+            "until": f" until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else "",
+            "resume": self._resume,
+        }
         step = NEXT_STEPS[mode if outcome == "held" else outcome]
-        compare = "" if self.is_first else COMPARE.format(**self._asdict())
-        return step.format(**self._asdict(), compare=compare)
+        return step.format(**{**self._asdict(), **words})
+
+    @property
+    def _resume(self) -> str:
+        if self.page is None:
+            return ""
+        place = "this run's page in Prefect"
+        return RESUME.format(place=f"[{place}]({self.page})" if self.page else place)
 
     @property
     def sentence(self) -> str:
-        """Who the candidate is, and who serves, in a sentence."""
-        return f"{self.recipe}/{self.number}, made by the run “{self.run}”; {self.serving}."
+        """Who the candidate is, and who serves, in a sentence or two."""
+        trained = f", trained by the run “{self.trained_by}”" if self.trained_by else ""
+        judged = f"judged by the run “{self.run}”" if trained else f"made by the run “{self.run}”"
+        alike = f" {self.alike}" if self.alike else ""
+        return f"{self.recipe}/{self.number}{trained}, {judged}; {self.serving}.{alike}"

@@ -10,6 +10,7 @@ from flows.compared.artifacts import artifact, table
 from flows.compared.records import ComparedRun
 from flows.compared.rows import ARTIFACT as ROWS
 from flows.provenance import FOLDER
+from retune import registry
 from retune.notes import settings
 from retune.outcomes import ARTIFACT as OUTCOMES
 from retune.outcomes import FILE
@@ -52,8 +53,15 @@ class RunEvidence(NamedTuple):
             recipe=data.params.get("name", ""),
             started=f"{datetime.fromtimestamp(info.start_time / 1000, UTC):%Y-%m-%d %H:%M:%S}",
             status=info.status,
+            serves=_serves(data.tags.get("retune.registered", "")),
             outcome=data.tags.get(DECISION, "").partition(":")[0] or data.tags.get(OUTCOME, ""),
         )
+
+
+def _serves(version: str) -> bool:
+    """Tell whether a version, `recipe/3`, serves now; none does not."""
+    serving = registry.serving(version.rpartition("/")[0]) if version else None
+    return str(serving) == version if serving else False
 
 
 def evidence(run_id: str) -> RunEvidence:

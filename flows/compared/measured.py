@@ -7,6 +7,7 @@ from expectations.promotion.contest import NotCalibrated, PairedDifference, cont
 from flows.compared.evidence import RunEvidence
 from flows.compared.records import Curve, FileChange, MetricChange
 from retune.measures import measure, title
+from retune.notes import without_gpu
 from retune.outcomes import TUNED, grades_of, of_side
 from retune.recipe import Promotion
 from retune.tracking import client
@@ -46,7 +47,7 @@ def differences(
 
 def metrics(older: RunEvidence, newer: RunEvidence) -> list[MetricChange]:
     """Return the measures that either run has."""
-    before, after = older.run.data.metrics, newer.run.data.metrics
+    before, after = without_gpu(older.run), without_gpu(newer.run)
     return [
         MetricChange(
             name=name,
@@ -63,6 +64,8 @@ def metrics(older: RunEvidence, newer: RunEvidence) -> list[MetricChange]:
 def _title(name: str) -> str:
     stage, _, metric = name.partition("/")
     words = title(metric)
+    if name == "merge/kl_divergence":  # that of a GGUF file is from the merged model
+        return f"{words} of the merged model from base and adapter"
     return f"{stage}: {words}" if metric in ("rows", "seconds", "cost") else words
 
 

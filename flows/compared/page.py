@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 
-from expectations.promotion.demands import words
+from expectations.promotion.demands import deciding, words
 from expectations.promotion.forest import STYLE as FOREST
 from expectations.promotion.forest import forest
 from expectations.promotion.legend import legend
 from flows.compared.lines import STYLE as LINES
 from flows.compared.lines import charts
 from flows.compared.records import ComparedExample, Comparison, Differing, FileChange, NearRow
-from flows.compared.words import causes, headline, missing_time, number, told, value
+from flows.compared.words import causes, ended, headline, missing_time, number, told, value
 from retune.escaping import html, html_block
 from retune.measures import MEASURES, format_bytes, measure, title
 from retune.outcomes import scorer_of
 from retune.recipe import Promotion
 from retune.webpage import document, folded, table
 
+SPREADS = {"characters": "characters", "score": "score in the dataset (its own quality column)"}
 OPEN = 4  # examples that are seen at once
 STYLE = f"""{FOREST}{LINES}
 .newer-better {{ color: var(--good); font-weight: 600; }}
@@ -62,7 +63,7 @@ def _runs(comparison: Comparison) -> str:
             html(run.name),
             f"<code>{html(run.id[:8])}</code>",
             html(f"{run.started} UTC"),
-            html(run.outcome or run.status.lower()),
+            html(ended(run)),
         ]
         for name, run in (("older", comparison.older), ("newer", comparison.newer))
     ]
@@ -82,11 +83,12 @@ def _differences(comparison: Comparison) -> str:
     rows = []
     for one in whole:
         spec = measure(scorer_of(one.metric))
-        needed = f"; {one.needed:,} examples would decide" if one.needed else ""
+        needed = f"; {deciding(one)}" if one.outcome == "undecided" else ""
         cells = [words(one.metric), spec.number(one.opponent), spec.number(one.candidate)]
         cells += [told(one), f"{one.outcome}{needed}", f"{one.examples:,}"]
         rows.append(list(map(html, cells)))
-    head = ["*measure", "#older", "#newer", "gain (interval)", "*outcome", "#examples"]
+    share = f"{100 * (1 - Promotion().alpha):.3g}%"
+    head = ["*measure", "#older", "#newer", f"gain ({share} interval)", "*outcome", "#examples"]
     parts = [note, forest(whole) if whole else "", how, table(head, rows), _tallies(comparison)]
     if slices:
         parts.append(folded(f"By slice ({len(slices)})", forest(slices)))
@@ -169,7 +171,7 @@ def _data(comparison: Comparison) -> str:
     ]
     parts.append(table(["*source", *(f"#{name}" for name in columns)], rows))
     spreads = [
-        [html(f"{one.what} of the {one.rows} rows")]
+        [html(f"{SPREADS[one.what]} of the {one.rows} rows")]
         + ["" if of is None else f"{of:,.4g}" for of in (one.p05, one.p50, one.p95)]
         for one in change.spreads
     ]
@@ -179,7 +181,10 @@ def _data(comparison: Comparison) -> str:
 
 def _files(files: Sequence[FileChange]) -> str:
     titles = {"bytes": "size", "ships": "ships"}
-    titles |= {name: MEASURES[name].title for name in ("kl_divergence", "exact_match")}
+    titles |= {
+        "kl_divergence": f"{MEASURES['kl_divergence'].title} from its 16-bit source",
+        "exact_match": f"{MEASURES['exact_match'].title}, by llama.cpp",
+    }
     rows = []
     for file in files:
         same = " (the same file)" if file.identical else ""
@@ -208,7 +213,7 @@ def _metrics(comparison: Comparison) -> str:
             for run, of in (("older", one.older), ("newer", one.newer))
         ]
         rows.append([html(one.title), *cells])
-    note = "In colour is the better of the two: blue the newer, orange the older. "
+    note = "In bold is the better of the two: blue if it is the newer, orange the older. "
     note += missing_time(comparison) or ""
     return f'<p class="note">{note}</p>' + table(["*", "#older", "#newer"], rows)
 

@@ -16,9 +16,10 @@ class ComparedRun(BaseModel):
     started: str = Field(description="When it began, UTC.")
     status: str = Field(description="FINISHED, FAILED, KILLED or RUNNING, as MLflow has it.")
     outcome: str = Field(
-        description="What became of its candidate (Promoted, Undecided, …), or passed, rejected, failed "
-        "or stopped; empty: not told."
+        description="What became of its candidate (Promoted, Undecided, …), or Finished, Rejected, "
+        "Failed or Stopped (in small letters by earlier versions); empty: not told."
     )
+    serves: bool = Field(False, description="Whether its candidate is the version that serves now.")
 
 
 class Differing(BaseModel):

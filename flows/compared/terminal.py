@@ -3,12 +3,12 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from expectations.promotion.demands import words
+from expectations.promotion.demands import deciding, words
 from flows.compared.records import ComparedExample, Comparison, Differing, FileChange, Spread
-from flows.compared.words import causes, headline, missing_time, number, told, value
+from flows.compared.words import causes, ended, headline, missing_time, number, told, value
 from flows.summary import Grid
 from retune.escaping import visible
-from retune.measures import MEASURES, gigabytes, measure, title
+from retune.measures import MEASURES, format_bytes, measure, title
 from retune.outcomes import scorer_of
 
 MOST = 15  # lines of a table
@@ -33,7 +33,7 @@ def rich(comparison: Comparison) -> RenderableType:
 def _heading(comparison: Comparison) -> RenderableType:
     older, newer = comparison.older, comparison.newer
     lines = [
-        f"{name}  {visible(run.name)}  ({run.id[:8]}, {run.started} UTC, {run.outcome or run.status})"
+        f"{name}  {visible(run.name)}  ({run.id[:8]}, {run.started} UTC, {ended(run)})"
         for name, run in (("older", older), ("newer", newer))
     ]
     return Text("\n".join(lines), style="bold")
@@ -87,7 +87,7 @@ def _differences(comparison: Comparison) -> Grid:
     ]
     for one in told_of[:MOST]:
         spec = measure(scorer_of(one.metric))
-        needed = f", {one.needed:,} examples would decide" if one.needed else ""
+        needed = f"; {deciding(one)}" if one.outcome == "undecided" else ""
         values = [spec.number(one.opponent), spec.number(one.candidate), told(one)]
         rows.append([words(one.metric), *values, f"{one.outcome}{needed}"])
     columns = ["on the same examples", "older", "newer", "gain (interval)", ""]
@@ -121,12 +121,12 @@ def _files(files: list[FileChange]) -> Grid:
             size, ships = getattr(file, f"{run}_bytes"), getattr(file, f"{run}_ships")
             divergence = getattr(file, f"{run}_kl_divergence")
             cells += [
-                "" if size is None else gigabytes(size),
+                "" if size is None else format_bytes(size),
                 "" if divergence is None else MEASURES["kl_divergence"].number(divergence),
                 {True: "ships", False: "kept", None: ""}[ships],
             ]
         rows.append([*cells, "same file" if file.identical else ""])
-    columns = ["", "older GB", "KL", "", "newer GB", "KL", "", ""]
+    columns = ["", "older size", "KL", "", "newer size", "KL", "", ""]
     return Grid(title="GGUF files", columns=columns, rows=rows)
 
 

@@ -6,7 +6,7 @@ from math import isfinite
 from expectations.promotion.contest import PairedDifference
 from expectations.promotion.demands import signed, words
 from flows.compared.evidence import VERSION
-from flows.compared.records import Comparison, DataChange, MetricChange
+from flows.compared.records import ComparedRun, Comparison, DataChange, MetricChange
 from retune.measures import measure
 
 NAMED = 3  # settings and versions in a sentence
@@ -22,6 +22,11 @@ def headline(comparison: Comparison) -> str:
         names = [words(one.metric) for one in whole if one.outcome == outcome]
         parts += [f"{outcome} at {', '.join(names)}"] if names else []
     return f"The newer run, against the older one: {'; '.join(parts)}."
+
+
+def ended(run: ComparedRun) -> str:
+    """Return how a run ended, and whether its candidate serves now."""
+    return f"{run.outcome or run.status.lower()}{', serves now' if run.serves else ''}"
 
 
 def told(one: PairedDifference) -> str:

@@ -296,7 +296,7 @@ DATASET_EXPECTATIONS = {
     "profile_drift": DatasetExpectation(
         "drift.max_profile",
         "max",
-        "no number of the rows is farther than {limit:g} from the last accepted run",
+        "the dataset is like that of the last accepted run (distance at most {limit:g}; 0 is the same)",
         "profile_drift",
         "warning",
         needs="profile.enabled",

@@ -33,7 +33,9 @@ class Origin(Section):
     split: Line = Field(
         "train",
         pattern=r"^[\w.]+(\[\d*%?:\d*%?\])?$",
-        description="Split to read, with an optional slice in rows or percent, e.g. train[:10000].",
+        description="Split to read, or a slice of it: train[:1000] is its first 1,000 rows, "
+        "train[500:600] rows 500 to 599 (counted from 0), train[:10%] its first tenth. validation."
+        "min_rows may refuse a slice as too small.",
     )
     data_files: Line | None = Field(
         None,

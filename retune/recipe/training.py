@@ -128,7 +128,11 @@ class Training(Section):
         description="Stop when the gradient norm stays above this (median of 5 steps).",
     )
     price_per_hour: float | None = Field(
-        None, gt=0, le=1e9, description="Price of one GPU-hour; the run then shows what it cost."
+        None,
+        gt=0,
+        le=1e9,
+        description="Price of one GPU-hour, in the currency that you count in; the run then shows what "
+        "it cost, as a plain number.",
     )
     max_gpu_hours: float | None = Field(
         None,
@@ -137,7 +141,11 @@ class Training(Section):
         description="End with a checkpoint after this many GPU-hours; empty: no cap.",
     )
     max_cost: float | None = Field(
-        None, gt=0, le=1e12, description="End with a checkpoint at this cost; needs price_per_hour."
+        None,
+        gt=0,
+        le=1e12,
+        description="End with a checkpoint at this cost, in the currency of "
+        "price_per_hour, which it needs.",
     )
 
     @field_validator("target_modules", mode="before")

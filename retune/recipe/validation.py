@@ -150,7 +150,11 @@ class Validation(Section):
     """The data gate: what a dataset must fulfil before a GPU is touched."""
 
     min_rows: int = Field(
-        100, ge=1, le=1_000_000_000, description="Fewest rows that must remain, in rows."
+        100,
+        ge=1,
+        le=1_000_000_000,
+        description="Fewest rows that must remain, in rows; lower it to try "
+        "a small slice (dataset.split).",
     )
     max_quarantined_share: Share = Field(
         0.1, description="Largest share of rows that may go to quarantine, 0 to 1."

@@ -8,12 +8,14 @@ from retune.registry.candidates import (
     Candidate,
     decided_as,
     keep_anchor,
+    placed_as,
     published_as,
     register_candidate,
 )
 from retune.registry.log import PromotionEntry, history, who_served
 from retune.registry.promotions import Barred, StaleEvidence, promote, rollback, target
 from retune.registry.references import find
+from retune.registry.twins import unwanted_twin
 from retune.registry.versions import (
     RegisteredVersion,
     RegistryError,
@@ -37,12 +39,14 @@ __all__ = [
     "history",
     "keep_anchor",
     "names",
+    "placed_as",
     "promote",
     "published_as",
     "register_candidate",
     "rollback",
     "serving",
     "target",
+    "unwanted_twin",
     "version",
     "versions",
     "who_served",

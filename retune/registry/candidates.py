@@ -21,7 +21,7 @@ from retune.registry.versions import (
     versions,
 )
 from retune.store.place import store
-from retune.tracking import DECISION, DIGEST_LIMIT, Run, client
+from retune.tracking import DECISION, DIGEST_LIMIT, OUTCOME, Run, client
 from retune.version import this_version
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ FILE = "retune.file."  # tag of a version, by method: a GGUF file that may ship
 READABLE = ("s3://", "gs://")  # of the stores that retune writes to, those that MLflow reads
 SOURCE = "retune.source"  # tag of a version that was published: the Hub's commit
 MODEL_TYPE = "candidate"
+PLACE = "▶ "  # how the paragraph begins that says whether a version serves
 DECIDED = "**"  # how a version's description begins once somebody has decided about it
 REGISTERED = "mlflow.modelVersions"  # by which MLflow's pages lead from a model to its version
 PLAIN = re.compile(r"\w+/(base|tuned|champion)|\w+")  # a measure of the whole
@@ -73,7 +74,7 @@ def register_candidate(
         for key, value in tags.items():
             if known.tags.get(key) != value:
                 client().set_model_version_tag(name, number, key, value)
-        client().update_model_version(name, number, description)
+        client().update_model_version(name, number, _placed(name, number, description))
     else:
         # A server takes no source of another host; what the run logged of the training is the model's.
         made = client().create_model_version(
@@ -104,12 +105,33 @@ def decided_as(version: RegisteredVersion, run_id: str, name: str, reason: str) 
     text, number = f"{name}: {reason}"[:1000], str(version.number)
     # The version first: its run may have been deleted.
     client().set_model_version_tag(version.name, number, DECISION, text)
-    described = client().get_model_version(version.name, number).description or ""
-    if described.startswith(DECIDED):
-        described = described.partition("\n\n")[2]
     head = f"{DECIDED}{markdown(text.partition(chr(10))[0])}**"
-    client().update_model_version(version.name, number, f"{head}\n\n{described}")
-    client().set_tag(run_id, DECISION, text)
+    _describe(version.name, number, head, DECIDED)
+    for key, value in ((DECISION, text), (OUTCOME, name)):
+        client().set_tag(run_id, key, value)
+
+
+def placed_as(version: RegisteredVersion, sentence: str) -> None:
+    """Let the description of a version begin with whether it serves, in a `sentence` of Markdown."""
+    _describe(version.name, str(version.number), f"{PLACE}{sentence}", PLACE)
+
+
+def _describe(name: str, number: str, head: str, mark: str) -> None:
+    """Let a version's description have the paragraph `head` in the place of that which begins with
+    `mark`: whether it serves comes first, then what was decided."""
+    described = client().get_model_version(name, number).description or ""
+    parts = [part for part in described.split("\n\n") if not part.startswith(mark)]
+    heads = [head, *(part for part in parts if part.startswith((PLACE, DECIDED)))]
+    heads.sort(key=lambda part: not part.startswith(PLACE))
+    rest = [part for part in parts if not part.startswith((PLACE, DECIDED))]
+    client().update_model_version(name, number, "\n\n".join([*heads, *rest]))
+
+
+def _placed(name: str, number: str, description: str) -> str:
+    """Return a new description of a version with what the old one says of whether it serves."""
+    old = client().get_model_version(name, number).description or ""
+    places = [part for part in old.split("\n\n") if part.startswith(PLACE)]
+    return "\n\n".join([*places, description])
 
 
 def keep_anchor(version: RegisteredVersion, file: AnchorFile) -> None:
@@ -261,9 +283,10 @@ def _lines(recipe: Recipe, candidate: Candidate) -> Iterator[str]:
 
 
 def _scores(metrics: Mapping[str, float]) -> Iterator[str]:
+    # No table: where MLflow shows a description in one line, the cells would run into one another.
     paired = side_by_side(metrics)
     if paired:
-        yield from ("", "| held-out | base | tuned |", "|---|---:|---:|")
-    for name, values in paired.items():
-        numbers = " | ".join(measure(name).number(value) for value in values)
-        yield f"| {markdown(title(name))} | {numbers} |"
+        yield from ("", "On its held-out rows:", "")
+    for name, (base, tuned) in paired.items():
+        entry = measure(name)
+        yield f"- {markdown(title(name))}: {entry.text(tuned)} (base: {entry.number(base)})"

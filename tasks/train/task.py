@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +21,6 @@ from retune.child import ChildRefused, Event, dismiss_child, prepare_child, run_
 from retune.delivery import Delivery
 from retune.home import cache_dir, remove
 from retune.machine import cores, free_memory, gpus
-from retune.measures import format_duration
 from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Adapter, Chats, Pins
@@ -31,6 +31,7 @@ from tasks.stage import show, stage, was_killed
 from tasks.train.checkpoints import SEAL, newest_sealed, step_of
 from tasks.train.hosts import of_run
 from tasks.train.job import Fit, TrainJob
+from tasks.train.news import news
 from tasks.train.rendezvous import HostLost
 
 FINISHING = 120  # seconds that a child which is told to end has for its last step and checkpoint
@@ -235,17 +236,16 @@ class Monitor:
         now = time.monotonic()
         if step == self._total or now - self._last_update >= PROGRESS_SECONDS:
             self._last_update = now
-            self._page.put(
-                (100 * step / self._total, f"Step {step} of {self._total}: {self._news(row)}")
-            )
+            self._page.put((100 * step / self._total, self._news(row)))
         due = step >= self._printed_step + math.ceil(self._total / LOG_LINES)
         if due or step == self._total or not self._printed_step:  # the first at once
             self._printed_step = step
-            get_run_logger().info("step %d of %d: %s", step, self._total, self._news(row))
+            get_run_logger().info("%s", self._news(row))
 
     def _news(self, row: dict[str, Any]) -> str:
-        speed, left = row["train/tokens_per_second"], self._time_left(row["step"])
-        return f"loss {row['train/loss']:.4f}, {speed:,.0f} tokens/s, {left} left"
+        loss, speed = row["train/loss"], row["train/tokens_per_second"]
+        left = self._seconds_left(row["step"])
+        return news(row["step"], self._total, loss, speed, left, datetime.now(UTC))
 
     def _track(self, rows: list[dict[str, Any]]) -> None:
         if self._tracked_step is None:
@@ -270,9 +270,8 @@ class Monitor:
         else:
             show(update_progress_artifact, self._artifact, progress, description=description)
 
-    def _time_left(self, step: int) -> str:
+    def _seconds_left(self, step: int) -> float | None:
         first, start = self._first or (step, 0.0)
         if step == first:
-            return "unknown time"
-        seconds = (time.monotonic() - start) / (step - first) * (self._total - step)
-        return format_duration(seconds)
+            return None
+        return (time.monotonic() - start) / (step - first) * (self._total - step)

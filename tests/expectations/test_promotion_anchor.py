@@ -107,7 +107,16 @@ def test_one_that_is_better_on_poisoned_rows_of_its_own_is_rejected_by_name(tmp_
         "champion, version 3 by loss (anchor), on the rows that the champion was judged by" in whole
     )
     assert "0.3" in whole
-    assert "between −0.3" in whole
+    assert "difference −0.3" in whole
+    assert "95% interval −0.3" in whole
+    # A waiver is offered, and was not used.
+    assert "promotion.anchor_waiver" not in whole
+    # What is read first names the reason, and the answers behind it.
+    assert (
+        "candidate rejected: worse by loss (anchor); of the questions"
+        in decision.judgement.headline
+    )
+    assert "90 of 300 (30.0%) have another answer now" in decision.judgement.headline
     assert "300 examples" in whole
     with pytest.raises(Rejected, match=r"retune promote RECIPE VERSION.*promotion\.anchor_waiver"):
         require(decision.judgement)
@@ -196,7 +205,7 @@ def test_what_too_few_rows_tell_promotes_nothing(tmp_path):
     both = noisy.with_columns(candidate=pl.col("loss") + pl.Series([0.9, -0.9] * 6))
     decision = decided(tmp_path, anchored(both))
     assert decision.outcome == "undecided"
-    assert "examples would decide it" in decision.reasons[0]
+    assert "examples would show that it is no worse" in decision.reasons[0]
 
 
 def test_without_an_anchor_nothing_is_promoted_and_a_sentence_says_why(tmp_path):

@@ -1,14 +1,21 @@
 """What becomes of a candidate, on made-up outcomes of models of stated quality."""
 
 import json
+import re
+from datetime import UTC, datetime
 
 import polars as pl
 import pytest
 
-from expectations.promotion.contest import NotCalibrated, contest
+from expectations.promotion.contest import NotCalibrated, PairedDifference, contest
 from expectations.promotion.decision import NOTHING_MORE, Opponent, decide
+from expectations.promotion.demands import told
 from expectations.promotion.evidence import Exhibit
-from expectations.promotion.examples import worst
+from expectations.promotion.examples import best, worst
+from expectations.promotion.findings import more_examples
+from expectations.promotion.forest import STYLE as FOREST
+from expectations.promotion.forest import forest
+from expectations.promotion.legend import legend
 from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Rejected, require
 from retune.recipe import Promotion, Recipe
@@ -281,7 +288,7 @@ TO_DO = {  # by outcome and mode: what a person is told to do
     "undecided": (
         {},
         {"champion": {"rows": 40}, "loss": 1.185, "rows": 40},
-        "More examples would decide it",
+        "By loss (held_out), at this difference about",
     ),
     "rejected": ({}, {"loss": 1.3}, "`retune compare sums@champion sums/4` tells what differs"),
 }
@@ -301,6 +308,92 @@ def test_the_page_says_whom_it_is_about_who_serves_and_what_to_do(tmp_path, case
     said = decision.judgement.markdown
     # Who is asked has the question above it.
     assert (words in said) == (decision.outcome != "held")
+
+
+def test_who_is_asked_sees_the_run_that_waits_until_when_and_what_it_is_like(tmp_path):
+    page = "http://127.0.0.1:4200/runs/flow-run/1"
+    subject = SUBJECT._replace(
+        trained_by="monday",
+        alike="It was found to be equivalent to version 2, which was rolled back: rhymes.",
+        until=datetime(2026, 12, 1, 0, 20, tzinfo=UTC),
+        page=page,
+    )
+    decision = decided(tmp_path, {"mode": "approve"}, exhibit=Exhibit(subject=subject), loss=1.15)
+    decision.judgement.write(tmp_path)
+    html = (tmp_path / "evidence.html").read_text()
+    said = Page(html).text
+    assert "sums/4, trained by the run “monday”, judged by the run “tuesday <b>”" in said
+    assert "equivalent to version 2, which was rolled back: rhymes." in said
+    assert f'<a href="{page}">this run&#x27;s page in Prefect</a>' in html
+    resume = f"Resume in the menu (⋮) of [this run's page in Prefect]({page})"
+    assert f"Decide until 2026-12-01 00:20 UTC: {resume}" in decision.next_step
+    assert "rolled back: rhymes" in decision.judgement.markdown
+    # How much better it is, of how many examples: also where a person is asked.
+    assert "| measure | difference | 95% interval | examples | |" in decision.judgement.markdown
+    assert "better by loss (held_out)" in decision.compared
+    assert "95% interval" in decision.compared
+    assert any("better than the champion" in reason for reason in decision.reasons)
+    none = subject._replace(page=None).next_step("held", "approve")
+    assert "Resume" not in none
+
+
+def test_the_band_is_the_margin_and_the_frame_is_the_noise():
+    one = PairedDifference(
+        metric="held_out/loss",
+        examples=82,
+        candidate=0.4,
+        opponent=0.39,
+        estimate=-0.01,
+        low=-0.02,
+        high=0.0,
+        margin=0.01,
+        noise=0.01,
+        holds=False,
+        outcome="undecided",
+    )
+    drawn = forest([one])
+    edges = {
+        kind: float(re.search(rf'class="{kind}" x="([\d.]+)"', drawn)[1])
+        for kind in ("within", "noise")
+    }
+    assert edges["noise"] < edges["within"] < 100
+    assert ".forest .noise { fill: none;" in FOREST  # no shade that is taken for the band's
+    how = legend([one], "candidate", "champion", 0.05)
+    assert "(grey band, from −1 to +1) the margin" in how
+    assert "(dotted frame) the noise of training" in how
+    assert "a dashed line is that of a difference that is undecided" in how
+    assert "further out logarithmic" in how
+
+
+def test_passed_does_not_stand_beside_undecided(tmp_path):
+    made = {"champion": {"rows": 40, "match": 0.8}, "loss": 1.15, "rows": 40, "match": 0.8}
+    passed = [one for one in named(decided(tmp_path, **made), "no_worse") if one.passed]
+    assert passed
+    assert not [one.seen for one in passed if one.seen.startswith("undecided")]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.02, "examples would show that it is better"),
+        (-0.02, "examples would show that it is worse"),
+        (0.001, "examples would show that it is equivalent"),
+    ],
+)
+def test_more_examples_are_said_to_show_what_they_would(value, words):
+    shifts = [value + 0.1 * sign for sign in (1, -1)] * 15
+    mine, other = (
+        pl.DataFrame(
+            [("held_out", "loss", str(n), "a", grade, 1.0) for n, grade in enumerate(grades)],
+            schema=["suite", "scorer", "example", "slice", "value", "weight"],
+            orient="row",
+        )
+        for grades in ([1 - shift for shift in shifts], [1.0] * 30)
+    )
+    (one,) = contest(mine, other, Promotion(assumed_noise=0, slices=False), {})
+    assert one.outcome == "undecided"
+    assert words in told(one)
+    assert ("That would not promote it" in more_examples([one])) == (one.would_be != "better")
 
 
 def test_the_page_says_what_its_marks_and_columns_mean(tmp_path):
@@ -328,9 +421,29 @@ def test_a_loss_is_shown_with_what_was_asked_and_a_row_of_two_suites_once(tmp_pa
         lines = [one._replace(suite=suite, prompt=prompt) for suite in ("held_out", "anchor")]
         path = written(tmp_path / f"{one.side}.parquet", lines)
         tables.append(pl.read_parquet(path))
-    (lost,) = worst(*tables, ["held_out/loss", "anchor/loss"], 20).to_dicts()
+    (lost,) = worst(*tables, {"held_out/loss": 0.01, "anchor/loss": 0.01}, 20).to_dicts()
     assert lost["metric"] == "anchor/loss"
     assert [lost["prompt"], lost["expected"]] == [text for _, text in turns]
+
+
+def test_what_differs_by_less_than_the_margin_is_not_lost_and_answers_come_first(tmp_path):
+    lost = worst(*_sides(tmp_path, {"loss": 1.005}, {"loss": 1.0}), {"held_out/loss": 0.5}, 20)
+    assert lost.is_empty()
+    margins = {"held_out/loss": 0.0, "held_out/exact_match": 0.05}
+    both = worst(*_sides(tmp_path, {"loss": 1.3, "match": 0.4}, {"loss": 1.0}), margins, 20)
+    answered = both["candidate"].is_not_null().to_list()
+    assert answered == sorted(answered, reverse=True)
+    assert {True, False} == set(answered)
+    won = best(*_sides(tmp_path, {"loss": 1.0}, {"loss": 1.3}), margins, 20)
+    assert (won["candidate_grade"] < won["opponent_grade"]).all()
+
+
+def _sides(folder, tuned, champion):
+    lines = [side("tuned", seed=3, **tuned), side("champion", seed=3, **champion)]
+    return [
+        pl.read_parquet(written(folder / f"{number}.parquet", one))
+        for number, one in enumerate(lines)
+    ]
 
 
 def test_the_grade_of_one_example_is_no_share(tmp_path):

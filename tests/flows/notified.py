@@ -36,8 +36,14 @@ COURSES: dict[str, tuple[tuple[State, ...], tuple[str, ...]]] = {
     "over budget": ((Failed(name="Failed", message=SPENT),), ("Failed",)),
     "too long": ((Failed(name="TimedOut", message="after 6 hours"),), ("TimedOut",)),
     "unchanged": ((Completed(name="Skipped", message="unchanged since"),), ("Skipped",)),
-    "approval": ((Suspended(timeout_seconds=9e5, pause_key="a"),), ("Suspended",)),
-    "asked": ((Paused(name="AwaitingApproval", timeout_seconds=9e5),), ("AwaitingApproval",)),
+    # A run is suspended before it says what it waits for: that is told once.
+    "asked": (
+        (
+            Suspended(timeout_seconds=9e5, pause_key="a"),
+            Paused(name="AwaitingApproval", timeout_seconds=9e5, message="menu → Resume"),
+        ),
+        ("AwaitingApproval",),
+    ),
     "crashed": (
         (Crashed(message="killed"), Running(), Completed(name="Promoted", message="after all")),
         ("Crashed", "goes on", "Promoted"),

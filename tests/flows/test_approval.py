@@ -13,6 +13,7 @@ import pytest
 
 from retune import registry, tracking
 from retune.registry.approvals import request_of
+from retune.retention import WAITING
 from tests.candidates import served
 from tests.databases import furnish, working_in
 from tests.flows.servers import (
@@ -90,7 +91,12 @@ def test_what_nobody_answers_in_time_is_rejected(servers, deployment, home):
     url = f"{servers.prefect}/api/flow_run_states/?flow_run_id={run['id']}"
     states = json.loads(ask(url, sign_in=servers.sign_in).body)
     passed = [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
-    assert passed.index("Suspended") < passed.index("Resuming") < passed.index("Rejected")
+    assert (
+        passed.index("Suspended")
+        < passed.index(WAITING)
+        < passed.index("Resuming")
+        < passed.index("Rejected")
+    )
     assert "Failed" not in passed
     (message,) = (state["message"] for state in states if state["name"] == "Rejected")
     assert "the approval expired: nobody answered until" in message
@@ -101,8 +107,11 @@ def test_what_nobody_answers_in_time_is_rejected(servers, deployment, home):
 
 def test_a_run_waits_without_a_process_and_goes_on_when_it_is_approved(servers, deployment, home):
     run = servers.api(f"deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-    wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
+    wait_for(lambda: state_of(servers, run["id"]) == WAITING)
     wait_for(lambda: not processes_of(run["id"]))
+    (waiting,) = servers.api("flow_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    assert waiting["state"]["message"].startswith("Waits for approval until ")
+    assert "menu ⋮ → Resume" in waiting["state"]["message"]
     version = registry.versions("sums")[-1]
     stored = tracking.client().get_run(version.run_id)
     assert stored.info.status == "FINISHED"
@@ -135,7 +144,7 @@ def test_a_run_waits_without_a_process_and_goes_on_when_it_is_approved(servers, 
 def test_a_person_rejects_on_prefects_page(servers, deployment, home, tmp_path):
     wanted = {"state": {"type": "SCHEDULED"}, "parameters": {"key": "two"}}
     run = servers.api(f"deployments/{deployment}/create_flow_run", wanted)
-    wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
+    wait_for(lambda: state_of(servers, run["id"]) == WAITING)
     with signed_in(servers, 1200, 1000, seconds=60) as page:
         page.goto(f"{servers.prefect}/v2/runs/flow-run/{run['id']}")
         page.get_by_text("or `retune approve").wait_for()  # in the log: how to go on
@@ -149,6 +158,11 @@ def test_a_person_rejects_on_prefects_page(servers, deployment, home, tmp_path):
         name, reason = form.locator("textarea").all()
         name.fill("Ann")
         reason.fill("too long")
+        name.fill(" ")  # nobody decides without a name
+        form.get_by_role("button", name="Resume").click()
+        page.wait_for_timeout(3000)
+        assert state_of(servers, run["id"]) == WAITING
+        name.fill("Ann")
         form.get_by_role("button", name="Resume").click()
         assert end_of(servers, run["id"]) == "Rejected"
     entry = registry.history("sums")[-1]
@@ -160,7 +174,7 @@ def test_an_answer_in_time_counts_though_its_run_starts_later(servers, deploymen
     late = {"key": "late start", "hours": 4 * SOON}
     wanted = {"state": {"type": "SCHEDULED"}, "parameters": late}
     run = servers.api(f"deployments/{deployment}/create_flow_run", wanted)
-    wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
+    wait_for(lambda: state_of(servers, run["id"]) == WAITING)
     version = registry.versions("sums")[-1]
     request = request_of(version)
     (starter,) = (
@@ -186,7 +200,7 @@ def test_a_run_that_is_asked_again_leaves_none_that_waits(servers, deployment, h
     """Against another champion it is another MLflow run; the one before would wait for ever."""
     wanted = {"state": {"type": "SCHEDULED"}, "parameters": {"key": "overtaken"}}
     run = servers.api(f"deployments/{deployment}/create_flow_run", wanted)
-    wait_for(lambda: state_of(servers, run["id"]) == "Suspended")
+    wait_for(lambda: state_of(servers, run["id"]) == WAITING)
     version = registry.versions("sums")[-1]
     served(RECIPE, "meanwhile")
     filled = {"run_input": {"verb": "approve", "by": "Ann", "reason": "of before"}}

@@ -217,7 +217,7 @@ def test_the_page_says_what_its_marks_columns_and_colours_mean(comparison):
         "worse: likewise, the other way",
         "only older, only newer: which the other run was not asked",
         "exact match: yes → no",
-        "blue the newer, orange the older",
+        "blue if it is the newer, orange the older",
         "Environment: torch differ.",
     ):
         assert words in said, words
@@ -240,6 +240,17 @@ def grades(values: list[float]) -> pl.DataFrame:
             "weight": 1.0,
         }
     )
+
+
+def test_which_run_serves_and_what_few_examples_tell_is_said(comparison):
+    serving = comparison.newer.model_copy(update={"serves": True, "outcome": "Promoted"})
+    (one, *_) = [one for one in comparison.differences if not one.is_slice]
+    few = one.model_copy(update={"outcome": "undecided", "examples": 6, "needed": 8})
+    told = page(comparison.model_copy(update={"newer": serving, "differences": [few]}))
+    assert "Promoted, serves now" in told
+    assert "of fewer than 8 examples nothing is told" in told
+    assert "8 examples would decide" not in told
+    assert "gain (95% interval)" in told
 
 
 def test_what_became_of_a_candidate_is_told(home):

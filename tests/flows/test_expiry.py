@@ -58,7 +58,7 @@ def test_the_next_status_notes_it_too(home):
     done = CliRunner().invoke(app, ["status", "--json"])
     assert done.exit_code == 0, done.output
     (recipe,) = (one for one in json.loads(done.output)["recipes"] if one["recipe"] == "sums")
-    assert (recipe["marks"], recipe["last_ending"]) == ("✗", "rejected")
+    assert (recipe["marks"], recipe["last_ending"]) == ("✗", "Rejected")
     assert all(text.startswith("Rejected") for text in decisions(version))
 
 

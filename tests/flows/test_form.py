@@ -146,3 +146,17 @@ def test_the_mappings_of_the_descriptions_can_be_typed_as_they_stand():
                     recipe_of(SMALLEST | {path: SMALLEST.get(path, {}) | {name: json.loads(text)}})
                     examples += 1
     assert examples >= 6
+
+
+def test_no_two_boxes_have_one_title():
+    """But for what is in several sections of the form and is the same thing in each: `enabled`."""
+    titles = [
+        box["title"] for section in SECTIONS.values() for box in section["properties"].values()
+    ]
+    assert {title for title in titles if titles.count(title) > 1} <= {"enabled"}
+
+
+def test_the_form_says_what_a_slice_takes():
+    split = SECTIONS["dataset"]["properties"]["split"]["description"]
+    for words in ("train[:1000] is its first 1,000 rows", "train[:10%]", "validation.min_rows"):
+        assert words in split

@@ -208,7 +208,7 @@ def test_a_run_shows_what_it_made_and_one_page(first, project):
         assert words in page, words
     assert shown["gguf-files"].startswith("**5 of 6 files ship**")
     assert shown["format"].startswith("| | |\n|---|---:|\n| rows (train) | 3")
-    assert shown["verdicts"].startswith("**1 failed and block")
+    assert shown["verdicts"].startswith("**1 failed and blocked")
     # A table's numbers are rounded.
     assert not re.search(r"\d\.\d{7}", shown["gguf-files"] + shown["format"] + page)
 

@@ -23,7 +23,7 @@ from flows.promotion import Ending, settle, subject_of
 from flows.summary import Summary
 from retune import registry, serving, tracking
 from retune.home import home
-from retune.notes import NEXT_STEP
+from retune.notes import COMPARED, NEXT_STEP
 from retune.recipe import Recipe
 from retune.registry import approvals
 from tests.candidates import EVIDENCE, PINS, candidate, registered, served
@@ -94,28 +94,41 @@ def test_what_is_not_shown_to_be_better_stays_a_challenger(recipe, outcome):
     assert registry.history("sums") == []
 
 
-def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe):
+def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe, monkeypatch):
     settled(recipe, "one", "promote")
     ending = settled(recipe, "two", "undecided")
     (run,) = [run for run in tracking.every_run() if run.info.run_name == "two"]
     of_run = tracking.Run(
         id=run.info.run_id, experiment_id=run.info.experiment_id, started=datetime.now(UTC)
     )
-    of_run.set_tags({NEXT_STEP: "Nothing: sums/1 serves."})
+    of_run.set_tags(
+        {NEXT_STEP: "Nothing: sums/1 serves.", COMPARED: "Against the champion: worse."}
+    )
+    of_run.log_texts({"evidence.html": "<p>"}, "promote")
+    of_run.log_metrics({"train/seconds": 90.0, "train/gpu_hours": 0.025})
+    of_run.set_tags({"retune.machine.gpu": "none"})
+    monkeypatch.setattr("flows.run_page.mlflow_pages", lambda: "http://127.0.0.1:5000")
     page = run_page.page(ending.name, ending.reason, of_run)
     lines = page.split("\n\n")
-    assert lines[0] == "# = Undecided"
+    assert lines[0] == "# ? Undecided"
     assert "stays a challenger" in lines[1]
     assert lines[2] == "- it is undecided"
     assert lines[3].startswith("**sums/1** serves since ")
     assert lines[3].endswith("More: [in service](/v2/artifacts/key/in-service-sums).")
     assert lines[4] == "**What to do now** Nothing: sums/1 serves."
+    assert lines[5] == "Against the champion: worse."
+    place = f"experiments/{of_run.experiment_id}/runs/{of_run.id}/artifacts/promote/evidence.html"
+    assert lines[6] == f"[All of the evidence](http://127.0.0.1:5000/#/{place})"
+    assert "Cost: trained for 1 min 30 s; " in page
+    assert "GPU-hours" not in page
+    asked = run_page.page("AwaitingApproval", "answer `retune approve 1` or *go*", of_run)
+    assert "**answer `retune approve 1` or \\*go\\***" in asked
 
 
 def test_evidence_is_about_a_version_and_says_who_serves_meanwhile(recipe):
     with tracking.start_run(recipe, "tuesday", {}) as run:
         version = registry.register_candidate(run, recipe, PINS, candidate("one"))
-    first = subject_of(version)
+        first = subject_of(run, version)
     assert (first.sentence, first.is_first) == (
         "sums/1, made by the run “tuesday”; no version of sums serves yet.",
         True,
@@ -123,11 +136,50 @@ def test_evidence_is_about_a_version_and_says_who_serves_meanwhile(recipe):
     assert "retune compare" not in first.next_step("rejected", "auto")
     served(recipe, "two")
     assert re.search(
-        r"sums/2 serves since \d{4}-\d\d-\d\d \d\d:\d\d UTC", subject_of(version).serving
+        r"sums/2 serves since \d{4}-\d\d-\d\d \d\d:\d\d UTC", subject_of(run, version).serving
     )
-    assert "`retune compare sums@champion sums/1`" in subject_of(version).next_step(
+    assert "`retune compare sums@champion sums/1`" in subject_of(run, version).next_step(
         "rejected", "auto"
     )
+
+
+def test_a_run_that_reused_the_training_is_the_one_to_approve():
+    recipe = make_recipe(mode="approve")
+    settled(recipe, "one", "equivalent")
+    with tracking.start_run(recipe, "friday", {}) as run:
+        version = registry.register_candidate(run, recipe, PINS, candidate("one"))
+        assert subject_of(run, version).trained_by == ""  # it came to the same weights itself
+        run.set_tags({"retune.train": "reused"})
+        about = subject_of(run, version)
+        assert (about.run, about.run_id, about.trained_by) == ("friday", run.id, "one")
+        pins = PINS.model_copy(update={"champion": registry.champion(recipe.name)})
+        ending = settle(run, version, decision("held"), recipe, pins)
+    until = approvals.request_of(registry.version("sums", 1)).expires
+    assert f"until {until:%Y-%m-%d %H:%M} UTC" in ending.reason
+    assert f"`retune approve {run.id}`" in ending.reason
+    noted = registry.version("sums", 1).tags["retune.decision"]
+    assert noted == f"AwaitingApproval: {ending.reason}"
+
+
+def test_a_candidate_like_one_that_was_rolled_back_says_so(recipe):
+    served(recipe, "one", "two")
+    opponent = registry.champion("sums").adapter
+    with tracking.start_run(recipe, "three", {tracking.OPPONENT: opponent}) as run:
+        third = registry.register_candidate(run, recipe, PINS, candidate("three"))
+        pins = PINS.model_copy(update={"champion": registry.champion("sums")})
+        settle(run, third, decision("equivalent"), recipe, pins)
+    assert subject_of(run, third).alike == ""
+    registry.rollback("sums", 1, "ann", "answers in rhyme")
+    alike = subject_of(run, third).alike
+    assert alike.startswith(
+        "It was found to be equivalent to version 2, which was rolled back on 20"
+    )
+    assert alike.endswith("by ann: answers in rhyme.")
+    files = candidate("two").files
+    with tracking.start_run(recipe, "four", {}) as run:
+        made = candidate("four")._replace(files=files)
+        same = registry.register_candidate(run, recipe, PINS, made)
+    assert "gives the same file as version 2" in subject_of(run, same).alike
 
 
 def test_a_schedule_does_not_promote_what_was_rolled_back(recipe):
@@ -215,7 +267,7 @@ def test_states_have_names_of_their_own():
     )
     state = with_ending(lambda: summary)
     assert (state.name, state.type) == ("Undecided", "COMPLETED")
-    assert state.message.startswith("a\nb")
+    assert state.message.startswith("a.\nb")
     assert len(state.message) == 4000
     assert state.data == summary
     error = Rejected(Judgement("validate", "dataset", []))
@@ -239,12 +291,28 @@ def test_mlflows_pages_of_model_and_version_say_what_became_of_it(recipe):
     of_model = tracking.client().get_registered_model("sums").description
     assert of_model.startswith("**sums/1** serves since ")
     first, second = (tracking.client().get_model_version("sums", str(n)) for n in (1, 2))
-    assert first.description.startswith("**Promoted: sums/1 serves: it is promote**\n\n")
+    place, verdict, *_ = first.description.split("\n\n")
+    assert re.fullmatch(r"▶ \*\*Serves since \d{4}-\d\d-\d\d \d\d:\d\d UTC, by retune\*\*", place)
+    assert verdict == "**Promoted: sums/1 serves: it is promote**"
+    assert second.tags["retune.decision"].startswith("Undecided")
+    assert tracking.client().get_run(second.run_id).data.tags["retune.outcome"] == "Undecided"
     assert second.description.startswith("**Undecided: Too little evidence on sums/2, which")
     registry.decided_as(registry.version("sums", 2), second.run_id, "Rejected", "by ann: *no*")
     text = tracking.client().get_model_version("sums", "2").description
     assert text.startswith("**Rejected: by ann: \\*no\\***\n\n")
     assert "Undecided" not in text
+    # In one line, too, a number has its unit and stands apart from the next.
+    assert "- loss: 1.5000 nats per token (base: 2.0000)" in text
+    settled(recipe, "three", "promote")
+    (*_, entry) = registry.history("sums")
+    in_service.follow(entry, registry.serving("sums"), in_service.News(), {})
+    text = tracking.client().get_model_version("sums", "1").description
+    assert text.startswith("▶ **Previous**; sums/3 serves now\n\n**Promoted")
+    entry = registry.rollback("sums", 1, "ann", "answers in rhyme")
+    in_service.follow(entry, registry.serving("sums"), in_service.News(), {})
+    settled(recipe, "three", "promote")  # the same weights again keep what is said of their place
+    text = tracking.client().get_model_version("sums", "3").description
+    assert text.startswith("▶ **Rolled back: answers in rhyme**; sums/1 serves now\n\n**Barred")
     assert "a/b on c/d" in text
 
 
@@ -285,6 +353,16 @@ def test_the_page_of_what_serves_has_the_history(recipe):
     assert [row.split("|")[3].strip() for row in rows] == ["rollback", "promote", "promote"]
     assert "<b>" not in page
     assert len(re.findall(r"(?<!\\)\|", rows[0])) == 8
+
+
+def test_a_way_back_is_shown_where_there_is_one(recipe):
+    served(recipe, "one")
+    only = in_service.page(registry.serving("sums"), registry.history("sums"))
+    assert "rollback" not in only
+    assert "No version served before it." in only
+    served(recipe, "two")
+    second = in_service.page(registry.serving("sums"), registry.history("sums"))
+    assert "To go back: `retune rollback sums`." in second
 
 
 # The commands.

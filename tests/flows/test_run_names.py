@@ -45,6 +45,7 @@ def test_a_drawn_name_becomes_recipe_and_time(monkeypatch):
     )
     name = flow_run_name()
     assert name.startswith("nightly 2")
+    assert name.endswith(" UTC")  # the pages show other times by the browser's clock
     # A retry of the run keeps it, and it is not taken for a person's.
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__NAME", name)
     assert flow_run_name() == name

@@ -11,7 +11,7 @@ from flows.schedules import dues
 from flows.status import status
 from retune.recipe import Recipe, flat
 from retune.run_log import ends, note_end
-from retune.tracking import client, start_run
+from retune.tracking import OUTCOME, client, start_run
 from tests.databases import furnish, working_in
 from tests.flows.notified import receiving
 
@@ -75,8 +75,52 @@ def test_a_run_that_lost_its_process_is_told(home):
         now = status()
         assert now.recipes[0].marks[-1] == "†"
         assert now.problems == ["mail: mail 2 lost its process"]
-    assert now.recipes[0].margins[0].startswith("loss ratio 0.5, limit 1: 50% of the way left")
-    assert "All is well" in status().markdown()
+    assert now.recipes[0].margins[0] == (
+        "loss ratio 0.5, may be at most 1 (evaluation.max_loss_ratio): "
+        "50% of the way to the limit is used"
+    )
+    assert "**All is well**" in status().markdown()
+
+
+def test_what_a_rejected_run_wants_is_to_do(home):
+    """It is nothing that is out of order, and all is not well."""
+    verdict = {
+        "result": "FAILED",
+        "gate": "validate",
+        "setting": "validation.tolerances.roles_out_of_order",
+    }
+    with (
+        pytest.raises(OSError, match="rejected"),
+        start_run(Recipe.parse(SMALLEST), "mail 1", {}) as run,
+    ):
+        run.log_table([verdict], "verdicts.json")
+        run.set_tags({OUTCOME: "rejected"})
+        note_end("mail", "Rejected", "dataset rejected: 2 expectations", run.id)
+        raise OSError("rejected")
+    now = status()
+    assert now.problems == []
+    assert now.recipes[0].to_do == [
+        "mail 1 was rejected (dataset rejected: 2 expectations): repair c/d, or change "
+        "validation.tolerances.roles_out_of_order"
+    ]
+    assert now.markdown().startswith("**1 thing to do**, ")
+
+
+def test_a_cancelled_run_has_a_mark_of_its_own(home):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        start_run(Recipe.parse(SMALLEST), "mail 1", {}) as run,
+    ):
+        run.set_tags({OUTCOME: "stopped"})
+        raise KeyboardInterrupt
+    now = status()
+    assert now.recipes[0].marks == "⊘"
+    text = now.markdown()
+    assert "⊘ cancelled or interrupted (KILLED in MLflow)" in text
+    assert "**All is well**" in text
+    heads = next(line for line in text.splitlines() if line.startswith("| recipe | runs"))
+    assert "estimates" not in heads  # there are none
+    assert " UTC |" in text  # when the next one is due
 
 
 def test_a_full_disk_is_told_and_sent(home, monkeypatch, capsys):

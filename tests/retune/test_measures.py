@@ -80,7 +80,7 @@ def test_a_metric_says_what_it_was_taken_of():
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(4.58e9, "4.58 GB"), (1.234e12, "1,234.00 GB"), (1_320_000, "0.00132 GB"), (0, "0 GB")],
+    [(4.58e9, "4.58 GB"), (1.234e12, "1,234.00 GB"), (1_320_000, "1.32 MB"), (0, "0 kB")],
 )
 def test_files_are_in_gb(count, text):
     assert format_bytes(count) == text

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 import zlib
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,7 +11,18 @@ import pytest
 from retune import saved_view, tracking
 from retune.building import building
 from retune.logged_files import log_file
-from retune.notes import NEXT_STEP, SettingChange, before, changed, changes, note, settings
+from retune.notes import (
+    COMPARED,
+    NEXT_STEP,
+    SettingChange,
+    before,
+    changed,
+    changes,
+    has_evidence,
+    note,
+    settings,
+    without_gpu,
+)
 from retune.outputs import Step
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
@@ -40,7 +52,7 @@ def test_a_name_tells_the_two_settings_that_make_another_model_first():
     found = changes(old, new)
     assert [one.setting for one in found[:2]] == ["training.learning_rate", "training.r"]
     assert "tracking.experiment" not in {one.setting for one in found}
-    assert changed(found, "", is_first=False) == "learning_rate 0.0001, r 32 +2 settings"
+    assert changed(found, "", is_first=False) == "learning_rate 0.0001, r 32 and 2 more settings"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +108,7 @@ def test_the_note_holds_the_verdict_the_change_the_numbers_and_the_files(store):
     assert (
         "| loss | 1.2500 nats per token | 2.0000 nats per token | 1.5000 nats per token |" in text
     )
-    assert "| q4_k_m | 4.00 GB | 0.02 |  |  |" in text
+    assert "| q4_k_m |  | 4.00 GB | 0.02 |  |  |" in text
     assert "[In Prefect](http://127.0.0.1:1/r)" in text
     assert f"`retune compare {old.id} {new.id}`" in text
     assert "`one.json`, `two.json`" in text  # one table does not hide another
@@ -134,6 +146,49 @@ def serving(run_id: str) -> Champion:
         model_pin="b" * 40,
         load_in_4bit=False,
     )
+
+
+def test_the_run_before_is_one_that_began_before(store):
+    ids = []
+    for title in ("first", "waits", "later"):
+        with start_run(recipe(), title, {}) as run:
+            ids.append(run.id)
+        time.sleep(0.002)  # MLflow counts milliseconds
+    earlier = before(ids[1], run.experiment_id, "mail")
+    assert earlier.info.run_id == ids[0]  # not `later`, of which `waits` would be the run before
+
+
+def test_a_name_has_no_folders_in_it():
+    change = SettingChange("model.base", "a/b", "/srv/models/eyes/base")
+    assert changed([change], "", False) == "base base"
+    assert SettingChange("model.base", "a", "org/model").brief() == "base org/model"
+
+
+def test_the_note_says_why_no_file_ships_and_names_whose_settings_differ(store):
+    with start_run(recipe(), "champion", {}) as champion:
+        champion.log_metrics({"evaluate/loss/tuned": 1.0})
+    with start_run(recipe(learning_rate=1e-4), "new", {}) as run:
+        run.log_metrics({"evaluate/loss/tuned": 0.5, "train/gpu_hours": 0.1})
+        run.log_child(gguf("q8_0", "3" * 64, 0.02), "q8_0")
+        row = {
+            "method": "q8_0",
+            "ships": False,
+            "reason": "expected: ratio at most 1.02; seen: 1.085",
+        }
+        run.log_texts({"gguf_files.json": json.dumps([row])}, "quantize")
+        pins = PINS.model_copy(update={"champion": serving(champion.id)})
+        run.log_texts({"pins.json": pins.model_dump_json()}, "provenance")
+        run.set_tags({COMPARED: "Against the champion: better.", "retune.machine.gpu": "none"})
+        run.log_texts({"evidence.html": "<p>"}, "promote")
+    text = note(run.id, "Undecided", None, {})
+    assert "| q8_0 | no | 4.00 GB |" in text
+    assert "- q8_0 does not ship: expected: ratio at most 1.02; seen: 1.085" in text
+    assert "No file ships: if this version serves, it does with its adapter alone." in text
+    assert "Settings that differ from those of the champion, champion:" in text
+    assert "Against the champion: better." in text
+    assert has_evidence(run.id)
+    assert not has_evidence(champion.id)
+    assert "train/gpu_hours" not in without_gpu(store.get_run(run.id))
 
 
 def test_a_file_is_one_model_of_all_runs_that_give_it(store):
@@ -174,6 +229,18 @@ def test_the_view_is_made_with_the_experiment_and_what_people_wrote_stays(store)
     assert (len(sections), len(state["compareRunCharts"])) == (3, 7)
     assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == sections
     assert ("viewed", experiment) in saved_view.experiments(5)
+    # What says most is seen first, and rejected runs are no surprise: their outcome stands beside them.
+    assert state["selectedColumns"][:2] == [
+        "tags.`retune.outcome`",
+        "metrics.`evaluate/loss/tuned`",
+    ]
+    assert state["searchFilter"] == "tags.`retune.registered` LIKE '%'"
+    old = view | {"state": "deflate;" + base64.b64encode(zlib.compress(b"{}")).decode()}
+    for change, kept in (({}, False), ({"updatedAt": view["updatedAt"] + 1}, True)):
+        store.set_experiment_tag(experiment, saved_view.TAG, json.dumps(old | change))
+        saved_view.describe_experiment(experiment, "mail")
+        now = json.loads(store.get_experiment(experiment).tags[saved_view.TAG])["state"]
+        assert (now == old["state"]) == kept
     fragment = urlsplit(saved_view.link("http://h:1", experiment)).fragment
     asked = parse_qs(fragment.partition("?")[2])
     assert asked == {

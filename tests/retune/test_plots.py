@@ -161,7 +161,7 @@ def test_quants_that_do_not_ship_stand_out(tmp_path, words):
     assert colours(tmp_path / "b.png") == {plots.BLUE}
     assert colours(tmp_path / "c.png") == {plots.ORANGE}
     assert words[0] == "1 of 2 quants ship, the smallest is q4_k_m with 4.58 GB"
-    assert words[2] == "All quants ship, the smallest is f32 with 0.009 GB"
+    assert words[2] == "All quants ship, the smallest is f32 with 9 MB"
     assert words[4] == "None of 1 quant ships"
     assert words[6] == "No quant could be measured"
 

@@ -51,7 +51,7 @@ def test_every_candidate_is_a_version_that_tells_what_made_it(client, recipe):
     assert (file["folder"].partition("/")[0], file["file"]) == ("quantize", "q8_0.gguf")
     stored = client.get_model_version(recipe.name, "1")
     assert stored.source == f"runs:/{version.run_id}/train"
-    assert "| loss | 2.0000 | 1.5000 |" in stored.description
+    assert "- loss: 1.5000 nats per token (base: 2.0000)" in stored.description
     assert "q8" in stored.description
     assert registry.champion(recipe.name) is None  # nobody has decided
 
