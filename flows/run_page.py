@@ -188,12 +188,16 @@ def _cost(run: "MlflowRun") -> list[str]:
     took = f"trained for {format_duration(metrics[TIME])}" if TIME in metrics else "nothing trained"
     words = "; ".join(spent or [took])
     ran, reused = stages.count("ran"), stages.count("reused")
-    made = f"{ran} stages ran, {reused} were reused (single files aside)"
+    made = f"{ran} stages ran, {_reused(reused)} (single files aside)"
     taken = of_this_run()
     lines = [f"Cost: {words}; {made}{_time(metrics, taken)}."]
     if taken and taken.waited:
         lines += [AFTER_WAIT]
     return lines
+
+
+def _reused(number: int) -> str:
+    return f"{number} {'was' if number == 1 else 'were'} reused"
 
 
 def _time(metrics: Mapping[str, float], taken: Times | None) -> str:

@@ -113,7 +113,7 @@ class Status(BaseModel):
             *_some("To do", ["recipe", ""], to_do),
             Grid(title="Recipes", columns=columns, rows=rows, note=LEGEND),
             *_some("How close the last run came to a limit", ["recipe", ""], narrow, MEANT),
-            Grid(title="Machine", columns=["", ""], rows=machine),
+            Grid(title="Machine", columns=["", ""], rows=machine, sentences=True),
         ]
 
     @property
@@ -357,7 +357,9 @@ def _age(span: timedelta) -> str:
 
 
 def _some(heading: str, columns: list[str], rows: list[list[str]], note: str = "") -> list[Grid]:
-    return [Grid(title=heading, columns=columns, rows=rows, note=note)] if rows else []
+    return (
+        [Grid(title=heading, columns=columns, rows=rows, note=note, sentences=True)] if rows else []
+    )
 
 
 def _many(number: int, what: str) -> str:

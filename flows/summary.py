@@ -17,15 +17,18 @@ from retune.tracking import Run
 
 
 class Grid(BaseModel):
-    """One table of text: the first column is left-aligned, the others right; `note` stands below it."""
+    """One table of text: the first column is left-aligned, the others right, unless they hold
+    `sentences`; `note` stands below it."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     note: str = ""
+    sentences: bool = False
 
     def markdown(self) -> str:
-        rule = "|" + "|".join(["---", *["---:"] * (len(self.columns) - 1)]) + "|"
+        rest = "---" if self.sentences else "---:"
+        rule = "|" + "|".join(["---", *[rest] * (len(self.columns) - 1)]) + "|"
         rows = (self.columns, *self.rows)
         lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
         note = ["", f"*{markdown(self.note)}*"] if self.note else []
@@ -43,7 +46,9 @@ class Grid(BaseModel):
         )
         for number, column in enumerate(self.columns):
             head = Text(visible(column))
-            table.add_column(head, justify="right" if number else "left", overflow="fold")
+            table.add_column(
+                head, justify="right" if number and not self.sentences else "left", overflow="fold"
+            )
         for row in self.rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
         return table

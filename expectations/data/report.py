@@ -128,12 +128,13 @@ class Report(BaseModel):
         """Say how rows are counted, and which file lists those in quarantine."""
         if not self.quarantined:
             return ""
-        listed = (
-            f" All {self.quarantined:,} in quarantine are in {folder / QUARANTINE}"
-            if folder
-            else ""
+        if folder is None:
+            return COUNTED
+        # A whole path, which nothing breaks, would push the text beside it off Prefect's page.
+        file = f"{folder.parent.name}/{folder.name}/{QUARANTINE}"
+        return (
+            f"{COUNTED} All {self.quarantined:,} in quarantine are in {file} below the work folder."
         )
-        return f"{COUNTED}{listed}{'.' * bool(listed)}"
 
     def message(self) -> str:
         """Return why the dataset is rejected, a line for each expectation that failed."""

@@ -86,7 +86,11 @@ def test_a_blocked_dataset_says_so_first_and_which_rows_are_to_blame(tmp_path):
     assert "| 60-89 |" in shown
     assert "10.0%" not in shown.replace("110.0%", "")
     said = report.judgement(folder=tmp_path).message()
-    assert f"All 30 in quarantine are in {tmp_path / 'quarantine.parquet'}." in said
+    listed = f"{tmp_path.parent.name}/{tmp_path.name}/quarantine.parquet below the work folder."
+    assert f"All 30 in quarantine are in {listed}" in said
+    assert (
+        str(tmp_path) not in said
+    )  # in the narrow column of Prefect's page it would not be broken
 
 
 def test_what_is_open_for_one_reason_is_one_line(tmp_path):

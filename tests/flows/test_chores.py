@@ -38,7 +38,7 @@ def test_what_is_due_runs_once_and_what_became_of_it_is_told(tmp_path):
         (told,) = some.look(NOON + timedelta(minutes=11))
         assert words in told
         assert not some._running
-    assert "0 GB  can be freed" in (tmp_path / "logs" / "gc.log").read_text()
+    assert "0 kB  can be freed" in (tmp_path / "logs" / "gc.log").read_text()
 
 
 def test_a_command_that_still_works_is_not_started_again_and_goes_with_us(monkeypatch):

@@ -176,7 +176,7 @@ def test_the_status_shows_how_far_estimates_were_off():
         ran({TAKEN: 100.0, EXPECTED: expected})
     (one,) = [one for one in status().recipes if one.recipe == "sums"]
     assert (one.estimate_error, one.estimates) == (pytest.approx(0.2), 3)
-    assert "20% off in 3" in status().markdown()
+    assert "20% off, the median of 3 runs" in status().markdown()
 
 
 def test_it_is_said_in_words():

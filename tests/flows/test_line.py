@@ -199,7 +199,7 @@ def test_a_run_shows_what_it_made_and_one_page(first, project):
     for words in (
         "The first run of this recipe",
         "| loss |",
-        "Cost: GPU-hours",
+        "Cost: trained for ",
         "; decided on after ",
         "![size_and_quality.png](data:image/png;base64,",
         "/v2/artifacts/key/in-service-sums",

@@ -281,7 +281,7 @@ def test_archives_unfold_nowhere_else_and_follow_no_link(hub, tmp_path, kind):
 def test_a_compressed_file_unfolds_to_no_more_than_the_limit(hub, tmp_path):
     hub.add_dataset("org/tome", {"train.jsonl.gz": gzip.compress(b" " * (8 << 20))})
     with pytest.raises(
-        SourceError, match=r"unfold to more than 0.00419 GB \(dataset.max_unpacked_bytes\)"
+        SourceError, match=r"unfold to more than 4.19 MB \(dataset.max_unpacked_bytes\)"
     ):
         read_here(tmp_path, "org/tome", max_unpacked_bytes=4 << 20)
 

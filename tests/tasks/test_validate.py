@@ -96,7 +96,7 @@ def test_a_good_dataset_passes_and_loses_only_its_flawed_rows(pages, tmp_path):
         (
             {"scores": [1.0] * 3 + [4.0] * 17},
             {"score_threshold": 2.0},
-            ["at most 10.0% of the scores are below 2.0", "seen: 15.0%"],
+            ["at most 10% of the scores are below 2", "seen: 15.0%"],
         ),
         (
             {"scores": [None] * 20},
@@ -111,7 +111,7 @@ def test_a_good_dataset_passes_and_loses_only_its_flawed_rows(pages, tmp_path):
         (
             {"rows": {"source": ["a"] * 19 + ["b"]}},
             {"max_source_share": 0.5, "severities": {"max_source_share": "critical"}},
-            ["at most 50.0% of the rows come from one source", "95.0% from a"],
+            ["at most 50% of the rows come from one source", "95.0% from a"],
         ),
     ],
 )  # fmt: skip
@@ -315,7 +315,7 @@ def test_missing_scores_are_made_and_stored_ones_checked(tmp_path, classifier):
     assert same.metrics()["score_agreement"] == 1.0
     moved = run_gate(tmp_path, *rows, scores=[*(scored + 1), 0.0], **classifier)
     assert [verdict.name for verdict in moved.failed] == ["min_agreement"]
-    assert "at least 95.0% of a sample score within 0.1 of what is stored; seen: 0.0%" in (
+    assert "at least 95% of a sample score within 0.1 of what is stored; seen: 0.0%" in (
         moved.message()
     )
 
@@ -363,10 +363,11 @@ dataset rejected: 2 critical expectations failed over 40 rows
 - expected: at most 5% of the rows have roles out of order (user and assistant must alternate, \
 ending with assistant); seen: 50.0% (20 of 40 rows), e.g. row 20 ('assistant user: 4') \
 (validation.tolerances.roles_out_of_order)
-- expected: at most 10.0% of the rows go to quarantine; seen: 50.0% (20 of 40 rows): 20 with roles \
+- expected: at most 10% of the rows go to quarantine; seen: 50.0% (20 of 40 rows): 20 with roles \
 out of order (user and assistant must alternate, ending with assistant), e.g. row 20 \
 ('assistant user: 4') (validation.max_quarantined_share)
-Repair the dataset, or change the setting named if it is right as it is."""
+Repair the dataset, or change the setting named if it is right as it is. Rows are counted from 0, in \
+the order of the source."""
 
 
 def test_the_classifier_is_not_asked_about_rows_that_are_rejected_anyway(
@@ -469,7 +470,9 @@ def test_rows_that_are_too_flawed_are_rejected_before_any_score_is_asked_for(pag
     judgement = judge.screening(screened, recipe)
     with pytest.raises(Rejected) as error:
         require(judgement)
-    assert str(error.value) == WHY_TOO_FLAWED
+    file = f"screen/{screened.folder.name}/quarantine.parquet"
+    listed = f" All 20 in quarantine are in {file} below the work folder."
+    assert str(error.value) == WHY_TOO_FLAWED + listed
     assert read_output(screened.step, Screened).metrics == screened.metrics
     assert len(pl.read_parquet(screened.features)) == 40
     assert len(pl.read_parquet(screened.folder / "quarantine.parquet")) == 20
@@ -571,7 +574,7 @@ def test_a_limit_that_changed_is_judged_by_without_looking_at_a_row(line, tmp_pa
     settings = {"rows": columns, "reference": old, **STRICTER}
     fresh = run_gate(tmp_path, *conversations, scores=scores, **settings)
     assert judgement.verdicts == fresh.verdicts
-    assert judgement.markdown == fresh.markdown()
+    assert judgement.markdown == fresh.markdown(done.folder)
 
 
 @pytest.mark.proof  # a gate with a classifier
