@@ -57,7 +57,10 @@ VARIANTS = {
 }
 # Runs the child with a variant's code, and traces some steps of the first process.
 SCRIPT = """
-import functools, os, runpy, sys, torch
+import os
+# Before torch looks for GPUs: where one process sees two, transformers wants DataParallel.
+os.environ["CUDA_VISIBLE_DEVICES"] = {gpus!r}
+import functools, runpy, sys, torch
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -188,6 +191,7 @@ class Bench:
         script.write_text(
             SCRIPT.format(
                 code=variant.code,
+                gpus=",".join(map(str, range(processes))),
                 wait=WARM,
                 active=TRACED,
                 trace=str(trace),
@@ -196,7 +200,11 @@ class Bench:
                 child=str(ROOT / "tasks" / "train" / "trl_child.py"),
             )
         )
-        train.run([sys.executable, "-P", str(script)], folder / "log")
+        # Each process runs the script: a fork of one that has changed the libraries has touched a GPU.
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        train.run(
+            [sys.executable, "-P", *(launcher if processes > 1 else []), str(script)], folder / "log"
+        )
         rows = [json.loads(line) for line in job.log.read_text().splitlines()]
         later = [row for row in rows if row["step"] > 3]
         result = {
