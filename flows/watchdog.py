@@ -199,8 +199,10 @@ def _is_followed(client: "SyncPrefectClient", run: "FlowRun") -> bool:
     """Tell whether a later run of its deployment has begun: then that one counts."""
     if run.start_time is None:
         return False
-    # Of one that waits for its time, Prefect compares that time: each schedule has some ahead.
-    begun = FlowRunFilterStartTime(after_=run.start_time + timedelta(seconds=1), is_null_=False)
+    # Of one that waits for its time, Prefect compares that time: each schedule has some ahead. One that
+    # began at a time still to come did so before the clock was set back, so before this one.
+    began = run.start_time + timedelta(seconds=1)
+    begun = FlowRunFilterStartTime(after_=began, before_=datetime.now(UTC), is_null_=False)
     later = FlowRunFilter(start_time=begun)
     deployment = DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id]))
     newer = client.read_flow_runs(flow_run_filter=later, deployment_filter=deployment, limit=2)

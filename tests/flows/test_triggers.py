@@ -14,7 +14,7 @@ from tests.databases import furnish
 from tests.flows.servers import ROOT, environment
 
 SCRIPT = """
-import json, os, sqlite3, sys
+import json, os, sqlite3, sys, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from flows import local, temporary_server
@@ -26,7 +26,8 @@ from retune.recipe import Recipe
 from retune.tracking import DECISION, start_run
 from prefect import flow, get_client
 from prefect.artifacts import create_progress_artifact
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending, Running, Scheduled, Suspended
+from prefect.states import (
+    AwaitingRetry, Cancelled, Completed, Crashed, Pending, Running, Scheduled, Suspended)
 server.use()
 
 def recipe(**schedule):
@@ -79,6 +80,21 @@ with get_client(sync_client=True) as client:
 
     words, by_worker = "Cancelled: step 8 is kept", Cancelled(message=watchdog.BY_WORKER)
     watchdog.SETTLED = 0
+    crashes = Running(), Crashed(message="killed")
+    interrupted = {"before": ended("before", "", Running(), Completed()),
+                   "followed": ended("followed", "", *crashes)}
+    time.sleep(1.5)
+    interrupted["last"] = ended("last", "", *crashes)
+    # The clock was set back after the first one.
+    with sqlite3.connect(os.environ["RETUNE_HOME"] + "/prefect/prefect.db", timeout=60) as database:
+        changed = database.execute("update flow_run set start_time = datetime(start_time, '+2 hours') "
+                                   "where replace(id, '-', '') = ?", [interrupted["before"].hex])
+        assert changed.rowcount == 1
+    watchdog.Watchdog().look()
+    seen["interrupted"] = {
+        name: client.read_flow_run(id).state_name for name, id in interrupted.items()}
+    for made in interrupted.values():
+        client.delete_flow_run(made)
     watched = {
         "killed": ended("killed", "", Crashed(message="killed")),  # "later" is due after it
         "cancelled": ended("cancelled", words, Cancelled(message=words), by_worker),
@@ -201,6 +217,13 @@ def test_a_clock_that_is_set_ends_no_run_that_was_just_taken_and_lets_none_wait(
     assert seen["watched"]["taken"][0] == "Pending"
     assert seen["watched"]["waits"][0] == "AwaitingRetry"
     assert seen["waits for"] < 600
+
+
+def test_an_interrupted_run_goes_on_unless_a_later_one_has_begun(seen):
+    """One that began in the future did so before the clock was set back: it is an earlier one."""
+    assert seen["interrupted"] == {
+        **{"before": "Completed", "followed": "Crashed", "last": "AwaitingRetry"},
+    }
 
 
 def test_a_run_that_nobody_approved_in_time_goes_on_and_one_that_waits_does_not(seen):
