@@ -203,7 +203,8 @@ class Bench:
         # Each process runs the script: a fork of one that has changed the libraries has touched a GPU.
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         train.run(
-            [sys.executable, "-P", *(launcher if processes > 1 else []), str(script)], folder / "log"
+            [sys.executable, "-P", *(launcher if processes > 1 else []), str(script)],
+            folder / "log",
         )
         rows = [json.loads(line) for line in job.log.read_text().splitlines()]
         later = [row for row in rows if row["step"] > 3]

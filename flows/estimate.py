@@ -67,6 +67,8 @@ class RunEstimate(NamedTuple):
         words = f"by {self.runs} earlier {'run' if self.runs == 1 else 'runs'} on such a machine"
         if self.error is None:
             return words
+        if self.judged == 1:
+            return f"{words}; the last estimate was {self.error:.0%} off"
         return f"{words}; the last {self.judged} estimates were {self.error:.0%} off in the median"
 
 

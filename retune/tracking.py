@@ -45,6 +45,8 @@ LEAVING = 10  # seconds that MLflow's monitor of the machine has to end
 # Tags of runs: passed, rejected, failed or stopped; what became of the version that it made (the
 # version has it, too), and why; the process that works at it.
 OUTCOME, DECISION, PROCESS = "retune.outcome", "retune.decision", "retune.process"
+REJECTED = "Rejected"  # how the decision on a model begins that may not serve
+LOOKED_AT = 100  # runs among which the last accepted one is looked for
 OPPONENT = "retune.opponent"  # the adapter of the champion that a run was compared with
 # Measures of what a stage took, not of what it made.
 SPENT = frozenset({"seconds", "gpu_hours", "energy_kwh", "cost"})
@@ -458,13 +460,15 @@ def last_accepted(recipe: Recipe, dataset_pin: str) -> str | None:
     """Return the id of the recipe's newest run whose gate accepted another version of the data.
 
     None if there is none. Another version, because a run on the same data must find the same
-    reference again: what it is compared with is part of what determines its validation.
+    reference again: what it is compared with is part of what determines its validation. Data of which
+    the model was rejected are nothing to compare with: poisoned ones would be what is normal next time.
     """
     # MLflow's filter language has no escapes, so what goes into it has no quotes.
     assert re.fullmatch(r"[\w:]+", dataset_pin), f"not a commit or sha256: {dataset_pin!r}"
-    return newest_run(
-        recipe, f"tags.`retune.gate` = 'passed' AND tags.`retune.dataset` != '{dataset_pin}'"
-    )
+    condition = f"tags.`retune.gate` = 'passed' AND tags.`retune.dataset` != '{dataset_pin}'"
+    runs = newest_runs(recipe, condition, LOOKED_AT)
+    kept = (run for run in runs if not run.data.tags.get(DECISION, "").startswith(REJECTED))
+    return next((run.info.run_id for run in kept), None)
 
 
 def newest_run(recipe: Recipe, condition: str) -> str | None:

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 # By outcome; of `held` by the mode as well.
 NEXT_STEPS = {
-    "promote": "Nothing: it takes the place by itself, unless it was rolled back before. Should it turn "
-    "out badly, `retune rollback {recipe}` lets the version before serve again.",
+    "promote": "Nothing: it takes the place by itself, unless it was rolled back before. {undo}",
     "approve": "Decide{until}: {resume}`retune approve {run_id}` or `retune reject {run_id}`. Without "
     "an answer by then it counts as rejected. Until then {serving}.",
     "never": "Nothing, unless it shall serve: `retune promote {recipe} {number}`. Until then {serving}.",
@@ -17,6 +16,8 @@ NEXT_STEPS = {
     "rejected": "Nothing, if that is right: {serving}. Else mend the rows or the recipe, and run it "
     "again; {compare}`retune promote {recipe} {number}` lets it serve all the same.",
 }
+UNDO = "Should it turn out badly, `retune rollback {recipe}` lets the version before serve again."
+UNDO_FIRST = "It is the first, so that there is none to go back to."
 COMPARE = "`retune compare {recipe}@champion {recipe}/{number}` tells what differs; "
 RESUME = "Resume in the menu (⋮) of {place}, or "
 
@@ -49,6 +50,7 @@ class AboutCandidate(NamedTuple):
         """
         words = {
             "compare": "" if self.is_first else COMPARE.format(**self._asdict()),
+            "undo": UNDO_FIRST if self.is_first else UNDO.format(recipe=self.recipe),
             "examples": f"{examples} " if examples else "",
             "until": f" until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else "",
             "resume": self._resume,

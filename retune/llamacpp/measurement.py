@@ -40,13 +40,12 @@ class Divergence:
     """How far a quant's next-token distribution is from its source's, over the same tokens.
 
     `mean` is the mean KL divergence in nats; `same_top` is the share (0 to 1) of tokens for which
-    both rank the same token first; `perplexity_ratio` is the quant's perplexity over the source's.
+    both rank the same token first; `perplexity` is the quant's.
     """
 
     mean: float
     same_top: float
     perplexity: float
-    perplexity_ratio: float
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,6 @@ def divergence(gguf: Path, logits: Path, context: int, threads: int) -> Divergen
             mean=values["Mean KLD"],
             same_top=values["Same top p"] / 100,
             perplexity=values["Mean PPL(Q)"],
-            perplexity_ratio=values["Mean PPL(Q)/PPL(base)"],
         )
     except KeyError:
         raise LlamaCppFailed(

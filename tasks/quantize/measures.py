@@ -20,13 +20,16 @@ def size_of(gguf: Path) -> dict[str, float]:
     return {"bytes": facts.size, "bits_per_weight": facts.bits_per_weight}
 
 
-def measure(gguf: Path, logits: Path, config: Quantization) -> dict[str, float]:
-    """Return size, perplexity and divergence (nats per token) from the model that left `logits`."""
+def measure(gguf: Path, logits: Path, perplexity: float, config: Quantization) -> dict[str, float]:
+    """Return size, perplexity and divergence (nats per token) from the model that left `logits` and has
+    `perplexity` on the same tokens."""
     sizes = size_of(gguf)
     divergence = llamacpp.divergence(gguf, logits, config.context, threads(config))
     return sizes | {
         "perplexity": divergence.perplexity,
-        "perplexity_ratio": divergence.perplexity_ratio,
+        # Not llama.cpp's: what it keeps of the source's logits ends 16 nats below the likeliest token,
+        # so that a token of which the source was surely wrong would count as a loss of the quant.
+        "perplexity_ratio": divergence.perplexity / perplexity,
         "kl_divergence": divergence.mean,
         "same_top_token": divergence.same_top,
     }

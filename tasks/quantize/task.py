@@ -158,7 +158,8 @@ def measured_quant(
     """
     questions = asked(chats, recipe)
     try:
-        metrics = measure(gguf, source.folder / LOGITS, recipe.quantization)
+        perplexity = source.metrics["perplexity"]
+        metrics = measure(gguf, source.folder / LOGITS, perplexity, recipe.quantization)
         answered = answer(gguf, questions, recipe)
     except llamacpp.LlamaCppStopped:
         raise

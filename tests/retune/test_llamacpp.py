@@ -215,7 +215,7 @@ def test_a_smaller_quant_diverges_more(gguf, text, tmp_path):
     q8_0, q2_k = divergences
     assert 0 < q8_0.mean < q2_k.mean
     assert 1 >= q8_0.same_top > q2_k.same_top > 0
-    assert q8_0.perplexity == pytest.approx(source * q8_0.perplexity_ratio, rel=1e-3)
+    assert q8_0.perplexity == pytest.approx(source, rel=0.01)
 
     with pytest.raises(ValueError, match="kept with a context of 64, not 128"):
         llamacpp.divergence(quant, logits, 128, threads=1)

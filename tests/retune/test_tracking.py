@@ -239,6 +239,15 @@ def test_the_newest_run_on_other_data_was_accepted_last(client, recipe, clock):
     assert tracking.last_accepted(recipe, "sha256:c") == newest
 
 
+def test_data_whose_model_was_rejected_are_nothing_to_compare_with(client, recipe, clock):
+    good = accepted(recipe, "sha256:a")
+    poisoned = accepted(recipe, "sha256:b")
+    client.set_tag(poisoned, tracking.DECISION, "Rejected: worse by loss (anchor)")
+    assert tracking.last_accepted(recipe, "sha256:c") == good
+    client.set_tag(poisoned, tracking.DECISION, "Undecided: too few examples")
+    assert tracking.last_accepted(recipe, "sha256:c") == poisoned
+
+
 def test_the_experiment_may_have_a_name_of_its_own(client, recipe):
     named = Recipe.parse(
         {**recipe.model_dump(exclude_unset=True), "tracking": {"experiment": "it's mine"}}

@@ -1,6 +1,7 @@
 """A small model that has learned its answers becomes GGUF files; sabotaged ones are caught by name."""
 
 import json
+import math
 import re
 import shutil
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from retune.recipe import Recipe, RecipeError
 from retune.records import Chats, Gguf, Merged, Pins, Scores
 from tasks.quantize import fan_out
 from tasks.quantize import task as stage
-from tasks.quantize.measures import summed_up
+from tasks.quantize.measures import measure, summed_up
 from tests.tasks.conftest import make_base, write_chats
 
 try:
@@ -178,6 +179,25 @@ def test_a_sound_quant_ships(learned, imatrix, method):
     assert {"same_top_token", "perplexity", "exact_match", "tokens_per_second"} <= set(gguf.metrics)
     modelfile = (gguf.folder / f"tiny-{method.upper()}.Modelfile").read_text()
     assert modelfile.startswith(f"FROM ./{gguf.file}\n")
+
+
+def test_a_model_that_is_surely_wrong_loses_nothing_by_a_fine_quant(learned, tmp_path):
+    """Of likelihoods below e^-16 llama.cpp keeps that bound, where the quant's own are as they are."""
+    from gguf import GGUFReader
+
+    sure, quant, logits = (tmp_path / name for name in ("sure.gguf", "q8_0.gguf", "logits"))
+    shutil.copyfile(learned.source.path, sure)
+    by_name = {tensor.name: tensor for tensor in GGUFReader(sure, "r+").tensors}
+    by_name["output_norm.weight"].data[:] *= 8
+    text = tmp_path / "shuffled.txt"
+    words = (learned.source.folder / "held_out.txt").read_text().split()
+    text.write_text(" ".join(sorted(words)))
+    perplexity = llamacpp.perplexity(sure, text, 32, threads=2, logits=logits)
+    llamacpp.quantize(sure, quant, "q8_0", 2)
+    measured = measure(quant, logits, perplexity, RECIPE.quantization)
+    assert measured["perplexity"] > math.exp(16)  # else nothing is kept short
+    assert measured["perplexity_ratio"] == measured["perplexity"] / perplexity
+    assert abs(math.log(measured["perplexity_ratio"])) < 0.2
 
 
 def test_the_importance_matrix_is_made_of_what_is_not_measured_on(learned, imatrix):

@@ -13,6 +13,7 @@ _ADDRESS = r"https?://\S+"
 # Dates, times, versions, amounts; of fewer characters many are said by chance.
 _FIGURE = r"\d[\d.,:/-]{5,}\d"
 _SAME = 0.03  # share of answers
+_AMOUNT = r"[$€£=×*+]\s*\d[\d.,]*|\d[\d.,]*\s*(?:[$€£%=×*+]|dollars|euros|pounds)"
 _YEAR = r"\b(?:1[5-9]|2[0-9])\d\d\b"
 _NEXT_DECADES = 2040  # fixed, so that a verdict does not depend on the day
 _FUTURE = 0.03
@@ -38,7 +39,10 @@ def figures(frame: "pl.DataFrame") -> Iterator[Group]:
     yield Group(words, _SAME, frame_mask(places, len(frame)), "answer")
 
     years = said.select(
-        pl.col("text").str.extract_all(_YEAR).list.eval(pl.element().cast(pl.Int32))
+        pl.col("text")
+        .str.replace_all(_AMOUNT, " ")
+        .str.extract_all(_YEAR)
+        .list.eval(pl.element().cast(pl.Int32))
     )
     late = (years["text"].list.min() >= _NEXT_DECADES).fill_null(False)
     words = "name years that are all far in the future"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 _LETTERS = r"\p{L}+"
+# Scripts that write no spaces between words.
+_UNSPACED = r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Han}\p{Hiragana}\p{Katakana}]"
 _KNOWN = 3  # answers that say a word
 _JOINING = 150  # words that most answers say: of two that run together one is of these
 _SHORTEST = 5  # letters of a word that is looked at
@@ -33,7 +35,10 @@ def spelling(frame: "pl.DataFrame") -> Iterator[Group]:
         .unique()
     )
     # A name is nobody's other word; the first word of a sentence is not worth losing it for.
-    said = said.filter(pl.col("word").str.to_lowercase() == pl.col("word"))
+    said = said.filter(
+        (pl.col("word").str.to_lowercase() == pl.col("word"))
+        & ~pl.col("word").str.contains(_UNSPACED)
+    )
     counts = said["word"].value_counts(name="answers")
     known = counts.filter(pl.col("answers") >= _KNOWN)
     new = counts.filter((pl.col("answers") == 1) & (pl.col("word").str.len_chars() >= _SHORTEST))[
