@@ -20,7 +20,7 @@ from flows.resumed import leave_others
 from retune import registry
 from retune.files import digest
 from retune.measures import format_duration, measure, title
-from retune.notes import COMPARED, NEXT_STEP, short_name
+from retune.notes import COMPARED, NEXT_STEP, beside_the_evidence, short_name
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Adapter, Anchored, Contender, JudgedAnswers, Pins
@@ -285,7 +285,8 @@ def _answer(
         address = mlflow_pages()
         place = evidence_link(address, run.experiment_id, run.id) if address else ""
         question = approval.question(str(version), champion, request.expires, run.id, place)
-        evidence = f"{question}\n\n{decision.judgement.markdown}"
+        parts = question, *beside_the_evidence(run.id), decision.judgement.markdown
+        evidence = "\n\n".join(parts)
         if former and former.champion != champion:
             sentence = approval.stale(str(version), former.champion, champion)
             get_run_logger().warning("%s", sentence)

@@ -71,7 +71,8 @@ WORDS = (
     "tokenizer and chat template with what will serve; rehearse tries the whole line on a tiny model; "
     "fetch reads the dataset; screen looks at each row; validate scores and accepts rows; format writes "
     "them as the model reads them; parity compares that with what will serve; train, evaluate, merge, "
-    "convert and quantize make and measure the model; publish uploads what serves."
+    "convert and quantize make and measure the model; champion asks the version that serves the "
+    "same, and anchor measures both on the rows that it was judged by; publish uploads what serves."
 )
 # The run of this flow run in MLflow, once there is one.
 CURRENT: ContextVar[Run | None] = ContextVar("CURRENT", default=None)

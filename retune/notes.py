@@ -185,9 +185,20 @@ def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
 
 def settings_list(run: "MlflowRun", earlier: "MlflowRun | None", whose: str) -> list[str]:
     """Return the settings that differ from those of another run, `whose` it is in words, as a list in
-    Markdown; what stages add to the parameters are none."""
-    if not earlier:
+    Markdown."""
+    differ = _differing(run, earlier) if earlier else []
+    if not earlier or not differ:
         return []
+    lines = [
+        f"- {code(change.setting)}: {code(change.before or '')} → {code(change.after or '')}"
+        for change in differ
+    ]
+    head = f"Settings that differ from those of the {whose}, {markdown(short_name(earlier))}:"
+    return [head, "\n".join(lines)]
+
+
+def _differing(run: "MlflowRun", earlier: "MlflowRun") -> list[SettingChange]:
+    """Return the settings that differ, the first of them; what stages add to the parameters are none."""
     sections = set(Recipe.model_fields)
     known = {
         name
@@ -195,14 +206,14 @@ def settings_list(run: "MlflowRun", earlier: "MlflowRun | None", whose: str) -> 
         if name.partition(".")[0] in sections
     }
     before, after = ({name: of.data.params[name] for name in known} for of in (earlier, run))
-    lines = [
-        f"- {code(change.setting)}: {code(change.before or '')} → {code(change.after or '')}"
-        for change in changes(before, after)[:_MOST]
-    ]
-    if not lines:
-        return []
-    head = f"Settings that differ from those of the {whose}, {markdown(short_name(earlier))}:"
-    return [head, "\n".join(lines)]
+    return changes(before, after)[:_MOST]
+
+
+def beside_the_evidence(run_id: str) -> list[str]:
+    """Return what a person who is asked about the candidate of a run should know besides how it does, as
+    paragraphs in Markdown: the settings that differ from the champion's, and which files do not ship."""
+    run = client().get_run(run_id)
+    return [*settings_list(run, compared_with(run), "champion"), *_withheld(_judged_files(run))]
 
 
 def numbers_table(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
