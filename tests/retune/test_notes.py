@@ -188,7 +188,9 @@ def test_the_note_says_why_no_file_ships_and_names_whose_settings_differ(store):
     assert "Settings that differ from those of the champion, champion:" in text
     assert "Against the champion: better." in text
     asked = "\n".join(beside_the_evidence(run.id))
-    assert "those of the champion, champion:\n- `training.learning_rate`: `0.0003` → `0.0001`" in asked
+    assert (
+        "those of the champion, champion:\n- `training.learning_rate`: `0.0003` → `0.0001`" in asked
+    )
     assert "No file ships: if this version serves, it does with its adapter alone." in asked
     assert beside_the_evidence(champion.id) == []
     assert has_evidence(run.id)
