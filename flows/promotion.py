@@ -20,7 +20,7 @@ from flows.resumed import leave_others
 from retune import registry
 from retune.files import digest
 from retune.measures import format_duration, measure, title
-from retune.notes import COMPARED, NEXT_STEP, beside_the_evidence, short_name
+from retune.notes import COMPARED, NEXT_STEP, beside_the_evidence, differing_settings, short_name
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Adapter, Anchored, Contender, JudgedAnswers, Pins
@@ -89,6 +89,8 @@ def decided(
         adapter = pins.champion.adapter  # the same weights, made another way
     has_gpu = client().get_run(run.id).data.tags.get("retune.machine.gpu") != "none"
     facts = spent(made.adapter, has_gpu=has_gpu) | {"version": str(version), "MLflow run": run.id}
+    if differing := differing_settings(run.id):
+        facts["settings unlike the champion's"] = differing
     subject = subject_of(run, version)
     if recipe.promotion.mode == "approve":
         champion = pins.champion.version if pins.champion else None

@@ -209,6 +209,16 @@ def _differing(run: "MlflowRun", earlier: "MlflowRun") -> list[SettingChange]:
     return changes(before, after)[:_MOST]
 
 
+def differing_settings(run_id: str) -> str:
+    """Return in a line which settings of a run differ from the champion's; "" for none or no champion."""
+    run = client().get_run(run_id)
+    champion = compared_with(run)
+    return "; ".join(
+        f"{change.setting}: {change.before or 'nothing'} → {change.after or 'nothing'}"
+        for change in (_differing(run, champion) if champion else [])
+    )
+
+
 def beside_the_evidence(run_id: str) -> list[str]:
     """Return what a person who is asked about the candidate of a run should know besides how it does, as
     paragraphs in Markdown: the settings that differ from the champion's, and which files do not ship."""

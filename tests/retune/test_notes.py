@@ -19,6 +19,7 @@ from retune.notes import (
     beside_the_evidence,
     changed,
     changes,
+    differing_settings,
     has_evidence,
     note,
     settings,
@@ -193,6 +194,8 @@ def test_the_note_says_why_no_file_ships_and_names_whose_settings_differ(store):
     )
     assert "No file ships: if this version serves, it does with its adapter alone." in asked
     assert beside_the_evidence(champion.id) == []
+    assert differing_settings(run.id) == "training.learning_rate: 0.0003 → 0.0001"
+    assert differing_settings(champion.id) == ""
     assert has_evidence(run.id)
     assert not has_evidence(champion.id)
     assert "train/gpu_hours" not in without_gpu(store.get_run(run.id))
