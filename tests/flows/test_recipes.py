@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from expectations.verdicts import severity
 from flows import recipes
 from flows.retrain import retrain
 from retune.recipe import Recipe, RecipeError
@@ -41,6 +42,14 @@ def test_the_demo_finds_its_inputs_wherever_the_home_is(monkeypatch, tmp_path):
     demo = recipes.load("demo", [])
     assert demo.model.base == str(tmp_path / "home" / "demo" / "base")
     assert demo.dataset.source == str(tmp_path / "home" / "demo" / "finetome-demo.jsonl")
+
+
+def test_a_model_with_one_job_is_told_what_else_it_forgets_and_others_are_rejected():
+    severities = {
+        name: severity(recipes.load(name, []), "promote", "budget")
+        for name in ("smollm2", "llama31-8b-finetome")
+    }
+    assert severities == {"smollm2": "warning", "llama31-8b-finetome": "critical"}
 
 
 def test_the_flagship_is_the_articles_run():
