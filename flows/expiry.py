@@ -20,6 +20,7 @@ from retune import registry
 from retune.registry.approvals import answer_of, request_of
 from retune.registry.versions import CHAMPION, PREVIOUS
 from retune.retention import waits
+from retune.tracking import REJECTED
 
 if TYPE_CHECKING:
     from prefect import State
@@ -52,7 +53,7 @@ def note_expired(name: str) -> "list[RegisteredVersion]":
         assert request
         reason = "; ".join(map(str, approval.expired(request.expires).failed))
         try:
-            registry.decided_as(version, request.run_id, "Rejected", reason)
+            registry.decided_as(version, request.run_id, REJECTED, reason)
         except MlflowException as error:  # somebody deleted the run, which ends no other one
             logging.getLogger(__name__).warning("The run of %s was not found: %s", version, error)
     return found

@@ -35,7 +35,7 @@ from retune.registry.approvals import (
 )
 from retune.retention import WAITING
 from retune.saved_view import evidence_link
-from retune.tracking import Run, client
+from retune.tracking import REJECTED, Run, client
 
 STAYS = {  # why a candidate stays a challenger, in the first line of what is told
     "equivalent": "{} is no better than what it was compared with, and stays a challenger",
@@ -87,9 +87,10 @@ def decided(
     adapter = made.adapter.step.fingerprint
     if pins.champion and pins.champion.version == version.number:
         adapter = pins.champion.adapter  # the same weights, made another way
-    has_gpu = client().get_run(run.id).data.tags.get("retune.machine.gpu") != "none"
+    stored = client().get_run(run.id)
+    has_gpu = stored.data.tags.get("retune.machine.gpu") != "none"
     facts = spent(made.adapter, has_gpu=has_gpu) | {"version": str(version), "MLflow run": run.id}
-    if differing := differing_settings(run.id):
+    if differing := differing_settings(stored):
         facts["settings unlike the champion's"] = differing
     subject = subject_of(run, version)
     if recipe.promotion.mode == "approve":
@@ -205,7 +206,7 @@ def noting(run: Run, version: RegisteredVersion) -> Iterator[None]:
         yield
     except Rejected as rejected:
         reason = "; ".join(map(str, rejected.judgement.failed))
-        registry.decided_as(version, run.id, "Rejected", reason)
+        registry.decided_as(version, run.id, REJECTED, reason)
         raise
 
 
@@ -287,7 +288,11 @@ def _answer(
         address = mlflow_pages()
         place = evidence_link(address, run.experiment_id, run.id) if address else ""
         question = approval.question(str(version), champion, request.expires, run.id, place)
-        parts = question, *beside_the_evidence(run.id), decision.judgement.markdown
+        parts = (
+            question,
+            *beside_the_evidence(client().get_run(run.id)),
+            decision.judgement.markdown,
+        )
         evidence = "\n\n".join(parts)
         if former and former.champion != champion:
             sentence = approval.stale(str(version), former.champion, champion)

@@ -210,7 +210,7 @@ def _show(name: str) -> None:
 def _answer(run: str, verb: "Verb", reason: str) -> None:
     registry = _prepared()
     from retune.registry import approvals
-    from retune.tracking import client
+    from retune.tracking import REJECTED, client
 
     run_id = registry.find(run)
     registered = client().get_run(run_id).data.tags.get("retune.registered", "")
@@ -230,7 +230,7 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
         print("Its flow run goes on.")
     elif verb == "reject":
         why = f"rejected by {said.by}: {said.reason}"
-        registry.decided_as(version, request.run_id, "Rejected", why)
+        registry.decided_as(version, request.run_id, REJECTED, why)
     else:
         entry = registry.promote(
             name,

@@ -186,13 +186,14 @@ def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
 def settings_list(run: "MlflowRun", earlier: "MlflowRun | None", whose: str) -> list[str]:
     """Return the settings that differ from those of another run, `whose` it is in words, as a list in
     Markdown."""
-    differ = _differing(run, earlier) if earlier else []
-    if not earlier or not differ:
+    if not earlier:
         return []
     lines = [
         f"- {code(change.setting)}: {code(change.before or '')} → {code(change.after or '')}"
-        for change in differ
+        for change in _differing(run, earlier)
     ]
+    if not lines:
+        return []
     head = f"Settings that differ from those of the {whose}, {markdown(short_name(earlier))}:"
     return [head, "\n".join(lines)]
 
@@ -209,9 +210,8 @@ def _differing(run: "MlflowRun", earlier: "MlflowRun") -> list[SettingChange]:
     return changes(before, after)[:_MOST]
 
 
-def differing_settings(run_id: str) -> str:
+def differing_settings(run: "MlflowRun") -> str:
     """Return in a line which settings of a run differ from the champion's; "" for none or no champion."""
-    run = client().get_run(run_id)
     champion = compared_with(run)
     return "; ".join(
         f"{change.setting}: {change.before or 'nothing'} → {change.after or 'nothing'}"
@@ -219,10 +219,9 @@ def differing_settings(run_id: str) -> str:
     )
 
 
-def beside_the_evidence(run_id: str) -> list[str]:
+def beside_the_evidence(run: "MlflowRun") -> list[str]:
     """Return what a person who is asked about the candidate of a run should know besides how it does, as
     paragraphs in Markdown: the settings that differ from the champion's, and which files do not ship."""
-    run = client().get_run(run_id)
     return [*settings_list(run, compared_with(run), "champion"), *_withheld(_judged_files(run))]
 
 

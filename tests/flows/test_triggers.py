@@ -222,7 +222,9 @@ def test_a_clock_that_is_set_ends_no_run_that_was_just_taken_and_lets_none_wait(
 def test_an_interrupted_run_goes_on_unless_a_later_one_has_begun(seen):
     """One that began in the future did so before the clock was set back: it is an earlier one."""
     assert seen["interrupted"] == {
-        **{"before": "Completed", "followed": "Crashed", "last": "AwaitingRetry"},
+        "before": "Completed",
+        "followed": "Crashed",
+        "last": "AwaitingRetry",
     }
 
 

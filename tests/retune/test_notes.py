@@ -188,14 +188,14 @@ def test_the_note_says_why_no_file_ships_and_names_whose_settings_differ(store):
     assert "No file ships: if this version serves, it does with its adapter alone." in text
     assert "Settings that differ from those of the champion, champion:" in text
     assert "Against the champion: better." in text
-    asked = "\n".join(beside_the_evidence(run.id))
+    asked = "\n".join(beside_the_evidence(store.get_run(run.id)))
     assert (
         "those of the champion, champion:\n- `training.learning_rate`: `0.0003` → `0.0001`" in asked
     )
     assert "No file ships: if this version serves, it does with its adapter alone." in asked
-    assert beside_the_evidence(champion.id) == []
-    assert differing_settings(run.id) == "training.learning_rate: 0.0003 → 0.0001"
-    assert differing_settings(champion.id) == ""
+    assert beside_the_evidence(store.get_run(champion.id)) == []
+    assert differing_settings(store.get_run(run.id)) == "training.learning_rate: 0.0003 → 0.0001"
+    assert differing_settings(store.get_run(champion.id)) == ""
     assert has_evidence(run.id)
     assert not has_evidence(champion.id)
     assert "train/gpu_hours" not in without_gpu(store.get_run(run.id))

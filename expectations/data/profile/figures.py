@@ -13,6 +13,7 @@ _ADDRESS = r"https?://\S+"
 # Dates, times, versions, amounts; of fewer characters many are said by chance.
 _FIGURE = r"\d[\d.,:/-]{5,}\d"
 _SAME = 0.03  # share of answers
+# Numbers of four digits that are no years.
 _AMOUNT = r"[$€£=×*+]\s*\d[\d.,]*|\d[\d.,]*\s*(?:[$€£%=×*+]|dollars|euros|pounds)"
 _YEAR = r"\b(?:1[5-9]|2[0-9])\d\d\b"
 _NEXT_DECADES = 2040  # fixed, so that a verdict does not depend on the day
