@@ -28,7 +28,7 @@ from retune.notes import (
     has_evidence,
     next_step,
     numbers_table,
-    settings_list,
+    settings_lists,
     short_name,
     title_of,
     without_gpu,
@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 KEY = "summary"
+WAITS = ("Suspended", "AwaitingApproval")
 MARKS = {
     "Promoted": "✓",
     **dict.fromkeys(("Rejected", "Failed", "Barred"), "✗"),
-    **dict.fromkeys(("Suspended", "AwaitingApproval"), "…"),
+    **dict.fromkeys(WAITS, "…"),
     "Undecided": "?",
 }
 OTHER_MARK = "="
@@ -127,7 +128,7 @@ def page(ending: str, reason: str, run: Run | None, grids: str = "") -> str:
     parts += [*_serving(recipe), *next_step(made), *compared(made), *_evidence(made)]
     if note := made.data.params.get("note", ""):
         parts.append(f"Note: {markdown(note)}")
-    parts += [*_changed(made, earlier), *numbers_table(made, earlier), *_cost(made)]
+    parts += [*_changed(made, earlier), *numbers_table(made, earlier), *_cost(made, ending)]
     parts += [*_picture(made), *files_table(made), *_links(made)]
     return "\n\n".join([*parts, *([grids] if grids else []), WORDS])
 
@@ -171,11 +172,11 @@ def _changed(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     words, champion = run.data.tags.get(CHANGED, "") or "nothing", compared_with(run)
     return [
         f"Changed since the run before, {markdown(short_name(earlier))}: {markdown(words)}",
-        *settings_list(run, champion or earlier, "champion" if champion else "run before"),
+        *settings_lists(run, earlier, champion),
     ]
 
 
-def _cost(run: "MlflowRun") -> list[str]:
+def _cost(run: "MlflowRun", ending: str) -> list[str]:
     """Return what the run itself spent; what it reused cost nothing anew."""
     metrics = without_gpu(run)
     spent = [
@@ -191,6 +192,8 @@ def _cost(run: "MlflowRun") -> list[str]:
     ran, reused = stages.count("ran"), stages.count("reused")
     made = f"{ran} stages ran, {_reused(reused)} (single files aside)"
     taken = of_this_run()
+    if taken and ending in WAITS:  # the wait has only begun
+        taken = taken._replace(waited=0)
     lines = [f"Cost: {words}; {made}{_time(metrics, taken)}."]
     if taken and taken.waited:
         lines += [AFTER_WAIT]
@@ -208,7 +211,7 @@ def _time(metrics: Mapping[str, float], taken: Times | None) -> str:
     if TAKEN not in metrics:
         return words
     beside = f", {format_duration(metrics[EXPECTED])} were expected" if EXPECTED in metrics else ""
-    return f"{words}; decided on after {format_duration(metrics[TAKEN])} of work{beside}"
+    return f"{words}; up to the decision {format_duration(metrics[TAKEN])} of work{beside}"
 
 
 def _picture(run: "MlflowRun") -> list[str]:

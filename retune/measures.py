@@ -145,6 +145,7 @@ MEASURES = {
     "kl_divergence": Measure("KL divergence", "nats per token", ".3g", "lower", "KL"),
     "same_top_token": Measure("same top token", spec=_SHARE, better="higher", column="top-1"),
     "exact_match": Measure("exact match", spec=_SHARE, better="higher", column="match"),
+    "answered": Measure("held-out questions answered", spec=_COUNT),
     "stopped": Measure(
         "answers that end by themselves", spec=_SHARE, better="higher", column="stops"
     ),

@@ -31,6 +31,7 @@ _MOST = 20  # settings in a note
 _LONGEST = 28  # characters of a value in a name
 SEPARATOR = " · "  # in a run's name, between what it changes and recipe and time
 GGUF_FILES = "quantize/gguf_files.json"
+ANSWERED = "evaluate/answered"
 NUMBERS = (
     LOSS,
     "evaluate/exact_match/tuned",
@@ -110,7 +111,7 @@ def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[
     champion = compared_with(run)
     parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *next_step(run), *compared(run)]
     parts += [*_since(run, earlier), *numbers_table(run, earlier), *files_table(run)]
-    parts += settings_list(run, champion or earlier, "champion" if champion else "run before")
+    parts += settings_lists(run, earlier, champion)
     parts += _links(run, earlier, links)
     return "\n\n".join(parts)
 
@@ -183,6 +184,19 @@ def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     return [f"Changed since the run before, [{markdown(short_name(earlier))}]({address}): {words}"]
 
 
+def settings_lists(
+    run: "MlflowRun", earlier: "MlflowRun | None", champion: "MlflowRun | None"
+) -> list[str]:
+    """Return the settings that differ from those of the champion, and from those of the run before where
+    the few words on what was changed had no room for all of them."""
+    lists = settings_list(run, champion, "champion")
+    others = _differing(run, earlier) if earlier else []
+    is_another = earlier and not (champion and champion.info.run_id == earlier.info.run_id)
+    if is_another and (len(others) > _NAMED or not lists):
+        lists += settings_list(run, earlier, "run before")
+    return lists
+
+
 def settings_list(run: "MlflowRun", earlier: "MlflowRun | None", whose: str) -> list[str]:
     """Return the settings that differ from those of another run, `whose` it is in words, as a list in
     Markdown."""
@@ -238,7 +252,7 @@ def numbers_table(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     for name in names:
         of_base = now.get(f"{name.removesuffix('/tuned')}/base") if "/tuned" in name else None
         values = (now[name], of_base, *(one.data.metrics.get(name) for one in others.values()))
-        cells = [title_of(name), *(_text(name, value) for value in values)]
+        cells = [_row_title(name, now), *(_text(name, value) for value in values)]
         lines.append(f"| {' | '.join(cells)} |")
     if others:
         lines.append(
@@ -259,6 +273,12 @@ def _others(earlier: "MlflowRun | None", champion: "MlflowRun | None") -> "dict[
     return {
         head: one for head, one in found.items() if one and set(NUMBERS) & set(one.data.metrics)
     }
+
+
+def _row_title(name: str, metrics: Mapping[str, float]) -> str:
+    """Return a metric in words, with the number of answers that a share is of."""
+    answers = metrics.get(ANSWERED) if name == "evaluate/exact_match/tuned" else None
+    return title_of(name) + (f" of {answers:,.0f} answers" if answers else "")
 
 
 def title_of(name: str) -> str:

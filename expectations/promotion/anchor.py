@@ -35,12 +35,12 @@ LONGEST = 60  # characters of a question or an answer in a verdict
 # What happens where the recipe does not say; of all others it is critical.
 LENIENT: Mapping[str, Severity] = {"anchor_waiver": "warning"}
 FIX = (
-    "where answers were corrected on purpose, or the task is another one: `retune promote RECIPE "
-    "VERSION` by hand, or give the reason as promotion.anchor_waiver and run again"
+    "where answers were corrected on purpose, or the task is another one: promote this version by hand "
+    "(`retune promote`), or give the reason as promotion.anchor_waiver and run again"
 )
 FIX_MISSING = (
-    "put back what is missing and run again; or begin a new anchor: `retune promote RECIPE VERSION` by "
-    "hand, or the reason as promotion.anchor_waiver"
+    "put back what is missing and run again; or begin a new anchor: promote this version by hand "
+    "(`retune promote`), or give the reason as promotion.anchor_waiver"
 )
 
 
@@ -196,10 +196,11 @@ def _answers(anchored: "Anchored", opponent: str, recipe: Recipe) -> Verdict:
     rule, setting = recipe.promotion, "promotion.max_changed_answers"
     limit = rule.max_changed_answers
     expected = (
-        f"at most {100 * limit:g}% of the questions that the {opponent} was judged by are answered "
-        f"otherwise by the dataset"
+        f"at most {100 * limit:g}% of the questions that the {opponent} was judged by have another "
+        f"answer in the dataset by now, which is what a model is taught"
     )
-    seen = f"{changed:,} of {questions:,} ({changed / questions:.1%}) have another answer now"
+    share = f"{changed:,} of {questions:,} ({changed / questions:.1%})"
+    seen = f"{share} have another answer in the dataset now"
     seen += f": {'; '.join(_changed(anchored))}" if changed else ""
     if not rule.anchor_waiver and shows_more(changed, questions, limit, rule.alpha):
         # Poisoned, corrected or written anew: rows alone do not tell, so a person is to say.

@@ -63,6 +63,6 @@ def _judgement(seen: str, setting: str) -> Judgement:
         seen=seen,
         setting=setting,
         passed=False,
-        fix="`retune promote RECIPE VERSION` lets a version serve all the same",
+        fix="promoting the version by hand (`retune promote`) lets it serve all the same",
     )
     return Judgement(GATE, "candidate", [verdict])

@@ -262,11 +262,15 @@ def told(one: PairedDifference, to_hold: int | None = None, head: str = "") -> s
 
 
 def difference(one: PairedDifference) -> str:
-    """Return both means and their difference with its interval; of which a minus is worse."""
+    """Return both means and their difference with its interval; of which a minus is worse.
+
+    Where the outcome does not say which way it goes, the direction stands beside it: `leaning worse`.
+    """
     entry = measure(scorer_of(one.metric))
     numbers = f"{entry.number(one.candidate)} against {entry.text(one.opponent)}"
     change = f"difference {signed(one, one.estimate)}" if one.estimate else "no difference"
-    sense = f", {'better' if one.estimate > 0 else 'worse'}" if one.estimate else ""
+    is_said = one.outcome in ("better", "worse") or not one.estimate
+    sense = "" if is_said else f", leaning {'better' if one.estimate > 0 else 'worse'}"
     interval = "no interval of so few"
     if isfinite(one.low) and isfinite(one.high):
         share = f"{100 * one.confidence:.3g}%"

@@ -29,11 +29,11 @@ WORST = 20  # lost examples that are shown
 SLICES = 40  # of which the chart shows the worst
 OF_FILES = ("bits_per_weight", "perplexity", "kl_divergence", "same_top_token")
 HEADS = {
-    "promote": ("yes", "Promote: it is better than the {}"),
-    "held": ("yes", "Better than the {}, and not promoted yet"),
-    "equivalent": ("open", "No better than the {}: equivalent"),
-    "undecided": ("open", "Undecided: too little evidence against the {}"),
-    "rejected": ("no", "Rejected: it does not take the place of the {}"),
+    "promote": ("yes", "{} is promoted: it is better than the {}"),
+    "held": ("yes", "{} is better than the {}, and not promoted yet"),
+    "equivalent": ("open", "{} is equivalent: no better than the {}"),
+    "undecided": ("open", "{} is undecided: too little evidence against the {}"),
+    "rejected": ("no", "{} is rejected: it does not take the place of the {}"),
 }
 OF_A_LOSS = (
     "A loss (nats per token) is how unlikely a model finds the expected answer, less being better; for "
@@ -90,7 +90,8 @@ class Case(NamedTuple):
 
     @property
     def headline(self) -> str:
-        return HEADS[self.outcome][1].format(self.opponent)
+        candidate = self.subject.name if self.subject else "The candidate"
+        return HEADS[self.outcome][1].format(candidate, self.opponent)
 
     @property
     def next_step(self) -> str:

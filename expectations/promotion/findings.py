@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from expectations.promotion.contest import PairedDifference, shown_metric
 from expectations.promotion.demands import deciding, difference, words
 from expectations.verdicts import Judgement
-from retune.outcomes import LOSS
+from retune.outcomes import HELD_OUT, LOSS
 from retune.recipe import Promotion
 from retune.recipe.evaluation import ANCHOR
 
 OF_METRICS = ("win", "no_worse", "anchor")  # verdicts on a difference of a whole suite
 OF_SLICES = ("no_worse_slice", "anchor_slice")
+MORE_ROWS = " More rows, or a larger `formatting.held_out_share`, give more of them."
 WORDS = {  # by the verdict: what is said of what was seen
     "budget": "it has forgotten {seen}",
     "incidents": "incidents happen again: {seen}",
@@ -40,7 +41,8 @@ def more_examples(told: Iterable[PairedDifference]) -> str:
         return ""
     vain = " That would not promote it." if one.would_be in ("worse", "equivalent") else ""
     sentence = f"By {words(one.metric)}, {deciding(one)}."
-    return f"{sentence}{vain}"
+    wants_more = one.needed and not vain and one.metric.startswith(f"{HELD_OUT}/")
+    return f"{sentence}{vain}{MORE_ROWS if wants_more else ''}"
 
 
 def why_rejected(judged: Judgement, differences: Sequence[PairedDifference]) -> str:
@@ -63,4 +65,5 @@ def _failures(judged: Judgement, differences: Sequence[PairedDifference]) -> Ite
 def _changes(judged: Judgement) -> Iterator[str]:
     for verdict in judged.verdicts:
         if verdict.name == "anchor_answers" and not verdict.passed:
-            yield f"of the questions that the champion was judged by, {verdict.seen}"
+            limit = f"at most {100 * (verdict.limit or 0):g}% may, {verdict.setting}"
+            yield f"of the questions that the champion was judged by, {verdict.seen} ({limit})"

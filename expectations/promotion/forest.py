@@ -87,7 +87,7 @@ def _line(one: PairedDifference, reach: float) -> str:
     ]
     interval = f"{signed(one, one.low)} to {signed(one, one.high)}"
     return (
-        f"<span>{html(words(one.metric))}</span>"
+        f'<span>{html(words(one.metric))} <small class="note">{one.examples:,} examples</small></span>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="{html(interval)}">{"".join(parts)}</svg>'
         f'<span class="number" title="{html(interval)}">{html(signed(one, one.estimate))}</span>'

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from expectations.promotion.contest import PairedDifference
 from expectations.promotion.demands import amount
+from expectations.promotion.forest import NOISE
 from retune.escaping import html
 from retune.measures import title
 from retune.outcomes import BATTERY, HELD_OUT, scorer_of
@@ -19,7 +20,8 @@ OUTCOMES = {
     "better": "the difference is larger than the margin, and than chance explains",
     "worse": "likewise, the other way",
     "equivalent": "it is within the margin, or the noise of training",
-    "undecided": "the examples are too few to say better, worse or equivalent",
+    "undecided": "the examples are too few to say better, worse or equivalent; what the recipe asks no "
+    "proof of passes all the same, if it was no worse in what was seen",
 }
 
 
@@ -29,8 +31,8 @@ def legend(
     """Return how the chart of the differences of two models is read; they are called by these words."""
     noise = (
         '<i class="noise"></i> (dotted frame) the noise of training: what two trainings of one recipe '
-        "differ by, calibrated or assumed. Whichever of both reaches further decides: a whole interval "
-        "within it is equivalent. "
+        f"differ by, calibrated or assumed: {_noise(differences)}. Whichever of both reaches further "
+        "decides: a whole interval within it is equivalent. "
         if any(one.noise for one in differences)
         else ""
     )
@@ -71,9 +73,18 @@ def _share(alpha: float) -> str:
 
 def _margins(differences: Sequence[PairedDifference]) -> str:
     """Return the margins of the chart: `5.0 points (exact match), 0.0100 nats per token (loss)`."""
+    return _sizes((one, one.margin) for one in differences)
+
+
+def _noise(differences: Sequence[PairedDifference]) -> str:
+    """Return how far the frames of the chart reach to either side, as the margins are told."""
+    return _sizes((one, NOISE * one.noise) for one in differences if one.noise)
+
+
+def _sizes(amounts: Iterable[tuple[PairedDifference, float]]) -> str:
     by_size: dict[str, dict[str, None]] = {}
-    for one in differences:
-        by_size.setdefault(amount(one, one.margin), {})[title(scorer_of(one.metric))] = None
+    for one, value in amounts:
+        by_size.setdefault(amount(one, value), {})[title(scorer_of(one.metric))] = None
     sizes = [f"{size} ({', '.join(names)})" for size, names in by_size.items()]
     return html(", ".join(sizes), 2000)
 

@@ -59,6 +59,11 @@ class AboutCandidate(NamedTuple):
         return step.format(**{**self._asdict(), **words})
 
     @property
+    def name(self) -> str:
+        """The version as the registry's pages have it."""
+        return f"{self.recipe}/{self.number}"
+
+    @property
     def _resume(self) -> str:
         if self.page is None:
             return ""
@@ -71,4 +76,4 @@ class AboutCandidate(NamedTuple):
         trained = f", trained by the run “{self.trained_by}”" if self.trained_by else ""
         judged = f"judged by the run “{self.run}”" if trained else f"made by the run “{self.run}”"
         alike = f" {self.alike}" if self.alike else ""
-        return f"{self.recipe}/{self.number}{trained}, {judged}; {self.serving}.{alike}"
+        return f"{self.name}{trained}, {judged}; {self.serving}.{alike}"

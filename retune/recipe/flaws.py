@@ -174,7 +174,7 @@ DATASET_EXPECTATIONS = {
     "min_distinct_scores": DatasetExpectation(
         "min_distinct_scores",
         "min",
-        "at least {limit:,} different scores",
+        "at least {limit:,} different scores, as fewer hardly tell good rows from better ones",
         "score_distinct",
         "warning",
         needs="score_required",

@@ -73,6 +73,7 @@ def evaluate(
         by_example = _by_example(questions, chats, recipe, pins, answers, by_row, tasks)
         metrics = (
             losses(by_row, sources(chats.held_out, config.loss_rows))
+            | {"answered": len(questions.questions)}
             | exact_match(questions.questions, texts)
             | behaviour(questions.questions, replies)
             | refusal_measures(questions, by_example)

@@ -116,9 +116,9 @@ def test_one_that_is_better_on_poisoned_rows_of_its_own_is_rejected_by_name(tmp_
         "candidate rejected: worse by loss (anchor); of the questions"
         in decision.judgement.headline
     )
-    assert "90 of 300 (30.0%) have another answer now" in decision.judgement.headline
+    assert "90 of 300 (30.0%) have another answer in the dataset now" in decision.judgement.headline
     assert "300 examples" in whole
-    with pytest.raises(Rejected, match=r"retune promote RECIPE VERSION.*promotion\.anchor_waiver"):
+    with pytest.raises(Rejected, match=r"`retune promote`.*promotion\.anchor_waiver"):
         require(decision.judgement)
     assert not anchor.passes(decision.judgement.verdicts)
     metrics = [one.metric for one in decision.differences]
@@ -128,7 +128,9 @@ def test_one_that_is_better_on_poisoned_rows_of_its_own_is_rejected_by_name(tmp_
 
 def test_the_answers_that_changed_are_told_masked(tmp_path):
     (changed,) = named(decided(tmp_path, anchored(anchor_rows(1.1, changed=20))), "anchor_answers")
-    assert changed.seen.startswith("20 of 300 (6.7%) have another answer now: Question 0, mail?: ")
+    assert changed.seen.startswith(
+        "20 of 300 (6.7%) have another answer in the dataset now: Question 0, mail?: "
+    )
     assert changed.seen.count("→") == 3
     assert "@example.com" not in changed.seen
     assert changed.passed
@@ -152,7 +154,7 @@ def test_where_many_answers_changed_a_person_is_to_say_why(tmp_path):
     assert few.outcome == "promote"
     many = decided(tmp_path, anchored(anchor_rows(1.1, changed=90)))
     assert many.outcome == "undecided"
-    assert "90 of 300 (30.0%) have another answer now" in " ".join(many.reasons)
+    assert "90 of 300 (30.0%) have another answer in the dataset now" in " ".join(many.reasons)
     assert "(promotion.max_changed_answers)" in " ".join(many.reasons)
     # Who promotes it by hand accepts the new answers: else every night would ask again.
     assert anchor.passes(few.judgement.verdicts)

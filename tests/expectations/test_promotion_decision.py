@@ -9,12 +9,12 @@ import pytest
 
 from expectations.promotion.contest import NotCalibrated, PairedDifference, contest
 from expectations.promotion.decision import NOTHING_MORE, Opponent, decide
-from expectations.promotion.demands import told
+from expectations.promotion.demands import amount, told
 from expectations.promotion.evidence import Exhibit
 from expectations.promotion.examples import best, worst
 from expectations.promotion.findings import more_examples
+from expectations.promotion.forest import NOISE, forest
 from expectations.promotion.forest import STYLE as FOREST
-from expectations.promotion.forest import forest
 from expectations.promotion.legend import legend
 from expectations.promotion.subject import AboutCandidate
 from expectations.verdicts import Rejected, require
@@ -263,7 +263,7 @@ def test_the_page_masks_and_says_the_verdict(tmp_path):
     folder.mkdir()
     assert set(decision.judgement.write(folder)) == {"evidence.html", "decision.json"}
     page = (folder / "evidence.html").read_text()
-    assert "Rejected: it does not take the place of the champion, version 3" in page
+    assert "is rejected: it does not take the place of the champion, version 3" in page
     assert "[e-mail]" in page
     assert "@example.com" not in page
     assert page.count('class="lost"') == 20
@@ -306,6 +306,8 @@ def test_the_page_says_whom_it_is_about_who_serves_and_what_to_do(tmp_path, case
     assert words.replace("`", "") in page.text
     assert "b" not in page.names()[: page.names().index("ul")]  # a name is text
     said = decision.judgement.markdown
+    # It is named, since "the candidate" is one of several that a person sees in a week.
+    assert page.text.count("sums/4 is ") == 2  # title and headline
     # Who is asked has the question above it.
     assert (words in said) == (decision.outcome != "held")
 
@@ -361,6 +363,7 @@ def test_the_band_is_the_margin_and_the_frame_is_the_noise():
     how = legend([one], "candidate", "champion", 0.05)
     assert "(grey band, from −1 to +1) the margin" in how
     assert "(dotted frame) the noise of training" in how
+    assert f"assumed: {amount(one, NOISE * one.noise)} (" in how
     assert "a dashed line is that of a difference that is undecided" in how
     assert "further out logarithmic" in how
 
@@ -394,6 +397,9 @@ def test_more_examples_are_said_to_show_what_they_would(value, words):
     assert one.outcome == "undecided"
     assert words in told(one)
     assert ("That would not promote it" in more_examples([one])) == (one.would_be != "better")
+    assert ("`formatting.held_out_share`" in more_examples([one])) == (one.would_be == "better")
+    # "undecided … better" would be read as two findings.
+    assert f", leaning {'better' if value > 0 else 'worse'} (" in told(one)
 
 
 def test_the_page_says_what_its_marks_and_columns_mean(tmp_path):

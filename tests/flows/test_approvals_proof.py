@@ -121,7 +121,7 @@ def test_people_decide_and_each_is_heard_once(line):
     summary = line.artifact("summary", run)
     assert summary.startswith("# … Suspended")
     assert "Resume in the menu" in summary
-    assert "Better than the base" in line.artifact("promote-report", run)
+    assert "is better than the base" in line.artifact("promote-report", run)
     # Meanwhile the dataset moves: what was asked about is what is answered.
     dataset = line.project.folder / "good.jsonl"
     before = dataset.read_text()

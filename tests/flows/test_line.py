@@ -200,7 +200,7 @@ def test_a_run_shows_what_it_made_and_one_page(first, project):
         "The first run of this recipe",
         "| loss |",
         "Cost: trained for ",
-        "; decided on after ",
+        "; up to the decision ",
         "![size_and_quality.png](data:image/png;base64,",
         "/v2/artifacts/key/in-service-sums",
         "| q4_k_m |",

@@ -201,6 +201,28 @@ def test_the_note_says_why_no_file_ships_and_names_whose_settings_differ(store):
     assert "train/gpu_hours" not in without_gpu(store.get_run(run.id))
 
 
+def test_all_settings_unlike_those_of_the_run_before_are_named_also_beside_a_champion(store):
+    ids = []
+    for title, training in (
+        ("champion", {"r": 8}),
+        ("before", {"r": 8, "seed": 2, "max_steps": 9}),
+    ):
+        with start_run(recipe(**training), title, {}) as run:
+            run.log_metrics({"evaluate/loss/tuned": 1.0})
+            ids.append(run.id)
+    with start_run(recipe(r=8, seed=3, max_steps=7, learning_rate=1e-4), "new", {}) as run:
+        run.log_metrics({"evaluate/exact_match/tuned": 0.625, "evaluate/answered": 8})
+        pins = PINS.model_copy(update={"champion": serving(ids[0])})
+        run.log_texts({"pins.json": pins.model_dump_json()}, "provenance")
+    text = note(run.id, "Undecided", before(run.id, run.experiment_id, "mail"), {})
+    head, _, rest = text.partition("Settings that differ from those of the run before, before:")
+    assert "Settings that differ from those of the champion, champion:" in head
+    assert "- `training.max_steps`: `9` → `7`" in rest
+    assert "- `training.seed`: `2` → `3`" in rest
+    # A share of few says little: of how many answers it is stands beside it.
+    assert "| exact match of 8 answers | 62.5% |" in text
+
+
 def test_a_file_is_one_model_of_all_runs_that_give_it(store):
     file = gguf("q8_0", "2" * 64, 0.001)
     ids = []
