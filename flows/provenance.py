@@ -32,6 +32,8 @@ FOLDER = "provenance"
 COMMAND_LINE = "command line"  # what starts a run that no deployment does
 # What starts a run without a person; the latter is a tag of the flow run, too.
 SCHEDULE, TRIGGER = "schedule", "trigger"
+# What runs are searched by. MLflow shows a run's note below its tags: all packages would hide it.
+TAGGED = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes")
 
 
 class Provenance(NamedTuple):
@@ -76,8 +78,8 @@ class Provenance(NamedTuple):
             yield "retune.git.dirty", str(self.version.dirty).lower()
         for name, pin in self.pins.named().items():
             yield f"retune.pin.{name}", pin
-        for name, number in self.packages.items():
-            yield f"retune.package.{name}", number
+        for name in [name for name in TAGGED if name in self.packages]:
+            yield f"retune.package.{name}", self.packages[name]
         yield "retune.machine.cpu", self.machine.cpu
         yield "retune.machine.gpu", ", ".join(self.machine.gpus) or "none"
         yield "retune.machine.driver", self.machine.driver or "none"

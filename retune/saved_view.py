@@ -17,6 +17,7 @@ TAG = f"mlflow.sharedViewState.{KEY}"
 LOSS = "evaluate/loss/tuned"
 EVIDENCE = "promote/evidence.html"  # artifact of a run whose candidate was decided about
 # A run that made a candidate, whatever became of it; the runs of single files have no such tag.
+WORKFLOW = "workflowType=machine_learning"  # else MLflow's pages are those of GenAI's traces
 FILTER = "tags.`retune.registered` LIKE '%'"
 # Columns with their widths in pixels: the first three are seen without scrolling on a small screen.
 COLUMNS = {
@@ -32,18 +33,21 @@ COLUMNS = {
 
 def link(address: str, experiment_id: str) -> str:
     """Return where the view is on MLflow's pages at `address`; "" for links from these pages."""
-    query = f"workflowType=machine_learning&viewStateShareKey={KEY}"
-    return f"{_pages(address)}experiments/{experiment_id}/runs?{query}"
+    return f"{_pages(address)}experiments/{experiment_id}/runs?{WORKFLOW}&viewStateShareKey={KEY}"
 
 
 def run_link(address: str, experiment_id: str, run_id: str) -> str:
     """Return where a run is on MLflow's pages at `address`; "" for links from these pages."""
-    return f"{_pages(address)}experiments/{experiment_id}/runs/{run_id}"
+    return f"{_run_page(address, experiment_id, run_id)}?{WORKFLOW}"
 
 
 def evidence_link(address: str, experiment_id: str, run_id: str) -> str:
     """Return where the evidence on a run's candidate is on MLflow's pages at `address`."""
-    return f"{run_link(address, experiment_id, run_id)}/artifacts/{EVIDENCE}"
+    return f"{_run_page(address, experiment_id, run_id)}/artifacts/{EVIDENCE}?{WORKFLOW}"
+
+
+def _run_page(address: str, experiment_id: str, run_id: str) -> str:
+    return f"{_pages(address)}experiments/{experiment_id}/runs/{run_id}"
 
 
 def _pages(address: str) -> str:

@@ -117,7 +117,7 @@ def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe, mon
     assert lines[3].endswith("More: [in service](/v2/artifacts/key/in-service-sums).")
     assert lines[4] == "**What to do now** Nothing: sums/1 serves."
     assert lines[5] == "Against the champion: worse."
-    place = f"experiments/{of_run.experiment_id}/runs/{of_run.id}/artifacts/promote/evidence.html"
+    place = f"experiments/{of_run.experiment_id}/runs/{of_run.id}/artifacts/promote/evidence.html?{WORKFLOW}"
     assert lines[6] == f"[All of the evidence](http://127.0.0.1:5000/#/{place})"
     assert "Cost: trained for 1 min 30 s; " in page
     assert "GPU-hours" not in page

@@ -120,6 +120,9 @@ def test_mlflow_holds_what_it_takes_to_make_a_run_again(recipe, at_home):
     assert tags["retune.pin.model"] == COMMITS["model"]
     assert tags["retune.pin.benchmark.0"] == PINS.benchmarks[0]
     assert tags["retune.package.torch"] == software["packages"]["torch"]
+    # MLflow shows a run's note below its tags.
+    assert "retune.package.numpy" not in tags
+    assert "numpy" in software["packages"]
     assert tags["retune.started"] == "command line"
     assert {"mlflow.user", "retune.version", "retune.machine.gpu"} <= set(tags)
     # One version of a base is one model, of which both runs are made.

@@ -29,6 +29,7 @@ from retune.outputs import Step
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Champion, Gguf
+from retune.saved_view import WORKFLOW
 from retune.tracking import start_run
 from tests.candidates import PINS
 from tests.databases import furnish_mlflow, working_in
@@ -105,7 +106,7 @@ def test_the_note_holds_the_verdict_the_change_the_numbers_and_the_files(store):
     assert "<b>" not in text
     # In the first lines, which are all that is seen at once.
     assert "loss **1.2500** (base 2.0000, run before 1.5000)" in text.splitlines()[2]
-    assert f"](#/experiments/{old.experiment_id}/runs/{old.id})" in text
+    assert f"](#/experiments/{old.experiment_id}/runs/{old.id}?{WORKFLOW})" in text
     assert "- `training.learning_rate`: `0.0003` → `0.0001`" in text
     assert (
         "| loss | 1.2500 nats per token | 2.0000 nats per token | 1.5000 nats per token |" in text
