@@ -16,7 +16,9 @@ from prefect.states import Scheduled
 from expectations.promotion import approval
 from flows.approval import KEY, WAITS_UNTIL
 from flows.dead_runs import runs_in
+from flows.promotion import answered
 from retune import registry
+from retune.notes import renew
 from retune.registry.approvals import answer_of, request_of
 from retune.registry.versions import CHAMPION, PREVIOUS
 from retune.retention import waits
@@ -54,6 +56,8 @@ def note_expired(name: str) -> "list[RegisteredVersion]":
         reason = "; ".join(map(str, approval.expired(request.expires).failed))
         try:
             registry.decided_as(version, request.run_id, REJECTED, reason)
+            step = answered(request.run_id, version, None)
+            renew(request.run_id, f"{REJECTED}: {reason}", step)
         except MlflowException as error:  # somebody deleted the run, which ends no other one
             logging.getLogger(__name__).warning("The run of %s was not found: %s", version, error)
     return found

@@ -1,6 +1,7 @@
 """Artifacts of Prefect's with a fixed key: a page whose versions are its history."""
 
 import re
+from uuid import UUID
 
 
 def key(prefix: str, name: str) -> str:
@@ -10,8 +11,19 @@ def key(prefix: str, name: str) -> str:
 
 def keep(key: str, markdown: str, description: str) -> None:
     """Make a new version of a page, if it says something else than the last one."""
-    from prefect.artifacts import Artifact, create_markdown_artifact
+    from prefect import get_client, runtime
+    from prefect.client.schemas.actions import ArtifactCreate
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
 
-    newest = Artifact.get(key, _sync=True)  # type: ignore[call-arg]
-    if newest is None or newest.data != markdown:  # type: ignore[union-attr]
-        create_markdown_artifact(key=key, markdown=markdown, description=description)
+    versions = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+    # By the client: Prefect's function for it warns outside of a run, where commands are.
+    with get_client(sync_client=True) as client:
+        newest = client.read_artifacts(
+            artifact_filter=versions, sort=ArtifactSort.UPDATED_DESC, limit=1
+        )
+        if newest and newest[0].data == markdown:
+            return
+        page = ArtifactCreate(type="markdown", key=key, data=markdown, description=description)
+        page.flow_run_id = UUID(run) if (run := runtime.flow_run.id) else None
+        client.create_artifact(page)

@@ -72,6 +72,19 @@ class Plan(BaseModel):
         base = [self.conform, self.rehearse]
         return [step for step in (*base, *data, *model, *files) if step]
 
+    def of(self, steps: Mapping[str, Step]) -> "Plan":
+        """Return the plan with other steps in the places of those that are named."""
+
+        def other(step: Step | None) -> Step | None:
+            return steps.get(step.name, step) if step else None
+
+        single = {
+            name: other(getattr(self, name))
+            for name in type(self).model_fields
+            if name != "quantize"
+        }
+        return self.model_copy(update=single | {"quantize": tuple(map(other, self.quantize))})
+
     def digest(self, recipe: Recipe) -> str:
         """Return what identifies a run of `recipe` with all its settings by this plan."""
         return digest([_settings(recipe), *(step.fingerprint for step in self.steps())])

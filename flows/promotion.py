@@ -92,7 +92,7 @@ def decided(
     facts = spent(made.adapter, has_gpu=has_gpu) | {"version": str(version), "MLflow run": run.id}
     if differing := differing_settings(stored):
         facts["settings unlike the champion's"] = differing
-    subject = subject_of(run, version)
+    subject = subject_of(run.id, version)
     if recipe.promotion.mode == "approve":
         champion = pins.champion.version if pins.champion else None
         subject = asked_until(subject, version, due(version, recipe, champion))
@@ -110,24 +110,26 @@ def decided(
     return decision._replace(until=subject.until)
 
 
-def subject_of(run: Run, version: RegisteredVersion) -> AboutCandidate:
-    """Return whom evidence on a version is about that a run judges, and which one serves meanwhile."""
+def subject_of(run_id: str, version: RegisteredVersion) -> AboutCandidate:
+    """Return whom evidence on a version is about that an MLflow run judges, and which one serves
+    meanwhile."""
     name, serving = version.name, registry.serving(version.name)
     entry = registry.who_served(registry.history(name), datetime.now(UTC)) if serving else None
     clause = f"no version of {name} serves yet"
     if serving:
         since = f" since {entry.at:%Y-%m-%d %H:%M} UTC" if entry else ""
         clause = f"{serving} serves{since}"
-    reused = client().get_run(run.id).data.tags.get("retune.train") == "reused"
+    stored = client().get_run(run_id)
+    reused = stored.data.tags.get("retune.train") == "reused"
     return AboutCandidate(
         name,
         version.number,
-        _name(run.id),
-        run.id,
+        _name(run_id),
+        run_id,
         clause,
         is_first=serving is None,
-        trained_by=_name(version.run_id) if reused and version.run_id != run.id else "",
-        alike=registry.unwanted_twin(version, run.experiment_id),
+        trained_by=_name(version.run_id) if reused and version.run_id != run_id else "",
+        alike=registry.unwanted_twin(version, stored.info.experiment_id),
     )
 
 
@@ -194,9 +196,24 @@ def settle(
         and other.number != version.number
     ):
         champion = other.number  # of an earlier retune, which cannot be compared with
-    ending = _ending(run, version, decision, recipe, champion)
+    try:
+        ending = _ending(run, version, decision, recipe, champion)
+    except Rejected:
+        run.set_tags({NEXT_STEP: answered(run.id, version, None)})
+        raise
+    if decision.outcome == "held" and ending.entry:
+        run.set_tags({NEXT_STEP: answered(run.id, version, ending.entry)})
     registry.decided_as(version, run.id, ending.name, ending.reason)
     return ending
+
+
+def answered(run_id: str, version: RegisteredVersion, entry: PromotionEntry | None) -> str:
+    """Return what there is to do now about a candidate that a person was asked about: `entry` is that
+    of its promotion, None where nobody approved it."""
+    subject = subject_of(run_id, version)
+    if entry is None:
+        return subject.next_step("turned down", "approve")
+    return subject._replace(is_first=entry.former is None).next_step("approved", "approve")
 
 
 @contextmanager

@@ -209,6 +209,8 @@ def _show(name: str) -> None:
 
 def _answer(run: str, verb: "Verb", reason: str) -> None:
     registry = _prepared()
+    from flows.promotion import answered
+    from retune.notes import renew
     from retune.registry import approvals
     from retune.tracking import REJECTED, client
 
@@ -231,6 +233,7 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
     elif verb == "reject":
         why = f"rejected by {said.by}: {said.reason}"
         registry.decided_as(version, request.run_id, REJECTED, why)
+        renew(request.run_id, f"{REJECTED}: {why}", answered(request.run_id, version, None))
     else:
         entry = registry.promote(
             name,
@@ -242,6 +245,7 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
         )
         why = f"{version} serves{entry.instead}; reason ({said.by}): {said.reason}"
         registry.decided_as(version, request.run_id, "Promoted", why)
+        renew(request.run_id, f"Promoted: {why}", answered(request.run_id, version, entry))
         _tell(entry, version)
         if client().get_run(request.run_id).data.params.get("publishing.enabled") == "true":
             print("To publish it, run the recipe again: what is made is reused.")

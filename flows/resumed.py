@@ -1,10 +1,10 @@
-"""What a flow run goes on with that waited for an approval: the inputs that the person was asked about.
+"""What a flow run goes on with that waited for an approval: what the person was asked about.
 
-Meanwhile the dataset may have moved. Pinned anew, the run would train another model than the one that
-was approved, and ask again.
+Meanwhile the dataset may have moved, or retune been upgraded. Pinned and planned anew, the run would
+train another model than the one that was approved, and ask again.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from prefect import get_client, get_run_logger, runtime
@@ -12,17 +12,20 @@ from prefect.client.schemas.objects import StateType
 from pydantic import ValidationError
 
 from flows.dead_runs import states_of
+from flows.plan import Plan
 from flows.provenance import FOLDER
 from retune import registry
+from retune.outputs import Step, step_of
 from retune.recipe import Recipe
 from retune.records import Pins
-from retune.retention import waits
-from retune.tracking import DECISION, client, download_json, newest_runs
+from retune.retention import PLANNED, waits
+from retune.tracking import DECISION, OUTCOME, client, download_json, newest_runs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun
 
 RUNS = 20  # of MLflow, for one of Prefect that waited again and again
+SUPERSEDED = "Superseded"
 UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
 
 
@@ -42,13 +45,49 @@ def resumed_pins(recipe: Recipe) -> Pins | None:
     return None
 
 
+def resumed_plan(recipe: Recipe, pins: Pins, plan: Plan) -> Plan | None:
+    """Return `plan` with what the flow run that is under way had made when it began to wait, which is
+    what the person was asked about; None if it did not wait, or that is no answer to it.
+
+    Meanwhile retune or a package may have been upgraded. By the fingerprints of today all of it would be
+    made again, hours of training among it, and the person be asked again.
+    """
+    for run in _runs_of_this_flow_run(recipe, 1):
+        kept = download_json(run.info.run_id, f"{FOLDER}/pins.json")
+        if not kept or not (waits(run.data.tags) or _was_suspended()):
+            continue
+        then = (kept.get("champion") or {}).get("version")
+        if then != (pins.champion.version if pins.champion else None):
+            return None  # it is another comparison by now
+        made = _made(run.data.tags.get(PLANNED, "").split(","), plan)
+        return plan.of(made) if made else None
+    return None
+
+
+def _made(names: list[str], plan: Plan) -> dict[str, Step]:
+    """Return by the names of the steps of `plan` those of the outputs `names`, which other code may have
+    made; none if the lines differ, or an output that a candidate is made of is gone."""
+    steps = [step for step in plan.steps() if step is not plan.publish]
+    made = {
+        step.name: step_of(name)
+        for step, name in zip(steps, names, strict=False)
+        if name.partition("/")[0] == step.stage
+    }
+    return cast("dict[str, Step]", made) if len(made) == len(steps) and all(made.values()) else {}
+
+
 def leave_others(recipe: Recipe, run_id: str) -> None:
     """Note of other MLflow runs in which this flow run waited that it goes on in the run `run_id`: it
-    does where another version serves by now, of which the candidate is another comparison."""
+    does where another version serves by now, of which the candidate is another comparison, or where
+    settings or code are others by now."""
     for run in _runs_of_this_flow_run(recipe, RUNS):
         if run.info.run_id != run_id and waits(run.data.tags):
-            goes_on = f"Superseded: another version serves by now; it goes on in run {run_id}"
-            client().set_tag(run.info.run_id, DECISION, goes_on)
+            goes_on = f"{SUPERSEDED}: another version, or another retune, serves by now"
+            for key, value in (
+                (DECISION, f"{goes_on}; it goes on in run {run_id}"),
+                (OUTCOME, SUPERSEDED),
+            ):
+                client().set_tag(run.info.run_id, key, value)
 
 
 def _runs_of_this_flow_run(recipe: Recipe, count: int) -> "list[StoredRun]":

@@ -44,7 +44,7 @@ from flows.quantizations import side_by_side
 from flows.queue import superseded_by
 from flows.ray_cluster import on_cluster, require_cluster
 from flows.recorded import Recorded
-from flows.resumed import resumed_pins
+from flows.resumed import resumed_pins, resumed_plan
 from flows.run_names import FLOW, flow_run_name
 from flows.stage_pages import show_chats, show_scores, show_training
 from flows.summary import Summary, summarise
@@ -175,6 +175,8 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         pins = replayed.held_to(pins)
         tags |= replayed.tags()
     plan = make_plan(recipe, pins)
+    waited = resumed_plan(recipe, pins, plan)
+    plan = waited or plan
     noise: dict[str, float] = {}
     if not replayed:  # which decides nothing, in an experiment where nobody calibrated
         noise = stored_noise(recipe, pins)
@@ -199,7 +201,8 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         prepared(recipe, pins) if trains_here else nullcontext(),
         placed() if works else nullcontext(),
     ):
-        provenance(recipe, pins, plan).log(run)
+        if not waited:  # by now another retune may be installed than made it
+            provenance(recipe, pins, plan).log(run)
         stop_clock = announce(run, recipe, plan)
         conformance = run.log(conform(recipe, pins, plan.conform))
         judge(conformance, conforming.judgement(conformance, recipe))

@@ -29,6 +29,7 @@ _SILENT = ("name", "note", "tracking.", "schedule.")
 _NAMED = 2  # settings in a run's name
 _MOST = 20  # settings in a note
 _LONGEST = 28  # characters of a value in a name
+TO_DO = "**What to do now**"
 SEPARATOR = " · "  # in a run's name, between what it changes and recipe and time
 GGUF_FILES = "quantize/gguf_files.json"
 ANSWERED = "evaluate/answered"
@@ -116,6 +117,17 @@ def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[
     return "\n\n".join(parts)
 
 
+def renew(run_id: str, outcome: str, step: str) -> None:
+    """Let a run that has ended say what became of it since: `outcome` is one sentence, `step` what a
+    person would do now."""
+    text = client().get_run(run_id).data.tags.get(NOTE, "")
+    _, *rest = text.split("\n\n")
+    kept = [part for part in rest if not part.startswith(TO_DO)]
+    parts = [f"**{markdown(outcome)}**", f"{TO_DO} {step}", *kept]
+    for key, value in ((NEXT_STEP, step), (NOTE, "\n\n".join(parts))):
+        client().set_tag(run_id, key, value)
+
+
 def _brief(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     """Return the first of the numbers in a line: `loss **0.8041** (base 6.8876, run before 0.6310)`."""
     before, now = (earlier.data.metrics if earlier else {}), run.data.metrics
@@ -135,7 +147,7 @@ def _brief(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
 def next_step(run: "MlflowRun") -> list[str]:
     """Return what a person would do now, as a paragraph in Markdown; nothing before the decision."""
     words = run.data.tags.get(NEXT_STEP, "")
-    return [f"**What to do now** {words}"] if words else []
+    return [f"{TO_DO} {words}"] if words else []
 
 
 def compared(run: "MlflowRun") -> list[str]:

@@ -24,6 +24,8 @@ from retune.measures import format_duration
 from retune.store import cache, sharing, transfer
 from retune.store.place import Store, StoreError, store
 
+NAME = r"[a-z][a-z0-9_-]*/[0-9a-f]{16}"  # of an output's folder: stage and fingerprint
+
 
 class Step(BaseModel):
     """One stage of one plan: its name and everything that determines its output."""
@@ -49,7 +51,12 @@ class Step(BaseModel):
     @property
     def done(self) -> bool:
         """Whether its output is there, on this machine or in the store."""
-        return (self.folder / RECORD).is_file() or sharing.is_shared(self.name)
+        return is_done(self.name)
+
+
+def is_done(name: str) -> bool:
+    """Tell whether the output `<stage>/<fingerprint>` is there, on this machine or in the store."""
+    return (work() / name / RECORD).is_file() or sharing.is_shared(name)
 
 
 class Output(BaseModel):
@@ -141,6 +148,26 @@ def read_output(step: Step, kind: type[SomeOutput]) -> SomeOutput:
     return kind.model_validate_json(content or (folder / RECORD).read_bytes())
 
 
+def step_of(name: str) -> Step | None:
+    """Return the step that made the output `<stage>/<fingerprint>`, whatever code did; None if it is not
+    there."""
+    stage, _, fingerprint = name.partition("/")
+    if not re.fullmatch(NAME, name) or not is_done(name):
+        return None
+    shared, record = store(), work() / name / RECORD
+    content = (
+        record.read_bytes() if record.is_file() else shared and shared.read(f"{name}/{RECORD}")
+    )
+    step = _Record.model_validate_json(content).step if content else None
+    return step if step and (step.stage, step.fingerprint) == (stage, fingerprint) else None
+
+
+class _Record(BaseModel):
+    """What the record of any output says of its step."""
+
+    step: Step
+
+
 def settled(output: SomeOutput) -> SomeOutput:
     """Return the record that counts of an output that was just made: another machine may have been
     first, whose output it is then."""
@@ -151,7 +178,7 @@ def here(name: str) -> Path:
     """Return the folder of an output `<stage>/<fingerprint>` on this machine; if it is not there and
     the store has it, it is copied first, and stays until this process ends. Raises StoreError."""
     shared, folder = store(), work() / name
-    if shared is not None and re.fullmatch(r"[a-z][a-z0-9_-]*/[0-9a-f]{16}", name):
+    if shared is not None and re.fullmatch(NAME, name):
         cache.hold(folder)
         if not (folder / RECORD).is_file():
             sharing.pull(shared, name, folder)

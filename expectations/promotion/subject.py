@@ -3,11 +3,13 @@
 from datetime import datetime
 from typing import NamedTuple
 
-# By outcome; of `held` by the mode as well.
+# By outcome; of `held` by the mode as well, and by what a person said.
 NEXT_STEPS = {
     "promote": "Nothing: it takes the place by itself, unless it was rolled back before. {undo}",
     "approve": "Decide{until}: {resume}`retune approve {run_id}` or `retune reject {run_id}`. Without "
     "an answer by then it counts as rejected. Until then {serving}.",
+    "approved": "Nothing: {name} serves. {undo}",
+    "turned down": "Nothing: {serving}. `retune promote {recipe} {number}` lets it serve all the same.",
     "never": "Nothing, unless it shall serve: `retune promote {recipe} {number}`. Until then {serving}.",
     "equivalent": "Nothing: there is nothing to gain by it, and {serving}.",
     "undecided": "Nothing: {serving}. It is no failure: the version stays registered as a challenger, "
@@ -46,7 +48,8 @@ class AboutCandidate(NamedTuple):
     def next_step(self, outcome: str, mode: str, examples: str = "") -> str:
         """Return what there is to do now, with commands and addresses as Markdown has them.
 
-        `mode` is the recipe's `promotion.mode`; `examples` what more examples would do, in a sentence.
+        `outcome` is that of a decision, or `approved` or `turned down` once a person has answered; `mode`
+        is the recipe's `promotion.mode`, `examples` what more examples would do, in a sentence.
         """
         words = {
             "compare": "" if self.is_first else COMPARE.format(**self._asdict()),
@@ -56,7 +59,7 @@ class AboutCandidate(NamedTuple):
             "resume": self._resume,
         }
         step = NEXT_STEPS[mode if outcome == "held" else outcome]
-        return step.format(**{**self._asdict(), **words})
+        return step.format(**{**self._asdict(), **words, "name": self.name})
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from flows.cli import app
 from flows.expiry import note_expired
 from flows.status import status
 from retune import registry
+from retune.notes import NEXT_STEP, NOTE
 from retune.registry.approvals import REQUEST, answer, request_of
 from retune.retention import WAITING
 from retune.tracking import DECISION, client
@@ -46,6 +47,10 @@ def test_the_next_run_of_the_recipe_notes_it_once():
     assert decision.startswith(
         "Rejected: expected: approved by a person; seen: the approval expired"
     )
+    tags = client().get_run(late.run_id).data.tags
+    assert tags[NOTE].startswith("**Rejected: expected: approved by a person")
+    assert tags[NEXT_STEP] in tags[NOTE]
+    assert f"`retune promote sums {late.number}` lets it serve all the same" in tags[NEXT_STEP]
     assert all(text.startswith(WAITING) for text in decisions(soon))
     assert note_expired("sums") == []
     assert note_expired("nothing") == []

@@ -23,9 +23,11 @@ from flows.promotion import Ending, settle, subject_of
 from flows.summary import Summary
 from retune import registry, serving, tracking
 from retune.home import home
-from retune.notes import COMPARED, NEXT_STEP
+from retune.notes import COMPARED, NEXT_STEP, NOTE
 from retune.recipe import Recipe
 from retune.registry import approvals
+from retune.saved_view import EVIDENCE as EVIDENCE_FILE
+from retune.saved_view import WORKFLOW
 from tests.candidates import EVIDENCE, PINS, candidate, registered, served
 from tests.databases import furnish
 
@@ -117,7 +119,9 @@ def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe, mon
     assert lines[3].endswith("More: [in service](/v2/artifacts/key/in-service-sums).")
     assert lines[4] == "**What to do now** Nothing: sums/1 serves."
     assert lines[5] == "Against the champion: worse."
-    place = f"experiments/{of_run.experiment_id}/runs/{of_run.id}/artifacts/promote/evidence.html?{WORKFLOW}"
+    place = (
+        f"experiments/{of_run.experiment_id}/runs/{of_run.id}/artifacts/{EVIDENCE_FILE}?{WORKFLOW}"
+    )
     assert lines[6] == f"[All of the evidence](http://127.0.0.1:5000/#/{place})"
     assert "Cost: trained for 1 min 30 s; " in page
     assert "GPU-hours" not in page
@@ -128,7 +132,7 @@ def test_the_page_of_a_run_says_who_serves_and_each_reason_in_a_line(recipe, mon
 def test_evidence_is_about_a_version_and_says_who_serves_meanwhile(recipe):
     with tracking.start_run(recipe, "tuesday", {}) as run:
         version = registry.register_candidate(run, recipe, PINS, candidate("one"))
-        first = subject_of(run, version)
+        first = subject_of(run.id, version)
     assert (first.sentence, first.is_first) == (
         "sums/1, made by the run “tuesday”; no version of sums serves yet.",
         True,
@@ -136,9 +140,9 @@ def test_evidence_is_about_a_version_and_says_who_serves_meanwhile(recipe):
     assert "retune compare" not in first.next_step("rejected", "auto")
     served(recipe, "two")
     assert re.search(
-        r"sums/2 serves since \d{4}-\d\d-\d\d \d\d:\d\d UTC", subject_of(run, version).serving
+        r"sums/2 serves since \d{4}-\d\d-\d\d \d\d:\d\d UTC", subject_of(run.id, version).serving
     )
-    assert "`retune compare sums@champion sums/1`" in subject_of(run, version).next_step(
+    assert "`retune compare sums@champion sums/1`" in subject_of(run.id, version).next_step(
         "rejected", "auto"
     )
 
@@ -148,9 +152,9 @@ def test_a_run_that_reused_the_training_is_the_one_to_approve():
     settled(recipe, "one", "equivalent")
     with tracking.start_run(recipe, "friday", {}) as run:
         version = registry.register_candidate(run, recipe, PINS, candidate("one"))
-        assert subject_of(run, version).trained_by == ""  # it came to the same weights itself
+        assert subject_of(run.id, version).trained_by == ""  # it came to the same weights itself
         run.set_tags({"retune.train": "reused"})
-        about = subject_of(run, version)
+        about = subject_of(run.id, version)
         assert (about.run, about.run_id, about.trained_by) == ("friday", run.id, "one")
         pins = PINS.model_copy(update={"champion": registry.champion(recipe.name)})
         ending = settle(run, version, decision("held"), recipe, pins)
@@ -168,9 +172,9 @@ def test_a_candidate_like_one_that_was_rolled_back_says_so(recipe):
         third = registry.register_candidate(run, recipe, PINS, candidate("three"))
         pins = PINS.model_copy(update={"champion": registry.champion("sums")})
         settle(run, third, decision("equivalent"), recipe, pins)
-    assert subject_of(run, third).alike == ""
+    assert subject_of(run.id, third).alike == ""
     registry.rollback("sums", 1, "ann", "answers in rhyme")
-    alike = subject_of(run, third).alike
+    alike = subject_of(run.id, third).alike
     assert alike.startswith(
         "It was found to be equivalent to version 2, which was rolled back on 20"
     )
@@ -179,7 +183,7 @@ def test_a_candidate_like_one_that_was_rolled_back_says_so(recipe):
     with tracking.start_run(recipe, "four", {}) as run:
         made = candidate("four")._replace(files=files)
         same = registry.register_candidate(run, recipe, PINS, made)
-    assert "gives the same file as version 2" in subject_of(run, same).alike
+    assert "gives the same file as version 2" in subject_of(run.id, same).alike
 
 
 def test_a_schedule_does_not_promote_what_was_rolled_back(recipe):
@@ -211,6 +215,16 @@ def test_a_candidate_that_is_held_waits_and_is_promoted_once_it_is_approved():
     ending = settled(recipe, "one", "held")
     assert (ending.name, ending.entry.by, ending.entry.reason) == ("Promoted", "ann", "reads well")
     assert [entry.kind for entry in registry.history("sums")] == ["approve", "promote"]
+    # Nobody is told to decide any more.
+    assert (
+        to_do() == "Nothing: sums/1 serves. It is the first, so that there is none to go back to."
+    )
+
+
+def to_do() -> str:
+    """Return what the newest run says a person would do now."""
+    (run,) = tracking.newest_runs(make_recipe(), "", 1)
+    return run.data.tags[NEXT_STEP]
 
 
 def test_a_candidate_that_a_person_rejects_is_rejected():
@@ -219,6 +233,7 @@ def test_a_candidate_that_a_person_rejects_is_rejected():
     approvals.answer(registry.version("sums", 1), "reject", "ann", "too long")
     with pytest.raises(Rejected, match="rejected by ann: too long"):
         settled(recipe, "one", "held")
+    assert "`retune promote sums 1` lets it serve all the same" in to_do()
 
 
 def test_a_candidate_that_nobody_approves_in_time_is_rejected():
@@ -420,12 +435,20 @@ def test_history_and_who_served(recipe):
 def test_approve_promotes_what_waits(recipe):
     settled(make_recipe(mode="approve"), "one", "held")
     run = registry.version("sums", 1).run_id
+    waits = "**It waits.**\n\n**What to do now** Decide until tomorrow.\n\nThe first run."
+    tracking.client().set_tag(run, NOTE, waits)
     done = retune("approve", run, "--reason", "reads well")
     assert done.exit_code == 0, done.output
     assert "sums/1: approved by" in done.output
     assert "sums/1 serves" in done.output
     assert registry.serving("sums").number == 1
     assert (serving.folder_of("sums") / "q4_k_m.gguf").is_file()
+    # The note of a run that has ended says so too.
+    outcome, step, rest = tracking.client().get_run(run).data.tags[NOTE].split("\n\n")
+    assert outcome.startswith("**Promoted: sums/1 serves; reason (")
+    assert step == f"**What to do now** {to_do()}"
+    assert "Nothing: sums/1 serves." in step
+    assert rest == "The first run."
     again = retune("approve", "sums@challenger")
     assert "serves already" in str(again.exception)
 
@@ -436,6 +459,8 @@ def test_reject_keeps_it_a_challenger(recipe):
     assert done.exit_code == 0, done.output
     assert registry.serving("sums") is None
     assert registry.history("sums")[-1].reason == "too long"
+    run = registry.version("sums", 1).run_id
+    assert tracking.client().get_run(run).data.tags[NOTE].startswith("**Rejected: rejected by ")
 
 
 def test_a_run_without_a_candidate_is_not_approved(recipe):
