@@ -179,11 +179,17 @@ def sentence(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
     return f"**{markdown(version)}** serves{since}."
 
 
-def _way_back(name: str) -> str:
-    """Return how to go back, if there is a version to go back to."""
-    if not any(PREVIOUS in version.aliases for version in registry.versions(name)):
-        return "No version served before it."
-    return f"To go back: `retune rollback {name}`."
+def _way_back(name: str, log: Sequence[PromotionEntry]) -> str:
+    """Return how to go back, if there is a version to go back to, and from which one that was done."""
+    left = ""
+    if log and log[-1].kind == "rollback":
+        left = (
+            f"Version {log[-1].former} was rolled back, and is barred: `retune promote {name} "
+            f"{log[-1].former} --unbar` lets it serve again. "
+        )
+    if any(PREVIOUS in version.aliases for version in registry.versions(name)):
+        return f"{left}To go back: `retune rollback {name}`."
+    return f"{left}There is no version before it to go back to."
 
 
 def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
@@ -192,7 +198,7 @@ def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
         sentence(version, log),
         "",
         f"Its files: `{serving.folder_of(version.name)}`. MLflow run `{version.run_id}`. "
-        f"{_way_back(version.name)}",
+        f"{_way_back(version.name, log)}",
         "",
         f"|{' | '.join(HEADS)} |",
         "|---:|---|---|---:|---:|---|---|",

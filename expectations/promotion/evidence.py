@@ -3,6 +3,7 @@ lost, incidents, files, cost. It loads nothing, and what came with data is maske
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from json import dumps
 from math import isfinite
 from pathlib import Path
@@ -175,10 +176,15 @@ def _header(case: Case) -> str:
         f"<li>{html(reason, 2000)}</li>" for reason in [*case.reasons, *_causes(case)]
     )
     kind = HEADS[case.outcome][0]
-    about = f'<p class="about">{html(case.subject.sentence)}</p>' if case.subject else ""
+    about = f'<p class="about">{html(case.subject.sentence)} {_as_of()}</p>' if case.subject else ""
     todo = f"<p><b>What to do now</b> {_linked(case.next_step)}</p>" if case.subject else ""
     lines = f"<h1>{html(case.headline)}</h1>\n{about}<ul>{reasons}</ul>{todo}"
     return f'<header class="{kind}">{lines}</header>'
+
+
+def _as_of() -> str:
+    """Return of when the page is: what it says of what serves, and what to do, may be past."""
+    return f"As of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
 
 
 def _chart(title: str, differences: Sequence[PairedDifference], case: Case) -> list[str]:

@@ -301,7 +301,9 @@ def test_the_page_says_whom_it_is_about_who_serves_and_what_to_do(tmp_path, case
     assert decision.outcome == {"kept": "held"}.get(case, case)
     decision.judgement.write(tmp_path)
     page = Page((tmp_path / "evidence.html").read_text())
-    about = "sums/4, made by the run “tuesday <b>”; sums/3 serves since 2026-11-24 09:00 UTC."
+    about = (
+        "sums/4, made by the run “tuesday <b>”; sums/3 serves since 2026-11-24 09:00 UTC. As of 2"
+    )
     assert about in page.text
     assert words.replace("`", "") in page.text
     assert "b" not in page.names()[: page.names().index("ul")]  # a name is text

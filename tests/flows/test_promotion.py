@@ -374,10 +374,13 @@ def test_a_way_back_is_shown_where_there_is_one(recipe):
     served(recipe, "one")
     only = in_service.page(registry.serving("sums"), registry.history("sums"))
     assert "rollback" not in only
-    assert "No version served before it." in only
+    assert "There is no version before it to go back to." in only
     served(recipe, "two")
     second = in_service.page(registry.serving("sums"), registry.history("sums"))
     assert "To go back: `retune rollback sums`." in second
+    registry.rollback("sums", None, "ann", "answers in rhyme")
+    first = in_service.page(registry.serving("sums"), registry.history("sums"))
+    assert "`retune promote sums 2 --unbar` lets it serve again" in first
 
 
 # The commands.
