@@ -3,6 +3,9 @@
 import logging
 
 LOGGER = "prefect.task_runs"  # Prefect's, of everything that is said in a task
+REUSED = (
+    "Finished in state Cached("  # Prefect's line on a stage that has said itself what it reuses
+)
 
 
 def name_lines() -> None:
@@ -11,9 +14,12 @@ def name_lines() -> None:
 
 
 def _named(record: logging.LogRecord) -> bool:
-    """Put the name before the line. One that each run has anew (`train-3f2`) is told as the task's."""
+    """Put the name before the line, and leave out what was said. A name that each run has anew
+    (`train-3f2`) is told as the task's."""
     task, run = getattr(record, "task_name", ""), getattr(record, "task_run_name", "")
     name, text = task if run.startswith(f"{task}-") else run, record.getMessage()
+    if text.startswith(REUSED):
+        return False
     if name and not text.startswith(f"{name}: "):
         record.msg, record.args = f"{name}: {text}", ()
     return True

@@ -199,8 +199,9 @@ def _show(name: str) -> None:
     """Renew Prefect's page of what serves, if its server answers."""
     import httpx
 
-    from flows import in_service
+    from flows import in_service, local
 
+    local.quieten()  # Prefect tells what it still sends when the command ends
     try:
         in_service.show(name)
     except (httpx.HTTPError, RuntimeError, OSError) as error:

@@ -35,6 +35,7 @@ def test_a_line_begins_with_the_stage_that_says_it_and_once(lines):
     of_merge.info("100% done")
     of_merge.info("merge: is said already")
     of_file.info("Finished in state %s", "Completed()")
+    of_file.info("Finished in state %s", "Cached('reused from run 3bceaeff: made then')")
     logging.getLogger(LOGGER).info("of no task")
     assert lines == [
         *("merge: begins", "merge: 100% done", "merge: is said already"),
