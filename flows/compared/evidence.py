@@ -47,13 +47,16 @@ class RunEvidence(NamedTuple):
 
     def described(self) -> ComparedRun:
         info, data = self.run.info, self.run.data
+        version = data.tags.get("retune.registered", "")
         return ComparedRun(
             id=info.run_id,
             name=info.run_name,
             recipe=data.params.get("name", ""),
             started=f"{datetime.fromtimestamp(info.start_time / 1000, UTC):%Y-%m-%d %H:%M:%S}",
             status=info.status,
-            serves=_serves(data.tags.get("retune.registered", "")),
+            version=version,
+            serves=_serves(version),
+            rolled_back=_is_barred(version),
             outcome=data.tags.get(DECISION, "").partition(":")[0] or data.tags.get(OUTCOME, ""),
         )
 
@@ -62,6 +65,13 @@ def _serves(version: str) -> bool:
     """Tell whether a version, `recipe/3`, serves now; none does not."""
     serving = registry.serving(version.rpartition("/")[0]) if version else None
     return str(serving) == version if serving else False
+
+
+def _is_barred(version: str) -> bool:
+    """Tell whether a version is one that nobody wants again; none is not, nor one that was deleted."""
+    name, _, number = version.rpartition("/")
+    candidates = registry.versions(name) if name else []
+    return any(one.barred is not None for one in candidates if str(one.number) == number)
 
 
 def evidence(run_id: str) -> RunEvidence:

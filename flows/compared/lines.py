@@ -53,7 +53,8 @@ def _chart(name: str, curves: Sequence[Curve]) -> str:
 
     lines = "".join(
         f'<polyline class="{run}" points="{" ".join(map(place, line))}"/>'
-        for run, line in points.items()
+        # The dashed one last: where both go the same way it is still seen.
+        for run, line in sorted(points.items())
     )
     bottom = HEIGHT - FOOT
     axis = (

@@ -19,7 +19,11 @@ class ComparedRun(BaseModel):
         description="What became of its candidate (Promoted, Undecided, …), or Finished, Rejected, "
         "Failed or Stopped (in small letters by earlier versions); empty: not told."
     )
+    version: str = Field("", description="Its candidate, as recipe/number; empty: it made none.")
     serves: bool = Field(False, description="Whether its candidate is the version that serves now.")
+    rolled_back: bool = Field(
+        False, description="Whether its candidate was rolled back, and is barred since."
+    )
 
 
 class Differing(BaseModel):

@@ -25,8 +25,10 @@ def headline(comparison: Comparison) -> str:
 
 
 def ended(run: ComparedRun) -> str:
-    """Return how a run ended, and whether its candidate serves now."""
-    return f"{run.outcome or run.status.lower()}{', serves now' if run.serves else ''}"
+    """Return how a run ended, and what its candidate is now."""
+    now = ", serves now" if run.serves else ", rolled back since" if run.rolled_back else ""
+    version = f"{run.version}: " if run.version else ""
+    return f"{version}{run.outcome or run.status.lower()}{now}"
 
 
 def told(one: PairedDifference) -> str:

@@ -15,17 +15,21 @@ from flows.compared import rows as kept_rows
 from flows.compared.changed_rows import change_of_rows, changed_rows
 from flows.compared.comparison import compare
 from flows.compared.evidence import evidence
+from flows.compared.lines import charts
 from flows.compared.neighbours import near
 from flows.compared.page import page
-from flows.compared.records import Comparison
-from flows.compared.words import told
-from retune.recipe import Promotion
+from flows.compared.records import Comparison, Curve
+from flows.compared.words import ended, told
+from retune import registry
+from retune.recipe import Promotion, Recipe
 from retune.registry import RegistryError
 from retune.tracking import DECISION, client, start_run
+from tests.candidates import served
 from tests.databases import furnish_mlflow, working_in
 from tests.flows.made_runs import SCHEMA, SECRET, Made, asked, recipe, row, run_of
 from tests.rendered import Page
 
+RECIPE = {"name": "served", "model": {"base": "a/b"}, "dataset": {"source": "c/d"}}
 OLD_ROWS = [(f"What is {n} plus {n}?", f"It is {2 * n}.") for n in range(40)]
 # One answer and one question edited, two rows removed, three added: one is like a lost prompt.
 LIKE_LOST = ("Does the parcel number 7 weigh as much as a brick? Tell me.", "No, never.")
@@ -257,6 +261,24 @@ def test_what_became_of_a_candidate_is_told(home):
     made = run_of(Made(OLD_ROWS), "decided about")
     client().set_tag(made, DECISION, "Undecided: too little\n- of it")
     assert evidence(made).described().outcome == "Undecided"
+
+
+def test_a_version_that_was_rolled_back_is_told_from_one_that_serves(home):
+    served(Recipe.parse(RECIPE), "one", "two")
+    registry.rollback("served", None, "ann", "answers in rhyme")
+    first, second = registry.versions("served")
+    assert ended(evidence(first.run_id).described()).endswith("serves now")
+    assert ended(evidence(second.run_id).described()).startswith("served/2: ")
+    assert ended(evidence(second.run_id).described()).endswith(", rolled back since")
+
+
+def test_the_dashed_curve_is_drawn_over_the_other():
+    curves = [
+        Curve(name="train/loss", run=run, tokens=[1, 2], values=[2.0, 1.0], over="tokens")
+        for run in ("older", "newer")
+    ]
+    drawn = charts(curves)
+    assert drawn.index('polyline class="newer"') < drawn.index('polyline class="older"')
 
 
 def test_several_runs_are_compared_in_the_order_of_time(pair, home):
