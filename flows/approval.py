@@ -93,7 +93,7 @@ def form(candidate: str, request: Request, evidence: str) -> Approval:
         client.update_flow_run_labels(UUID(str(runtime.flow_run.id)), {WAITS_UNTIL: until})
     waiting = (
         f"Waits for approval until {request.expires:%Y-%m-%d %H:%M} UTC, whether {candidate} shall "
-        f"serve: menu ⋮ → Resume on this run's page in Prefect, or `retune approve {request.run_id}`"
+        f"serve: menu ⋮ → Resume on this run's page in Prefect, or `retune approve {candidate}`"
     )
     get_run_logger().info("%s", waiting)
     asked = Approval.with_initial_data(description=evidence)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from prefect import runtime
 from prefect.artifacts import create_link_artifact
@@ -15,6 +16,7 @@ from flows.compared.rows import log_rows
 from flows.replaced import replace
 from flows.run_names import is_given
 from flows.run_page import CURRENT
+from retune import registry
 from retune.escaping import visible
 from retune.notes import (
     CHANGED,
@@ -31,10 +33,14 @@ from retune.notes import (
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Chats, Rows, Scores
+from retune.registry.candidates import REGISTERED_AS
 from retune.retention import WAITING
 from retune.saved_view import NAME, describe_experiment, evidence_link, link, run_link
 from retune.tracking import DECISION, OUTCOME, Run, Waiting, client, download_json
 from tasks.stage import show
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
 
 SAMPLES = "samples.json"
 SAMPLED = ("prompt", "expected", "base", "tuned")
@@ -57,11 +63,13 @@ def described(run: Run, recipe: Recipe) -> "Iterator[Description]":
 
 
 class Description:
-    """What is said of one run; `earlier` is the recipe's run before it."""
+    """What is said of one run; `earlier` is the recipe's run before it, `reference` the one that its
+    changes are told against: that of the version that serves, or the run before."""
 
     def __init__(self, run: Run, recipe: Recipe) -> None:
         self._run, self._recipe = run, recipe
         self.earlier = before(run.id, run.experiment_id, recipe.name)
+        self.reference = _serving(recipe, run.id) or self.earlier
         self._rows = ""
 
     def begin(self) -> None:
@@ -83,8 +91,8 @@ class Description:
     def rows(self, sound: Rows, chats: Chats) -> None:
         """Keep what tells the accepted rows of runs apart, and say what changed of them."""
         log_rows(self._run, sound, chats)
-        if self.earlier:
-            self._rows = change_of_rows(self.earlier.info.run_id, self._run.id)
+        if self.reference:
+            self._rows = change_of_rows(self.reference.info.run_id, self._run.id)
             self._name()
 
     def samples(self, scores: Scores) -> None:
@@ -95,19 +103,25 @@ class Description:
         """Write the note: `outcome` is the name of Prefect's state (Promoted, Undecided, Rejected, …),
         Finished or Stopped, with its `sentence`."""
         self._run.set_tags({OUTCOME: outcome})
+        self._name()
         self._write(sentence)
 
     def _name(self) -> None:
         now = settings(self._recipe)
-        then = self.earlier.data.params if self.earlier else now
+        then = self.reference.data.params if self.reference else now
         known = {name: value for name, value in now.items() if name in then}
         words = changed(
-            changes({name: then[name] for name in known}, known), self._rows, self.earlier is None
+            changes({name: then[name] for name in known}, known), self._rows, self.reference is None
         )
         self._run.set_tags({CHANGED: words})
         if not is_given(runtime.flow_run.name):
-            # In a column that cuts names, what changed is what is left of them; then Prefect's name.
-            self._run.set_tags({RUN_NAME: f"{words}{SEPARATOR}{runtime.flow_run.name}"})
+            # In a column that cuts names, version and change are what is left of them; then Prefect's.
+            number = (
+                client().get_run(self._run.id).data.tags.get(REGISTERED_AS, "").rpartition("/")[2]
+            )
+            parts = [f"v{number}"] if number else []
+            name = SEPARATOR.join([*parts, words, str(runtime.flow_run.name)])
+            self._run.set_tags({RUN_NAME: name})
 
     def _write(self, sentence: str) -> None:
         links = {"This run in Prefect": flow_run_page()}
@@ -115,6 +129,19 @@ class Description:
             page = evidence_link("", self._run.experiment_id, self._run.id)
             links = {"The evidence": page, **links}
         self._run.set_tags({NOTE: note(self._run.id, sentence, self.earlier, links)})
+
+
+def _serving(recipe: Recipe, run_id: str) -> "MlflowRun | None":
+    """Return the run of the version that serves, if it is another than `run_id` and still there."""
+    from mlflow.exceptions import MlflowException
+
+    serving = registry.serving(recipe.name)
+    if serving is None or serving.run_id == run_id:
+        return None
+    try:
+        return client().get_run(serving.run_id)
+    except MlflowException:  # it was deleted
+        return None
 
 
 def masked_samples(scores: Scores) -> list[dict[str, str | None]]:

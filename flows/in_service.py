@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from flows import kept_page, local
@@ -16,6 +17,7 @@ from retune.escaping import markdown, terminal
 from retune.registry import PromotionEntry, RegisteredVersion, RegistryError
 from retune.registry.log import HEADS
 from retune.registry.versions import PREVIOUS
+from retune.saved_view import PLACE
 from retune.tracking import client
 from retune.webhooks import post_all
 from tasks.stage import secret_block
@@ -97,19 +99,30 @@ def _describe(version: RegisteredVersion) -> list[str]:
 
 
 def _place(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> None:
-    """Let MLflow's pages of the version that serves, and of those that did, say so."""
+    """Let MLflow's pages of the version that serves, and of those that did, say so, and their runs."""
+    from mlflow.exceptions import MlflowException
+
     came = registry.who_served(log, log[-1].at) if log else None
     since = f" since {came.at:%Y-%m-%d %H:%M} UTC, by {markdown(came.by)}" if came else ""
     registry.placed_as(version, f"**Serves{since}**")
+    client().set_tag(version.run_id, PLACE, "serves")
     served = {number for entry in log for number in (entry.serving, entry.former) if number}
     for one in registry.versions(version.name):
         if one.number == version.number or one.number not in served:
             continue
+        place, more = "served before", ""
         if one.barred is not None:
-            place = f"**Rolled back: {markdown(one.barred)}**"
-        else:
-            place = "**Previous**" if "previous" in one.aliases else "**Served before**"
-        registry.placed_as(one, f"{place}; {markdown(version)} serves now")
+            place = "rolled back"
+            more = f": {markdown(one.barred)}. It is barred: {_unbar(one)}"
+        elif PREVIOUS in one.aliases:
+            place = "previous"
+        registry.placed_as(one, f"**{place.capitalize()}**{more}; {markdown(version)} serves now")
+        with suppress(MlflowException):  # its run was deleted
+            client().set_tag(one.run_id, PLACE, place)
+
+
+def _unbar(version: RegisteredVersion) -> str:
+    return f"`retune promote {version.name} {version.number} --unbar` lets it serve again"
 
 
 def _ollama(tag: str | None, version: RegisteredVersion) -> list[str]:
@@ -179,17 +192,15 @@ def sentence(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
     return f"**{markdown(version)}** serves{since}."
 
 
-def _way_back(name: str, log: Sequence[PromotionEntry]) -> str:
-    """Return how to go back, if there is a version to go back to, and from which one that was done."""
-    left = ""
-    if log and log[-1].kind == "rollback":
-        left = (
-            f"Version {log[-1].former} was rolled back, and is barred: `retune promote {name} "
-            f"{log[-1].former} --unbar` lets it serve again. "
-        )
-    if any(PREVIOUS in version.aliases for version in registry.versions(name)):
-        return f"{left}To go back: `retune rollback {name}`."
-    return f"{left}There is no version before it to go back to."
+def _way_back(name: str) -> str:
+    """Return how to go back, if there is a version to go back to, and which versions are barred."""
+    every = registry.versions(name)
+    barred = [version for version in every if version.barred is not None]
+    named = ", ".join(str(version.number) for version in barred)
+    left = f" Barred: {named}; {_unbar(barred[-1])}." if barred else ""
+    if any(PREVIOUS in version.aliases for version in every):
+        return f"To go back: `retune rollback {name}`.{left}"
+    return f"There is no version to go back to.{left}"
 
 
 def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
@@ -198,7 +209,7 @@ def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:
         sentence(version, log),
         "",
         f"Its files: `{serving.folder_of(version.name)}`. MLflow run `{version.run_id}`. "
-        f"{_way_back(version.name, log)}",
+        f"{_way_back(version.name)}",
         "",
         f"|{' | '.join(HEADS)} |",
         "|---:|---|---|---:|---:|---|---|",

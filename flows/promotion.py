@@ -261,19 +261,19 @@ def _ending(
             return Ending("Registered", reason)
         said = _answer(run, version, decision, recipe, champion)
         if said is None:
-            return Ending(WAITING, _waits(run, version))
+            return Ending(WAITING, _waits(version))
         by, reason = said.by, said.reason or "approved"
     entry = registry.promote(version.name, version.number, by, reason, evidence, champion)
     why = f": {reason}" if by == "retune" else f"; reason ({by}): {reason}"
     return Ending("Promoted", f"{version} serves{entry.instead}{why}", serves=True, entry=entry)
 
 
-def _waits(run: Run, version: RegisteredVersion) -> str:
+def _waits(version: RegisteredVersion) -> str:
     """Return that a version waits, until when, and what answers; of a run that has asked already."""
     request = request_of(registry.version(version.name, version.number))
     until = f" until {request.expires:%Y-%m-%d %H:%M} UTC" if request else ""
     form = "Resume in the menu (⋮) of its page in Prefect, " if can_suspend() else ""
-    how = f"{form}`retune approve {run.id}` or `retune reject {run.id}`"
+    how = f"{form}`retune approve {version}` or `retune reject {version}`"
     return f"{version} waits for an approval{until}: {how}"
 
 
@@ -301,7 +301,7 @@ def _answer(
             require(approval.expired(request.expires))
         if not can_suspend():
             return None
-        registry.decided_as(version, run.id, WAITING, _waits(run, version))
+        registry.decided_as(version, run.id, WAITING, _waits(version))
         address = mlflow_pages()
         place = evidence_link(address, run.experiment_id, run.id) if address else ""
         question = approval.question(str(version), champion, request.expires, run.id, place)

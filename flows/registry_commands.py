@@ -213,10 +213,11 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
     from flows.promotion import answered
     from retune.notes import renew
     from retune.registry import approvals
+    from retune.registry.candidates import REGISTERED_AS
     from retune.tracking import REJECTED, client
 
     run_id = registry.find(run)
-    registered = client().get_run(run_id).data.tags.get("retune.registered", "")
+    registered = client().get_run(run_id).data.tags.get(REGISTERED_AS, "")
     if not registered:
         raise registry.RegistryError(f"the run {run_id} made no candidate; name one that did")
     name, _, number = registered.rpartition("/")

@@ -170,8 +170,9 @@ def _changed(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     if not earlier:
         return ["The first run of this recipe."]
     words, champion = run.data.tags.get(CHANGED, "") or "nothing", compared_with(run)
+    since = f"{'champion' if champion else 'run before'}, {short_name(champion or earlier)}"
     return [
-        f"Changed since the run before, {markdown(short_name(earlier))}: {markdown(words)}",
+        f"Changed since the {markdown(since)}: {markdown(words)}",
         *settings_lists(run, earlier, champion),
     ]
 

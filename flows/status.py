@@ -287,7 +287,7 @@ def _waiting(name: str) -> Iterator[str]:
         request = request_of(version)
         if request and not request.has_expired() and not answer_of(version, request.champion):
             yield (
-                f"{version} waits: `retune approve {request.run_id}` or `retune reject`, or Resume in "
+                f"{version} waits: `retune approve {version}` or `retune reject`, or Resume in "
                 f"the menu of its run's page, until {request.expires:%Y-%m-%d %H:%M} UTC"
             )
 

@@ -191,9 +191,11 @@ def compared_with(run: "MlflowRun") -> "MlflowRun | None":
 def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     if not earlier:
         return ["The first run of this recipe."]
-    address = run_link("", earlier.info.experiment_id, earlier.info.run_id)
+    champion = compared_with(run)
+    since, whose = champion or earlier, "champion" if champion else "run before"
+    address = run_link("", since.info.experiment_id, since.info.run_id)
     words = markdown(run.data.tags.get(CHANGED, "")) or "nothing"
-    return [f"Changed since the run before, [{markdown(short_name(earlier))}]({address}): {words}"]
+    return [f"Changed since the {whose}, [{markdown(short_name(since))}]({address}): {words}"]
 
 
 def settings_lists(

@@ -19,9 +19,11 @@ EVIDENCE = "promote/evidence.html"  # artifact of a run whose candidate was deci
 # A run that made a candidate, whatever became of it; the runs of single files have no such tag.
 WORKFLOW = "workflowType=machine_learning"  # else MLflow's pages are those of GenAI's traces
 FILTER = "tags.`retune.registered` LIKE '%'"
+PLACE = "retune.place"  # tag of a run: serves, previous, served before or rolled back
 # Columns with their widths in pixels: the first three are seen without scrolling on a small screen.
 COLUMNS = {
     "tags.`retune.outcome`": 140,  # Promoted, Undecided, Rejected, …
+    f"tags.`{PLACE}`": 100,
     f"metrics.`{LOSS}`": 150,
     "metrics.`evaluate/exact_match/tuned`": 150,
     "tags.`retune.changed`": 220,
@@ -83,7 +85,7 @@ def _is_outdated(text: str) -> bool:
 def _note(experiment_id: str, recipe: str) -> str:
     return (
         f"Runs of the recipe **{recipe}**: each takes the dataset through its gates, trains, and "
-        f"compares the model with its base.\n\n"
+        f"compares the model with the one that serves, or with its base.\n\n"
         f"- [{NAME}]({link('', experiment_id)}): the lowest held-out loss first, with charts\n"
         f"- `retune compare {recipe}@latest RUN` tells what differs between two runs\n"
         f"- the runs named after a quantization method are the files of the run above them"

@@ -118,7 +118,7 @@ def decide(
         markdown=markdown(case),
         lead=findings.why_rejected(judged, differences) if judged.failed else "",
     )
-    compared = findings.compared(telling, _name(champion))
+    compared = findings.compared(telling, _name(champion), differences)
     return Decision(outcome, reasons, differences, judged, case.next_step, compared)
 
 

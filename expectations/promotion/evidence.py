@@ -47,8 +47,8 @@ OF_SLICES = (
 )
 DEMANDS = (
     '<p class="note">passed: met. Of a measure for which the recipe asks for no proof it is enough not '
-    "to be shown to be worse. undecided: the examples are too few to say, which promotes nothing and "
-    "speaks against nobody.</p>"
+    "to be shown to be worse, which few examples do not prove. undecided: the examples are too few to "
+    "say, which promotes nothing, and is no fault of the candidate.</p>"
 )
 STYLE = """
 header { border-left: .5rem solid var(--warn); background: var(--panel); padding: 1rem 1.2rem;

@@ -27,10 +27,25 @@ def telling(differences: Sequence[PairedDifference], rule: Promotion) -> list[Pa
     return [one for one in differences if one.metric in wanted]
 
 
-def compared(told: Iterable[PairedDifference], opponent: str) -> str:
-    """Return how a candidate compares with its opponent, in a sentence; "" if nothing is known."""
+def compared(
+    told: Sequence[PairedDifference], opponent: str, every: Iterable[PairedDifference] = ()
+) -> str:
+    """Return how a candidate compares with its opponent, in a sentence or two; "" if nothing is known.
+
+    What is `told` has its numbers; of `every` other difference of a whole suite the outcome is named.
+    """
     parts = [f"{one.outcome} by {words(one.metric)}: {difference(one)}" for one in told]
-    return f"Against the {opponent}: {'; '.join(parts)}." if parts else ""
+    if not parts:
+        return ""
+    others: dict[str, list[str]] = {}
+    for one in every:
+        if not one.is_slice and one not in told:
+            others.setdefault(one.outcome, []).append(
+                f"{words(one.metric)}, {one.examples} examples"
+            )
+    more = [f"{outcome} by {'; by '.join(names)}" for outcome, names in others.items()]
+    also = f" Besides: {'; '.join(more)}." if more else ""
+    return f"Against the {opponent}: {'; '.join(parts)}.{also}"
 
 
 def more_examples(told: Iterable[PairedDifference]) -> str:

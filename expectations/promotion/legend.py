@@ -31,7 +31,7 @@ def legend(
     """Return how the chart of the differences of two models is read; they are called by these words."""
     noise = (
         '<i class="noise"></i> (dotted frame) the noise of training: what two trainings of one recipe '
-        f"differ by, calibrated or assumed: {_noise(differences)}. Whichever of both reaches further "
+        f"differ by: {_noise(differences)}. Whichever of both reaches further "
         "decides: a whole interval within it is equivalent. "
         if any(one.noise for one in differences)
         else ""
@@ -78,7 +78,13 @@ def _margins(differences: Sequence[PairedDifference]) -> str:
 
 def _noise(differences: Sequence[PairedDifference]) -> str:
     """Return how far the frames of the chart reach to either side, as the margins are told."""
-    return _sizes((one, NOISE * one.noise) for one in differences if one.noise)
+    noisy = [one for one in differences if one.noise]
+    known = (
+        "assumed; `retune calibrate` measures it"
+        if any(one.assumed for one in noisy)
+        else "measured"
+    )
+    return f"{_sizes((one, NOISE * one.noise) for one in noisy)}, {known}".replace("`", "")
 
 
 def _sizes(amounts: Iterable[tuple[PairedDifference, float]]) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 # By outcome; of `held` by the mode as well, and by what a person said.
 NEXT_STEPS = {
     "promote": "Nothing: it takes the place by itself, unless it was rolled back before. {undo}",
-    "approve": "Decide{until}: {resume}`retune approve {run_id}` or `retune reject {run_id}`. Without "
+    "approve": "Decide{until}: {resume}`retune approve {name}` or `retune reject {name}`. Without "
     "an answer by then it counts as rejected. Until then {serving}.",
     "approved": "Nothing: {name} serves. {undo}",
     "turned down": "Nothing: {serving}. `retune promote {recipe} {number}` lets it serve all the same.",
@@ -15,8 +15,8 @@ NEXT_STEPS = {
     "undecided": "Nothing: {serving}. It is no failure: the version stays registered as a challenger, "
     "and the next run is compared with what serves. {examples}`retune promote {recipe} {number}` lets "
     "it serve without a proof.",
-    "rejected": "Nothing, if that is right: {serving}. Else mend the rows or the recipe, and run it "
-    "again; {compare}`retune promote {recipe} {number}` lets it serve all the same.",
+    "rejected": "Nothing, if the reasons are right: {serving}. Else mend the rows or the recipe, and run "
+    "it again; {compare}`retune promote {recipe} {number}` lets it serve all the same.",
 }
 UNDO = "Should it turn out badly, `retune rollback {recipe}` lets the version before serve again."
 UNDO_FIRST = "It is the first, so that there is none to go back to."

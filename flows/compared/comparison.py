@@ -25,14 +25,16 @@ def compare(one: str, other: str) -> Comparison:
     missing: list[str] = []
     rows = _rows(older, newer, missing)
     asked = _examples(older, newer, missing)
-    lost, won = (asked.lost(), asked.won()) if asked else (None, None)
+    differences = _differences(older, newer)
+    margins = {one.metric: one.margin for one in differences if not one.is_slice}
+    lost, won = (asked.lost(margins), asked.won(margins)) if asked else (None, None)
     return Comparison(
         older=older.described(),
         newer=newer.described(),
         recipe=settings.recipe(older, newer),
         data=_data(older, newer, rows),
         environment=settings.environment(older, newer),
-        differences=_differences(older, newer),
+        differences=differences,
         metrics=measured.metrics(older, newer),
         tallies=asked.tallies if asked else [],
         lost=[] if lost is None else shown(lost, _near(lost, newer, rows, missing)),

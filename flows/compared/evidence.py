@@ -17,6 +17,7 @@ from retune.outcomes import FILE
 from retune.outputs import here
 from retune.recipe import Recipe, RecipeError
 from retune.recipe.evaluation import ANCHOR
+from retune.registry.candidates import REGISTERED_AS
 from retune.tracking import DECISION, OUTCOME, client, download_json, setting_text
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class RunEvidence(NamedTuple):
 
     def described(self) -> ComparedRun:
         info, data = self.run.info, self.run.data
-        version = data.tags.get("retune.registered", "")
+        version = data.tags.get(REGISTERED_AS, "")
         return ComparedRun(
             id=info.run_id,
             name=info.run_name,

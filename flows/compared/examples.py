@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.masking import masked
@@ -16,6 +17,7 @@ TELLING = 12  # examples that are shown, won and lost
 EXCERPT = 600  # characters of a text
 SAME = 1e-6  # a smaller difference of grades is none
 KEY = ["suite", "scorer", "example"]
+NO_MARGINS: Mapping[str, float] = MappingProxyType({})
 
 
 class Examples(NamedTuple):
@@ -25,18 +27,23 @@ class Examples(NamedTuple):
     lines: "pl.DataFrame"
     tallies: list[Tally]
 
-    def lost(self) -> "pl.DataFrame":
-        """Return the examples that the newer run lost, the most telling first."""
-        return self._telling(-1)
+    def lost(self, margins: Mapping[str, float] = NO_MARGINS) -> "pl.DataFrame":
+        """Return the examples that the newer run lost by more than the margin of `<suite>/<scorer>`, the
+        most telling first."""
+        return self._telling(-1, margins)
 
-    def won(self) -> "pl.DataFrame":
-        return self._telling(1)
+    def won(self, margins: Mapping[str, float] = NO_MARGINS) -> "pl.DataFrame":
+        return self._telling(1, margins)
 
-    def _telling(self, sign: int) -> "pl.DataFrame":
+    def _telling(self, sign: int, margins: Mapping[str, float]) -> "pl.DataFrame":
         """Of each scorer as many in turn, so that none hides the others; an example comes once."""
         import polars as pl
 
-        lines = self.lines.filter(sign * pl.col("gain") > SAME)
+        metric = pl.concat_str("suite", "scorer", separator="/")
+        least = metric.replace_strict(
+            list(margins), list(margins.values()), default=SAME, return_dtype=pl.Float64
+        )
+        lines = self.lines.filter(sign * pl.col("gain") > least)
         ranked = lines.sort(sign * pl.col("gain"), "example", descending=[True, False])
         ranked = ranked.with_columns(turn=pl.int_range(pl.len()).over("suite", "scorer"))
         ranked = ranked.sort("turn", pl.col("scorer"), maintain_order=True)

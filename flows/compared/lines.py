@@ -1,13 +1,14 @@
 """Curves of two runs as SVG in a page, in its colours: the older run thin, the newer one strong."""
 
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Callable, Sequence
+from math import isfinite, log
 
 from flows.compared.records import Curve
 from retune.escaping import html
 from retune.measures import measure
 
 WIDTH, HEIGHT, LEFT, FOOT = 420, 180, 46, 22  # units: about a pixel each on a telephone
+WIDE = 8  # times that the highest value is the lowest, above which the axis is logarithmic
 STYLE = """
 .charts { display: grid; gap: 1.4rem 2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
@@ -45,11 +46,14 @@ def _chart(name: str, curves: Sequence[Curve]) -> str:
     spec = measure(name.partition("/")[2])
     right = max(x for x, _ in every) or 1
     low, high = min(y for _, y in every), max(y for _, y in every)
-    span = (high - low) or 1
+    is_log = low > 0 and high / low > WIDE  # else the first steps would flatten all others
+    scale: Callable[[float], float] = log if is_log else float
+    span = (scale(high) - scale(low)) or 1
 
     def place(point: tuple[float, float]) -> str:
         x = LEFT + (WIDTH - LEFT) * point[0] / right
-        return f"{x:.1f},{(HEIGHT - FOOT) * (1 - 0.95 * (point[1] - low) / span):.1f}"
+        y = (scale(point[1]) - scale(low)) / span
+        return f"{x:.1f},{(HEIGHT - FOOT) * (1 - 0.95 * y):.1f}"
 
     lines = "".join(
         f'<polyline class="{run}" points="{" ".join(map(place, line))}"/>'
@@ -65,6 +69,7 @@ def _chart(name: str, curves: Sequence[Curve]) -> str:
         f"{right:,.0f} {curves[0].over}</text>"
     )
     unit = f", {spec.unit}" if spec.unit else ""
+    unit += " (logarithmic)" if is_log else ""
     return (
         f"<figure><figcaption>{html(spec.title + unit)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html(spec.title)} of both runs">'

@@ -75,7 +75,8 @@ def _better(
     better = measure(name.partition("/")[2]).better
     if better is None or before is None or after is None:
         return None
-    if before == after:
+    number = measure(name.partition("/")[2]).number
+    if number(before) == number(after):  # nobody sees a difference
         return "neither"
     return "newer" if (after < before) == (better == "lower") else "older"
 

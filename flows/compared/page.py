@@ -204,16 +204,23 @@ def _of_file(name: str, cell: float | bool | None) -> str:
 
 def _metrics(comparison: Comparison) -> str:
     rows = []
+    open_ = {
+        f"evaluate/{scorer_of(one.metric)}/tuned"
+        for one in comparison.differences
+        if not one.is_slice and one.outcome in ("undecided", "equivalent")
+    }
     for one in comparison.metrics:
+        better = "" if one.name in open_ else one.better
         marks = {
-            run: f' class="{run}-better"' if one.better == run else "" for run in ("older", "newer")
+            run: f' class="{run}-better"' if better == run else "" for run in ("older", "newer")
         }
         cells = [
             f"<span{marks[run]}>{html(number(one, of))}</span>"
             for run, of in (("older", one.older), ("newer", one.newer))
         ]
         rows.append([html(one.title), *cells])
-    note = "In bold is the better of the two: blue if it is the newer, orange the older. "
+    note = "In bold is the better of the two: blue if it is the newer, orange the older; of what "
+    note += "the examples do not decide, none. "
     note += missing_time(comparison) or ""
     return f'<p class="note">{note}</p>' + table(["*", "#older", "#newer"], rows)
 

@@ -106,7 +106,7 @@ def _metrics(comparison: Comparison) -> Grid:
     rows = [
         [one.title, number(one, one.older), number(one, one.newer)]
         for one in comparison.metrics
-        if one.older != one.newer
+        if number(one, one.older) != number(one, one.newer)
     ]
     note = missing_time(comparison)
     heading = f"Measures that differ{f' ({note})' if note else ''}"
@@ -133,7 +133,8 @@ def _files(files: list[FileChange]) -> Grid:
 def _example(one: ComparedExample) -> list[Text]:
     spec = measure(one.scorer)
     grades = f"{title(one.scorer)} {spec.of_one(one.older)} → {spec.of_one(one.newer)}"
-    lines = [Text(f"  {visible(one.slice, 40)}: {visible(one.prompt, LINE)}  [{grades}]")]
+    asked = visible(" / ".join(one.prompt.splitlines()), LINE)
+    lines = [Text(f"  {visible(one.slice, 40)}: {asked}  [{grades}]")]
     if one.newer_answer is not None:
         said = f"expected {visible(one.expected, 60)!s}; older: {visible(one.older_answer, 60)}"
         lines.append(Text(f"    {said}; newer: {visible(one.newer_answer, 60)}", style="dim"))

@@ -68,7 +68,8 @@ def _data(change: DataChange | None) -> Iterator[str]:
 def _environment(comparison: Comparison) -> Iterator[str]:
     if changes := comparison.environment:
         more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
-        yield f"Environment: {', '.join(one.name for one in changes[:NAMED])}{more} differ."
+        verb = "differs" if len(changes) == 1 else "differ"
+        yield f"Environment: {', '.join(one.name for one in changes[:NAMED])}{more} {verb}."
 
 
 def value(text: str | None) -> str:

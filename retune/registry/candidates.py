@@ -32,6 +32,7 @@ FILE = "retune.file."  # tag of a version, by method: a GGUF file that may ship
 READABLE = ("s3://", "gs://")  # of the stores that retune writes to, those that MLflow reads
 SOURCE = "retune.source"  # tag of a version that was published: the Hub's commit
 MODEL_TYPE = "candidate"
+REGISTERED_AS = "retune.registered"  # tag of a run: the version that it made, or came to again
 PLACE = "▶ "  # how the paragraph begins that says whether a version serves
 DECIDED = "**"  # how a version's description begins once somebody has decided about it
 REGISTERED = "mlflow.modelVersions"  # by which MLflow's pages lead from a model to its version
@@ -89,7 +90,7 @@ def register_candidate(
     client().set_logged_model_tags(logged.model_id, {REGISTERED: json.dumps(of_model)})
     client().set_registered_model_alias(name, CHALLENGER, number)
     registered_as = version(name, int(number))
-    run.set_tags({"retune.registered": str(registered_as)})
+    run.set_tags({REGISTERED_AS: str(registered_as)})
     return registered_as
 
 

@@ -14,6 +14,7 @@ from retune.registry.lock import Held, locked
 from retune.registry.log import PREFIX, REASON_LIMIT, Kind, PromotionEntry, entries
 from retune.registry.versions import (
     BARRED,
+    CHALLENGER,
     CHAMPION,
     PREVIOUS,
     RegisteredVersion,
@@ -207,6 +208,9 @@ def _follow(name: str, log: Sequence[PromotionEntry], held: Held) -> None:
     if last.kind == "promote" and version(name, last.version).barred is not None:
         client().delete_model_version_tag(name, str(last.version), BARRED)
     every = versions(name)
+    for one in every:
+        if one.barred is not None and CHALLENGER in one.aliases:  # nobody wants it
+            client().delete_registered_model_alias(name, CHALLENGER)
     numbers = {one.number for one in every}
     previous = _predecessor(log, every)
     held.require()

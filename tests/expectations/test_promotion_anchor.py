@@ -107,7 +107,7 @@ def test_one_that_is_better_on_poisoned_rows_of_its_own_is_rejected_by_name(tmp_
         "champion, version 3 by loss (anchor), on the rows that the champion was judged by" in whole
     )
     assert "0.3" in whole
-    assert "difference −0.3" in whole
+    assert "worse by 0.3" in whole  # no sign, which of a loss would read the wrong way
     assert "95% interval −0.3" in whole
     # A waiver is offered, and was not used.
     assert "promotion.anchor_waiver" not in whole

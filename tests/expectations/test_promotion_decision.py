@@ -278,7 +278,7 @@ SUBJECT = AboutCandidate(
 )
 TO_DO = {  # by outcome and mode: what a person is told to do
     "promote": ({}, {"loss": 1.15}, "`retune rollback sums` lets the version before serve again"),
-    "held": ({"mode": "approve"}, {"loss": 1.15}, f"Decide: `retune approve {SUBJECT.run_id}` or"),
+    "held": ({"mode": "approve"}, {"loss": 1.15}, "Decide: `retune approve sums/4` or"),
     "kept": ({"mode": "never"}, {"loss": 1.15}, "unless it shall serve: `retune promote sums 4`"),
     "equivalent": (
         {"margins": {"loss": 0.05}},
@@ -365,7 +365,9 @@ def test_the_band_is_the_margin_and_the_frame_is_the_noise():
     how = legend([one], "candidate", "champion", 0.05)
     assert "(grey band, from −1 to +1) the margin" in how
     assert "(dotted frame) the noise of training" in how
-    assert f"assumed: {amount(one, NOISE * one.noise)} (" in how
+    assert f"differ by: {amount(one, NOISE * one.noise)} (loss), measured." in how
+    assumed = one.model_copy(update={"assumed": True})
+    assert "(loss), assumed; retune calibrate measures it." in legend([assumed], "a", "b", 0.05)
     assert "a dashed line is that of a difference that is undecided" in how
     assert "further out logarithmic" in how
 
@@ -401,7 +403,7 @@ def test_more_examples_are_said_to_show_what_they_would(value, words):
     assert ("That would not promote it" in more_examples([one])) == (one.would_be != "better")
     assert ("`formatting.held_out_share`" in more_examples([one])) == (one.would_be == "better")
     # "undecided … better" would be read as two findings.
-    assert f", leaning {'better' if value > 0 else 'worse'} (" in told(one)
+    assert f", leaning {'better' if value > 0 else 'worse'} by 0.0" in told(one)
 
 
 def test_the_page_says_what_its_marks_and_columns_mean(tmp_path):

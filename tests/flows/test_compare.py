@@ -222,7 +222,7 @@ def test_the_page_says_what_its_marks_columns_and_colours_mean(comparison):
         "only older, only newer: which the other run was not asked",
         "exact match: yes → no",
         "blue if it is the newer, orange the older",
-        "Environment: torch differ.",
+        "Environment: torch differs.",
     ):
         assert words in said, words
     assert "100.0% → 0.0%" not in said

@@ -160,7 +160,7 @@ def test_a_run_that_reused_the_training_is_the_one_to_approve():
         ending = settle(run, version, decision("held"), recipe, pins)
     until = approvals.request_of(registry.version("sums", 1)).expires
     assert f"until {until:%Y-%m-%d %H:%M} UTC" in ending.reason
-    assert f"`retune approve {run.id}`" in ending.reason
+    assert "`retune approve sums/1`" in ending.reason
     noted = registry.version("sums", 1).tags["retune.decision"]
     assert noted == f"AwaitingApproval: {ending.reason}"
 
@@ -208,8 +208,7 @@ def test_a_candidate_that_is_held_waits_and_is_promoted_once_it_is_approved():
     recipe = make_recipe(mode="approve")
     ending = settled(recipe, "one", "held")
     assert ending.name == "AwaitingApproval"
-    run = registry.version("sums", 1).run_id
-    assert f"`retune approve {run}`" in ending.reason
+    assert "`retune approve sums/1`" in ending.reason
     assert settled(recipe, "one", "held").name == "AwaitingApproval"  # asked once
     approvals.answer(registry.version("sums", 1), "approve", "ann", "reads well")
     ending = settled(recipe, "one", "held")
@@ -327,7 +326,13 @@ def test_mlflows_pages_of_model_and_version_say_what_became_of_it(recipe):
     in_service.follow(entry, registry.serving("sums"), in_service.News(), {})
     settled(recipe, "three", "promote")  # the same weights again keep what is said of their place
     text = tracking.client().get_model_version("sums", "3").description
-    assert text.startswith("▶ **Rolled back: answers in rhyme**; sums/1 serves now\n\n**Barred")
+    bar = "It is barred: `retune promote sums 3 --unbar` lets it serve again"
+    place = f"▶ **Rolled back**: answers in rhyme. {bar}; sums/1 serves now"
+    assert text.startswith(f"{place}\n\n**Barred")
+    # So does MLflow's table of runs, in a column beside how they ended.
+    of_runs = [tracking.client().get_run(one.run_id) for one in registry.versions("sums")]
+    places = [one.data.tags.get("retune.place") for one in of_runs]
+    assert places == ["serves", None, "rolled back"]
     assert "a/b on c/d" in text
 
 
@@ -374,13 +379,13 @@ def test_a_way_back_is_shown_where_there_is_one(recipe):
     served(recipe, "one")
     only = in_service.page(registry.serving("sums"), registry.history("sums"))
     assert "rollback" not in only
-    assert "There is no version before it to go back to." in only
+    assert "There is no version to go back to." in only
     served(recipe, "two")
     second = in_service.page(registry.serving("sums"), registry.history("sums"))
     assert "To go back: `retune rollback sums`." in second
     registry.rollback("sums", None, "ann", "answers in rhyme")
     first = in_service.page(registry.serving("sums"), registry.history("sums"))
-    assert "`retune promote sums 2 --unbar` lets it serve again" in first
+    assert "Barred: 2; `retune promote sums 2 --unbar` lets it serve again." in first
 
 
 # The commands.

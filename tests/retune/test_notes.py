@@ -132,7 +132,7 @@ def test_the_note_has_the_champions_numbers_and_what_to_do_now(store):
     units = [f"{cell} nats per token" if cell else "" for cell in cells]
     assert f"| loss | {' | '.join(units)} |" in text
     assert "**What to do now** Nothing: `mail/1` serves." in text
-    assert "Changed since the run before, [mail 11-26 09:00](" in text
+    assert "Changed since the champion, [champion](" in text
     store.delete_run(ids[0])
     assert "| champion |" in note(run.id, "Undecided", None, {})  # it is kept for a while
     gone = pins.model_copy(update={"champion": serving("0" * 32)})
@@ -263,8 +263,9 @@ def test_the_view_is_made_with_the_experiment_and_what_people_wrote_stays(store)
     assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == sections
     assert ("viewed", experiment) in saved_view.experiments(5)
     # What says most is seen first, and rejected runs are no surprise: their outcome stands beside them.
-    assert state["selectedColumns"][:2] == [
+    assert state["selectedColumns"][:3] == [
         "tags.`retune.outcome`",
+        "tags.`retune.place`",
         "metrics.`evaluate/loss/tuned`",
     ]
     assert state["searchFilter"] == "tags.`retune.registered` LIKE '%'"
