@@ -23,6 +23,8 @@ from retune.notes import (
     NOTE,
     RUN_NAME,
     SEPARATOR,
+    VERDICTS,
+    WARNED,
     before,
     changed,
     changes,
@@ -197,9 +199,9 @@ def _passed(run: Run) -> str:
     decision = _decision(run)
     if decision.startswith("Skipped"):
         return decision
-    table = download_json(run.id, "verdicts.json") or {"columns": ["result"], "data": []}
+    table = download_json(run.id, VERDICTS) or {"columns": ["result"], "data": []}
     results = [row[table["columns"].index("result")] for row in table["data"]]
-    failed, warned = results.count("FAILED"), results.count("failed")
+    failed, warned = results.count("FAILED"), results.count(WARNED)
     gates = "passed every gate that ends a run"
     parts = [f"{decision}. It {gates}" if decision else f"Finished: {gates}"]
     parts += [f"{failed} expectations of single files failed: these do not ship"] if failed else []

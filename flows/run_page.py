@@ -31,6 +31,7 @@ from retune.notes import (
     settings_lists,
     short_name,
     title_of,
+    warnings,
     without_gpu,
 )
 from retune.pages import mlflow_pages
@@ -129,7 +130,7 @@ def page(ending: str, reason: str, run: Run | None, grids: str = "") -> str:
     if note := made.data.params.get("note", ""):
         parts.append(f"Note: {markdown(note)}")
     parts += [*_changed(made, earlier), *numbers_table(made, earlier), *_cost(made, ending)]
-    parts += [*_picture(made), *files_table(made), *_links(made)]
+    parts += [*_picture(made), *files_table(made), *warnings(made), *_links(made)]
     return "\n\n".join([*parts, *([grids] if grids else []), WORDS])
 
 

@@ -28,9 +28,13 @@ _TELLING = ("model", "dataset", "training", "formatting", "validation", "merging
 _SILENT = ("name", "note", "tracking.", "schedule.")
 _NAMED = 2  # settings in a run's name
 _MOST = 20  # settings in a note
+_WARNINGS = 8  # in a note
+_LONGEST_SEEN = 300  # characters of what a warning saw
 _LONGEST = 28  # characters of a value in a name
 TO_DO = "**What to do now**"
 SEPARATOR = " · "  # in a run's name, between what it changes and recipe and time
+VERDICTS = "verdicts.json"
+WARNED = "failed"  # the result of a verdict that blocks nothing
 GGUF_FILES = "quantize/gguf_files.json"
 ANSWERED = "evaluate/answered"
 NUMBERS = (
@@ -113,7 +117,7 @@ def note(run_id: str, outcome: str, earlier: "MlflowRun | None", links: Mapping[
     parts = [f"**{markdown(outcome)}**", *_brief(run, earlier), *next_step(run), *compared(run)]
     parts += [*_since(run, earlier), *numbers_table(run, earlier), *files_table(run)]
     parts += settings_lists(run, earlier, champion)
-    parts += _links(run, earlier, links)
+    parts += [*warnings(run), *_links(run, earlier, links)]
     return "\n\n".join(parts)
 
 
@@ -347,6 +351,22 @@ def _withheld(judged: "Sequence[Mapping[str, Any]]") -> list[str]:
     if lines and not any(one.get("ships") for one in judged):
         lines.append("- No file ships: if this version serves, it does with its adapter alone.")
     return ["\n".join(lines)] if lines else []
+
+
+def warnings(run: "MlflowRun") -> list[str]:
+    """Return what gates warned of, the first of it, as a list in Markdown with a head."""
+    table = download_json(run.info.run_id, VERDICTS) or {"columns": [], "data": []}
+    verdicts = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    found = [one for one in verdicts if one["result"] == WARNED]
+    if not found:
+        return []
+    lines = [
+        f"- {one['gate']}: expected {markdown(one['expectation'])}; seen: "
+        f"{markdown(visible(one['seen'], _LONGEST_SEEN))} ({code(one['setting'])})"
+        for one in found[:_WARNINGS]
+    ]
+    more = f", the first {_WARNINGS} of {len(found)}" if found[_WARNINGS:] else ""
+    return [f"Warnings, which block nothing{more}:", "\n".join(lines)]
 
 
 def _links(run: "MlflowRun", earlier: "MlflowRun | None", links: Mapping[str, str]) -> list[str]:

@@ -202,6 +202,22 @@ def test_the_note_says_why_no_file_ships_and_names_whose_settings_differ(store):
     assert "train/gpu_hours" not in without_gpu(store.get_run(run.id))
 
 
+def test_what_gates_warned_of_is_told(store):
+    of_scores = {"result": "failed", "gate": "validate", "severity": "warning"}
+    row = of_scores | {"expectation": "20 scores", "seen": "8 | <b>", "setting": "validation.x"}
+    passed = row | {"result": "passed", "expectation": "rows"}
+    with start_run(recipe(), "warned", {}) as run:
+        run.log_table([passed, row], "verdicts.json")
+    text = note(run.id, "Promoted", None, {})
+    assert "Warnings, which block nothing:\n\n- validate: expected 20 scores; seen: 8" in text
+    assert "(`validation.x`)" in text
+    assert "<b>" not in text
+    assert "expected rows" not in text
+    with start_run(recipe(), "many", {}) as run:
+        run.log_table([row] * 9, "verdicts.json")
+    assert "block nothing, the first 8 of 9:" in note(run.id, "Promoted", None, {})
+
+
 def test_all_settings_unlike_those_of_the_run_before_are_named_also_beside_a_champion(store):
     ids = []
     for title, training in (
