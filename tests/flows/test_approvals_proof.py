@@ -119,7 +119,7 @@ def test_people_decide_and_each_is_heard_once(line):
     run = line.suspended(steps=100)
     assert registry.serving("colours") is None
     summary = line.artifact("summary", run)
-    assert summary.startswith("# … Suspended")
+    assert summary.startswith(f"# … {WAITING}")
     assert "Resume in the menu" in summary
     assert "is better than the base" in line.artifact("promote-report", run)
     # Meanwhile the dataset moves: what was asked about is what is answered.
