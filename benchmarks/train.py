@@ -46,6 +46,7 @@ OURS: dict[str, dict[str, object]] = {
         "gradient_checkpointing": "unsloth",
     },
     "ours, trl backend": {"backend": "trl"},
+    "ours, trl backend, fp8": {"backend": "trl", "fp8": True},
     "ours, trl backend, 2 GPUs": {"backend": "trl", "processes": 2},
 }
 ARTICLE = "the article's script"

@@ -26,6 +26,12 @@ class Training(Section):
         description="Split the weights over the processes (FSDP2), for models that do not fit one GPU "
         "while training; needs trl.",
     )
+    fp8: bool = Field(
+        False,
+        description="Multiply with the frozen base in 8-bit floats, forward and backward: faster, and "
+        "rounded; takes two more bytes for each weight. Needs trl, method=lora and a GPU of Ada's or "
+        "Hopper's kind.",
+    )
     method: Literal["lora", "full"] = Field(
         "lora", description="Train an adapter, or all weights (needs model.load_in_4bit=false)."
     )
@@ -168,6 +174,10 @@ class Training(Section):
                 f"shard needs backend=trl and an optimizer in full precision (the 8-bit ones cannot be "
                 f"split), not {self.backend} and {self.optimizer}; set optimizer=adamw_torch_fused"
             )
+        if self.fp8 and (
+            self.backend != "trl" or self.method != "lora" or self.use_dora or self.shard
+        ):
+            raise ValueError("fp8 needs backend=trl and method=lora, without use_dora and shard")
         if self.method == "full" and (self.use_dora or self.loraplus_ratio):
             raise ValueError("use_dora and loraplus_ratio belong to method=lora")
         if self.method == "lora" and self.master_weights == "bfloat16":

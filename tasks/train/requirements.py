@@ -11,6 +11,8 @@ from tasks.train.data import TrainingPlan
 from tasks.train.distributed import gathered, world_size
 from tasks.train.job import TrainingRefused, TrainJob
 
+FP8 = (8, 9)  # the first compute capability with matrix products of 8-bit floats
+
 
 def require_gpu(job: TrainJob) -> None:
     """Raise TrainingRefused, before anything is loaded, for settings that need another GPU."""
@@ -22,9 +24,24 @@ def require_gpu(job: TrainJob) -> None:
         )
     if job.config.shard and device() == "cpu":
         raise TrainingRefused("sharding a model needs GPUs, none is here; set training.shard=false")
+    if job.config.fp8:
+        _require_fp8()
     if device() == "cuda":
         _require_bf16(job.config)
         _require_gpu_count(int(os.environ.get("LOCAL_WORLD_SIZE", job.config.processes)))
+
+
+def _require_fp8() -> None:
+    """Raise TrainingRefused where the GPU has no products of 8-bit floats."""
+    import torch
+
+    if device() == "cuda" and torch.cuda.get_device_capability() >= FP8:
+        return
+    found = torch.cuda.get_device_name() if device() == "cuda" else "no GPU"
+    raise TrainingRefused(
+        f"training.fp8=true needs a GPU that multiplies 8-bit floats (compute capability 8.9: Ada, "
+        f"Hopper or newer), this is {found}; set training.fp8=false"
+    )
 
 
 def _require_bf16(config: Training) -> None:

@@ -104,6 +104,10 @@ class Trl:
             **lora_settings(model, new),
         )
         adapted = get_peft_model(model, lora)
+        if config.fp8:
+            from tasks.train.fp8 import multiply_in_fp8
+
+            multiply_in_fp8(adapted)
         if new:
             # TRL's fused loss asks for it, and PEFT's wrapper of trained rows has none to show.
             adapted.get_output_embeddings().bias = None

@@ -21,6 +21,7 @@ from retune.recipe import Model, Training
 from tasks.train.checkpoints import newest_whole, step_of
 from tasks.train.fused import fuse_layers
 from tasks.train.job import Fit, TrainJob
+from tasks.train.requirements import FP8
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -381,3 +382,31 @@ def test_one_full_gpu_makes_both_processes_step_down(folder):
     print(losses(job), losses(free))
     assert fits
     assert losses(job) == pytest.approx(losses(free), rel=5e-4)
+
+
+fp8_gpu = pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < FP8,
+    reason="needs a GPU that multiplies 8-bit floats",
+)
+
+
+@fp8_gpu
+def test_the_kernel_rounds_rows_as_the_arithmetic_does():
+    from tasks.train.fp8 import rounded
+
+    torch.manual_seed(0)
+    for rows, columns in ((70, 64), (33, 576), (5, 14336)):
+        matrix = torch.randn(rows, columns, device="cuda", dtype=torch.bfloat16)
+        matrix[0] = 0
+        (values, scales), (expected, factors) = rounded(matrix), rounded(matrix.cpu())
+        assert torch.allclose(scales.cpu(), factors, rtol=1e-6)
+        differing = (values.cpu().float() != expected.float()).float().mean()
+        assert differing < 1e-3  # a division that is rounded the other way
+
+
+@fp8_gpu
+def test_a_base_in_fp8_trains_nearly_the_same(folder):
+    exact = train(job_in(folder, "exact", backend="trl"))
+    rounded = train(job_in(folder, "rounded", backend="trl", fp8=True))
+    assert rounded != exact
+    assert max(abs(one / other - 1) for one, other in zip(rounded, exact, strict=True)) < 5e-3
