@@ -98,6 +98,7 @@ EXEMPT_PACKAGES = {
     "pynvml": "looks at GPUs",
     "rich": "shows",
     "tenacity": "tries again",
+    "triton": "comes with torch's CUDA build, and by its version",
     "typer": "shows",
     "yaml": "reads recipes and cards",
 }
