@@ -52,7 +52,12 @@ RESIDUES = (
     ),
     Residue("have accents as TeX writes them (\\'e)", r"\\['`\"^~][a-zA-Z]", 5, 0.04),
     Residue("are full of emoji", r"[\x{1F300}-\x{1FAFF}]", 6, 0.1),
-    Residue("refer to notes that are not there ([3])", r"\p{L}\[\d{1,2}\]", 3, 0.06),
+    Residue(
+        "refer to notes that are not there ([3])",
+        r"\p{L}[.,;:)\"”]?\[(?:\d{1,3}|\p{Ll}{2,12} \p{Ll}{2,12})\]",
+        3,
+        0.06,
+    ),
     Residue(
         "are quoted as in a mail, line by line",
         r"^> ?\S[^\n]*(?:\n> ?[^\n]*)+$|^> \S[^\n]*$",

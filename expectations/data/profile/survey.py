@@ -99,7 +99,7 @@ def _alarms(
         *masses(frame, asks.of_frame),
         *other_languages(part, spoken, lambda group: asks.of_rows(numbers_of_part, group)),
         *_odd_words(numbers_of, sample["answer"], words, asks),
-        *residues(sample, lambda group: asks.of_rows(numbers_of, group), asks.by_source),
+        *residues(sample, asks.of_sample, asks.by_source),
         *(
             shuffled(numbers_of, words)
             or lagging(sample)
@@ -175,6 +175,11 @@ class _Told:
     def of_frame(self, group: "np.ndarray") -> bool:
         """Tell it of a group of all rows."""
         return self.of_rows(self._frame_rows, group)
+
+    def of_sample(self, group: "np.ndarray", among: "np.ndarray | None" = None) -> bool:
+        """Tell it of a group of the sample, among a part of it or all."""
+        inside = slice(None) if among is None else among
+        return self.of_rows(self._rows[inside], group[inside])
 
     def of_rows(self, rows: "np.ndarray", group: "np.ndarray") -> bool:
         """Tell it of `group`, a boolean for each of the row numbers `rows`."""

@@ -19,13 +19,12 @@ _TWICE = 0.25  # of the words that follow themselves
 _WORDS = 20  # an answer of fewer is not looked at for shares of words
 
 
-def wording(frame: "pl.DataFrame") -> Iterator[Group]:
+def wording(frame: "pl.DataFrame", flat: "pl.DataFrame") -> Iterator[Group]:
     """Yield the answers that say the same eight words, miss the words or the letters that all texts
-    have, or say each word twice."""
+    have, or say each word twice: `flat` are the words of `frame`'s `prose` (see `words_of`)."""
     import numpy as np
     import polars as pl
 
-    flat = words_of(frame["prose"])
     place, hashes = flat["place"].to_numpy(), flat["hash"].to_numpy()
     counts = np.bincount(place, minlength=len(frame))
     enough = counts >= _WORDS
@@ -41,7 +40,7 @@ def wording(frame: "pl.DataFrame") -> Iterator[Group]:
     share = _mean(place, flat["word"].is_in(common.implode()).to_numpy(), counts)
     usual = float(np.median(share[enough])) if enough.any() else 0.0
     few = enough & (share < _COMMON_LEFT * usual)
-    yield Group("lack the words that all others are made of", 0.1, few & _is_prose(frame), "answer")
+    yield Group("lack the words that all others are made of", 0.06, few & _is_prose(frame), "answer")
 
     letters = frame.select(
         vowels=pl.col("prose").str.count_matches("(?i)[aeiouyà-æè-ïò-öù-ý]"),
