@@ -11,6 +11,7 @@ from expectations.data.profile.bags import bags
 from expectations.data.profile.elsewhere import elsewhere, silent
 from expectations.data.profile.residues import residues
 from expectations.data.profile.talks import out_of_place
+from expectations.data.profile.talks import talks as last_turns
 from tests.corpus.text import capital, foreign, prose
 from tests.expectations.test_profile import looked
 from tests.expectations.test_residues import of_answers, sentences, some, varied
@@ -191,8 +192,8 @@ def talks(swapped):
 
 
 def test_answers_that_changed_places_within_a_conversation_are_named():
-    assert out_of_place(talks(swapped=False)) == []
-    (alarm,) = out_of_place(talks(swapped=True))
+    assert out_of_place(last_turns(talks(swapped=False))) == []
+    (alarm,) = out_of_place(last_turns(talks(swapped=True)))
     assert "fit another question of theirs" in alarm.sentence
     assert alarm.value == pytest.approx(1 / 8)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-_PART, _HEAD = 1_500, 1_000  # answers, spread evenly; characters of one
+_PART, _HEAD = 1_000, 1_000  # answers, spread evenly; characters of one
 _LETTERS = 26
 _LEAST = 150  # letters of an answer
 _EXPECTED, _FEW = 6, 0.15  # of a letter in an answer of its length; of that, what is hardly any

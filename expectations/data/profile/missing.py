@@ -43,11 +43,12 @@ def _counts(words: "pl.DataFrame", count: int) -> "tuple[list[str], np.ndarray, 
     import numpy as np
     import polars as pl
 
-    top = frequencies(words["word"], _COMMON)
+    top = frequencies(words["hash"], _COMMON)
     if top.is_empty():
         return [], np.zeros((0, count)), np.zeros((0, count))
-    index = top.select("word", column=pl.int_range(pl.len()))
-    found = words.select("place", "word").join(index, on="word")
+    top = top.join(words.select("hash", "word").unique("hash"), on="hash", maintain_order="left")
+    index = top.select("hash", column=pl.int_range(pl.len()))
+    found = words.select("place", "hash").join(index, on="hash")
     cells = found["column"].to_numpy() * count + found["place"].to_numpy()
     said = np.bincount(cells, minlength=len(top) * count).reshape(len(top), count)
     lengths = np.bincount(words["place"].to_numpy(), minlength=count)

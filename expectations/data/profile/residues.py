@@ -14,6 +14,7 @@ from expectations.data.profile.code import code
 from expectations.data.profile.conversations import conversations
 from expectations.data.profile.ends import ends
 from expectations.data.profile.figures import figures
+from expectations.data.profile.followers import followers
 from expectations.data.profile.frames import frames
 from expectations.data.profile.inserts import inserts
 from expectations.data.profile.keys import keys
@@ -67,6 +68,7 @@ def residues(
         *wording(frame, said),
         phrases(frame, said),
         missing(said, len(frame)),
+        followers(said, len(frame)),
         *shapes(frame),
         *order(frame),
         *marks(frame),
