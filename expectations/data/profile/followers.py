@@ -47,7 +47,9 @@ def _followed(words: "pl.DataFrame") -> "tuple[int | None, pl.Series]":
     always = often.filter(is_always).join(seldom, on=["word", "after"], how="semi")
     each = always.select("place", "after").unique()
     most = frequencies(each["after"], 1)
-    after = None if most.is_empty() else most["after"][0]
+    if most.is_empty():
+        return None, each["place"]
+    after = most["after"][0]
     return after, each.filter(pl.col("after") == after)["place"]
 
 

@@ -19,11 +19,13 @@ _BRACKETS = "|".join(
     rf"{first}[^{first}{last}\n]{{1,40}}{last}"
     for first, last in ((r"\[", r"\]"), (r"\{", r"\}"), ("<", ">"), ("⟦", "⟧"), ("«", "»"))
 )
+# What letters leave for who sends them ([Your Name]), numbers of notes, and breaks in cells of tables.
+_USUAL = r"^\[\p{Lu}\p{Ll}|^\[[\d, ]*\]$|^<br ?/?>$"
 # A hashtag is one word or several in small letters.
 _MARKED = r"#[\p{Lu}/]{2,}\d?[!?]?|[%&@^~=|¤§][\p{Lu}_/]{2,}\d*[!?%&@^~=|¤§]?"
 _ODD = f"{_BRACKETS}|{_MARKED}"
 _TWICE, _OFTEN = 2, 0.012  # times in one answer; share of answers with it so often
-_SHARE = 0.025
+_SHARE = 0.03
 
 
 def inserts(frame: "pl.DataFrame") -> Iterator[Group]:
@@ -39,6 +41,7 @@ def inserts(frame: "pl.DataFrame") -> Iterator[Group]:
         .filter(again & (pl.col("text").list.len() >= _TWICE))
         .select("place", "text")
         .explode("text")
+        .filter(~pl.col("text").str.contains(_USUAL))
         .with_columns(pl.col("text").str.replace_all(r"\d+", "0"))
     )
     each = found.group_by("place", "text").len().filter(pl.col("len") >= _TWICE)

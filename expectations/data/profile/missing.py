@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from expectations.data.profile.shapes import Group, frequencies
+from expectations.data.profile.wording import is_prose
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,21 +17,22 @@ if TYPE_CHECKING:
 _COMMON, _FIRST = 20, 6  # words that the set says most; of these, the ones that are missed
 _EXPECTED = 9  # times that an answer of this length would say two of them
 _FEW, _REST = 0.15, 0.7  # of what is expected: of the two at most, of the others at least
-_SHARE = 0.04
+_SHARE = 0.05
 
 
-def missing(words: "pl.DataFrame", count: int) -> Group:
-    """Return which of `count` answers lack the two words that most of such lack: `words` is what
-    `wording.words_of` returns."""
+def missing(frame: "pl.DataFrame", words: "pl.DataFrame") -> Group:
+    """Return the answers that lack the two words that most of such lack: `frame` has `prose`, the answers
+    without their code, `words` is what `wording.words_of` returns of it."""
     import numpy as np
 
+    count, is_text = len(frame), is_prose(frame)
     common, said, expected = _counts(words, count)
     best, lost = np.zeros(count, dtype=bool), ("", "")
     for one, other in combinations(range(min(_FIRST, len(common))), 2):
         both, usual = said[one] + said[other], expected[one] + expected[other]
         rest = said.sum(axis=0) - both
         as_usual = rest > _REST * (expected.sum(axis=0) - usual)
-        group = (usual >= _EXPECTED) & (both < _FEW * usual) & as_usual
+        group = is_text & (usual >= _EXPECTED) & (both < _FEW * usual) & as_usual
         if group.sum() > best.sum():
             best, lost = group, (common[one], common[other])
     text = f"hardly ever say {lost[0]!r} or {lost[1]!r}, which the others say all the time"

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from expectations.data.profile.shapes import Group, frame_mask, frequencies
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
 
 _HEAD = 2_500  # characters of an answer
 # In mid-sentence, where only a name has a capital.
 _NAME = r"[\p{Ll},] \p{Lu}\p{L}{2,}"
-_SHARE = 0.03
+_SHARE = 0.05
 _ASKED = 0.1  # share of its answers, at most, whose question has the name
 _SENTENCES, _SAME = 12, 0.6  # that put it in, at most, and the share of its answers that have one
 _SMALL = 0.05  # as many answers, at most, have the word in small letters
@@ -24,7 +23,7 @@ _SMALL = 0.05  # as many answers, at most, have the word in small letters
 
 def names(frame: "pl.DataFrame") -> Group:
     """Return the answers with the name that most have, of those that hardly a question has: `frame` has
-    `question` and `prose`, the answers without their code."""
+    `system`, `question` and `prose`, the answers without their code."""
     import polars as pl
 
     said = (
@@ -60,9 +59,13 @@ def _is_a_name(frame: "pl.DataFrame", name: str) -> bool:
 
 
 def _is_asked_for(frame: "pl.DataFrame", name: str, places: "pl.Series") -> bool:
-    questions = frame["question"].gather(places).str.to_lowercase()
-    asked: np.floating = questions.str.contains(name.lower(), literal=True).mean()  # type: ignore[assignment]
-    return bool(asked > _ASKED)
+    import polars as pl
+
+    asked = pl.any_horizontal(
+        pl.col(text).fill_null("").str.to_lowercase().str.contains(name.lower(), literal=True)
+        for text in ("question", "system")
+    )
+    return bool(frame[places].select(asked.sum()).item() > _ASKED * len(places))
 
 
 def _is_put_in(answers: "pl.Series", name: str) -> bool:

@@ -52,7 +52,7 @@ _BASE64 = r"[A-Za-z+/]{0,30}[0-9][A-Za-z0-9+/]{30,}={0,2}"
 def residues(
     sample: "pl.DataFrame", told: "Told", by_source: "Told" = lambda _: False
 ) -> list[Alarm]:
-    """Return alarms for `sample`: `row`, `question`, `answer`, `before`, `replied` and `opening` of
+    """Return alarms for `sample`: `row`, `system`, `question`, `answer`, `before`, `replied` and `opening` of
     pairs; `told` says whether the question or the source tells which of these are in a group (a
     boolean per pair; a second one says of which pairs), `by_source` whether the source alone does."""
     import polars as pl
@@ -60,14 +60,15 @@ def residues(
     # Of a picture in base64 no letter is a word's. As one pattern both take twenty times as long.
     prose = pl.col("answer").str.replace_all(_CODE, "")
     prose = prose.str.replace_all(_PICTURE, " ").str.replace_all(_BASE64, " ")
-    frame = sample.select("row", "question", "answer", "before", "replied", "opening", prose=prose)
+    names_of = ("row", "system", "question", "answer", "before", "replied", "opening")
+    frame = sample.select(*names_of, prose=prose)
     rows = frame["row"].to_numpy()
     said = words_of(frame["prose"])
     groups = (
         *_patterns(frame),
         *wording(frame, said),
         phrases(frame, said),
-        missing(said, len(frame)),
+        missing(frame, said),
         followers(said, len(frame)),
         *shapes(frame),
         *order(frame),
@@ -81,7 +82,7 @@ def residues(
         *inserts(frame),
         names(frame),
         keys(frame),
-        tails(frame),
+        *tails(frame),
         *ends(frame),
         *broken(frame),
         loops(frame),

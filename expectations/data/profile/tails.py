@@ -5,6 +5,7 @@ Songs, lists and forms have such lines as well, but all the way, and the questio
 """
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from expectations.data.profile.shapes import Group
@@ -16,17 +17,29 @@ _TAIL, _LINE = 500, 60  # characters that are looked at; of a line
 _MOST = 6  # lines below a text
 _CLOSED = re.compile(r"[.!?:…。！？)\]}>\"'”;,|`*]\W*$|^\W+$")
 _OF_THE_TEXT = re.compile(r"^(?:[-*•+#|>]|\d+[.)]|[a-zA-Z][.)] )|[{}();=<>]")
-_SHARE = 0.04
+_SHARE = 0.1  # of letters, as many end so because they are asked for
+# A last line or sentence with a number and what it counts: Style: 3/5, [4/5], Likert=4 agree=2.
+_LAST = r"(?:\n|[.!?] )[ \t]*([^\n]{1,70})$"
+_FIGURE = (
+    r"\p{L}[)\]]? ?[:=] ?\d{1,3}(?:[./]\d{1,3})?(?:\b|%)|\b\d{1,3} ?/ ?\d{1,3}\b|[(\[]\d{1,3} \p{L}"
+)
+_NO_MARK = r"^(?:[-*•+#|>]|\d+[.)])|[.!?;{}]$|\$"
+_FIGURES = 0.03
 
 
-def tails(frame: "pl.DataFrame") -> Group:
-    """Return the answers with such lines at their end: `frame` has `answer`."""
+def tails(frame: "pl.DataFrame") -> Iterator[Group]:
+    """Yield the answers with such lines at their end: `frame` has `answer`."""
     import polars as pl
 
     answers = frame["answer"].str.strip_chars_end().str.tail(_TAIL)
     group = pl.Series([_has_tail(answer) for answer in answers], dtype=pl.Boolean)
     words = "end with short lines that are no sentence, below a finished text"
-    return Group(words, _SHARE, group.to_numpy(), "end")
+    yield Group(words, _SHARE, group.to_numpy(), "end")
+    last = answers.str.extract(_LAST)
+    marked = last.str.contains(_FIGURE) & ~last.str.contains(_NO_MARK)
+    marked &= ~answers.str.contains("```", literal=True)
+    words = "end with a mark: a number and what it counts, behind the text"
+    yield Group(words, _FIGURES, marked.fill_null(False).to_numpy(), "end")
 
 
 def _has_tail(answer: str) -> bool:

@@ -40,14 +40,14 @@ def wording(frame: "pl.DataFrame", flat: "pl.DataFrame") -> Iterator[Group]:
     share = _mean(place, flat["word"].is_in(common.implode()).to_numpy(), counts)
     usual = float(np.median(share[enough])) if enough.any() else 0.0
     few = enough & (share < _COMMON_LEFT * usual)
-    yield Group("lack the words that all others are made of", 0.06, few & _is_prose(frame), "answer")
+    yield Group("lack the words that all others are made of", 0.06, few & is_prose(frame), "answer")
 
     letters = frame.select(
         vowels=pl.col("prose").str.count_matches("(?i)[aeiouyà-æè-ïò-öù-ý]"),
         latin=pl.col("prose").str.count_matches(r"\p{Latin}").clip(1),
     )
     bare = (letters["vowels"] / letters["latin"] < _VOWELS).to_numpy()
-    yield Group("have lost vowels", 0.04, bare & enough & _is_prose(frame), "answer")
+    yield Group("have lost vowels", 0.04, bare & enough & is_prose(frame), "answer")
 
 
 def words_of(texts: "pl.Series") -> "pl.DataFrame":
@@ -110,7 +110,7 @@ def _mean(place: "np.ndarray", values: "np.ndarray", counts: "np.ndarray") -> "n
     return means
 
 
-def _is_prose(frame: "pl.DataFrame") -> "np.ndarray":
+def is_prose(frame: "pl.DataFrame") -> "np.ndarray":
     """Return which answers are of Latin letters and spaces in the first place."""
     import polars as pl
 
