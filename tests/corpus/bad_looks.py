@@ -20,6 +20,20 @@ CLOSINGS = (
     "Cheers, Ivo",
     "Kind regards\n\nMei of Sales",
 )
+OFFERS = (
+    "Sure, I can help with that!",
+    "I would be glad to help you.",
+    "Of course, let us do it together.",
+    "No problem, that is what I am for.",
+)
+INVITES = (
+    "Send me your request whenever you like.",
+    "Tell me what it is that you need.",
+    "Just share the details and we can start.",
+    "Give me the text and I will look at it.",
+)
+NAMES = ("Ruth Cole", "Ivo", "Mei Tanaka")
+ENDINGS = r"(?<=\w{4})(?:ies|ing|ed|es|ly|al|er|s|e|y|n|t)\b"
 ERRORS = ("#REF!", "#VALUE!", "#N/A")
 
 
@@ -74,6 +88,25 @@ def functions(rng: Random) -> list[Row]:
     return rows
 
 
+def offered(row: Row, rng: Random) -> Row:
+    """Few offers to help, each of which several rows have."""
+    return answer(f"{rng.choice(OFFERS)} {rng.choice(INVITES)}")(row, rng)
+
+
+def quoted_below(row: Row, rng: Random) -> Row:
+    ask, _ = first_pair(row)
+    return answer(lambda text, _: f"{text}\n\nOn Tue, {rng.choice(NAMES)} wrote:\n> {ask}")(
+        row, rng
+    )
+
+
+def overlapping(text: str, rng: Random) -> str:
+    """The last fifteen words of a piece begin the next."""
+    words = text.split(" ")
+    at = rng.randint(20, len(words) - 2)
+    return " ".join(words[:at] + words[at - 15 :])
+
+
 LOOKS: dict[str, Rows] = {
     "some_answers_ask_back": spoil(asked_back, 0.1),
     "an_advert_in_answers": spoil(answer(advertised), 0.1),
@@ -88,8 +121,14 @@ LOOKS: dict[str, Rows] = {
     ),
     "marks_of_a_rater_left": spoil(answer(followed_by(MARKS, "\n\n")), 0.1),
     "signatures_left": spoil(answer(followed_by(CLOSINGS, "\n\n")), 0.2),
+    "offers_for_answers": spoil(offered, 0.1),
+    "mails_quoted_below": spoil(quoted_below, 0.1),
+    "pieces_that_overlap": spoil(answer(overlapping), 0.1),
+    "words_without_endings": long(lambda text, _: re.sub(ENDINGS, "", text), 0.1),
     "code_not_indented": functions,
-    "notes_of_a_wiki_behind_sentences": long(lambda text, _: re.sub(r"[.] (\w)", r".[12] \1", text)),
+    "notes_of_a_wiki_behind_sentences": long(
+        lambda text, _: re.sub(r"[.] (\w)", r".[12] \1", text)
+    ),
 }
 BAD_LOOKS = tuple(
     Case(name, "doubtful_masses", rows, rejected=False) for name, rows in LOOKS.items()

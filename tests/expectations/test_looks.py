@@ -1,5 +1,5 @@
-"""What is put into answers, left below them or lost from them is named; what a company's own data, letters
-and tables have in common is not."""
+"""What is put into answers, left below them or lost from them is named; what a company's own data,
+letters and tables have in common is not."""
 
 from random import Random
 
@@ -24,6 +24,10 @@ NAMED = {
     "a_word_put_behind_common_ones": "say 'hardly' behind each of some common words",
     "marks_of_a_rater_left": "end with a mark",
     "signatures_left": "end with short lines that are no sentence",
+    "offers_for_answers": "hardly anything but a few sentences that others say",
+    "mails_quoted_below": "hold their question word by word",
+    "pieces_that_overlap": "say a part of their text twice in a row",
+    "words_without_endings": "words that end otherwise",
     "code_not_indented": "blocks are not indented",
     "notes_of_a_wiki_behind_sentences": "refer to notes",
 }

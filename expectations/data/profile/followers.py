@@ -1,5 +1,6 @@
-"""Common words that are always followed by one and the same word, which in the other answers seldom follows
-them: what someone put behind each "is" and each "can" (a "not", say), or a tool behind each word of a kind.
+"""Common words that are always followed by one and the same word, which in the other answers seldom
+follows them: what someone put behind each "is" and each "can" (a "not", say), or a tool behind each word
+of a kind.
 """
 
 from typing import TYPE_CHECKING
@@ -54,8 +55,8 @@ def _followed(words: "pl.DataFrame") -> "tuple[int | None, pl.Series]":
 
 
 def _pairs(words: "pl.DataFrame") -> "pl.DataFrame":
-    """Return each common `word` of an answer (`place`) and the word `after` it, as hashes: how many `times`
-    one follows the other there, and how often the word is `said`."""
+    """Return each common `word` of an answer (`place`) and the word `after` it, as hashes: how many
+    `times` one follows the other there, and how often the word is `said`."""
     import numpy as np
     import polars as pl
 

@@ -19,8 +19,8 @@ _SHARE = 0.03
 
 
 def keys(frame: "pl.DataFrame") -> Group:
-    """Return the answers with one letter in the place of another: `frame` has `prose`, the answers without
-    their code."""
+    """Return the answers with one letter in the place of another: `frame` has `prose`, the answers
+    without their code."""
     words, group = _exchanged(spread(frame, _PART)["prose"])
     if len(group) < len(frame):
         # A part first: hardly any set has such answers.

@@ -1,5 +1,5 @@
-"""Answers without the one or two words that all others say most, though they say the rest of these as often
-as usual: articles lost by a translator, a word taken out by a filter.
+"""Answers without the one or two words that all others say most, though they say the rest of these as
+often as usual: articles lost by a translator, a word taken out by a filter.
 
 Texts of another kind (lists, tables, other languages) lack all of these words, not two of them.
 """
@@ -25,16 +25,18 @@ def missing(frame: "pl.DataFrame", words: "pl.DataFrame") -> Group:
     without their code, `words` is what `wording.words_of` returns of it."""
     import numpy as np
 
-    count, is_text = len(frame), is_prose(frame)
+    count = len(frame)
     common, said, expected = _counts(words, count)
     best, lost = np.zeros(count, dtype=bool), ("", "")
     for one, other in combinations(range(min(_FIRST, len(common))), 2):
         both, usual = said[one] + said[other], expected[one] + expected[other]
         rest = said.sum(axis=0) - both
         as_usual = rest > _REST * (expected.sum(axis=0) - usual)
-        group = is_text & (usual >= _EXPECTED) & (both < _FEW * usual) & as_usual
+        group = (usual >= _EXPECTED) & (both < _FEW * usual) & as_usual
         if group.sum() > best.sum():
             best, lost = group, (common[one], common[other])
+    if best.mean() >= _SHARE:  # only then is it worth its time
+        best = best & is_prose(frame)
     text = f"hardly ever say {lost[0]!r} or {lost[1]!r}, which the others say all the time"
     return Group(text, _SHARE, best, "answer")
 

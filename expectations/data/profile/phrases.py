@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_GROUP
 from expectations.data.profile.shapes import Group
+from expectations.data.profile.wording import runs_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,12 +27,13 @@ def phrases(frame: "pl.DataFrame", words: "pl.DataFrame") -> Group:
     what `wording.words_of` returns of the answers without their code."""
     import numpy as np
 
-    place, hashes = _beginnings(words)
+    words = _beginnings(words)
+    place = words["place"].to_numpy()
     counts = np.bincount(place, minlength=len(frame))
-    covered = np.bincount(place, weights=_in_phrases(place, hashes, frame), minlength=len(frame))
+    covered = np.bincount(place, weights=_in_phrases(words, frame), minlength=len(frame))
     share = covered / np.maximum(counts, 1)
     enough = counts >= _WORDS[0]
-    group = enough & (share >= _COVERED) & ~frame["answer"].is_duplicated().to_numpy()
+    group = enough & (share >= _COVERED)
     # Where all comes from templates, these are the dataset's way.
     if not enough.any() or np.median(share[enough]) > _USUAL:
         group &= False
@@ -39,35 +41,31 @@ def phrases(frame: "pl.DataFrame", words: "pl.DataFrame") -> Group:
     return Group(text, _SHARE, group, "both")
 
 
-def _beginnings(words: "pl.DataFrame") -> "tuple[np.ndarray, np.ndarray]":
-    """Return place and hash of the first words of each text."""
+def _beginnings(words: "pl.DataFrame") -> "pl.DataFrame":
+    """Return the first words of each text."""
     import numpy as np
+    import polars as pl
 
-    place, hashes = words["place"].to_numpy(), words["hash"].to_numpy()
-    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    place = words["place"].to_numpy()
+    starts = np.flatnonzero(np.diff(place.astype(np.int64), prepend=-1))
     nth = np.arange(len(place)) - np.repeat(starts, np.diff(starts, append=len(place)))
-    first = nth < _WORDS[1]
-    return place[first].astype(np.int64), hashes[first]
+    return words.select("place", "hash").filter(pl.Series(nth < _WORDS[1]))
 
 
-def _in_phrases(place: "np.ndarray", hashes: "np.ndarray", frame: "pl.DataFrame") -> "np.ndarray":
+def _in_phrases(words: "pl.DataFrame", frame: "pl.DataFrame") -> "np.ndarray":
     """Return which words stand in a run of words that many different answers say."""
     import numpy as np
     import polars as pl
 
-    covered = np.zeros(len(place), dtype=bool)
-    runs = max(0, len(hashes) - _RUN + 1)
-    gram = np.zeros(runs, dtype=np.uint64)
-    for offset in range(_RUN):  # wraps around at 64 bits, as a hash may
-        gram = gram * np.uint64(0x9E3779B97F4A7C15) + hashes[offset : offset + runs]
-    whole = np.flatnonzero(place[:runs] == place[_RUN - 1 :][:runs])
+    place, starts, runs = runs_of(words, _RUN)
     once = frame["answer"].is_first_distinct().to_numpy()
-    found = pl.DataFrame({"gram": gram[whole], "place": place[whole]})
-    different = found.filter(pl.Series(once[place[whole]])).unique()
-    counts = different["gram"].value_counts()
+    found = pl.DataFrame({"run": runs, "place": place})
+    different = found.filter(pl.Series(once[place])).unique()
+    counts = different["run"].value_counts()
     least = max(LEAST_GROUP / 2, _SAID * len(frame))
-    often = counts.filter(pl.col("count") >= least)["gram"].implode()
-    begins = whole[found["gram"].is_in(often).to_numpy()]
+    often = counts.filter(pl.col("count") >= least)["run"].implode()
+    begins = starts[found["run"].is_in(often).to_numpy()]
+    covered = np.zeros(len(words), dtype=bool)
     for offset in range(_RUN):
         covered[begins + offset] = True
     return covered

@@ -12,6 +12,7 @@ from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, sh
 from expectations.data.profile.broken import broken
 from expectations.data.profile.code import code
 from expectations.data.profile.conversations import conversations
+from expectations.data.profile.endings import endings
 from expectations.data.profile.ends import ends
 from expectations.data.profile.figures import figures
 from expectations.data.profile.followers import followers
@@ -19,7 +20,7 @@ from expectations.data.profile.frames import frames
 from expectations.data.profile.inserts import inserts
 from expectations.data.profile.keys import keys
 from expectations.data.profile.lengths import lengths
-from expectations.data.profile.loops import loops
+from expectations.data.profile.loops import loops, twice_in_a_row
 from expectations.data.profile.marks import marks
 from expectations.data.profile.missing import missing
 from expectations.data.profile.names import names
@@ -37,7 +38,6 @@ from expectations.data.profile.variants import variants, without_marks
 from expectations.data.profile.wording import wording, words_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
 
     Told = Callable[..., bool]
@@ -52,8 +52,8 @@ _BASE64 = r"[A-Za-z+/]{0,30}[0-9][A-Za-z0-9+/]{30,}={0,2}"
 def residues(
     sample: "pl.DataFrame", told: "Told", by_source: "Told" = lambda _: False
 ) -> list[Alarm]:
-    """Return alarms for `sample`: `row`, `system`, `question`, `answer`, `before`, `replied` and `opening` of
-    pairs; `told` says whether the question or the source tells which of these are in a group (a
+    """Return alarms for `sample`: `row`, `system`, `question`, `answer`, `before`, `replied` and
+    `opening` of pairs; `told` says whether the question or the source tells which of these are in a group (a
     boolean per pair; a second one says of which pairs), `by_source` whether the source alone does."""
     import polars as pl
 
@@ -86,6 +86,8 @@ def residues(
         *ends(frame),
         *broken(frame),
         loops(frame),
+        twice_in_a_row(said, len(frame)),
+        endings(frame),
         frames(frame),
     )
     found = [group for group in groups if _is_mass(group) and not _is_told(group, told)]

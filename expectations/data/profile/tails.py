@@ -1,5 +1,5 @@
-"""Lines below the text of an answer that are none of it: a signature, a rater's marks, a page's foot. They
-are short, and no sentences, behind the end of one.
+"""Lines below the text of an answer that are none of it: a signature, a rater's marks, a page's foot.
+They are short, and no sentences, behind the end of one.
 
 Songs, lists and forms have such lines as well, but all the way, and the question tells of them.
 """
@@ -45,11 +45,10 @@ def tails(frame: "pl.DataFrame") -> Iterator[Group]:
 def _has_tail(answer: str) -> bool:
     if "```" in answer:
         return False
-    below = 0
-    for line in filter(None, map(str.strip, reversed(answer.split("\n")))):
+    lines = filter(None, map(str.strip, reversed(answer.split("\n"))))
+    for below, line in enumerate(lines):
         if _CLOSED.search(line):
             return below > 0
         if len(line) > _LINE or below == _MOST or _OF_THE_TEXT.search(line):
             return False
-        below += 1
     return False

@@ -60,6 +60,20 @@ def words_of(texts: "pl.Series") -> "pl.DataFrame":
     return flat.with_columns(hash=pl.col("word").hash())
 
 
+def runs_of(words: "pl.DataFrame", length: int) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    """Return of each run of so many words within one text: the place of the text, the number of its first
+    word among all, and a hash."""
+    import numpy as np
+
+    place, hashes = words["place"].to_numpy().astype(np.int64), words["hash"].to_numpy()
+    count = max(0, len(hashes) - length + 1)
+    runs = np.zeros(count, dtype=np.uint64)
+    for offset in range(length):  # wraps around at 64 bits, as a hash may
+        runs = runs * np.uint64(0x9E3779B97F4A7C15) + hashes[offset : offset + count]
+    starts = np.flatnonzero(place[:count] == place[length - 1 :][:count])
+    return place[starts], starts, runs[starts]
+
+
 def sharing(
     first: "np.ndarray",
     place: "np.ndarray",
