@@ -13,6 +13,7 @@ from expectations.data.profile.talks import Talks
 
 if TYPE_CHECKING:
     import numpy as np
+    from scipy.sparse import csr_matrix
 
 _WORDS, _OPENING = 20, 8  # of four letters, of a pair and of a first question that has a topic
 _ALIKE = 0.1  # of how much the last pair has in common with what stands above it usually
@@ -40,7 +41,7 @@ def joined(talks: Talks | None) -> list[Alarm]:
     return [share_alarm("doubtful_masses", rows, total, words, "question", "conversations")]
 
 
-def _nearest(below: tuple, above: tuple) -> "np.ndarray":  # type: ignore[type-arg]
+def _nearest(below: "tuple[csr_matrix, ...]", above: "tuple[csr_matrix, ...]") -> "np.ndarray":
     """Return the cosine of the two texts that have most in common, one of them below and one above."""
     import numpy as np
 

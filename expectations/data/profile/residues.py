@@ -53,8 +53,8 @@ def residues(
     sample: "pl.DataFrame", told: "Told", by_source: "Told" = lambda _: False
 ) -> list[Alarm]:
     """Return alarms for `sample`: `row`, `system`, `question`, `answer`, `before`, `replied` and
-    `opening` of pairs; `told` says whether the question or the source tells which of these are in a group (a
-    boolean per pair; a second one says of which pairs), `by_source` whether the source alone does."""
+    `opening` of pairs; `told` says whether the question or the source tells which of these are in a group
+    (a boolean per pair; a second one says of which pairs), `by_source` whether the source alone does."""
     import polars as pl
 
     # Of a picture in base64 no letter is a word's. As one pattern both take twenty times as long.

@@ -50,7 +50,9 @@ def talks(sample: "pl.DataFrame") -> Talks | None:
     bags = [bag(part[name].fill_null("")) for name in names]
     words = np.array([np.diff(text.indptr) for text in bags])
     are_two = (part["opening"] == part["before"]).to_numpy()
-    return Talks(part["row"].to_numpy(), *of_length_one(*bags), words=words, are_two=are_two)
+    asked, before, earlier, opening, said, replied = of_length_one(*bags)
+    rows = part["row"].to_numpy()
+    return Talks(rows, asked, before, earlier, opening, said, replied, words, are_two)
 
 
 def out_of_place(found: Talks | None) -> list[Alarm]:
