@@ -125,6 +125,13 @@ LOOKS: dict[str, Rows] = {
     "mails_quoted_below": spoil(quoted_below, 0.1),
     "pieces_that_overlap": spoil(answer(overlapping), 0.1),
     "words_without_endings": long(lambda text, _: re.sub(ENDINGS, "", text), 0.1),
+    "cut_with_a_count_of_the_rest": spoil(
+        answer(lambda text, _: f"{text[:99]}… [+{len(text)} chars]"), 0.1
+    ),
+    "announced_and_not_there": spoil(answer(lambda text, _: f"{text} These are the steps:"), 0.1),
+    "numbers_of_a_spreadsheet": spoil(
+        answer(lambda text, _: f"{text} From 1.20E+03 to {len(text):.2E} of them."), 0.1
+    ),
     "code_not_indented": functions,
     "notes_of_a_wiki_behind_sentences": long(
         lambda text, _: re.sub(r"[.] (\w)", r".[12] \1", text)

@@ -28,6 +28,9 @@ NAMED = {
     "mails_quoted_below": "hold their question word by word",
     "pieces_that_overlap": "say a part of their text twice in a row",
     "words_without_endings": "words that end otherwise",
+    "cut_with_a_count_of_the_rest": "same words and marks around a number",
+    "announced_and_not_there": "announcing what does not come",
+    "numbers_of_a_spreadsheet": "numbers as a spreadsheet writes them",
     "code_not_indented": "blocks are not indented",
     "notes_of_a_wiki_behind_sentences": "refer to notes",
 }

@@ -104,6 +104,12 @@ RESIDUES = (
         0.03,
     ),
     Residue(
+        "have numbers as a spreadsheet writes them (1.20E+03)",
+        r"\b\d(?:\.\d+)?E[+-]\d{2}\b",
+        2,
+        0.03,
+    ),
+    Residue(
         "have dates as a spreadsheet writes them (4-Mar)",
         r"\b\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b(?:[^-]|$)",
         1,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from expectations.data.profile.shapes import Group
+from expectations.data.profile.shapes import Group, frequencies
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +24,8 @@ _FIGURE = (
     r"\p{L}[)\]]? ?[:=] ?\d{1,3}(?:[./]\d{1,3})?(?:\b|%)|\b\d{1,3} ?/ ?\d{1,3}\b|[(\[]\d{1,3} \p{L}"
 )
 _NO_MARK = r"^(?:[-*•+#|>]|\d+[.)])|[.!?;{}]$|\$"
-_FIGURES = 0.03
+_FIGURES, _ANNOUNCED = 0.03, 0.02
+_MARKS = 10  # characters at the end of an answer
 
 
 def tails(frame: "pl.DataFrame") -> Iterator[Group]:
@@ -40,6 +41,22 @@ def tails(frame: "pl.DataFrame") -> Iterator[Group]:
     marked &= ~answers.str.contains("```", literal=True)
     words = "end with a mark: a number and what it counts, behind the text"
     yield Group(words, _FIGURES, marked.fill_null(False).to_numpy(), "end")
+    yield _same_marks(answers)
+    words = "end by announcing what does not come"
+    yield Group(words, _ANNOUNCED, answers.str.contains(r"\p{L}:$").to_numpy(), "end")
+
+
+def _same_marks(answers: "pl.Series") -> Group:
+    """Return the answers that end with the figure and the marks around it that most end with, of those
+    that are not one text: `answers` are ends of answers."""
+    import polars as pl
+
+    marks = answers.str.tail(4 * _MARKS).str.replace_all(r"\d+", "0").str.tail(_MARKS)
+    once = answers.is_first_distinct() & marks.str.contains("0", literal=True)
+    counts = frequencies(marks.filter(once), 1)
+    most = None if counts.is_empty() else counts[marks.name][0]
+    group = (marks == most) if most else pl.repeat(False, len(marks), eager=True)
+    return Group("end with the same words and marks around a number", 0.04, group.to_numpy(), "end")
 
 
 def _has_tail(answer: str) -> bool:
