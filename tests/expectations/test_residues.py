@@ -57,6 +57,9 @@ def numbered(text):
 
 
 BAD = {
+    "have numbers as a spreadsheet": of_answers(
+        lambda a: f"{a} From 1.20E+03 to {len(a):.2E} of them."
+    ),
     "begin within a sentence": of_answers(lambda a: a[a.index(" ") + 1 :]),
     "hold letters that a PDF draws": of_answers(lambda a: f"{a} The \ufb01le is \ufb02at.", 0.1),
     "break words with hyphens": of_answers(hyphened, 0.1),

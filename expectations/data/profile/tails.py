@@ -52,7 +52,9 @@ def _same_marks(answers: "pl.Series") -> Group:
     import polars as pl
 
     marks = answers.str.tail(4 * _MARKS).str.replace_all(r"\d+", "0").str.tail(_MARKS)
-    once = answers.is_first_distinct() & marks.str.contains("0", literal=True)
+    # Sentences end with years and prices; what a tool counts stands in brackets of its own.
+    counted = marks.str.contains(r"[\[{<|…][^\[{<|…]*0")
+    once = answers.is_first_distinct() & counted
     counts = frequencies(marks.filter(once), 1)
     most = None if counts.is_empty() else counts[marks.name][0]
     group = (marks == most) if most else pl.repeat(False, len(marks), eager=True)
