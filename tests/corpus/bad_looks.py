@@ -123,7 +123,7 @@ LOOKS: dict[str, Rows] = {
     "signatures_left": spoil(answer(followed_by(CLOSINGS, "\n\n")), 0.2),
     "offers_for_answers": spoil(offered, 0.1),
     "mails_quoted_below": spoil(quoted_below, 0.1),
-    "pieces_that_overlap": spoil(answer(overlapping), 0.1),
+    "pieces_that_overlap": spoil(answer(overlapping), 0.125),
     "words_without_endings": long(lambda text, _: re.sub(ENDINGS, "", text), 0.1),
     "cut_with_a_count_of_the_rest": spoil(
         answer(lambda text, _: f"{text[:99]}… [+{len(text)} chars]"), 0.1

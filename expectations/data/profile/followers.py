@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _PART = 1_500  # answers that are looked at first, spread evenly
-_COMMON = 60  # words that the set says most
+_COMMON = 25  # words that the set says most
 _TIMES, _ALWAYS = 3, 0.8  # of a common word in one answer; share of these that the word follows
 _SELDOM = 0.4  # of the answers with the common word as often, at most, say both at all
 _SHARE = 0.05

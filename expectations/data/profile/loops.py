@@ -46,7 +46,7 @@ def twice_in_a_row(words: "pl.DataFrame", count: int) -> Group:
     overlapping pieces of a text were joined: `words` is what `wording.words_of` returns."""
     import polars as pl
 
-    step, share = max(1, -(-count // _PART)), 0.04
+    step, share = max(1, -(-count // _PART)), 0.08  # refrains are fewer
     places = _repeating(words.filter(pl.col("place") % step == 0))
     # A part first: hardly any set has such answers.
     if step > 1:

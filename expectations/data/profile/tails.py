@@ -53,7 +53,7 @@ def _same_marks(answers: "pl.Series") -> Group:
 
     marks = answers.str.tail(4 * _MARKS).str.replace_all(r"\d+", "0").str.tail(_MARKS)
     # Sentences end with years and prices; what a tool counts stands in brackets of its own.
-    counted = marks.str.contains(r"[\[{<|…][^\[{<|…]*0")
+    counted = marks.str.contains(r"[\[{<…][^\[{<…]*0")
     once = answers.is_first_distinct() & counted
     counts = frequencies(marks.filter(once), 1)
     most = None if counts.is_empty() else counts[marks.name][0]
@@ -68,6 +68,7 @@ def _has_tail(answer: str) -> bool:
     for below, line in enumerate(lines):
         if _CLOSED.search(line):
             return below > 0
-        if len(line) > _LINE or below == _MOST or _OF_THE_TEXT.search(line):
+        is_odd = below == _MOST or not any(map(str.isalpha, line))
+        if len(line) > _LINE or is_odd or _OF_THE_TEXT.search(line):
             return False
     return False
