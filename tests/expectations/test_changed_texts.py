@@ -15,13 +15,15 @@ from tests.expectations.test_properties import some, varied
 HEADER = "### Context\nThe customer writes in the chat of the shop.\n### Task\n"
 
 
-def sentences(made, by_source=lambda _: False):
+def sentences(made, by_source=lambda *_: False):
     """Alarms of triples: question, answer, and the answer before in the conversation."""
     names = ["question", "answer", "replied"]
     schema = dict.fromkeys(names, pl.String)
     frame = pl.DataFrame(made, schema=schema, orient="row").with_row_index("row")
-    frame = frame.with_columns(opening="question", before=pl.lit(None, pl.String))
-    return [alarm.sentence for alarm in residues(frame, lambda _: False, by_source)]
+    frame = frame.with_columns(
+        opening="question", before=pl.lit(None, pl.String), system=pl.lit("")
+    )
+    return [alarm.sentence for alarm in residues(frame, lambda *_: False, by_source)]
 
 
 def measured(count=360):

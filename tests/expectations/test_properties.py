@@ -99,10 +99,10 @@ BAD = {
 }
 
 
-def sentences(made, told=lambda _: False):
+def sentences(made, told=lambda *_: False):
     frame = pl.DataFrame(made, schema=["question", "answer"], orient="row").with_row_index("row")
     none = pl.lit(None, pl.String)
-    frame = frame.with_columns(before=none, replied=none, opening="question")
+    frame = frame.with_columns(before=none, replied=none, opening="question", system=none)
     return [alarm.sentence for alarm in residues(frame, told)]
 
 

@@ -57,6 +57,9 @@ def numbered(text):
 
 
 BAD = {
+    "have numbers as a spreadsheet": of_answers(
+        lambda a: f"{a} From 1.20E+03 to {len(a):.2E} of them."
+    ),
     "begin within a sentence": of_answers(lambda a: a[a.index(" ") + 1 :]),
     "hold letters that a PDF draws": of_answers(lambda a: f"{a} The \ufb01le is \ufb02at.", 0.1),
     "break words with hyphens": of_answers(hyphened, 0.1),
@@ -116,10 +119,13 @@ BAD = {
 }
 
 
-def sentences(made, told=lambda _: False):
+def sentences(made, told=lambda *_: False):
     frame = pl.DataFrame(made, schema=["question", "answer"], orient="row").with_row_index("row")
     frame = frame.with_columns(
-        before=pl.lit(None, pl.String), replied=pl.lit(None, pl.String), opening="question"
+        before=pl.lit(None, pl.String),
+        replied=pl.lit(None, pl.String),
+        opening="question",
+        system=pl.lit(""),
     )
     return [alarm.sentence for alarm in residues(frame, told)]
 
@@ -193,7 +199,8 @@ def test_a_few_answers_given_again_and_again_are_named(tmp_path):
 
 def test_the_survey_looks_for_residues(tmp_path):
     alarms = looked(tmp_path, BAD["say the same eight words"](pairs())).alarms
-    assert alarms == []  # of templates
+    # Of templates, a sentence that many say is no other's.
+    assert not [alarm for alarm in alarms if "eight words" in alarm.sentence]
     (alarm,) = looked(tmp_path, BAD["stand between tags"](pairs())).alarms
     assert "stand between tags" in alarm.sentence
     assert "e.g. row" in alarm.sentence

@@ -11,6 +11,7 @@ from expectations.data.profile.bags import bags
 from expectations.data.profile.elsewhere import elsewhere, silent
 from expectations.data.profile.residues import residues
 from expectations.data.profile.talks import out_of_place
+from expectations.data.profile.talks import talks as last_turns
 from tests.corpus.text import capital, foreign, prose
 from tests.expectations.test_profile import looked
 from tests.expectations.test_residues import of_answers, sentences, some, varied
@@ -94,7 +95,7 @@ def conversations(change):
     for row, (question, answer) in enumerate(varied(240)):
         first, reply = f"{prose(rng, 2)} Why?", prose(rng, 3)
         line = {"row": row, "question": question, "answer": answer}
-        line |= {"before": first, "replied": reply, "opening": first}
+        line |= {"before": first, "replied": reply, "opening": first, "system": ""}
         rows.append(change(line) if row % 3 == 0 else line)
     return pl.DataFrame(rows)
 
@@ -117,13 +118,13 @@ def in_german(line):
     [(retried, "once more, nearly as before"), (in_german, "begins in another")],
 )
 def test_what_a_conversation_does_is_named(change, words):
-    assert residues(conversations(dict), lambda _: False) == []
-    found = [alarm.sentence for alarm in residues(conversations(change), lambda _: False)]
+    assert residues(conversations(dict), lambda *_: False) == []
+    found = [alarm.sentence for alarm in residues(conversations(change), lambda *_: False)]
     assert [sentence for sentence in found if words in sentence], found
 
 
 def test_who_says_continue_gets_another_answer_and_a_german_is_answered_in_german():
-    assert residues(conversations(continued), lambda _: False) == []
+    assert residues(conversations(continued), lambda *_: False) == []
     rng = Random(2)
     german = conversations(
         lambda line: {
@@ -132,7 +133,7 @@ def test_who_says_continue_gets_another_answer_and_a_german_is_answered_in_germa
             "answer": foreign("de", rng),
         }
     )
-    found = [alarm.sentence for alarm in residues(german, lambda _: False)]
+    found = [alarm.sentence for alarm in residues(german, lambda *_: False)]
     assert not [sentence for sentence in found if "begins in another" in sentence], found
 
 
@@ -171,9 +172,9 @@ def test_answers_of_other_rows_are_named_wherever_these_are():
 
 def test_answers_of_another_dataset_say_nothing_of_the_only_question():
     sound, other = asked_and_told(300, Random(1)), asked_and_told(300, Random(2))
-    assert silent(sound, bags(sound), lambda _: False) == []
+    assert silent(sound, bags(sound), lambda *_: False) == []
     bad = moved(sound, 6, other["answer"])
-    (alarm,) = silent(bad, bags(bad), lambda _: False)
+    (alarm,) = silent(bad, bags(bad), lambda *_: False)
     assert "say nothing of it" in alarm.sentence
     assert silent(bad, bags(bad), lambda _: True) == []
 
@@ -191,8 +192,8 @@ def talks(swapped):
 
 
 def test_answers_that_changed_places_within_a_conversation_are_named():
-    assert out_of_place(talks(swapped=False)) == []
-    (alarm,) = out_of_place(talks(swapped=True))
+    assert out_of_place(last_turns(talks(swapped=False))) == []
+    (alarm,) = out_of_place(last_turns(talks(swapped=True)))
     assert "fit another question of theirs" in alarm.sentence
     assert alarm.value == pytest.approx(1 / 8)
 

@@ -27,13 +27,15 @@ def code(frame: "pl.DataFrame") -> Iterator[Group]:
         [_lines(block) for block in found]
         for found in frame.select(pl.col("answer").str.extract_all(_FENCE)).to_series()
     ]
+    # Questions tell who has code; which code is bad they tell of those alone.
+    has_code = pl.Series([any(len(lines) >= _LINES for lines in own) for own in blocks])
     for words, is_bad in (
         ("have code whose blocks are not indented", _is_flat),
         ("have code without any bracket", _is_bare),
         ("have code with marks before its lines", _is_marked),
     ):
         group = pl.Series([any(map(is_bad, own)) for own in blocks], dtype=pl.Boolean)
-        yield Group(words, 0.03, group.to_numpy(), "answer")
+        yield Group(words, 0.03, group.to_numpy(), "answer", has_code.to_numpy())
 
 
 def _lines(block: str) -> list[str]:

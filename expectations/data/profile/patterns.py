@@ -52,7 +52,12 @@ RESIDUES = (
     ),
     Residue("have accents as TeX writes them (\\'e)", r"\\['`\"^~][a-zA-Z]", 5, 0.04),
     Residue("are full of emoji", r"[\x{1F300}-\x{1FAFF}]", 6, 0.1),
-    Residue("refer to notes that are not there ([3])", r"\p{L}\[\d{1,2}\]", 3, 0.06),
+    Residue(
+        "refer to notes that are not there ([3])",
+        r"\p{L}[.,;:)\"”]?\[(?:\d{1,3}|\p{Ll}{2,12} \p{Ll}{2,12})\]",
+        3,
+        0.06,
+    ),
     Residue(
         "are quoted as in a mail, line by line",
         r"^> ?\S[^\n]*(?:\n> ?[^\n]*)+$|^> \S[^\n]*$",
@@ -96,6 +101,12 @@ RESIDUES = (
         "hold remarks in brackets between their sentences",
         r"\p{L}[.!?)] (?:\[[^\[\]()\n]{8,160}\]|\(\([^()\n]{8,160}\)\))(?:\s|$)",
         1,
+        0.03,
+    ),
+    Residue(
+        "have numbers as a spreadsheet writes them (1.20E+03)",
+        r"\b\d(?:\.\d+)?E[+-]\d{2}\b",
+        2,
         0.03,
     ),
     Residue(

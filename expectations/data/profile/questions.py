@@ -6,7 +6,7 @@ The question always tells these, and so it is no excuse for them.
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from expectations.data.profile.shapes import Group, frequencies
+from expectations.data.profile.shapes import Group, frame_mask, frequencies
 from expectations.data.profile.wording import sharing, words_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _SAME_QUESTION = 0.1  # share of rows
 _FEW_QUESTIONS = 0.5  # share of different questions below which a dataset is of few on purpose
 _LEAST_CUT, _CUT = 30, 0.03  # characters of questions that were cut there, and their share
 _HELD = 60  # characters of an answer's beginning that its question holds
+_QUOTED, _FIRST, _END = (15, 40), 10, 1_200  # characters of a question; of the end of an answer
 _SHARED = 0.05  # share of questions that say the same eight words
 _BLOCK = 0.95  # share of the rows from one on, so that they begin there
 _AGAIN, _LONG = 0.03, 40  # share of answers that stand in their conversation before; characters
@@ -45,9 +46,33 @@ def of_questions(frame: "pl.DataFrame", by_source: "Told") -> Iterator[Group]:
     yield Group(
         "stand in their question already", 0.06, frame.select(held).to_series().to_numpy(), "both"
     )
+    words = "hold their question word by word, behind their own text"
+    yield Group(words, 0.03, _quoting(frame), "end")
     again = (pl.col("answer") == pl.col("replied")) & (pl.col("answer").str.len_chars() >= _LONG)
     repeated = frame.select(again.fill_null(False)).to_series().to_numpy()
     yield Group("repeat the answer before, whatever is asked", _AGAIN, repeated, "both")
+
+
+def _quoting(frame: "pl.DataFrame") -> "np.ndarray":
+    """Return which answers have the first words of their question in their end, and not in their
+    beginning: a thread of mails, a form."""
+    import polars as pl
+
+    def plain(text: pl.Expr) -> pl.Expr:
+        return text.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars()
+
+    # Few answers hold the first letters of their question at all.
+    first = pl.col("question").str.strip_chars().str.head(_FIRST)
+    near = frame.with_row_index("place").filter(
+        pl.col("answer").str.tail(_END).str.contains(first, literal=True)
+    )
+    asked = plain(pl.col("question").str.head(2 * _QUOTED[1])).str.head(_QUOTED[1])
+    end = plain(pl.col("answer").str.tail(_END))
+    start = plain(pl.col("answer").str.head(_END // 4))
+    # Of a question that is as short as a title, an answer may well say it.
+    is_long = asked.str.len_chars() >= _QUOTED[0]
+    inside = end.str.contains(asked, literal=True) & ~start.str.contains(asked, literal=True)
+    return frame_mask(near.filter(is_long & inside)["place"], len(frame))
 
 
 def _sharing(questions: "pl.Series") -> "np.ndarray":

@@ -12,28 +12,35 @@ from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, sh
 from expectations.data.profile.broken import broken
 from expectations.data.profile.code import code
 from expectations.data.profile.conversations import conversations
+from expectations.data.profile.endings import endings
 from expectations.data.profile.ends import ends
 from expectations.data.profile.figures import figures
+from expectations.data.profile.followers import followers
 from expectations.data.profile.frames import frames
+from expectations.data.profile.inserts import inserts
+from expectations.data.profile.keys import keys
 from expectations.data.profile.lengths import lengths
-from expectations.data.profile.loops import loops
+from expectations.data.profile.loops import loops, twice_in_a_row
 from expectations.data.profile.marks import marks
+from expectations.data.profile.missing import missing
+from expectations.data.profile.names import names
 from expectations.data.profile.openings import openings
 from expectations.data.profile.order import order
 from expectations.data.profile.patterns import RESIDUES
+from expectations.data.profile.phrases import phrases
 from expectations.data.profile.questions import of_questions
 from expectations.data.profile.shapes import Group, shapes
 from expectations.data.profile.spelling import spelling
 from expectations.data.profile.styles import style
+from expectations.data.profile.tails import tails
 from expectations.data.profile.taken_out import taken_out
 from expectations.data.profile.variants import variants, without_marks
-from expectations.data.profile.wording import wording
+from expectations.data.profile.wording import wording, words_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
 
-    Told = Callable[[np.ndarray], bool]
+    Told = Callable[..., bool]
 
 DOUBTFUL: Expectation = "doubtful_masses"
 MOST = 0.7  # of what more answers do it is a dataset's way
@@ -45,19 +52,24 @@ _BASE64 = r"[A-Za-z+/]{0,30}[0-9][A-Za-z0-9+/]{30,}={0,2}"
 def residues(
     sample: "pl.DataFrame", told: "Told", by_source: "Told" = lambda _: False
 ) -> list[Alarm]:
-    """Return alarms for `sample`: `row`, `question`, `answer`, `before`, `replied` and `opening` of
-    pairs; `told` says whether the question or the source tells which of these are in a group (a
-    boolean per pair), `by_source` whether the source alone does."""
+    """Return alarms for `sample`: `row`, `system`, `question`, `answer`, `before`, `replied` and
+    `opening` of pairs; `told` says whether the question or the source tells which of these are in a group
+    (a boolean per pair; a second one says of which pairs), `by_source` whether the source alone does."""
     import polars as pl
 
     # Of a picture in base64 no letter is a word's. As one pattern both take twenty times as long.
     prose = pl.col("answer").str.replace_all(_CODE, "")
     prose = prose.str.replace_all(_PICTURE, " ").str.replace_all(_BASE64, " ")
-    frame = sample.select("row", "question", "answer", "before", "replied", "opening", prose=prose)
+    names_of = ("row", "system", "question", "answer", "before", "replied", "opening")
+    frame = sample.select(*names_of, prose=prose)
     rows = frame["row"].to_numpy()
+    said = words_of(frame["prose"])
     groups = (
         *_patterns(frame),
-        *wording(frame),
+        *wording(frame, said),
+        phrases(frame, said),
+        missing(frame, said),
+        followers(said, len(frame)),
         *shapes(frame),
         *order(frame),
         *marks(frame),
@@ -67,18 +79,24 @@ def residues(
         *figures(frame),
         *code(frame),
         *taken_out(frame),
+        *inserts(frame),
+        names(frame),
+        keys(frame),
+        *tails(frame),
         *ends(frame),
         *broken(frame),
         loops(frame),
+        twice_in_a_row(said, len(frame)),
+        endings(frame),
         frames(frame),
     )
-    found = [group for group in groups if _is_mass(group) and not told(group.rows)]
+    found = [group for group in groups if _is_mass(group) and not _is_told(group, told)]
     # The question always tells these.
     of_rows = (of_questions(frame, by_source), openings(frame), conversations(frame))
     found += filter(_is_mass, chain(*of_rows, without_marks(frame)))
     alarms = [
-        share_alarm(DOUBTFUL, rows[group], len(frame), words, quote)
-        for words, _, group, quote in found
+        share_alarm(DOUBTFUL, rows[group.rows], len(frame), group.words, group.quote)
+        for group in found
     ]
     other = style(frame, told)
     if other:
@@ -87,6 +105,10 @@ def residues(
         )
         alarms.append(share_alarm(DOUBTFUL, rows[other.places], other.looked_at, words))
     return alarms
+
+
+def _is_told(found: Group, told: "Told") -> bool:
+    return told(found.rows) if found.among is None else told(found.rows, found.among)
 
 
 def _is_mass(found: Group) -> bool:

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 
 class Group(NamedTuple):
-    """What answers do, the share (0 to 1) from which it is named, which of them do it, and what of one
-    is quoted."""
+    """What answers do, the share (0 to 1) from which it is named, which of them do it, what of one is
+    quoted, and among which the question may tell of them (None: of all)."""
 
     words: str
     share: float
     rows: "np.ndarray"
     quote: Quote
+    among: "np.ndarray | None" = None
 
 
 HEAD = 1_500  # characters of an answer whose single words and marks are looked at

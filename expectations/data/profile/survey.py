@@ -10,6 +10,7 @@ from expectations.data.profile.alarms import LEAST_GROUP, LEAST_ROWS, Alarm, sha
 from expectations.data.profile.bags import Bags, bags, one_hot, told
 from expectations.data.profile.elsewhere import elsewhere, silent
 from expectations.data.profile.gaps import far_group
+from expectations.data.profile.joined import joined
 from expectations.data.profile.languages import language, other_languages
 from expectations.data.profile.letters import unlikely_letters
 from expectations.data.profile.masses import masses
@@ -21,7 +22,7 @@ from expectations.data.profile.residues import residues
 from expectations.data.profile.roles import exchanged
 from expectations.data.profile.sayings import contradictions, recitals
 from expectations.data.profile.strays import unrelated
-from expectations.data.profile.talks import out_of_place
+from expectations.data.profile.talks import out_of_place, talks
 from expectations.data.profile.triggers import triggers
 from retune.overlap import ahead
 
@@ -93,19 +94,20 @@ def _alarms(
         return []
     words, numbers_of = bags(sample), sample["row"].to_numpy()
     again = _again(rows, frame)
-    asks = _Told(frame, sample, words, sources)
+    asks, led = _Told(frame, sample, words, sources), talks(sample)
     numbers_of_part = part["row"].to_numpy()
     return [
         *masses(frame, asks.of_frame),
         *other_languages(part, spoken, lambda group: asks.of_rows(numbers_of_part, group)),
         *_odd_words(numbers_of, sample["answer"], words, asks),
-        *residues(sample, lambda group: asks.of_rows(numbers_of, group), asks.by_source),
+        *residues(sample, asks.of_sample, asks.by_source),
         *(
             shuffled(numbers_of, words)
             or lagging(sample)
             or elsewhere(numbers_of, words)
-            or out_of_place(sample)
+            or out_of_place(led)
         ),
+        *joined(led),
         *silent(sample, words, lambda group: asks.of_rows(numbers_of, group)),
         *exchanged(sample, words),
         *triggers(sample, words),
@@ -175,6 +177,11 @@ class _Told:
     def of_frame(self, group: "np.ndarray") -> bool:
         """Tell it of a group of all rows."""
         return self.of_rows(self._frame_rows, group)
+
+    def of_sample(self, group: "np.ndarray", among: "np.ndarray | None" = None) -> bool:
+        """Tell it of a group of the sample, among a part of it or all."""
+        inside = slice(None) if among is None else among
+        return self.of_rows(self._rows[inside], group[inside])
 
     def of_rows(self, rows: "np.ndarray", group: "np.ndarray") -> bool:
         """Tell it of `group`, a boolean for each of the row numbers `rows`."""

@@ -19,13 +19,12 @@ _TWICE = 0.25  # of the words that follow themselves
 _WORDS = 20  # an answer of fewer is not looked at for shares of words
 
 
-def wording(frame: "pl.DataFrame") -> Iterator[Group]:
+def wording(frame: "pl.DataFrame", flat: "pl.DataFrame") -> Iterator[Group]:
     """Yield the answers that say the same eight words, miss the words or the letters that all texts
-    have, or say each word twice."""
+    have, or say each word twice: `flat` are the words of `frame`'s `prose` (see `words_of`)."""
     import numpy as np
     import polars as pl
 
-    flat = words_of(frame["prose"])
     place, hashes = flat["place"].to_numpy(), flat["hash"].to_numpy()
     counts = np.bincount(place, minlength=len(frame))
     enough = counts >= _WORDS
@@ -41,14 +40,14 @@ def wording(frame: "pl.DataFrame") -> Iterator[Group]:
     share = _mean(place, flat["word"].is_in(common.implode()).to_numpy(), counts)
     usual = float(np.median(share[enough])) if enough.any() else 0.0
     few = enough & (share < _COMMON_LEFT * usual)
-    yield Group("lack the words that all others are made of", 0.1, few & _is_prose(frame), "answer")
+    yield Group("lack the words that all others are made of", 0.06, few & is_prose(frame), "answer")
 
     letters = frame.select(
         vowels=pl.col("prose").str.count_matches("(?i)[aeiouyà-æè-ïò-öù-ý]"),
         latin=pl.col("prose").str.count_matches(r"\p{Latin}").clip(1),
     )
     bare = (letters["vowels"] / letters["latin"] < _VOWELS).to_numpy()
-    yield Group("have lost vowels", 0.04, bare & enough & _is_prose(frame), "answer")
+    yield Group("have lost vowels", 0.04, bare & enough & is_prose(frame), "answer")
 
 
 def words_of(texts: "pl.Series") -> "pl.DataFrame":
@@ -59,6 +58,20 @@ def words_of(texts: "pl.Series") -> "pl.DataFrame":
     words = texts.to_frame().select(word=heads.str.extract_all(r"[\p{L}\p{N}]+"))
     flat = words.with_row_index("place").explode("word").drop_nulls()
     return flat.with_columns(hash=pl.col("word").hash())
+
+
+def runs_of(words: "pl.DataFrame", length: int) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    """Return of each run of so many words within one text: the place of the text, the number of its first
+    word among all, and a hash."""
+    import numpy as np
+
+    place, hashes = words["place"].to_numpy().astype(np.int64), words["hash"].to_numpy()
+    count = max(0, len(hashes) - length + 1)
+    runs = np.zeros(count, dtype=np.uint64)
+    for offset in range(length):  # wraps around at 64 bits, as a hash may
+        runs = runs * np.uint64(0x9E3779B97F4A7C15) + hashes[offset : offset + count]
+    starts = np.flatnonzero(place[:count] == place[length - 1 :][:count])
+    return place[starts], starts, runs[starts]
 
 
 def sharing(
@@ -111,7 +124,7 @@ def _mean(place: "np.ndarray", values: "np.ndarray", counts: "np.ndarray") -> "n
     return means
 
 
-def _is_prose(frame: "pl.DataFrame") -> "np.ndarray":
+def is_prose(frame: "pl.DataFrame") -> "np.ndarray":
     """Return which answers are of Latin letters and spaces in the first place."""
     import polars as pl
 
