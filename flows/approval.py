@@ -95,11 +95,11 @@ def form(candidate: str, request: Request, evidence: str) -> Approval:
         f"Waits for approval until {request.expires:%Y-%m-%d %H:%M} UTC, whether {candidate} shall "
         f"serve: menu ⋮ → Resume on this run's page in Prefect, or `retune approve {candidate}`"
     )
-    get_run_logger().info("%s", waiting)
     asked = Approval.with_initial_data(description=evidence)
     try:
         return suspend_flow_run(wait_for_input=asked, timeout=seconds, key=key)
     except Pause as pause:
+        get_run_logger().info("%s", waiting)  # of one that goes on nobody is told so again
         _name(pause, waiting)
         raise Waiting(waiting) from pause
 

@@ -14,7 +14,7 @@ from flows.approval import flow_run_page
 from flows.compared.changed_rows import change_of_rows
 from flows.compared.rows import log_rows
 from flows.replaced import replace
-from flows.run_names import is_given
+from flows.run_names import is_given, shown_name
 from flows.run_page import CURRENT
 from retune import registry
 from retune.escaping import visible
@@ -85,7 +85,7 @@ class Description:
                 link=run_link(address, self._run.experiment_id, self._run.id),
                 link_text="in MLflow",
                 key="mlflow",
-                description=f"This run in MLflow. [Which run is better]"
+                description=f"{shown_name()} in MLflow. [Which run is better]"
                 f"({link(address, self._run.experiment_id)}) shows it beside the others.",
             )
         self._write("The run is at work.")

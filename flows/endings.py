@@ -84,6 +84,7 @@ def _leave_word(interruption: BaseException) -> None:
             state: State[Any] = kind(message=sentence)
             client.set_flow_run_state(run.id, state, force=True)
             run.state = state  # what has ended is not ended again, with other words
+            _tell(str(state.name), sentence)  # the slot is free by now
 
 
 def told_to_end(interruption: BaseException, cancelled: bool, deployed: bool) -> str:

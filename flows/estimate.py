@@ -15,7 +15,7 @@ from prefect import get_run_logger
 
 from flows.estimate_error import EXPECTED, LOOKED_AT, TAKEN, error_of
 from flows.plan import Plan
-from retune.machine import this_machine
+from retune.machine import gpus, this_machine
 from retune.measures import format_duration
 from retune.recipe import Recipe
 from retune.tracking import Run, client, newest_runs, setting_text
@@ -108,7 +108,8 @@ def announce(run: Run, recipe: Recipe, plan: Plan) -> Callable[[], None]:
         return lambda: None
     expected = estimate(recipe, plan)
     if expected:
-        words = expected.text(recipe.training.price_per_hour, datetime.now(UTC))
+        told = expected if gpus() else expected._replace(gpu_hours=0.0)
+        words = told.text(recipe.training.price_per_hour, datetime.now(UTC))
         get_run_logger().info("This run takes %s", words)
         if not expected.unknown:
             run.log_metrics({EXPECTED: expected.seconds, EXPECTED_GPU_HOURS: expected.gpu_hours})

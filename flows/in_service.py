@@ -199,7 +199,8 @@ def _way_back(name: str) -> str:
     named = ", ".join(str(version.number) for version in barred)
     left = f" Barred: {named}; {_unbar(barred[-1])}." if barred else ""
     if any(PREVIOUS in version.aliases for version in every):
-        return f"To go back: `retune rollback {name}`.{left}"
+        before = next(version.number for version in every if PREVIOUS in version.aliases)
+        return f"To go back to version {before}: `retune rollback {name}`.{left}"
     return f"There is no version to go back to.{left}"
 
 

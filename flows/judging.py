@@ -8,6 +8,7 @@ from prefect import get_run_logger
 
 from expectations.verdicts import Judgement, Rejected, Verdict, ranked, require, table_row
 from flows.replaced import replace
+from flows.run_names import shown_name
 from retune.escaping import code, markdown
 from retune.outputs import Output, mark_rejected
 from retune.temporary import temporary_folder
@@ -75,7 +76,7 @@ class Judge:
                 replace,
                 key="verdicts",
                 markdown=verdicts_page(ranked(self.verdicts)),
-                description="What was expected of this run, and what was seen",
+                description=f"What was expected of {shown_name()}, and what was seen",
             )
 
     def _log(self, judgement: Judgement) -> None:
@@ -104,7 +105,7 @@ class Judge:
                 replace,
                 key=f"{judgement.stage}-report",
                 markdown=judgement.markdown,
-                description=f"What was seen of the {judgement.subject}",
+                description=f"What was seen of the {judgement.subject} of {shown_name()}",
             )
 
 

@@ -15,6 +15,7 @@ from flows.dead_runs import states_of
 from flows.plan import Plan
 from flows.provenance import FOLDER
 from retune import registry
+from retune.notes import renew
 from retune.outputs import Step, step_of
 from retune.recipe import Recipe
 from retune.records import Pins
@@ -88,6 +89,18 @@ def leave_others(recipe: Recipe, run_id: str) -> None:
                 (OUTCOME, SUPERSEDED),
             ):
                 client().set_tag(run.info.run_id, key, value)
+
+
+def leave_stopped(recipe: Recipe, run_id: str) -> None:
+    """Note of the MLflow runs in which this flow run was stopped, or failed, that it goes on in the run
+    `run_id`: it does in another one where another version serves by now, or inputs are others."""
+    for run in _runs_of_this_flow_run(recipe, RUNS):
+        if run.info.run_id == run_id or run.data.tags.get(OUTCOME) not in ("Stopped", "Failed"):
+            continue
+        goes_on = f"it was tried again, and goes on in run {run_id}"
+        for key, value in ((DECISION, f"{SUPERSEDED}: {goes_on}"), (OUTCOME, SUPERSEDED)):
+            client().set_tag(run.info.run_id, key, value)
+        renew(run.info.run_id, f"{SUPERSEDED}: {goes_on}", "Nothing: look at that run.")
 
 
 def _runs_of_this_flow_run(recipe: Recipe, count: int) -> "list[StoredRun]":

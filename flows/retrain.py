@@ -44,7 +44,7 @@ from flows.quantizations import side_by_side
 from flows.queue import superseded_by
 from flows.ray_cluster import on_cluster, require_cluster
 from flows.recorded import Recorded
-from flows.resumed import resumed_pins, resumed_plan
+from flows.resumed import leave_stopped, resumed_pins, resumed_plan
 from flows.run_names import FLOW, flow_run_name
 from flows.stage_pages import show_chats, show_scores, show_training
 from flows.summary import Summary, summarise
@@ -201,6 +201,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         prepared(recipe, pins) if trains_here else nullcontext(),
         placed() if works else nullcontext(),
     ):
+        leave_stopped(recipe, run.id)
         if not waited:  # by now another retune may be installed than made it
             provenance(recipe, pins, plan).log(run)
         stop_clock = announce(run, recipe, plan)

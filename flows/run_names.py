@@ -11,6 +11,8 @@ from typing import Any
 
 from prefect import runtime
 
+from retune.escaping import markdown
+
 FLOW = "retune"  # of which all runs are
 # What the forms of Prefect's pages draw, old ones (alpha-centauri, beta7-andromedae-b) and new
 # (Awesome-Carrot); the lists stand in their scripts alone.
@@ -32,6 +34,12 @@ def flow_run_name() -> str:
     if name and not is_drawn(name):
         return name
     return f"{runtime.flow_run.parameters['name']} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def shown_name() -> str:
+    """Return the name of the flow run that is under way as text in Markdown. Prefect heads the list of
+    all runs' artifacts of a key with the newest one's description, which therefore says whose it is."""
+    return markdown(runtime.flow_run.name or "this run")
 
 
 def is_given(name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from flows.estimate_error import EXPECTED, TAKEN
 from flows.in_service import key_of, sentence
 from flows.replaced import replace
+from flows.run_names import shown_name
 from flows.run_times import Times, of_this_run
 from retune import registry
 from retune.escaping import code, markdown, terminal
@@ -87,7 +88,7 @@ def show(ending: str, reason: str, grids: str = "") -> None:
     """
     try:
         text = page(ending, reason, CURRENT.get(), grids)
-        described = f"This run: {ending}"
+        described = f"{shown_name()}: {ending}"
         show_in_prefect(replace, key=KEY, markdown=text, description=described)
     except Exception:
         logging.getLogger(__name__).warning("the run's page was not made", exc_info=True)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from expectations.margins import Margin, margins
+from expectations.promotion.approval import APPROVED
+from expectations.promotion.demands import GATE
 from flows.estimate_error import error_of
 from flows.recorded import CALIBRATION, REPLAY_OF
 from flows.schedules import Due, dues
@@ -19,7 +21,7 @@ from retune import registry
 from retune.home import home
 from retune.machine import gpus
 from retune.measures import format_bytes
-from retune.notes import title_of
+from retune.notes import title_of, without_gpu
 from retune.processes import is_gone
 from retune.registry.approvals import answer_of, request_of
 from retune.run_log import End, ends
@@ -112,7 +114,12 @@ class Status(BaseModel):
             *_some("To look at", [""], [[problem] for problem in self.problems]),
             *_some("To do", ["recipe", ""], to_do),
             Grid(title="Recipes", columns=columns, rows=rows, note=LEGEND),
-            *_some("How close the last run came to a limit", ["recipe", ""], narrow, MEANT),
+            *_some(
+                "How close the last run that finished came to a limit",
+                ["recipe", ""],
+                narrow,
+                MEANT,
+            ),
             Grid(title="Machine", columns=["", ""], rows=machine, sentences=True),
         ]
 
@@ -215,7 +222,7 @@ def _recipe(
     # A rejection is no silence, and neither is a skip; a crash is.
     finished += [end.at for end in logged if end.ending not in ("Failed", "Crashed")]
     since = now - timedelta(days=SPENT_DAYS)
-    recent = [run.data.metrics for run in runs if _began(run) >= since]
+    recent = [without_gpu(run) for run in runs if _began(run) >= since]
     error, estimates = error_of([run.data.metrics for run in runs])
     champion, champion_since = _champion(name)
     hanging = [run for run in runs if _ending(run) == "Running"]
@@ -288,7 +295,8 @@ def _waiting(name: str) -> Iterator[str]:
         if request and not request.has_expired() and not answer_of(version, request.champion):
             yield (
                 f"{version} waits: `retune approve {version}` or `retune reject`, or Resume in "
-                f"the menu of its run's page, until {request.expires:%Y-%m-%d %H:%M} UTC"
+                f"the menu of its run's page, until {request.expires:%Y-%m-%d %H:%M} UTC (what was "
+                f"answered there counts once its run goes on)"
             )
 
 
@@ -302,6 +310,8 @@ def _mending(
     if ending.lower() not in ("rejected", "failed"):
         return
     run = next((run for run in runs if _began(run) == at), None)
+    if run and APPROVED in run.data.tags.get(DECISION, ""):
+        return  # a person has decided, or let it be
     name = str(run.info.run_name) if run else f"the run that ended {at:%Y-%m-%d %H:%M} UTC"
     of_run = [end for end in logged if (run and end.run_id == run.info.run_id) or end.at == at]
     why = f" ({of_run[-1].reason})" if of_run and of_run[-1].reason else ""
@@ -318,6 +328,8 @@ def _mend(run: "MlflowRun") -> str:
     change = f"change {' and '.join(settings)}" if settings else "see its page `summary`"
     if any(one["gate"] in DATA_GATES for one in failed):
         return f"repair {run.data.params.get('dataset.source', 'the dataset')}, or {change}"
+    if any(one["gate"] == GATE for one in failed):  # to loosen the rule is the last thing to do
+        return "nothing, if the reasons are right: what serves goes on; else mend the rows or the recipe"
     return change
 
 

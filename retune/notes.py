@@ -254,7 +254,10 @@ def differing_settings(run: "MlflowRun") -> str:
 def beside_the_evidence(run: "MlflowRun") -> list[str]:
     """Return what a person who is asked about the candidate of a run should know besides how it does, as
     paragraphs in Markdown: the settings that differ from the champion's, and which files do not ship."""
-    return [*settings_list(run, compared_with(run), "champion"), *_withheld(_judged_files(run))]
+    words = run.data.params.get("note", "")
+    said = [f"Note: {markdown(words)}"] if words else []
+    differing = settings_list(run, compared_with(run), "champion")
+    return [*said, *differing, *_withheld(_judged_files(run))]
 
 
 def numbers_table(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
@@ -362,7 +365,8 @@ def warnings(run: "MlflowRun") -> list[str]:
         return []
     lines = [
         f"- {one['gate']}: expected {markdown(one['expectation'])}; seen: "
-        f"{markdown(visible(one['seen'], _LONGEST_SEEN))} ({code(one['setting'])})"
+        f"{markdown(visible(one['seen'], _LONGEST_SEEN))}"
+        + (f" ({code(one['setting'])})" if one["setting"] else "")
         for one in found[:_WARNINGS]
     ]
     more = f", the first {_WARNINGS} of {len(found)}" if found[_WARNINGS:] else ""

@@ -6,6 +6,7 @@ from expectations.promotion.demands import GATE
 from expectations.verdicts import Judgement, Verdict
 from retune.recipe import Recipe
 
+APPROVED = "approved by a person"  # what is expected
 SETTING = "promotion.approval_hours"
 
 
@@ -59,10 +60,10 @@ def _judgement(seen: str, setting: str) -> Judgement:
     verdict = Verdict(
         gate=GATE,
         name="approval",
-        expected="approved by a person",
+        expected=APPROVED,
         seen=seen,
         setting=setting,
         passed=False,
         fix="promoting the version by hand (`retune promote`) lets it serve all the same",
     )
-    return Judgement(GATE, "candidate", [verdict])
+    return Judgement(GATE, "candidate", [verdict], lead=seen)

@@ -184,7 +184,7 @@ class Monitor:
         self._first: tuple[int, float] | None = None  # step and time of this process's first row
         self._printed_step = 0  # the last one in the run's log
         self._artifact: Any = None
-        self._last_update = 0.0
+        self._last_step, self._last_update = 0, 0.0
         self.divergence = ""  # why the training was stopped, if it diverged
         self.lost = ""  # how another host of the training was lost, if one was
 
@@ -199,6 +199,10 @@ class Monitor:
         try:
             yield
         except BaseException:
+            if self._last_step:
+                share = 100 * self._last_step / self._total
+                stopped = f"Stopped at step {self._last_step:,} of {self._total:,}"
+                self._page.put((share, f"{stopped}: the run's state says what is kept"))
             self._curve.finish(HURRIED)
             raise
         else:
@@ -232,7 +236,7 @@ class Monitor:
     def _on_log(self, **row: Any) -> None:
         step = row["step"]
         self._curve.put(row)
-        self._first = self._first or (step, time.monotonic())
+        self._first, self._last_step = self._first or (step, time.monotonic()), step
         now = time.monotonic()
         if step == self._total or now - self._last_update >= PROGRESS_SECONDS:
             self._last_update = now

@@ -382,7 +382,7 @@ def test_a_way_back_is_shown_where_there_is_one(recipe):
     assert "There is no version to go back to." in only
     served(recipe, "two")
     second = in_service.page(registry.serving("sums"), registry.history("sums"))
-    assert "To go back: `retune rollback sums`." in second
+    assert "To go back to version 1: `retune rollback sums`." in second
     registry.rollback("sums", None, "ann", "answers in rhyme")
     first = in_service.page(registry.serving("sums"), registry.history("sums"))
     assert "Barred: 2; `retune promote sums 2 --unbar` lets it serve again." in first

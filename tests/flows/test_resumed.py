@@ -5,9 +5,10 @@ from uuid import uuid4
 import pytest
 
 from flows.plan import make_plan
-from flows.resumed import leave_others, resumed_plan
+from flows.resumed import leave_others, leave_stopped, resumed_plan
 from retune.building import building
 from retune.home import remove
+from retune.notes import NOTE
 from retune.outputs import Output, Step, step_of
 from retune.recipe import Recipe
 from retune.retention import PLANNED, WAITING
@@ -98,6 +99,26 @@ def test_one_that_goes_on_elsewhere_leaves_none_that_waits(flow_run):
     tags = client().get_run(run.id).data.tags
     assert tags[OUTCOME] == "Superseded"
     assert tags[DECISION].endswith(f"it goes on in run {'f' * 32}")
+
+
+def test_one_that_is_tried_again_elsewhere_says_where(flow_run):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        start_run(RECIPE, "stopped", {"prefect.flow_run_id": flow_run}, "a plan") as run,
+    ):
+        run.set_tags(
+            {OUTCOME: "Stopped", NOTE: "**Stopped before its end: run it again.**\n\nMore."}
+        )
+        raise KeyboardInterrupt
+    with start_run(RECIPE, "again", {"prefect.flow_run_id": flow_run}, "another") as again:
+        leave_stopped(RECIPE, again.id)
+        assert again.id != run.id
+    tags = client().get_run(run.id).data.tags
+    assert tags[OUTCOME] == "Superseded"
+    assert f"goes on in run {again.id}" in tags[NOTE]
+    assert "run it again" not in tags[NOTE]
+    assert tags[NOTE].endswith("More.")
+    assert OUTCOME not in client().get_run(again.id).data.tags
 
 
 @pytest.mark.parametrize("name", ["../../etc", "train/../x", "train/0123456789abcdef", "train"])
