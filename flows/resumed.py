@@ -83,7 +83,9 @@ def leave_others(recipe: Recipe, run_id: str) -> None:
     settings or code are others by now."""
     for run in _runs_of_this_flow_run(recipe, RUNS):
         if run.info.run_id != run_id and waits(run.data.tags):
-            goes_on = f"{SUPERSEDED}: another version, or another retune, serves by now"
+            goes_on = (
+                f"{SUPERSEDED}: another version serves, or retune or the recipe is another by now"
+            )
             for key, value in (
                 (DECISION, f"{goes_on}; it goes on in run {run_id}"),
                 (OUTCOME, SUPERSEDED),
