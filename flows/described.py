@@ -20,6 +20,7 @@ from retune import registry
 from retune.escaping import visible
 from retune.notes import (
     CHANGED,
+    CHANGED_SINCE,
     NOTE,
     RUN_NAME,
     SEPARATOR,
@@ -71,7 +72,9 @@ class Description:
     def __init__(self, run: Run, recipe: Recipe) -> None:
         self._run, self._recipe = run, recipe
         self.earlier = before(run.id, run.experiment_id, recipe.name)
-        self.reference = _serving(recipe, run.id) or self.earlier
+        serving = _serving(recipe, run.id)
+        self.reference = serving or self.earlier
+        self._whose = "champion" if serving else "run before"
         self._rows = ""
 
     def begin(self) -> None:
@@ -115,7 +118,8 @@ class Description:
         words = changed(
             changes({name: then[name] for name in known}, known), self._rows, self.reference is None
         )
-        self._run.set_tags({CHANGED: words})
+        since = f"{self._whose}/{self.reference.info.run_id}" if self.reference else ""
+        self._run.set_tags({CHANGED: words, CHANGED_SINCE: since})
         if not is_given(runtime.flow_run.name):
             # In a column that cuts names, version and change are what is left of them; then Prefect's.
             number = (

@@ -15,6 +15,7 @@ from prefect import get_run_logger
 
 from flows.estimate_error import EXPECTED, LOOKED_AT, TAKEN, error_of
 from flows.plan import Plan
+from flows.ray_cluster import on_cluster
 from retune.machine import gpus, this_machine
 from retune.measures import format_duration
 from retune.recipe import Recipe
@@ -108,7 +109,7 @@ def announce(run: Run, recipe: Recipe, plan: Plan) -> Callable[[], None]:
         return lambda: None
     expected = estimate(recipe, plan)
     if expected:
-        told = expected if gpus() else expected._replace(gpu_hours=0.0)
+        told = expected if gpus() or on_cluster() else expected._replace(gpu_hours=0.0)
         words = told.text(recipe.training.price_per_hour, datetime.now(UTC))
         get_run_logger().info("This run takes %s", words)
         if not expected.unknown:

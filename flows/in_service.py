@@ -17,7 +17,7 @@ from retune.escaping import markdown, terminal
 from retune.registry import PromotionEntry, RegisteredVersion, RegistryError
 from retune.registry.log import HEADS
 from retune.registry.versions import PREVIOUS
-from retune.saved_view import PLACE
+from retune.saved_view import STANDING
 from retune.tracking import client
 from retune.webhooks import post_all
 from tasks.stage import secret_block
@@ -100,12 +100,10 @@ def _describe(version: RegisteredVersion) -> list[str]:
 
 def _place(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> None:
     """Let MLflow's pages of the version that serves, and of those that did, say so, and their runs."""
-    from mlflow.exceptions import MlflowException
-
     came = registry.who_served(log, log[-1].at) if log else None
     since = f" since {came.at:%Y-%m-%d %H:%M} UTC, by {markdown(came.by)}" if came else ""
     registry.placed_as(version, f"**Serves{since}**")
-    client().set_tag(version.run_id, PLACE, "serves")
+    _tag(version, "serves")
     served = {number for entry in log for number in (entry.serving, entry.former) if number}
     for one in registry.versions(version.name):
         if one.number == version.number or one.number not in served:
@@ -117,8 +115,15 @@ def _place(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> None:
         elif PREVIOUS in one.aliases:
             place = "previous"
         registry.placed_as(one, f"**{place.capitalize()}**{more}; {markdown(version)} serves now")
-        with suppress(MlflowException):  # its run was deleted
-            client().set_tag(one.run_id, PLACE, place)
+        _tag(one, place)
+
+
+def _tag(version: RegisteredVersion, place: str) -> None:
+    """Let the run of a version say what became of it."""
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException):  # it was deleted
+        client().set_tag(version.run_id, STANDING, place)
 
 
 def _unbar(version: RegisteredVersion) -> str:

@@ -3,9 +3,8 @@
 import logging
 
 LOGGER = "prefect.task_runs"  # Prefect's, of everything that is said in a task
-REUSED = (
-    "Finished in state Cached("  # Prefect's line on a stage that has said itself what it reuses
-)
+# Prefect's line on a stage that has said itself what it reuses.
+REUSED = "Finished in state Cached("
 
 
 def name_lines() -> None:

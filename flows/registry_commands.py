@@ -4,6 +4,7 @@ They need neither a GPU nor the network beyond MLflow's store, and are done in s
 """
 
 import json
+import re
 import socket
 import sys
 from datetime import UTC, datetime, time, timedelta
@@ -216,10 +217,12 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
     from retune.registry.candidates import REGISTERED_AS
     from retune.tracking import REJECTED, client
 
-    run_id = registry.find(run)
-    registered = client().get_run(run_id).data.tags.get(REGISTERED_AS, "")
+    registered = run if re.fullmatch(r".+/\d+", run) else ""  # its own run may have been deleted
     if not registered:
-        raise registry.RegistryError(f"the run {run_id} made no candidate; name one that did")
+        run_id = registry.find(run)
+        registered = client().get_run(run_id).data.tags.get(REGISTERED_AS, "")
+        if not registered:
+            raise registry.RegistryError(f"the run {run_id} made no candidate; name one that did")
     name, _, number = registered.rpartition("/")
     version = registry.version(name, int(number))
     request = approvals.request_of(version)

@@ -4,7 +4,7 @@ Meanwhile the dataset may have moved, or retune been upgraded. Pinned and planne
 train another model than the one that was approved, and ask again.
 """
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 from uuid import UUID
 
 from prefect import get_client, get_run_logger, runtime
@@ -20,7 +20,7 @@ from retune.outputs import Step, step_of
 from retune.recipe import Recipe
 from retune.records import Pins
 from retune.retention import PLANNED, waits
-from retune.tracking import DECISION, OUTCOME, client, download_json, newest_runs
+from retune.tracking import DECISION, OUTCOME, PLAN, client, download_json, newest_runs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun
@@ -46,7 +46,16 @@ def resumed_pins(recipe: Recipe) -> Pins | None:
     return None
 
 
-def resumed_plan(recipe: Recipe, pins: Pins, plan: Plan) -> Plan | None:
+class Resumed(NamedTuple):
+    """What a flow run goes on with: the `plan` with what was made, and the MLflow run `run_id` that it
+    waited in, which is found again by its own `digest` of a plan."""
+
+    plan: Plan
+    digest: str
+    run_id: str
+
+
+def resumed_plan(recipe: Recipe, pins: Pins, plan: Plan) -> Resumed | None:
     """Return `plan` with what the flow run that is under way had made when it began to wait, which is
     what the person was asked about; None if it did not wait, or that is no answer to it.
 
@@ -61,7 +70,7 @@ def resumed_plan(recipe: Recipe, pins: Pins, plan: Plan) -> Plan | None:
         if then != (pins.champion.version if pins.champion else None):
             return None  # it is another comparison by now
         made = _made(run.data.tags.get(PLANNED, "").split(","), plan)
-        return plan.of(made) if made else None
+        return Resumed(plan.of(made), run.data.tags[PLAN], run.info.run_id) if made else None
     return None
 
 
@@ -80,29 +89,28 @@ def _made(names: list[str], plan: Plan) -> dict[str, Step]:
 def leave_others(recipe: Recipe, run_id: str) -> None:
     """Note of other MLflow runs in which this flow run waited that it goes on in the run `run_id`: it
     does where another version serves by now, of which the candidate is another comparison, or where
-    settings or code are others by now."""
+    inputs are others by now."""
     for run in _runs_of_this_flow_run(recipe, RUNS):
         if run.info.run_id != run_id and waits(run.data.tags):
-            goes_on = (
-                f"{SUPERSEDED}: another version serves, or retune or the recipe is another by now"
-            )
-            for key, value in (
-                (DECISION, f"{goes_on}; it goes on in run {run_id}"),
-                (OUTCOME, SUPERSEDED),
-            ):
-                client().set_tag(run.info.run_id, key, value)
+            _supersede(run, "another version serves, or inputs are others by now", run_id)
 
 
 def leave_stopped(recipe: Recipe, run_id: str) -> None:
-    """Note of the MLflow runs in which this flow run was stopped, or failed, that it goes on in the run
-    `run_id`: it does in another one where another version serves by now, or inputs are others."""
+    """Note of the MLflow runs in which this flow run was stopped, or failed before it had decided, that
+    it goes on in the run `run_id`."""
     for run in _runs_of_this_flow_run(recipe, RUNS):
-        if run.info.run_id == run_id or run.data.tags.get(OUTCOME) not in ("Stopped", "Failed"):
+        tags = run.data.tags
+        if run.info.run_id == run_id or DECISION in tags:
             continue
-        goes_on = f"it was tried again, and goes on in run {run_id}"
-        for key, value in ((DECISION, f"{SUPERSEDED}: {goes_on}"), (OUTCOME, SUPERSEDED)):
-            client().set_tag(run.info.run_id, key, value)
-        renew(run.info.run_id, f"{SUPERSEDED}: {goes_on}", "Nothing: look at that run.")
+        if tags.get(OUTCOME) in ("Stopped", "Failed"):
+            _supersede(run, "it was tried again", run_id)
+
+
+def _supersede(run: "StoredRun", why: str, run_id: str) -> None:
+    told = f"{SUPERSEDED}: {why}; it goes on in run {run_id}"
+    for key, value in ((DECISION, told), (OUTCOME, SUPERSEDED)):
+        client().set_tag(run.info.run_id, key, value)
+    renew(run.info.run_id, told, "Nothing: look at that run.")
 
 
 def _runs_of_this_flow_run(recipe: Recipe, count: int) -> "list[StoredRun]":

@@ -176,7 +176,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         tags |= replayed.tags()
     plan = make_plan(recipe, pins)
     waited = resumed_plan(recipe, pins, plan)
-    plan = waited or plan
+    plan = waited.plan if waited else plan
     noise: dict[str, float] = {}
     if not replayed:  # which decides nothing, in an experiment where nobody calibrated
         noise = stored_noise(recipe, pins)
@@ -186,7 +186,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
             if skips(recipe):
                 return skipped_for(earlier, recipe)
             get_run_logger().info("%s; what it made is reused", earlier.reason)
-    name, digest = runtime.flow_run.name, plan.digest(recipe)
+    name, digest = runtime.flow_run.name, waited.digest if waited else plan.digest(recipe)
     require_disk(recipe, pins, plan)
     for sentence in try_tasks(recipe, pins, plan.evaluate):
         get_run_logger().info("%s", sentence)
@@ -202,7 +202,7 @@ def run_line(recipe: Recipe, replayed: Recorded | None = None) -> Summary:
         placed() if works else nullcontext(),
     ):
         leave_stopped(recipe, run.id)
-        if not waited:  # by now another retune may be installed than made it
+        if not waited or run.id != waited.run_id:  # else another retune may be installed by now
             provenance(recipe, pins, plan).log(run)
         stop_clock = announce(run, recipe, plan)
         conformance = run.log(conform(recipe, pins, plan.conform))

@@ -31,6 +31,7 @@ from retune.notes import (
     numbers_table,
     settings_lists,
     short_name,
+    since,
     title_of,
     warnings,
     without_gpu,
@@ -49,7 +50,8 @@ KEY = "summary"
 WAITS = ("Suspended", "AwaitingApproval")
 MARKS = {
     "Promoted": "✓",
-    **dict.fromkeys(("Rejected", "Failed", "Barred"), "✗"),
+    **dict.fromkeys(("Rejected", "Failed", "Barred", "Crashed"), "✗"),
+    "Cancelled": "⊘",
     **dict.fromkeys(WAITS, "…"),
     "Undecided": "?",
 }
@@ -172,9 +174,9 @@ def _changed(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     if not earlier:
         return ["The first run of this recipe."]
     words, champion = run.data.tags.get(CHANGED, "") or "nothing", compared_with(run)
-    since = f"{'champion' if champion else 'run before'}, {short_name(champion or earlier)}"
+    whose, other = since(run, earlier)
     return [
-        f"Changed since the {markdown(since)}: {markdown(words)}",
+        f"Changed since the {whose}, {markdown(short_name(other))}: {markdown(words)}",
         *settings_lists(run, earlier, champion),
     ]
 

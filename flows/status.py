@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from expectations.margins import Margin, margins
-from expectations.promotion.approval import APPROVED
+from expectations.promotion.approval import APPROVED, REJECTED_BY
 from expectations.promotion.demands import GATE
 from flows.estimate_error import error_of
 from flows.recorded import CALIBRATION, REPLAY_OF
@@ -219,8 +219,8 @@ def _recipe(
         for run in runs
         if run.info.status == "FINISHED" and run.info.end_time
     ]
-    # A rejection is no silence, and neither is a skip; a crash is.
-    finished += [end.at for end in logged if end.ending not in ("Failed", "Crashed")]
+    # A rejection is no silence, and neither is a skip; a crash is, and what somebody cancels.
+    finished += [end.at for end in logged if end.ending not in ("Failed", "Crashed", "Cancelled")]
     since = now - timedelta(days=SPENT_DAYS)
     recent = [without_gpu(run) for run in runs if _began(run) >= since]
     error, estimates = error_of([run.data.metrics for run in runs])
@@ -310,7 +310,8 @@ def _mending(
     if ending.lower() not in ("rejected", "failed"):
         return
     run = next((run for run in runs if _began(run) == at), None)
-    if run and APPROVED in run.data.tags.get(DECISION, ""):
+    decision = run.data.tags.get(DECISION, "") if run else ""
+    if APPROVED in decision or decision.startswith(REJECTED_BY):
         return  # a person has decided, or let it be
     name = str(run.info.run_name) if run else f"the run that ended {at:%Y-%m-%d %H:%M} UTC"
     of_run = [end for end in logged if (run and end.run_id == run.info.run_id) or end.at == at]

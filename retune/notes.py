@@ -5,6 +5,7 @@ before it, five numbers, its files, and links.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 NOTE, RUN_NAME = "mlflow.note.content", "mlflow.runName"
 CHANGED = "retune.changed"
+CHANGED_SINCE = "retune.changed_since"  # `champion/<id>` or `run before/<id>` of MLflow
 NEXT_STEP = "retune.next_step"  # what a person would do now, once a candidate is decided about
 COMPARED = "retune.compared"  # how a candidate differs from its opponent, in a sentence
 PINS = "provenance/pins.json"  # what a run started from
@@ -163,7 +165,7 @@ def compared(run: "MlflowRun") -> list[str]:
 def without_gpu(run: "MlflowRun") -> dict[str, float]:
     """Return the metrics of a run, without GPU-hours of a machine that has none."""
     metrics = dict(run.data.metrics)
-    if run.data.tags.get("retune.machine.gpu") == "none":
+    if run.data.tags.get("retune.machine.gpu") == "none" and not os.environ.get("RETUNE_CLUSTER"):
         metrics.pop("train/gpu_hours", None)
     return metrics
 
@@ -192,14 +194,27 @@ def compared_with(run: "MlflowRun") -> "MlflowRun | None":
         return None
 
 
+def since(run: "MlflowRun", earlier: "MlflowRun") -> "tuple[str, MlflowRun]":
+    """Return against which run a run tells its changes, and whose that is in words: the champion's as it
+    began, else that of the run before."""
+    from mlflow.exceptions import MlflowException
+
+    whose, _, run_id = run.data.tags.get(CHANGED_SINCE, "").partition("/")
+    if not run_id or run_id == earlier.info.run_id:
+        return whose or "run before", earlier
+    try:
+        return whose, client().get_run(run_id)
+    except MlflowException:  # it was deleted
+        return whose, earlier
+
+
 def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
     if not earlier:
         return ["The first run of this recipe."]
-    champion = compared_with(run)
-    since, whose = champion or earlier, "champion" if champion else "run before"
-    address = run_link("", since.info.experiment_id, since.info.run_id)
+    whose, other = since(run, earlier)
+    address = run_link("", other.info.experiment_id, other.info.run_id)
     words = markdown(run.data.tags.get(CHANGED, "")) or "nothing"
-    return [f"Changed since the {whose}, [{markdown(short_name(since))}]({address}): {words}"]
+    return [f"Changed since the {whose}, [{markdown(short_name(other))}]({address}): {words}"]
 
 
 def settings_lists(

@@ -19,11 +19,11 @@ EVIDENCE = "promote/evidence.html"  # artifact of a run whose candidate was deci
 # A run that made a candidate, whatever became of it; the runs of single files have no such tag.
 WORKFLOW = "workflowType=machine_learning"  # else MLflow's pages are those of GenAI's traces
 FILTER = "tags.`retune.registered` LIKE '%'"
-PLACE = "retune.place"  # tag of a run: serves, previous, served before or rolled back
+STANDING = "retune.place"  # tag of a run: serves, previous, served before or rolled back
 # Columns with their widths in pixels: the first three are seen without scrolling on a small screen.
 COLUMNS = {
     "tags.`retune.outcome`": 140,  # Promoted, Undecided, Rejected, …
-    f"tags.`{PLACE}`": 100,
+    f"tags.`{STANDING}`": 100,
     f"metrics.`{LOSS}`": 150,
     "metrics.`evaluate/exact_match/tuned`": 150,
     "tags.`retune.changed`": 220,

@@ -45,6 +45,7 @@ LEAVING = 10  # seconds that MLflow's monitor of the machine has to end
 # Tags of runs: passed, rejected, failed or stopped; what became of the version that it made (the
 # version has it, too), and why; the process that works at it.
 OUTCOME, DECISION, PROCESS = "retune.outcome", "retune.decision", "retune.process"
+PLAN = "retune.plan"  # tag of a run: what identifies all that it would make
 REJECTED = "Rejected"  # how the decision on a model begins that may not serve
 LOOKED_AT = 100  # runs among which the last accepted one is looked for
 OPPONENT = "retune.opponent"  # the adapter of the champion that a run was compared with
@@ -362,7 +363,7 @@ def start_run(
     and its curves continue where they were. So is that of the same flow run of Prefect's (a tag), which
     goes on after it waited or is tried again.
     """
-    run_tags = dict(tags) | {PROCESS: this_process(), "retune.plan": plan or ""}
+    run_tags = dict(tags) | {PROCESS: this_process(), PLAN: plan or ""}
     experiment_id = _experiment(_experiment_name(recipe))
     earlier = plan and (
         _lost_run(experiment_id, plan)

@@ -6,6 +6,7 @@ from expectations.promotion.demands import GATE
 from expectations.verdicts import Judgement, Verdict
 from retune.recipe import Recipe
 
+REJECTED_BY = "Rejected: rejected by "  # how a decision begins that a person made by a command
 APPROVED = "approved by a person"  # what is expected
 SETTING = "promotion.approval_hours"
 

@@ -41,7 +41,10 @@ class Examples(NamedTuple):
 
         metric = pl.concat_str("suite", "scorer", separator="/")
         least = metric.replace_strict(
-            list(margins), list(margins.values()), default=SAME, return_dtype=pl.Float64
+            list(margins),
+            [max(SAME, margin) for margin in margins.values()],
+            default=SAME,
+            return_dtype=pl.Float64,
         )
         lines = self.lines.filter(sign * pl.col("gain") > least)
         ranked = lines.sort(sign * pl.col("gain"), "example", descending=[True, False])

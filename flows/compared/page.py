@@ -12,7 +12,7 @@ from flows.compared.records import ComparedExample, Comparison, Differing, FileC
 from flows.compared.words import causes, ended, headline, missing_time, number, told, value
 from retune.escaping import html, html_block
 from retune.measures import MEASURES, format_bytes, measure, title
-from retune.outcomes import scorer_of
+from retune.outcomes import HELD_OUT, scorer_of
 from retune.recipe import Promotion
 from retune.webpage import document, folded, table
 
@@ -207,7 +207,9 @@ def _metrics(comparison: Comparison) -> str:
     open_ = {
         f"evaluate/{scorer_of(one.metric)}/tuned"
         for one in comparison.differences
-        if not one.is_slice and one.outcome in ("undecided", "equivalent")
+        if one.metric.startswith(f"{HELD_OUT}/")
+        and not one.is_slice
+        and one.outcome in ("undecided", "equivalent")
     }
     for one in comparison.metrics:
         better = "" if one.name in open_ else one.better

@@ -53,7 +53,7 @@ class Candidate(NamedTuple):
 def register_candidate(
     run: Run, recipe: Recipe, pins: Pins, candidate: Candidate
 ) -> RegisteredVersion:
-    """Return the version of the candidate, which the alias `challenger` then names.
+    """Return the version of the candidate, which the alias `challenger` then names unless it is barred.
 
     The same weights keep their version, so that a run which reuses its outputs adds none; what was
     made of them since (other files, another evaluation) is what its tags then say.
@@ -88,7 +88,8 @@ def register_candidate(
         number = made.version
     of_model = [{"name": name, "version": number}]
     client().set_logged_model_tags(logged.model_id, {REGISTERED: json.dumps(of_model)})
-    client().set_registered_model_alias(name, CHALLENGER, number)
+    if known is None or known.barred is None:
+        client().set_registered_model_alias(name, CHALLENGER, number)
     registered_as = version(name, int(number))
     run.set_tags({REGISTERED_AS: str(registered_as)})
     return registered_as

@@ -46,6 +46,7 @@ NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 # Of a training of STEPS steps; what the twin is to show does not depend on them.
 SMALL = {
     **{"backend": "trl", "processes": 1, "shard": False, "optimizer": "adamw_torch"},
+    **{"fp8": False},
     **{"max_steps": STEPS, "warmup_steps": 0, "batch_size": 1, "gradient_accumulation": 1},
     **{"packing": False, "gradient_checkpointing": "off", "memory": "as_written"},
     **{"train_on": "all", "checkpoint_steps": None, "learning_rate": 1e-4},

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch.nn.functional import ScalingType, scaled_mm
 
+from tasks.train.job import TrainingRefused
+
 # 3 bits of mantissa; with a scale for each row gradients need no more range.
 FORMAT = torch.float8_e4m3fn
 LARGEST = torch.finfo(FORMAT).max
@@ -35,7 +37,8 @@ class Weights(NamedTuple):
 def multiply_in_fp8(model: torch.nn.Module) -> int:
     """Let the frozen layers below the adapters of `model` multiply in FP8, and return how many do.
 
-    They take another two bytes for each weight. Layers of odd dimensions stay exact.
+    They take another two bytes for each weight. Layers of odd dimensions stay exact. Raises
+    TrainingRefused if there is none.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -44,6 +47,11 @@ def multiply_in_fp8(model: torch.nn.Module) -> int:
         for module in model.modules()
         if isinstance(module, LoraLayer) and _fits(module.base_layer)
     ]
+    if not layers:
+        raise TrainingRefused(
+            "training.fp8=true finds no layer to multiply: below the adapters none is in 4 or 16 bits "
+            "with dimensions that are multiples of 16; set training.fp8=false"
+        )
     for layer in layers:
         _replace(cast("torch.nn.Linear", layer))
     return len(layers)
@@ -66,7 +74,8 @@ def weights_of(weight: torch.Tensor) -> Weights:
 
 def _fits(layer: Any) -> bool:
     return (
-        isinstance(layer, torch.nn.Linear)
+        # Others keep their weights in forms of their own, as bases of 8 bits do.
+        (type(layer) is torch.nn.Linear or type(layer).__name__ == "Linear4bit")
         and not layer.weight.requires_grad
         and not (layer.in_features % MULTIPLE or layer.out_features % MULTIPLE)
     )

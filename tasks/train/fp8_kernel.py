@@ -23,7 +23,7 @@ def _round_row(matrix, values, scales, columns, block: tl.constexpr):  # type: i
 
 def round_rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a contiguous matrix of shape (rows, columns) on a GPU in FP8, and float32 scales of shape
-    (rows, 1); see `tasks.train.fp8.rounded`. A row is held by one block: 65,536 columns at most."""
+    (rows, 1); the arithmetic is that of `tasks.train.fp8.rounded`. One block holds a row."""
     rows, columns = matrix.shape
     values = torch.empty_like(matrix, dtype=torch.float8_e4m3fn)
     scales = torch.empty((rows, 1), dtype=torch.float32, device=matrix.device)

@@ -17,9 +17,8 @@ RUNNING = {
 def key(recipe: Recipe, pins: Pins, chats: Step) -> dict[str, Any]:
     """Return the settings and inputs of train."""
     training = recipe.training
-    exact = (
-        set() if training.fp8 else {"fp8"}
-    )  # what was made before there was such a setting counts
+    # What was made before there was such a setting counts.
+    exact = set() if training.fp8 else {"fp8"}
     return {
         "chats": chats.fingerprint,
         "model": {"pin": pins.model, **recipe.model.model_dump(exclude={"base", "revision"})},

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -325,6 +326,7 @@ def test_mlflows_pages_of_model_and_version_say_what_became_of_it(recipe):
     entry = registry.rollback("sums", 1, "ann", "answers in rhyme")
     in_service.follow(entry, registry.serving("sums"), in_service.News(), {})
     settled(recipe, "three", "promote")  # the same weights again keep what is said of their place
+    assert registry.version("sums", 3).aliases == ()  # what is barred is no challenger again
     text = tracking.client().get_model_version("sums", "3").description
     bar = "It is barred: `retune promote sums 3 --unbar` lets it serve again"
     place = f"▶ **Rolled back**: answers in rhyme. {bar}; sums/1 serves now"
@@ -459,6 +461,26 @@ def test_approve_promotes_what_waits(recipe):
     assert rest == "The first run."
     again = retune("approve", "sums@challenger")
     assert "serves already" in str(again.exception)
+
+
+def test_a_candidate_is_approved_by_its_name_though_its_run_is_gone(recipe):
+    settled(make_recipe(mode="approve"), "one", "held")
+    done = retune("approve", "sums/1")
+    assert done.exit_code == 0, done.output
+    assert registry.serving("sums").number == 1
+
+
+def test_pages_say_what_serves_though_its_run_is_gone(recipe):
+    served(recipe, "one", "two")
+    tracking.client().delete_run(registry.version("sums", 1).run_id)
+    with sqlite3.connect(home() / "mlflow.db") as database:  # as `mlflow gc` does
+        gone = registry.version("sums", 1).run_id
+        for table in ("tags", "params", "metrics", "latest_metrics", "runs"):
+            database.execute(f"delete from {table} where run_uuid = ?", (gone,))
+    entry = registry.rollback("sums", None, "ann", "answers in rhyme")
+    assert in_service.follow(entry, registry.serving("sums"), in_service.News(), {}) == []
+    text = tracking.client().get_model_version("sums", "2").description
+    assert text.startswith("▶ **Rolled back**: answers in rhyme.")
 
 
 def test_reject_keeps_it_a_challenger(recipe):

@@ -44,28 +44,40 @@ def made_by_another_retune(plan):
     return old
 
 
-def waited(plan, flow_run, pins=PINS):
+def waited(plan, flow_run, pins=PINS, digest=None, recipe=RECIPE):
     """Return the MLflow run in which a flow run waited with a plan."""
     planned = ",".join(step.name for step in plan.steps())
     tags = {"prefect.flow_run_id": flow_run, PLANNED: planned}
-    with start_run(RECIPE, "waits", tags, plan.digest(RECIPE)) as run:
+    with start_run(recipe, "waits", tags, digest or plan.digest(RECIPE)) as run:
         run.log_texts({"pins.json": pins.model_dump_json()}, "provenance")
         run.set_tags({DECISION: f"{WAITING}: decide", OUTCOME: WAITING})
     return run
 
 
-def test_what_the_person_was_asked_about_is_not_made_again(flow_run):
-    plan = make_plan(RECIPE, PINS)
+@pytest.mark.parametrize("upgraded", ["code", "settings and publishing"])
+def test_what_the_person_was_asked_about_is_not_made_again(flow_run, upgraded):
+    recipe, digest = RECIPE, None
+    if upgraded != "code":  # an older retune had fewer settings, by which it told its plans apart
+        recipe, digest = (
+            Recipe.parse(GIVEN | {"publishing": {"enabled": True, "repo": "a/b"}}),
+            "old",
+        )
+    plan = make_plan(recipe, PINS)
+    assert (plan.publish is None) == (upgraded == "code")
     old = made_by_another_retune(plan)
-    assert not any(step.done for step in plan.steps())
-    run = waited(old, flow_run)
-    resumed = resumed_plan(RECIPE, PINS, plan)
-    assert [step.name for step in resumed.steps()] == [step.name for step in old.steps()]
-    assert all(step.done for step in resumed.steps())
+    if old.publish:
+        remove(old.publish.folder)
+    run = waited(old, flow_run, digest=digest, recipe=recipe)
+    resumed = resumed_plan(recipe, PINS, plan)
+    kept = [step for step in resumed.plan.steps() if step.stage != "publish"]
+    assert [step.name for step in kept] == [
+        step.name for step in old.steps() if step.stage != "publish"
+    ]
+    assert all(step.done for step in kept)
     # So it goes on in its MLflow run, too.
-    with start_run(
-        RECIPE, "again", {"prefect.flow_run_id": flow_run}, resumed.digest(RECIPE)
-    ) as again:
+    assert resumed.run_id == run.id
+    tags = {"prefect.flow_run_id": flow_run}
+    with start_run(recipe, "again", tags, resumed.digest) as again:
         assert again.id == run.id
 
 
@@ -119,6 +131,14 @@ def test_one_that_is_tried_again_elsewhere_says_where(flow_run):
     assert "run it again" not in tags[NOTE]
     assert tags[NOTE].endswith("More.")
     assert OUTCOME not in client().get_run(again.id).data.tags
+
+
+def test_one_that_has_decided_is_left_as_it_is(flow_run):
+    """Its version serves, and only its publishing failed."""
+    with start_run(RECIPE, "failed", {"prefect.flow_run_id": flow_run}, "a plan") as run:
+        run.set_tags({OUTCOME: "Failed", DECISION: "Promoted: nightly/1 serves"})
+    leave_stopped(RECIPE, "f" * 32)
+    assert client().get_run(run.id).data.tags[DECISION] == "Promoted: nightly/1 serves"
 
 
 @pytest.mark.parametrize("name", ["../../etc", "train/../x", "train/0123456789abcdef", "train"])

@@ -11,7 +11,7 @@ from flows.schedules import dues
 from flows.status import status
 from retune.recipe import Recipe, flat
 from retune.run_log import ends, note_end
-from retune.tracking import OUTCOME, client, start_run
+from retune.tracking import DECISION, OUTCOME, client, start_run
 from tests.databases import furnish, working_in
 from tests.flows.notified import receiving
 
@@ -104,6 +104,38 @@ def test_what_a_rejected_run_wants_is_to_do(home):
         "validation.tolerances.roles_out_of_order"
     ]
     assert now.markdown().startswith("**1 thing to do**, ")
+
+
+@pytest.mark.parametrize(
+    ("decision", "gate", "to_do"),
+    [
+        (
+            "",
+            "promote",
+            ["nothing, if the reasons are right: what serves goes on; else mend the rows"],
+        ),
+        ("Rejected: rejected by ann: too long", "promote", []),
+        ("Rejected: expected: approved by a person; seen: the approval expired", "promote", []),
+    ],
+)
+def test_nobody_is_told_to_loosen_the_rule_of_promotion(home, decision, gate, to_do):
+    verdict = {"result": "FAILED", "gate": gate, "setting": "promotion.margins"}
+    with (
+        pytest.raises(OSError, match="rejected"),
+        start_run(Recipe.parse(SMALLEST), "mail 1", {}) as run,
+    ):
+        run.log_table([verdict], "verdicts.json")
+        run.set_tags({OUTCOME: "Rejected", **({DECISION: decision} if decision else {})})
+        raise OSError("rejected")
+    (recipe,) = (one for one in status().recipes if one.recipe == "mail")
+    assert len(recipe.to_do) == len(to_do)
+    assert all(words in told for words, told in zip(to_do, recipe.to_do, strict=True))
+
+
+def test_what_somebody_cancels_is_no_finished_run(home):
+    note_end("mail", "Cancelled", "by hand", "")
+    (recipe,) = (one for one in status().recipes if one.recipe == "mail")
+    assert recipe.last_finished is None
 
 
 def test_a_cancelled_run_has_a_mark_of_its_own(home):

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from retune.recipe import Recipe, RecipeError
 from tasks.train.fp8 import LARGEST, Product, multiply_in_fp8, rounded, weights_of
+from tasks.train.job import TrainingRefused
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "vocab_size": 96}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -70,6 +71,17 @@ def test_layers_of_odd_dimensions_stay_exact():
     model = AutoModelForCausalLM.from_config(LlamaConfig(**odd, **HEADS), dtype=torch.bfloat16)
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
     assert multiply_in_fp8(adapted) == 8  # the four of attention, in two layers
+
+
+def test_a_base_in_another_form_is_refused():
+    class Codes(torch.nn.Linear):
+        """As of 8 bits: whose scales are elsewhere."""
+
+    model = torch.nn.Sequential(torch.nn.Linear(32, 32))
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["0"]))
+    adapted.base_model.model[0].base_layer.__class__ = Codes
+    with pytest.raises(TrainingRefused, match=r"finds no layer .*training\.fp8=false"):
+        multiply_in_fp8(adapted)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from retune import saved_view, tracking
 from retune.building import building
 from retune.logged_files import log_file
 from retune.notes import (
+    CHANGED_SINCE,
     COMPARED,
     NEXT_STEP,
     SettingChange,
@@ -125,7 +126,8 @@ def test_the_note_has_the_champions_numbers_and_what_to_do_now(store):
             ids.append(run.id)
     pins = PINS.model_copy(update={"champion": serving(ids[0])})
     run.log_texts({"pins.json": pins.model_dump_json()}, "provenance")
-    run.set_tags({NEXT_STEP: "Nothing: `mail/1` serves."})
+    since = f"champion/{ids[0]}"
+    run.set_tags({NEXT_STEP: "Nothing: `mail/1` serves.", CHANGED_SINCE: since})
     text = note(run.id, "Undecided", before(run.id, run.experiment_id, "mail"), {})
     assert "|  | this run | base | champion | run before |" in text
     cells = ("0.5000", "", "1.0000", "3.0000")

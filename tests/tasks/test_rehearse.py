@@ -75,6 +75,12 @@ def test_a_sound_base_comes_to_the_end_and_leaves_its_logs(rehearsed):
 
 
 @pytest.mark.slow  # trains a tiny model
+def test_settings_of_gpus_are_left_out_of_it(rehearsed):
+    """The twin is trained on the CPU, which has no products of 8-bit floats."""
+    output = rehearsed.run("fp8", training={"backend": "trl", "fp8": True})
+    assert output.failure == ""
+
+
 def test_what_only_saving_shows_is_shown(rehearsed):
     """Settings of the base that its own library writes for nobody: training would end with them."""
     output = rehearsed.run("full", training={"method": "full"})

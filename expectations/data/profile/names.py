@@ -18,6 +18,7 @@ _NAME = r"[\p{Ll},] \p{Lu}\p{L}{2,}"
 _SHARE = 0.05
 _ASKED = 0.1  # share of its answers, at most, whose question has the name
 _SENTENCES, _SAME = 12, 0.6  # that put it in, at most, and the share of its answers that have one
+_CAPITALS = 0.2  # of the words in mid-sentence; in English it is about one in twenty
 _SMALL = 0.05  # as many answers, at most, have the word in small letters
 
 
@@ -34,6 +35,8 @@ def names(frame: "pl.DataFrame") -> Group:
         .with_columns(pl.col("name").str.slice(2))
         .unique()
     )
+    if _has_capitals(frame):
+        return Group("", _SHARE, frame_mask(said["place"].clear(), len(frame)), "answer")
     counts = said["name"].value_counts(name="answers")
     often = counts.filter(pl.col("answers") >= _SHARE * len(frame))
     most = often.sort("answers", "name", descending=[True, False])["name"]
@@ -47,6 +50,18 @@ def names(frame: "pl.DataFrame") -> Group:
             words = f"bring up {name!r}, whatever is asked"
             return Group(words, _SHARE, frame_mask(places, len(frame)), "answer")
     return Group("", _SHARE, frame_mask(said["place"].clear(), len(frame)), "answer")
+
+
+def _has_capitals(frame: "pl.DataFrame") -> bool:
+    """Tell whether the answers are in a language in which other words have capitals, too, as German."""
+    import polars as pl
+
+    prose = pl.col("prose").str.head(_HEAD)
+    capitals, words = frame.select(
+        capitals=prose.str.count_matches(_NAME).sum(),
+        words=prose.str.count_matches(r"[\p{Ll},] \p{L}{3,}").sum(),
+    ).row(0)
+    return bool(capitals > _CAPITALS * max(words, 1))
 
 
 def _is_a_name(frame: "pl.DataFrame", name: str) -> bool:
