@@ -28,8 +28,17 @@ def recipe(project: Project) -> None:
     settings["training"]["backend"] = "trl"
     settings["merging"] = {"save_method": "lora"}
     del settings["quantization"]
-    # A random model forgets this and that, by chance, which is no matter here.
-    gates = ("promote.budget", "promote.no_worse")
+    # A random model that is trained for fewer steps is worse, and forgets this and that: no matter here.
+    names = (
+        "budget",
+        "no_worse",
+        "no_worse_slice",
+        "win",
+        "anchor",
+        "anchor_slice",
+        "anchor_answers",
+    )
+    gates = [f"promote.{name}" for name in names]
     settings["gates"] = {"severities": dict.fromkeys(gates, "warning")}
     (project.folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
 

@@ -248,7 +248,7 @@ def test_the_run_is_in_mlflow_with_a_child_per_quant(first, project):
 
 def test_the_run_says_what_it_is(first, project):
     client, parent, _ = project.newest_mlflow_run()
-    assert parent.info.run_name.startswith("first run · sums ")
+    assert parent.info.run_name.startswith("v1 · first run · sums ")
     text = parent.data.tags["mlflow.note.content"]
     decision = parent.data.tags["retune.decision"].partition("\n")[0]
     first = text.partition("\n")[0].replace("\\", "")
