@@ -1,4 +1,4 @@
-"""What a person is told while a training works: step and end first, since pages cut long lines."""
+"""What a person is told while a training works: what is left comes first, since pages cut long lines."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,11 +9,14 @@ def news(
     step: int, total: int, loss: float, tokens_per_second: float, left: float | None, now: datetime
 ) -> str:
     """Return a line on a step; `left` are the seconds until the last one, None: not known yet."""
-    share = f"Step {step:,} of {total:,} ({step / total:.0%})"
+    share = f"step {step:,} of {total:,} ({step / total:.0%})"
     if left is None:
-        ends = "its end is not known yet"
+        head = f"S{share[1:]}, its end is not known yet"
+    elif not left:
+        head = f"S{share[1:]}, done"
     else:
         end = now.astimezone(UTC) + timedelta(seconds=left)
         day = "%H:%M" if end.date() == now.astimezone(UTC).date() else "%Y-%m-%d %H:%M"
-        ends = f"ends about {end:{day}} UTC ({format_duration(left)} left)" if left else "done"
-    return f"{share}, {ends}: loss {loss:.4f}, {tokens_per_second:,.0f} tokens/s"
+        # Pages cut it off after some fifty characters; of the run there is more after the training.
+        head = f"{format_duration(left)} of training left, {share}, until about {end:{day}} UTC"
+    return f"{head}: loss {loss:.4f}, {tokens_per_second:,.0f} tokens/s"
