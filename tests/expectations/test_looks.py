@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from expectations.data.profile.joined import joined
+from expectations.data.profile.names import names
 from expectations.data.profile.residues import residues
 from expectations.data.profile.talks import talks
 from tests.corpus.bad_looks import BACK, LOOKS
@@ -120,3 +121,18 @@ def test_among_those_with_code_the_question_does_not_tell_which_is_flat():
     found = [alarm.sentence for alarm in residues(frame, told)]
     assert [sentence for sentence in found if "not indented" in sentence], found
     assert any(among is not None and among.sum() == 120 for among in asked)
+
+
+def test_in_german_a_capital_is_no_name():
+    """A farewell in an eighth of the answers."""
+    said = (
+        "Die Lieferung der Ware dauert etwa drei Tage, und die Rechnung liegt dem Paket bei.",
+        "Für den Antrag brauchen Sie einen Ausweis, eine Meldung und das Formular aus dem Amt.",
+        "Der Zug nach Bremen fährt am Abend, die Karte kaufen Sie am Schalter oder im Netz.",
+    )
+    farewell = " Bei weiteren Fragen stehe ich gerne zur Verfügung."
+    prose = [f"{said[n % 3]} Nummer {n}.{farewell if n % 8 == 0 else ''}" for n in range(400)]
+    questions = [f"Wie geht das {n}?" for n in range(400)]
+    columns = {"system": [""] * 400, "question": questions, "prose": prose}
+    words, *_ = names(pl.DataFrame(columns))
+    assert words == ""
