@@ -24,7 +24,6 @@ from retune.notes import (
     NOTE,
     RUN_NAME,
     SEPARATOR,
-    VERDICTS,
     WARNED,
     before,
     changed,
@@ -32,6 +31,8 @@ from retune.notes import (
     has_evidence,
     note,
     settings,
+    stored_run,
+    verdicts_of,
 )
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
@@ -39,7 +40,7 @@ from retune.records import Chats, Rows, Scores
 from retune.registry.candidates import REGISTERED_AS
 from retune.retention import WAITING
 from retune.saved_view import NAME, describe_experiment, evidence_link, link, run_link
-from retune.tracking import DECISION, OUTCOME, Run, Waiting, client, download_json
+from retune.tracking import DECISION, OUTCOME, Run, Waiting, client
 from tasks.stage import show
 
 if TYPE_CHECKING:
@@ -139,15 +140,8 @@ class Description:
 
 def _serving(recipe: Recipe, run_id: str) -> "MlflowRun | None":
     """Return the run of the version that serves, if it is another than `run_id` and still there."""
-    from mlflow.exceptions import MlflowException
-
     serving = registry.serving(recipe.name)
-    if serving is None or serving.run_id == run_id:
-        return None
-    try:
-        return client().get_run(serving.run_id)
-    except MlflowException:  # it was deleted
-        return None
+    return stored_run(serving.run_id) if serving and serving.run_id != run_id else None
 
 
 def masked_samples(scores: Scores) -> list[dict[str, str | None]]:
@@ -203,8 +197,7 @@ def _passed(run: Run) -> str:
     decision = _decision(run)
     if decision.startswith("Skipped"):
         return decision
-    table = download_json(run.id, VERDICTS) or {"columns": ["result"], "data": []}
-    results = [row[table["columns"].index("result")] for row in table["data"]]
+    results = [one["result"] for one in verdicts_of(run.id)]
     failed, warned = results.count("FAILED"), results.count(WARNED)
     gates = "passed every gate that ends a run"
     parts = [f"{decision}. It {gates}" if decision else f"Finished: {gates}"]

@@ -16,9 +16,8 @@ from prefect.states import Scheduled
 from expectations.promotion import approval
 from flows.approval import KEY, WAITS_UNTIL
 from flows.dead_runs import runs_in
-from flows.promotion import answered
+from flows.promotion import decided_later
 from retune import registry
-from retune.notes import renew
 from retune.registry.approvals import answer_of, request_of
 from retune.registry.versions import CHAMPION, PREVIOUS
 from retune.retention import waits
@@ -55,9 +54,7 @@ def note_expired(name: str) -> "list[RegisteredVersion]":
         assert request
         reason = "; ".join(map(str, approval.expired(request.expires).failed))
         try:
-            registry.decided_as(version, request.run_id, REJECTED, reason)
-            step = answered(request.run_id, version, None)
-            renew(request.run_id, f"{REJECTED}: {reason}", step)
+            decided_later(version, request.run_id, REJECTED, reason)
         except MlflowException as error:  # somebody deleted the run, which ends no other one
             logging.getLogger(__name__).warning("The run of %s was not found: %s", version, error)
     return found

@@ -203,10 +203,10 @@ def _way_back(name: str) -> str:
     barred = [version for version in every if version.barred is not None]
     named = ", ".join(str(version.number) for version in barred)
     left = f" Barred: {named}; {_unbar(barred[-1])}." if barred else ""
-    if any(PREVIOUS in version.aliases for version in every):
-        before = next(version.number for version in every if PREVIOUS in version.aliases)
-        return f"To go back to version {before}: `retune rollback {name}`.{left}"
-    return f"There is no version to go back to.{left}"
+    before = next((version.number for version in every if PREVIOUS in version.aliases), None)
+    if before is None:
+        return f"There is no version to go back to.{left}"
+    return f"To go back to version {before}: `retune rollback {name}`.{left}"
 
 
 def page(version: RegisteredVersion, log: Sequence[PromotionEntry]) -> str:

@@ -10,6 +10,7 @@ from expectations.verdicts import Judgement, Rejected, Verdict, ranked, require,
 from flows.replaced import replace
 from flows.run_names import shown_name
 from retune.escaping import code, markdown
+from retune.notes import VERDICTS
 from retune.outputs import Output, mark_rejected
 from retune.temporary import temporary_folder
 from retune.tracking import Run
@@ -88,7 +89,7 @@ class Judge:
         if judgement.write:
             with temporary_folder() as folder:
                 self._run.log_files(folder, judgement.write(folder), stage)
-        self._run.log_table([table_row(verdict) for verdict in self.verdicts], "verdicts.json")
+        self._run.log_table([table_row(verdict) for verdict in self.verdicts], VERDICTS)
 
     def _show(self, judgement: Judgement) -> None:
         logger = get_run_logger()

@@ -20,7 +20,15 @@ from flows.resumed import leave_others
 from retune import registry
 from retune.files import digest
 from retune.measures import format_duration, measure, title
-from retune.notes import COMPARED, NEXT_STEP, beside_the_evidence, differing_settings, short_name
+from retune.notes import (
+    COMPARED,
+    NEXT_STEP,
+    beside_the_evidence,
+    differing_settings,
+    renew,
+    short_name,
+    stored_run,
+)
 from retune.pages import mlflow_pages
 from retune.recipe import Recipe
 from retune.records import Adapter, Anchored, Contender, JudgedAnswers, Pins
@@ -150,12 +158,8 @@ def due(version: RegisteredVersion, recipe: Recipe, champion: int | None) -> dat
 
 
 def _name(run_id: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return short_name(client().get_run(run_id))
-    except MlflowException:  # it was deleted for good
-        return run_id
+    stored = stored_run(run_id)
+    return short_name(stored) if stored else run_id
 
 
 def spent(adapter: Adapter, *, has_gpu: bool = True) -> dict[str, str]:
@@ -205,6 +209,19 @@ def settle(
         run.set_tags({NEXT_STEP: answered(run.id, version, ending.entry)})
     registry.decided_as(version, run.id, ending.name, ending.reason)
     return ending
+
+
+def decided_later(
+    version: RegisteredVersion,
+    run_id: str,
+    name: str,
+    why: str,
+    entry: PromotionEntry | None = None,
+) -> None:
+    """Note what became of a candidate whose run has ended: `name` is that of Prefect's state, `entry`
+    that of its promotion."""
+    registry.decided_as(version, run_id, name, why)
+    renew(run_id, f"{name}: {why}", answered(run_id, version, entry))
 
 
 def answered(run_id: str, version: RegisteredVersion, entry: PromotionEntry | None) -> str:

@@ -211,8 +211,7 @@ def _show(name: str) -> None:
 
 def _answer(run: str, verb: "Verb", reason: str) -> None:
     registry = _prepared()
-    from flows.promotion import answered
-    from retune.notes import renew
+    from flows.promotion import decided_later
     from retune.registry import approvals
     from retune.registry.candidates import REGISTERED_AS
     from retune.tracking import REJECTED, client
@@ -237,8 +236,7 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
         print("Its flow run goes on.")
     elif verb == "reject":
         why = f"rejected by {said.by}: {said.reason}"
-        registry.decided_as(version, request.run_id, REJECTED, why)
-        renew(request.run_id, f"{REJECTED}: {why}", answered(request.run_id, version, None))
+        decided_later(version, request.run_id, REJECTED, why)
     else:
         entry = registry.promote(
             name,
@@ -249,8 +247,7 @@ def _answer(run: str, verb: "Verb", reason: str) -> None:
             request.champion,
         )
         why = f"{version} serves{entry.instead}; reason ({said.by}): {said.reason}"
-        registry.decided_as(version, request.run_id, "Promoted", why)
-        renew(request.run_id, f"Promoted: {why}", answered(request.run_id, version, entry))
+        decided_later(version, request.run_id, "Promoted", why, entry)
         _tell(entry, version)
         if client().get_run(request.run_id).data.params.get("publishing.enabled") == "true":
             print("To publish it, run the recipe again: what is made is reused.")

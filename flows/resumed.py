@@ -4,7 +4,7 @@ Meanwhile the dataset may have moved, or retune been upgraded. Pinned and planne
 train another model than the one that was approved, and ask again.
 """
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID
 
 from prefect import get_client, get_run_logger, runtime
@@ -33,17 +33,15 @@ UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
 def resumed_pins(recipe: Recipe) -> Pins | None:
     """Return the inputs of the flow run that is under way, as they were when it began to wait, but for
     the version that serves by now; None if it did not wait."""
-    for run in _runs_of_this_flow_run(recipe, 1):
-        # One that lost its process after it went on has not decided yet.
-        kept = download_json(run.info.run_id, f"{FOLDER}/pins.json")
-        if kept and (waits(run.data.tags) or _was_suspended()):
-            try:
-                pins = Pins.model_validate(kept | {"champion": None})
-            except ValidationError as error:
-                get_run_logger().warning("Pinned anew: another version kept the inputs: %s", error)
-                return None
-            return pins.model_copy(update={"champion": registry.champion(recipe.name)})
-    return None
+    run, kept = _waited(recipe)
+    if run is None:
+        return None
+    try:
+        pins = Pins.model_validate(kept | {"champion": None})
+    except ValidationError as error:
+        get_run_logger().warning("Pinned anew: another version kept the inputs: %s", error)
+        return None
+    return pins.model_copy(update={"champion": registry.champion(recipe.name)})
 
 
 class Resumed(NamedTuple):
@@ -62,16 +60,14 @@ def resumed_plan(recipe: Recipe, pins: Pins, plan: Plan) -> Resumed | None:
     Meanwhile retune or a package may have been upgraded. By the fingerprints of today all of it would be
     made again, hours of training among it, and the person be asked again.
     """
-    for run in _runs_of_this_flow_run(recipe, 1):
-        kept = download_json(run.info.run_id, f"{FOLDER}/pins.json")
-        if not kept or not (waits(run.data.tags) or _was_suspended()):
-            continue
-        then = (kept.get("champion") or {}).get("version")
-        if then != (pins.champion.version if pins.champion else None):
-            return None  # it is another comparison by now
-        made = _made(run.data.tags.get(PLANNED, "").split(","), plan)
-        return Resumed(plan.of(made), run.data.tags[PLAN], run.info.run_id) if made else None
-    return None
+    run, kept = _waited(recipe)
+    if run is None:
+        return None
+    then = (kept.get("champion") or {}).get("version")
+    if then != (pins.champion.version if pins.champion else None):
+        return None  # it is another comparison by now
+    made = _made(run.data.tags.get(PLANNED, "").split(","), plan)
+    return Resumed(plan.of(made), run.data.tags[PLAN], run.info.run_id) if made else None
 
 
 def _made(names: list[str], plan: Plan) -> dict[str, Step]:
@@ -111,6 +107,17 @@ def _supersede(run: "StoredRun", why: str, run_id: str) -> None:
     for key, value in ((DECISION, told), (OUTCOME, SUPERSEDED)):
         client().set_tag(run.info.run_id, key, value)
     renew(run.info.run_id, told, "Nothing: look at that run.")
+
+
+def _waited(recipe: Recipe) -> "tuple[StoredRun | None, dict[str, Any]]":
+    """Return the MLflow run in which this flow run waited, with the inputs that it kept; None: it did not
+    wait."""
+    for run in _runs_of_this_flow_run(recipe, 1):
+        kept = download_json(run.info.run_id, f"{FOLDER}/pins.json")
+        # One that lost its process after it went on has not decided yet.
+        if kept and (waits(run.data.tags) or _was_suspended()):
+            return run, kept
+    return None, {}
 
 
 def _runs_of_this_flow_run(recipe: Recipe, count: int) -> "list[StoredRun]":

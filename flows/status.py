@@ -21,17 +21,16 @@ from retune import registry
 from retune.home import home
 from retune.machine import gpus
 from retune.measures import format_bytes
-from retune.notes import title_of, without_gpu
+from retune.notes import title_of, verdicts_of, without_gpu
 from retune.processes import is_gone
 from retune.registry.approvals import answer_of, request_of
 from retune.run_log import End, ends
-from retune.tracking import DECISION, OUTCOME, PROCESS, client, download_json
+from retune.tracking import DECISION, OUTCOME, PROCESS, client
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 OPEN = ("", "passed", "waiting")  # outcomes of earlier versions, of which the decision tells more
-VERDICTS = "verdicts.json"  # of a run: all of them, as a table
 DATA_GATES = ("fetch", "screen", "validate", "format")  # what is mended in the dataset
 RUNS = 12  # of a recipe, shown as marks
 LOOKED_AT = 500  # runs of an experiment, children and replays among them
@@ -322,9 +321,7 @@ def _mending(
 
 def _mend(run: "MlflowRun") -> str:
     """Return what would let a rejected run pass: by the settings of what failed."""
-    table = download_json(run.info.run_id, VERDICTS) or {"columns": [], "data": []}
-    verdicts = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    failed = [one for one in verdicts if one["result"] == "FAILED"]
+    failed = [one for one in verdicts_of(run.info.run_id) if one["result"] == "FAILED"]
     settings = dict.fromkeys(one["setting"] for one in failed if one["setting"])
     change = f"change {' and '.join(settings)}" if settings else "see its page `summary`"
     if any(one["gate"] in DATA_GATES for one in failed):

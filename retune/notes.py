@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from retune.escaping import code, markdown, visible
 from retune.measures import MEASURES, format_bytes, measure, title
+from retune.placement import CLUSTER
 from retune.recipe import Recipe, flat
 from retune.saved_view import EVIDENCE, LOSS, run_link
 from retune.tracking import PARAM_LIMIT, TABLES_TAG, client, download_json, setting_text
@@ -165,7 +166,7 @@ def compared(run: "MlflowRun") -> list[str]:
 def without_gpu(run: "MlflowRun") -> dict[str, float]:
     """Return the metrics of a run, without GPU-hours of a machine that has none."""
     metrics = dict(run.data.metrics)
-    if run.data.tags.get("retune.machine.gpu") == "none" and not os.environ.get("RETUNE_CLUSTER"):
+    if run.data.tags.get("retune.machine.gpu") == "none" and not os.environ.get(CLUSTER):
         metrics.pop("train/gpu_hours", None)
     return metrics
 
@@ -181,31 +182,31 @@ def short_name(run: "MlflowRun") -> str:
     return str(run.info.run_name).rpartition(SEPARATOR)[2]
 
 
-def compared_with(run: "MlflowRun") -> "MlflowRun | None":
-    """Return the run of the champion that a run was compared with, None without one."""
+def stored_run(run_id: str) -> "MlflowRun | None":
+    """Return a run, None if somebody deleted it for good."""
     from mlflow.exceptions import MlflowException
 
+    try:
+        return client().get_run(run_id)
+    except MlflowException:
+        return None
+
+
+def compared_with(run: "MlflowRun") -> "MlflowRun | None":
+    """Return the run of the champion that a run was compared with, None without one."""
     champion = (download_json(run.info.run_id, PINS) or {}).get("champion")
     if not champion or champion["run_id"] == run.info.run_id:
         return None
-    try:
-        return client().get_run(champion["run_id"])
-    except MlflowException:  # it was deleted
-        return None
+    return stored_run(champion["run_id"])
 
 
 def since(run: "MlflowRun", earlier: "MlflowRun") -> "tuple[str, MlflowRun]":
     """Return against which run a run tells its changes, and whose that is in words: the champion's as it
     began, else that of the run before."""
-    from mlflow.exceptions import MlflowException
-
     whose, _, run_id = run.data.tags.get(CHANGED_SINCE, "").partition("/")
     if not run_id or run_id == earlier.info.run_id:
         return whose or "run before", earlier
-    try:
-        return whose, client().get_run(run_id)
-    except MlflowException:  # it was deleted
-        return whose, earlier
+    return whose, stored_run(run_id) or earlier
 
 
 def _since(run: "MlflowRun", earlier: "MlflowRun | None") -> list[str]:
@@ -371,11 +372,15 @@ def _withheld(judged: "Sequence[Mapping[str, Any]]") -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
+def verdicts_of(run_id: str) -> list[dict[str, Any]]:
+    """Return the table of a run's verdicts (see `expectations.verdicts.table_row`); none before any."""
+    table = download_json(run_id, VERDICTS) or {"columns": [], "data": []}
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
 def warnings(run: "MlflowRun") -> list[str]:
     """Return what gates warned of, the first of it, as a list in Markdown with a head."""
-    table = download_json(run.info.run_id, VERDICTS) or {"columns": [], "data": []}
-    verdicts = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    found = [one for one in verdicts if one["result"] == WARNED]
+    found = [one for one in verdicts_of(run.info.run_id) if one["result"] == WARNED]
     if not found:
         return []
     lines = [

@@ -11,9 +11,9 @@ def news(
     """Return a line on a step; `left` are the seconds until the last one, None: not known yet."""
     share = f"step {step:,} of {total:,} ({step / total:.0%})"
     if left is None:
-        head = f"S{share[1:]}, its end is not known yet"
+        head = f"{share.capitalize()}, its end is not known yet"
     elif not left:
-        head = f"S{share[1:]}, done"
+        head = f"{share.capitalize()}, done"
     else:
         end = now.astimezone(UTC) + timedelta(seconds=left)
         day = "%H:%M" if end.date() == now.astimezone(UTC).date() else "%Y-%m-%d %H:%M"
