@@ -25,8 +25,8 @@ class Backend(Protocol):
     def token_loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
         """Return a batch's mean loss per token, computed as the trainer does."""
 
-    def runs_trl_loss(self) -> bool:
-        """Tell whether the losses of TRL's own trainers can be computed on this machine."""
+    def loss_trainer(self) -> "type[Trainer] | None":
+        """Return TRL's trainer as this library computes its loss; None if this machine cannot."""
 
     def prepare(self, trainer: "Trainer") -> None:
         """Apply the backend's own changes to a finished trainer."""

@@ -78,11 +78,10 @@ class SupervisedFineTuning:
 
     def trainer_class(self) -> "type[Trainer]":
         from transformers import Trainer
-        from trl import SFTTrainer
 
         # Where TRL's loss does not run, transformers' trainer computes the same one: all that
         # SFTTrainer adds otherwise, packs and labels, is in the plan already.
-        return SFTTrainer if self.backend.runs_trl_loss() else Trainer
+        return self.backend.loss_trainer() or Trainer
 
     def trainer_settings(self) -> "tuple[type[TrainingArguments], dict[str, Any]]":
         from trl import SFTConfig

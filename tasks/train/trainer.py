@@ -8,6 +8,7 @@ from tasks.train.backend import Backend
 from tasks.train.data import TrainingPlan
 from tasks.train.distributed import world_size
 from tasks.train.job import Fit, TrainJob
+from tasks.train.lean import let_optimizer_run_ahead
 from tasks.train.objective import Objective
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def make_trainer(
     job: TrainJob, backend: Backend, objective: Objective, model: Any, plan: TrainingPlan, fit: Fit
 ) -> "Trainer":
     """Return a trainer for the plan's examples, which are in order already."""
+    if job.config.optimizer == "adamw_8bit":
+        let_optimizer_run_ahead()
     settings = trainer_settings(job, objective, fit, plan.steps)
     trainer = objective.trainer_class()(
         model=model,
@@ -36,6 +39,8 @@ def make_trainer(
         args=settings,
         optimizers=(_lora_plus(model, job.config, settings), None),
     )
+    # It would count all parameters in each pass; the meter knows what a token costs.
+    trainer.floating_point_ops = lambda inputs: 0
     backend.prepare(trainer)
     # Arrays become a batch in a sixth of the time that lists take, while the GPU waits. Only now:
     # Unsloth reads rows when it creates a trainer.
@@ -56,8 +61,9 @@ def trainer_settings(job: TrainJob, objective: Objective, fit: Fit, steps: int) 
     sharded: dict[str, Any] = {
         "fsdp": True,
         "fsdp_config": dict(SHARDING),
-        "accelerator_config": dict(SYNC_EACH_PASS),
     }
+    # A copy from pinned memory need not be waited for: what uses it is behind it in the same stream.
+    accelerator = {"non_blocking": True} | (SYNC_EACH_PASS if config.shard else {})
     return settings_class(
         output_dir=str(job.checkpoints),
         remove_unused_columns=False,
@@ -78,6 +84,7 @@ def trainer_settings(job: TrainJob, objective: Objective, fit: Fit, steps: int) 
         fp16=compute_dtype() == torch.float16,
         use_cpu=device() == "cpu",
         ddp_find_unused_parameters=False if world_size() > 1 else None,
+        accelerator_config=accelerator,
         **(sharded if config.shard else {}),
         logging_strategy="steps",
         logging_steps=config.logging_steps,

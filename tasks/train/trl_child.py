@@ -132,11 +132,14 @@ class Trl:
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
 
-    def runs_trl_loss(self) -> bool:
+    def loss_trainer(self) -> "type[Trainer] | None":
         from trl.trainer import utils
 
+        from tasks.train.lean import fused_loss_trainer
+
         # TRL 1.15 computes output layer and loss in one Triton kernel, and has no other code for it.
-        return device() == "cuda" and bool(utils._ChunkedLogProbFunction)
+        runs = device() == "cuda" and bool(utils._ChunkedLogProbFunction)
+        return fused_loss_trainer() if runs else None
 
 
 def train(job: TrainJob) -> Event:

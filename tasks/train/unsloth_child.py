@@ -88,8 +88,10 @@ class Unsloth:
 
         enable_sample_packing(trainer.model, trainer)
 
-    def runs_trl_loss(self) -> bool:
-        return True  # Unsloth puts its own in its place
+    def loss_trainer(self) -> "type[Trainer]":
+        from trl import SFTTrainer
+
+        return SFTTrainer  # in whose place Unsloth has put its own
 
 
 def import_ahead() -> None:
