@@ -22,11 +22,17 @@ class Backend(Protocol):
     def recompute(self, model: Any, mode: str) -> None:
         """Switch gradient checkpointing of a loaded model to `unsloth`, `on` or `off`."""
 
+    def dequantized_bytes(self, model: Any) -> int:
+        """Return how many bytes `keep_dequantized` takes; 0 if it changes nothing."""
+
+    def keep_dequantized(self, model: Any) -> None:
+        """Keep a base of 4 bits in 16 bits, too, so that no pass has to dequantize it."""
+
     def token_loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
         """Return a batch's mean loss per token, computed as the trainer does."""
 
-    def loss_trainer(self) -> "type[Trainer] | None":
-        """Return TRL's trainer as this library computes its loss; None if this machine cannot."""
+    def trainer_class(self) -> "type[Trainer]":
+        """Return the trainer that computes the loss of supervised fine-tuning on this machine."""
 
     def prepare(self, trainer: "Trainer") -> None:
         """Apply the backend's own changes to a finished trainer."""

@@ -50,10 +50,12 @@ def choose_fit(job: TrainJob, backend: Backend, objective: Objective, model: Any
         model.train()
         attempt = make_attempt(backend, objective, model)
         reserve = _training_bytes(model, job.config)
-        length = job.model.max_length
+        length, dense = job.model.max_length, backend.dequantized_bytes(model)
         fit = most_frugal(
-            gathered(measured_fit(job.config, world_size(), length, reserve, attempt))
+            gathered(measured_fit(job.config, world_size(), length, reserve, attempt, dense))
         )
+    if fit.dequantized:
+        backend.keep_dequantized(model)
     if is_first():
         (job.folder / "fit.json").write_text(fit.model_dump_json(indent=1))
         precision = str(compute_dtype()).removeprefix("torch.")
@@ -64,7 +66,7 @@ def choose_fit(job: TrainJob, backend: Backend, objective: Objective, model: Any
 def describe(fit: Fit) -> str:
     return (
         f"batch {fit.batch_size} × {fit.gradient_accumulation}, gradient checkpointing "
-        f"{fit.gradient_checkpointing}"
+        f"{fit.gradient_checkpointing}{', the base dequantized once' if fit.dequantized else ''}"
     )
 
 
@@ -82,6 +84,9 @@ def as_written(config: Training, processes: int, reason: str = "as the recipe sa
 
 def smaller(fit: Fit, config: Training) -> Fit | None:
     """Return the next smaller fit of the same effective batch after memory ran out, or None."""
+    if fit.dequantized:
+        update = {"dequantized": False, "reason": "memory ran out with the base in 16 bits"}
+        return fit.model_copy(update=update)
     if fit.gradient_checkpointing == "off":
         return fit.model_copy(
             update={
@@ -109,16 +114,25 @@ def memory_ran_out(error: RuntimeError) -> bool:
 
 def most_frugal(fits: list[Fit]) -> Fit:
     """Return the fit that takes the least memory: all processes must use the same one."""
-    return min(fits, key=lambda fit: (fit.gradient_checkpointing == "off", fit.batch_size))
+    return min(
+        fits,
+        key=lambda fit: (fit.gradient_checkpointing == "off", fit.batch_size, fit.dequantized),
+    )
 
 
 def measured_fit(
-    config: Training, processes: int, max_length: int, reserve: int, attempt: Attempt
+    config: Training,
+    processes: int,
+    max_length: int,
+    reserve: int,
+    attempt: Attempt,
+    dense: int = 0,
 ) -> Fit:
     """Return the fastest way to run the effective batch in the memory that is free.
 
     `attempt(batch_size, checkpointing)` runs one forward and backward pass of that many examples
-    of `max_length` tokens; `reserve` is the bytes that the optimizer will take. Measured are one
+    of `max_length` tokens; `reserve` is the bytes that the optimizer will take, and `dense` those of
+    the base dequantized, which is kept if they are free then. Measured are one
     and two examples with and without checkpointing; memory grows linearly with the batch size,
     which gives the largest batch of each kind; these are then run, and the fastest per example is
     taken. Raises TrainingRefused if not one example fits.
@@ -155,6 +169,7 @@ def measured_fit(
         batch_size=fastest.batch_size,
         gradient_accumulation=effective // fastest.batch_size,
         gradient_checkpointing=fastest.checkpointing,
+        dequantized=0 < dense <= limit - fastest.peak,
         reason=f"measured: {max_length / fastest.seconds_per_example:,.0f} tokens/s a pass within "
         f"{limit / 2**30:.0f} of {total / 2**30:.0f} GiB",
     )

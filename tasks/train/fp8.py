@@ -28,10 +28,19 @@ class Rounded(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """A weight of shape (outputs, inputs), and its transpose: each is rounded by its rows."""
+    """A weight of shape (outputs, inputs), and its transpose: each is rounded by its rows. With an
+    adapter beside it, it is the `adapted.Frozen` of its layer."""
 
     forward: Rounded
     backward: Rounded
+
+    def product(self, x: torch.Tensor, inner: torch.Tensor, outer: torch.Tensor) -> torch.Tensor:
+        return _product(x, self.forward).addmm_(inner, outer)
+
+    def transposed(
+        self, gradient: torch.Tensor, inner: torch.Tensor, outer: torch.Tensor
+    ) -> torch.Tensor:
+        return _product(gradient, self.backward).addmm_(inner, outer)
 
 
 def multiply_in_fp8(model: torch.nn.Module) -> int:
@@ -91,6 +100,7 @@ def _replace(layer: torch.nn.Linear) -> None:
         return product if layer.bias is None else product + layer.bias
 
     cast("Any", layer).forward = forward
+    cast("Any", layer).fp8 = weights  # for `adapted.fuse_adapters`
 
 
 def _dense(layer: torch.nn.Linear) -> torch.Tensor:

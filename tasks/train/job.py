@@ -9,11 +9,13 @@ from retune.recipe import Model, Training
 
 
 class Fit(BaseModel):
-    """How the effective batch runs on this machine; `reason` says why, in messages."""
+    """How the effective batch runs on this machine; `reason` says why, in messages. With `dequantized`
+    a base of 4 bits is in memory in 16 bits, too."""
 
     batch_size: int
     gradient_accumulation: int
     gradient_checkpointing: str
+    dequantized: bool = False
     reason: str = "as the recipe says"
 
 

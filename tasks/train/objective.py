@@ -77,11 +77,7 @@ class SupervisedFineTuning:
         return data.make_collator(self.tokenizer.pad_token_id, flat, self.backend.lengths)
 
     def trainer_class(self) -> "type[Trainer]":
-        from transformers import Trainer
-
-        # Where TRL's loss does not run, transformers' trainer computes the same one: all that
-        # SFTTrainer adds otherwise, packs and labels, is in the plan already.
-        return self.backend.loss_trainer() or Trainer
+        return self.backend.trainer_class()
 
     def trainer_settings(self) -> "tuple[type[TrainingArguments], dict[str, Any]]":
         from trl import SFTConfig

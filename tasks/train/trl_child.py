@@ -108,6 +108,12 @@ class Trl:
             from tasks.train.fp8 import multiply_in_fp8
 
             multiply_in_fp8(adapted)
+        if (
+            place != "cpu" and not config.shard
+        ):  # FSDP's weights are whole within its own hooks only
+            from tasks.train.adapted import fuse_adapters
+
+            fuse_adapters(adapted)
         if new:
             # TRL's fused loss asks for it, and PEFT's wrapper of trained rows has none to show.
             adapted.get_output_embeddings().bias = None
@@ -119,6 +125,17 @@ class Trl:
         else:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
+
+    def dequantized_bytes(self, model: Any) -> int:
+        from tasks.train.adapted import exact_weights
+
+        return sum(weight.dequantized_bytes for weight in exact_weights(model))
+
+    def keep_dequantized(self, model: Any) -> None:
+        from tasks.train.adapted import exact_weights
+
+        for weight in exact_weights(model):
+            weight.keep_dequantized()
 
     def token_loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
         return model(**batch, fused_lm_head=True).loss
@@ -132,14 +149,17 @@ class Trl:
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
 
-    def loss_trainer(self) -> "type[Trainer] | None":
+    def trainer_class(self) -> "type[Trainer]":
+        from transformers import Trainer
         from trl.trainer import utils
 
-        from tasks.train.lean import fused_loss_trainer
+        from tasks.train.lean import fetching_ahead, fused_loss_trainer
 
         # TRL 1.15 computes output layer and loss in one Triton kernel, and has no other code for it.
-        runs = device() == "cuda" and bool(utils._ChunkedLogProbFunction)
-        return fused_loss_trainer() if runs else None
+        # Elsewhere transformers' trainer computes the same one: all that TRL's adds otherwise, packs
+        # and labels, is in the plan already.
+        fused = device() == "cuda" and bool(utils._ChunkedLogProbFunction)
+        return fetching_ahead(fused_loss_trainer() if fused else Trainer)
 
 
 def train(job: TrainJob) -> Event:

@@ -78,6 +78,12 @@ class Unsloth:
         FastLanguageModel.for_training(model, use_gradient_checkpointing=RECOMPUTE[mode])
         mark_allow_overlength(model)  # a flat batch is longer than one sequence may be
 
+    def dequantized_bytes(self, model: Any) -> int:
+        return 0  # its kernels dequantize
+
+    def keep_dequantized(self, model: Any) -> None:
+        pass
+
     def token_loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
         return model(**batch).loss
 
@@ -88,7 +94,7 @@ class Unsloth:
 
         enable_sample_packing(trainer.model, trainer)
 
-    def loss_trainer(self) -> "type[Trainer]":
+    def trainer_class(self) -> "type[Trainer]":
         from trl import SFTTrainer
 
         return SFTTrainer  # in whose place Unsloth has put its own

@@ -89,9 +89,11 @@ def register() -> None:
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
         _require_plain(type(module).__name__, kwargs)
-        # Norms kept in 32 bits give 32-bit queries; the kernel takes 16 bits only.
+        # Norms kept in 32 bits give 32-bit queries; the kernel takes 16 bits only. Squeezed, not indexed:
+        # the gradient of an index is a copy, which turns each of these around in memory, twice.
         queries, keys, values = (
-            part[0].transpose(0, 1).to(compute_dtype()).contiguous() for part in (query, key, value)
+            part.squeeze(0).transpose(0, 1).to(compute_dtype()).contiguous()
+            for part in (query, key, value)
         )
         borders, longest = kwargs["cu_seq_lens_q"], int(kwargs["max_length_q"])
         window = kwargs.get("sliding_window")

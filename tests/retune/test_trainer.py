@@ -258,6 +258,16 @@ def test_smaller_fits_keep_the_effective_batch():
     ]  # fmt: skip
 
 
+def test_a_base_in_16_bits_is_the_first_that_goes_when_memory_runs_out():
+    fit = fitting.as_written(Training(batch_size=4), 1)
+    fit = fit.model_copy(update={"gradient_checkpointing": "off", "dequantized": True})
+    smaller = fitting.smaller(fit, Training(batch_size=4))
+    assert smaller == fit.model_copy(update={"dequantized": False, "reason": smaller.reason})
+    assert "dequantized once" in fitting.describe(fit)
+    assert "dequantized" not in fitting.describe(smaller)
+    assert fitting.most_frugal([fit, smaller]) == smaller
+
+
 def test_processes_that_train_together_take_the_most_frugal_fit():
     fits = [
         Fit(batch_size=batch, gradient_accumulation=8 // batch, gradient_checkpointing=mode)

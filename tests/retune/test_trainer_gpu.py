@@ -129,6 +129,32 @@ print("WORST", worst, packed.abs().max().item())
 """
 
 
+AS_LIBRARIES_DO = """
+import sys
+from pathlib import Path
+from trl import SFTTrainer
+from tasks.train import adapted, trainer, trl_child
+from tasks.train.job import TrainJob
+adapted.fuse_adapters = lambda model: 0
+trainer.let_optimizer_run_ahead = lambda: None
+trl_child.Trl.trainer_class = lambda self: SFTTrainer
+trl_child.train(TrainJob.model_validate_json(Path(sys.argv[1]).read_text()))
+"""
+
+
+@pytest.mark.parametrize("train_on", ["all", "responses"])
+def test_what_saves_time_changes_no_course(folder, train_on):
+    settings = {"backend": "trl", "train_on": train_on, "memory": "as_written"}
+    settings |= {"batch_size": 4, "gradient_accumulation": 2, "gradient_checkpointing": "off"}
+    plain = job_in(folder, f"plain-{train_on}", **settings)
+    python("-c", AS_LIBRARIES_DO, str(plain.folder / "job.json"))
+    lean = train(job_in(folder, f"lean-{train_on}", **settings))
+    assert lean == pytest.approx(losses(plain), rel=5e-4)
+    fit = Fit(batch_size=4, gradient_accumulation=2, gradient_checkpointing="off", dequantized=True)
+    kept = train(job_in(folder, f"kept-{train_on}", fit=fit, **settings))
+    assert kept == pytest.approx(lean, rel=1e-5)
+
+
 @pytest.mark.parametrize("backend", ["unsloth", "trl"])
 @pytest.mark.parametrize(
     ("method", "four_bits"), [("lora", True), ("lora", False), ("full", False)]

@@ -205,7 +205,7 @@ def test_the_adapter_of_a_4_bit_model_is_trained_in_32_bits(at_home, tmp_path, m
     from tasks.train.lean import fused_loss_trainer
     from tasks.train.trl_child import Trl
 
-    monkeypatch.setattr(Trl, "loss_trainer", lambda self: fused_loss_trainer())  # as on a GPU
+    monkeypatch.setattr(Trl, "trainer_class", lambda self: fused_loss_trainer())  # as on a GPU
     model = at_home.model.model_copy(update={"load_in_4bit": True})
     job = job_in(tmp_path, at_home, model=model, use_dora=True)
     backend = Trl()
