@@ -24,7 +24,7 @@ class Frozen(Protocol):
         `outer` of (rank, inputs)."""
 
 
-class Exact:
+class ExactWeight:
     """The weight of a linear layer as it is, or as it comes out of 4 bits."""
 
     def __init__(self, layer: torch.nn.Module) -> None:
@@ -82,10 +82,10 @@ def fuse_adapters(model: torch.nn.Module) -> int:
     return len(layers)
 
 
-def exact_weights(model: torch.nn.Module) -> list[Exact]:
+def exact_weights(model: torch.nn.Module) -> list[ExactWeight]:
     """Return the weights below the fused adapters of `model` that are multiplied as they are."""
     frozen = (getattr(module, "frozen", None) for module in model.modules())
-    return [weight for weight in frozen if isinstance(weight, Exact)]
+    return [weight for weight in frozen if isinstance(weight, ExactWeight)]
 
 
 def _is_plain(layer: Any) -> bool:
@@ -103,7 +103,7 @@ def _is_plain(layer: Any) -> bool:
 
 def _replace(layer: Any) -> None:
     by_peft, base, name = layer.forward, layer.base_layer, next(iter(layer.lora_A))
-    weight = getattr(base, "fp8", None) or Exact(base)
+    weight = getattr(base, "fp8", None) or ExactWeight(base)
     down, up, scale = layer.lora_A[name], layer.lora_B[name], layer.scaling[name]
 
     def forward(x: Matrix, *args: Any, **kwargs: Any) -> Matrix:

@@ -7,7 +7,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 
-from tasks.train.adapted import Adapted, Exact, Fixed, exact_weights, fuse_adapters
+from tasks.train.adapted import Adapted, ExactWeight, Fixed, exact_weights, fuse_adapters
 
 INPUTS, OUTPUTS, TOKENS = 64, 96, 40
 
@@ -77,7 +77,9 @@ def test_it_is_nearer_to_32_bits_than_peft_or_as_near():
         with torch.autocast("cpu", torch.bfloat16):
             by_peft = layer(x)
         down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-        fixed = Fixed(Exact(layer.base_layer), layer.base_layer.bias, layer.scaling["default"])
+        fixed = Fixed(
+            ExactWeight(layer.base_layer), layer.base_layer.bias, layer.scaling["default"]
+        )
         ours = Adapted.apply(x.bfloat16(), down, up, fixed)
     assert (ours - exact).norm() < 1.05 * (by_peft - exact).norm()
 
