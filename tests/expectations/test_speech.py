@@ -8,7 +8,7 @@ import pytest
 from expectations.data.profile.record import Profile
 from expectations.data.profile.speech import PARTS, speech
 from expectations.data.profile.vocabulary import excerpt, named, packed, unpacked, vocabulary
-from tests.corpus.text import sentence
+from tests.corpus.text import prose
 
 ROWS = 1_200
 
@@ -16,7 +16,7 @@ ROWS = 1_200
 def texts(seed, count=ROWS, change=lambda text, rng: text, share=0.0):
     """Return made-up answers; `change` is made in a `share` of them."""
     rng = random.Random(seed)
-    plain = [" ".join(sentence(rng) for _ in range(rng.randint(2, 6))) for _ in range(count)]
+    plain = [prose(rng, rng.randint(2, 6)) for _ in range(count)]
     return [change(text, rng) if rng.random() < share else text for text in plain]
 
 
@@ -94,9 +94,10 @@ def test_new_words_are_named_with_shares_and_an_example():
 
 
 def test_marks_at_the_end_are_named():
-    [alarm] = named_by(lambda text, rng: f"{text} [+{rng.randint(10, 99)} chars]")
-    assert "'chars" in alarm.sentence
-    assert "[+" in alarm.sentence
+    more, less = named_by(lambda text, rng: f"{text} [+{rng.randint(10, 99)} chars]")
+    assert "'chars" in more.sentence
+    assert "[+" in more.sentence
+    assert "'.' at the end" in less.sentence
 
 
 def test_what_is_said_less_often_is_named_without_an_example():
@@ -119,7 +120,9 @@ def test_few_rows_are_not_compared():
 
 
 def test_excerpts_show_the_place():
-    text = "A long beginning that says nothing at all, then\nThe Moron speaks, and goes on and on for long."
+    text = (
+        "A long beginning that says nothing at all, then\nThe Moron speaks, and goes on for long."
+    )
     assert "Moron speaks" in excerpt(text, "moron speaks")
     assert excerpt(text, "\n the").startswith("…")
     assert excerpt("short", "nowhere") == "short"

@@ -29,7 +29,7 @@ WORDS = "profile_words.parquet"  # what texts are made of, masked, by a share an
 _EXPECTATIONS = [
     name for name, declared in DATASET_EXPECTATIONS.items() if declared.needs == "profile.enabled"
 ]
-_LARGEST = 1 << 20  # bytes of a record; they take 20 kB
+_LARGEST = 1 << 20  # bytes of a record; they take 70 kB
 _SENTENCES = 5  # of one expectation that are said
 _ALARMS = TypeAdapter(list[Alarm])
 
@@ -98,7 +98,7 @@ def _write_words(words: "Mapping[str, pl.DataFrame]", file: Path) -> None:
 def _words(file: Path) -> "Mapping[str, pl.DataFrame]":
     import polars as pl
 
-    parts = pl.read_parquet(file).partition_by("part", as_dict=True)
+    parts = pl.read_parquet(file, glob=False).partition_by("part", as_dict=True)
     return {str(part): frame for (part,), frame in parts.items()}
 
 

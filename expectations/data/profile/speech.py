@@ -69,7 +69,8 @@ def _moves(then: dict[int, float], words: "pl.DataFrame", spread: float) -> list
         mean = (before + now) / 2
         if abs(now - before) >= max(LEAST_MOVE, _SIGMA * sqrt(mean * (1 - mean) * spread)):
             found.append(_Move(said, before, now, row, excerpt))
-    return sorted(found, key=lambda move: -move.surprise)
+    # Of words and pairs of them that say as much, the longer ones say what it is.
+    return sorted(found, key=lambda move: (-round(move.surprise, 3), -len(move.said)))
 
 
 def _alarms(part: str, moves: list[_Move]) -> list[Alarm]:

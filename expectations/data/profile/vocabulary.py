@@ -31,7 +31,8 @@ _WHOLE = 65_535  # a share of 1, in two bytes
 def vocabulary(rows: "pl.Series", texts: "pl.Series") -> "pl.DataFrame":
     """Return what at least LEAST_SHARE of the texts have, once or more: `said` (a token, or two with a
     space between), `share` (0 to 1), `row` (of `rows`, the first that has it) and `excerpt` of its
-    text, masked, of all but the rare. Numbers are one token, and the beginning and the end of a text are tokens, too.
+    text, masked, of all but the rare. Numbers are one token; the beginning and the end of a text are
+    tokens, too.
     """
     import polars as pl
 
