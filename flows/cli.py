@@ -233,11 +233,12 @@ def doctor() -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from flows.ray_cluster import check_cluster
     from retune.preflight import checks
 
     marks = {True: "[green]ok[/]", False: "[red]problem[/]", None: "[yellow]note[/]"}
     table = Table(box=None, show_header=False)
-    results = checks()
+    results = [*checks(), check_cluster()]
     for check in results:
         table.add_row(marks[check.ok], check.name, Text(visible(check.state)))
         if check.fix and not check.ok:

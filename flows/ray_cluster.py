@@ -8,6 +8,8 @@ auto               the same, by what `ray start` left on this machine
 import os
 import re
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,12 +19,15 @@ from flows.needs import Totals
 from retune.access import LOOPBACK
 from retune.errors import RetuneError
 from retune.placement import CLUSTER
+from retune.preflight import MachineCheck
 from retune.store.place import ADDRESS, INSTALL, store
 from retune.tracking import tracking_uri
 
 NAMESPACE = "retune"
 # Nothing is reported to Ray's makers; lines of stages come whole, without colours.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+PATIENCE = 30.0  # seconds
+KIND = "accelerator_type:"  # of a GPU, in the names of a machine's resources
 HOOK = "retune_app.on_host"  # what each process of Ray's does first
 
 
@@ -73,11 +78,13 @@ def require_cluster() -> None:
 
 
 @contextmanager
-def connected(where: str) -> Iterator[None]:
-    """Be connected with the cluster for the length of a block. Raises ClusterError.
+def connected(where: str, patience: float = PATIENCE) -> Iterator[None]:
+    """Be connected with the cluster for the length of a block. Raises ClusterError, also if nothing
+    answers at its address for `patience` seconds, in which a head may come back.
 
     Ray takes SIGTERM for itself, by which a run is told to end: it is given back.
     """
+    _await_answer(where, patience)
     for name, value in QUIET.items():  # some are read when it is imported
         os.environ.setdefault(name, value)
     import ray
@@ -104,11 +111,57 @@ def connected(where: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _await_answer(where: str, patience: float) -> None:
+    """Raise ClusterError if no program listens there in time: Ray itself would try for minutes."""
+    if where == "auto":
+        return
+    host, _, port = where.removeprefix("ray://").rpartition(":")
+    end = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            if time.monotonic() > end:
+                raise _unreachable(where, error) from None
+            time.sleep(1)
+        else:
+            return
+
+
 def machines() -> list[Totals]:
     """Return what each machine of the cluster has that is there now."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def check_cluster() -> MachineCheck:
+    """Connect with the cluster, if stages are for one, and tell what its machines have."""
+    try:
+        if (where := address()) is None:
+            return MachineCheck(
+                "cluster", None, "none (RETUNE_CLUSTER): stages run on this machine"
+            )
+        require_cluster()
+        with connected(where, patience=0):
+            return MachineCheck("cluster", True, f"{where}: {described(machines())}")
+    except ClusterError as error:
+        problem, _, fix = str(error).rpartition(": ")
+        return MachineCheck("cluster", False, problem, fix)
+
+
+def described(hosts: list[Totals]) -> str:
+    """Return in words how many machines there are, and what they have together."""
+    cpus, gpus = (int(sum(host.get(name, 0) for host in hosts)) for name in ("CPU", "GPU"))
+    kinds = sorted(
+        {name.partition(":")[2] for host in hosts for name in host if name.startswith(KIND)}
+    )
+    words = [
+        f"{len(hosts)} machine{'s' * (len(hosts) != 1)}",
+        f"{cpus} CPUs",
+        f"{gpus} GPU{'s' * (gpus != 1)}" + (f" ({', '.join(kinds)})" if kinds else ""),
+    ]
+    return ", ".join(words)
 
 
 def _require_common_servers() -> None:

@@ -101,6 +101,20 @@ class TestRefusals:
         monkeypatch.setenv("RETUNE_CLUSTER", text)
         assert ray_cluster.address() == text
 
+    def test_the_doctor_says_what_is_missing(self, monkeypatch, obstore):
+        monkeypatch.delenv("RETUNE_CLUSTER", raising=False)
+        assert ray_cluster.check_cluster().ok is None
+        monkeypatch.setenv("RETUNE_CLUSTER", "auto")
+        check = ray_cluster.check_cluster()
+        assert check.ok is False
+        assert "RETUNE_STORE is not" in check.state
+        assert check.fix.startswith("the machines hand each other")
+
+    def test_the_doctor_tells_what_machines_have(self):
+        assert ray_cluster.described([CPU_HOST]) == "1 machine, 16 CPUs, 0 GPUs"
+        both = ray_cluster.described([CPU_HOST, GPU_HOST])
+        assert both == "2 machines, 32 CPUs, 2 GPUs (H100)"
+
     def test_a_cluster_without_a_store_or_a_common_mlflow(self, monkeypatch, tmp_path, obstore):
         monkeypatch.setenv("RETUNE_CLUSTER", "auto")
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -241,9 +255,23 @@ def sent(cluster: Cluster) -> list[int]:
     return sorted(int(path.parent.name.split("-")[1]) for path in found)
 
 
+def doctor(cluster: Cluster, address: str) -> str:
+    """Return what `retune doctor` says of a cluster."""
+    code = "from flows.ray_cluster import check_cluster; print(check_cluster())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | cluster.variables | {"RETUNE_CLUSTER": address},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow  # a cluster of two hosts
 @pytest.mark.timeout(900)
 def test_a_stage_runs_where_its_gpu_is_leaves_a_checkpoint_and_survives_its_host(cluster):
+    assert "2 machines, 2 CPUs, 1 GPU" in doctor(cluster, cluster.address)
+    assert "the cluster cannot be reached" in doctor(cluster, f"{cluster.ip}:1")
     begun = Flow(cluster, 10_000, cluster.address)
     wait_for(lambda: len(steps(cluster.folder / "b")) > 2 or begun.process.poll() is not None)
     assert begun.process.poll() is None, begun.end()
