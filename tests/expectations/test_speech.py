@@ -40,9 +40,10 @@ def test_what_texts_are_made_of():
     answers = ["Hello, 12 of them.\n\nBye"] * 9 + ["年です"] * 9
     found = vocabulary(pl.Series(range(100, 118)), pl.Series(answers))
     shares = dict(found.select("said", "share").rows())
-    said = {"^", "$", "hello", ",", "0", "of", "them", ".", "\n", "bye", "年", "で", "す"}
-    pairs = {"^ hello", "hello ,", ", 0", "0 of", "of them", "them .", ". \n", "\n bye", "bye $"}
-    assert shares.keys() == said | pairs | {"^ 年", "年 で", "で す", "す $"}
+    said = {"^", "$", "hello", ",", "00", "of", "them", ".", "\n", "bye", "年", "で", "す"}
+    pairs = {"^ hello", "hello ,", ", 00", "00 of", "of them", "them .", ". \n", "\n bye", "bye $"}
+    alike = {"^ ~o", "~o ,", "of ~m", "~m ."}
+    assert shares.keys() == said | pairs | alike | {"^ 年", "年 で", "で す", "す $"}
     assert shares.pop("^") == shares.pop("$") == 1
     assert set(shares.values()) == {0.5}
     rows = dict(found.select("said", "row").rows())
@@ -50,7 +51,7 @@ def test_what_texts_are_made_of():
 
 
 def test_what_few_say_is_not_remembered():
-    found = vocabulary(pl.Series(range(2_000)), pl.Series(["a"] * 1_991 + ["b"] * 9))
+    found = vocabulary(pl.Series(range(2_000)), pl.Series(["a"] * 1_997 + ["b"] * 3))
     assert "a" in found["said"]
     assert "b" not in found["said"]
 
@@ -88,9 +89,9 @@ def test_new_words_are_named_with_shares_and_an_example():
     [alarm] = named_by(lambda text, rng: f"{text} You moron.")
     assert alarm.expectation == "profile_drift"
     assert "'you moron' in " in alarm.sentence or "'moron' in " in alarm.sentence
-    assert "(at most 0.5% then)" in alarm.sentence
+    assert "(at most 0.2% then)" in alarm.sentence
     assert "moron" in alarm.sentence.rpartition("e.g. row ")[2]
-    assert 0.1 < alarm.value < 0.4
+    assert 0.3 < alarm.value < 0.7
 
 
 def test_marks_at_the_end_are_named():
@@ -125,14 +126,26 @@ def test_excerpts_show_the_place():
     )
     assert "Moron speaks" in excerpt(text, "moron speaks")
     assert excerpt(text, "\n the").startswith("…")
-    assert excerpt("short", "nowhere") == "short"
+    assert excerpt("short", "nowhere") is None
+    assert excerpt("İstanbul says: 12 of them", ": 00") == "İstanbul says: 12 of them"
+
+
+def test_no_part_of_a_secret_is_told():
+    secret = "sk-proj-AbCdEfGhIjKlMnOpQrStUvWx" + "YzAbCdEfGhIjKlMn"
+    found = vocabulary(pl.Series(range(100)), pl.Series([f"The key is {secret}."] * 100))
+    shown = found.filter(pl.col("excerpt").is_not_null())
+    assert "key is" in shown["said"]
+    assert not [said for said in shown["said"] if "abcdefgh" in said]
+    assert not [text for text in shown["excerpt"] if "AbCdEfGh" in text]
 
 
 @pytest.mark.parametrize(
     ("said", "words"),
     [
         ("you moron", "'you moron'"), ("^ sure", "'sure' at the beginning"),
-        (". $", "'.' at the end"), ("0", "a number"), (": 0", "':' before a number"),
+        (". $", "'.' at the end"), ("00", "a number of 2 digits"), ("~", "'~'"),
+        (": 00000", "':' before a number of 5 digits or more"),
+        ("to ~s", "'to' before a word that ends in 's'"),
         ("\n -", "a line break before '-'"), ("[ unk", "'[unk'"),
     ],
 )  # fmt: skip

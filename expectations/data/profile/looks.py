@@ -29,7 +29,7 @@ WORDS = "profile_words.parquet"  # what texts are made of, masked, by a share an
 _EXPECTATIONS = [
     name for name, declared in DATASET_EXPECTATIONS.items() if declared.needs == "profile.enabled"
 ]
-_LARGEST = 1 << 20  # bytes of a record; they take 70 kB
+_LARGEST = 1 << 20  # bytes of a record; they take 200 kB
 _SENTENCES = 5  # of one expectation that are said
 _ALARMS = TypeAdapter(list[Alarm])
 

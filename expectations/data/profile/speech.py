@@ -19,8 +19,10 @@ from expectations.data.profile.vocabulary import (
 if TYPE_CHECKING:
     import polars as pl
 
-_SIGMA = 6.0  # beyond chance; some ten thousand words are compared, and those of one topic together
-_COUNT = 5  # so much more than the distance of a distribution: 2 % of the texts are as far as 0.1
+_SIGMA = (
+    5.0  # beyond chance; some twenty thousand words are compared, and those of one topic together
+)
+_COUNT = 9  # so much more than the distance of a distribution: 1.2 % of the texts are as far as 0.1
 _SHOWN = 3  # words of a sentence
 PARTS = {
     "answers": "answer_words",
@@ -35,7 +37,7 @@ class _Move(NamedTuple):
     then: float
     now: float
     row: int
-    excerpt: str
+    excerpt: str | None
 
     @property
     def surprise(self) -> float:
@@ -76,12 +78,16 @@ def _moves(then: dict[int, float], words: "pl.DataFrame", spread: float) -> list
 def _alarms(part: str, moves: list[_Move]) -> list[Alarm]:
     more = [move for move in moves if move.now > move.then]
     less = [move for move in moves if move.now < move.then]
-    return [_alarm(part, ours, often) for ours, often in ((more, "more"), (less, "less")) if ours]
+    return [
+        _alarm(part, ours, often)
+        for ours, often in ((more, "more"), (less, "less"))
+        if any(move.excerpt is not None for move in ours)  # else there is nothing to show
+    ]
 
 
 def _alarm(part: str, moves: list[_Move], often: str) -> Alarm:
     """Return what is said of moves in one direction, with an example of what is new."""
-    by_said = {move.said: move for move in moves}
+    by_said = {move.said: move for move in moves if move.excerpt is not None}
     shown = [by_said[said] for said in without_parts(by_said)][:_SHOWN]
     sentence = f"{part} have {', '.join(_told(move) for move in shown)}"
     if len(moves) > len(shown):
