@@ -23,7 +23,8 @@ REPORT = {
     *("examples.parquet", "quarantine.parquet", "quarantine_rows.parquet"),
     *("reasons.png", "scores.png", "data_docs/index.html", "report.html"),
     *("ignored.json", "repairs.json", "repaired.parquet"),
-    *("profile.json", "profile_alarms.json", "profile.parquet"),
+    *("profile.json", "profile_alarms.json", "profile.parquet", "profile_words.parquet"),
+    *("reference.json",),
 }
 PARTIAL = ".partial"  # where a report is under construction, inside the folder it is for
 

@@ -1,12 +1,15 @@
 """A report replaces an earlier one, whole, and touches nothing else."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from expectations.data.evidence import NO_REFERENCE
 from expectations.data.messages import Rules
+from expectations.data.profile.looks import PROFILE, stored
 from retune.building import OutputBusy
 from retune.home import MARKER, NotOurs
 from retune.recipe import Validation
@@ -54,9 +57,12 @@ def test_a_marker_that_came_with_a_folder_names_only_what_a_report_may_hold(tmp_
 def test_a_report_may_hold_every_file_that_the_gate_writes(tmp_path):
     rows = some.write(tmp_path, *[[some.Q, ("assistant", some.prose(n, 9))] for n in range(20)])
     rules = Rules(Validation(quarantine_rows="whole", repairs=["trim_ends"]))
-    for _ in range(2):
+    reference = NO_REFERENCE
+    for _ in range(3):
         with replacing(tmp_path / "report", "data.jsonl") as new:
-            gate(rows, rules, new)
+            gate(rows, rules, new, reference)
+        profile = stored(json.loads((tmp_path / "report" / PROFILE).read_text()))
+        reference = NO_REFERENCE._replace(profile=profile)
     files = {path for path in (tmp_path / "report").rglob("*") if path.is_file()}
     assert {str(path.relative_to(tmp_path / "report")) for path in files} == {*REPORT, MARKER}
 

@@ -20,6 +20,9 @@ _CHANCE = 0.001  # of a false alarm, over all numbers together
 _EACH = _CHANCE / len(NUMBERS)
 # A distance that is shown next to that of a cumulative distribution: shares move by less.
 _SHARES_COUNT = 2
+_TAILS = (0.01, 0.02, 0.05)  # shares of the rows that were far out
+_TAILS_COUNT = 5  # that 2 % more rows are there is as far as 0.1, where chance hardly ever does it
+_SIGMA = 5.0
 _SOURCES_COUNT = 1 / 3  # that a third of the rows comes from sources gone or new is as far as 0.1
 _SIZES_COUNT = 0.25  # that a quarter of the rows is gone
 _TOPICS_COUNT = 0.5
@@ -69,12 +72,42 @@ def _share_below(quantiles: "np.ndarray", places: "np.ndarray") -> "np.ndarray":
 
 def _distributions(reference: Profile, new: Profile) -> Iterator[Alarm]:
     chance = critical(reference, new)
+    noise = 1 / reference.independent + 1 / new.independent
     for name in sorted(reference.quantiles.keys() & new.quantiles.keys() & NUMBERS.keys()):
         old, now = reference.quantiles[name], new.quantiles[name]
         gap = distance(old, now)
         if gap > chance:
             words = f"{NUMBERS[name]}: {_middle(name, old)} then, {_middle(name, now)} now"
             yield _alarm(gap, f"{words} (KS distance {gap:.2f}, by chance up to {chance:.2f})")
+        else:
+            yield from _tails(name, old, now, noise)
+
+
+def _tails(
+    name: str, old: tuple[float, ...], now: tuple[float, ...], noise: float
+) -> Iterator[Alarm]:
+    """Compare the shares of rows beyond quantiles that few rows were beyond: a small group that is far
+    out moves no distribution."""
+    import numpy as np
+
+    for side, word in ((1, "above"), (-1, "below")):
+        moves = []
+        for share in _TAILS:
+            edge = old[round((1 - share) * STEPS)] if side > 0 else old[round(share * STEPS)]
+            beyond = float((np.asarray(now) * side > edge * side).mean())
+            mean = (beyond + share) / 2
+            if beyond - share > _SIGMA * sqrt(mean * (1 - mean) * noise):
+                moves.append((beyond - share, share, beyond, edge))
+        if moves:
+            move, share, beyond, edge = max(moves)
+            words = f"{NUMBERS[name]}: {beyond:.0%} of the rows are {word} {_plain(name, edge)}"
+            yield _alarm(min(1.0, _TAILS_COUNT * move), f"{words}, as {share:.0%} were then")
+
+
+def _plain(name: str, value: float) -> str:
+    from math import expm1
+
+    return f"{expm1(value):,.0f}" if name.endswith(("_chars", "_lines")) else f"{value:.3g}"
 
 
 def _middle(name: str, quantiles: tuple[float, ...]) -> str:
@@ -92,9 +125,12 @@ def _flags(reference: Profile, new: Profile) -> Iterator[Alarm]:
         old, now = reference.shares[name], new.shares[name]
         pooled = (old * reference.rows + now * new.rows) / (reference.rows + new.rows)
         # A share of 0.5 is known as well as a distribution, one near 0 or 1 better.
-        if abs(now - old) > chance * 2 * sqrt(pooled * (1 - pooled)):
+        noise = sqrt(pooled * (1 - pooled))
+        if abs(now - old) > chance * 2 * noise:
             words = f"{FLAGS[name]}: {old:.1%} of the rows then, {now:.1%} now"
-            yield _alarm(min(1.0, _SHARES_COUNT * abs(now - old)), words)
+            far = sqrt(1 / reference.independent + 1 / new.independent) * noise * _SIGMA
+            count = _TAILS_COUNT if abs(now - old) > far else _SHARES_COUNT
+            yield _alarm(min(1.0, count * abs(now - old)), words)
 
 
 def _make_up(reference: Profile, new: Profile) -> Iterator[Alarm]:

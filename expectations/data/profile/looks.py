@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from expectations.data.profile.alarms import LEAST_ROWS, Alarm
 from expectations.data.profile.drift import drift
 from expectations.data.profile.record import Profile
+from expectations.data.profile.speech import speech
 from expectations.data.profile.survey import survey
 from retune.recipe.flaws import DATASET_EXPECTATIONS
 from retune.sources import SourceError, unchanged
@@ -22,10 +25,11 @@ if TYPE_CHECKING:
 PROFILE = "profile.json"  # the record, the next run's reference: no text, goes to MLflow
 ALARMS = "profile_alarms.json"  # sentences with masked excerpts
 NUMBERS = "profile.parquet"  # the numbers of each row
+WORDS = "profile_words.parquet"  # what texts are made of, masked, by a share and an example
 _EXPECTATIONS = [
     name for name, declared in DATASET_EXPECTATIONS.items() if declared.needs == "profile.enabled"
 ]
-_LARGEST = 1 << 20  # bytes of a record; they take 20 kB
+_LARGEST = 1 << 20  # bytes of a record; they take 200 kB
 _SENTENCES = 5  # of one expectation that are said
 _ALARMS = TypeAdapter(list[Alarm])
 
@@ -37,11 +41,14 @@ class Looks(NamedTuple):
     profile: Profile
     alarms: list[Alarm]
     reference: Profile | None = None
+    words: "Mapping[str, pl.DataFrame]" = MappingProxyType({})
 
     def against(self, reference: Profile | None) -> "Looks":
         """Return the same with what moved since `reference`."""
-        moved = drift(reference, self.profile) if reference else []
-        return Looks(self.profile, [*self.alarms, *moved], reference)
+        if reference is None:
+            return self
+        moved = drift(reference, self.profile) + speech(reference, self.profile, self.words)
+        return self._replace(alarms=[*self.alarms, *moved], reference=reference)
 
     def measures(self) -> dict[str, float]:
         """Return the largest value of each expectation's alarms; what cannot be judged is missing."""
@@ -78,11 +85,26 @@ def write_looks(rows: Path, table: "pl.DataFrame", config: "Validation", folder:
     (folder / PROFILE).write_text(found.profile.model_dump_json())
     (folder / ALARMS).write_bytes(_ALARMS.dump_json(found.alarms))
     found.numbers.write_parquet(folder / NUMBERS)
+    _write_words(found.words, folder / WORDS)
+
+
+def _write_words(words: "Mapping[str, pl.DataFrame]", file: Path) -> None:
+    import polars as pl
+
+    named = [frame.with_columns(part=pl.lit(part)) for part, frame in words.items()]
+    pl.concat(named).write_parquet(file)
+
+
+def _words(file: Path) -> "Mapping[str, pl.DataFrame]":
+    import polars as pl
+
+    parts = pl.read_parquet(file, glob=False).partition_by("part", as_dict=True)
+    return {str(part): frame for (part,), frame in parts.items()}
 
 
 def hand_on(source: Path, folder: Path) -> None:
     """Copy what the judge asks for from the output of screen into that of validate."""
-    for name in (PROFILE, ALARMS):
+    for name in (PROFILE, ALARMS, WORDS):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 
@@ -92,7 +114,8 @@ def looks(folder: Path) -> Looks | None:
     profile = stored(json.loads((folder / PROFILE).read_text()))
     if profile is None:
         return None
-    return Looks(profile, _ALARMS.validate_json((folder / ALARMS).read_bytes()))
+    alarms = _ALARMS.validate_json((folder / ALARMS).read_bytes())
+    return Looks(profile, alarms, words=_words(folder / WORDS))
 
 
 def named_profile(name: str, pinned: str) -> Profile:

@@ -18,6 +18,7 @@ _TAIL = 400  # characters in which an end is looked at
 
 _CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`"
 _WORD = r"\p{L}{4,}"
+_FIGURE = r"\d{2,}"
 # An end of a sentence, closing marks behind it, or what else a text may well end with.
 ENDED = r"[\p{P}\p{S}\p{So}\p{Cf}\p{M}\p{N}]\s*$"
 # The last line is prose that stops in a word or behind a comma: eight words or more, and no entry of a
@@ -77,6 +78,7 @@ FLAGS = {
     "echo": "the answer begins with the question",
     "json": "the answer is JSON",
     "markdown": "the answer has lists or headings",
+    "other_figures": "the answer has figures, and none of those in the question",
 }
 NUMBERS = {**MEASURED, **FLAGS}
 # Hashes, to see what is said again.
@@ -135,6 +137,10 @@ def numbers(pairs: "pl.DataFrame") -> "pl.DataFrame":
         .then(answer.str.replace_all(_CODE, ""))
         .otherwise(answer),
         ticks=answer.str.count_matches(r"(?m)^\s*```"),
+        **{
+            f"{name}_figures": text.str.head(_HEAD).str.extract_all(_FIGURE)
+            for name, text in (("q", question), ("a", answer))
+        },
     )
     return frame.select(
         "row",
@@ -205,6 +211,12 @@ def _flags() -> "list[pl.Expr]":
         "json": answer.str.contains(r"^\s*[{\[]") & end.str.contains(r"[}\]]$"),
         "markdown": answer.str.contains(r"(?m)^\s{0,3}(?:#{1,6} |[-*+] |\d{1,2}\. |\|)"),
     }
+    asked, said = pl.col("q_figures"), pl.col("a_figures")
+    flags["other_figures"] = (
+        (asked.list.len() > 0)
+        & (said.list.len() > 0)
+        & (asked.list.set_intersection(said).list.len() == 0)
+    )
     return [flag.fill_null(False).alias(name) for name, flag in flags.items()]
 
 

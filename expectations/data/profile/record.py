@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from expectations.data.profile.averages import correlation, mean
 from expectations.data.profile.kinship import kinship
 from expectations.data.profile.numbers import FLAGS, MEASURED
 from expectations.data.profile.shapes import frequencies
+from expectations.data.profile.vocabulary import unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,8 @@ class Profile(BaseModel):
     as (`independent`); the quantiles of each number at 0, 0.01, ... 1, the share of rows for which each
     flag is true, the share of each source by its hash, the share of words of questions in each of 256
     buckets and how many words these are, the shares of languages of the questions of a sample of
-    `languages_of` rows, and the correlation of the lengths of question and answer, as logarithms."""
+    `languages_of` rows, the correlation of the lengths of question and answer, as logarithms, and what
+    answers and questions of the sample are made of (`vocabulary.packed`; empty in older records)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,6 +45,14 @@ class Profile(BaseModel):
     languages: dict[str, float]
     languages_of: int
     lengths_correlation: float
+    answer_words: str = ""
+    question_words: str = ""
+
+    @field_validator("answer_words", "question_words")
+    @classmethod
+    def _unpacks(cls, words: str) -> str:
+        unpacked(words)
+        return words
 
 
 def profile(

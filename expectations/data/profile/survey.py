@@ -21,9 +21,11 @@ from expectations.data.profile.record import Profile, profile
 from expectations.data.profile.residues import residues
 from expectations.data.profile.roles import exchanged
 from expectations.data.profile.sayings import contradictions, recitals
+from expectations.data.profile.speech import PARTS
 from expectations.data.profile.strays import unrelated
 from expectations.data.profile.talks import out_of_place, talks
 from expectations.data.profile.triggers import triggers
+from expectations.data.profile.vocabulary import packed, vocabulary
 from retune.overlap import ahead
 
 if TYPE_CHECKING:
@@ -44,11 +46,13 @@ _AGAIN = 4_000  # rows with a context that others have too which are read
 
 
 class Survey(NamedTuple):
-    """The numbers of each row that has a question and an answer, the record of them, and alarms."""
+    """The numbers of each row that has a question and an answer, the record of them, alarms, and the
+    vocabulary of each of `speech.PARTS`."""
 
     numbers: "pl.DataFrame"
     profile: Profile
     alarms: list[Alarm]
+    words: "dict[str, pl.DataFrame]"
 
 
 def survey(rows: Path, table: "pl.DataFrame") -> Survey:
@@ -71,8 +75,14 @@ def survey(rows: Path, table: "pl.DataFrame") -> Survey:
     part = spread(sample, _LANGUAGES)
     spoken = [language(text) for text in part["question"]]
     alarms = _alarms(rows, frame, sample, sources, part, spoken)
-    record = profile(frame, sources["source"], sample, spoken)
-    return Survey(frame, record, _quoted(rows, alarms))
+    words = {
+        "answers": vocabulary(sample["row"], sample["answer"]),
+        "questions": vocabulary(sample["row"], sample["question"]),
+    }
+    record = profile(frame, sources["source"], sample, spoken).model_copy(
+        update={PARTS[part]: packed(found) for part, found in words.items()}
+    )
+    return Survey(frame, record, _quoted(rows, alarms), words)
 
 
 def _sampled(rows: "pl.Series") -> "pl.Series":
