@@ -28,7 +28,7 @@ class Cases:
         import numpy as np
 
         self._names = [case.name for case in cases]
-        self._count, self._most = count, max(COMMON_ROWS, COMMON_SHARE * count)
+        self._most = max(COMMON_ROWS, COMMON_SHARE * count)
         owners = [number for number, case in enumerate(cases) for _ in case.texts]
         found = similarity.prompt_grams([text for case in cases for text in case.texts], ngram)
         self._grams = {n: _first(grams, owners, rows) for n, (grams, rows) in found.items()}
@@ -57,18 +57,21 @@ class Cases:
             # Of what is common by now no place is kept: it may be in every row.
             self._places[n].append(places[self._seen[n][places[:, 1]] <= self._most])
 
-    def near(self) -> "pl.Series":
-        """Return for each row the name of the first case that it is near to, null for none."""
+    def near(self) -> "pl.DataFrame":
+        """Return the rows that are near to a case, by their `place`, and the first such one's name:
+        `near_case`."""
         import numpy as np
         import polars as pl
 
-        nearest = np.full(self._count, len(self._names))
+        found = [np.empty((0, 2), np.int64)]
         for n, (_, owners) in self._grams.items():
             for places in self._places[n]:
                 rare = places[self._seen[n][places[:, 1]] <= self._most]
-                np.minimum.at(nearest, rare[:, 0], owners[rare[:, 1]])
-        names = pl.Series([*self._names, None], dtype=pl.String)
-        return names.gather(nearest)
+                found.append(np.stack((rare[:, 0], owners[rare[:, 1]]), axis=1))
+        nearest = pl.DataFrame(np.concatenate(found), schema=["place", "case"])
+        nearest = nearest.group_by("place").agg(pl.col("case").min()).sort("place")
+        names = pl.Series(self._names, dtype=pl.String)
+        return nearest.select("place", near_case=names.gather(nearest["case"]))
 
 
 def _first(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import is_sound
 from expectations.data.measures import Asked
+from expectations.data.tables import column
 from retune.home import home
 from retune.recipe import Classifier, Validation
 from tasks.validate.scoring import agreement, correlation, sample, score_rows
@@ -21,7 +22,7 @@ class ScoringRequest(NamedTuple):
     checked: "pl.DataFrame"
 
 
-def planned(table: "pl.DataFrame", config: Validation) -> ScoringRequest | None:
+def planned(table: "pl.LazyFrame", config: Validation) -> ScoringRequest | None:
     """Return what the recipe asks of the classifier for a feature table; None if nothing.
 
     Only sound rows are scored: the others are not trained on.
@@ -29,20 +30,29 @@ def planned(table: "pl.DataFrame", config: Validation) -> ScoringRequest | None:
     import polars as pl
 
     policy = config.classifier.score
-    sound = table.filter(is_sound(table, config))
-    stored = sound.filter(pl.col("score").is_finite())
-    unscored = sound.clear()
+    sound = table.filter(is_sound(table, config)).select("row", "score")
+    unscored, stored = sound.clear(), sound.filter(pl.col("score").is_finite())
     if policy == "all":
         unscored, stored = sound, stored.clear()
     elif policy == "missing" or (
-        policy == "absent" and config.score_required and table["score"].is_null().all()
+        policy == "absent" and config.score_required and not _has_scores(table)
     ):
         unscored = sound.filter(pl.col("score").is_null())
-    chosen = sample(stored["row"], config.classifier.sample)
-    checked = stored.filter(pl.col("row").is_in(chosen)).select("row", "score")
-    if unscored.is_empty() and checked.is_empty():
+    rows = column(unscored, "row")
+    chosen = pl.Series(
+        sample(column(stored, "row"), config.classifier.sample) if config.classifier.sample else [],
+        dtype=pl.Int64,
+    )
+    checked = stored.filter(pl.col("row").is_in(chosen.implode())).collect(engine="streaming")
+    if rows.is_empty() and checked.is_empty():
         return None
-    return ScoringRequest(unscored["row"], checked)
+    return ScoringRequest(rows, checked)
+
+
+def _has_scores(table: "pl.LazyFrame") -> bool:
+    import polars as pl
+
+    return bool(table.select(pl.col("score").count()).collect(engine="streaming").item())
 
 
 class Answers(NamedTuple):

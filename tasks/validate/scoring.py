@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,4 +180,4 @@ def sample(numbers: "Sequence[int] | pl.Series", count: int, seed: int = 0) -> l
     def rank(number: int) -> bytes:
         return hashlib.sha256(f"{seed}:{number}".encode()).digest()
 
-    return sorted(sorted(numbers, key=rank)[:count])
+    return sorted(nsmallest(count, numbers, key=rank))

@@ -17,9 +17,10 @@ from retune.sources import unchanged
 from retune.suites.cases import cases
 from tasks.stage import stage
 from tasks.validate.prompts import evaluation_prompts
+from tasks.validate.quarantine import QUARANTINE
 from tasks.validate.repairs.repair import repair
 from tasks.validate.repairs.trial import trials
-from tasks.validate.screening import QUARANTINE, SCORES, counts, settle
+from tasks.validate.screening import SCORES, counts, settle
 from tasks.validate.screening import screen as screen_rows
 from tasks.validate.tokens_child import TokensJob
 
@@ -49,7 +50,7 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
 
     logger = get_run_logger()
     with building(step) as build:
-        table = pl.read_parquet(screened.features)
+        table = pl.scan_parquet(screened.features)
         rules = _rules(resolved(recipe, pins), pins, build.path)
         path, folder = screened.rows(rows), screened.folder
         settled = settle(path, table, rules, build.path, logger.info, folder)
