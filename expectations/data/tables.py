@@ -83,9 +83,9 @@ class _File:
         self._held = []
 
 
-def parts(table: "pl.LazyFrame", lines: int = LINES) -> "Iterator[pl.DataFrame]":
-    """Yield a table in frames of at most so many lines, in order."""
-    yield from table.collect_batches(chunk_size=lines, maintain_order=True)
+def parts(table: "pl.LazyFrame") -> "Iterator[pl.DataFrame]":
+    """Yield a table in frames of at most LINES lines, in order."""
+    yield from table.collect_batches(chunk_size=LINES, maintain_order=True)
 
 
 def alongside(
