@@ -120,18 +120,19 @@ def origins(table: "pl.LazyFrame", column: str, most: int | None = None) -> list
 def _mean_scores(table: "pl.LazyFrame", names: "pl.Series") -> "list[float | None]":
     """Return the mean score of the sound rows of each group by the column that `names` has values of.
 
-    All rows are added in one order: a sum of parts is another one in each run, in its last digit.
+    All are added in the order of the rows: sums of parts, as Polars adds them up on several threads,
+    have other last digits in each run.
     """
+    import numpy as np
     import polars as pl
 
     group = pl.col(names.name).replace_strict(names, range(len(names)), return_dtype=pl.UInt32)
-    scores = table.select("sound_score", group=group).collect(engine="streaming")
-    return (
-        scores.group_by("group")
-        .agg(pl.col("sound_score").mean())
-        .sort("group")["sound_score"]
-        .to_list()
-    )
+    scores = table.select("sound_score", group=group).drop_nulls("sound_score")
+    found = scores.collect(engine="streaming")
+    groups = found["group"].to_numpy()
+    sums = np.bincount(groups, found["sound_score"].to_numpy(), len(names))
+    counts = np.bincount(groups, minlength=len(names))
+    return [s / n if n else None for s, n in zip(sums.tolist(), counts.tolist(), strict=True)]
 
 
 def _origin(name: str | None, line: dict[str, Any]) -> Contribution:
