@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from expectations.data import similarity
-from expectations.data.batches import batches
 from expectations.data.cases import Cases
-from expectations.data.messages import Rules, blamed, explode, judge_messages, judge_rows
+from expectations.data.looking import HITS, SIGNATURE, look_here
+from expectations.data.messages import Rules
 from expectations.data.tables import column, parts, repeats, writing
-from retune.overlap import ahead
 from retune.recipe import Validation
 from retune.recipe.flaws import FLAWS, SCORE_FLAWS
 from retune.temporary import temporary_folder
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-Frame = TypeVar("Frame", "pl.DataFrame", "pl.LazyFrame")
+    from expectations.data.looking import Look
 
-OF_A_MIX = ("part", "part_row")  # columns that rows have in addition, if several datasets are mixed
+Frame = TypeVar("Frame", "pl.DataFrame", "pl.LazyFrame")
 
 
 def features(
@@ -33,6 +32,7 @@ def features(
     rules: Rules,
     folder: Path,
     on_progress: Callable[[int], None] = lambda _row_count: None,
+    look: "Look" = look_here,
 ) -> "Iterator[pl.DataFrame]":
     """Judge every row of a Parquet file by itself, against its equals and against the prompts.
 
@@ -42,14 +42,14 @@ def features(
     else null), `duplicate_of` (the row that a duplicate repeats, else null) and `blamed` (for each flaw
     of its messages `flaw` and `place`, of the first message that has it). A duplicate is a row that
     repeats an earlier *sound* one. What is kept of rows until all were seen is in `folder` meanwhile.
-    `on_progress` is told how many rows are done.
+    `on_progress` is told how many rows are done. `look` looks at each row by itself.
     """
     import polars as pl
 
     with temporary_folder(str(folder)) as scratch:
         own = scratch / "own.parquet"
         with similarity.MinHashes(scratch, _to_compare(rows, rules)) as minhashes:
-            near = _judge_each(rows, rules, own, minhashes, on_progress)
+            near = _judge_each(rows, rules, own, minhashes, on_progress, look)
             twins = _twins(pl.scan_parquet(own), minhashes, rules.config)
         place = 0
         for lines in parts(pl.scan_parquet(own)):
@@ -71,52 +71,24 @@ def _judge_each(
     own: Path,
     minhashes: similarity.MinHashes,
     on_progress: Callable[[int], None],
+    look: "Look",
 ) -> "pl.DataFrame":
     """Write into the file `own` what each row tells by itself, and what it is compared by; return the
     places of those near to a case of a suite (see `cases.Cases.near`)."""
     import pyarrow.parquet as pq
 
     similar = rules.config.near_duplicate_similarity is not None
-    prompts = similarity.Prompts(rules.prompts, rules.config.decontamination.ngram)
     cases = Cases(rules.cases, rules.config.decontamination.ngram, pq.read_metadata(rows).num_rows)
     row_count = 0
-
-    def judge(batch: "pl.DataFrame") -> "tuple[pl.DataFrame, pl.DataFrame]":
-        return batch, judge_messages(explode(batch), rules)
-
     with writing(own) as write:
-        for batch, messages in ahead(judge, batches(rows)):
-            row_words = similarity.words(messages, batch["row"])
-            lengths = {similarity.SHINGLE, *prompts.lengths, *cases.lengths}
-            grams = similarity.ngrams(row_words, lengths)
-            shingles = similarity.shingles(row_words, grams)
-            write(_lines(batch, messages, rules, prompts.rows_with(grams, len(batch)), shingles))
-            cases.look(grams, row_count)
+        for lines in look(rows, rules):
+            write(lines.drop(SIGNATURE, HITS))
+            cases.look(lines[HITS], row_count)
             if similar:
-                minhashes.add(similarity.signatures(shingles, len(batch)))
-            row_count += len(batch)
+                minhashes.add(lines[SIGNATURE].to_numpy())
+            row_count += len(lines)
             on_progress(row_count)
     return cases.near()
-
-
-def _lines(
-    batch: "pl.DataFrame",
-    messages: "pl.DataFrame",
-    rules: Rules,
-    contaminated: "np.ndarray",
-    shingles: "similarity.Grams",
-) -> "pl.DataFrame":
-    """Return the lines of a batch, from its judged messages."""
-    import numpy as np
-    import polars as pl
-
-    table = judge_rows(batch, messages, rules.config)
-    table = table.join(blamed(messages), on="row", how="left", maintain_order="left")
-    return table.with_columns(
-        contaminated=pl.Series(contaminated),
-        has_shingles=pl.Series(np.bincount(shingles[1], minlength=len(batch)) > 0),
-        **{name: batch[name] for name in OF_A_MIX if name in batch.columns},
-    )
 
 
 class _Twins(NamedTuple):

@@ -176,7 +176,7 @@ class MinHashes:
         self._signatures.flush()
         found = np.empty((len(rows), PERMUTATIONS), np.uint16)
         for signature, row in zip(found, rows.tolist(), strict=True):
-            os.preadv(self._signatures.fileno(), [signature], row * signature.nbytes)
+            os.preadv(self._signatures.fileno(), [signature.data], row * signature.nbytes)
         return found
 
 

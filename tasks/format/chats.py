@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.features import batches
+from expectations.data.batches import batches
 from expectations.data.masking import mask
 from expectations.data.tables import column
 from retune.chat import (

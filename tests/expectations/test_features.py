@@ -292,7 +292,7 @@ def test_results_do_not_depend_on_the_batch_size(tmp_path, monkeypatch, bounds):
             sizes.append(len(batch))
             yield batch
 
-    monkeypatch.setattr("expectations.data.features.batches", bounded)
+    monkeypatch.setattr("expectations.data.looking.batches", bounded)
     assert judged(tmp_path, *rows).equals(whole)
     assert sum(sizes) == 62
     assert len(sizes) > 3

@@ -136,7 +136,7 @@ def _lengths(logarithms: "pl.Series") -> "np.ndarray":
 def _all_cut(frame: Table) -> Iterator[Alarm]:
     """Yield an alarm if answers of several sentences stop within the last one as often as not."""
     inner = frame["inner"]
-    several, cut = inner.sum(), frame["row"].filter(inner & frame["cut"]).to_numpy()
+    several, cut = int(inner.sum() or 0), frame["row"].filter(inner & frame["cut"]).to_numpy()
     if len(cut) >= max(LEAST_GROUP, _ALL_CUT * several) and several >= 0.2 * len(frame):
         words = "have several sentences and stop in the middle of the last one"
         yield share_alarm(CRITICAL, cut, len(frame), words, "end")
