@@ -9,7 +9,7 @@ from expectations.data.measures import Asked
 from expectations.data.tables import column
 from retune.home import home
 from retune.recipe import Classifier, Validation
-from tasks.validate.scoring import agreement, correlation, sample, score_rows
+from tasks.validate.scoring import Score, agreement, correlation, sample, score_here, score_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,16 +71,20 @@ class Answers(NamedTuple):
 
 
 def score(
-    rows: Path, request: ScoringRequest, config: Classifier, say: Callable[[str], None]
+    rows: Path,
+    request: ScoringRequest,
+    config: Classifier,
+    say: Callable[[str], None],
+    run: Score = score_here,
 ) -> Answers:
-    """Return what the classifier says of the rows that it is asked about.
+    """Return what the classifier says of the rows that it is asked about; `run` scores them.
 
     Finished shards stay in the home folder: what was scored once is not scored again, by any run.
     """
     import polars as pl
 
     numbers = pl.concat([request.unscored, request.checked["row"]])
-    scored = score_rows(rows, numbers, config, home() / "scores", say)
+    scored = score_rows(rows, numbers, config, home() / "scores", say, run)
     say(f"scored {len(numbers):,} rows with {config.model} at {scored.version}")
     new = scored.scores.filter(pl.col("row").is_in(request.unscored.implode()))
     again = scored.scores.filter(pl.col("row").is_in(request.checked["row"].implode()))

@@ -17,6 +17,8 @@ from tasks.validate.scoring_child import SETTING, ScoringJob, shards
 if TYPE_CHECKING:
     import polars as pl
 
+# What makes the shards of a job, of so many rows in all, and tells a person how far it is.
+Score = Callable[[ScoringJob, int, Callable[[str], None]], Event]
 CHILD = Path(__file__).with_name("scoring_child.py")
 SHARD_ROWS = 4096
 # By chance alone it is off by 1/sqrt(pairs - 1): 0.19 for 30.
@@ -44,6 +46,7 @@ def score_rows(
     config: Classifier,
     folder: Path,
     on_progress: Callable[[str], None] = lambda text: None,
+    run: Score | None = None,
 ) -> Scored:
     """Score the rows `numbers` (values of `row`) of a Parquet file with `row` and `messages`.
 
@@ -51,6 +54,7 @@ def score_rows(
     `config.max_length` tokens; the score is the model's output as it is. `folder` keeps finished
     shards and the child's log: a call that is repeated does what is missing. Runs may share it, as a
     shard is named after all that decides its scores. `on_progress` gets one sentence now and then.
+    `run` scores, by default `score_here`.
     Raises SourceError or ChildRefused for a model that cannot be used, HubUnreachable
     when the Hub does not answer, ChildFailed when the child crashes.
     """
@@ -76,7 +80,7 @@ def score_rows(
             folder=folder.absolute(),
         )
         with unchanged(config.model, version, f"{SETTING}.model"):
-            result = _run(job, len(ordered), on_progress)
+            result = (run or score_here)(job, len(ordered), on_progress)
     return Scored(
         scores=_read(files),
         version=version,
@@ -110,7 +114,8 @@ def _require_all(ordered: "pl.Series", files: dict[Path, list[int]], rows: Path)
     assert not lost, f"{len(lost)} rows to score are not in {rows}, e.g. row {lost[0]}"
 
 
-def _run(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Event:
+def score_here(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Event:
+    """Score the rows of a job in a child, and tell of it; `total` counts those scored before as well."""
     before = total - len(job.numbers)
     if before:
         on_progress(f"{before:,} of {total:,} rows were scored before")

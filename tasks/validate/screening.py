@@ -17,6 +17,7 @@ from expectations.data.features import (
     with_disposition,
     with_scores,
 )
+from expectations.data.looking import look_here
 from expectations.data.masking import masked
 from expectations.data.measures import NOTHING, Asked
 from expectations.data.messages import Rules
@@ -28,9 +29,12 @@ from retune.ignored import Ignored
 from retune.recipe.flaws import FLAWS
 from tasks.validate.classifier import Answers, planned, score
 from tasks.validate.quarantine import Examples, write_quarantine
+from tasks.validate.scoring import Score, score_here
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from expectations.data.looking import Look
 
 FEATURES = "features.parquet"
 # What goes to MLflow besides the quarantine; small and without secrets.
@@ -38,8 +42,9 @@ SCORES = "scores.json"
 WHOLE_ROWS = "quarantine_rows.parquet"  # stays in the work folder: it holds what the rows say
 
 
-def screen(rows: Path, rules: Rules, folder: Path) -> "pl.LazyFrame":
-    """Judge every row of a Parquet file by itself and against the others; ask for no score.
+def screen(rows: Path, rules: Rules, folder: Path, look: "Look" = look_here) -> "pl.LazyFrame":
+    """Judge every row of a Parquet file by itself, which `look` does, and against the others; ask for no
+    score.
 
     Writes `features.parquet` (the feature table, see `expectations.data.features`), with the
     `disposition` of each row, `examples.parquet` (excerpts of some rows with each flaw) and
@@ -48,7 +53,7 @@ def screen(rows: Path, rules: Rules, folder: Path) -> "pl.LazyFrame":
     written beside (`expectations.data.profile.looks`), and what the source has and no row
     (`ignored.json`). Returns the table, which stays in its file.
     """
-    judged = (_unscored(lines, rules) for lines in features(rows, rules, folder))
+    judged = (_unscored(lines, rules) for lines in features(rows, rules, folder, look=look))
     table = _write(rows, judged, rules, folder)
     write_looks(rows, table, rules.config, folder)
     return table
@@ -89,6 +94,7 @@ def settle(
     folder: Path,
     say: Callable[[str], None] = lambda _sentence: None,
     screened: Path | None = None,
+    run: Score = score_here,
 ) -> Settled:
     """Judge the scores, those that the classifier has to give included, and hand on what is sound.
 
@@ -96,10 +102,11 @@ def settle(
 
     Writes what `screen` does, and `rows.parquet` (the accepted rows, control tokens escaped if the
     recipe says so), `scores.json` (their distribution, the next run's reference) and, if the recipe
-    says so, `quarantine_rows.parquet`, the quarantined rows as they are. `say` is told how it goes.
+    says so, `quarantine_rows.parquet`, the quarantined rows as they are. `say` is told how it goes,
+    `run` scores what has no score.
     """
     request = planned(table, rules.config)
-    answers = score(rows, request, rules.config.classifier, say) if request else None
+    answers = score(rows, request, rules.config.classifier, say, run) if request else None
     table = _write(rows, _scored(table, answers, rules), rules, folder, screened or folder)
     write_accepted(rows, table, rules, folder)
     summary = distribution(sound_scores(table))
