@@ -1,9 +1,12 @@
 """The gate as a stage on a cluster has it, over all of its machines, in a process that a test starts:
 `python -m tests.flows.spread_gate ADDRESS ROWS CLASSIFIER FOLDER`."""
 
+import json
 import os
 import sys
 from pathlib import Path
+
+import psutil
 
 from expectations.data.messages import Rules
 from flows.ray_cluster import connected
@@ -14,6 +17,7 @@ from retune.suites.cases import SuiteCase
 from tasks.validate import scoring, spread, spread_scores
 from tasks.validate.screening import screen, settle
 
+KNOWN = "known.json"
 PROMPT = "how many roads must a man walk down before you call him a man"
 
 
@@ -25,7 +29,6 @@ def recipe(classifier: str) -> Recipe:
             "dataset": {"source": "d"},
             "infra": {"spread_rows": 100},
             "validation": {
-                "languages": ["en"],
                 "quarantine_rows": "whole",
                 "score_quantiles_min": {0.05: -9.0},
                 "classifier": {"model": classifier, "score": "all", "max_length": 24},
@@ -45,12 +48,28 @@ def judged(rows: Path, classifier: str, folder: Path) -> None:
     settle(rows, table, rules, folder, print, folder, spread_scores.score_for(rows, given))
 
 
+class Looker(spread._Looker):
+    """Looks at rows, and notes in the host's home which variables its children's server knows."""
+
+    def __call__(self, rows: bytes) -> bytes:
+        found = super().__call__(rows)
+        (server,) = (
+            process
+            for process in psutil.Process().children(recursive=True)
+            if "retune.forkserver" in process.cmdline()
+        )
+        known = Path(os.environ["RETUNE_HOME"]) / KNOWN
+        known.write_text(json.dumps([*server.environ()]))
+        return found
+
+
 def placed(rows: Path, classifier: str, folder: Path) -> None:
     """Be the machine that the stage was sent to."""
     step = Step(stage="screen", key={})
     given = recipe(classifier)
     with Assignment(os.environ["RETUNE_STORE"]).at_work(given, step, "tasks.validate.task", print):
         assert spread.is_spread(rows, given)
+        spread._Looker = Looker
         judged(rows, classifier, folder)
 
 

@@ -1,12 +1,12 @@
 """Rows that all machines of a cluster look at and score are judged as those of one machine are."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import polars as pl
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,9 +15,11 @@ from tasks.validate import spread
 from tests.expectations.test_features import A, Q, prose, write
 from tests.expectations.test_tables import conversations
 from tests.flows.ray_hosts import Cluster
-from tests.flows.spread_gate import PROMPT, judged, recipe
+from tests.flows.spread_gate import KNOWN, PROMPT, judged, recipe
 from tests.infra.stack import use_extra
 from tests.tasks.test_scoring import make_classifier
+
+SECRETS = ("SOME_PASSWORD", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN")
 
 
 def write_rows(folder: Path) -> Path:
@@ -50,13 +52,15 @@ def test_three_hosts_judge_and_score_as_one_does(tmp_path, monkeypatch):
             "PYTHONPATH": os.environ["PYTHONPATH"],
             "RETUNE_STORE": (tmp_path / "store").as_uri(),
             "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",  # which the gate does not ask
-            "SOME_PASSWORD": "of the host",
+            **dict.fromkeys(SECRETS, "of the host"),
         }
         rows = write_rows(tmp_path)
         classifier = str(make_classifier(tmp_path / "classifier"))
         for name in ("one", "three"):
             (tmp_path / name).mkdir()
         monkeypatch.setenv("RETUNE_HOME", str(tmp_path / "home"))
+        # As Ray has it where a task has one processor: sums of other parts have other last digits.
+        patch.setenv("OMP_NUM_THREADS", "1")
         judged(rows, classifier, tmp_path / "one")
         cluster = Cluster(tmp_path, variables)
         try:
@@ -69,28 +73,19 @@ def test_three_hosts_judge_and_score_as_one_does(tmp_path, monkeypatch):
                 capture_output=True, text=True, timeout=400, check=False,
             )  # fmt: skip
             assert done.returncode == 0, (done.stdout, done.stderr, cluster.told())
-            at_work = {name for name in "abc" if has_looked(cluster.hosts[name].pid)}
         finally:
             cluster.stop()
-    assert at_work == {"b", "c"}
+    known = {file.parent.name: json.loads(file.read_text()) for file in tmp_path.glob(f"*/{KNOWN}")}
+    assert known.keys() == {"b", "c"}
+    assert not [name for name in (*known["b"], *known["c"]) if name in SECRETS]
     one, three = left(tmp_path / "one"), left(tmp_path / "three")
     assert one.keys() == three.keys()
     assert [name for name in one if one[name] != three[name]] == []
     reasons = {reason for line in one["quarantine.parquet"] for reason in line["reasons"]}
-    assert {"contaminated", "near_duplicate", "language", "roles_out_of_order"} <= reasons
+    assert {"contaminated", "near_duplicate", "roles_out_of_order"} <= reasons
     assert pl.read_parquet(tmp_path / "one" / "features.parquet")["near_case"].n_unique() == 2
-    assert not [*tmp_path.glob("[abc]/scores/*")]  # shards are where the stage was
-
-
-def has_looked(host: int) -> bool:
-    """Tell whether a host has a fork server of children, and none of them knows the host's secrets."""
-    servers = [
-        process
-        for process in psutil.Process(host).children(recursive=True)
-        if "retune.forkserver" in process.cmdline()
-    ]
-    assert not [server for server in servers if "SOME_PASSWORD" in server.environ()]
-    return bool(servers)
+    assert len([*tmp_path.glob("a/scores/*.parquet")]) > 4  # where the stage was
+    assert not [*tmp_path.glob("[bc]/scores/*")]
 
 
 def test_few_rows_and_those_of_one_machine_stay_there(tmp_path):
