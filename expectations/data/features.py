@@ -152,7 +152,7 @@ def with_scores(table: Frame, config: Validation, scores: "pl.DataFrame | None" 
     import polars as pl
 
     if scores is not None:
-        table = table.update(scores, on="row")
+        table = table.update(scores, on="row")  # type: ignore[arg-type]  # both are of one kind
     score = pl.col("score")
     finite = score.is_finite()
     return table.with_columns(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retune.temporary import temporary_folder
+
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
@@ -37,15 +39,14 @@ class Columns:
 def writing(path: Path) -> "Iterator[Lines]":
     """Give a function that takes the lines of the file `path`, a frame at a time, at least one; the
     file appears whole when the block ends well, also in the place of one that is read meanwhile."""
-    partial = path.with_name(f"{path.name}.partial")
-    file = _File(partial)
-    try:
-        yield file.add
-        file.close()
-        partial.replace(path)
-    finally:
-        file.abandon()
-        partial.unlink(missing_ok=True)
+    with temporary_folder(str(path.parent)) as scratch:
+        file = _File(scratch / path.name)
+        try:
+            yield file.add
+            file.close()
+        finally:
+            file.abandon()
+        (scratch / path.name).replace(path)
 
 
 class _File:
@@ -54,7 +55,8 @@ class _File:
     def __init__(self, path: Path) -> None:
         from pyarrow.parquet import ParquetWriter
 
-        self._path, self._held = path, list["pl.DataFrame"]()
+        self._path = path
+        self._held: list[pl.DataFrame] = []
         self._writer: ParquetWriter | None = None
 
     def add(self, lines: "pl.DataFrame") -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXCERPTS, QUARANTINE = "examples.parquet", "quarantine.parquet"
 
 
-class Examples:
+class FirstRows:
     """The first rows with each flaw, EXAMPLES at most, of a feature table that comes in parts."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from expectations.data.totals import totals
 from retune.ignored import Ignored
 from retune.recipe.flaws import FLAWS
 from tasks.validate.classifier import Answers, planned, score
-from tasks.validate.quarantine import Examples, write_quarantine
+from tasks.validate.quarantine import FirstRows, write_quarantine
 from tasks.validate.scoring import Score, score_here
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _write(
     a flaw in their scores. Returns the table."""
     import polars as pl
 
-    examples = Examples()
+    examples = FirstRows()
     with writing(folder / FEATURES) as write:
         for lines in tables:
             lines = lines.with_columns(reasons(lines))

@@ -406,7 +406,7 @@ def test_settling_shows_what_looking_at_all_rows_again_would(tmp_path, monkeypat
         folder.mkdir()
     rules = Rules(Validation(near_duplicate_similarity=None))
     settled = screening.settle(path, screening.screen(path, rules, folders[0]), rules, folders[0])
-    table, examples = settled.table, quarantine.Examples()
+    table, examples = settled.table, quarantine.FirstRows()
     examples.look(table.collect())
     quarantine.write_quarantine(path, table, examples.rows, rules, folders[1])
     for name in (quarantine.EXCERPTS, quarantine.QUARANTINE):
