@@ -1,7 +1,7 @@
 """Scores of conversations by a sequence-classification model: made, found again, and compared."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
@@ -12,9 +12,10 @@ from retune.files import digest
 from retune.inspection import inspect_model
 from retune.recipe import Classifier
 from retune.sources import COMMIT, local_path, pin, unchanged
-from tasks.validate.scoring_child import SETTING, ScoringJob, shards
+from tasks.validate.scoring_child import SETTING, ScoringJob, among, shards
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
 # What makes the shards of a job, of so many rows in all, and tells a person how far it is.
@@ -58,22 +59,23 @@ def score_rows(
     Raises SourceError or ChildRefused for a model that cannot be used, HubUnreachable
     when the Hub does not answer, ChildFailed when the child crashes.
     """
+    import numpy as np
     import polars as pl
 
     ordered = pl.Series(numbers, dtype=pl.Int64).unique().sort()
     config, version = resolved(config)
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        folder / shard.file(version, config.max_length): shard.numbers
-        for shard in shards(rows, ordered.to_list(), SHARD_ROWS)
+        folder / shard.file(version, config.max_length): np.array(shard.numbers)
+        for shard in shards(rows, ordered, SHARD_ROWS)
     }
     _require_all(ordered, files, rows)
-    missing = [row for file, shard_rows in files.items() if not file.exists() for row in shard_rows]
+    missing = [shard_rows for file, shard_rows in files.items() if not file.exists()]
     result: Event = {}
     if missing:
         job = ScoringJob(
             rows=rows.absolute(),
-            numbers=missing,
+            numbers=np.concatenate(missing).tolist(),
             config=config,
             version=version,
             shard_rows=SHARD_ROWS,
@@ -108,10 +110,12 @@ def resolved(config: Classifier) -> tuple[Classifier, str]:
     return config.model_copy(update={"revision": commit}), commit
 
 
-def _require_all(ordered: "pl.Series", files: dict[Path, list[int]], rows: Path) -> None:
-    present = {row for numbers in files.values() for row in numbers}
-    lost = [row for row in ordered if row not in present]
-    assert not lost, f"{len(lost)} rows to score are not in {rows}, e.g. row {lost[0]}"
+def _require_all(ordered: "pl.Series", files: "dict[Path, np.ndarray]", rows: Path) -> None:
+    import numpy as np
+
+    present = np.sort(np.concatenate([np.empty(0, np.int64), *files.values()]))
+    lost = ordered.filter(~among(ordered.to_numpy(), present))
+    assert lost.is_empty(), f"{len(lost)} rows to score are not in {rows}, e.g. row {lost[0]}"
 
 
 def score_here(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Event:
@@ -135,7 +139,7 @@ def score_here(job: ScoringJob, total: int, on_progress: Callable[[str], None]) 
     )
 
 
-def _read(files: dict[Path, list[int]]) -> "pl.DataFrame":
+def _read(files: "Iterable[Path]") -> "pl.DataFrame":
     import polars as pl
 
     none = pl.DataFrame(schema={"row": pl.Int64, "score": pl.Float64})

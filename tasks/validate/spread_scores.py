@@ -30,7 +30,8 @@ def score_there(job: ScoringJob, total: int, on_progress: Callable[[str], None])
     rows = tokens = 0
     size = SHARDS * job.shard_rows
     parts = [job.numbers[start : start + size] for start in range(0, len(job.numbers), size)]
-    for found in spread(parts, _Reader(job.rows), _Scorer(job.model_dump_json()), _gpus()):
+    told = job.model_copy(update={"numbers": []}).model_dump_json()
+    for found in spread(parts, _Reader(job.rows), _Scorer(told), _gpus()):
         scored = _unpacked(found)
         for name, content in scored.shards.items():
             _write(job.folder / name, content)
