@@ -6,6 +6,8 @@ no more: what reads the rows there is a child without them, as on one machine.
 """
 
 import io
+import logging
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,42 +61,47 @@ def spread(
     pool: int = 0,
 ) -> Iterator[bytes]:
     """Yield `work(read(part))` for each part, in order; `read` runs on this machine, `work` on any, with
-    a CPU of its own, or by `pool` actors with a GPU each. What is begun is bounded by Ray's memory."""
+    a CPU of its own, or by `pool` actors with a GPU each. What is begun is bounded by Ray's memory.
+    Raises what these raise."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     every = list(parts)
     items = ray.data.from_items(every, override_num_blocks=len(every))
     # No CPU is asked for: this stage has those of its machine.
-    texts = items.map(_Step(read), num_cpus=0, concurrency=READ_AHEAD, scheduling_strategy=here)
-    there: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+    few = TaskPoolStrategy(size=READ_AHEAD)
+    texts = items.map(_Step(read), num_cpus=0, compute=few, label_selector=here)
     if pool:
-        there = {"num_cpus": 1, "num_gpus": 1, "concurrency": (1, pool)}
-    found = texts.map(_Actor if pool else _Step(work), **_made(work, pool), **there)
+        actors = ActorPoolStrategy(min_size=1, max_size=pool)
+        found = texts.map(
+            _Step, fn_constructor_args=(work,), compute=actors, num_cpus=1, num_gpus=1
+        )
+    else:
+        found = texts.map(_Step(work), num_cpus=1)
     for row in found.iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
         yield row["item"]
 
 
-def _made(work: "Callable[[bytes], bytes]", pool: int) -> dict[str, Any]:
-    return {"fn_constructor_args": (work,)} if pool else {}
-
-
 class _Step:
-    """A function of what a row of Ray's holds."""
+    """A function of what a row of Ray's holds, or of what it raised: of that Ray would keep the words."""
 
     def __init__(self, function: Callable[[Any], bytes]) -> None:
         self._function = function
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"item": self._function(row["item"])}
-
-
-class _Actor(_Step):
-    """The same, in a process of Ray's that stays and has a GPU."""
+        if row.get("error"):
+            return row
+        try:
+            return {"item": self._function(row["item"]), "error": b""}
+        except Exception as error:
+            return {"item": b"", "error": pickle.dumps(error)}
 
 
 class _Reader:

@@ -10,6 +10,7 @@ import psutil
 
 from expectations.data.messages import Rules
 from flows.ray_cluster import connected
+from retune.child import ChildRefused
 from retune.outputs import Step
 from retune.placement import Assignment
 from retune.recipe import Recipe
@@ -17,7 +18,7 @@ from retune.suites.cases import SuiteCase
 from tasks.validate import scoring, spread, spread_scores
 from tasks.validate.screening import screen, settle
 
-KNOWN = "known.json"
+KNOWN, REFUSED = "known.json", "refused.txt"
 PROMPT = "how many roads must a man walk down before you call him a man"
 
 
@@ -43,7 +44,7 @@ def judged(rows: Path, classifier: str, folder: Path) -> None:
     rules = Rules(
         given.validation, ("<s>",), (PROMPT,), (SuiteCase("mine/0", (PROMPT + " indeed",)),)
     )
-    scoring.SHARD_ROWS, spread_scores.SHARDS, spread.PART_ROWS = 16, 2, 60
+    scoring.SHARD_ROWS, spread_scores.SHARDS, spread.PART_ROWS = 16, 4, 80
     table = screen(rows, rules, folder, spread.look_for(rows, given))
     settle(rows, table, rules, folder, print, folder, spread_scores.score_for(rows, given))
 
@@ -71,6 +72,14 @@ def placed(rows: Path, classifier: str, folder: Path) -> None:
         assert spread.is_spread(rows, given)
         spread._Looker = Looker
         judged(rows, classifier, folder)
+        try:
+            list(spread.spread(range(3), str, _refuse))
+        except ChildRefused as refused:
+            (Path(os.environ["RETUNE_HOME"]) / REFUSED).write_text(str(refused))
+
+
+def _refuse(number: str) -> bytes:
+    raise ChildRefused(f"part {number} is refused")
 
 
 def main() -> None:

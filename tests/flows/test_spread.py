@@ -15,7 +15,7 @@ from tasks.validate import spread
 from tests.expectations.test_features import A, Q, prose, write
 from tests.expectations.test_tables import conversations
 from tests.flows.ray_hosts import Cluster
-from tests.flows.spread_gate import KNOWN, PROMPT, judged, recipe
+from tests.flows.spread_gate import KNOWN, PROMPT, REFUSED, judged, recipe
 from tests.infra.stack import use_extra
 from tests.tasks.test_scoring import make_classifier
 
@@ -64,8 +64,9 @@ def test_three_hosts_judge_and_score_as_one_does(tmp_path, monkeypatch):
         judged(rows, classifier, tmp_path / "one")
         cluster = Cluster(tmp_path, variables)
         try:
-            for name in "abc":  # the stage has the only processor of the first one
-                cluster.start(name, cpus=1, resources={"stage": 1} if name == "a" else {})
+            cluster.start("a", cpus=1, resources={"stage": 1})  # its processor is the stage's
+            cluster.start("b", cpus=1)
+            cluster.start("c", cpus=1, gpus=1)  # which has all that is to be scored
             done = subprocess.run(
                 [sys.executable, "-m", "tests.flows.spread_gate", cluster.address, str(rows),
                  classifier, str(tmp_path / "three")],
@@ -86,6 +87,7 @@ def test_three_hosts_judge_and_score_as_one_does(tmp_path, monkeypatch):
     assert pl.read_parquet(tmp_path / "one" / "features.parquet")["near_case"].n_unique() == 2
     assert len([*tmp_path.glob("a/scores/*.parquet")]) > 4  # where the stage was
     assert not [*tmp_path.glob("[bc]/scores/*")]
+    assert (tmp_path / "a" / REFUSED).read_text() == "part 0 is refused"
 
 
 def test_few_rows_and_those_of_one_machine_stay_there(tmp_path):
