@@ -4,11 +4,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from expectations.data.suite import DATASET, ROWS, import_library
+from expectations.data.suite import import_library
 from expectations.data.tables import column, count
 from retune.recipe.flaws import FLAWS
 
@@ -67,7 +66,7 @@ def _of_columns(
     """Return the results of the expectations on the columns of a frame."""
     import great_expectations as gx
 
-    batch = _definitions()[name].get_batch({"dataframe": lines.to_pandas()})
+    batch = _definition(name).get_batch({"dataframe": lines.to_pandas()})
     on_them = [one for one in suite.expectations if _column(one) in lines.columns]
     part = gx.ExpectationSuite(name=suite.name, expectations=on_them)
     result = batch.validate(part, result_format="BOOLEAN_ONLY")
@@ -148,9 +147,9 @@ def _name_rows(result: "ExpectationSuiteValidationResult", table: "pl.LazyFrame"
             numbers[named] = [{"row": rows[place]} for place in numbers[named]]
 
 
-@cache
-def _definitions() -> "dict[str, BatchDefinition]":
-    """Return what takes a whole table, for each of the two, in a context that keeps all in memory.
+def _definition(name: str) -> "BatchDefinition":
+    """Return what takes a whole table, in a context of its own that keeps all in memory: with the table
+    it keeps what was computed of each column, for as long as it is there.
 
     It builds no Data Docs: GX's pages load scripts and styles from nine hosts, which makes them
     blank without a network and a call home with one. `expectations.data.page` writes ours.
@@ -163,10 +162,7 @@ def _definitions() -> "dict[str, BatchDefinition]":
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = base.ProgressBarsConfig(globally=False)
     data = context.data_sources.add_pandas("features")
-    return {
-        name: data.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-        for name in (ROWS, DATASET)
-    }
+    return data.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
 
 
 @contextmanager
