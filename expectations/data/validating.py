@@ -1,5 +1,6 @@
 """Suites of Great Expectations on tables in memory: nothing is stored, drawn or sent."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ def _frames(table: "pl.LazyFrame", suite: "ExpectationSuite") -> "Iterator[pl.Da
     names = [name for name in names if name in judged]
     for start in range(0, len(names), most):
         yield table.select(names[start : start + most]).collect(engine="streaming")
+        gc.collect()  # what GX computed of these columns refers to itself
 
 
 def _of_columns(
