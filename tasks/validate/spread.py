@@ -7,16 +7,17 @@ no more: what reads the rows there is a child without them, as on one machine.
 
 import io
 import logging
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expectations.data.looking import look_here
 from expectations.data.messages import Rules
-from retune.child import run_child
+from retune.child import ChildRefused, run_child
+from retune.errors import HubUnreachable
 from retune.placement import is_placed
 from retune.recipe import Recipe
+from retune.sources import SourceError
 from retune.temporary import temporary_folder
 from tasks.validate.look_child import LookJob
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CHILD = Path(__file__).with_name("look_child.py")
 PART_ROWS, PART_BYTES = 100_000, 64 << 20  # of what a machine is given at a time, about
+_REFUSALS = {kind.__name__: kind for kind in (ChildRefused, HubUnreachable, SourceError)}
 READ_AHEAD = 2  # parts that are read at a time, where the file is
 
 
@@ -62,7 +64,7 @@ def spread(
 ) -> Iterator[bytes]:
     """Yield `work(read(part))` for each part, in order; `read` runs on this machine, `work` on any, with
     a CPU of its own, or by `pool` actors with a GPU each. What is begun is bounded by Ray's memory.
-    Raises what these raise."""
+    Raises ChildRefused, HubUnreachable and SourceError as these do."""
     import ray
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
@@ -84,24 +86,25 @@ def spread(
     else:
         found = texts.map(_Step(work), num_cpus=1)
     for row in found.iter_rows():
-        if row["error"]:
-            raise pickle.loads(row["error"])
+        if row["refusal"]:
+            raise _REFUSALS[row["kind"]](row["refusal"])
         yield row["item"]
 
 
 class _Step:
-    """A function of what a row of Ray's holds, or of what it raised: of that Ray would keep the words."""
+    """A function of what a row of Ray's holds, or what it says that a person has to mend: of an error
+    Ray would keep the traceback alone."""
 
     def __init__(self, function: Callable[[Any], bytes]) -> None:
         self._function = function
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if row.get("error"):
+        if row.get("refusal"):
             return row
         try:
-            return {"item": self._function(row["item"]), "error": b""}
-        except Exception as error:
-            return {"item": b"", "error": pickle.dumps(error)}
+            return {"item": self._function(row["item"]), "refusal": "", "kind": ""}
+        except tuple(_REFUSALS.values()) as refusal:
+            return {"item": b"", "refusal": str(refusal), "kind": type(refusal).__name__}
 
 
 class _Reader:
