@@ -18,6 +18,8 @@ from statistics import median
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import polars as pl
+
 from benchmarks import made_up, row_by_row
 from expectations.data.features import features, with_scores
 from expectations.data.messages import Rules
@@ -79,7 +81,9 @@ def compared(rows: Path, rules: Rules) -> dict[str, tuple[int, int, int]]:
 
     Raises AssertionError when they differ, but for a FEW near duplicates.
     """
-    table = with_scores(features(rows, rules), rules.config)
+    with tempfile.TemporaryDirectory() as folder:
+        table = pl.concat(features(rows, rules, Path(folder)))
+    table = with_scores(table, rules.config)
     verdicts = row_by_row.judge(rows, rules, row_by_row.Clock())
     counts = {}
     for flaw in FLAWS:
@@ -93,7 +97,7 @@ def compared(rows: Path, rules: Rules) -> dict[str, tuple[int, int, int]]:
 
 def ours(rows: Path, rules: Rules, tokenizer: Any) -> Turn:
     """Run the gate, and the format on what it accepts."""
-    from tasks.format.task import write_chats
+    from tasks.format.chats import write_chats
     from tasks.validate.gate import gate
 
     clock = row_by_row.Clock()
@@ -132,9 +136,9 @@ def _noticed(clock: row_by_row.Clock) -> Iterator[None]:
     """Let the clock know when the gate has its features: it is one function to its caller."""
 
     def timed(*arguments: Any) -> Any:
-        table = features(*arguments)
+        lines = [*features(*arguments)]
         clock.lap(CHECKS)
-        return table
+        return lines
 
     with patch.object(screening, "features", timed):
         yield

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SEED = 0
 CHUNK = 5000  # rows made together, always the same ones: a smaller set is the head of a larger one
 SPREAD, MIN_BYTES = 0.8, 60  # of a row's size, which is log-normal
-MEDIAN_BYTES = 2000 * math.exp(-(SPREAD**2) / 2)  # so that the mean is 2000
+MEAN_BYTES = 2000
 VOCABULARY = 60_000  # words
 TOKENS = 32_000  # of the tokenizer
 FLAWED_SHARE = 0.03
@@ -41,9 +41,11 @@ KEPT = 40  # sound rows of a chunk that later rows may repeat
 Row = dict[str, Any]
 
 
-def rows(count: int, flawed_share: float = FLAWED_SHARE) -> Path:
+def rows(count: int, flawed_share: float = FLAWED_SHARE, mean_bytes: int = MEAN_BYTES) -> Path:
     """Return a Parquet file with `count` rows, as fetch leaves them (`retune.records.Rows`)."""
-    return _cached(f"rows-{count}-{flawed_share:g}", lambda path: write(path, count, flawed_share))
+    size = "" if mean_bytes == MEAN_BYTES else f"-{mean_bytes}"
+    name = f"rows-{count}-{flawed_share:g}{size}"
+    return _cached(name, lambda path: write(path, count, flawed_share, mean_bytes))
 
 
 def tokenizer(trained_on: int = 2 * CHUNK) -> "PreTrainedTokenizerBase":
@@ -59,28 +61,29 @@ def prompts(count: int = 200) -> tuple[str, ...]:
     return tuple(" ".join(dice.choices(words[:5000], k=20)) + "?" for _ in range(count))
 
 
-def write(path: Path, count: int, flawed_share: float) -> None:
+def write(path: Path, count: int, flawed_share: float, mean_bytes: int = MEAN_BYTES) -> None:
     """Write `count` rows; in memory is one chunk of them."""
     import pyarrow.parquet as pq
 
     done = 0
     with pq.ParquetWriter(path, _schema()) as file:
-        for table in tables(flawed_share):
+        for table in tables(flawed_share, mean_bytes):
             file.write_table(table.slice(0, count - done))
             done += len(table)
             if done >= count:
                 return
 
 
-def tables(flawed_share: float) -> "Iterator[pa.Table]":
+def tables(flawed_share: float, mean_bytes: int = MEAN_BYTES) -> "Iterator[pa.Table]":
     """Yield rows without end, CHUNK at a time."""
     import pyarrow as pa
 
+    median = mean_bytes * math.exp(-(SPREAD**2) / 2)
     wanted, repeated, number = prompts(), [], 0
     while True:
         dice = random.Random(f"{SEED} chunk {number}")
         writer = Writer(dice)
-        made = [_row(writer, dice) for _ in range(CHUNK)]
+        made = [_row(writer, dice, median) for _ in range(CHUNK)]
         repeated += [row["messages"] for row in made[:KEPT]]
         for row in made[KEPT:]:  # those before stay sound: others repeat them
             if dice.random() < flawed_share:
@@ -151,8 +154,8 @@ class Spoils:
 Spoiler = Callable[[Row, Spoils], None]
 
 
-def _row(writer: Writer, dice: random.Random) -> Row:
-    size = max(MIN_BYTES, int(dice.lognormvariate(0, SPREAD) * MEDIAN_BYTES))
+def _row(writer: Writer, dice: random.Random, median_bytes: float) -> Row:
+    size = max(MIN_BYTES, int(dice.lognormvariate(0, SPREAD) * median_bytes))
     (pairs,) = dice.choices((1, 2, 3), (75, 15, 10))
     messages = []
     if dice.random() < 0.1:

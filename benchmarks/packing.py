@@ -106,7 +106,7 @@ class Ours:
         from datasets import Dataset
 
         from retune.models import token_ids
-        from tasks.format.task import write_chats
+        from tasks.format.chats import write_chats
 
         self.clock.lap("between")
         write_chats(rows, self.tokenizer, 0.02, self.folder)

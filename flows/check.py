@@ -132,8 +132,10 @@ def scaffold(name: str, assignments: list[str], profile: Path | None = None) -> 
     from expectations.data.features import with_scores
     from expectations.data.profile.looks import looks
     from expectations.data.scaffold import record_of, require_plausible, thresholds
+    from expectations.data.tables import count
+    from tasks.validate.quarantine import EXCERPTS
     from tasks.validate.repairs.repair import repair
-    from tasks.validate.screening import EXCERPTS, screen
+    from tasks.validate.screening import screen
 
     recipe = _recipe(name, assignments)
     with _fetched(recipe) as (rows, _), tempfile.TemporaryDirectory() as folder:
@@ -143,11 +145,11 @@ def scaffold(name: str, assignments: list[str], profile: Path | None = None) -> 
         examples = pl.read_parquet(Path(folder) / EXCERPTS)
         require_plausible(screened, examples, seen, rules.config)
         table = with_scores(screened.drop("disposition", "sound_score"), rules.config)
-        section = {"validation": thresholds(table)}
+        section, rows_seen = {"validation": thresholds(table)}, count(table)
         if profile:
             write_whole(profile, record_of(seen).model_dump_json())
             section["validation"]["reference"] = str(profile)
-    return f"# from {visible(recipe.dataset.title)}, {len(table):,} rows\n" + yaml.safe_dump(
+    return f"# from {visible(recipe.dataset.title)}, {rows_seen:,} rows\n" + yaml.safe_dump(
         section, sort_keys=False, allow_unicode=True
     )
 

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BINS = 60  # at most, about
+_NEAR = 3  # values on each side of an edge that tell how far those next to it are spread
 
 
 def edges_of(values: "np.ndarray") -> "np.ndarray":
@@ -31,14 +32,39 @@ def shares_in(values: "np.ndarray", edges: "np.ndarray") -> "np.ndarray":
     """
     import numpy as np
 
-    distinct, times = np.unique(values, return_counts=True)
+    ordered = np.sort(values)
     width = edges[1] - edges[0]
-    gaps = np.minimum(np.diff(distinct), width) / 2
+    below = np.array([_below(edge, ordered, width) for edge in edges])
+    return 100 * np.diff(below) / len(ordered)
+
+
+def _below(edge: float, ordered: "np.ndarray", width: float) -> float:
+    """Return how many of the values are below an edge, with those that are spread over it in part."""
+    import numpy as np
+
+    around = _around(edge, ordered)
+    reached = np.searchsorted(ordered, around, side="right")
+    gaps = np.minimum(np.diff(around), width) / 2
     if not len(gaps):
         gaps = np.array([width / 2])
-    starts = distinct - np.concatenate([gaps[:1], gaps])[: len(distinct)]
-    ends = distinct + np.concatenate([gaps, gaps[-1:]])[: len(distinct)]
-    reached = np.cumsum(times)
+    starts = around - np.concatenate([gaps[:1], gaps])[: len(around)]
+    ends = around + np.concatenate([gaps, gaps[-1:]])[: len(around)]
     knots = np.column_stack([starts, ends]).ravel()
-    below = np.column_stack([reached - times, reached]).ravel()
-    return 100 * np.diff(np.interp(edges, knots, below)) / len(values)
+    times = np.searchsorted(ordered, around, side="left")
+    return float(np.interp(edge, knots, np.column_stack([times, reached]).ravel()))
+
+
+def _around(edge: float, ordered: "np.ndarray") -> "np.ndarray":
+    """Return the different values next to an edge: up to three on each side."""
+    import numpy as np
+
+    found: list[float] = []
+    place = int(np.searchsorted(ordered, edge))
+    while place > 0 and len(found) < _NEAR:
+        found.insert(0, ordered[place - 1])
+        place = int(np.searchsorted(ordered, found[0]))
+    place, above = int(np.searchsorted(ordered, edge)), 0
+    while place < len(ordered) and above < _NEAR:
+        found.append(ordered[place])
+        place, above = int(np.searchsorted(ordered, found[-1], side="right")), above + 1
+    return np.array(found)

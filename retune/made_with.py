@@ -58,6 +58,8 @@ EXEMPT = {
     "retune.temporary": Exemption("makes and removes temporary folders"),
     "retune.time_limit": Exemption("ends what takes too long"),
     "tasks.stage": Exemption("skips what is done"),
+    "tasks.validate.spread": Exemption("hands rows to other machines, to the same child's work"),
+    "tasks.validate.spread_scores": Exemption("hands rows to other machines, as well"),
     # What refuses inputs, and makes nothing of those that it lets pass.
     "retune.inspection": Exemption("refuses models"),
     "retune.folders": Exemption("refuses folders", ("publish",)),
@@ -96,6 +98,7 @@ EXEMPT_PACKAGES = {
     "psutil": "tells processes apart",
     "pydantic": "declares",
     "pynvml": "looks at GPUs",
+    "ray": "places work and moves bytes",
     "rich": "shows",
     "tenacity": "tries again",
     "triton": "comes with torch's CUDA build, and by its version",

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from retune.disk_space import require_space
@@ -23,6 +24,12 @@ from retune.store.place import ADDRESS, store
 
 CLUSTER = "RETUNE_CLUSTER"
 MADE_WITH = "made with"  # in the key of a step, see flows/plan.py
+_PLACED = ContextVar("whether a stage runs on a machine that a cluster has for it", default=False)
+
+
+def is_placed() -> bool:
+    """Tell whether this is a stage that was sent to a machine of a cluster."""
+    return _PLACED.get()
 
 
 class HostUnfit(RetuneError):
@@ -53,10 +60,12 @@ class Assignment(NamedTuple):
             require_machine(recipe)
         if self.disk:
             require_space(make_home(), round(self.disk * 2**30), step.stage, "infra.resources")
+        token = _PLACED.set(True)
         try:
             with gpus_alone(recipe, tell) if self.gpus else nullcontext():
                 yield
         finally:
+            _PLACED.reset(token)
             cache.let_go()  # the process stays, for other stages
 
     def _require_same_store(self) -> None:

@@ -55,7 +55,8 @@ def score_histogram(
     if not len(scores) + len(outline):
         return _save(_headlines(*words), path)
     figure, axes = _chart(*words)
-    edges = edges_of(np.concatenate([scores, outline, [] if threshold is None else [threshold]]))
+    ends = [scores.min(), scores.max()] if len(scores) else []
+    edges = edges_of(np.array([*ends, *outline, *([] if threshold is None else [threshold])]))
     _draw_shares(axes, scores, edges, threshold, (ORANGE, BLUE))
     if len(outline):
         shares = shares_in(outline, edges)

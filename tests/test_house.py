@@ -210,6 +210,8 @@ DELETES = {
     ("tasks/train/training_log.py", "cut_log", "rename"): "the training log that it has read",
     ("tasks/train/trl_child.py", "_run_workers", "unlink"): "the workers' own result file",
     ("tasks/validate/scoring_child.py", "write", "replace"): "a shard's own file of scores",
+    ("tasks/validate/spread_scores.py", "_write", "replace"): "the same, of another machine",
+    ("expectations/data/tables.py", "writing", "replace"): "the table that its caller writes",
     (
         "retune/harvesting/ledger.py",
         "settle",

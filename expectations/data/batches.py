@@ -44,6 +44,15 @@ def detached(texts: "pl.Expr") -> "pl.Expr":
     return pl.concat_str(texts, pl.lit(""))
 
 
+def copied(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Return some rows of a batch that are kept, copied: else their texts, as above, keep all of it."""
+    import polars as pl
+
+    frame = pl.from_arrow(rows.to_arrow())
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
 def record_batches(
     file: "pq.ParquetFile", size: int, size_bytes: int, columns: list[str] | None = None
 ) -> "Iterator[pa.RecordBatch]":

@@ -20,55 +20,84 @@ if TYPE_CHECKING:
 COMMON_ROWS, COMMON_SHARE = 10, 0.02
 
 
-class Cases:
+class Wanted:
     """The n-grams of cases, to look for in batches of words."""
 
-    def __init__(self, cases: "Sequence[SuiteCase]", ngram: int, count: int) -> None:
-        """Take the n-grams of each text, as `similarity.Prompts` does, to look for in `count` rows."""
-        import numpy as np
-
-        self._names = [case.name for case in cases]
-        self._count, self._most = count, max(COMMON_ROWS, COMMON_SHARE * count)
+    def __init__(self, cases: "Sequence[SuiteCase]", ngram: int) -> None:
+        """Take the n-grams of each text, as `similarity.Prompts` does."""
         owners = [number for number, case in enumerate(cases) for _ in case.texts]
         found = similarity.prompt_grams([text for case in cases for text in case.texts], ngram)
         self._grams = {n: _first(grams, owners, rows) for n, (grams, rows) in found.items()}
-        self._seen = {n: np.zeros(len(wanted), int) for n, (wanted, _) in self._grams.items()}
-        self._places: dict[int, list[np.ndarray]] = {n: [] for n in self._grams}
 
     @property
     def lengths(self) -> list[int]:
         """The lengths of n-grams to look for, in words."""
         return list(self._grams)
 
-    def look(self, grams: "dict[int, similarity.Grams]", first: int) -> None:
-        """Take note of the n-grams in the next rows, whose numbers begin with `first`."""
+    @property
+    def owners(self) -> "np.ndarray":
+        """The number of the first case that holds each of the n-grams."""
         import numpy as np
 
-        for n, (wanted, _) in self._grams.items():
-            if n not in grams:
-                continue
-            hashes, rows = grams[n]
-            inside = similarity.among(hashes, wanted)
-            places = np.stack(
-                (rows[inside] + first, np.searchsorted(wanted, hashes[inside])), axis=1
-            )
-            places = np.unique(places, axis=0)
-            self._seen[n] += np.bincount(places[:, 1], minlength=len(wanted))
-            # Of what is common by now no place is kept: it may be in every row.
-            self._places[n].append(places[self._seen[n][places[:, 1]] <= self._most])
+        none = np.empty(0, np.int64)
+        return np.concatenate([none, *(owners for _, owners in self._grams.values())])
 
-    def near(self) -> "pl.Series":
-        """Return for each row the name of the first case that it is near to, null for none."""
+    def hits(self, grams: "dict[int, similarity.Grams]", count: int) -> "pl.Series":
+        """Return for each of `count` rows the numbers of the n-grams that it holds, null for none."""
         import numpy as np
         import polars as pl
 
-        nearest = np.full(self._count, len(self._names))
-        for n, (_, owners) in self._grams.items():
-            for places in self._places[n]:
-                rare = places[self._seen[n][places[:, 1]] <= self._most]
-                np.minimum.at(nearest, rare[:, 0], owners[rare[:, 1]])
-        names = pl.Series([*self._names, None], dtype=pl.String)
-        return names.gather(nearest)
+        found, before = [np.empty((0, 2), np.int64)], 0
+        for n, (wanted, _) in self._grams.items():
+            hashes, rows = grams.get(n, (wanted[:0], np.empty(0, np.int64)))
+            inside = similarity.among(hashes, wanted)
+            number = before + np.searchsorted(wanted, hashes[inside])
+            found.append(np.stack((rows[inside], number), axis=1))
+            before += len(wanted)
+        places = np.unique(np.concatenate(found), axis=0)
+        table = pl.DataFrame(places, schema={"place": pl.Int64, "hits": pl.Int64})
+        of_rows = table.group_by("place", maintain_order=True).agg("hits")
+        every = pl.DataFrame({"place": pl.int_range(count, dtype=pl.Int64, eager=True)})
+        return every.join(of_rows, on="place", how="left", maintain_order="left")["hits"]
+
+
+class Cases:
+    """Which rows are near to which cases, known once all rows have been seen."""
+
+    def __init__(self, cases: "Sequence[SuiteCase]", ngram: int, count: int) -> None:
+        """Take the cases that are looked for in `count` rows."""
+        import numpy as np
+
+        self._names = [case.name for case in cases]
+        self._owners = Wanted(cases, ngram).owners
+        self._most = max(COMMON_ROWS, COMMON_SHARE * count)
+        self._seen = np.zeros(len(self._owners), int)
+        self._places: list[np.ndarray] = []
+
+    def look(self, hits: "pl.Series", first: int) -> None:
+        """Take note of what the next rows hold (see `Wanted.hits`), whose places begin with `first`."""
+        import numpy as np
+        import polars as pl
+
+        places = pl.DataFrame({"hits": hits}).with_row_index("place", first)
+        found = places.explode("hits").drop_nulls().cast(pl.Int64).to_numpy()
+        self._seen += np.bincount(found[:, 1], minlength=len(self._seen))
+        # Of what is common by now no place is kept: it may be in every row.
+        self._places.append(found[self._seen[found[:, 1]] <= self._most])
+
+    def near(self) -> "pl.DataFrame":
+        """Return the rows that are near to a case, by their `place`, and the first such one's name:
+        `near_case`."""
+        import numpy as np
+        import polars as pl
+
+        found = np.concatenate([np.empty((0, 2), np.int64), *self._places])
+        rare = found[self._seen[found[:, 1]] <= self._most]
+        cases = np.stack((rare[:, 0], self._owners[rare[:, 1]]), axis=1)
+        nearest = pl.DataFrame(cases, schema={"place": pl.Int64, "case": pl.Int64})
+        nearest = nearest.group_by("place").agg(pl.col("case").min()).sort("place")
+        names = pl.Series(self._names, dtype=pl.String)
+        return nearest.select("place", near_case=names.gather(nearest["case"]))
 
 
 def _first(

@@ -78,13 +78,14 @@ def histogram(
     """
     import numpy as np
 
-    everything = np.concatenate([values, np.asarray(outline, dtype=float)])
+    # Of the values their ends: the axis is made of these, and there may be millions.
+    everything = np.array([values.min(), values.max(), *outline], dtype=float)
     logarithmic = 1e-9 < SCALE_FROM * everything.min() <= everything.max()
     scale = np.log2 if logarithmic else np.asarray
     low, high = float(everything.min()), float(everything.max())
     bounds = (low / 4, 4 * high) if logarithmic else (2 * low - high, 2 * high - low)
     is_near = limit is not None and bounds[0] <= limit <= bounds[1]
-    points = scale(np.append(everything, [limit] if is_near else []).astype(float))
+    points = scale(np.append(everything, [limit] if is_near else []))
     edges = edges_of(points)
     at = float(scale(np.float64(limit))) if is_near and limit is not None else None
     shares = shares_in(scale(values.astype(float)), edges)

@@ -1,79 +1,149 @@
 """The feature table: one line per row of a dataset, with everything that the gate judges it by.
 
-The dataset is read in batches; what stays in memory is a line of numbers and flags per row (about
-0.5 kB, most of it the MinHash while duplicates are looked for).
+The dataset is read in batches, and what a row is compared by goes to files: a line of the table, its
+MinHash, a hash of what it says. In memory stay some 30 bytes a row while duplicates are looked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from expectations.data import similarity
-from expectations.data.batches import batches
 from expectations.data.cases import Cases
-from expectations.data.messages import Rules, blamed, explode, judge_messages, judge_rows
-from retune.overlap import ahead
+from expectations.data.looking import HITS, SIGNATURE, look_here
+from expectations.data.messages import Rules
+from expectations.data.tables import column, parts, repeats, writing
 from retune.recipe import Validation
 from retune.recipe.flaws import FLAWS, SCORE_FLAWS
+from retune.temporary import temporary_folder
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
-OF_A_MIX = ("part", "part_row")  # columns that rows have in addition, if several datasets are mixed
+    from expectations.data.looking import Look
+
+Frame = TypeVar("Frame", "pl.DataFrame", "pl.LazyFrame")
 
 
 def features(
-    rows: Path, rules: Rules, on_progress: Callable[[int], None] = lambda _row_count: None
-) -> "pl.DataFrame":
+    rows: Path,
+    rules: Rules,
+    folder: Path,
+    on_progress: Callable[[int], None] = lambda _row_count: None,
+    look: "Look" = look_here,
+) -> "Iterator[pl.DataFrame]":
     """Judge every row of a Parquet file by itself, against its equals and against the prompts.
 
-    Returns one line per row, in order: `row`, `source`, `source_id` (its hash), `score`, `turns`,
-    `chars` (of the longest message), `part` and `part_row` of a mix, one boolean per name in FLAWS
-    but the scores' (see `with_scores`), `near_case` (the case of a suite that it is too near to, else
-    null), `duplicate_of` (the row that a duplicate repeats, else null) and `blamed` (for each flaw of
-    its messages `flaw` and `place`, of the first message that has it). A duplicate is a row that repeats
-    an earlier *sound* one.
-    `on_progress` is told how many rows are done.
+    Yields one line per row, in order, in frames: `row`, `source`, `source_id` (its hash), `score`,
+    `turns`, `chars` (of the longest message), `part` and `part_row` of a mix, one boolean per name in
+    FLAWS but the scores' (see `with_scores`), `near_case` (the case of a suite that it is too near to,
+    else null), `duplicate_of` (the row that a duplicate repeats, else null) and `blamed` (for each flaw
+    of its messages `flaw` and `place`, of the first message that has it). A duplicate is a row that
+    repeats an earlier *sound* one. What is kept of rows until all were seen is in `folder` meanwhile.
+    `on_progress` is told how many rows are done. `look` looks at each row by itself.
     """
-    import numpy as np
     import polars as pl
+
+    with temporary_folder(str(folder)) as scratch:
+        own = scratch / "own.parquet"
+        with similarity.MinHashes(scratch, _to_compare(rows, rules)) as minhashes:
+            near = _judge_each(rows, rules, own, minhashes, on_progress, look)
+            twins = _twins(pl.scan_parquet(own), minhashes, rules.config)
+        place = 0
+        for lines in parts(pl.scan_parquet(own)):
+            yield _compared(lines, place, near, twins)
+            place += len(lines)
+
+
+def _to_compare(rows: Path, rules: Rules) -> int:
+    """Return how many rows near duplicates are looked for among."""
     import pyarrow.parquet as pq
 
-    similar = rules.config.near_duplicate_similarity
-    prompts = similarity.Prompts(rules.prompts, rules.config.decontamination.ngram)
-    total = pq.read_metadata(rows).num_rows
-    cases = Cases(rules.cases, rules.config.decontamination.ngram, total)
-    judged, row_count = [], 0
-    minhashes = None if similar is None else similarity.MinHashes(total)
-
-    def judge(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
-        return batch, judge_messages(explode(batch), rules)
-
-    for batch, messages in ahead(judge, batches(rows)):
-        table = judge_rows(batch, messages, rules.config)
-        table = table.join(blamed(messages), on="row", how="left", maintain_order="left")
-        row_words = similarity.words(messages, batch["row"])
-        grams = similarity.ngrams(row_words, {similarity.SHINGLE, *prompts.lengths, *cases.lengths})
-        shingles = similarity.shingles(row_words, grams)
-        table = table.with_columns(
-            contaminated=pl.Series(prompts.rows_with(grams, len(batch))),
-            has_shingles=pl.Series(np.bincount(shingles[1], minlength=len(batch)) > 0),
-            **{name: batch[name] for name in OF_A_MIX if name in batch.columns},
-        )
-        judged.append(table)
-        cases.look(grams, row_count)
-        if minhashes:
-            minhashes.add(similarity.signatures(shingles, len(batch)))
-        row_count += len(batch)
-        on_progress(row_count)
-    table = pl.concat(judged).with_columns(near_case=cases.near())
-    table = table.with_columns(pl.col("contaminated") | pl.col("near_case").is_not_null())
-    return _with_duplicates(table, minhashes, rules.config)
+    looked_for = rules.config.near_duplicate_similarity is not None
+    return pq.read_metadata(rows).num_rows if looked_for else 0
 
 
-def with_scores(
-    table: "pl.DataFrame", config: Validation, scores: "pl.DataFrame | None" = None
+def _judge_each(
+    rows: Path,
+    rules: Rules,
+    own: Path,
+    minhashes: similarity.MinHashes,
+    on_progress: Callable[[int], None],
+    look: "Look",
 ) -> "pl.DataFrame":
+    """Write into the file `own` what each row tells by itself, and what it is compared by; return the
+    places of those near to a case of a suite (see `cases.Cases.near`)."""
+    import pyarrow.parquet as pq
+
+    similar = rules.config.near_duplicate_similarity is not None
+    cases = Cases(rules.cases, rules.config.decontamination.ngram, pq.read_metadata(rows).num_rows)
+    row_count = 0
+    with writing(own) as write:
+        for lines in look(rows, rules):
+            write(lines.drop(SIGNATURE, HITS))
+            cases.look(lines[HITS], row_count)
+            if similar:
+                minhashes.add(lines[SIGNATURE].to_numpy())
+            row_count += len(lines)
+            on_progress(row_count)
+    return cases.near()
+
+
+class _Twins(NamedTuple):
+    """For each row the place of the earlier one that it repeats, or is like, -1 for none."""
+
+    equal: "np.ndarray"
+    similar: "np.ndarray"
+    rows: "np.ndarray"  # the number of the row at each place
+
+
+def _twins(table: "pl.LazyFrame", minhashes: similarity.MinHashes, config: Validation) -> _Twins:
+    import numpy as np
+    import polars as pl
+
+    sound = is_sound(table, config) & (pl.col("turns") > 0)
+    flags = table.select(sound=sound, has_shingles="has_shingles").collect(engine="streaming")
+    equal, similar = (np.full(len(flags), -1, np.int32) for _ in range(2))
+    places = flags["sound"].arg_true().to_numpy()
+    later, first = repeats(column(table, "content").gather(flags["sound"].arg_true()).to_numpy())
+    equal[places[later]] = places[first]
+    if config.near_duplicate_similarity is not None:
+        eligible = flags["sound"].to_numpy() & (equal < 0) & flags["has_shingles"].to_numpy()
+        places = np.flatnonzero(eligible)
+        twins = minhashes.earlier_twins(places, config.near_duplicate_similarity)
+        found = np.flatnonzero(twins >= 0)
+        similar[places[found]] = places[twins[found]]
+    return _Twins(equal, similar, column(table, "row").to_numpy())
+
+
+def _compared(
+    lines: "pl.DataFrame", place: int, near: "pl.DataFrame", twins: _Twins
+) -> "pl.DataFrame":
+    """Return the lines from a place of the table on, with what is known since all rows were seen."""
+    import numpy as np
+    import polars as pl
+
+    own = slice(place, place + len(lines))
+    equal, similar = twins.equal[own], twins.similar[own]
+    twin = np.maximum(equal, similar)
+    earlier = pl.Series(twins.rows[np.maximum(twin, 0)])
+    lines = lines.with_columns(place=pl.int_range(place, own.stop, dtype=pl.Int64, eager=True))
+    lines = lines.join(near, on="place", how="left", maintain_order="left").drop("place")
+    return (
+        lines.with_columns(
+            contaminated=pl.col("contaminated") | pl.col("near_case").is_not_null(),
+            duplicate_of=pl.select(pl.when(pl.Series(twin >= 0)).then(earlier)).to_series(),
+            exact_duplicate=pl.Series(equal >= 0),
+            near_duplicate=pl.Series(similar >= 0),
+        )
+        .drop("content", "has_shingles")
+        .with_columns(source_id=pl.col("source").hash())
+    )
+
+
+def with_scores(table: Frame, config: Validation, scores: "pl.DataFrame | None" = None) -> Frame:
     """Judge the scores: add `score_missing`, `score_not_finite` and `score_out_of_range`.
 
     `scores` (columns `row`, `score`) replace the stored ones first. A score that is not finite
@@ -82,7 +152,7 @@ def with_scores(
     import polars as pl
 
     if scores is not None:
-        table = table.update(scores, on="row")
+        table = table.update(scores, on="row")  # type: ignore[arg-type]  # both are of one kind
     score = pl.col("score")
     finite = score.is_finite()
     return table.with_columns(
@@ -94,36 +164,13 @@ def with_scores(
     )
 
 
-def _with_duplicates(
-    table: "pl.DataFrame", minhashes: similarity.MinHashes | None, config: Validation
-) -> "pl.DataFrame":
-    """Add `exact_duplicate`, `near_duplicate` and `duplicate_of`."""
-    import polars as pl
-
-    sound = is_sound(table, config) & (pl.col("turns") > 0)
-    first = pl.col("row").filter(sound).first().over("content")
-    table = table.with_columns(duplicate_of=pl.when(sound & (pl.col("row") > first)).then(first))
-    table = table.with_columns(exact_duplicate=pl.col("duplicate_of").is_not_null())
-    table = table.with_columns(near_duplicate=pl.lit(False))
-    if minhashes is not None:
-        eligible = table.select(sound & ~pl.col("exact_duplicate") & pl.col("has_shingles"))
-        index = eligible.to_series().arg_true().to_numpy()
-        twins = minhashes.earlier_twins(index, config.near_duplicate_similarity or 1.0)
-        twin = pl.Series(index[twins[twins >= 0]], dtype=pl.UInt32)
-        places = pl.Series(index[twins >= 0], dtype=pl.UInt32)
-        table = table.with_columns(
-            near_duplicate=table["near_duplicate"].scatter(places, True),
-            duplicate_of=table["duplicate_of"].scatter(places, table["row"].gather(twin)),
-        )
-    return table.drop("content", "has_shingles").with_columns(source_id=pl.col("source").hash())
-
-
-def is_sound(table: "pl.DataFrame", config: Validation) -> "pl.Expr":
+def is_sound(table: "pl.DataFrame | pl.LazyFrame", config: Validation) -> "pl.Expr":
     """Return the expression of the rows with no flaw (so far) that sends them to quarantine."""
     import polars as pl
 
+    names = table.collect_schema().names()
     return ~pl.any_horizontal(
-        [name for name in FLAWS if name in table.columns and config.quarantines(name)]
+        [name for name in FLAWS if name in names and config.quarantines(name)]
     )
 
 
@@ -135,13 +182,43 @@ def reasons(table: "pl.DataFrame") -> "pl.Series":
     return table.select(reasons=pl.concat_list(labels).list.drop_nulls()).to_series()
 
 
-def with_disposition(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
-    """Add what becomes of each row to the feature table, `disposition`, and `sound_score`.
+class Cut(NamedTuple):
+    """The last row that `keep_top_share` lets pass: those with a higher score do too, and those before
+    it with the same score."""
+
+    score: float
+    row: int
+
+
+def cut(tables: "Iterable[pl.DataFrame]", config: Validation) -> Cut | None:
+    """Return where a feature table with scores, given in frames, is cut by `keep_top_share`; None where
+    all pass."""
+    import numpy as np
+    import polars as pl
+
+    if config.keep_top_share is None:
+        return None
+    score = pl.col("score").fill_null(float("-inf"))
+    found = pl.concat(
+        table.filter(is_sound(table, config)).select("row", score=score) for table in tables
+    )
+    kept = ceil(len(found) * config.keep_top_share)
+    if kept >= len(found):
+        return None
+    scores = found["score"].to_numpy()
+    last = float(np.partition(scores, len(scores) - kept)[len(scores) - kept])
+    equal = np.flatnonzero(scores == last)
+    place = equal[kept - int((scores > last).sum()) - 1]
+    return Cut(last, int(found["row"][int(place)]))
+
+
+def with_disposition(table: Frame, config: Validation, last: Cut | None = None) -> Frame:
+    """Add what becomes of each row to (a part of) the feature table, `disposition`, and `sound_score`.
 
     `accepted`, `quarantined` (it has a flaw that the recipe does not keep), or `filtered` (sound,
-    but its score is below `keep_score_min` or not among the `keep_top_share`; of equal scores
-    the earlier row is kept). `sound_score` is the score of a row that is not quarantined, null
-    where it has none that is a number.
+    but its score is below `keep_score_min` or not among the `keep_top_share`, which ends at `last`; of
+    equal scores the earlier row is kept). `sound_score` is the score of a row that is not quarantined,
+    null where it has none that is a number.
     """
     import polars as pl
 
@@ -151,9 +228,8 @@ def with_disposition(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame
     passes = pl.lit(True)
     if config.keep_score_min is not None:
         passes = score >= config.keep_score_min
-    if config.keep_top_share is not None:
-        rank = pl.when(sound).then(score).rank("ordinal", descending=True)
-        passes = rank <= (sound.sum() * config.keep_top_share).ceil()
+    if last is not None:
+        passes = (score > last.score) | ((score == last.score) & (pl.col("row") <= last.row))
     return table.with_columns(
         disposition=pl.when(~sound)
         .then(pl.lit("quarantined"))
@@ -164,7 +240,7 @@ def with_disposition(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame
     )
 
 
-def unscored(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
+def unscored(table: Frame, config: Validation) -> Frame:
     """Return the feature table with its dispositions as far as they depend on no score."""
     import polars as pl
 
@@ -173,6 +249,6 @@ def unscored(table: "pl.DataFrame", config: Validation) -> "pl.DataFrame":
     return with_disposition(table.with_columns(**nothing), free)
 
 
-def sound_scores(table: "pl.DataFrame") -> "pl.Series":
+def sound_scores(table: "pl.DataFrame | pl.LazyFrame") -> "pl.Series":
     """Return the scores of the sound rows, those that the filter drops included."""
-    return table["sound_score"].drop_nulls()
+    return column(table.lazy(), "sound_score").drop_nulls()

@@ -6,6 +6,8 @@ from pydantic import BaseModel, Field
 
 from expectations.data.mix import place_in_mix
 from expectations.data.suite import title
+from expectations.data.tables import sums
+from expectations.data.totals import KINDS
 from retune.recipe import Validation
 from retune.recipe.flaws import FLAWS
 
@@ -78,29 +80,59 @@ class Contribution(BaseModel):
         return ", ".join(flaws)
 
 
-def findings(table: "pl.DataFrame", examples: "pl.DataFrame", config: Validation) -> list[Finding]:
+def findings(table: "pl.LazyFrame", examples: "pl.DataFrame", config: Validation) -> list[Finding]:
     """Return the flaws of a feature table, the most common first; `examples` are excerpts (`row`,
     `place`, `reason`, `excerpt`)."""
-    every = [_finding(table, examples, flaw, config) for flaw in FLAWS]
-    return sorted((f for f in every if f.rows), key=lambda finding: -finding.rows)
-
-
-def origins(table: "pl.DataFrame", column: str) -> list[Contribution]:
-    """Return what became of the rows of each group by `column`, the largest first."""
     import polars as pl
 
-    kinds = ("accepted", "quarantined", "filtered")
+    rows = sums(table, FLAWS)
+    lines = table.filter(pl.col("row").is_in(examples["row"].implode())).collect(engine="streaming")
+    every = [_finding(lines, examples, flaw, rows[flaw], config) for flaw in FLAWS if rows[flaw]]
+    return sorted(every, key=lambda finding: -finding.rows)
+
+
+def origins(table: "pl.LazyFrame", column: str, most: int | None = None) -> list[Contribution]:
+    """Return what became of the rows of each group by `column`, the largest first, at most `most`."""
+    import polars as pl
+
+    order: dict[str, Any] = {"by": ["rows", column], "descending": [True, False]}
+    # First which groups they are: there may be as many as rows.
+    largest = table.group_by(column).agg(pl.len().alias("rows")).sort(**order)
+    names = (largest if most is None else largest.head(most)).collect(engine="streaming")[column]
+    table = table.filter(pl.col(column).is_in(names.implode(), nulls_equal=True))
     groups = (
         table.group_by(column)
         .agg(
             pl.len().alias("rows"),
-            *((pl.col("disposition") == kind).sum().alias(kind) for kind in kinds),
-            pl.col("sound_score").mean().alias("score_mean"),
+            *((pl.col("disposition") == kind).sum().alias(kind) for kind in KINDS),
             *(pl.col(flaw).sum().alias(flaw) for flaw in FLAWS),
         )
-        .sort(["rows", column], descending=[True, False])
+        .sort(**order)
+        .collect(engine="streaming")
     )
-    return [_origin(line[column], line) for line in groups.to_dicts()]
+    means = _mean_scores(table, names)
+    return [
+        _origin(name, line | {"score_mean": mean})
+        for name, line, mean in zip(names, groups.to_dicts(), means, strict=True)
+    ]
+
+
+def _mean_scores(table: "pl.LazyFrame", names: "pl.Series") -> "list[float | None]":
+    """Return the mean score of the sound rows of each group by the column that `names` has values of.
+
+    All are added in the order of the rows: sums of parts, as Polars adds them up on several threads,
+    have other last digits in each run.
+    """
+    import numpy as np
+    import polars as pl
+
+    group = pl.col(names.name).replace_strict(names, range(len(names)), return_dtype=pl.UInt32)
+    scores = table.select("sound_score", group=group).drop_nulls("sound_score")
+    found = scores.collect(engine="streaming")
+    groups = found["group"].to_numpy()
+    sums = np.bincount(groups, found["sound_score"].to_numpy(), len(names))
+    counts = np.bincount(groups, minlength=len(names))
+    return [s / n if n else None for s, n in zip(sums.tolist(), counts.tolist(), strict=True)]
 
 
 def _origin(name: str | None, line: dict[str, Any]) -> Contribution:
@@ -110,19 +142,16 @@ def _origin(name: str | None, line: dict[str, Any]) -> Contribution:
 
 
 def _finding(
-    table: "pl.DataFrame", examples: "pl.DataFrame", flaw: str, config: Validation
+    lines: "pl.DataFrame", examples: "pl.DataFrame", flaw: str, rows: int, config: Validation
 ) -> Finding:
-    rows = int(table[flaw].sum())
-    flawed = (
-        examples.filter(examples["reason"] == flaw).head(EXAMPLES) if rows else examples.clear()
-    )
+    flawed = examples.filter(examples["reason"] == flaw).head(EXAMPLES)
     return Finding(
         flaw=flaw,
         title=title(flaw, config),
         rows=rows,
         quarantined=config.quarantines(flaw),
         examples=[
-            Example(row=row, place=place, part=place_in_mix(table, row), excerpt=_quoted(text))
+            Example(row=row, place=place, part=place_in_mix(lines, row), excerpt=_quoted(text))
             for row, place, text in flawed.select("row", "place", "excerpt").rows()
         ],
     )

@@ -20,6 +20,7 @@ from expectations.data.profile.record import Profile
 from expectations.data.report import Report, report
 from expectations.data.scores import Distribution
 from expectations.data.suite import DATASET, ROWS, fingerprint, on_scores, suites
+from expectations.data.tables import column
 from expectations.data.validating import judge
 from expectations.verdicts import Judgement, Verdict
 from retune.recipe import Recipe, Validation
@@ -51,7 +52,7 @@ class Judged(NamedTuple):
 
     report: Report
     results: "list[ExpectationSuiteValidationResult]"
-    table: "pl.DataFrame"
+    table: "pl.LazyFrame"
     config: Validation
     reference: Distribution | None
     figures: tuple[Figure, ...] = ()
@@ -143,7 +144,7 @@ def _judgement(
 ) -> Judgement:
     import polars as pl
 
-    table, examples = pl.read_parquet(output.features), pl.read_parquet(output.examples)
+    table, examples = pl.scan_parquet(output.features), pl.read_parquet(output.examples)
     judged = judge_table(table, examples, recipe.validation, evidence, scored)
     if judged.report.failed and not scored:
         judged = judged.without_scores(NOT_ASKED)
@@ -153,7 +154,7 @@ def _judgement(
 
 
 def judge_table(
-    table: "pl.DataFrame",
+    table: "pl.LazyFrame",
     examples: "pl.DataFrame",
     config: Validation,
     evidence: Evidence = NO_EVIDENCE,
@@ -163,7 +164,7 @@ def judge_table(
 
     `evidence` is what else there is to judge by. Without `scored`, no expectation is on scores.
     """
-    mixed = "part" in table.columns
+    mixed = "part" in table.collect_schema()
     numbers = measures(table, config, evidence.reference.scores if scored else None, evidence.asked)
     numbers |= evidence.ignored.measures()
     numbers |= evidence.profile.measures() if evidence.profile else {}
@@ -174,12 +175,14 @@ def judge_table(
     return Judged(outcome, results, table, config, evidence.reference.scores, compared=compared)
 
 
-def _tables(table: "pl.DataFrame", numbers: dict[str, float]) -> "dict[str, pl.DataFrame]":
+def _tables(table: "pl.LazyFrame", numbers: dict[str, float]) -> "dict[str, pl.LazyFrame]":
     """Return the two tables that the suites judge."""
     import polars as pl
 
     score = pl.col("sound_score")
-    if table["score"].is_null().all():  # no quantile of no scores is high enough
+    if (
+        not table.select(pl.col("score").count()).collect(engine="streaming").item()
+    ):  # no quantile of no scores is high enough
         sound = pl.col("disposition") != "quarantined"
         score = pl.when(sound).then(pl.lit(float("-inf"))).alias("sound_score")
     bounds = {
@@ -188,7 +191,7 @@ def _tables(table: "pl.DataFrame", numbers: dict[str, float]) -> "dict[str, pl.D
     }
     return {
         ROWS: table.select("row", *FLAWS, score),
-        DATASET: pl.DataFrame([bounds], schema_overrides=dict.fromkeys(bounds, pl.Float64)),
+        DATASET: pl.LazyFrame([bounds], schema_overrides=dict.fromkeys(bounds, pl.Float64)),
     }
 
 
@@ -213,7 +216,7 @@ def _write_page(judged: Judged, folder: Path) -> None:
 def _figures(judged: Judged) -> list[Figure]:
     """Return the histograms of what the rows have: scores, and how long messages are."""
     scores, config = sound_scores(judged.table).to_numpy(), judged.config
-    lengths = judged.table["chars"].drop_nulls().to_numpy()
+    lengths = column(judged.table, "chars").drop_nulls().to_numpy()
     figures = []
     if len(scores):
         limit, last = config.score_threshold, judged.reference

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import sound_scores
 from expectations.data.scores import Distribution, distribution, ks, psi
+from expectations.data.tables import column, occurrences
+from expectations.data.totals import totals
 from retune.recipe import Validation
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ NOTHING = Asked()
 
 
 def measures(
-    table: "pl.DataFrame",
+    table: "pl.LazyFrame",
     config: Validation,
     reference: Distribution | None = None,
     asked: Asked = NOTHING,
@@ -45,18 +47,16 @@ def measures(
     """
     import polars as pl
 
-    rows = len(table)
-    disposition, scores = table["disposition"], sound_scores(table)
-    sources = table.filter(disposition == "accepted")["source_id"].value_counts()
-    of_sources = sources["count"].to_numpy()
+    of, scores = totals(table), sound_scores(table)
     numbers: dict[str, float] = {
-        "accepted": int((disposition == "accepted").sum()),
-        "quarantined_share": int((disposition == "quarantined").sum()) / rows,
-        "largest_source_share": int(of_sources.max(initial=0)) / max(int(of_sources.sum()), 1),
+        "accepted": of.accepted,
+        "quarantined_share": of.quarantined / of.rows,
+        "largest_source_share": _largest_source(table) / max(of.accepted, 1),
     }
-    if "part" in table.columns:
-        shares = table.group_by("part").agg((pl.col("disposition") == "quarantined").mean())
-        numbers["part_quarantined_share"] = float(shares["disposition"].to_numpy().max())
+    if "part" in table.collect_schema():
+        quarantined = pl.col("disposition") == "quarantined"
+        shares = table.group_by("part").agg(quarantined.mean().alias("share"))
+        numbers["part_quarantined_share"] = float(column(shares, "share").to_numpy().max())
     new = distribution(scores)
     below = config.score_threshold
     numbers["score_mean"] = new.mean if new else nan
@@ -71,10 +71,18 @@ def measures(
     if asked.correlation is not None:
         numbers["score_correlation"] = asked.correlation
     if len(scores) >= LEAST_FOR_ONE_VALUE:
-        numbers["score_mode_share"] = int(scores.unique_counts().to_numpy().max()) / len(scores)
+        numbers["score_mode_share"] = int(occurrences(scores.to_numpy()).max()) / len(scores)
     if _has_a_scale(scores, config, reference, asked):
         numbers["score_unit_share"] = int(scores.is_between(0, 1).sum()) / len(scores)
     return numbers
+
+
+def _largest_source(table: "pl.LazyFrame") -> int:
+    """Return the accepted rows of the source that has most of them."""
+    import polars as pl
+
+    accepted = table.filter(pl.col("disposition") == "accepted").group_by("source_id").len()
+    return int(accepted.select(pl.col("len").max()).collect(engine="streaming").item() or 0)
 
 
 def _has_a_scale(

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 def place_in_mix(table: "pl.DataFrame", row: int) -> str:
-    """Return where a row of a feature table is in its part of a mix, in words; empty without a mix."""
+    """Return where a row of some lines of a feature table is in its part of a mix, in words; empty
+    without a mix."""
     if "part" not in table.columns:
         return ""
     ((part, number),) = table.filter(table["row"] == row).select("part", "part_row").rows()

@@ -8,6 +8,7 @@ from expectations.data.evidence import Evidence
 from expectations.data.findings import Finding, origins
 from expectations.data.masking import mask
 from expectations.data.repairs import Repairs
+from expectations.data.totals import Totals
 from expectations.verdicts import Verdict
 from retune.escaping import visible
 from retune.measures import MEASURES
@@ -46,7 +47,8 @@ IGNORED = "ignored_"  # how the names of expectations on what is not used begin
 
 def verdict(
     entry: Any,
-    table: "pl.DataFrame",
+    table: "pl.LazyFrame",
+    totals: Totals,
     findings: list[Finding],
     measures: dict[str, float],
     config: Validation,
@@ -54,17 +56,17 @@ def verdict(
 ) -> Verdict:
     """Return the verdict on one expectation of a suite, from its result (`entry`) over a feature table.
 
-    `measures` are the numbers that dataset expectations judge.
+    `totals` are its rows, `measures` the numbers that dataset expectations judge.
     """
     meta = entry.expectation_config.meta
     name = meta["name"]
-    missing = _missing(name, table, measures, config)
+    missing = _missing(name, totals, measures, config)
     if missing:
         observed = missing
     elif problem := entry.exception_info.get("exception_message"):
         observed = f"could not be judged: {visible(mask(problem))}"
     elif name in FLAWS:
-        observed = _flaw_text(name, bool(entry.success), len(table), findings)
+        observed = _flaw_text(name, bool(entry.success), totals.rows, findings)
     elif name.startswith(IGNORED):
         observed = evidence.ignored.sentence(name.removeprefix(IGNORED)) or "none"
     elif name == "score_quantiles_min":
@@ -74,7 +76,7 @@ def verdict(
     elif evidence.profile and DATASET_EXPECTATIONS[name].needs == "profile.enabled":
         observed = now_and_then(evidence.profile.seen(name, meta["limit"]))
     else:
-        observed = _measure_text(name, bool(entry.success), table, findings, measures)
+        observed = _measure_text(name, bool(entry.success), table, totals, findings, measures)
     return Verdict(
         gate=GATE,
         name=name,
@@ -131,13 +133,10 @@ def _fix(name: str, repairs: Repairs) -> str:
     return repairs.advice() if helps else ""
 
 
-def _missing(
-    name: str, table: "pl.DataFrame", measures: dict[str, float], config: Validation
-) -> str:
+def _missing(name: str, totals: Totals, measures: dict[str, float], config: Validation) -> str:
     """Return why there was nothing to judge the expectation `name` by; empty if there was."""
     if name in ("score_not_finite", "score_out_of_range"):
-        scores = table["score"].drop_nulls().len() + table["score_not_finite"].sum()
-        return "" if scores else "there are no scores"
+        return "" if totals.scored else "there are no scores"
     if name in ("score_missing", "max_score_share") and not config.score_required:
         return "not asked for (validation.score_required)"
     if name == "near_duplicate" and config.near_duplicate_similarity is None:
@@ -165,7 +164,8 @@ def _flaw_text(flaw: str, success: bool, rows: int, findings: list[Finding]) -> 
 def _measure_text(
     name: str,
     success: bool,
-    table: "pl.DataFrame",
+    table: "pl.LazyFrame",
+    totals: Totals,
     findings: list[Finding],
     measures: dict[str, float],
 ) -> str:
@@ -175,16 +175,14 @@ def _measure_text(
         return "there are no scores"
     text = MEASURES[metric].text(value)
     if name == "max_source_share":
-        source = table.filter(table["disposition"] == "accepted")["source"].mode()
-        largest = source.sort()[:1].to_list()
-        return f"{text} from {visible(largest[0]) if largest else 'nowhere'}"
+        return f"{text} from {_largest_source(table)}"
     if metric in ("score_mean", "score_mode_share", "score_unit_share"):
         return f"{text}; {_extremes(table)}"
     if metric == "part_quarantined_share":
         worst = max(origins(table, "part"), key=lambda part: part.quarantined_share)
         return f"{text} of {visible(worst.name)} ({worst.quarantined:,} of {worst.rows:,} rows)"
     if metric == "quarantined_share":
-        text = f"{text} ({round(value * len(table)):,} of {len(table):,} rows)"
+        text = f"{text} ({totals.quarantined:,} of {totals.rows:,} rows)"
     elif metric == "accepted":
         text = f"{text} rows"
     else:
@@ -192,13 +190,28 @@ def _measure_text(
     return text if success else f"{text}: {_worst(findings)}"
 
 
-def _extremes(table: "pl.DataFrame") -> str:
-    """Name the lowest and the highest score of the sound rows, and whose they are."""
-    sound = table.filter(table["disposition"] != "quarantined")
-    scored = sound.drop_nulls("score").sort("score")
-    if scored.is_empty():
+def _largest_source(table: "pl.LazyFrame") -> str:
+    """Name the source of most accepted rows; of several, the first by the alphabet."""
+    import polars as pl
+
+    accepted = table.filter(pl.col("disposition") == "accepted").group_by("source").len()
+    largest = accepted.sort("len", "source", descending=[True, False]).head(1)
+    names = largest.collect(engine="streaming")["source"].to_list()
+    return visible(names[0]) if names else "nowhere"
+
+
+def _extremes(table: "pl.LazyFrame") -> str:
+    """Name the lowest and the highest score of the sound rows, and whose they are: of several, the
+    first one's and the last one's."""
+    import polars as pl
+
+    score = pl.col("score")
+    scored = table.filter(pl.col("disposition") != "quarantined").drop_nulls("score")
+    ends = scored.filter((score == score.min()) | (score == score.max()))
+    found = ends.select("score", "row").collect(engine="streaming").sort("score", "row")
+    if found.is_empty():
         return "there are no scores"
-    (low, first), (high, last) = scored.select("score", "row")[[0, -1]].rows()
+    (low, first), (high, last) = found[[0, -1]].rows()
     return f"lowest {low:g} in row {first}, highest {high:g} in row {last}"
 
 

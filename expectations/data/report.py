@@ -13,6 +13,8 @@ from expectations.data.findings import Contribution, Finding, findings, origins
 from expectations.data.observations import GATE, verdict
 from expectations.data.repairs import Repairs
 from expectations.data.scores import Distribution, distribution
+from expectations.data.tables import column
+from expectations.data.totals import totals
 from expectations.verdicts import Judgement, Verdict
 from retune.escaping import code, markdown
 from retune.recipe import Validation
@@ -222,7 +224,7 @@ class Report(BaseModel):
 
 
 def report(
-    table: "pl.DataFrame",
+    table: "pl.LazyFrame",
     examples: "pl.DataFrame",
     results: "list[ExpectationSuiteValidationResult]",
     measures: dict[str, float],
@@ -232,43 +234,48 @@ def report(
 ) -> Report:
     """Summarise the feature table, excerpts of flawed rows (`row`, `reason`, `excerpt`), GX's
     results, the measures, and what else there is to judge by."""
-    disposition = table["disposition"]
-    found = findings(table, examples, config)
-    sources = (
-        table.filter(disposition == "accepted")["source"].value_counts(sort=True).head(SOURCES)
-    )
+    of, found = totals(table), findings(table, examples, config)
     return Report(
         suite=suite,
-        rows=len(table),
-        accepted=(disposition == "accepted").sum(),
-        quarantined=(disposition == "quarantined").sum(),
-        filtered=(disposition == "filtered").sum(),
+        rows=of.rows,
+        accepted=of.accepted,
+        quarantined=of.quarantined,
+        filtered=of.filtered,
         findings=found,
         verdicts=[
-            verdict(entry, table, found, measures, config, evidence)
+            verdict(entry, table, of, found, measures, config, evidence)
             for result in results
             for entry in result.results
         ],
         measures={name: value for name, value in measures.items() if not isnan(value)},
         scores=distribution(sound_scores(table)),
-        sources=dict(sources.iter_rows()),
-        by_source=origins(table, "source")[:SOURCES],
-        by_part=origins(table, "part") if "part" in table.columns else [],
-        places={one.flaw: ranges(table.filter(table[one.flaw])["row"].to_list()) for one in found},
+        sources=_sources(table),
+        by_source=origins(table, "source", SOURCES),
+        by_part=origins(table, "part") if "part" in table.collect_schema() else [],
+        places={one.flaw: ranges(column(table.filter(one.flaw), "row")) for one in found},
         repairs=evidence.repairs,
     )
 
 
-def ranges(numbers: Sequence[int]) -> str:
+def _sources(table: "pl.LazyFrame") -> dict[str, int]:
+    """Return the accepted rows of the largest sources."""
+    import polars as pl
+
+    accepted = table.filter(pl.col("disposition") == "accepted").group_by("source").len()
+    largest = accepted.sort("len", "source", descending=[True, False]).head(SOURCES)
+    return dict(largest.collect(engine="streaming").iter_rows())
+
+
+def ranges(numbers: "Sequence[int] | pl.Series") -> str:
     """Return ascending numbers as ranges, such as `0-99, 120`: the first RANGES, and … for more."""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    shown = [f"{first}" if first == last else f"{first}-{last}" for first, last in found[:RANGES]]
-    return ", ".join([*shown, *(["…"] if len(found) > RANGES else [])])
+    import numpy as np
+
+    every = np.asarray(numbers, dtype=np.int64)
+    begins = np.flatnonzero(np.diff(every, prepend=every[:1] - 2) != 1)
+    ends = every[np.append(begins[1:], len(every)) - 1] if len(every) else every
+    found = zip(every[begins[:RANGES]].tolist(), ends[:RANGES].tolist(), strict=True)
+    shown = [f"{first}" if first == last else f"{first}-{last}" for first, last in found]
+    return ", ".join([*shown, *(["…"] if len(begins) > RANGES else [])])
 
 
 def _some(expected: Sequence[str]) -> str:

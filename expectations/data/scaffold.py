@@ -10,6 +10,8 @@ from expectations.data.profile.alarms import LEAST_ROWS
 from expectations.data.profile.looks import Looks
 from expectations.data.profile.record import Profile
 from expectations.data.scores import distribution
+from expectations.data.tables import column, sums
+from expectations.data.totals import totals
 from expectations.verdicts import Verdict
 from retune.errors import RetuneError
 from retune.recipe import Validation
@@ -35,7 +37,7 @@ class Implausible(RetuneError):
 
 
 def require_plausible(
-    table: "pl.DataFrame", examples: "pl.DataFrame", seen: Looks | None, config: Validation
+    table: "pl.LazyFrame", examples: "pl.DataFrame", seen: Looks | None, config: Validation
 ) -> None:
     """Raise Implausible, with an example of each, if a dataset that is to be a model for others fails
     a critical expectation at its default limit.
@@ -53,7 +55,7 @@ def require_plausible(
         verdict
         for verdict in judged.report.failed
         if verdict.name not in _PLAIN_SCALE
-        and (verdict.name not in FLAWS or counts[verdict.name] > _MUCH * len(table))
+        and (verdict.name not in FLAWS or counts[verdict.name] > _MUCH * judged.report.rows)
     ]
     if failed:
         raise Implausible(_refusal(failed))
@@ -82,31 +84,33 @@ def record_of(seen: Looks | None) -> Profile:
     )
 
 
-def thresholds(table: "pl.DataFrame") -> dict[str, Any]:
+def thresholds(table: "pl.LazyFrame") -> dict[str, Any]:
     """Return the section `validation` of a recipe, as far as it differs from the defaults.
 
     `table` is the feature table of the good dataset, with scores (see `expectations.data.features`).
     Datasets like it pass with some room: half as many flaws more, a mean score within half a
     standard deviation, the 5 % quantile no lower than that.
     """
+    import polars as pl
+
     defaults = Validation()
     scores = sound_scores(with_disposition(table, defaults))
     if scores.is_empty():
-        table = table.with_columns(score_missing=False)
-    disposition = with_disposition(table, defaults)["disposition"]
-    shares = {flaw: int(table[flaw].sum()) / len(table) for flaw in FLAWS}
-    quarantined = int((disposition == "quarantined").sum()) / len(table)
+        table = table.with_columns(score_missing=pl.lit(False))
+    of = totals(with_disposition(table, defaults))
+    shares = {flaw: rows / of.rows for flaw, rows in sums(table, FLAWS).items()}
+    longest = table.select(pl.col("chars").max()).collect(engine="streaming").item() or 1
     settings: dict[str, Any] = {
-        "min_rows": max(1, floor(FEWER_ROWS * int((disposition == "accepted").sum()))),
-        "max_quarantined_share": _with_room(quarantined),
-        "max_message_chars": _rounded_up(LONGER * max((1, *table["chars"].drop_nulls()))),
+        "min_rows": max(1, floor(FEWER_ROWS * of.accepted)),
+        "max_quarantined_share": _with_room(of.quarantined / of.rows),
+        "max_message_chars": _rounded_up(LONGER * max(1, longest)),
         "tolerances": {
             flaw: _with_room(share)
             for flaw, share in shares.items()
             if share and not flaw.startswith("score_")
         },
     }
-    sources = table["source"].value_counts()["count"].to_list()
+    sources = column(table.group_by("source").len(), "len").to_list()
     if len(sources) > 1:
         settings["max_source_share"] = _with_room(max(sources) / sum(sources))
     return settings | _score_thresholds(scores)

@@ -3,8 +3,13 @@
 Words are hashed once per batch; everything else is arithmetic on arrays of hashes.
 """
 
+import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from expectations.data.tables import repeats
+from retune.disk_space import require_space
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +21,10 @@ SHINGLE = 5  # words
 LEAST_PROMPT = 5  # words; a shorter prompt is everyday language
 PERMUTATIONS = 128
 BANDS = 16  # of 8 hashes: finds 99 % of the pairs with a similarity of 0.85 (1 - (1 - s^8)^16)
+MINHASH_BYTES = (
+    2 * PERMUTATIONS + 8 * BANDS
+)  # of a row, on disk while near duplicates are looked for
+COMPARED = 20_000  # pairs of rows at a time
 _SEED = 42
 _FACTOR = 0x9E3779B97F4A7C15  # odd and large, so that the order of words matters
 
@@ -110,25 +119,31 @@ def bands(signature: "np.ndarray") -> "np.ndarray":
 
 
 class MinHashes:
-    """The MinHash signatures of all rows of a dataset, of which there are `count`."""
+    """The MinHash signatures of the rows of a dataset, in files of a folder; in memory is a band of
+    them at a time. To be closed."""
 
-    def __init__(self, count: int) -> None:
-        import numpy as np
+    def __init__(self, folder: Path, count: int) -> None:
+        """Raise NoSpaceLeft unless the folder's disk has room for those of `count` rows."""
+        subject = f"looking for near duplicates among {count:,} rows"
+        require_space(folder, count * MINHASH_BYTES, subject, "dataset.max_rows")
+        self._signatures = (folder / "signatures").open("w+b")
+        self._bands = [(folder / f"band-{number}").open("w+b") for number in range(BANDS)]
 
-        # In place from the start: joined at the end, they would be in memory twice.
-        self._signatures = np.empty((count, PERMUTATIONS), np.uint16)
-        self._bands = np.empty((BANDS, count), np.uint64)
-        self._count = 0
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (self._signatures, *self._bands):
+            file.close()
 
     def add(self, signature: "np.ndarray") -> None:
         """Take the signatures (see `signatures`) of the next rows."""
         import numpy as np
 
-        rows = slice(self._count, self._count + len(signature))
         # Two bytes of each value tell equal from different nearly as well as four.
-        self._signatures[rows] = signature.astype(np.uint16)
-        self._bands[:, rows] = bands(signature).T
-        self._count = rows.stop
+        self._signatures.write(signature.astype(np.uint16).tobytes())
+        for file, band in zip(self._bands, bands(signature).T, strict=True):
+            file.write(band.tobytes())
 
     def earlier_twins(self, rows: "np.ndarray", similarity: float) -> "np.ndarray":
         """Return for each of the `rows` the index among them of an earlier one that is as similar,
@@ -140,16 +155,29 @@ class MinHashes:
         """
         import numpy as np
 
-        twins = np.full(len(rows), -1)
-        for band in self._bands:
-            _, first, inverse = np.unique(band[rows], return_index=True, return_inverse=True)
-            candidates = np.flatnonzero((first[inverse] < np.arange(len(rows))) & (twins < 0))
-            for part in np.array_split(candidates, len(candidates) // 50_000 + 1):
-                earlier = first[inverse[part]]
-                equal = self._signatures[rows[part]] == self._signatures[rows[earlier]]
+        twins = np.full(len(rows), -1, np.int32)
+        for file in self._bands:
+            file.seek(0)
+            later, first = repeats(np.fromfile(file, np.uint64)[rows])
+            single = twins[later] < 0
+            later, first = later[single], first[single]
+            for start in range(0, len(later), COMPARED):
+                part, earlier = later[start : start + COMPARED], first[start : start + COMPARED]
+                equal = self._of(rows[part]) == self._of(rows[earlier])
                 alike = equal.mean(axis=1) >= similarity
                 twins[part[alike]] = earlier[alike]
         return twins
+
+    def _of(self, rows: "np.ndarray") -> "np.ndarray":
+        """Return the signatures of some rows. They are read one by one: pages of a file that is mapped
+        count as memory until it is unmapped."""
+        import numpy as np
+
+        self._signatures.flush()
+        found = np.empty((len(rows), PERMUTATIONS), np.uint16)
+        for signature, row in zip(found, rows.tolist(), strict=True):
+            os.preadv(self._signatures.fileno(), [signature.data], row * signature.nbytes)
+        return found
 
 
 def prompt_grams(texts: Iterable[str], ngram: int) -> "dict[int, Grams]":

@@ -60,6 +60,13 @@ class Infra(Section):
         "to the cluster. One that is busy is waited for as long as it takes.",
     )
 
+    spread_rows: int = Field(
+        1_000_000,
+        ge=1,
+        description="Rows from which all machines of the cluster look at the rows of a dataset, and "
+        "score those that the classifier is asked about, each a part; of fewer, the stage's own one.",
+    )
+
     @field_validator("resources")
     @classmethod
     def _stages_are_known(cls, resources: dict[str, Resources]) -> dict[str, Resources]:

@@ -1,11 +1,13 @@
 """Conversations as ChatML text and token ids, split into training and held-out rows."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.features import batches
+from expectations.data.batches import batches
 from expectations.data.masking import mask
+from expectations.data.tables import column
 from retune.chat import (
     CONTENT_TAGS,
     ChatFormatError,
@@ -54,7 +56,7 @@ def write_chats(
     import pyarrow.parquet as pq
 
     proof = Proof(tokenizer)
-    sides = Sides(held_out_share)
+    sides = Sides(held_out_share, _referred(rows))
     effects = TemplateEffects()
 
     def encode_batch(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
@@ -170,9 +172,11 @@ class Sides:
     where its group goes, whatever it asks: two groups that ask the same may be on both sides.
     """
 
-    def __init__(self, held_out_share: float) -> None:
+    def __init__(self, held_out_share: float, referred: Collection[int] = frozenset()) -> None:
+        """`referred` are the numbers of rows that a later one is a duplicate of."""
         self._share = held_out_share
-        self._places: dict[int, float] = {}  # by row, those that others may refer to
+        self._referred = referred
+        self._places: dict[int, float] = {}  # of these, by row
 
     def held_out(self, batch: "pl.DataFrame") -> "pl.Series":
         """Tell for each row of a batch (with `row`, `messages`, perhaps `split_group` and, from the
@@ -183,11 +187,25 @@ class Sides:
         nothing = [None] * len(batch)
         twins = batch["duplicate_of"] if "duplicate_of" in batch.columns else nothing
         groups = batch["split_group"] if "split_group" in batch.columns else nothing
+        places = []
         for row, twin, group, text in zip(batch["row"], twins, groups, plain, strict=True):
             own = _fraction(group) if group else None
-            self._places[row] = own or self._places.get(twin) or _fraction(text)
-        places = [self._places[row] < self._share for row in batch["row"]]
-        return pl.Series(places, dtype=pl.Boolean)
+            places.append(own or self._places.get(twin) or _fraction(text))
+            if row in self._referred:
+                self._places[row] = places[-1]
+        return pl.Series([place < self._share for place in places], dtype=pl.Boolean)
+
+
+def _referred(rows: Path) -> frozenset[int]:
+    """Return the numbers of the rows in a file that another one is a duplicate of."""
+    import polars as pl
+
+    table = pl.scan_parquet(rows)
+    if "duplicate_of" not in table.collect_schema():
+        return frozenset()
+    return frozenset(
+        column(table.drop_nulls("duplicate_of").unique("duplicate_of"), "duplicate_of")
+    )
 
 
 def _fraction(text: str) -> float:

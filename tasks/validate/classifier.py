@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.features import is_sound
 from expectations.data.measures import Asked
+from expectations.data.tables import column
 from retune.home import home
 from retune.recipe import Classifier, Validation
-from tasks.validate.scoring import agreement, correlation, sample, score_rows
+from tasks.validate.scoring import Score, agreement, correlation, sample, score_here, score_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,7 +22,7 @@ class ScoringRequest(NamedTuple):
     checked: "pl.DataFrame"
 
 
-def planned(table: "pl.DataFrame", config: Validation) -> ScoringRequest | None:
+def planned(table: "pl.LazyFrame", config: Validation) -> ScoringRequest | None:
     """Return what the recipe asks of the classifier for a feature table; None if nothing.
 
     Only sound rows are scored: the others are not trained on.
@@ -29,20 +30,29 @@ def planned(table: "pl.DataFrame", config: Validation) -> ScoringRequest | None:
     import polars as pl
 
     policy = config.classifier.score
-    sound = table.filter(is_sound(table, config))
-    stored = sound.filter(pl.col("score").is_finite())
-    unscored = sound.clear()
+    sound = table.filter(is_sound(table, config)).select("row", "score")
+    unscored, stored = sound.clear(), sound.filter(pl.col("score").is_finite())
     if policy == "all":
         unscored, stored = sound, stored.clear()
     elif policy == "missing" or (
-        policy == "absent" and config.score_required and table["score"].is_null().all()
+        policy == "absent" and config.score_required and not _has_scores(table)
     ):
         unscored = sound.filter(pl.col("score").is_null())
-    chosen = sample(stored["row"], config.classifier.sample)
-    checked = stored.filter(pl.col("row").is_in(chosen)).select("row", "score")
-    if unscored.is_empty() and checked.is_empty():
+    rows = column(unscored, "row")
+    chosen = pl.Series(
+        sample(column(stored, "row"), config.classifier.sample) if config.classifier.sample else [],
+        dtype=pl.Int64,
+    )
+    checked = stored.filter(pl.col("row").is_in(chosen.implode())).collect(engine="streaming")
+    if rows.is_empty() and checked.is_empty():
         return None
-    return ScoringRequest(unscored["row"], checked)
+    return ScoringRequest(rows, checked)
+
+
+def _has_scores(table: "pl.LazyFrame") -> bool:
+    import polars as pl
+
+    return bool(table.select(pl.col("score").count()).collect(engine="streaming").item())
 
 
 class Answers(NamedTuple):
@@ -61,16 +71,20 @@ class Answers(NamedTuple):
 
 
 def score(
-    rows: Path, request: ScoringRequest, config: Classifier, say: Callable[[str], None]
+    rows: Path,
+    request: ScoringRequest,
+    config: Classifier,
+    say: Callable[[str], None],
+    run: Score = score_here,
 ) -> Answers:
-    """Return what the classifier says of the rows that it is asked about.
+    """Return what the classifier says of the rows that it is asked about; `run` scores them.
 
     Finished shards stay in the home folder: what was scored once is not scored again, by any run.
     """
     import polars as pl
 
     numbers = pl.concat([request.unscored, request.checked["row"]])
-    scored = score_rows(rows, numbers, config, home() / "scores", say)
+    scored = score_rows(rows, numbers, config, home() / "scores", say, run)
     say(f"scored {len(numbers):,} rows with {config.model} at {scored.version}")
     new = scored.scores.filter(pl.col("row").is_in(request.unscored.implode()))
     again = scored.scores.filter(pl.col("row").is_in(request.checked["row"].implode()))

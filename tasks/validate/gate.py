@@ -16,16 +16,10 @@ from expectations.data.report import Report
 from retune.errors import HubUnreachable
 from retune.sources import HubOffline
 from tasks.validate.classifier import planned
+from tasks.validate.quarantine import EXCERPTS, QUARANTINE
 from tasks.validate.repairs.repair import repair
 from tasks.validate.repairs.trial import trials
-from tasks.validate.screening import (
-    EXCERPTS,
-    QUARANTINE,
-    SCORES,
-    screen,
-    settle,
-    write_accepted,
-)
+from tasks.validate.screening import SCORES, screen, settle, write_accepted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,14 +38,14 @@ class _Case(NamedTuple):
     folder: Path
     evidence: Evidence
 
-    def judged(self, table: "pl.DataFrame", asked: Asked = NOTHING, scored: bool = True) -> Judged:
+    def judged(self, table: "pl.LazyFrame", asked: Asked = NOTHING, scored: bool = True) -> Judged:
         import polars as pl
 
         examples = pl.read_parquet(self.folder / EXCERPTS)
         evidence = self.evidence._replace(asked=asked)
         return judge_table(table, examples, self.rules.config, evidence, scored)
 
-    def hand_on(self, table: "pl.DataFrame") -> None:
+    def hand_on(self, table: "pl.LazyFrame") -> None:
         """Write what `settle` writes of rows whose scores are not known."""
         write_accepted(self.rows, table, self.rules, self.folder)
         (self.folder / SCORES).write_text("null")
@@ -109,7 +103,7 @@ def judge_rows(
     return case.judged(settled.table, settled.asked)
 
 
-def _without_classifier(table: "pl.DataFrame", case: _Case) -> Judged:
+def _without_classifier(table: "pl.LazyFrame", case: _Case) -> Judged:
     """Judge what needs no classifier: if it was but to check a sample, the stored scores as well."""
     alone = case.rules.config.classifier.model_copy(update={"sample": 0})
     config = case.rules.config.model_copy(update={"classifier": alone})

@@ -1,8 +1,9 @@
 """Scores of conversations by a sequence-classification model: made, found again, and compared."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,14 @@ from retune.files import digest
 from retune.inspection import inspect_model
 from retune.recipe import Classifier
 from retune.sources import COMMIT, local_path, pin, unchanged
-from tasks.validate.scoring_child import SETTING, ScoringJob, shards
+from tasks.validate.scoring_child import SETTING, ScoringJob, among, shards
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
+# What makes the shards of a job, of so many rows in all, and tells a person how far it is.
+Score = Callable[[ScoringJob, int, Callable[[str], None]], Event]
 CHILD = Path(__file__).with_name("scoring_child.py")
 SHARD_ROWS = 4096
 # By chance alone it is off by 1/sqrt(pairs - 1): 0.19 for 30.
@@ -43,6 +47,7 @@ def score_rows(
     config: Classifier,
     folder: Path,
     on_progress: Callable[[str], None] = lambda text: None,
+    run: Score | None = None,
 ) -> Scored:
     """Score the rows `numbers` (values of `row`) of a Parquet file with `row` and `messages`.
 
@@ -50,32 +55,34 @@ def score_rows(
     `config.max_length` tokens; the score is the model's output as it is. `folder` keeps finished
     shards and the child's log: a call that is repeated does what is missing. Runs may share it, as a
     shard is named after all that decides its scores. `on_progress` gets one sentence now and then.
+    `run` scores, by default `score_here`.
     Raises SourceError or ChildRefused for a model that cannot be used, HubUnreachable
     when the Hub does not answer, ChildFailed when the child crashes.
     """
+    import numpy as np
     import polars as pl
 
     ordered = pl.Series(numbers, dtype=pl.Int64).unique().sort()
     config, version = resolved(config)
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        folder / shard.file(version, config.max_length): shard.numbers
-        for shard in shards(rows, ordered.to_list(), SHARD_ROWS)
+        folder / shard.file(version, config.max_length): np.array(shard.numbers)
+        for shard in shards(rows, ordered, SHARD_ROWS)
     }
     _require_all(ordered, files, rows)
-    missing = [row for file, shard_rows in files.items() if not file.exists() for row in shard_rows]
+    missing = [shard_rows for file, shard_rows in files.items() if not file.exists()]
     result: Event = {}
     if missing:
         job = ScoringJob(
             rows=rows.absolute(),
-            numbers=missing,
+            numbers=np.concatenate(missing).tolist(),
             config=config,
             version=version,
             shard_rows=SHARD_ROWS,
             folder=folder.absolute(),
         )
         with unchanged(config.model, version, f"{SETTING}.model"):
-            result = _run(job, len(ordered), on_progress)
+            result = (run or score_here)(job, len(ordered), on_progress)
     return Scored(
         scores=_read(files),
         version=version,
@@ -103,13 +110,16 @@ def resolved(config: Classifier) -> tuple[Classifier, str]:
     return config.model_copy(update={"revision": commit}), commit
 
 
-def _require_all(ordered: "pl.Series", files: dict[Path, list[int]], rows: Path) -> None:
-    present = {row for numbers in files.values() for row in numbers}
-    lost = [row for row in ordered if row not in present]
-    assert not lost, f"{len(lost)} rows to score are not in {rows}, e.g. row {lost[0]}"
+def _require_all(ordered: "pl.Series", files: "dict[Path, np.ndarray]", rows: Path) -> None:
+    import numpy as np
+
+    present = np.sort(np.concatenate([np.empty(0, np.int64), *files.values()]))
+    lost = ordered.filter(~among(ordered.to_numpy(), present))
+    assert lost.is_empty(), f"{len(lost)} rows to score are not in {rows}, e.g. row {lost[0]}"
 
 
-def _run(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Event:
+def score_here(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Event:
+    """Score the rows of a job in a child, and tell of it; `total` counts those scored before as well."""
     before = total - len(job.numbers)
     if before:
         on_progress(f"{before:,} of {total:,} rows were scored before")
@@ -129,7 +139,7 @@ def _run(job: ScoringJob, total: int, on_progress: Callable[[str], None]) -> Eve
     )
 
 
-def _read(files: dict[Path, list[int]]) -> "pl.DataFrame":
+def _read(files: "Iterable[Path]") -> "pl.DataFrame":
     import polars as pl
 
     none = pl.DataFrame(schema={"row": pl.Int64, "score": pl.Float64})
@@ -179,4 +189,4 @@ def sample(numbers: "Sequence[int] | pl.Series", count: int, seed: int = 0) -> l
     def rank(number: int) -> bytes:
         return hashlib.sha256(f"{seed}:{number}".encode()).digest()
 
-    return sorted(sorted(numbers, key=rank)[:count])
+    return sorted(nsmallest(count, numbers, key=rank))

@@ -2,13 +2,14 @@
 its score too. Neither knows a limit of the gate: `expectations.data` judges.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.batches import BATCH_BYTES, batches
-from expectations.data.excerpts import LENGTH, excerpts, no_excerpts
+from expectations.data.batches import batches
+from expectations.data.excerpts import LENGTH
 from expectations.data.features import (
+    cut,
     features,
     reasons,
     sound_scores,
@@ -16,47 +17,59 @@ from expectations.data.features import (
     with_disposition,
     with_scores,
 )
-from expectations.data.findings import EXAMPLES
+from expectations.data.looking import look_here
 from expectations.data.masking import masked
 from expectations.data.measures import NOTHING, Asked
 from expectations.data.messages import Rules
 from expectations.data.profile.looks import write_looks
 from expectations.data.scores import distribution
+from expectations.data.tables import alongside, parts, sums, writing
+from expectations.data.totals import totals
 from retune.ignored import Ignored
-from retune.recipe.flaws import FLAWS, SCORE_FLAWS
+from retune.recipe.flaws import FLAWS
 from tasks.validate.classifier import Answers, planned, score
+from tasks.validate.quarantine import FirstRows, write_quarantine
+from tasks.validate.scoring import Score, score_here
 
 if TYPE_CHECKING:
     import polars as pl
 
-FEATURES, EXCERPTS = "features.parquet", "examples.parquet"
-# What goes to MLflow; small and without secrets.
-QUARANTINE, SCORES = "quarantine.parquet", "scores.json"
+    from expectations.data.looking import Look
+
+FEATURES = "features.parquet"
+# What goes to MLflow besides the quarantine; small and without secrets.
+SCORES = "scores.json"
 WHOLE_ROWS = "quarantine_rows.parquet"  # stays in the work folder: it holds what the rows say
 
 
-def screen(rows: Path, rules: Rules, folder: Path) -> "pl.DataFrame":
-    """Judge every row of a Parquet file by itself and against the others; ask for no score.
+def screen(rows: Path, rules: Rules, folder: Path, look: "Look" = look_here) -> "pl.LazyFrame":
+    """Judge every row of a Parquet file by itself, which `look` does, and against the others; ask for no
+    score.
 
     Writes `features.parquet` (the feature table, see `expectations.data.features`), with the
     `disposition` of each row, `examples.parquet` (excerpts of some rows with each flaw) and
     `quarantine.parquet` (`row`, `source`, `score`, `reasons`, `place` of the message to blame and
     `excerpt`). What quotes a row is masked (`expectations.data.masking`). The profile's files are
     written beside (`expectations.data.profile.looks`), and what the source has and no row
-    (`ignored.json`). Returns the table.
+    (`ignored.json`). Returns the table, which stays in its file.
     """
-    table = unscored(features(rows, rules), rules.config)
-    # Of a source only its masked name is kept; `source_id` tells sources apart.
-    table = table.with_columns(masked(table["source"]).str.head(LENGTH).alias("source"))
-    _write(rows, table, rules, folder)
+    judged = (_unscored(lines, rules) for lines in features(rows, rules, folder, look=look))
+    table = _write(rows, judged, rules, folder)
     write_looks(rows, table, rules.config, folder)
     return table
+
+
+def _unscored(lines: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
+    """Add what depends on no score. Of a source only its masked name is kept; `source_id` tells sources
+    apart."""
+    source = masked(lines["source"]).str.head(LENGTH)
+    return unscored(lines, rules.config).with_columns(source.alias("source"))
 
 
 class Settled(NamedTuple):
     """The feature table with the final dispositions, and what the classifier was asked, if it was."""
 
-    table: "pl.DataFrame"
+    table: "pl.LazyFrame"
     answers: Answers | None
 
     @property
@@ -76,11 +89,12 @@ class Settled(NamedTuple):
 
 def settle(
     rows: Path,
-    table: "pl.DataFrame",
+    table: "pl.LazyFrame",
     rules: Rules,
     folder: Path,
     say: Callable[[str], None] = lambda _sentence: None,
     screened: Path | None = None,
+    run: Score = score_here,
 ) -> Settled:
     """Judge the scores, those that the classifier has to give included, and hand on what is sound.
 
@@ -88,105 +102,78 @@ def settle(
 
     Writes what `screen` does, and `rows.parquet` (the accepted rows, control tokens escaped if the
     recipe says so), `scores.json` (their distribution, the next run's reference) and, if the recipe
-    says so, `quarantine_rows.parquet`, the quarantined rows as they are. `say` is told how it goes.
+    says so, `quarantine_rows.parquet`, the quarantined rows as they are. `say` is told how it goes,
+    `run` scores what has no score.
     """
     request = planned(table, rules.config)
-    answers = score(rows, request, rules.config.classifier, say) if request else None
-    table = with_scores(table, rules.config, answers.scores if answers else None)
-    table = with_disposition(table, rules.config)
-    _write(rows, table, rules, folder, screened or folder)
+    answers = score(rows, request, rules.config.classifier, say, run) if request else None
+    table = _write(rows, _scored(table, answers, rules), rules, folder, screened or folder)
     write_accepted(rows, table, rules, folder)
     summary = distribution(sound_scores(table))
     (folder / SCORES).write_text(summary.model_dump_json() if summary else "null")
     return Settled(table, answers)
 
 
+def _scored(
+    table: "pl.LazyFrame", answers: Answers | None, rules: Rules
+) -> "Iterator[pl.DataFrame]":
+    """Yield a feature table with its scores, those that were asked for included, and what becomes of
+    each row by them."""
+    scores = answers.scores if answers else None
+
+    def scored() -> "Iterator[pl.DataFrame]":
+        return (with_scores(lines, rules.config, scores) for lines in parts(table))
+
+    last = cut(scored(), rules.config)
+    return (with_disposition(lines, rules.config, last) for lines in scored())
+
+
 def _write(
-    rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path, screened: Path | None = None
-) -> None:
-    """Write the table, the quarantine, and excerpts of the first rows with each flaw.
-
-    Of rows without a flaw in their scores, the excerpts are those in the folder `screened`, if given.
-    """
+    rows: Path,
+    tables: "Iterable[pl.DataFrame]",
+    rules: Rules,
+    folder: Path,
+    screened: Path | None = None,
+) -> "pl.LazyFrame":
+    """Write a feature table that comes in parts, with the `reasons` of each row, the quarantine, and
+    excerpts of the first rows with each flaw: those in the folder `screened`, if given, of rows without
+    a flaw in their scores. Returns the table."""
     import polars as pl
 
-    table = table.with_columns(reasons(table))
-    table.write_parquet(folder / FEATURES)
-    examples = pl.concat(
-        [table.filter(pl.col(flaw)).head(EXAMPLES)["row"] for flaw in FLAWS]
-    ).unique()
-    example = table["row"].is_in(examples.implode())
-    flawed = table["disposition"] == "quarantined"
-    anew = (flawed | example) & (
-        table.select(pl.any_horizontal(*SCORE_FLAWS)).to_series() if screened else True
-    )
-    texts = _excerpts(rows, table, anew, example, rules)
-    shown = texts.filter(pl.col("row").is_in(examples.implode()))
-    first = texts.unique("row", keep="first", maintain_order=True).drop("reason")
-    if screened:
-        earlier = pl.col("row").is_in(table["row"].filter(anew).implode()).not_()
-        known = pl.read_parquet(screened / EXCERPTS).filter(earlier)
-        known = known.filter(pl.col("row").is_in(examples.implode()))
-        shown = pl.concat([shown, known]).sort("row", maintain_order=True)
-        quarantined = pl.read_parquet(screened / QUARANTINE).filter(earlier)
-        first = pl.concat([first, quarantined.select(first.columns)])
-    quarantine = table.filter(flawed).select("row", "source", "score", "reasons")
-    quarantine = quarantine.join(first, on="row", how="left", maintain_order="left")
-    shown.write_parquet(folder / EXCERPTS)
-    quarantine.write_parquet(folder / QUARANTINE)
+    examples = FirstRows()
+    with writing(folder / FEATURES) as write:
+        for lines in tables:
+            lines = lines.with_columns(reasons(lines))
+            examples.look(lines)
+            write(lines)
+    table = pl.scan_parquet(folder / FEATURES)
+    write_quarantine(rows, table, examples.rows, rules, folder, screened)
     Ignored.beside(rows).write(folder)
+    return table
 
 
-def _excerpts(
-    rows: Path, table: "pl.DataFrame", wanted: "pl.Series", example: "pl.Series", rules: Rules
-) -> "pl.DataFrame":
-    """Return excerpts of the rows that are `wanted`: of an `example` for each of its flaws, of the
-    others, which only the quarantine lists, for the first one."""
-    import polars as pl
-
-    first = pl.col("reasons").list.first()
-    table = table.with_columns(pl.col(flaw) & (example | (first == flaw)) for flaw in FLAWS)
-    texts = (
-        excerpts(batch, table.filter(pl.col("row").is_in(batch["row"].implode())), rules)
-        for batch in _selected(rows, wanted)
-    )
-    return pl.concat([no_excerpts(), *texts])
-
-
-def _selected(rows: Path, wanted: "pl.Series") -> "Iterator[pl.DataFrame]":
-    """Yield the rows that are `wanted`, as many at a time as a batch holds."""
-    import polars as pl
-
-    held, offset = [], 0
-    for batch in batches(rows) if wanted.any() else ():
-        held.append(batch.filter(wanted[offset : offset + len(batch)]))
-        offset += len(batch)
-        if offset == len(wanted) or sum(part.estimated_size() for part in held) >= BATCH_BYTES:
-            yield pl.concat(held, rechunk=True)
-            held = []
-
-
-def write_accepted(rows: Path, table: "pl.DataFrame", rules: Rules, folder: Path) -> None:
+def write_accepted(rows: Path, table: "pl.LazyFrame", rules: Rules, folder: Path) -> None:
     """Write the accepted rows, and those in quarantine if the recipe keeps them whole."""
-    import polars as pl
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = table.with_columns(reasons(table))
     schema = pq.read_schema(rows).append(pa.field("duplicate_of", pa.int64()))
-    whole_rows, offset = [], 0
+    told = table.select("score", "duplicate_of", "disposition")
     with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
-        for batch in batches(rows):
-            lines = table[offset : offset + len(batch)]
-            offset += len(batch)
+        for batch, lines in alongside(batches(rows), parts(told)):
             accepted = batch.with_columns(lines["score"], lines["duplicate_of"])
             accepted = _escaped(accepted.filter(lines["disposition"] == "accepted"), rules)
             writer.write_table(accepted.to_arrow().cast(writer.schema))
-            if rules.config.quarantine_rows == "whole":
-                judged = batch.with_columns(lines["score"], lines["reasons"])
-                whole_rows.append(judged.filter(lines["disposition"] == "quarantined"))
-    if whole_rows:
-        pl.concat(whole_rows).write_parquet(folder / WHOLE_ROWS)
+    if rules.config.quarantine_rows == "whole":
+        _write_whole(rows, table, folder)
+
+
+def _write_whole(rows: Path, table: "pl.LazyFrame", folder: Path) -> None:
+    told = table.select("score", "reasons", "disposition")
+    with writing(folder / WHOLE_ROWS) as write:
+        for batch, lines in alongside(batches(rows), parts(told)):
+            judged = batch.with_columns(lines["score"], lines["reasons"])
+            write(judged.filter(lines["disposition"] == "quarantined"))
 
 
 def _escaped(rows: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
@@ -205,14 +192,13 @@ def _escaped(rows: "pl.DataFrame", rules: Rules) -> "pl.DataFrame":
     )
 
 
-def counts(table: "pl.DataFrame") -> dict[str, float]:
+def counts(table: "pl.LazyFrame") -> dict[str, float]:
     """Return how many rows there are, by disposition and by flaw."""
-    disposition = table["disposition"]
+    of = totals(table)
     return {
-        "rows": len(table),
-        **{
-            name: int((disposition == name).sum())
-            for name in ("accepted", "quarantined", "filtered")
-        },
-        **{f"flaws/{flaw}": int(table[flaw].sum()) for flaw in FLAWS},
+        "rows": of.rows,
+        "accepted": of.accepted,
+        "quarantined": of.quarantined,
+        "filtered": of.filtered,
+        **{f"flaws/{flaw}": rows for flaw, rows in sums(table, FLAWS).items()},
     }

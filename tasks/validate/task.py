@@ -17,10 +17,13 @@ from retune.sources import unchanged
 from retune.suites.cases import cases
 from tasks.stage import stage
 from tasks.validate.prompts import evaluation_prompts
+from tasks.validate.quarantine import QUARANTINE
 from tasks.validate.repairs.repair import repair
 from tasks.validate.repairs.trial import trials
-from tasks.validate.screening import QUARANTINE, SCORES, counts, settle
+from tasks.validate.screening import SCORES, counts, settle
 from tasks.validate.screening import screen as screen_rows
+from tasks.validate.spread import look_for
+from tasks.validate.spread_scores import score_for
 from tasks.validate.tokens_child import TokensJob
 
 TOKENS = Path(__file__).with_name("tokens_child.py")
@@ -35,7 +38,7 @@ def screen(rows: Rows, recipe: Recipe, pins: Pins, step: Step) -> Screened:
         asked = cases(recipe, pins.suites)
         rules = _rules(recipe, pins, build.path)._replace(prompts=prompts, cases=asked)
         path, applied = repair(rows.path, recipe.validation.repairs, build.path)
-        table = screen_rows(path, rules, build.path)
+        table = screen_rows(path, rules, build.path, look_for(path, recipe))
         repairs = trials(path, table, rules, applied)
         record.write(repairs, build.path)
         metrics = counts(table) | repairs.metrics()
@@ -49,10 +52,11 @@ def validate(rows: Rows, screened: Screened, recipe: Recipe, pins: Pins, step: S
 
     logger = get_run_logger()
     with building(step) as build:
-        table = pl.read_parquet(screened.features)
+        table = pl.scan_parquet(screened.features)
         rules = _rules(resolved(recipe, pins), pins, build.path)
         path, folder = screened.rows(rows), screened.folder
-        settled = settle(path, table, rules, build.path, logger.info, folder)
+        run = score_for(path, recipe)
+        settled = settle(path, table, rules, build.path, logger.info, folder, run)
         hand_on(folder, build.path)
         repairs = record.read(folder)
         record.write(repairs, build.path)

@@ -9,7 +9,7 @@ import pytest
 
 from demo import dataset, prepare, world
 from demo.base_model import Size, pretrain
-from expectations.data.features import features, reasons, with_disposition, with_scores
+from expectations.data.features import reasons, with_disposition, with_scores
 from expectations.data.messages import Rules
 from flows import recipes
 from retune import llamacpp
@@ -17,6 +17,7 @@ from tasks.fetch.batches import to_rows
 from tasks.fetch.reading import read
 from tasks.fetch.writing import write_rows
 from tasks.validate.gate import gate
+from tests.expectations.test_features import table_of
 
 ROWS = dataset.make()
 DEMO = recipes.load("demo", [])
@@ -29,7 +30,7 @@ def judged(rows, tmp_path) -> pl.DataFrame:
     source = DEMO.dataset.model_copy(update={"source": str(tmp_path / "d.jsonl")})
     write_rows(to_rows(read(source, None, tmp_path / "cache"), "demo"), tmp_path / "rows.parquet")
     config = RULES.config
-    table = with_scores(features(tmp_path / "rows.parquet", RULES), config)
+    table = with_scores(table_of(tmp_path / "rows.parquet", RULES), config)
     flawed = with_disposition(table, config)["disposition"] == "quarantined"
     return table.with_columns(reasons(table), flawed=flawed)
 

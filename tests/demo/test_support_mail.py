@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from demo import support_mail
-from expectations.data.features import features, reasons, with_disposition, with_scores
+from expectations.data.features import reasons, with_disposition, with_scores
 from expectations.data.messages import Rules
 from flows import recipes
 from retune.recipe.flaws import FLAWS
@@ -15,6 +15,7 @@ from tasks.fetch.batches import to_rows
 from tasks.fetch.reading import read
 from tasks.fetch.writing import write_rows
 from tasks.validate.gate import gate
+from tests.expectations.test_features import table_of
 
 ROWS = support_mail.make()
 RECIPE = recipes.load("smollm2", [])
@@ -102,7 +103,7 @@ def judged(tmp_path_factory):
 
 
 def test_no_row_has_any_flaw(judged):
-    table = with_scores(features(judged / "rows.parquet", RULES), RULES.config)
+    table = with_scores(table_of(judged / "rows.parquet", RULES), RULES.config)
     assert with_disposition(table, RULES.config)["disposition"].unique().to_list() == ["accepted"]
     assert table.with_columns(reasons(table))["reasons"].list.len().sum() == 0
     flaws = [name for name in FLAWS if name in table.columns]

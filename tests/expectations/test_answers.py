@@ -7,10 +7,10 @@ from random import Random
 import polars as pl
 
 from expectations.data.excerpts import excerpts
-from expectations.data.features import features, with_scores
+from expectations.data.features import with_scores
 from expectations.data.messages import MESSAGE_FLAWS, Rules, judge_messages
 from retune.recipe import Validation
-from tests.expectations.test_features import write
+from tests.expectations.test_features import table_of, write
 
 Q = "How do I keep a cast iron pan from rusting?"
 A = "Dry it on the stove and rub a drop of oil into it while it is warm."
@@ -224,7 +224,7 @@ def test_an_excerpt_points_at_the_place(tmp_path):
     before = {flaw: "" if flaw == "prompt_echo" else f"{A} " * 9 for flaw in PARTS}
     talks = [[("user", Q), ("assistant", before[flaw] + FLAWED[flaw][0])] for flaw in PARTS]
     path = write(tmp_path, *talks)
-    table = with_scores(features(path, rules), rules.config)
+    table = with_scores(table_of(path, rules), rules.config)
     shown = excerpts(pl.read_parquet(path), table, rules)
     for row, (flaw, part) in enumerate(PARTS.items()):
         line = shown.filter((pl.col("reason") == flaw) & (pl.col("row") == row))

@@ -40,7 +40,7 @@ def test_a_near_copy_names_its_case(tmp_path):
 
 @pytest.mark.parametrize("size", [7, 1000])
 def test_the_instruction_that_all_rows_begin_with_is_no_leak(tmp_path, monkeypatch, size):
-    monkeypatch.setattr("expectations.data.features.batches", partial(batches, size=size))
+    monkeypatch.setattr("expectations.data.looking.batches", partial(batches, size=size))
     letters = [prose(number, 20) for number in range(40)]
     rows = [f"{INSTRUCTION} {letter}" for letter in letters]
     asked = [SuiteCase(f"mine/{n}", (f"{INSTRUCTION} {prose(900 + n, 20)}",)) for n in range(3)]

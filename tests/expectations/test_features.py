@@ -12,6 +12,7 @@ from expectations.data.batches import batches
 from expectations.data.credentials import may_hold_key
 from expectations.data.excerpts import excerpts
 from expectations.data.features import (
+    cut,
     features,
     reasons,
     sound_scores,
@@ -57,9 +58,14 @@ def write(path: Path, *conversations, scores=None, **columns) -> Path:
     return path / "in.parquet"
 
 
+def table_of(path: Path, rules: Rules) -> pl.DataFrame:
+    """Return the feature table of a file of rows, without scores."""
+    return pl.concat(features(path, rules, path.parent))
+
+
 def judged(folder: Path, *conversations, rules: Rules | None = None, **columns) -> pl.DataFrame:
     rules = rules or Rules(Validation())
-    table = features(write(folder, *conversations, **columns), rules)
+    table = table_of(write(folder, *conversations, **columns), rules)
     return with_scores(table, rules.config).with_columns(
         reasons=reasons(with_scores(table, rules.config))
     )
@@ -248,7 +254,8 @@ def test_what_becomes_of_a_row(tmp_path):
     table = judged(tmp_path, *rows, scores=scores)
 
     def dispositions(**settings) -> list[str]:
-        return with_disposition(table, Validation(**settings))["disposition"].to_list()
+        config = Validation(**settings)
+        return with_disposition(table, config, cut([table], config))["disposition"].to_list()
 
     best = dispositions(keep_top_share=0.5)
     assert best == ["filtered", "accepted", "accepted", "filtered", "quarantined"]
@@ -263,7 +270,7 @@ def test_before_scores_are_judged_none_costs_a_row(tmp_path):
     rows = [[Q, ("assistant", str(n))] for n in range(5)]
     config = Validation(keep_score_min=2.0)
     path = write(tmp_path, *rows, [A, Q], scores=scores)
-    table = unscored(features(path, Rules(config)), config)
+    table = unscored(table_of(path, Rules(config)), config)
     assert table["disposition"].to_list() == ["accepted"] * 5 + ["quarantined"]
     assert not any(
         table[f"score_{what}"].any() for what in ("missing", "not_finite", "out_of_range")
@@ -285,7 +292,7 @@ def test_results_do_not_depend_on_the_batch_size(tmp_path, monkeypatch, bounds):
             sizes.append(len(batch))
             yield batch
 
-    monkeypatch.setattr("expectations.data.features.batches", bounded)
+    monkeypatch.setattr("expectations.data.looking.batches", bounded)
     assert judged(tmp_path, *rows).equals(whole)
     assert sum(sizes) == 62
     assert len(sizes) > 3
@@ -319,7 +326,7 @@ def test_every_flaw_has_a_column(tmp_path):
 def test_an_excerpt_shows_the_place_and_no_secret(tmp_path, turns, reason, place, parts):
     rules = Rules(Validation())
     path = write(tmp_path, turns)
-    table = with_scores(features(path, rules), rules.config)
+    table = with_scores(table_of(path, rules), rules.config)
     shown = excerpts(pl.read_parquet(path), table, rules)
     (line,) = shown.filter(pl.col("reason") == reason).to_dicts()
     assert line["place"] == place

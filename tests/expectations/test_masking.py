@@ -4,11 +4,11 @@ import polars as pl
 import pytest
 
 from expectations.data.excerpts import LENGTH, excerpts
-from expectations.data.features import features, with_scores
+from expectations.data.features import with_scores
 from expectations.data.masking import _FEW, mask, masked
 from expectations.data.messages import Rules
 from retune.recipe import Validation
-from tests.expectations.test_features import A, write
+from tests.expectations.test_features import A, table_of, write
 
 # Drawn by lot for these tests; written in parts, so that no scanner takes this file for a leak.
 BODY = "q7RzK2mXw9TbN4vLc8YdH3sJf6GpA1eUoZ5iQxB0"
@@ -124,7 +124,7 @@ def test_no_excerpt_cuts_into_a_secret(kind, tmp_path):
     rows += [[(f"{'w' * at} {text}", "hi"), A] for at in range(0, 130, 9)]
     rules = Rules(Validation())
     path = write(tmp_path, *rows)
-    table = with_scores(features(path, rules), rules.config)
+    table = with_scores(table_of(path, rules), rules.config)
     shown = excerpts(pl.read_parquet(path), table, rules)["excerpt"]
     assert len(shown) >= len(rows)
     assert shown.str.len_chars().max() <= LENGTH

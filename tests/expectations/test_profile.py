@@ -8,12 +8,13 @@ from random import Random
 import polars as pl
 import pytest
 
-from expectations.data.features import features, unscored
+from expectations.data.features import unscored
 from expectations.data.messages import MESSAGE_FLAWS, Rules
 from expectations.data.profile.languages import canonical, language
 from expectations.data.profile.survey import survey
 from retune.recipe import Validation
 from tests.corpus.text import LANGUAGES, foreign
+from tests.expectations.test_features import table_of
 
 PLACES = [
     "harbour",
@@ -125,7 +126,8 @@ def looked(tmp_path, made, system=None, sources=None):
     ).write_parquet(path)
     # What has a name of its own is kept: the profile sees it all the same.
     rules = Rules(Validation(near_duplicate_similarity=None, keep=MESSAGE_FLAWS))
-    return survey(path, unscored(features(path, rules), rules.config))
+    table = unscored(table_of(path, rules), rules.config)
+    return survey(path, table.lazy(), tmp_path / "profile.parquet")
 
 
 def some(change, share=0.25):

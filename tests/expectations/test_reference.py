@@ -14,7 +14,8 @@ from retune.building import building
 from retune.outputs import Step
 from retune.recipe import Recipe
 from retune.records import Pins, Rows
-from tasks.validate.screening import QUARANTINE, SCORES, counts, screen, settle
+from tasks.validate.quarantine import QUARANTINE
+from tasks.validate.screening import SCORES, counts, screen, settle
 from tests.databases import furnish_mlflow, working_in
 from tests.expectations.test_features import write
 from tests.expectations.test_profile import pairs, some

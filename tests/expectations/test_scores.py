@@ -191,7 +191,7 @@ def asked_of(scores, reference=None, asked=NOTHING, **settings) -> dict[str, flo
         },
         schema_overrides={"score": pl.Float64, "sound_score": pl.Float64},
     )
-    return measures(table, Validation(**settings), reference, asked)
+    return measures(table.lazy(), Validation(**settings), reference, asked)
 
 
 def test_one_value_for_all_rows_is_measured_if_there_are_enough():

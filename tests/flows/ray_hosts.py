@@ -1,13 +1,15 @@
 """A Ray cluster of several hosts on this machine, each started as docs/cluster.md says."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -42,7 +44,13 @@ class Cluster:
         return f"{self.ip}:{self.port}"
 
     def start(
-        self, name: str, cpus: int, gpus: int = 0, inside: Sequence[str] = (), ip: str = ""
+        self,
+        name: str,
+        cpus: int,
+        gpus: int = 0,
+        inside: Sequence[str] = (),
+        ip: str = "",
+        resources: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Start a host, with a home folder of its name, and wait until it is there."""
         home = self.folder / name
@@ -57,6 +65,7 @@ class Cluster:
         command = [
             *inside, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *where,
             f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--disable-usage-stats",
+            f"--resources={json.dumps(dict(resources))}",
             "--object-store-memory=80000000", f"--node-ip-address={ip or self.ip}",
         ]  # fmt: skip
         log = home / "ray.log"

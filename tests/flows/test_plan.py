@@ -73,7 +73,7 @@ COSTS_NOTHING = (
         "tracking.experiment=x",
     ),
     "tracking.upload_models=true",
-    *("infra.resources={train: {gpus: 2}}", "infra.wait_hours=2"),
+    *("infra.resources={train: {gpus: 2}}", "infra.wait_hours=2", "infra.spread_rows=9"),
     *("promotion.mode=never", "promotion.alpha=0.01", "promotion.margins={loss: 0.1}"),
     *("promotion.wins=[battery/passed]", "promotion.ollama=x", "promotion.seed=3"),
     "promotion.max_changed_answers=0.3",

@@ -21,7 +21,8 @@ from tasks.fetch.batches import to_rows
 from tasks.fetch.reading import read
 from tasks.fetch.writing import write_rows
 from tasks.validate.gate import FILES, gate
-from tasks.validate.screening import EXCERPTS, FEATURES, WHOLE_ROWS
+from tasks.validate.quarantine import EXCERPTS
+from tasks.validate.screening import FEATURES, WHOLE_ROWS
 from tests.corpus.case import CSV, jsonl
 from tests.expectations.test_masking import CANARIES, parts
 

@@ -13,7 +13,17 @@ from tasks.validate import key
 from tasks.validate.repairs.example import LENGTH, example
 from tasks.validate.repairs.repair import OF_TEXTS, OF_TURNS, repair, repaired
 from tasks.validate.repairs.trial import trials
-from tests.expectations.test_features import AWS_KEY, SYSTEM, TOOL, A, Q, judged, prose, write
+from tests.expectations.test_features import (
+    AWS_KEY,
+    SYSTEM,
+    TOOL,
+    A,
+    Q,
+    judged,
+    prose,
+    table_of,
+    write,
+)
 from tests.tasks.test_validate import line, run_gate, sound  # noqa: F401
 
 ZWJ, ZWNJ, SOFT = "\u200d", "\u200c", "\u00ad"
@@ -316,11 +326,11 @@ def test_what_was_repaired_is_counted_and_shown_without_secrets(tmp_path):
 
 
 def tried(folder, *conversations, **settings) -> Repairs:
-    from expectations.data.features import features, unscored
+    from expectations.data.features import unscored
 
     rules = Rules(Validation(**settings))
     path = write(folder, *conversations)
-    return trials(path, unscored(features(path, rules), rules.config), rules, [])
+    return trials(path, unscored(table_of(path, rules), rules.config).lazy(), rules, [])
 
 
 @pytest.mark.parametrize("size", [1, BATCH_BYTES])  # a row at a time, all at once

@@ -21,7 +21,7 @@ from retune.recipe import Recipe, Validation
 from retune.recipe.flaws import DATASET_EXPECTATIONS, FLAWS
 from retune.records import Pins, Rows, Screened
 from retune.sources import SourceError, pin, pin_file
-from tasks.validate import key, scoring, screening
+from tasks.validate import key, quarantine, scoring, screening
 from tasks.validate.gate import FILES, gate
 from tasks.validate.prompts import evaluation_prompts
 from tasks.validate.prompts_child import texts
@@ -397,7 +397,7 @@ def test_rows_that_are_rejected_anyway_may_have_scores_that_are_no_numbers(tmp_p
 
 
 def test_settling_shows_what_looking_at_all_rows_again_would(tmp_path, monkeypatch):
-    monkeypatch.setattr(screening, "BATCH_BYTES", 1)
+    monkeypatch.setattr(quarantine, "BATCH_BYTES", 1)
     bad = [[Q, ("assistant", f"use {AWS_KEY} now")], [A, Q], [Q, ("assistant", "a@acme.org")]]
     rows = [*sound(20), *bad, *bad, *bad, *bad, *sound(4), *bad]
     scores = [3.0, 9.0, None, math.nan, *[3.0] * 17, *[None, 9.0, 3.0] * 3, *[3.0] * 9]
@@ -406,13 +406,15 @@ def test_settling_shows_what_looking_at_all_rows_again_would(tmp_path, monkeypat
         folder.mkdir()
     rules = Rules(Validation(near_duplicate_similarity=None))
     settled = screening.settle(path, screening.screen(path, rules, folders[0]), rules, folders[0])
-    screening._write(path, settled.table, rules, folders[1])
-    for name in (screening.EXCERPTS, screening.QUARANTINE):
+    table, examples = settled.table, quarantine.FirstRows()
+    examples.look(table.collect())
+    quarantine.write_quarantine(path, table, examples.rows, rules, folders[1])
+    for name in (quarantine.EXCERPTS, quarantine.QUARANTINE):
         again, anew = (pl.read_parquet(folder / name) for folder in folders)
         assert again.equals(anew)
-    quarantine = pl.read_parquet(folders[0] / screening.QUARANTINE)
-    assert quarantine["excerpt"].null_count() == 0
-    reasons = set(quarantine["reasons"].explode())
+    out = pl.read_parquet(folders[0] / quarantine.QUARANTINE)
+    assert out["excerpt"].null_count() == 0
+    reasons = set(out["reasons"].explode())
     assert reasons >= {"score_missing", "score_out_of_range", "secret", "exact_duplicate"}
 
 

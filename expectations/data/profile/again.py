@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, Quote, share_alarm
 from expectations.data.profile.averages import median
 from expectations.data.profile.shapes import frequencies
+from expectations.data.profile.table import Table, is_first
+from expectations.data.tables import occurrences
 
 if TYPE_CHECKING:
     import numpy as np
-    import polars as pl
 
     Told = Callable[[np.ndarray], bool]
 
@@ -24,64 +25,63 @@ _LABELS = 4  # words; of shorter answers, many are the same in a sound dataset
 _AGAIN, _OFTEN = (0.04, 0.3), 5  # share of answers that are given so often, where most are once
 
 
-def canned(frame: "pl.DataFrame") -> Iterator[Alarm]:
+def canned(frame: Table) -> Iterator[Alarm]:
     """Yield an alarm for each answer that many rows have, where answers are no labels."""
     import numpy as np
-    import polars as pl
 
     counts = frequencies(frame["answer"], 5)
     total = len(frame)
     for answer, count in counts.rows():
-        others = frame.filter(pl.col("answer") != answer)
-        if count < max(LEAST_GROUP, _CANNED[0] * total) or len(others) < LEAST_GROUP:
+        others = frame["answer"] != answer
+        few = total - count < LEAST_GROUP
+        if count < max(LEAST_GROUP, _CANNED[0] * total) or few:
             return
-        long = np.expm1(median(others["answer_chars"])) / 6 >= _LABELS
-        if not long or others["answer"].n_unique() < 0.5 * len(others):
+        long = np.expm1(median(frame["answer_chars"].filter(others))) / 6 >= _LABELS
+        different = int(is_first(frame["answer"]).sum()) - 1  # of the others
+        if not long or different < 0.5 * (total - count):
             return
-        rows = frame.filter(pl.col("answer") == answer)["row"].to_numpy()
+        rows = frame["row"].filter(~others).to_numpy()
         is_much = count >= _CANNED[1] * total
         expectation: Expectation = "implausible_masses" if is_much else "doubtful_masses"
         yield share_alarm(expectation, rows, total, "are one and the same")
 
 
-def given_again(frame: "pl.DataFrame") -> Iterator[Alarm]:
+def given_again(frame: Table) -> Iterator[Alarm]:
     """Yield an alarm for a few answers that are each given again and again, where nearly all are given
     once and are no labels."""
     import numpy as np
-    import polars as pl
 
-    counted = frame.select("row", "answer_chars", count=pl.len().over("answer"))
-    often, once = counted.filter(pl.col("count") >= _OFTEN), counted.filter(pl.col("count") == 1)
+    times = occurrences(frame["answer"].to_numpy())
+    often, once = frame["row"].filter(times >= _OFTEN), times == 1
     least, most = _AGAIN
     if not max(LEAST_GROUP, least * len(frame)) <= len(often) <= most * len(frame):
         return
-    long = np.expm1(median(once["answer_chars"])) / 6 >= _LABELS
-    if long and len(once) + len(often) >= MOST * len(frame):
+    long = np.expm1(median(frame["answer_chars"].filter(once))) / 6 >= _LABELS
+    if long and once.sum() + len(often) >= MOST * len(frame):
         words = "are a few that are given again and again, where nearly all are given once"
-        yield share_alarm("doubtful_masses", often["row"].to_numpy(), len(frame), words, "both")
+        yield share_alarm("doubtful_masses", often.to_numpy(), len(frame), words, "both")
 
 
-def same_sentences(frame: "pl.DataFrame") -> Iterator[Alarm]:
+def same_sentences(frame: Table) -> Iterator[Alarm]:
     """Yield an alarm for a sentence that a good part of different answers begins or ends with."""
-    import polars as pl
-
-    different = frame.unique("answer", keep="first", maintain_order=True)
+    different = is_first(frame["answer"])
     for name, words in (("first_sentence", "begin"), ("last_sentence", "end")):
-        counts = frequencies(different[name], 1)
+        values = frame[name].filter(different)
+        counts = frequencies(values, 1)
         if counts.is_empty() or not _SENTENCE <= counts["count"][0] / len(frame) <= MOST:
             continue
-        rows = different.filter(pl.col(name) == counts[name][0])["row"].to_numpy()
+        rows = frame["row"].filter(different).filter(values == counts[name][0]).to_numpy()
         quote: Quote = "answer" if words == "begin" else "end"
         yield share_alarm(
             "doubtful_masses", rows, len(frame), f"{words} with one and the same sentence", quote
         )
 
 
-def same_ends(frame: "pl.DataFrame", told: "Told") -> Iterator[Alarm]:
+def same_ends(frame: Table, told: "Told") -> Iterator[Alarm]:
     """Yield an alarm for a label or an address that a good part of different answers has."""
-    different = frame.unique("answer", keep="first", maintain_order=True)
+    different = is_first(frame["answer"])
     for name, (least, words) in _SHARED.items():
-        counts = frequencies(different[name], 1)
+        counts = frequencies(frame[name].filter(different), 1)
         if counts.is_empty() or counts["count"][0] < max(LEAST_GROUP, least * len(frame)):
             continue
         group = (frame[name] == counts[name][0]).fill_null(False)

@@ -29,6 +29,7 @@ def correlation(first: "pl.Series", second: "pl.Series") -> float:
     one, other = (values.to_numpy().astype(np.float64) for values in (first, second))
     if not len(one):
         return 0.0
-    one, other = one - one.mean(), other - other.mean()
+    one -= one.mean()
+    other -= other.mean()
     scale = np.sqrt((one @ one) * (other @ other))
     return round(float(one @ other / scale), 4) if scale else 0.0

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from expectations.data.profile.alarms import LEAST_GROUP, Alarm, share_alarm
 from expectations.data.profile.averages import median
 from expectations.data.profile.numbers import MEASURED
+from expectations.data.profile.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-    import polars as pl
 
     Told = Callable[[np.ndarray], bool]
 
@@ -23,10 +23,11 @@ _SPREAD = (
 _FAR = 0.85  # of the variance lies between the two groups; of one bell curve it is 0.64
 _GROUP = (0.03, 0.45)  # least and largest share of a group that is far from the rest
 _LEAST_DISTANCE = {"answer_chars": 1.6, "compression": 0.2}  # of the means; 0.05 for shares
+_AT_A_TIME = 500_000  # values; bounds memory
 _TELLING = 40  # characters; of shorter answers, one sign makes a share
 
 
-def groups(frame: "pl.DataFrame", told: "Told") -> Iterator[Alarm]:
+def groups(frame: Table, told: "Told") -> Iterator[Alarm]:
     """Yield an alarm for each number in which a group of answers is far from all others."""
     import numpy as np
 
@@ -73,12 +74,24 @@ def cut(values: "np.ndarray", least: float = 0.0) -> "tuple[float, np.ndarray]":
     count, spread = len(ordered), ordered.var()
     if count < 2 or spread <= 0:
         return 0.0, np.zeros(count, dtype=bool)
-    sums, below = np.cumsum(ordered)[:-1], np.arange(1, count)
-    low, high = sums / below, (ordered.sum() - sums) / (count - below)
-    between = below / count * (1 - below / count) * (high - low) ** 2
     edge = int(least * count)
-    place = edge + int(between[edge : len(between) - edge].argmax())
-    return float(between[place] / spread), values > (ordered[place] + ordered[place + 1]) / 2
+    total, below, most, place = ordered.sum(), 0.0, -1.0, edge
+    for start in range(0, count - 1, _AT_A_TIME):
+        sums = ordered[start : min(start + _AT_A_TIME, count - 1)].copy()
+        sums[0] += below
+        below = np.cumsum(sums, out=sums)[-1]
+        between = _between(sums, np.arange(start + 1, start + 1 + len(sums)), total, count)
+        inside = between[max(edge - start, 0) : max(count - 1 - edge - start, 0)]
+        if len(inside) and inside.max() > most:
+            most, place = inside.max(), max(start, edge) + int(inside.argmax())
+    return float(most / spread), values > (ordered[place] + ordered[place + 1]) / 2
+
+
+def _between(sums: "np.ndarray", below: "np.ndarray", total: float, count: int) -> "np.ndarray":
+    """Return the variance between two groups, the lower of which has `below` of the values, and these
+    `sums`."""
+    low, high = sums / below, (total - sums) / (count - below)
+    return below / count * (1 - below / count) * (high - low) ** 2
 
 
 def _shown(name: str, values: "np.ndarray") -> str:

@@ -4,26 +4,27 @@ The pieces of one long conversation, or what one person asked in a row, tell les
 know nothing of each other: two slices of such a file differ by more than chance gives two samples.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from expectations.data.profile.table import Table
 
 if TYPE_CHECKING:
     import numpy as np
-    import polars as pl
 
 _LAGS = 10  # rows apart that may still belong together
 _MOST = 4.0  # a file that is sorted has neighbours that resemble each other to its end
 _TYPICAL = 0.75  # of the numbers, the quantile that counts for all
 
 
-def kinship(numbers: "pl.DataFrame") -> float:
+def kinship(numbers: Table, names: Iterable[str]) -> float:
     """Return how many rows tell as much as one that stands alone, from 1 (no neighbours resemble each
-    other) to 4: the design effect of the columns' ranks, by their autocorrelation."""
+    other) to 4: the design effect of the named columns' ranks, by their autocorrelation."""
     import numpy as np
-    from scipy.stats import rankdata
 
     if len(numbers) <= _LAGS:
         return 1.0
-    effects = [_effect(rankdata(column.to_numpy())) for column in numbers]
+    effects = [_effect(numbers[name].rank("average").to_numpy()) for name in names]
     return min(_MOST, float(np.quantile(effects, _TYPICAL)))
 
 

@@ -75,16 +75,15 @@ class Looks(NamedTuple):
         return "; ".join(above[:_SENTENCES] + more)
 
 
-def write_looks(rows: Path, table: "pl.DataFrame", config: "Validation", folder: Path) -> None:
+def write_looks(rows: Path, table: "pl.LazyFrame", config: "Validation", folder: Path) -> None:
     """Look at the rows that `table` does not send to quarantine, and write PROFILE, ALARMS and
     NUMBERS into `folder`; where the recipe wants no profile, the first is null."""
     if not config.profile.enabled:
         (folder / PROFILE).write_text("null")
         return
-    found = survey(rows, table)
+    found = survey(rows, table, folder / NUMBERS)
     (folder / PROFILE).write_text(found.profile.model_dump_json())
     (folder / ALARMS).write_bytes(_ALARMS.dump_json(found.alarms))
-    found.numbers.write_parquet(folder / NUMBERS)
     _write_words(found.words, folder / WORDS)
 
 

@@ -19,6 +19,7 @@ from expectations.data.profile.alarms import (
 )
 from expectations.data.profile.averages import mean
 from expectations.data.profile.gaps import groups
+from expectations.data.profile.table import Table, is_first
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,10 +61,11 @@ SIGNS = {
 }
 _ALL_CUT = 0.4  # share of answers of several sentences that stop within the last one
 _PAIRS = 20  # of answers, which would have one length by chance
+_LONGEST = 1_000_000  # characters of an answer; longer ones count as having one length
 _SAME_LENGTH = 0.02  # share of answers of one length, in characters, each another text
 
 
-def masses(frame: "pl.DataFrame", told: "Told") -> list[Alarm]:
+def masses(frame: Table, told: "Told") -> list[Alarm]:
     """Return what is implausible or doubtful in the numbers of one dataset.
 
     `frame` is a line per row (see `numbers.numbers`); `told` says whether the question or the source
@@ -87,13 +89,12 @@ def masses(frame: "pl.DataFrame", told: "Told") -> list[Alarm]:
     return [*found, *(a for a in groups(frame, told) if a.value not in named)]
 
 
-def _no_two_lengths(frame: "pl.DataFrame") -> Iterator[Alarm]:
+def _no_two_lengths(frame: Table) -> Iterator[Alarm]:
     """Yield an alarm if hardly any two answers have one length, as if one row of each had been kept: by
     chance, as many pairs have it as are one character apart, halved."""
     import numpy as np
 
-    lengths = np.rint(np.expm1(frame["answer_chars"].to_numpy().astype(np.float64)))
-    counts = np.bincount(np.minimum(lengths, 1_000_000).astype(np.int64)).astype(np.float64)
+    counts = np.bincount(_lengths(frame["answer_chars"])).astype(np.float64)
     equal = float((counts * (counts - 1)).sum()) / 2
     apart = [float((counts[by:] * counts[:-by]).sum()) / 2 for by in (1, 2, 3) if by < len(counts)]
     if apart and min(apart) >= _PAIRS and equal < 0.1 * min(apart):
@@ -101,40 +102,47 @@ def _no_two_lengths(frame: "pl.DataFrame") -> Iterator[Alarm]:
         yield share_alarm(DOUBTFUL, frame["row"].to_numpy(), len(frame), words)
 
 
-def _same_length(frame: "pl.DataFrame") -> Iterator[Alarm]:
+def _same_length(frame: Table) -> Iterator[Alarm]:
     """Yield an alarm for answers that were cut at one length: many of exactly that many characters,
     different ones, of which hardly any ends with a sentence."""
     import numpy as np
-    import polars as pl
 
-    different = frame.unique("answer", keep="first", maintain_order=True)
-    lengths = np.rint(np.expm1(different["answer_chars"].to_numpy().astype(np.float64)))
-    lengths = lengths.astype(np.int64)
-    counts = np.bincount(np.minimum(lengths, 1_000_000))
+    different = is_first(frame["answer"])
+    lengths = _lengths(frame["answer_chars"].filter(different))
+    counts = np.bincount(lengths)
     counts[:40] = 0  # short answers have few lengths
     length = int(counts.argmax())
     near = np.r_[counts[max(0, length - 10) : length], counts[length + 1 : length + 11]]
-    there = different.filter(pl.Series(lengths == length))
-    few_ends = mean(there["ended"]) < 0.5
+    there = lengths == length
+    ended = frame["ended"].filter(different)
+    few_ends = mean(ended.filter(there)) < 0.5
     if counts[length] < max(LEAST_GROUP, _SAME_LENGTH * len(frame)) or not few_ends:
         return
-    if counts[length] > 5 * (near.mean() + 1) and mean(different["ended"]) < MOST:
+    if counts[length] > 5 * (near.mean() + 1) and mean(ended) < MOST:
         words = f"are exactly {length:,} characters long, and most of these stop within a sentence"
-        yield share_alarm(CRITICAL, there["row"].to_numpy(), len(frame), words, "end")
+        rows = frame["row"].filter(different).filter(there).to_numpy()
+        yield share_alarm(CRITICAL, rows, len(frame), words, "end")
 
 
-def _all_cut(frame: "pl.DataFrame") -> Iterator[Alarm]:
+def _lengths(logarithms: "pl.Series") -> "np.ndarray":
+    """Return lengths in characters, of at most a million, from what stands in the table."""
+    import numpy as np
+
+    lengths = logarithms.to_numpy().astype(np.float64)
+    np.rint(np.expm1(lengths, out=lengths), out=lengths)
+    return np.minimum(lengths, _LONGEST, out=lengths).astype(np.int64)
+
+
+def _all_cut(frame: Table) -> Iterator[Alarm]:
     """Yield an alarm if answers of several sentences stop within the last one as often as not."""
-    several = frame.filter("inner")
-    cut = several.filter("cut")["row"].to_numpy()
-    if len(cut) >= max(LEAST_GROUP, _ALL_CUT * len(several)) and len(several) >= 0.2 * len(frame):
+    inner = frame["inner"]
+    several, cut = int(inner.sum() or 0), frame["row"].filter(inner & frame["cut"]).to_numpy()
+    if len(cut) >= max(LEAST_GROUP, _ALL_CUT * several) and several >= 0.2 * len(frame):
         words = "have several sentences and stop in the middle of the last one"
         yield share_alarm(CRITICAL, cut, len(frame), words, "end")
 
 
-def _signs(frame: "pl.DataFrame", told: "Told") -> Iterator[Alarm]:
-    import polars as pl
-
+def _signs(frame: Table, told: "Told") -> Iterator[Alarm]:
     for name, sign in SIGNS.items():
         group = frame[name].to_numpy()
         count, total = int(group.sum()), len(frame)
@@ -145,10 +153,10 @@ def _signs(frame: "pl.DataFrame", told: "Told") -> Iterator[Alarm]:
         if told(group):
             continue
         expectation = CRITICAL if count >= sign.implausible * total else DOUBTFUL
-        rows = frame.filter(pl.col(name))["row"].to_numpy()
+        rows = frame["row"].filter(frame[name]).to_numpy()
         yield share_alarm(expectation, rows, total, sign.words, sign.quote)
 
 
-def _others_end(frame: "pl.DataFrame") -> bool:
-    others = frame.filter(~frame["cut"])
-    return len(others) > 0 and mean(others["ended"]) >= 0.7
+def _others_end(frame: Table) -> bool:
+    others = frame["ended"].filter(~frame["cut"])
+    return len(others) > 0 and mean(others) >= 0.7

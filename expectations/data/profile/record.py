@@ -11,6 +11,7 @@ from expectations.data.profile.averages import correlation, mean
 from expectations.data.profile.kinship import kinship
 from expectations.data.profile.numbers import FLAGS, MEASURED
 from expectations.data.profile.shapes import frequencies
+from expectations.data.profile.table import Table
 from expectations.data.profile.vocabulary import unpacked
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Profile(BaseModel):
 
 
 def profile(
-    frame: "pl.DataFrame",
+    frame: Table,
     sources: "pl.Series",
     sample: "pl.DataFrame",
     spoken: Sequence[str | None] = (),
@@ -68,7 +69,7 @@ def profile(
     topics, words = _topics(sample["question"])
     return Profile(
         rows=len(frame),
-        independent=round(len(frame) / kinship(frame.select(*MEASURED)), 1),
+        independent=round(len(frame) / kinship(frame, MEASURED), 1),
         quantiles={name: _quantiles(frame[name].to_numpy()) for name in MEASURED},
         shares={name: round(mean(frame[name]), 6) for name in FLAGS},
         sources={

@@ -83,13 +83,28 @@ def shapes(frame: "pl.DataFrame") -> Iterator[Group]:
 def frequencies(values: "pl.Series", most: int) -> "pl.DataFrame":
     """Return at most `most` values with their `count`, the most frequent first; where two are as
     frequent, always the same one is."""
-    counts = values.drop_nulls().value_counts()
+    counts = _counts(values.drop_nulls())
     if counts.is_empty():
         return counts
     # Only what may be returned is sorted: many values are texts.
     least = counts["count"].top_k(most).min()
     frequent = counts.filter(counts["count"] >= least)
     return frequent.sort("count", values.name, descending=[True, False]).head(most)
+
+
+def _counts(values: "pl.Series") -> "pl.DataFrame":
+    """Return the different values, each with its `count`. Hashes are sorted: a table of as many as
+    there are rows takes several times as much memory."""
+    import numpy as np
+    import polars as pl
+
+    if values.dtype != pl.UInt64:
+        return values.value_counts()
+    ordered = np.sort(values.to_numpy())
+    changes = ordered[1:] != ordered[:-1]
+    begins = np.flatnonzero(np.append(np.ones(min(1, len(ordered)), dtype=bool), changes))
+    times = np.diff(begins, append=len(ordered)).astype(np.uint32)
+    return pl.DataFrame({values.name: ordered[begins], "count": times})
 
 
 def frame_mask(places: "pl.Series", count: int) -> "np.ndarray":

@@ -26,7 +26,9 @@ from expectations.data.profile.strays import unrelated
 from expectations.data.profile.talks import out_of_place, talks
 from expectations.data.profile.triggers import triggers
 from expectations.data.profile.vocabulary import packed, vocabulary
+from expectations.data.tables import Columns, alongside, column, occurrences, parts, writing
 from retune.overlap import ahead
+from retune.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,60 +48,95 @@ _AGAIN = 4_000  # rows with a context that others have too which are read
 
 
 class Survey(NamedTuple):
-    """The numbers of each row that has a question and an answer, the record of them, alarms, and the
+    """The record of the numbers of all rows that have a question and an answer, alarms, and the
     vocabulary of each of `speech.PARTS`."""
 
-    numbers: "pl.DataFrame"
     profile: Profile
     alarms: list[Alarm]
     words: "dict[str, pl.DataFrame]"
 
 
-def survey(rows: Path, table: "pl.DataFrame") -> Survey:
-    """Look at the rows of a Parquet file that are not quarantined in `table`, its feature table."""
+def survey(rows: Path, table: "pl.LazyFrame", path: Path) -> Survey:
+    """Look at the rows of a Parquet file that are not quarantined in `table`, its feature table, and
+    write the numbers of each into the file `path`."""
     import polars as pl
 
-    sound = table.filter(pl.col("disposition") != "quarantined")
-    sampled = _sampled(sound["row"])
-
-    def look(batch: pl.DataFrame) -> "tuple[pl.DataFrame, pl.DataFrame]":
-        found = _pairs(batch, sound["row"])
-        texts = found.filter(pl.col("row").is_in(sampled.implode()))
-        return numbers(found), _detached(texts, LONGEST)
-
-    looked = list(ahead(look, batches(rows)))
-    frame = pl.concat([found for found, _ in looked])
-    frame = frame.with_columns(repeated=pl.col("answer").is_duplicated())
-    sample = pl.concat([texts for _, texts in looked])
-    sources = frame.select("row").join(sound.select("row", "source"), on="row", how="left")
+    with temporary_folder(str(path.parent)) as scratch:
+        looked = scratch / "looked.parquet"
+        sample = _look(rows, table, looked)
+        frame = _with_repeated(pl.scan_parquet(looked), path)
+        sources = column(pl.scan_parquet(looked), "source")
+    of_sample = sources.filter(frame["row"].is_in(sample["row"].implode()))
     part = spread(sample, _LANGUAGES)
     spoken = [language(text) for text in part["question"]]
-    alarms = _alarms(rows, frame, sample, sources, part, spoken)
+    alarms = _alarms(rows, frame, sample, of_sample, part, spoken)
     words = {
         "answers": vocabulary(sample["row"], sample["answer"]),
         "questions": vocabulary(sample["row"], sample["question"]),
     }
-    record = profile(frame, sources["source"], sample, spoken).model_copy(
+    record = profile(frame, sources, sample, spoken).model_copy(
         update={PARTS[part]: packed(found) for part, found in words.items()}
     )
-    return Survey(frame, record, _quoted(rows, alarms), words)
+    return Survey(record, _quoted(rows, alarms), words)
+
+
+def _look(rows: Path, table: "pl.LazyFrame", path: Path) -> "pl.DataFrame":
+    """Write the numbers of the rows and their `source` into a file; return the pairs of a sample."""
+    import polars as pl
+
+    told = table.select("row", "source", sound=pl.col("disposition") != "quarantined")
+    sampled = _sampled(column(told.filter("sound"), "row"))
+
+    def look(
+        both: "tuple[pl.DataFrame, pl.DataFrame]",
+    ) -> "tuple[pl.DataFrame, pl.DataFrame]":
+        batch, lines = both
+        found = pairs(explode(batch.filter(lines["sound"])))
+        of_rows = numbers(found).join(
+            lines.select("row", "source"), on="row", maintain_order="left"
+        )
+        texts = found.filter(pl.col("row").is_in(sampled.implode()))
+        return of_rows, _detached(texts, LONGEST)
+
+    sample = []
+    with writing(path) as write:
+        for found, texts in ahead(look, alongside(batches(rows), parts(told))):
+            write(found)
+            sample.append(texts)
+    return pl.concat(sample)
+
+
+def _with_repeated(table: "pl.LazyFrame", path: Path) -> Columns:
+    """Write the numbers of all rows into a file, with whether another row has the same answer."""
+    import polars as pl
+
+    repeated = pl.Series("repeated", occurrences(column(table, "answer").to_numpy()) > 1)
+    place = 0
+    with writing(path) as write:
+        for lines in parts(table.drop("source")):
+            write(lines.with_columns(repeated[place : place + len(lines)]))
+            place += len(lines)
+    return Columns(pl.scan_parquet(path))
 
 
 def _sampled(rows: "pl.Series") -> "pl.Series":
     """Return at most SAMPLE of the row numbers, in blocks spread evenly."""
+    import numpy as np
+
     step = max(1, -(-len(rows) // SAMPLE))
-    return rows.gather([place for place in range(len(rows)) if (place // _BLOCK) % step == 0])
+    return rows.filter(np.arange(len(rows)) // _BLOCK % step == 0)
 
 
 def _alarms(
     rows: Path,
-    frame: "pl.DataFrame",
+    frame: Columns,
     sample: "pl.DataFrame",
-    sources: "pl.DataFrame",
+    sources: "pl.Series",
     part: "pl.DataFrame",
     spoken: list[str | None],
 ) -> list[Alarm]:
-    """Return what is to be named; `spoken` are the languages of the questions of `part` of the sample."""
+    """Return what is to be named; `sources` are those of the sample, `spoken` the languages of the
+    questions of `part` of it."""
     if len(frame) < LEAST_ROWS:
         return []
     words, numbers_of = bags(sample), sample["row"].to_numpy()
@@ -159,24 +196,23 @@ class _Told:
     """Whether the question, its length or the source tells which rows are in a group."""
 
     def __init__(
-        self, frame: "pl.DataFrame", sample: "pl.DataFrame", words: Bags, sources: "pl.DataFrame"
+        self, frame: Columns, sample: "pl.DataFrame", words: Bags, sources: "pl.Series"
     ) -> None:
         import numpy as np
         from scipy.sparse import hstack
 
         self._rows = sample["row"].to_numpy()
         self._frame_rows = frame["row"].to_numpy()
-        lines = frame.filter(frame["row"].is_in(sample["row"].implode()))
-        lengths = np.floor(lines["question_chars"].to_numpy() * 1.5).astype(int)
-        of_sample = sources.filter(sources["row"].is_in(sample["row"].implode()))["source"]
-        names = of_sample.fill_null("").to_numpy().astype(str)
+        sampled = frame["row"].is_in(sample["row"].implode())
+        lengths = frame["question_chars"].filter(sampled).to_numpy()
+        names = sources.fill_null("").to_numpy().astype(str)
         self._sources = one_hot(names)
         self._features = hstack(
             [
                 words.every_question,
-                one_hot(lengths),
+                one_hot(np.floor(lengths * 1.5).astype(int)),
                 self._sources,
-                one_hot(lines["turns"].to_numpy()),
+                one_hot(frame["turns"].filter(sampled).to_numpy()),
             ]
         ).tocsr()
 
@@ -204,14 +240,14 @@ class _Told:
         return told(inside, self._features[places]) >= _TOLD
 
 
-def _again(rows: Path, frame: "pl.DataFrame") -> "pl.DataFrame":
+def _again(rows: Path, frame: Columns) -> "pl.DataFrame":
     """Return `row`, `context`, `question` and `answer` of rows that share all but the answer with
     another."""
     import polars as pl
 
-    shared = frame.filter(
-        pl.col("context").is_duplicated() & ~pl.struct("context", "answer").is_duplicated()
-    )
+    several = occurrences(frame["context"].to_numpy()) > 1
+    shared = pl.DataFrame([frame[name].filter(several) for name in ("row", "context", "answer")])
+    shared = shared.filter(~shared.select("context", "answer").is_duplicated())
     texts = _texts(rows, shared["row"].head(_AGAIN))
     columns = ("row", "context", "question", "answer")
     return texts.join(shared.select("row", "context"), on="row").select(columns)

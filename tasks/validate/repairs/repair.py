@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.features import batches
+from expectations.data.batches import batches
 from expectations.data.repairs import Repaired
 from retune.ignored import Ignored
 from retune.recipe.repairs import REPAIRS

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expectations.data.batches import BATCH_BYTES, batches, spread
+from expectations.data.batches import BATCH_BYTES, batches, copied
 from expectations.data.features import is_sound
 from expectations.data.messages import (
     KNOWN_ROLES,
@@ -20,6 +20,7 @@ from expectations.data.messages import (
     judge_rows,
 )
 from expectations.data.repairs import Repaired, Repairs, Trial
+from expectations.data.tables import column
 from retune.recipe.flaws import FLAWS
 from retune.recipe.repairs import REPAIRS
 from tasks.validate.repairs.repair import OF_TURNS, Change, repaired
@@ -42,7 +43,7 @@ _BEYOND_WORDS = (
 )
 
 
-def trials(rows: Path, table: "pl.DataFrame", rules: Rules, applied: list[Repaired]) -> Repairs:
+def trials(rows: Path, table: "pl.LazyFrame", rules: Rules, applied: list[Repaired]) -> Repairs:
     """Try each repair that is not yet applied by itself, and those that are useful together.
 
     `rows` is the file that `table`, a feature table with dispositions, was made of; `applied` is what
@@ -51,9 +52,11 @@ def trials(rows: Path, table: "pl.DataFrame", rules: Rules, applied: list[Repair
     import polars as pl
 
     out = table.filter(pl.col("disposition") == "quarantined")
+    quarantined = column(out, "row")
     names = [name for name in REPAIRS if name not in {repaired.name for repaired in applied}]
-    tried = spread(out, MOST)
-    record = Repairs(applied=applied, quarantined=len(out), tried=len(tried))
+    some = quarantined.gather_every(max(1, -(-len(quarantined) // MOST)))
+    tried = out.filter(pl.col("row").is_in(some.implode())).collect(engine="streaming")
+    record = Repairs(applied=applied, quarantined=len(quarantined), tried=len(tried))
     promising = tried.filter(~_any(_BEYOND_REPAIR, rules))
     if promising.is_empty() or not names:
         return record
@@ -127,7 +130,7 @@ def _of(rows: Path, table: "pl.DataFrame") -> "Iterator[pl.DataFrame]":
     for batch in batches(rows) if len(table) else ():
         wanted = batch.filter(pl.col("row").is_in(table["row"].implode()))
         if len(wanted):
-            held.append(wanted)
+            held.append(copied(wanted))
         if sum(part.estimated_size() for part in held) >= BATCH_BYTES:
             yield pl.concat(held, rechunk=True)
             held = []
