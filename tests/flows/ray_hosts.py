@@ -86,7 +86,10 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """Kill all of a host at once, as a power cut does."""
-        process = psutil.Process(self.hosts.pop(name).pid)
+        host = self.hosts.pop(name)
+        if host.poll() is not None:
+            return  # it died by itself; the others are still to be stopped
+        process = psutil.Process(host.pid)
         family = [*process.children(recursive=True), process]
         for one in family:
             with suppress(psutil.NoSuchProcess):
