@@ -120,7 +120,7 @@ def _await_answer(where: str, patience: float) -> None:
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             if time.monotonic() > end:
                 raise _unreachable(where, error) from None
             time.sleep(1)
@@ -145,7 +145,7 @@ def check_cluster() -> MachineCheck:
         require_cluster()
         with connected(where, patience=0):
             return MachineCheck("cluster", True, f"{where}: {described(machines())}")
-    except ClusterError as error:
+    except RetuneError as error:
         problem, _, fix = str(error).rpartition(": ")
         return MachineCheck("cluster", False, problem, fix)
 

@@ -43,6 +43,10 @@ class ExactWeight:
             weight: Any = self._layer.weight
             self._kept = self._weight(weight.quant_state.dtype)
 
+    def drop(self) -> None:
+        """Let go of what `keep_dequantized` kept."""
+        self._kept = None
+
     def product(self, x: Matrix, inner: Matrix, outer: Matrix) -> Matrix:
         return (inner @ outer).addmm_(x, self._weight(x.dtype).t())
 
@@ -131,7 +135,7 @@ class Adapted(torch.autograd.Function):
             output += fixed.bias.to(x.dtype)
         ctx.save_for_backward(x, scaled, narrow, wide)
         ctx.fixed, ctx.precision = fixed, (down.dtype, up.dtype)
-        return output.view(*x.shape[:-1], -1)
+        return output.view(*x.shape[:-1], output.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Matrix) -> tuple[Matrix | None, Matrix, Matrix, None]:

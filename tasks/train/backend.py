@@ -26,7 +26,8 @@ class Backend(Protocol):
         """Return how many bytes `keep_dequantized` takes; 0 if it changes nothing."""
 
     def keep_dequantized(self, model: Any) -> None:
-        """Keep a base of 4 bits in 16 bits, too, so that no pass has to dequantize it."""
+        """Keep a base of 4 bits in 16 bits, too, so that no pass has to dequantize it. Where memory runs
+        out meanwhile, nothing is kept."""
 
     def token_loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
         """Return a batch's mean loss per token, computed as the trainer does."""

@@ -139,4 +139,4 @@ def _product(x: torch.Tensor, by: Rounded) -> torch.Tensor:
         output_dtype=torch.bfloat16,
         use_fast_accum=True,
     )
-    return product.reshape(*x.shape[:-1], -1)
+    return product.reshape(*x.shape[:-1], product.shape[-1])

@@ -23,7 +23,8 @@ def fetching_ahead(trainer_class: "type[Trainer]") -> "type[Trainer]":
         def __init__(self, trainer: Any) -> None:
             self._trainer = trainer
 
-        def on_optimizer_step(self, *arguments: Any, **_: Any) -> None:
+        # Once the step counts: memory may run out here, and weights and steps must agree.
+        def on_step_end(self, *arguments: Any, **_: Any) -> None:
             self._trainer.fetch()
 
     parent: Any = trainer_class

@@ -21,7 +21,7 @@ from retune.errors import RetuneError
 from retune.files import write_whole
 from retune.loaders import load_model
 from retune.models import compute_dtype, device, nf4
-from tasks.train import checkpoints, distributed, hosts, loop
+from tasks.train import checkpoints, distributed, fitting, hosts, loop
 from tasks.train.backend import target_modules
 from tasks.train.hosts import Hosts
 from tasks.train.job import (
@@ -134,8 +134,15 @@ class Trl:
     def keep_dequantized(self, model: Any) -> None:
         from tasks.train.adapted import exact_weights
 
-        for weight in exact_weights(model):
-            weight.keep_dequantized()
+        weights = exact_weights(model)
+        try:
+            for weight in weights:
+                weight.keep_dequantized()
+        except RuntimeError as error:  # somebody else took the memory meanwhile
+            if not fitting.memory_ran_out(error):
+                raise
+            for weight in weights:
+                weight.drop()
 
     def token_loss(self, model: Any, batch: dict[str, Any]) -> "torch.Tensor":
         return model(**batch, fused_lm_head=True).loss

@@ -1,16 +1,26 @@
 """Words and marks that are said more or less often than in the last accepted dataset are named."""
 
+import base64
 import random
+import zlib
 
+import numpy as np
 import polars as pl
 import pytest
 
+from expectations.data.messages import Rules
+from expectations.data.profile.drift import drift
+from expectations.data.profile.looks import ALARMS, PROFILE, looks
 from expectations.data.profile.record import Profile
 from expectations.data.profile.speech import PARTS, speech
-from expectations.data.profile.vocabulary import excerpt, named, packed, unpacked, vocabulary
+from expectations.data.profile.vocabulary import excerpt, key, named, packed, unpacked, vocabulary
+from retune.recipe import Validation
+from tasks.validate.screening import screen
 from tests.corpus.text import prose
+from tests.expectations import test_features as some
 
 ROWS = 1_200
+LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 
 def texts(seed, count=ROWS, change=lambda text, rng: text, share=0.0):
@@ -40,11 +50,21 @@ def test_what_texts_are_made_of():
     answers = ["Hello, 12 of them.\n\nBye"] * 9 + ["年です"] * 9
     found = vocabulary(pl.Series(range(100, 118)), pl.Series(answers))
     shares = dict(found.select("said", "share").rows())
-    said = {"^", "$", "hello", ",", "00", "of", "them", ".", "\n", "bye", "年", "で", "す"}
-    pairs = {"^ hello", "hello ,", ", 00", "00 of", "of them", "them .", ". \n", "\n bye", "bye $"}
-    alike = {"^ ~o", "~o ,", "of ~m", "~m ."}
-    assert shares.keys() == said | pairs | alike | {"^ 年", "年 で", "で す", "す $"}
-    assert shares.pop("^") == shares.pop("$") == 1
+    said = {"^b", "$e", "hello", ",", "00", "of", "them", ".", "\n", "bye", "年", "で", "す"}
+    pairs = {
+        "^b hello",
+        "hello ,",
+        ", 00",
+        "00 of",
+        "of them",
+        "them .",
+        ". \n",
+        "\n bye",
+        "bye $e",
+    }
+    alike = {"^b ~o", "~o ,", "of ~m", "~m ."}
+    assert shares.keys() == said | pairs | alike | {"^b 年", "年 で", "で す", "す $e"}
+    assert shares.pop("^b") == shares.pop("$e") == 1
     assert set(shares.values()) == {0.5}
     rows = dict(found.select("said", "row").rows())
     assert (rows["hello"], rows["年"]) == (100, 109)
@@ -52,13 +72,13 @@ def test_what_texts_are_made_of():
 
 def test_what_few_say_is_not_remembered():
     found = vocabulary(pl.Series(range(2_000)), pl.Series(["a"] * 1_997 + ["b"] * 3))
-    assert "a" in found["said"]
-    assert "b" not in found["said"]
+    assert key("a") in found["key"]
+    assert key("b") not in found["key"]
 
 
 def test_a_text_without_words_is_its_beginning_and_end():
     found = vocabulary(pl.Series(range(20)), pl.Series([""] * 20))
-    assert sorted(found["said"]) == ["$", "^", "^ $"]
+    assert sorted(found["said"]) == ["$e", "^b", "^b $e"]
 
 
 def test_a_packed_vocabulary_is_read_back():
@@ -130,20 +150,71 @@ def test_excerpts_show_the_place():
     assert excerpt("İstanbul says: 12 of them", ": 00") == "İstanbul says: 12 of them"
 
 
-def test_no_part_of_a_secret_is_told():
-    secret = "sk-proj-AbCdEfGhIjKlMnOpQrStUvWx" + "YzAbCdEfGhIjKlMn"
-    found = vocabulary(pl.Series(range(100)), pl.Series([f"The key is {secret}."] * 100))
-    shown = found.filter(pl.col("excerpt").is_not_null())
-    assert "key is" in shown["said"]
-    assert not [said for said in shown["said"] if "abcdefgh" in said]
-    assert not [text for text in shown["excerpt"] if "AbCdEfGh" in text]
+@pytest.mark.parametrize("before", [0, 3_970])
+@pytest.mark.parametrize(
+    "secret",
+    ["sk-proj-AbCdEfGhIjKlMnOpQrStUvWx" + "YzAbCdEfGhIjKlMn", "maximilian.muster@beispiel.de"],
+)
+def test_no_part_of_a_secret_is_told(before, secret):
+    text = "a" * before + f" The key is {secret}."
+    found = vocabulary(pl.Series(range(100)), pl.Series([text] * 100))
+    assert found["excerpt"].null_count() == found["said"].null_count() > 0
+    assert "key is" in found["said"]
+    told = " ".join([*found["said"].drop_nulls(), *found["excerpt"].drop_nulls()]).lower()
+    assert not [part for part in ("abcdefgh", "maximilian", "muster", "beispiel") if part in told]
+
+
+@pytest.mark.parametrize(
+    "long", ["\n" * 3_900, "_" * 3_900, "s" * 3_900, " \n" * 1_900, "1" * 3_900]
+)
+@pytest.mark.timeout(120)  # a pattern that looks at a run again from each place of it takes longer
+def test_a_long_run_takes_no_longer(long):
+    lists = [f"{long} - one\n- two\n\nwords of lists, 12 of them"] * 60
+    found = vocabulary(pl.Series(range(60)), pl.Series(lists))
+    assert len(found) > 2
+
+
+def test_an_example_is_no_piece_of_a_word():
+    assert excerpt("Others say that he comes", "he") == "Others say that he comes"
+    assert excerpt("The others", "he") is None
+    assert excerpt("about it", "a b") is None
+
+
+def test_marks_that_texts_have_are_no_ends():
+    found = vocabulary(pl.Series(range(9)), pl.Series(["It costs $ 5, x ^ 2"] * 9))
+    assert {"$", "^", "costs $", "$ 0", "x ^"} <= set(found["said"])
+
+
+def test_what_nobody_says_any_more_is_counted():
+    first = [f"{text} Thank you kindly." for text in texts(1)]
+    less = [alarm for alarm in alarms(first, texts(2)) if "less often" in alarm.sentence]
+    assert len(less) == 1
+    assert "other words or marks less often" in less[0].sentence
+    assert less[0].value == 1.0
+
+
+def test_of_few_texts_less_is_known():
+    first = [f"{text} moron" if n < 3 else text for n, text in enumerate(texts(1, 300))]
+    now = [f"{text} moron" if n < 15 else text for n, text in enumerate(texts(2, 300))]
+    assert alarms(first, now) == []
+    more = [f"{text} moron" if n < 60 else text for n, text in enumerate(texts(2, 300))]
+    assert "(at most 1.0% then)" in alarms(first, more)[0].sentence
+
+
+def test_a_record_of_no_share_and_one_that_unpacks_to_more_than_any():
+    reference, words = profile_of(texts(1))
+    zero = packed(words["answers"].with_columns(share=pl.lit(0.0)))
+    assert speech(reference.model_copy(update={"answer_words": zero}), reference, words)
+    bomb = base64.b85encode(zlib.compress(b"0" * 10_000_000)).decode()
+    with pytest.raises(ValueError, match="more than any vocabulary"):
+        unpacked(bomb)
 
 
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("you moron", "'you moron'"), ("^ sure", "'sure' at the beginning"),
-        (". $", "'.' at the end"), ("00", "a number of 2 digits"), ("~", "'~'"),
+        ("you moron", "'you moron'"), ("^b sure", "'sure' at the beginning"),
+        (". $e", "'.' at the end"), ("00", "a number of 2 digits"), ("~", "'~'"),
         (": 00000", "':' before a number of 5 digits or more"),
         ("to ~s", "'to' before a word that ends in 's'"),
         ("\n -", "a line break before '-'"), ("[ unk", "'[unk'"),
@@ -155,3 +226,58 @@ def test_what_is_said_is_told_as_people_read_it(said, words):
 
 def test_parts_are_fields_of_the_record():
     assert set(PARTS.values()) <= Profile.model_fields.keys()
+
+
+def lengths(seed, count, far=0.0):
+    """Return the record of normal numbers, of which a share `far` is far above."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=count) + 6.0 * (rng.random(count) < far)
+    steps = tuple(
+        float(one) for one in np.quantile(values, np.linspace(0, 1, 101), method="higher")
+    )
+    record, _ = profile_of(texts(1, 200))
+    numbers = {"quantiles": {"answer_symbols": steps}, "rows": count, "independent": float(count)}
+    return record.model_copy(update=numbers | {"answer_words": ""})
+
+
+@pytest.mark.parametrize("count", [2_000, 20_000, 100_000])
+def test_tails_of_one_source_are_alike(count):
+    found = [drift(lengths(seed, count), lengths(50 + seed, count)) for seed in range(5)]
+    assert not any(found)
+
+
+def test_a_small_group_that_is_far_out_is_named():
+    [alarm] = drift(lengths(1, 4_000), lengths(2, 4_000, far=0.05))
+    assert "of the rows are above" in alarm.sentence
+    assert "share of symbols in the answer" in alarm.sentence
+    assert alarm.value > 0.1
+
+
+def test_a_folder_of_an_older_version_has_no_words(tmp_path):
+    record, _ = profile_of(texts(1))
+    (tmp_path / PROFILE).write_text(record.model_dump_json())
+    (tmp_path / ALARMS).write_text("[]")
+    found = looks(tmp_path)
+    assert found is not None
+    assert found.against(record).alarms == []
+
+
+def test_topics_that_stand_together_are_no_drift(tmp_path):
+    rng = random.Random(3)
+    topics = [[str(rng.randrange(10**6)).translate(LETTERS) for _ in range(30)] for _ in range(90)]
+
+    def told(name: str, kept: float):
+        rows = [
+            [("user", f"What of {word}?"), ("assistant", " ".join(rng.choices(topic, k=20)))]
+            for topic in topics
+            for word in rng.choices(topic, k=120)
+            if rng.random() < kept
+        ]
+        folder = tmp_path / name
+        folder.mkdir()
+        rules = Rules(Validation(near_duplicate_similarity=None))
+        screen(some.write(folder, *rows), rules, folder)
+        return looks(folder)
+
+    whole, part = told("whole", 1.0), told("part", 0.97)
+    assert "answers have" not in part.against(whole.profile).seen("profile_drift", 0.0)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _CHANCE = 0.001  # of a false alarm, over all numbers together
 _EACH = _CHANCE / len(NUMBERS)
 # A distance that is shown next to that of a cumulative distribution: shares move by less.
-_SHARES_COUNT = 2
+_SHARES_COUNT = 5
 _TAILS = (0.01, 0.02, 0.05)  # shares of the rows that were far out
-_TAILS_COUNT = 5  # that 2 % more rows are there is as far as 0.1, where chance hardly ever does it
+_TAILS_COUNT = 5  # that 2 % more rows are there is as far as 0.1
 _SIGMA = 5.0
 _SOURCES_COUNT = 1 / 3  # that a third of the rows comes from sources gone or new is as far as 0.1
 _SIZES_COUNT = 0.25  # that a quarter of the rows is gone
@@ -94,7 +94,8 @@ def _tails(
         moves = []
         for share in _TAILS:
             edge = old[round((1 - share) * STEPS)] if side > 0 else old[round(share * STEPS)]
-            beyond = float((np.asarray(now) * side > edge * side).mean())
+            # Known to 1 / STEPS, as the quantiles are.
+            beyond = float((np.asarray(now) * side > edge * side).mean()) - 1 / STEPS
             mean = (beyond + share) / 2
             if beyond - share > _SIGMA * sqrt(mean * (1 - mean) * noise):
                 moves.append((beyond - share, share, beyond, edge))
@@ -125,12 +126,9 @@ def _flags(reference: Profile, new: Profile) -> Iterator[Alarm]:
         old, now = reference.shares[name], new.shares[name]
         pooled = (old * reference.rows + now * new.rows) / (reference.rows + new.rows)
         # A share of 0.5 is known as well as a distribution, one near 0 or 1 better.
-        noise = sqrt(pooled * (1 - pooled))
-        if abs(now - old) > chance * 2 * noise:
+        if abs(now - old) > chance * 2 * sqrt(pooled * (1 - pooled)):
             words = f"{FLAGS[name]}: {old:.1%} of the rows then, {now:.1%} now"
-            far = sqrt(1 / reference.independent + 1 / new.independent) * noise * _SIGMA
-            count = _TAILS_COUNT if abs(now - old) > far else _SHARES_COUNT
-            yield _alarm(min(1.0, count * abs(now - old)), words)
+            yield _alarm(min(1.0, _SHARES_COUNT * abs(now - old)), words)
 
 
 def _make_up(reference: Profile, new: Profile) -> Iterator[Alarm]:

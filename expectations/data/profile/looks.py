@@ -29,7 +29,7 @@ WORDS = "profile_words.parquet"  # what texts are made of, masked, by a share an
 _EXPECTATIONS = [
     name for name, declared in DATASET_EXPECTATIONS.items() if declared.needs == "profile.enabled"
 ]
-_LARGEST = 1 << 20  # bytes of a record; they take 200 kB
+_LARGEST = 4 << 20  # bytes of a record; they take some 200 kB
 _SENTENCES = 5  # of one expectation that are said
 _ALARMS = TypeAdapter(list[Alarm])
 
@@ -95,8 +95,11 @@ def _write_words(words: "Mapping[str, pl.DataFrame]", file: Path) -> None:
 
 
 def _words(file: Path) -> "Mapping[str, pl.DataFrame]":
+    """Return what `_write_words` wrote; nothing where an older version did not."""
     import polars as pl
 
+    if not file.is_file():
+        return {}
     parts = pl.read_parquet(file, glob=False).partition_by("part", as_dict=True)
     return {str(part): frame for (part,), frame in parts.items()}
 

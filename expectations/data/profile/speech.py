@@ -1,7 +1,7 @@
 """What texts say more or less often than those of the last accepted dataset: their words, marks and
 pairs of these (`vocabulary`), each by the share of texts that have it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +10,8 @@ from expectations.data.profile.record import Profile
 from expectations.data.profile.vocabulary import (
     LEAST_MOVE,
     LEAST_SHARE,
-    key,
+    LEAST_TEXTS,
+    MOST,
     named,
     unpacked,
     without_parts,
@@ -31,18 +32,21 @@ PARTS = {
 
 
 class _Move(NamedTuple):
-    """What is said, by which shares of the texts then and now, and a row with an excerpt of it."""
+    """By which shares of the texts something is said then and now; what it is, and a row with an excerpt
+    of it, where that is known."""
 
-    said: str
     then: float
     now: float
-    row: int
-    excerpt: str | None
+    said: str | None = None
+    row: int = 0
+    excerpt: str = ""
+    known: bool = True  # how often it was said then
 
     @property
     def surprise(self) -> float:
         """How much it says of what happened: a new word more than a common one that is a bit more so."""
-        return max(self.now, self.then) * abs(log(max(self.now, LEAST_SHARE) / self.then))
+        least = max(self.now, LEAST_SHARE) / max(self.then, LEAST_SHARE)
+        return max(self.now, self.then) * abs(log(least))
 
 
 def speech(reference: Profile, new: Profile, words: "Mapping[str, pl.DataFrame]") -> list[Alarm]:
@@ -53,7 +57,11 @@ def speech(reference: Profile, new: Profile, words: "Mapping[str, pl.DataFrame]"
     for part, frame in words.items():
         record = getattr(reference, PARTS[part])
         if record:
-            moves = _moves(unpacked(record), frame, _spread(reference, new))
+            moves = [
+                move
+                for move in _shares(unpacked(record), frame, reference.sampled)
+                if _moved(move, _spread(reference, new))
+            ]
             alarms += _alarms(part, moves)
     return alarms
 
@@ -63,44 +71,50 @@ def _spread(reference: Profile, new: Profile) -> float:
     return sum(one.rows / (one.independent * max(one.sampled, 1)) for one in (reference, new))
 
 
-def _moves(then: dict[int, float], words: "pl.DataFrame", spread: float) -> list[_Move]:
-    """Return what moved by more than chance; what was rare then is taken as the most it can have been."""
-    found = []
-    for said, now, row, excerpt in words.select("said", "share", "row", "excerpt").rows():
-        before = then.get(key(said), LEAST_SHARE)
-        mean = (before + now) / 2
-        if abs(now - before) >= max(LEAST_MOVE, _SIGMA * sqrt(mean * (1 - mean) * spread)):
-            found.append(_Move(said, before, now, row, excerpt))
-    # Of words and pairs of them that say as much, the longer ones say what it is.
-    return sorted(found, key=lambda move: (-round(move.surprise, 3), -len(move.said)))
+def _shares(then: dict[int, float], words: "pl.DataFrame", texts: int) -> "Iterator[_Move]":
+    """Yield the shares then and now of all that is remembered of one of both; what is not was, at most,
+    as rare as what is remembered last."""
+    least = max(LEAST_SHARE, (LEAST_TEXTS - 1) / max(texts, 1))
+    if len(then) >= MOST:
+        least = max(least, min(then.values()))
+    for key, said, now, row, excerpt in words.select(
+        "key", "said", "share", "row", "excerpt"
+    ).rows():
+        yield _Move(then.get(key, least), now, said, row, excerpt or "", key in then)
+    known = set(words["key"].to_list())
+    rarest = max(LEAST_SHARE, min(words["share"].to_list()) if len(words) >= MOST else 0.0)
+    yield from (_Move(share, rarest) for key, share in then.items() if key not in known)
+
+
+def _moved(move: _Move, spread: float) -> bool:
+    """Tell whether a share moved by more than chance, and by enough to be told."""
+    mean = (move.then + move.now) / 2
+    chance = _SIGMA * sqrt(mean * (1 - mean) * spread)
+    return abs(move.now - move.then) >= max(LEAST_MOVE, chance)
 
 
 def _alarms(part: str, moves: list[_Move]) -> list[Alarm]:
     more = [move for move in moves if move.now > move.then]
     less = [move for move in moves if move.now < move.then]
-    return [
-        _alarm(part, ours, often)
-        for ours, often in ((more, "more"), (less, "less"))
-        if any(move.excerpt is not None for move in ours)  # else there is nothing to show
-    ]
+    return [_alarm(part, ours, often) for ours, often in ((more, "more"), (less, "less")) if ours]
 
 
 def _alarm(part: str, moves: list[_Move], often: str) -> Alarm:
     """Return what is said of moves in one direction, with an example of what is new."""
-    by_said = {move.said: move for move in moves if move.excerpt is not None}
-    shown = [by_said[said] for said in without_parts(by_said)][:_SHOWN]
-    sentence = f"{part} have {', '.join(_told(move) for move in shown)}"
-    if len(moves) > len(shown):
-        sentence += f" and {len(moves) - len(shown)} other words or marks {often} often"
-    if often == "more":
+    # Of words and pairs of them that say as much, the longer ones say what it is.
+    by_said = {move.said: move for move in moves if move.said}
+    ranked = sorted(by_said, key=lambda said: (-round(by_said[said].surprise, 3), -len(said)))
+    shown = [by_said[said] for said in without_parts(ranked)][:_SHOWN]
+    told = [_told(move) for move in shown]
+    if rest := len(moves) - len(shown):
+        told.append(f"{rest} {'other ' * bool(shown)}words or marks {often} often")
+    sentence = f"{part} have {', '.join(told)}"
+    if often == "more" and shown:
         sentence += f", e.g. row {shown[0].row} ({shown[0].excerpt!r})"
     value = min(1.0, _COUNT * max(abs(move.now - move.then) for move in moves))
     return Alarm(expectation="profile_drift", value=value, sentence=sentence, quote="")
 
 
 def _told(move: _Move) -> str:
-    return f"{named(move.said)} in {move.now:.1%} ({_then(move.then)} then)"
-
-
-def _then(share: float) -> str:
-    return f"{share:.1%}" if share > LEAST_SHARE else f"at most {share:.1%}"
+    then = f"{move.then:.1%}" if move.known else f"at most {move.then:.1%}"
+    return f"{named(move.said or '')} in {move.now:.1%} ({then} then)"

@@ -63,7 +63,7 @@ def survey(rows: Path, table: "pl.LazyFrame", path: Path) -> Survey:
 
     with temporary_folder(str(path.parent)) as scratch:
         looked = scratch / "looked.parquet"
-        sample = _look(rows, table, looked)
+        sample, spaced = _look(rows, table, looked)
         frame = _with_repeated(pl.scan_parquet(looked), path)
         sources = column(pl.scan_parquet(looked), "source")
     of_sample = sources.filter(frame["row"].is_in(sample["row"].implode()))
@@ -71,8 +71,8 @@ def survey(rows: Path, table: "pl.LazyFrame", path: Path) -> Survey:
     spoken = [language(text) for text in part["question"]]
     alarms = _alarms(rows, frame, sample, of_sample, part, spoken)
     words = {
-        "answers": vocabulary(sample["row"], sample["answer"]),
-        "questions": vocabulary(sample["row"], sample["question"]),
+        "answers": vocabulary(spaced["row"], spaced["answer"]),
+        "questions": vocabulary(spaced["row"], spaced["question"]),
     }
     record = profile(frame, sources, sample, spoken).model_copy(
         update={PARTS[part]: packed(found) for part, found in words.items()}
@@ -80,30 +80,33 @@ def survey(rows: Path, table: "pl.LazyFrame", path: Path) -> Survey:
     return Survey(record, _quoted(rows, alarms), words)
 
 
-def _look(rows: Path, table: "pl.LazyFrame", path: Path) -> "pl.DataFrame":
-    """Write the numbers of the rows and their `source` into a file; return the pairs of a sample."""
+def _look(rows: Path, table: "pl.LazyFrame", path: Path) -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """Write the numbers of the rows and their `source` into a file; return the pairs of a sample in
+    blocks of neighbours, and of one as large whose rows stand apart: words of neighbours go together."""
     import polars as pl
 
     told = table.select("row", "source", sound=pl.col("disposition") != "quarantined")
-    sampled = _sampled(column(told.filter("sound"), "row"))
+    sound = column(told.filter("sound"), "row")
+    sampled, spaced = _sampled(sound), sound.gather_every(max(1, -(-len(sound) // SAMPLE)))
 
     def look(
         both: "tuple[pl.DataFrame, pl.DataFrame]",
-    ) -> "tuple[pl.DataFrame, pl.DataFrame]":
+    ) -> "tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]":
         batch, lines = both
         found = pairs(explode(batch.filter(lines["sound"])))
         of_rows = numbers(found).join(
             lines.select("row", "source"), on="row", maintain_order="left"
         )
         texts = found.filter(pl.col("row").is_in(sampled.implode()))
-        return of_rows, _detached(texts, LONGEST)
+        apart = found.filter(pl.col("row").is_in(spaced.implode()))
+        return of_rows, _detached(texts, LONGEST), _detached(apart, LONGEST)
 
-    sample = []
+    samples: list[tuple[pl.DataFrame, pl.DataFrame]] = []
     with writing(path) as write:
-        for found, texts in ahead(look, alongside(batches(rows), parts(told))):
+        for found, *texts in ahead(look, alongside(batches(rows), parts(told))):
             write(found)
-            sample.append(texts)
-    return pl.concat(sample)
+            samples.append((texts[0], texts[1]))
+    return pl.concat(one for one, _ in samples), pl.concat(one for _, one in samples)
 
 
 def _with_repeated(table: "pl.LazyFrame", path: Path) -> Columns:

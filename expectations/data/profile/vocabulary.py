@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 LEAST_SHARE = 0.002  # of the texts; what fewer say is not remembered
 LEAST_MOVE = 0.012  # of the texts, by which a share moves that is told; what is rarer is not shown
-_LEAST_TEXTS = 4
-_HEAD = 4_000  # characters of a text
+LEAST_TEXTS = 4
+MOST = 40_000  # things said that are remembered
+_HEAD, _TOKENS = 4_000, 1_000  # characters of a text, and tokens of it
 _LONGEST = 30  # characters of a word
 _BEFORE, _EXCERPT = 20, 60  # characters of an excerpt before what is said, and in all
 # A sign of a script without spaces, a word, a number, line breaks, or marks in a row.
@@ -23,7 +24,8 @@ _TOKEN = (
     rf"{_ALONE}|[\p{{L}}\p{{M}}--{_ALONE}]+(?:['’]\p{{L}}+)?|\p{{N}}+|\n+|"
     r"[^\p{L}\p{M}\p{N}\s]+"
 )
-BEGIN, END, NUMBER, BREAK, ALIKE = "^", "$", "0", "\n", "~"  # what tokens stand for
+# What stands for others; a mark and a letter are never one token of a text.
+BEGIN, END, NUMBER, BREAK, ALIKE = "^b", "$e", "0", "\n", "~"
 _DIGITS = 5  # of a number that are counted
 _LONG = (
     r"^[\p{Latin}\p{Cyrillic}\p{Greek}]{4,}$"  # a word of which the last letter may stand for it
@@ -33,28 +35,34 @@ _WHOLE = 65_535  # a share of 1, in two bytes
 
 
 def vocabulary(rows: "pl.Series", texts: "pl.Series") -> "pl.DataFrame":
-    """Return what at least LEAST_SHARE of the texts have, once or more: `said` (a token, or two with a
-    space between), `share` (0 to 1), `row` (of `rows`, the first that has it) and `excerpt` of its
-    text, masked; null of what is rare, or hidden by a mask.
+    """Return what at least LEAST_SHARE of the texts have, once or more, the MOST common: `key` (see
+    `key`), `share` (0 to 1), `row` (of `rows`, the first that has it), `said` (a token, or two with a
+    space between) and `excerpt` of its text, masked; both null of what is rare, or hidden by a mask.
 
     Of a number its length counts; the beginning and the end of a text are tokens, too. In pairs a word
     stands also for all that end with its last letter (`~s`), which shows how words are bent.
     """
     import polars as pl
 
-    found = pl.concat(_said(_tokens(texts), len(texts)))
-    told = pl.col("share") >= LEAST_MOVE
-    examples = found.filter(told)["text"].unique()
-    shown = dict(zip(examples, masked(texts.gather(examples).str.head(_HEAD)), strict=True))
+    found = pl.concat(_said(_tokens(texts), len(texts))).sort("share", descending=True)
+    found = found.head(MOST)
+    examples = found.filter(pl.col("share") >= LEAST_MOVE)["text"].unique()
+    # Masked as a whole: half of a secret is not seen as one.
+    shown = dict(zip(examples, masked(texts.gather(examples)).str.head(_HEAD), strict=True))
     excerpts = [
         excerpt(shown[text], said) if share >= LEAST_MOVE else None
         for said, share, text in found.select("said", "share", "text").rows()
     ]
+    keys = [key(said) for said in found["said"]]
+    found = found.with_columns(
+        pl.Series("key", keys, dtype=pl.UInt32), pl.Series("excerpt", excerpts, dtype=pl.String)
+    )
     return found.select(
-        "said",
+        "key",
+        pl.when(pl.col("excerpt").is_not_null()).then(pl.col("said")).alias("said"),
         "share",
         rows.gather(found["text"]).cast(pl.Int64).alias("row"),
-        pl.Series("excerpt", excerpts, dtype=pl.String),
+        "excerpt",
     )
 
 
@@ -69,7 +77,7 @@ def _tokens(texts: "pl.Series") -> "pl.DataFrame":
     inner = pl.col("content").str.extract_all(_TOKEN)
     return (
         found.with_row_index("text")
-        .select("text", token=pl.concat_list(ends[0], inner, ends[1]))
+        .select("text", token=pl.concat_list(ends[0], inner.list.head(_TOKENS), ends[1]))
         .explode("token")
         .with_columns(
             token=pl.when(token.str.contains(r"^\p{N}"))
@@ -122,7 +130,7 @@ def _common(hashed: "pl.DataFrame", texts: int) -> "pl.DataFrame":
     """Return `count`, `text` and `place` of each hash that enough texts have: how many, and the first."""
     import polars as pl
 
-    least = max(_LEAST_TEXTS, LEAST_SHARE * texts)
+    least = max(LEAST_TEXTS, LEAST_SHARE * texts)
     return (
         hashed.unique(["text", "hash"], keep="first")
         .group_by("hash")
@@ -148,28 +156,46 @@ def _place(text: str, said: str) -> int | None:
     if len(lowered) == len(
         text
     ):  # plain words need no pattern, which takes longer to make than to find
-        for plain in (said, said.replace(" ", "")):
-            if (place := lowered.find(plain)) >= 0:
-                return place
-    pattern = r"\s*".join(_pattern(token) for token in said.split(" "))
+        for plain in {said, said.replace(" ", "")}:
+            place = lowered.find(plain)
+            while place >= 0:
+                if _stands_alone(lowered, place, place + len(plain)):
+                    return place
+                place = lowered.find(plain, place + 1)
+    pattern = r"[^\S\n]*+".join(_pattern(token) for token in said.split(" "))
     match = re.search(pattern, text, re.IGNORECASE)
     return match.start() if match else None
 
 
+def _stands_alone(text: str, begin: int, end: int) -> bool:
+    """Tell whether no word goes on before or behind a place."""
+    before = begin and _joins(text[begin - 1]) and _joins(text[begin])
+    behind = end < len(text) and _joins(text[end]) and _joins(text[end - 1])
+    return not (before or behind)
+
+
+def _joins(sign: str) -> bool:
+    """Tell whether a sign is a part of the word beside it; those of scripts without spaces are not."""
+    return sign.isalnum() and not ("\u0e00" <= sign < "\u0e80" or sign >= "\u2e80")
+
+
 def _pattern(token: str) -> str:
+    """Return a pattern of a token, of which each place of a text is looked at once."""
     if token.startswith(NUMBER):
-        return rf"\d{{{len(token)}{',' * (len(token) == _DIGITS)}}}"
-    if token.startswith(ALIKE) and len(token) > 1:
-        return rf"\w+{re.escape(token[1:])}\b"
-    known = {BEGIN: r"\A", END: r"\Z", BREAK: r"\n+"}
-    return known.get(token, re.escape(token))
+        return rf"(?<!\d)\d{{{len(token)}{',' * (len(token) == _DIGITS)}}}+(?!\d)"
+    if _stands_for_others(token) and token != BREAK:
+        return rf"\b\w+{re.escape(token[1:])}\b"
+    known = {BEGIN: r"\A\s*+", END: r"\s*+\Z", BREAK: r"\n++"}
+    if token in known:
+        return known[token]
+    return rf"(?<!\w){re.escape(token)}(?!\w)" if all(map(_joins, token)) else re.escape(token)
 
 
 def packed(words: "pl.DataFrame") -> str:
     """Return the shares of a vocabulary by hashes of what is said, as text: six bytes each at most."""
     import numpy as np
 
-    keys = np.array([key(said) for said in words["said"]], dtype=np.uint32)
+    keys = words["key"].to_numpy()
     order = np.argsort(keys)
     shares = np.round(words["share"].to_numpy() * _WHOLE).astype(np.uint16)[order]
     gaps = np.diff(keys[order], prepend=np.uint32(0)).astype(np.uint32)
@@ -184,7 +210,10 @@ def unpacked(text: str) -> dict[int, float]:
     if not text:
         return {}
     try:
-        content = zlib.decompress(base64.b85decode(text))
+        unpacking = zlib.decompressobj()
+        content = unpacking.decompress(base64.b85decode(text), 6 * MOST)
+        if unpacking.unconsumed_tail or not unpacking.eof:
+            raise ValueError("it holds more than any vocabulary")
         size = len(content) // 6
         keys = np.frombuffer(content[: 4 * size], np.uint32).cumsum(dtype=np.uint32)
         shares = np.frombuffer(content[4 * size :], np.uint16) / _WHOLE
@@ -194,7 +223,8 @@ def unpacked(text: str) -> dict[int, float]:
 
 
 def key(said: str) -> int:
-    return zlib.crc32(said.encode())  # the same in every version
+    """Return what a record knows it by, the same in every version."""
+    return zlib.crc32(said.encode())
 
 
 def named(said: str) -> str:
@@ -224,7 +254,8 @@ def _named(token: str) -> str:
 
 
 def _stands_for_others(token: str) -> bool:
-    return token.startswith((BREAK, NUMBER)) or (token.startswith(ALIKE) and len(token) == 2)
+    bent = len(token) == 2 and token.startswith(ALIKE) and token[1].isalpha()
+    return bent or token.startswith((BREAK, NUMBER))
 
 
 def without_parts(said: Iterable[str]) -> list[str]:
