@@ -109,6 +109,14 @@ class TestRefusals:
         assert check.ok is False
         assert "RETUNE_STORE is not" in check.state
         assert check.fix.startswith("the machines hand each other")
+        monkeypatch.setenv("RETUNE_STORE", "nonsense")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+        assert ray_cluster.check_cluster().ok is False
+        monkeypatch.setenv("RETUNE_CLUSTER", "a..b:6379")
+        monkeypatch.setenv("RETUNE_STORE", "file:///tmp")
+        place._opened.cache_clear()
+        check = ray_cluster.check_cluster()
+        assert (check.ok, check.fix.startswith("start it, or correct")) == (False, True)
 
     def test_the_doctor_tells_what_machines_have(self):
         assert ray_cluster.described([CPU_HOST]) == "1 machine, 16 CPUs, 0 GPUs"

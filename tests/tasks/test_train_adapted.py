@@ -68,6 +68,15 @@ def test_output_and_gradients_are_pefts(kind, lora):
         assert off < 0.02, f"{name}: {off}"
 
 
+def test_no_tokens_give_no_output():
+    model = adapted()
+    fuse_adapters(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model.base_model.model.layer(torch.zeros(0, INPUTS, requires_grad=True))
+    assert output.shape == (0, OUTPUTS)
+    output.sum().backward()
+
+
 def test_it_is_nearer_to_32_bits_than_peft_or_as_near():
     model = adapted()
     with torch.no_grad():
