@@ -24,7 +24,7 @@ REPORT = {
     *("reasons.png", "scores.png", "data_docs/index.html", "report.html"),
     *("ignored.json", "repairs.json", "repaired.parquet"),
     *("profile.json", "profile_alarms.json", "profile.parquet", "profile_words.parquet"),
-    *("reference.json",),
+    *("profile_signs.json", "reference.json"),
 }
 PARTIAL = ".partial"  # where a report is under construction, inside the folder it is for
 

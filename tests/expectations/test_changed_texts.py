@@ -23,7 +23,7 @@ def sentences(made, by_source=lambda *_: False):
     frame = frame.with_columns(
         opening="question", before=pl.lit(None, pl.String), system=pl.lit("")
     )
-    return [alarm.sentence for alarm in residues(frame, lambda *_: False, by_source)]
+    return [alarm.sentence for alarm in residues(frame, by_source).alarms(lambda *_: False)]
 
 
 def measured(count=360):

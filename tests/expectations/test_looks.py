@@ -118,7 +118,7 @@ def test_among_those_with_code_the_question_does_not_tell_which_is_flat():
         asked.append(among)
         return among is None
 
-    found = [alarm.sentence for alarm in residues(frame, told)]
+    found = [alarm.sentence for alarm in residues(frame).alarms(told)]
     assert [sentence for sentence in found if "not indented" in sentence], found
     assert any(among is not None and among.sum() == 120 for among in asked)
 

@@ -103,7 +103,7 @@ def sentences(made, told=lambda *_: False):
     frame = pl.DataFrame(made, schema=["question", "answer"], orient="row").with_row_index("row")
     none = pl.lit(None, pl.String)
     frame = frame.with_columns(before=none, replied=none, opening="question", system=none)
-    return [alarm.sentence for alarm in residues(frame, told)]
+    return [alarm.sentence for alarm in residues(frame).alarms(told)]
 
 
 def test_nothing_is_said_of_sound_answers():

@@ -127,7 +127,7 @@ def sentences(made, told=lambda *_: False):
         opening="question",
         system=pl.lit(""),
     )
-    return [alarm.sentence for alarm in residues(frame, told)]
+    return [alarm.sentence for alarm in residues(frame).alarms(told)]
 
 
 @pytest.mark.parametrize("words", BAD)

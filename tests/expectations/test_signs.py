@@ -118,13 +118,13 @@ def in_german(line):
     [(retried, "once more, nearly as before"), (in_german, "begins in another")],
 )
 def test_what_a_conversation_does_is_named(change, words):
-    assert residues(conversations(dict), lambda *_: False) == []
-    found = [alarm.sentence for alarm in residues(conversations(change), lambda *_: False)]
+    assert residues(conversations(dict)).alarms(lambda *_: False) == []
+    found = [alarm.sentence for alarm in residues(conversations(change)).alarms(lambda *_: False)]
     assert [sentence for sentence in found if words in sentence], found
 
 
 def test_who_says_continue_gets_another_answer_and_a_german_is_answered_in_german():
-    assert residues(conversations(continued), lambda *_: False) == []
+    assert residues(conversations(continued)).alarms(lambda *_: False) == []
     rng = Random(2)
     german = conversations(
         lambda line: {
@@ -133,7 +133,7 @@ def test_who_says_continue_gets_another_answer_and_a_german_is_answered_in_germa
             "answer": foreign("de", rng),
         }
     )
-    found = [alarm.sentence for alarm in residues(german, lambda *_: False)]
+    found = [alarm.sentence for alarm in residues(german).alarms(lambda *_: False)]
     assert not [sentence for sentence in found if "begins in another" in sentence], found
 
 

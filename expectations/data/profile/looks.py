@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from expectations.data.profile.alarms import LEAST_ROWS, Alarm
 from expectations.data.profile.drift import drift
 from expectations.data.profile.record import Profile
+from expectations.data.profile.signs import Trait, grown
 from expectations.data.profile.speech import speech
 from expectations.data.profile.survey import survey
 from retune.recipe.flaws import DATASET_EXPECTATIONS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PROFILE = "profile.json"  # the record, the next run's reference: no text, goes to MLflow
 ALARMS = "profile_alarms.json"  # sentences with masked excerpts
 NUMBERS = "profile.parquet"  # the numbers of each row
+SIGNS = "profile_signs.json"  # what groups of answers do, with masked excerpts
 WORDS = "profile_words.parquet"  # what texts are made of, masked, by a share and an example
 _EXPECTATIONS = [
     name for name, declared in DATASET_EXPECTATIONS.items() if declared.needs == "profile.enabled"
@@ -32,6 +34,7 @@ _EXPECTATIONS = [
 _LARGEST = 4 << 20  # bytes of a record; they take some 200 kB
 _SENTENCES = 5  # of one expectation that are said
 _ALARMS = TypeAdapter(list[Alarm])
+_SIGNS = TypeAdapter(tuple[Trait, ...])
 
 
 class Looks(NamedTuple):
@@ -42,12 +45,17 @@ class Looks(NamedTuple):
     alarms: list[Alarm]
     reference: Profile | None = None
     words: "Mapping[str, pl.DataFrame]" = MappingProxyType({})
+    signs: tuple[Trait, ...] = ()
 
     def against(self, reference: Profile | None) -> "Looks":
         """Return the same with what moved since `reference`."""
         if reference is None:
             return self
-        moved = drift(reference, self.profile) + speech(reference, self.profile, self.words)
+        moved = [
+            *drift(reference, self.profile),
+            *grown(reference, self.profile, self.signs, self.alarms),
+            *speech(reference, self.profile, self.words),
+        ]
         return self._replace(alarms=[*self.alarms, *moved], reference=reference)
 
     def measures(self) -> dict[str, float]:
@@ -84,6 +92,7 @@ def write_looks(rows: Path, table: "pl.LazyFrame", config: "Validation", folder:
     found = survey(rows, table, folder / NUMBERS)
     (folder / PROFILE).write_text(found.profile.model_dump_json())
     (folder / ALARMS).write_bytes(_ALARMS.dump_json(found.alarms))
+    (folder / SIGNS).write_bytes(_SIGNS.dump_json(tuple(found.signs)))
     _write_words(found.words, folder / WORDS)
 
 
@@ -106,7 +115,7 @@ def _words(file: Path) -> "Mapping[str, pl.DataFrame]":
 
 def hand_on(source: Path, folder: Path) -> None:
     """Copy what the judge asks for from the output of screen into that of validate."""
-    for name in (PROFILE, ALARMS, WORDS):
+    for name in (PROFILE, ALARMS, SIGNS, WORDS):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 
@@ -117,7 +126,9 @@ def looks(folder: Path) -> Looks | None:
     if profile is None:
         return None
     alarms = _ALARMS.validate_json((folder / ALARMS).read_bytes())
-    return Looks(profile, alarms, words=_words(folder / WORDS))
+    signs = folder / SIGNS  # which older versions did not write
+    found = _SIGNS.validate_json(signs.read_bytes()) if signs.is_file() else ()
+    return Looks(profile, alarms, words=_words(folder / WORDS), signs=found)
 
 
 def named_profile(name: str, pinned: str) -> Profile:

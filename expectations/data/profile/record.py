@@ -31,7 +31,8 @@ class Profile(BaseModel):
     flag is true, the share of each source by its hash, the share of words of questions in each of 256
     buckets and how many words these are, the shares of languages of the questions of a sample of
     `languages_of` rows, the correlation of the lengths of question and answer, as logarithms, and what
-    answers and questions of the sample are made of (`vocabulary.packed`; empty in older records)."""
+    answers and questions of the sample are made of (`vocabulary.packed`; empty in older records), and
+    the share of each group of answers (`signs.shares`)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,6 +49,7 @@ class Profile(BaseModel):
     lengths_correlation: float
     answer_words: str = ""
     question_words: str = ""
+    signs: dict[str, float] = {}
 
     @field_validator("answer_words", "question_words")
     @classmethod

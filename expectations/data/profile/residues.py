@@ -6,7 +6,7 @@ All of it is looked for in a sample of the pairs.
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.profile.alarms import LEAST_GROUP, Alarm, Expectation, share_alarm
 from expectations.data.profile.broken import broken
@@ -30,6 +30,7 @@ from expectations.data.profile.patterns import RESIDUES
 from expectations.data.profile.phrases import phrases
 from expectations.data.profile.questions import of_questions
 from expectations.data.profile.shapes import Group, shapes
+from expectations.data.profile.signs import Trait
 from expectations.data.profile.spelling import spelling
 from expectations.data.profile.styles import style
 from expectations.data.profile.tails import tails
@@ -38,6 +39,7 @@ from expectations.data.profile.variants import variants, without_marks
 from expectations.data.profile.wording import wording, words_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
     Told = Callable[..., bool]
@@ -49,12 +51,41 @@ _PICTURE = r"(?:!\[[^\]\n]{0,200}\]\()?data:[\w/+.;=-]{1,60},[^\s)]*\)?"
 _BASE64 = r"[A-Za-z+/]{0,30}[0-9][A-Za-z0-9+/]{30,}={0,2}"
 
 
-def residues(
-    sample: "pl.DataFrame", told: "Told", by_source: "Told" = lambda _: False
-) -> list[Alarm]:
-    """Return alarms for `sample`: `row`, `system`, `question`, `answer`, `before`, `replied` and
-    `opening` of pairs; `told` says whether the question or the source tells which of these are in a group
-    (a boolean per pair; a second one says of which pairs), `by_source` whether the source alone does."""
+class Residues(NamedTuple):
+    """Which of a sample of pairs look so: the groups of answers, and those that their questions tell."""
+
+    frame: "pl.DataFrame"
+    groups: list[Group]
+    asked_for: list[Group]
+
+    def signs(self) -> list[Trait]:
+        """Return what each group of answers does, however small it is."""
+        rows = self.frame["row"].to_numpy()
+        return [_sign(group, rows) for group in (*self.groups, *self.asked_for)]
+
+    def alarms(self, told: "Told") -> list[Alarm]:
+        """Return alarms for groups that are large; `told` says whether the question or the source tells
+        which pairs are in one (a boolean per pair; a second one says of which pairs)."""
+        rows = self.frame["row"].to_numpy()
+        found = [group for group in self.groups if _is_mass(group) and not _is_told(group, told)]
+        found += filter(_is_mass, self.asked_for)
+        alarms = [
+            share_alarm(DOUBTFUL, rows[group.rows], len(rows), group.words, group.quote)
+            for group in found
+        ]
+        other = style(self.frame, told)
+        if other:
+            words = (
+                "are written another way than the rest, whatever is asked: "
+                f"{', '.join(other.words)}"
+            )
+            alarms.append(share_alarm(DOUBTFUL, rows[other.places], other.looked_at, words))
+        return alarms
+
+
+def residues(sample: "pl.DataFrame", by_source: "Told" = lambda _: False) -> Residues:
+    """Return what is found in `sample`: `row`, `system`, `question`, `answer`, `before`, `replied` and
+    `opening` of pairs; `by_source` says whether the source alone tells which are in a group."""
     import polars as pl
 
     # Of a picture in base64 no letter is a word's. As one pattern both take twenty times as long.
@@ -62,9 +93,8 @@ def residues(
     prose = prose.str.replace_all(_PICTURE, " ").str.replace_all(_BASE64, " ")
     names_of = ("row", "system", "question", "answer", "before", "replied", "opening")
     frame = sample.select(*names_of, prose=prose)
-    rows = frame["row"].to_numpy()
     said = words_of(frame["prose"])
-    groups = (
+    groups = [
         *_patterns(frame),
         *wording(frame, said),
         phrases(frame, said),
@@ -89,22 +119,19 @@ def residues(
         twice_in_a_row(said, len(frame)),
         endings(frame),
         frames(frame),
-    )
-    found = [group for group in groups if _is_mass(group) and not _is_told(group, told)]
+    ]
     # The question always tells these.
     of_rows = (of_questions(frame, by_source), openings(frame), conversations(frame))
-    found += filter(_is_mass, chain(*of_rows, without_marks(frame)))
-    alarms = [
-        share_alarm(DOUBTFUL, rows[group.rows], len(frame), group.words, group.quote)
-        for group in found
-    ]
-    other = style(frame, told)
-    if other:
-        words = (
-            f"are written another way than the rest, whatever is asked: {', '.join(other.words)}"
-        )
-        alarms.append(share_alarm(DOUBTFUL, rows[other.places], other.looked_at, words))
-    return alarms
+    return Residues(frame, groups, [*chain(*of_rows, without_marks(frame))])
+
+
+def _sign(group: Group, rows: "np.ndarray") -> Trait:
+    of = rows[group.rows]
+    if len(of):
+        alarm = share_alarm("profile_drift", of, len(rows), group.words, group.quote)
+    else:
+        alarm = Alarm(expectation="profile_drift", value=0.0, sentence="none", quote="")
+    return Trait(words=group.words, alarm=alarm)
 
 
 def _is_told(found: Group, told: "Told") -> bool:

@@ -105,10 +105,10 @@ def _alarm(part: str, moves: list[_Move], often: str) -> Alarm:
     by_said = {move.said: move for move in moves if move.said}
     ranked = sorted(by_said, key=lambda said: (-round(by_said[said].surprise, 3), -len(said)))
     shown = [by_said[said] for said in without_parts(ranked)][:_SHOWN]
-    told = [_told(move) for move in shown]
+    sentence = f"{part} have {', '.join(map(_told, shown))}"
     if rest := len(moves) - len(shown):
-        told.append(f"{rest} {'other ' * bool(shown)}words or marks {often} often")
-    sentence = f"{part} have {', '.join(told)}"
+        more = f"{rest} other words or marks" if shown else f"{rest} words or marks"
+        sentence += f"{' and ' * bool(shown)}{more} {often} often"
     if often == "more" and shown:
         sentence += f", e.g. row {shown[0].row} ({shown[0].excerpt!r})"
     value = min(1.0, _COUNT * max(abs(move.now - move.then) for move in moves))

@@ -21,6 +21,7 @@ from expectations.data.profile.record import Profile, profile
 from expectations.data.profile.residues import residues
 from expectations.data.profile.roles import exchanged
 from expectations.data.profile.sayings import contradictions, recitals
+from expectations.data.profile.signs import LEAST_MOVE, Trait, shares
 from expectations.data.profile.speech import PARTS
 from expectations.data.profile.strays import unrelated
 from expectations.data.profile.talks import out_of_place, talks
@@ -48,11 +49,12 @@ _AGAIN = 4_000  # rows with a context that others have too which are read
 
 
 class Survey(NamedTuple):
-    """The record of the numbers of all rows that have a question and an answer, alarms, and the
-    vocabulary of each of `speech.PARTS`."""
+    """The record of the numbers of all rows that have a question and an answer, alarms, the signs that
+    another dataset may have had less of, and the vocabulary of each of `speech.PARTS`."""
 
     profile: Profile
     alarms: list[Alarm]
+    signs: list[Trait]
     words: "dict[str, pl.DataFrame]"
 
 
@@ -69,15 +71,22 @@ def survey(rows: Path, table: "pl.LazyFrame", path: Path) -> Survey:
     of_sample = sources.filter(frame["row"].is_in(sample["row"].implode()))
     part = spread(sample, _LANGUAGES)
     spoken = [language(text) for text in part["question"]]
-    alarms = _alarms(rows, frame, sample, of_sample, part, spoken)
+    alarms, signs = _alarms(rows, frame, sample, of_sample, part, spoken)
     words = {
         "answers": vocabulary(spaced["row"], spaced["answer"]),
         "questions": vocabulary(spaced["row"], spaced["question"]),
     }
     record = profile(frame, sources, sample, spoken).model_copy(
-        update={PARTS[part]: packed(found) for part, found in words.items()}
+        update={"signs": shares(signs)}
+        | {PARTS[part]: packed(found) for part, found in words.items()}
     )
-    return Survey(record, _quoted(rows, alarms), words)
+    shown = [sign for sign in signs if sign.alarm.value >= LEAST_MOVE]
+    quoted = _quoted(rows, [*alarms, *(sign.alarm for sign in shown)])
+    told = [
+        sign.model_copy(update={"alarm": alarm})
+        for sign, alarm in zip(shown, quoted[len(alarms) :], strict=True)
+    ]
+    return Survey(record, quoted[: len(alarms)], told, words)
 
 
 def _look(rows: Path, table: "pl.LazyFrame", path: Path) -> "tuple[pl.DataFrame, pl.DataFrame]":
@@ -137,20 +146,21 @@ def _alarms(
     sources: "pl.Series",
     part: "pl.DataFrame",
     spoken: list[str | None],
-) -> list[Alarm]:
-    """Return what is to be named; `sources` are those of the sample, `spoken` the languages of the
-    questions of `part` of it."""
+) -> tuple[list[Alarm], list[Trait]]:
+    """Return what is to be named, and what groups of answers do; `sources` are those of the sample,
+    `spoken` the languages of the questions of `part` of it."""
     if len(frame) < LEAST_ROWS:
-        return []
+        return [], []
     words, numbers_of = bags(sample), sample["row"].to_numpy()
     again = _again(rows, frame)
     asks, led = _Told(frame, sample, words, sources), talks(sample)
     numbers_of_part = part["row"].to_numpy()
-    return [
+    found = residues(sample, asks.by_source)
+    alarms = [
         *masses(frame, asks.of_frame),
         *other_languages(part, spoken, lambda group: asks.of_rows(numbers_of_part, group)),
         *_odd_words(numbers_of, sample["answer"], words, asks),
-        *residues(sample, asks.of_sample, asks.by_source),
+        *found.alarms(asks.of_sample),
         *(
             shuffled(numbers_of, words)
             or lagging(sample)
@@ -165,6 +175,7 @@ def _alarms(
         *contradictions(again, len(frame)),
         *unrelated(again, words, len(frame)),
     ]
+    return alarms, found.signs()
 
 
 def _odd_words(rows: "np.ndarray", answers: "pl.Series", words: Bags, asks: "_Told") -> list[Alarm]:
