@@ -63,6 +63,7 @@ class Infra(Section):
     spread_rows: int = Field(
         1_000_000,
         ge=1,
+        le=1_000_000_000_000,
         description="Rows from which all machines of the cluster look at the rows of a dataset, and "
         "score those that the classifier is asked about, each a part; of fewer, the stage's own one.",
     )
