@@ -26,7 +26,7 @@ from expectations.data.profile.speech import PARTS
 from expectations.data.profile.strays import unrelated
 from expectations.data.profile.talks import out_of_place, talks
 from expectations.data.profile.triggers import triggers
-from expectations.data.profile.vocabulary import packed, vocabulary
+from expectations.data.profile.vocabulary import HEAD, packed, vocabulary
 from expectations.data.tables import Columns, alongside, column, occurrences, parts, writing
 from retune.overlap import ahead
 from retune.temporary import temporary_folder
@@ -108,7 +108,7 @@ def _look(rows: Path, table: "pl.LazyFrame", path: Path) -> "tuple[pl.DataFrame,
         )
         texts = found.filter(pl.col("row").is_in(sampled.implode()))
         apart = found.filter(pl.col("row").is_in(spaced.implode()))
-        return of_rows, _detached(texts, LONGEST), _detached(apart, LONGEST)
+        return of_rows, _detached(texts, LONGEST), apart.select("row", *_spoken_words())
 
     samples: list[tuple[pl.DataFrame, pl.DataFrame]] = []
     with writing(path) as write:
@@ -116,6 +116,14 @@ def _look(rows: Path, table: "pl.LazyFrame", path: Path) -> "tuple[pl.DataFrame,
             write(found)
             samples.append((texts[0], texts[1]))
     return pl.concat(one for one, _ in samples), pl.concat(one for _, one in samples)
+
+
+def _spoken_words() -> "list[pl.Expr]":
+    """Return questions and answers as far as their words are looked at, and a bit beyond: what begins
+    before that end is masked as a whole."""
+    import polars as pl
+
+    return [detached(pl.col(name).str.head(2 * HEAD)) for name in ("question", "answer")]
 
 
 def _with_repeated(table: "pl.LazyFrame", path: Path) -> Columns:

@@ -15,7 +15,7 @@ LEAST_SHARE = 0.002  # of the texts; what fewer say is not remembered
 LEAST_MOVE = 0.012  # of the texts, by which a share moves that is told; what is rarer is not shown
 LEAST_TEXTS = 4
 MOST = 40_000  # things said that are remembered
-_HEAD, _TOKENS = 4_000, 1_000  # characters of a text, and tokens of it
+HEAD, _TOKENS = 4_000, 1_000  # characters of a text, and tokens of it
 _LONGEST = 30  # characters of a word
 _BEFORE, _EXCERPT = 20, 60  # characters of an excerpt before what is said, and in all
 # A sign of a script without spaces, a word, a number, line breaks, or marks in a row.
@@ -48,7 +48,7 @@ def vocabulary(rows: "pl.Series", texts: "pl.Series") -> "pl.DataFrame":
     found = found.head(MOST)
     examples = found.filter(pl.col("share") >= LEAST_MOVE)["text"].unique()
     # Masked as a whole: half of a secret is not seen as one.
-    shown = dict(zip(examples, masked(texts.gather(examples)).str.head(_HEAD), strict=True))
+    shown = dict(zip(examples, masked(texts.gather(examples)).str.head(HEAD), strict=True))
     excerpts = [
         excerpt(shown[text], said) if share >= LEAST_MOVE else None
         for said, share, text in found.select("said", "share", "text").rows()
@@ -73,7 +73,7 @@ def _tokens(texts: "pl.Series") -> "pl.DataFrame":
 
     token = pl.col("token")
     ends = pl.lit([BEGIN]), pl.lit([END])
-    found = pl.DataFrame({"content": texts.str.head(_HEAD).str.to_lowercase()})
+    found = pl.DataFrame({"content": texts.str.head(HEAD).str.to_lowercase()})
     inner = pl.col("content").str.extract_all(_TOKEN)
     return (
         found.with_row_index("text")
