@@ -172,8 +172,15 @@ def without_gpu(run: "MlflowRun") -> dict[str, float]:
 
 
 def has_evidence(run_id: str) -> bool:
-    """Tell whether a run has a page of evidence on its candidate."""
-    files = client().list_artifacts(run_id, EVIDENCE.partition("/")[0])
+    """Tell whether a run has a page of evidence on its candidate, as far as MLflow can list its files:
+    a bucket may be made with the first of them."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        files = client().list_artifacts(run_id, EVIDENCE.partition("/")[0])
+    except (MlflowException, RequestException):
+        return False
     return any(file.path == EVIDENCE for file in files)
 
 
