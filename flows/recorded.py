@@ -15,7 +15,7 @@ from retune.errors import RetuneError
 from retune.escaping import visible
 from retune.recipe import Recipe
 from retune.records import HarnessPin, Pins
-from retune.tracking import client, download_json
+from retune.tracking import artifacts, client, download_json
 
 REPLAY_OF = "retune.replay_of"  # tag of a run that was made again: of which
 CALIBRATION = "retune.calibration_replicas"  # tag of a run of `retune calibrate`
@@ -110,7 +110,7 @@ def recorded(run_id: str) -> Recorded:
     run = client().get_run(run_id)
     name = run.info.run_name or run_id
     with TemporaryDirectory(prefix="retune-replay-") as folder:
-        there = {file.path for file in client().list_artifacts(run_id, FOLDER)}
+        there = {file.path for file in artifacts(run_id, FOLDER)}
         missing = {f"{FOLDER}/{file}" for file in ("recipe.resolved.yaml", "pins.json")} - there
         if missing:
             raise NotReplayable(
@@ -177,7 +177,7 @@ def made(run_id: str) -> Made:
 
 def _files(run_id: str) -> Iterator[tuple[str, str, str]]:
     """Yield stage, name and sha256 of the large files that a run has logged."""
-    for stage in (entry.path for entry in client().list_artifacts(run_id) if entry.is_dir):
+    for stage in (entry.path for entry in artifacts(run_id) if entry.is_dir):
         for entry in (download_json(run_id, f"{stage}/{MODELS}") or {"models": []})["models"]:
             yield stage, entry["uri"].rstrip("/").rpartition("/")[2], entry["sha256"]
 

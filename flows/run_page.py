@@ -40,7 +40,7 @@ from retune.pages import mlflow_pages
 from retune.retention import STEP
 from retune.saved_view import NAME, evidence_link, link, run_link
 from retune.temporary import temporary_folder
-from retune.tracking import Run, client
+from retune.tracking import Run, artifacts, client
 from tasks.stage import show as show_in_prefect
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _picture(run: "MlflowRun") -> list[str]:
     there = {
         file.path: file.file_size or 0
         for folder in folders
-        for file in client().list_artifacts(run.info.run_id, folder)
+        for file in artifacts(run.info.run_id, folder)
     }
     for path in PICTURES:
         if 0 < there.get(path, 0) <= LARGEST_PICTURE:

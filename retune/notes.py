@@ -14,7 +14,7 @@ from retune.measures import MEASURES, format_bytes, measure, title
 from retune.placement import CLUSTER
 from retune.recipe import Recipe, flat
 from retune.saved_view import EVIDENCE, LOSS, run_link
-from retune.tracking import PARAM_LIMIT, TABLES_TAG, client, download_json, setting_text
+from retune.tracking import PARAM_LIMIT, TABLES_TAG, artifacts, client, download_json, setting_text
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -172,15 +172,8 @@ def without_gpu(run: "MlflowRun") -> dict[str, float]:
 
 
 def has_evidence(run_id: str) -> bool:
-    """Tell whether a run has a page of evidence on its candidate, as far as MLflow can list its files:
-    a bucket may be made with the first of them."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
-    try:
-        files = client().list_artifacts(run_id, EVIDENCE.partition("/")[0])
-    except (MlflowException, RequestException):
-        return False
+    """Tell whether a run has a page of evidence on its candidate."""
+    files = artifacts(run_id, EVIDENCE.partition("/")[0])
     return any(file.path == EVIDENCE for file in files)
 
 

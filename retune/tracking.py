@@ -33,7 +33,7 @@ from retune.tracking_client import PatientClient, TrackingUnreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, RunInfo, RunTag
+    from mlflow.entities import FileInfo, Metric, Param, RunInfo, RunTag
     from mlflow.entities import Run as StoredRun
 
 PARAM_LIMIT = 6000  # characters; MLflow rejects longer parameter values
@@ -515,12 +515,25 @@ def download_json(run_id: str, artifact_path: str) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8")) if path else None
 
 
+def artifacts(run_id: str, folder: str | None = None) -> "list[FileInfo]":
+    """Return what a run has in a folder of its artifacts; nothing where the server says that their place is
+    not there, as a bucket that is made with the first file."""
+    from requests import HTTPError
+
+    try:
+        return client().list_artifacts(run_id, folder)
+    except HTTPError as error:
+        if error.response is None or error.response.status_code != 404:
+            raise
+        return []
+
+
 def download(run_id: str, artifact_path: str, target: Path) -> Path | None:
     """Copy an artifact of a run into the folder `target` and return where it is, None if the run has
     no such artifact."""
     folder = artifact_path.rpartition("/")[0] or None
     # Asked for a missing file, each kind of artifact store raises an error of its own.
-    if artifact_path not in {file.path for file in client().list_artifacts(run_id, folder)}:
+    if artifact_path not in {file.path for file in artifacts(run_id, folder)}:
         return None
     return Path(client().download_artifacts(run_id, artifact_path, str(target)))
 
