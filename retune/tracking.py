@@ -516,8 +516,8 @@ def download_json(run_id: str, artifact_path: str) -> dict[str, Any] | None:
 
 
 def artifacts(run_id: str, folder: str | None = None) -> "list[FileInfo]":
-    """Return what a run has in a folder of its artifacts; nothing where the server says that their place is
-    not there, as a bucket that is made with the first file."""
+    """Return what a run has in a folder of its artifacts; nothing where the server says that their place
+    is not there, as a bucket that is made with the first file."""
     from requests import HTTPError
 
     try:
