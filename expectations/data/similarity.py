@@ -26,7 +26,7 @@ MINHASH_BYTES = (
 )  # of a row, on disk while near duplicates are looked for
 COMPARED = 20_000  # pairs of rows at a time
 _SEED = 42
-_FACTOR = 0x9E3779B97F4A7C15  # odd and large, so that the order of words matters
+FACTOR = 0x9E3779B97F4A7C15  # odd and large, so that the order of words matters
 
 
 class Words(NamedTuple):
@@ -76,7 +76,7 @@ def ngrams(tokens: Words, lengths: Iterable[int]) -> "dict[int, Grams]":
         if n > len(hashes):
             break
         if n > 1:
-            gram = gram[:-1] * np.uint64(_FACTOR) + hashes[n - 1 :]
+            gram = gram[:-1] * np.uint64(FACTOR) + hashes[n - 1 :]
         if n in sizes:
             same_row = rows[: len(gram)] == rows[n - 1 :]
             result[n] = gram[same_row], rows[: len(gram)][same_row]
@@ -114,7 +114,7 @@ def bands(signature: "np.ndarray") -> "np.ndarray":
     parts = signature.astype(np.uint64).reshape(len(signature), BANDS, width)
     combined = parts[:, :, 0].copy()
     for place in range(1, width):
-        combined = combined * np.uint64(_FACTOR) + parts[:, :, place]
+        combined = combined * np.uint64(FACTOR) + parts[:, :, place]
     return combined
 
 

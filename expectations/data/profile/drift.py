@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from expectations.data.profile.alarms import LEAST_ROWS, Alarm
 from expectations.data.profile.numbers import FLAGS, NUMBERS
-from expectations.data.profile.record import SOURCES, STEPS, Profile
+from expectations.data.profile.record import SOURCES, STEPS, Profile, chance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,6 @@ _EACH = _CHANCE / len(NUMBERS)
 _SHARES_COUNT = 5
 _TAILS = (0.01, 0.02, 0.05)  # shares of the rows that were far out
 _TAILS_COUNT = 5  # that 2 % more rows are there is as far as 0.1
-_SIGMA = 5.0
 _SOURCES_COUNT = 1 / 3  # that a third of the rows comes from sources gone or new is as far as 0.1
 _SIZES_COUNT = 0.25  # that a quarter of the rows is gone
 _TOPICS_COUNT = 0.5
@@ -96,8 +95,7 @@ def _tails(
             edge = old[round((1 - share) * STEPS)] if side > 0 else old[round(share * STEPS)]
             # Known to 1 / STEPS, as the quantiles are.
             beyond = float((np.asarray(now) * side > edge * side).mean()) - 1 / STEPS
-            mean = (beyond + share) / 2
-            if beyond - share > _SIGMA * sqrt(mean * (1 - mean) * noise):
+            if beyond - share > chance(share, beyond, noise):
                 moves.append((beyond - share, share, beyond, edge))
         if moves:
             move, share, beyond, edge = max(moves)
@@ -112,12 +110,8 @@ def _plain(name: str, value: float) -> str:
 
 
 def _middle(name: str, quantiles: tuple[float, ...]) -> str:
-    from math import expm1
-
-    low, middle, high = (quantiles[place * STEPS // 10] for place in (1, 5, 9))
-    if name.endswith(("_chars", "_lines")):
-        return f"{expm1(middle):,.0f} ({expm1(low):,.0f} to {expm1(high):,.0f})"
-    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+    low, middle, high = (_plain(name, quantiles[place * STEPS // 10]) for place in (1, 5, 9))
+    return f"{middle} ({low} to {high})"
 
 
 def _flags(reference: Profile, new: Profile) -> Iterator[Alarm]:

@@ -3,6 +3,7 @@
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from math import sqrt
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 STEPS = 100  # between neighbouring quantiles lies 1/100 of the rows
 TOPICS = 256  # buckets of hashed words
 SOURCES = 500  # largest ones that are remembered
+_SIGMA = 5.0
 _TOPIC_WORD = r"\p{L}{5,}"
 _TOPIC_HEAD = 1_000  # characters of a question
 
@@ -75,7 +77,7 @@ def profile(
         quantiles={name: _quantiles(frame[name].to_numpy()) for name in MEASURED},
         shares={name: round(mean(frame[name]), 6) for name in FLAGS},
         sources={
-            _hash(name): round(count / max(len(sources), 1), 6) for name, count in counts.rows()
+            hashed(name): round(count / max(len(sources), 1), 6) for name, count in counts.rows()
         },
         topics=topics,
         topics_of=words,
@@ -115,5 +117,18 @@ def _topics(questions: "pl.Series") -> tuple[tuple[float, ...], int]:
     return tuple(round(count / max(total, 1), 6) for count in buckets), total
 
 
-def _hash(name: str) -> str:
+def hashed(name: str) -> str:
+    """Return what a record knows a name by, the same in every version."""
     return f"{zlib.crc32(name.encode()):08x}"
+
+
+def noise(reference: Profile, new: Profile) -> float:
+    """Return 1 / n + 1 / m of the rows sampled of two datasets, as many as know nothing of each other."""
+    return sum(one.rows / (one.independent * max(one.sampled, 1)) for one in (reference, new))
+
+
+def chance(then: float, now: float, noise: float) -> float:
+    """Return by how much two shares may differ by chance, 5 standard deviations: some twenty thousand are
+    compared. `noise` is 1 / n + 1 / m of the rows that they are of."""
+    mean = (then + now) / 2
+    return _SIGMA * sqrt(mean * (1 - mean) * noise)

@@ -1,17 +1,14 @@
 """What groups of answers do (`residues`), by their shares, beside the last accepted dataset: a group that
 is too small to be named by itself may be one that has grown."""
 
-import zlib
 from collections.abc import Iterable
-from math import sqrt
 
 from pydantic import BaseModel, ConfigDict
 
 from expectations.data.profile.alarms import LEAST_ROWS, Alarm
-from expectations.data.profile.record import Profile
+from expectations.data.profile.record import Profile, chance, hashed, noise
 
 LEAST_MOVE = 0.02  # of the answers
-_SIGMA = 5.0  # beyond chance; some two hundred groups are compared
 _COUNT = 5  # so much more than the distance of a distribution: 2 % of the answers are as far as 0.1
 
 
@@ -26,7 +23,7 @@ class Trait(BaseModel):
 
 def shares(signs: Iterable[Trait]) -> dict[str, float]:
     """Return the share of each group, by a hash of what it does, which may name what texts say."""
-    return {_key(sign): round(sign.alarm.value, 6) for sign in signs}
+    return {hashed(sign.words): round(sign.alarm.value, 6) for sign in signs}
 
 
 def grown(
@@ -37,19 +34,13 @@ def grown(
     if min(reference.rows, new.rows) < LEAST_ROWS:
         return []
     said = [alarm.sentence for alarm in known]
-    spread = sum(one.rows / (one.independent * max(one.sampled, 1)) for one in (reference, new))
-    found = []
+    found, spread = [], noise(reference, new)
     for sign in signs:
-        now, then = sign.alarm.value, reference.signs.get(_key(sign))
+        now, then = sign.alarm.value, reference.signs.get(hashed(sign.words))
         if then is None or any(sign.words in sentence for sentence in said):
             continue
-        mean = (now + then) / 2
-        if now - then >= max(LEAST_MOVE, _SIGMA * sqrt(mean * (1 - mean) * spread)):
+        if now - then >= max(LEAST_MOVE, chance(then, now, spread)):
             sentence = f"{sign.alarm.sentence}; {then:.1%} did then"
             value = min(1.0, _COUNT * (now - then))
             found.append(sign.alarm.model_copy(update={"sentence": sentence, "value": value}))
     return found
-
-
-def _key(sign: Trait) -> str:
-    return f"{zlib.crc32(sign.words.encode()):08x}"

@@ -2,11 +2,11 @@
 pairs of these (`vocabulary`), each by the share of texts that have it."""
 
 from collections.abc import Iterator, Mapping
-from math import log, sqrt
+from math import log
 from typing import TYPE_CHECKING, NamedTuple
 
 from expectations.data.profile.alarms import LEAST_ROWS, Alarm
-from expectations.data.profile.record import Profile
+from expectations.data.profile.record import Profile, chance, noise
 from expectations.data.profile.vocabulary import (
     LEAST_MOVE,
     LEAST_SHARE,
@@ -20,15 +20,10 @@ from expectations.data.profile.vocabulary import (
 if TYPE_CHECKING:
     import polars as pl
 
-_SIGMA = (
-    5.0  # beyond chance; some twenty thousand words are compared, and those of one topic together
-)
 _COUNT = 9  # so much more than the distance of a distribution: 1.2 % of the texts are as far as 0.1
 _SHOWN = 3  # words of a sentence
-PARTS = {
-    "answers": "answer_words",
-    "questions": "question_words",
-}  # of texts, by field of the record
+# Of texts, by field of the record.
+PARTS = {"answers": "answer_words", "questions": "question_words"}
 
 
 class _Move(NamedTuple):
@@ -53,22 +48,17 @@ def speech(reference: Profile, new: Profile, words: "Mapping[str, pl.DataFrame]"
     """Return what the texts of each of PARTS say more, and less, often; `words` are what they say now."""
     if min(reference.rows, new.rows) < LEAST_ROWS:
         return []
-    alarms = []
+    alarms, spread = [], noise(reference, new)
     for part, frame in words.items():
         record = getattr(reference, PARTS[part])
         if record:
             moves = [
                 move
                 for move in _shares(unpacked(record), frame, reference.sampled)
-                if _moved(move, _spread(reference, new))
+                if _moved(move, spread)
             ]
             alarms += _alarms(part, moves)
     return alarms
-
-
-def _spread(reference: Profile, new: Profile) -> float:
-    """Return 1 / n + 1 / m of the texts that were compared, as many as know nothing of each other."""
-    return sum(one.rows / (one.independent * max(one.sampled, 1)) for one in (reference, new))
 
 
 def _shares(then: dict[int, float], words: "pl.DataFrame", texts: int) -> "Iterator[_Move]":
@@ -88,9 +78,7 @@ def _shares(then: dict[int, float], words: "pl.DataFrame", texts: int) -> "Itera
 
 def _moved(move: _Move, spread: float) -> bool:
     """Tell whether a share moved by more than chance, and by enough to be told."""
-    mean = (move.then + move.now) / 2
-    chance = _SIGMA * sqrt(mean * (1 - mean) * spread)
-    return abs(move.now - move.then) >= max(LEAST_MOVE, chance)
+    return abs(move.now - move.then) >= max(LEAST_MOVE, chance(move.then, move.now, spread))
 
 
 def _alarms(part: str, moves: list[_Move]) -> list[Alarm]:

@@ -112,9 +112,9 @@ def _look(rows: Path, table: "pl.LazyFrame", path: Path) -> "tuple[pl.DataFrame,
 
     samples: list[tuple[pl.DataFrame, pl.DataFrame]] = []
     with writing(path) as write:
-        for found, *texts in ahead(look, alongside(batches(rows), parts(told))):
+        for found, neighbours, apart in ahead(look, alongside(batches(rows), parts(told))):
             write(found)
-            samples.append((texts[0], texts[1]))
+            samples.append((neighbours, apart))
     return pl.concat(one for one, _ in samples), pl.concat(one for _, one in samples)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from expectations.data.masking import masked
+from expectations.data.similarity import FACTOR
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,10 +28,8 @@ _TOKEN = (
 # What stands for others; a mark and a letter are never one token of a text.
 BEGIN, END, NUMBER, BREAK, ALIKE = "^b", "$e", "0", "\n", "~"
 _DIGITS = 5  # of a number that are counted
-_LONG = (
-    r"^[\p{Latin}\p{Cyrillic}\p{Greek}]{4,}$"  # a word of which the last letter may stand for it
-)
-_FACTOR = 0x9E3779B97F4A7C15  # odd and large, so that the order of two words matters
+# A word of which the last letter may stand for it.
+_LONG = r"^[\p{Latin}\p{Cyrillic}\p{Greek}]{4,}$"
 _WHOLE = 65_535  # a share of 1, in two bytes
 
 
@@ -118,7 +117,7 @@ def _said(tokens: "pl.DataFrame", texts: int) -> "Iterator[pl.DataFrame]":
         (second_long, "token", "ending"),
     ):
         after = pl.col(f"next_{second}") if second else 0
-        hashed = rows.select("text", "place", hash=pl.col(first) * _FACTOR + after)
+        hashed = rows.select("text", "place", hash=pl.col(first) * FACTOR + after)
         found = _common(hashed, texts)
         said = tokens[first].gather(found["place"])
         if second:
@@ -153,9 +152,8 @@ def excerpt(text: str, said: str) -> str | None:
 
 def _place(text: str, said: str) -> int | None:
     lowered = text.lower()
-    if len(lowered) == len(
-        text
-    ):  # plain words need no pattern, which takes longer to make than to find
+    # Plain words need no pattern, which takes longer to make than to find.
+    if len(lowered) == len(text):
         for plain in {said, said.replace(" ", "")}:
             place = lowered.find(plain)
             while place >= 0:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from expectations.data.profile.shapes import HEAD, Group, frequencies
+from expectations.data.similarity import FACTOR
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +70,7 @@ def runs_of(words: "pl.DataFrame", length: int) -> "tuple[np.ndarray, np.ndarray
     count = max(0, len(hashes) - length + 1)
     runs = np.zeros(count, dtype=np.uint64)
     for offset in range(length):  # wraps around at 64 bits, as a hash may
-        runs = runs * np.uint64(0x9E3779B97F4A7C15) + hashes[offset : offset + count]
+        runs = runs * np.uint64(FACTOR) + hashes[offset : offset + count]
     starts = np.flatnonzero(place[:count] == place[length - 1 :][:count])
     return place[starts], starts, runs[starts]
 
